@@ -1,0 +1,77 @@
+"""Every error and warning that sggp raises on purpose.
+
+Misuse is an error whose message says what was given, what was expected and what to do. Numerical failure is a
+``Status`` inside a ``Solution``; it becomes `SolverFailure` only when the caller asks for that.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class SggpError(Exception):
+    """Base class of all errors raised by sggp."""
+
+
+class InputError(SggpError, ValueError):
+    """A value cannot be used: NaN, empty, negative, unknown option."""
+
+
+class ShapeError(InputError):
+    """An array has the wrong shape, or two arrays do not fit together."""
+
+
+class DtypeError(SggpError, TypeError):
+    """An array or argument has a type that cannot be used."""
+
+
+class UnsupportedKernel(SggpError, TypeError):
+    """The kernel has a structure (batch shape, several outputs per input) that products cannot use."""
+
+
+class NoRandomFeatures(SggpError, NotImplementedError):
+    """No random features are registered for this kernel type."""
+
+
+class UnsupportedOperator(SggpError, TypeError):
+    """A solver or preconditioner needs a product that the operator does not offer."""
+
+
+class MemoryBudgetError(SggpError, MemoryError):
+    """A request would need more memory than its budget; raised before anything is allocated."""
+
+
+class SolverFailure(SggpError, RuntimeError):
+    """A solve did not reach its tolerance and the caller asked for an exception; `solution` holds what was found."""
+
+    def __init__(self, message: str, solution: Any = None) -> None:
+        super().__init__(message)
+        self.solution = solution
+
+
+class MissingExtra(SggpError, ImportError):
+    """An optional dependency is not installed; the message names the extra to install."""
+
+
+class MoleculeError(InputError):
+    """One or more SMILES cannot be used; `report` lists every offending row."""
+
+    def __init__(self, message: str, report: Any = None) -> None:
+        super().__init__(message)
+        self.report = report
+
+
+class DataFileError(InputError):
+    """A file is missing, empty, lacks a column or cannot be read."""
+
+
+class SggpWarning(UserWarning):
+    """Base class of all warnings issued by sggp."""
+
+
+class NotConverged(SggpWarning):
+    """A solve ended before every column reached its tolerance."""
+
+
+class PrecisionWarning(SggpWarning):
+    """The tolerance asked for is below what the working precision can deliver."""

@@ -1,0 +1,1 @@
+"""K + Σ as something that multiplies."""

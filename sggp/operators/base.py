@@ -1,0 +1,76 @@
+"""What a solver may ask of a linear operator: small protocols, nothing about kernels.
+
+n is the number of rows, s the number of columns of a right-hand side, b the size of a batch of rows. All products
+return the operator's dtype on the operator's device. `entries_evaluated` counts kernel entries that were computed or
+read since construction; n² of them are one epoch, the common currency of all solvers.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+
+@runtime_checkable
+class LinearOperator(Protocol):
+    """A symmetric positive definite (n, n) matrix known by its products."""
+
+    entries_evaluated: int
+
+    @property
+    def shape(self) -> tuple[int, int]: ...
+
+    @property
+    def dtype(self) -> torch.dtype: ...
+
+    @property
+    def device(self) -> torch.device: ...
+
+    def matmul(self, v: Tensor) -> Tensor:  # (n, s) -> (n, s)
+        """The product with a block of columns; n² entries."""
+        ...
+
+    def diagonal(self) -> Tensor:  # (n,)
+        """The diagonal, noise included."""
+        ...
+
+
+@runtime_checkable
+class RowOperator(LinearOperator, Protocol):
+    """Adds products with a few rows: what stochastic and block solvers need."""
+
+    def rows_matmul(self, rows: Tensor, v: Tensor) -> Tensor:  # (b,), (n, s) -> (b, s)
+        """Rows of the matrix times a block of columns, noise included; b·n entries."""
+        ...
+
+    def block(self, rows: Tensor, cols: Tensor) -> Tensor:  # (b,), (c,) -> (b, c)
+        """A dense block, noise included where a row meets itself; b·c entries."""
+        ...
+
+
+@runtime_checkable
+class NeighbourOperator(RowOperator, Protocol):
+    """Adds what nearest-neighbour preconditioners need: small float64 blocks and rows that are close."""
+
+    @property
+    def noise_variance(self) -> Tensor:  # (n,)
+        """The diagonal Σ of K + Σ, float64."""
+        ...
+
+    def small_blocks(self, index: Tensor) -> Tensor:  # (b, m) -> (b, m, m)
+        """Noise-free blocks K[index_i, index_i] in float64; b·m² entries."""
+        ...
+
+    def cross_block(self, rows: Tensor, cols: Tensor) -> Tensor:  # (b,), (c,) -> (b, c)
+        """A noise-free dense block in float64; b·c entries."""
+        ...
+
+    def kernel_diagonal(self) -> Tensor:  # (n,)
+        """The noise-free diagonal of K in float64."""
+        ...
+
+    def earlier_neighbours(self, order: Tensor, k: int) -> Tensor:  # (n,) -> (n, k)
+        """For each position i of `order`, up to k positions j < i whose rows are closest; -1 where there are fewer."""
+        ...

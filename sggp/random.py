@@ -1,0 +1,56 @@
+"""Generators: one named stream per purpose, no default seed."""
+
+from __future__ import annotations
+
+import hashlib
+
+import torch
+
+from sggp.errors import DtypeError
+from sggp.typing import Seed
+
+_SEED_BITS = 62
+
+
+def as_generator(seed: Seed = None) -> torch.Generator:
+    """Turn a seed, a generator or nothing into a CPU `torch.Generator`.
+
+    Args:
+        seed: an int (reproducible), a CPU generator (returned as it is), or None (fresh entropy).
+
+    Raises:
+        DtypeError: `seed` is none of these, or a generator of another device.
+    """
+    if seed is None:
+        generator = torch.Generator()
+        generator.seed()
+        return generator
+    if isinstance(seed, torch.Generator):
+        if seed.device.type != "cpu":
+            raise DtypeError(
+                f"generator lives on {seed.device}; sggp draws on the CPU so that results do not depend on the "
+                "device: pass torch.Generator() or an int."
+            )
+        return seed
+    if isinstance(seed, bool) or not hasattr(seed, "__index__"):
+        raise DtypeError(f"expected an int, a torch.Generator or None as a seed, got {type(seed).__name__}.")
+    return torch.Generator().manual_seed(int(seed.__index__()))
+
+
+def draw_seed(generator: torch.Generator) -> int:
+    """One integer in [0, 2^62) from `generator`, for libraries that take integer seeds."""
+    return int(torch.randint(2**_SEED_BITS, (), generator=generator, dtype=torch.int64))
+
+
+def streams(generator: torch.Generator, *names: str) -> tuple[torch.Generator, ...]:
+    """Independent generators, one per purpose, all determined by the state of `generator`.
+
+    One number is drawn from `generator`; each stream is seeded by a hash of that number and its name, so adding a
+    stream never changes the numbers of another.
+    """
+    root = draw_seed(generator)
+    out = []
+    for name in names:
+        digest = hashlib.blake2b(f"{root}:{name}".encode(), digest_size=8).digest()
+        out.append(torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 2))
+    return tuple(out)
