@@ -1,0 +1,57 @@
+# Two commands: `make demo` and `make test`. Each sets up everything it needs in .venv; later runs reuse it.
+
+PYTHON ?= python3
+VENV ?= .venv
+# Passed to every `pip install`, e.g. PIP_ARGS="--index-url ..." for a mirror or for CPU-only builds of torch.
+PIP_ARGS ?=
+WORKERS ?= 2
+PYTEST_ARGS ?=
+DEMO_ARGS ?=
+
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test setup lint format docs bench clean
+
+help:
+	@echo "make demo    set up, then find good molecules in a library of 5,000: results.csv, report.html"
+	@echo "make test    set up, then lint, types and tests"
+	@echo "make lint | format | docs | bench | clean"
+
+demo: $(READY)
+	$(BIN)/sggp demo $(DEMO_ARGS)
+
+test: lint
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -n $(WORKERS) $(PYTEST_ARGS)
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+docs: $(READY)
+	$(BIN)/mkdocs build --strict
+
+bench: $(READY)
+	$(BIN)/python benchmarks/spine.py
+
+setup: $(READY)
+
+clean:
+	rm -rf $(VENV) build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+
+# torch goes first, at the pinned version and alone: left to the resolver it may come with gigabytes of CUDA.
+# Without build isolation nothing is downloaded to build, and the C++ extension sees the installed torch.
+$(READY): pyproject.toml constraints.txt $(wildcard setup.py sggp/native/*.cpp)
+	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit("sggp needs Python 3.11 or newer, but $(PYTHON) is %d.%d: run make PYTHON=/path/to/python3.12" % v[:2])'
+	@echo "Setting up $(VENV) (a few minutes the first time)"
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) -c constraints.txt torch setuptools
+	$(PIP) -c constraints.txt --no-build-isolation --editable ".[all,dev]"
+	@touch $@

@@ -1,0 +1,171 @@
+"""The rules about who may import whom, and about size, read from the source without running it."""
+
+from __future__ import annotations
+
+import ast
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "sggp"
+MAX_FILE_LINES = 400
+MAX_FUNCTION_LINES = 60
+
+# Optional dependency -> the modules of sggp that may import it (a package stands for all of its modules).
+EXTRAS = {
+    "botorch": ("sggp.botorch",),
+    "rdkit": ("sggp.molecules",),
+    "matplotlib": ("sggp.plotting",),
+    "typer": ("sggp.cli",),
+    "rich": ("sggp.cli",),
+    "pooch": ("sggp.datasets",),
+}
+HARD = {"torch", "gpytorch", "linear_operator", "numpy", "sklearn", "scipy"}  # scipy comes with scikit-learn
+
+
+def sources() -> list[Path]:
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def inside(module: str, packages: tuple[str, ...]) -> bool:
+    return any(module == package or module.startswith(package + ".") for package in packages)
+
+
+def imports_of(module: str, tree: ast.AST, *, is_package: bool = False) -> Iterator[tuple[str, int]]:
+    """Every module named by an import statement, wherever it stands, except under `if TYPE_CHECKING:`."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            continue
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name, node.lineno
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                anchor = module.split(".")
+                anchor = anchor[: len(anchor) - node.level + (1 if is_package else 0)]
+                base = ".".join([*anchor, base]).rstrip(".")
+            yield base, node.lineno
+            for alias in node.names:
+                yield f"{base}.{alias.name}", node.lineno
+        else:
+            yield from imports_of(module, node, is_package=is_package)
+
+
+def all_imports() -> Iterator[tuple[Path, str, str, int]]:
+    for path in sources():
+        module = module_name(path)
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        for name, line in imports_of(module, tree, is_package=path.name == "__init__.py"):
+            yield path, module, name, line
+
+
+def forbidden(source: tuple[str, ...], target: tuple[str, ...]) -> list[str]:
+    return [
+        f"{path.relative_to(ROOT)}:{line}: {module} imports {name}"
+        for path, module, name, line in all_imports()
+        if inside(module, source) and inside(name, target)
+    ]
+
+
+def functions(path: Path) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node
+
+
+def test_each_layer_imports_only_the_layers_below_it(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("importlinter")
+    from importlinter import cli
+
+    status = cli.lint_imports(config_filename=str(ROOT / "pyproject.toml"), no_cache=True)
+    assert status == 0, capsys.readouterr().out
+
+
+def test_every_layer_of_the_design_is_under_contract() -> None:
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        (contract,) = tomllib.load(file)["tool"]["importlinter"]["contracts"]
+    named = {name.strip().strip("()") for layer in contract["layers"] for name in layer.split(":")}
+    there = {path.name.removesuffix(".py") for path in PACKAGE.iterdir() if path.suffix == ".py"}
+    there |= {path.name for path in PACKAGE.iterdir() if any(path.glob("*.py"))}
+    assert there - {"__init__"} <= named
+
+
+def test_solvers_and_kernels_never_import_each_other() -> None:
+    assert forbidden(("sggp.solvers", "sggp.preconditioners"), ("sggp.kernels",)) == []
+    assert forbidden(("sggp.kernels",), ("sggp.solvers", "sggp.preconditioners", "sggp.operators")) == []
+
+
+def test_solvers_see_operators_only_through_their_protocols() -> None:
+    found = forbidden(("sggp.solvers", "sggp.preconditioners"), ("sggp.operators",))
+    assert [line for line in found if "sggp.operators.base" not in line] == []
+
+
+def test_operator_protocols_know_nothing_of_kernels_or_solvers() -> None:
+    below = {"sggp.errors", "sggp.typing", "sggp.random"}
+    found = [name for _, module, name, _ in all_imports() if module == "sggp.operators.base"]
+    assert [name for name in found if name.startswith("sggp.") and not inside(name, tuple(below))] == []
+
+
+def test_bayesopt_sees_posteriors_and_paths_only() -> None:
+    lower = ("sggp.solvers", "sggp.preconditioners", "sggp.operators", "sggp.kernels", "sggp.native")
+    assert forbidden(("sggp.bayesopt",), lower) == []
+
+
+@pytest.mark.parametrize("extra", sorted(EXTRAS))
+def test_extras_are_imported_only_where_allowed(extra: str) -> None:
+    found = [
+        f"{path.relative_to(ROOT)}:{line}: {module} imports {name}"
+        for path, module, name, line in all_imports()
+        if inside(name, (extra,)) and not inside(module, EXTRAS[extra])
+    ]
+    assert found == []
+
+
+def test_nothing_else_is_imported() -> None:
+    import sys
+
+    known = HARD | set(EXTRAS) | set(sys.stdlib_module_names) | {"sggp"}
+    found = {
+        f"{path.relative_to(ROOT)}:{line}: {name}"
+        for path, _, name, line in all_imports()
+        if name.split(".")[0] not in known
+    }
+    assert found == set()
+
+
+@pytest.mark.parametrize("folder", ["sggp", "tests", "examples", "benchmarks"])
+def test_files_and_functions_stay_short(folder: str) -> None:
+    long = []
+    for path in sorted((ROOT / folder).rglob("*.py")):
+        lines = len(path.read_text(encoding="utf-8").splitlines())
+        if lines > MAX_FILE_LINES:
+            long.append(f"{path.relative_to(ROOT)}: {lines} lines")
+        for node in functions(path):
+            length = (node.end_lineno or node.lineno) - node.lineno + 1
+            if length > MAX_FUNCTION_LINES:
+                long.append(f"{path.relative_to(ROOT)}:{node.lineno}: {node.name} has {length} lines")
+    assert long == []
+
+
+def test_the_library_neither_prints_nor_asserts_nor_swallows_everything() -> None:
+    found = []
+    for path in sources():
+        module = module_name(path)
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            prints = isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
+            if prints and not inside(module, ("sggp.cli",)):
+                found.append(f"{path.relative_to(ROOT)}:{node.lineno}: print")
+            if isinstance(node, ast.Assert):
+                found.append(f"{path.relative_to(ROOT)}:{node.lineno}: assert")
+            if isinstance(node, ast.ExceptHandler) and node.type is None:
+                found.append(f"{path.relative_to(ROOT)}:{node.lineno}: bare except")
+    assert found == []
