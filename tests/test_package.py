@@ -1,0 +1,188 @@
+"""What importing and installing the package does, seen from other processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import sggp
+
+ROOT = Path(__file__).resolve().parent.parent
+EXTRAS = ["botorch", "matplotlib", "pooch", "rdkit", "rich", "typer"]
+
+# Everything process-wide that an import could change; `snapshot()` is compared before and after.
+SNAPSHOT = """
+import json, logging, os, random, sys, warnings
+import gpytorch, linear_operator, numpy, sklearn.base, torch
+
+def settings(module):
+    found = {}
+    for name, value in vars(module).items():
+        if isinstance(value, type):
+            state = {k: repr(v) for k, v in vars(value).items() if k in ("_state", "_global_value") or k.startswith("_global_")}
+            found[name] = state
+    return found
+
+def snapshot():
+    return {
+        "default dtype": str(torch.get_default_dtype()),
+        "threads": [torch.get_num_threads(), torch.get_num_interop_threads()],
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "grad": torch.is_grad_enabled(),
+        "float32 matmul": torch.get_float32_matmul_precision(),
+        "torch generator": hash(bytes(torch.get_rng_state().tolist())),
+        "numpy generator": repr(numpy.random.get_state()),
+        "numpy errors": numpy.geterr(),
+        "python generator": hash(random.getstate()),
+        "gpytorch settings": settings(gpytorch.settings),
+        "linear_operator settings": settings(linear_operator.settings),
+        "warning filters": [repr(f) for f in warnings.filters],
+        "root handlers": [repr(h) for h in logging.getLogger().handlers],
+        "root level": logging.getLogger().level,
+        "environment": dict(os.environ),
+    }
+"""
+
+
+def run_python(code: str, *, cwd: Path, path: Path | None = ROOT, timeout: float = 240) -> str:
+    env = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONSAFEPATH")}
+    if path is not None:
+        env["PYTHONPATH"] = str(path)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=cwd, env=env, capture_output=True, text=True, timeout=timeout
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_import_loads_no_extra_and_little_beyond_torch_and_gpytorch(tmp_path: Path) -> None:
+    code = (
+        "import sys, gpytorch, torch; before = set(sys.modules); import sggp; import json;"
+        "print(json.dumps(sorted(set(sys.modules) - before)))"
+    )
+    loaded = json.loads(run_python(code, cwd=tmp_path))
+    top = {name.split(".")[0] for name in loaded}
+    assert "sggp" in top
+    assert top.isdisjoint(EXTRAS)
+    # "Under a second beyond torch and gpytorch" without a clock: nothing heavy is loaded before it is used.
+    assert top.isdisjoint({"sklearn", "scipy", "pandas", "tqdm"})
+    assert len(loaded) < 100
+
+
+@pytest.mark.parametrize("what", ["import", "names"])
+def test_import_changes_no_global_state(tmp_path: Path, what: str) -> None:
+    names = "[getattr(sggp, name) for name in sggp.__all__]" if what == "names" else "pass"
+    code = f"{SNAPSHOT}\nbefore = snapshot()\nimport sggp\n{names}\nafter = snapshot()\n" + (
+        "print(json.dumps({k: [str(before[k]), str(after[k])] for k in before if before[k] != after[k]}))"
+    )
+    assert json.loads(run_python(code, cwd=tmp_path)) == {}
+
+
+def test_the_snapshot_notices_changes(tmp_path: Path) -> None:
+    code = f"{SNAPSHOT}\nbefore = snapshot()\n" + (
+        "torch.set_default_dtype(torch.float64); torch.rand(1); numpy.random.rand(); warnings.simplefilter('ignore')\n"
+        "logging.basicConfig(); gpytorch.settings.cg_tolerance._set_value(0.5); torch.set_num_threads(3)\n"
+        "after = snapshot()\nprint(json.dumps([k for k in before if before[k] != after[k]]))"
+    )
+    assert set(json.loads(run_python(code, cwd=tmp_path))) >= {
+        "default dtype", "torch generator", "numpy generator", "warning filters", "root handlers", "threads",
+        "linear_operator settings",
+    }  # fmt: skip
+
+
+def test_public_names_exist_and_are_listed_once() -> None:
+    assert len(set(sggp.__all__)) == len(sggp.__all__)
+    for name in sggp.__all__:
+        assert getattr(sggp, name) is not None, name
+    assert set(sggp.__all__) <= set(dir(sggp))
+
+
+def test_public_names_load_no_extra(tmp_path: Path) -> None:
+    code = (
+        "import json, sys, sggp; [getattr(sggp, name) for name in sggp.__all__];"
+        f"print(json.dumps([m for m in {EXTRAS!r} if m in sys.modules]))"
+    )
+    assert json.loads(run_python(code, cwd=tmp_path)) == []
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no_such_name"):
+        _ = sggp.no_such_name
+
+
+def test_version_is_that_of_the_metadata() -> None:
+    import tomllib
+
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        assert tomllib.load(file)["project"]["version"] == sggp.__version__
+
+
+def test_every_folder_with_modules_is_a_package() -> None:
+    folders = {path.parent for path in (ROOT / "sggp").rglob("*.py")}
+    assert [str(f.relative_to(ROOT)) for f in sorted(folders) if not (f / "__init__.py").is_file()] == []
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The wheel, built from a copy of the sources, and the folder it is installed in."""
+    work = tmp_path_factory.mktemp("wheel")
+    source = work / "source"
+    source.mkdir()
+    for name in ("pyproject.toml", "README.md", "LICENSE", "setup.py"):
+        if (ROOT / name).is_file():
+            shutil.copy(ROOT / name, source)
+    skip = shutil.ignore_patterns("__pycache__", "*.so", "*.pyd")
+    shutil.copytree(ROOT / "sggp", source / "sggp", ignore=skip)
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
+    build = [*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(work), str(source)]
+    done = subprocess.run(build, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (wheel,) = work.glob("sggp-*.whl")
+    target = work / "site"
+    install = [*pip, "install", "--no-deps", "--no-index", "--target", str(target), str(wheel)]
+    done = subprocess.run(install, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return wheel, target
+
+
+def test_wheel_holds_every_module_and_the_typing_marker(installed: tuple[Path, Path]) -> None:
+    wheel, _ = installed
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+    assert "sggp/py.typed" in names
+    modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / "sggp").rglob("*.py")}
+    assert modules - names == set()
+    assert any(name.endswith("licenses/LICENSE") for name in names)
+    strays = {name.split("/")[0] for name in names if not name.startswith("sggp-")} - {"sggp"}
+    assert strays == set()
+
+
+def test_wheel_imports_every_public_name_from_elsewhere(installed: tuple[Path, Path], tmp_path: Path) -> None:
+    _, target = installed
+    code = """
+import importlib, json, pkgutil
+import sggp
+from sggp.errors import MissingExtra
+seen = {"sggp": [getattr(sggp, n) is not None for n in sggp.__all__]}
+for info in pkgutil.walk_packages(sggp.__path__, "sggp."):
+    if info.name.split(".")[-1] == "__main__":
+        continue
+    try:
+        module = importlib.import_module(info.name)
+    except MissingExtra:
+        continue
+    seen[info.name] = [hasattr(module, n) for n in getattr(module, "__all__", [])]
+print(json.dumps([sggp.__file__, seen]))
+"""
+    out = run_python(code, cwd=tmp_path, path=target)
+    location, seen = json.loads(out.strip().splitlines()[-1])
+    assert Path(location).is_relative_to(target)
+    assert "sggp.errors" in seen
+    assert [name for name, found in seen.items() if not all(found)] == []
