@@ -10,7 +10,7 @@ DEMO_ARGS ?=
 
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS)
+PIP := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check $(PIP_ARGS)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test setup lint format docs bench clean

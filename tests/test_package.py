@@ -26,8 +26,8 @@ def settings(module):
     found = {}
     for name, value in vars(module).items():
         if isinstance(value, type):
-            state = {k: repr(v) for k, v in vars(value).items() if k in ("_state", "_global_value") or k.startswith("_global_")}
-            found[name] = state
+            state = {k: repr(v) for k, v in vars(value).items()}
+            found[name] = {k: v for k, v in state.items() if k == "_state" or k.startswith("_global_")}
     return found
 
 def snapshot():

@@ -1,0 +1,102 @@
+"""Nothing written for readers may rot: README blocks, the commands it names, and every example at its quick size."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+EXAMPLES = sorted(path for path in (ROOT / "examples").rglob("*.py") if not path.name.startswith("_"))
+EXTRA_OF = {"rdkit": "rdkit", "sggp.molecules": "rdkit", "botorch": "botorch", "matplotlib": "matplotlib"}
+SECONDS = 240
+
+# Runs a script with sggp's own warnings as errors: an example that does not converge is a broken example.
+RUNNER = (
+    "import runpy, sys, warnings; from sggp.errors import SggpWarning; warnings.simplefilter('error', SggpWarning);"
+    "sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
+)
+
+
+def blocks(page: Path, languages: str) -> list[str]:
+    return re.findall(rf"^```(?:{languages})\n(.*?)^```", page.read_text(encoding="utf-8"), flags=re.M | re.S)
+
+
+def python_blocks() -> list[object]:
+    return [
+        pytest.param(block, id=f"{page.relative_to(ROOT)}-{i}")
+        for page in PAGES
+        for i, block in enumerate(blocks(page, "python"))
+    ]
+
+
+def commands() -> list[object]:
+    found = []
+    for page in PAGES:
+        for block in blocks(page, "console|bash|shell"):
+            for line in block.replace("\\\n", " ").splitlines():
+                words = shlex.split(line.removeprefix("$ "), comments=True)
+                if words[:1] == ["sggp"]:
+                    found.append(pytest.param(words, id=f"{page.relative_to(ROOT)}-{' '.join(words[:3])}"))
+    return found
+
+
+def need_extras_of(code: str) -> None:
+    for name, module in EXTRA_OF.items():
+        if re.search(rf"^\s*(?:from|import) {re.escape(name)}\b", code, flags=re.M):
+            pytest.importorskip(module)
+
+
+def run_script(script: Path, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "MPLBACKEND": "Agg"}
+    command = [sys.executable, "-c", RUNNER, str(script), *arguments]
+    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=SECONDS)
+
+
+def test_the_readme_names_the_two_commands() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert "make demo" in text
+    assert "make test" in text
+    pictures = re.findall(r"!\[[^\]]*\]\(([^)]+)\)", text)
+    assert [p for p in pictures if not p.startswith("http") and not (ROOT / p).is_file()] == []
+
+
+@pytest.mark.parametrize("code", python_blocks())
+def test_python_blocks_run(code: str, tmp_path: Path) -> None:
+    need_extras_of(code)
+    script = tmp_path / "block.py"
+    script.write_text(code, encoding="utf-8")
+    done = run_script(script, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("words", commands())
+def test_commands_and_options_exist(words: list[str], tmp_path: Path) -> None:
+    pytest.importorskip("typer")
+    names = [word for word in words[1:3] if re.fullmatch(r"[a-z]+", word)]
+    done = subprocess.run(
+        [sys.executable, "-c", "from sggp.cli import main; main()", *names, "--help"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"},
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+    )
+    assert done.returncode == 0, done.stderr
+    options = [word for word in words if word.startswith("-")]
+    assert [option for option in options if option not in done.stdout] == []
+
+
+@pytest.mark.parametrize("example", [pytest.param(path, id=str(path.relative_to(ROOT))) for path in EXAMPLES])
+def test_examples_run_at_their_quick_size(example: Path, tmp_path: Path) -> None:
+    need_extras_of(example.read_text(encoding="utf-8"))
+    done = run_script(example, "--quick", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.strip(), "an example shows its result"
