@@ -1,0 +1,185 @@
+"""Sums, products and scalings of covariances, and covariances that look at some columns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from sggp.errors import InputError
+from sggp.kernels.covariance import Covariance, Points
+
+__all__ = ["ColumnsCovariance", "ProductCovariance", "ScaledCovariance", "SumCovariance"]
+
+
+class _Composite(Covariance):
+    """Shared by sums and products: the rows are prepared once for every term."""
+
+    def __init__(
+        self, terms: Sequence[Covariance], *, dtype: torch.dtype | None = None, name: str = ""
+    ) -> None:
+        super().__init__(dtype=dtype, name=name)
+        if not terms:
+            raise InputError(f"{self.name} has no terms.")
+        self.terms = tuple(terms)
+        self.centres = any(term.centres for term in terms)
+
+    def _children(self, raw: Tensor, centre: Tensor | None) -> tuple[Points, ...]:
+        return tuple(term.prepare(raw, centre if term.centres else None) for term in self.terms)
+
+    def _tile_shape(self, x: Points, z: Points, v: Tensor, memory_budget: int) -> tuple[int, int]:
+        shapes = [t._tile_shape(p, q, v, memory_budget * 3 // 4) for t, p, q in self._zip(x, z)]
+        return min(shapes, key=lambda s: s[0] * s[1])
+
+    def _zip(self, x: Points, z: Points) -> list[tuple[Covariance, Points, Points]]:
+        return list(zip(self.terms, x.children, z.children, strict=True))
+
+
+class SumCovariance(_Composite):
+    """k = Σ_t k_t; a product with columns runs each term's own engine."""
+
+    @property
+    def scale(self) -> float:
+        """The sum of the terms' scales."""
+        return sum(term.scale for term in self.terms)
+
+    def _block(self, x: Points, z: Points) -> Tensor:
+        out: Tensor | None = None
+        for term, p, q in self._zip(x, z):
+            block = term._block(p, q)
+            out = block if out is None else out + block
+        assert out is not None  # _Composite refuses to be empty
+        return out
+
+    def _matmul(self, x: Points, z: Points, v: Tensor, memory_budget: int) -> Tensor:
+        pairs = self._zip(x, z)
+        out = pairs[0][0]._matmul(pairs[0][1], pairs[0][2], v, memory_budget)
+        for term, p, q in pairs[1:]:
+            out += term._matmul(p, q, v, memory_budget)
+        return out
+
+    def diagonal(self, x: Tensor | Points) -> Tensor:
+        """The sum of the terms' diagonals."""
+        x = self.prepare(x)
+        return torch.stack([term.diagonal(p) for term, p in zip(self.terms, x.children, strict=True)]).sum(0)
+
+    def _small_blocks(self, x: Tensor) -> Tensor:
+        out = self.terms[0]._small_blocks(x)
+        for term in self.terms[1:]:
+            out += term._small_blocks(x)
+        return out
+
+
+class ProductCovariance(_Composite):
+    """k = Π_t k_t, multiplied tile by tile."""
+
+    @property
+    def scale(self) -> float:
+        """The product of the terms' scales."""
+        out = 1.0
+        for term in self.terms:
+            out *= term.scale
+        return out
+
+    def _block(self, x: Points, z: Points) -> Tensor:
+        pairs = self._zip(x, z)
+        out = pairs[0][0]._block(pairs[0][1], pairs[0][2])
+        for term, p, q in pairs[1:]:
+            out = out * term._block(p, q)
+        return out
+
+    def diagonal(self, x: Tensor | Points) -> Tensor:
+        """The product of the terms' diagonals."""
+        x = self.prepare(x)
+        return torch.stack([term.diagonal(p) for term, p in zip(self.terms, x.children, strict=True)]).prod(0)
+
+    def _small_blocks(self, x: Tensor) -> Tensor:
+        out = self.terms[0]._small_blocks(x)
+        for term in self.terms[1:]:
+            out *= term._small_blocks(x)
+        return out
+
+
+class _Wrapper(Covariance):
+    """Shared by scalings and column selections of one covariance."""
+
+    def __init__(self, inner: Covariance, *, dtype: torch.dtype | None = None, name: str = "") -> None:
+        super().__init__(dtype=dtype, name=name)
+        self.inner = inner
+        self.centres = inner.centres
+
+    def _tile_shape(self, x: Points, z: Points, v: Tensor, memory_budget: int) -> tuple[int, int]:
+        return self.inner._tile_shape(x.children[0], z.children[0], v, memory_budget * 3 // 4)
+
+
+class ScaledCovariance(_Wrapper):
+    """k = outputscale · k_inner, for kernels whose engine has no scale of its own."""
+
+    def __init__(
+        self, inner: Covariance, outputscale: float, *, dtype: torch.dtype | None = None, name: str = ""
+    ) -> None:
+        super().__init__(inner, dtype=dtype, name=name)
+        self.outputscale = float(outputscale)
+
+    @property
+    def scale(self) -> float:
+        """outputscale times the inner scale."""
+        return self.outputscale * self.inner.scale
+
+    def _children(self, raw: Tensor, centre: Tensor | None) -> tuple[Points, ...]:
+        return (self.inner.prepare(raw, centre),)
+
+    def _block(self, x: Points, z: Points) -> Tensor:
+        return self.inner._block(x.children[0], z.children[0]) * self.outputscale
+
+    def _matmul(self, x: Points, z: Points, v: Tensor, memory_budget: int) -> Tensor:
+        return self.inner._matmul(x.children[0], z.children[0], v, memory_budget).mul_(self.outputscale)
+
+    def diagonal(self, x: Tensor | Points) -> Tensor:
+        """outputscale times the inner diagonal."""
+        return self.inner.diagonal(self.prepare(x).children[0]) * self.outputscale
+
+    def embedding(self, x: Tensor | Points) -> Tensor | None:
+        """That of the inner covariance: scaling keeps the order."""
+        return self.inner.embedding(self.prepare(x).children[0])
+
+    def _small_blocks(self, x: Tensor) -> Tensor:
+        return self.inner._small_blocks(x).mul_(self.outputscale)
+
+
+class ColumnsCovariance(_Wrapper):
+    """k(x, z) = k_inner(x[columns], z[columns]): GPyTorch's `active_dims` for any inner covariance."""
+
+    def __init__(
+        self, inner: Covariance, columns: Tensor, *, dtype: torch.dtype | None = None, name: str = ""
+    ) -> None:
+        super().__init__(inner, dtype=dtype, name=name)
+        self.columns = columns.detach().long().reshape(-1).clone()
+
+    @property
+    def scale(self) -> float:
+        """That of the inner covariance."""
+        return self.inner.scale
+
+    def _children(self, raw: Tensor, centre: Tensor | None) -> tuple[Points, ...]:
+        columns = self.columns.to(raw.device)
+        inner_centre = None if centre is None else centre[columns.to(centre.device)]
+        return (self.inner.prepare(raw[:, columns], inner_centre),)
+
+    def _block(self, x: Points, z: Points) -> Tensor:
+        return self.inner._block(x.children[0], z.children[0])
+
+    def _matmul(self, x: Points, z: Points, v: Tensor, memory_budget: int) -> Tensor:
+        return self.inner._matmul(x.children[0], z.children[0], v, memory_budget)
+
+    def diagonal(self, x: Tensor | Points) -> Tensor:
+        """That of the inner covariance on the columns."""
+        return self.inner.diagonal(self.prepare(x).children[0])
+
+    def embedding(self, x: Tensor | Points) -> Tensor | None:
+        """That of the inner covariance on the columns."""
+        return self.inner.embedding(self.prepare(x).children[0])
+
+    def _small_blocks(self, x: Tensor) -> Tensor:
+        return self.inner._small_blocks(x[..., self.columns.to(x.device)])

@@ -1,0 +1,166 @@
+"""From a GPyTorch kernel to the covariance that evaluates it fastest."""
+
+from __future__ import annotations
+
+from functools import singledispatch
+from typing import Any
+
+import gpytorch.kernels as gk
+import torch
+
+from sggp.errors import UnsupportedKernel
+from sggp.kernels.composite import ColumnsCovariance, ProductCovariance, ScaledCovariance, SumCovariance
+from sggp.kernels.covariance import Covariance
+from sggp.kernels.generic import GenericCovariance
+from sggp.kernels.stationary import StationaryCovariance
+from sggp.native.reference import Profile
+
+__all__ = ["as_covariance", "check_kernel_structure", "forward_covariance"]
+
+_MATERN = {0.5: "matern12", 1.5: "matern32", 2.5: "matern52"}
+
+
+def as_covariance(kernel: gk.Kernel | Covariance, *, dtype: torch.dtype | None = None) -> Covariance:
+    """A frozen, detached, picklable evaluator of `kernel`.
+
+    Args:
+        kernel: any GPyTorch kernel without batch shape and with one output per input. RBF, Matérn and RQ kernels
+            (ARD, `active_dims`), both Tanimoto kernels, and their scalings, sums and products run on fast engines;
+            everything else is evaluated by tiles of itself. A `Covariance` is returned as it is.
+        dtype: working precision for integer input (default float32); float rows keep their own.
+
+    Raises:
+        UnsupportedKernel: not a kernel, a batch of kernels, or several outputs per input.
+
+    Example:
+        >>> import torch, gpytorch
+        >>> from sggp.kernels import as_covariance
+        >>> k = as_covariance(gpytorch.kernels.ScaleKernel(gpytorch.kernels.MaternKernel(nu=1.5)))
+        >>> k.matmul(torch.zeros(5, 2), None, torch.ones(5, 1)).shape
+        torch.Size([5, 1])
+    """
+    if isinstance(kernel, Covariance):
+        return kernel
+    check_kernel_structure(kernel)
+    return _call_covariance(kernel, dtype)
+
+
+def check_kernel_structure(kernel: Any) -> None:
+    """Refuse what a single matrix of covariances cannot express.
+
+    Raises:
+        UnsupportedKernel: not a GPyTorch kernel, a batch of kernels, or several outputs per input.
+    """
+    if not isinstance(kernel, gk.Kernel):
+        raise UnsupportedKernel(f"expected a gpytorch.kernels.Kernel, got {type(kernel).__name__}.")
+    for part in kernel.modules():
+        if isinstance(part, gk.Kernel) and len(part.batch_shape):
+            raise UnsupportedKernel(
+                f"{type(part).__name__} has batch_shape {tuple(part.batch_shape)}; expected no batch. Use one kernel of "
+                "the batch, kernel[i], and one model for each."
+            )
+    probe = torch.zeros(1, 1)
+    try:
+        outputs = int(kernel.num_outputs_per_input(probe, probe))
+    except (RuntimeError, IndexError, AttributeError, NotImplementedError):
+        outputs = 1
+    if outputs > 1:
+        raise UnsupportedKernel(
+            f"{type(kernel).__name__} has {outputs} outputs per input (a multitask or derivative kernel); expected one. Model each output "
+            "with its own kernel."
+        )
+
+
+def _call_covariance(kernel: gk.Kernel, dtype: torch.dtype | None) -> Covariance:
+    """The covariance of `kernel(x, z)`: that of `forward` on the active columns."""
+    inner = forward_covariance(kernel, dtype)
+    if inner is None:
+        return GenericCovariance(kernel, dtype=dtype)
+    if kernel.active_dims is None:
+        return inner
+    if isinstance(inner, StationaryCovariance) and inner.columns is None:
+        return StationaryCovariance(
+            inner.profile, inner.lengthscale, columns=kernel.active_dims, dtype=dtype, name=inner.name
+        )
+    return ColumnsCovariance(inner, kernel.active_dims, dtype=dtype, name=inner.name)
+
+
+def forward_covariance(kernel: gk.Kernel, dtype: torch.dtype | None) -> Covariance | None:
+    """The covariance of `kernel.forward` (which ignores `active_dims`), or None where no engine knows the kernel.
+
+    A subclass that changes how its parent evaluates is not its parent, so it is not recognised.
+    """
+    handler = _forward.dispatch(type(kernel))
+    known = next((base for base in type(kernel).__mro__ if base in _forward.registry), object)
+    for method in ("forward", "__call__", "covar_dist", "lengthscale", "outputscale"):
+        if getattr(type(kernel), method, None) is not getattr(known, method, None):
+            return None
+    return handler(kernel, dtype)
+
+
+@singledispatch
+def _forward(kernel: Any, dtype: torch.dtype | None) -> Covariance | None:
+    return None
+
+
+register = _forward.register
+
+
+def _number(value: torch.Tensor, what: str) -> float:
+    if value.numel() != 1:
+        raise UnsupportedKernel(f"{what} has {value.numel()} values; expected one.")
+    return float(value.detach().double())
+
+
+def _stationary(kernel: gk.Kernel, profile: Profile, dtype: torch.dtype | None) -> Covariance:
+    lengthscale = kernel.lengthscale.detach()
+    if not bool((lengthscale > 0).all()) or not bool(torch.isfinite(lengthscale).all()):
+        raise UnsupportedKernel(
+            f"{type(kernel).__name__} has length scales {lengthscale.tolist()}; expected positive numbers."
+        )
+    return StationaryCovariance(profile, lengthscale, dtype=dtype, name=type(kernel).__name__)
+
+
+@register
+def _(kernel: gk.RBFKernel, dtype: torch.dtype | None) -> Covariance | None:
+    return _stationary(kernel, Profile("rbf"), dtype)
+
+
+@register
+def _(kernel: gk.MaternKernel, dtype: torch.dtype | None) -> Covariance | None:
+    return _stationary(kernel, Profile(_MATERN[kernel.nu]), dtype)  # type: ignore[arg-type]
+
+
+@register
+def _(kernel: gk.RQKernel, dtype: torch.dtype | None) -> Covariance | None:
+    return _stationary(kernel, Profile("rq", alpha=_number(kernel.alpha, "alpha of RQKernel")), dtype)
+
+
+@register
+def _(kernel: gk.ScaleKernel, dtype: torch.dtype | None) -> Covariance | None:
+    inner = forward_covariance(
+        kernel.base_kernel, dtype
+    )  # GPyTorch applies the base kernel's forward here, too
+    if inner is None:
+        return None
+    scale = _number(kernel.outputscale, "outputscale of ScaleKernel")
+    if isinstance(inner, StationaryCovariance):
+        profile = Profile(inner.profile.family, inner.profile.scale * scale, inner.profile.alpha)
+        return StationaryCovariance(
+            profile, inner.lengthscale, columns=inner.columns, dtype=dtype, name=inner.name
+        )
+    return ScaledCovariance(inner, scale, dtype=dtype, name=inner.name)
+
+
+@register
+def _(kernel: gk.AdditiveKernel, dtype: torch.dtype | None) -> Covariance | None:
+    return SumCovariance(
+        [_call_covariance(k, dtype) for k in kernel.kernels], dtype=dtype, name="AdditiveKernel"
+    )
+
+
+@register
+def _(kernel: gk.ProductKernel, dtype: torch.dtype | None) -> Covariance | None:
+    return ProductCovariance(
+        [_call_covariance(k, dtype) for k in kernel.kernels], dtype=dtype, name="ProductKernel"
+    )

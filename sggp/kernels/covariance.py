@@ -1,0 +1,281 @@
+"""What a covariance offers: blocks, products that never hold the matrix, its diagonal.
+
+A `Covariance` is a frozen evaluator of one kernel. `sggp.kernels.as_covariance` makes one from any GPyTorch kernel;
+subclass it directly (`_block` and `diagonal` are enough) for a kernel that is not a GPyTorch kernel.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from sggp.errors import DtypeError, InputError, ShapeError
+from sggp.kernels.products import tiled_product
+from sggp.native.reference import tile_shape
+from sggp.typing import Rows
+
+__all__ = ["DEFAULT_BUDGET", "Covariance", "Points"]
+
+DEFAULT_BUDGET = 256 * 2**20
+_SMALL_BLOCK_BYTES = 64 * 2**20
+
+
+@dataclass(frozen=True)
+class Points:
+    """Rows of input together with what a covariance precomputed for them.
+
+    Args:
+        raw: (n, d) the rows as given.
+        dtype: working precision: that of float rows, the covariance's choice for integer rows.
+        centre: (d,) float64, subtracted from the rows before scaling; None where the covariance does not centre.
+        parts: tensors with one row per point, private to the covariance that made them.
+        children: the same rows prepared for the terms of a sum or product.
+        owner: the covariance that made them.
+    """
+
+    raw: Tensor
+    dtype: torch.dtype
+    centre: Tensor | None = None
+    parts: Mapping[str, Tensor] = field(default_factory=dict)
+    children: tuple[Points, ...] = ()
+    owner: Covariance | None = None
+
+    def __len__(self) -> int:
+        return self.raw.shape[0]
+
+    @property
+    def shape(self) -> torch.Size:
+        return self.raw.shape
+
+    @property
+    def device(self) -> torch.device:
+        return self.raw.device
+
+    @property
+    def requires_grad(self) -> bool:
+        """True when the rows take part in differentiation."""
+        return self.raw.requires_grad
+
+    def __getitem__(self, rows: Rows) -> Points:
+        """The points at `rows` (a LongTensor, a list of positions or a slice), nothing computed again."""
+        if not isinstance(rows, slice | Tensor):
+            rows = torch.as_tensor(rows, dtype=torch.long, device=self.raw.device)
+        return Points(
+            self.raw[rows],
+            self.dtype,
+            self.centre,
+            {name: part[rows] for name, part in self.parts.items()},
+            tuple(child[rows] for child in self.children),
+            self.owner,
+        )
+
+    def to(self, device: torch.device | str) -> Points:
+        """The same points on another device."""
+        return Points(
+            self.raw.to(device),
+            self.dtype,
+            None if self.centre is None else self.centre.to(device),
+            {name: part.to(device) for name, part in self.parts.items()},
+            tuple(child.to(device) for child in self.children),
+            self.owner,
+        )
+
+
+class Covariance(ABC):
+    """A frozen, picklable evaluator of one kernel k.
+
+    Args:
+        dtype: working precision for integer input (float rows keep their own); default float32.
+        name: how errors call the kernel.
+
+    Rows are (n, d) always. The results have the dtype of float rows. Instances are detached: changing the kernel they
+    came from, or its parameters, changes nothing here.
+    """
+
+    centres = False  # whether `prepare` subtracts a centre: overridden where it does
+
+    def __init__(self, *, dtype: torch.dtype | None = None, name: str = "") -> None:
+        if dtype not in (None, torch.float32, torch.float64):
+            raise DtypeError(
+                f"dtype={dtype} is not a working precision; pass torch.float32 or torch.float64."
+            )
+        self.dtype = dtype
+        self.name = name or type(self).__name__
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.name})"
+
+    # --- what a subclass writes ---------------------------------------------------------------------------------
+
+    @property
+    @abstractmethod
+    def scale(self) -> float:
+        """The largest k(x, x); estimated where the kernel does not state it."""
+
+    @abstractmethod
+    def _block(self, x: Points, z: Points) -> Tensor:
+        """k(x_i, z_j) as a dense (n, m) block in the working precision of `x`, differentiable in the rows."""
+
+    @abstractmethod
+    def diagonal(self, x: Tensor | Points) -> Tensor:
+        """k(x_i, x_i), (n,), in O(n·d)."""
+
+    def _parts(self, raw: Tensor, centre: Tensor | None) -> Mapping[str, Tensor]:
+        """Per-row quantities to compute once; nothing by default."""
+        return {}
+
+    def _children(self, raw: Tensor, centre: Tensor | None) -> tuple[Points, ...]:
+        """The rows prepared for the terms of a composite; nothing by default."""
+        return ()
+
+    def _matmul(self, x: Points, z: Points, v: Tensor, memory_budget: int) -> Tensor:
+        """The product without gradients; by tiles of `_block` unless a subclass knows better."""
+        return tiled_product(self._block, x, z, v, self._tile_shape(x, z, v, memory_budget))
+
+    def embedding(self, x: Tensor | Points) -> Tensor | None:
+        """Float points (n, d') whose Euclidean distances order pairs as the kernel does; None where there are none."""
+        return None
+
+    # --- what everybody calls -----------------------------------------------------------------------------------
+
+    def prepare(self, x: Tensor | Points, centre: Tensor | None = None) -> Points:
+        """Check rows and compute once what every block needs from them.
+
+        Args:
+            x: (n, d) float, integer or bool rows, or `Points`, returned as they are where they fit.
+            centre: (d,) the point to subtract before scaling; default the mean of the rows. Two sets that meet in a
+                block must share it (`block` and `matmul` see to that).
+
+        Raises:
+            ShapeError: `x` is not 2-D.
+            DtypeError: `x` is not a tensor of a usable dtype.
+        """
+        if isinstance(x, Points):
+            same = centre is None or x.centre is None or centre is x.centre or torch.equal(centre, x.centre)
+            if x.owner is self and same:
+                return x
+            x = x.raw
+        _check_rows(x, self.name)
+        working = x.dtype if x.dtype in (torch.float32, torch.float64) else (self.dtype or torch.float32)
+        if self.centres and centre is None:
+            centre = _centre(x.detach())
+        raw = x
+        return Points(raw, working, centre, self._parts(raw, centre), self._children(raw, centre), self)
+
+    def block(self, x: Tensor | Points, z: Tensor | Points | None = None) -> Tensor:
+        """k(x_i, z_j) as a dense (n, m) tensor, differentiable (first order) in float rows that require grad.
+
+        Args:
+            x: (n, d) rows.
+            z: (m, d) rows; None means `x` itself.
+
+        Raises:
+            ShapeError: the rows differ in dimension.
+        """
+        x, z = self._pair(x, z)
+        return self._block(x, z)
+
+    def matmul(
+        self, x: Tensor | Points, z: Tensor | Points | None, v: Tensor, *, memory_budget: int = DEFAULT_BUDGET
+    ) -> Tensor:
+        """K(x, z) v, never holding K; differentiable (first order) in the rows and in `v`, in tiles both ways.
+
+        Args:
+            x: (n, d) rows.
+            z: (m, d) rows; None means `x` itself.
+            v: (m, s) or (m,) columns.
+            memory_budget: bytes for tiles and temporaries; the rows, their preparation and the result come on top.
+
+        Returns:
+            (n, s), or (n,) for one column, in the dtype of float rows, else `dtype` of the covariance, else of `v`.
+
+        Raises:
+            ShapeError: rows and columns do not fit together.
+            MemoryBudgetError: the budget does not hold one small tile.
+        """
+        x, z = self._pair(x, z)
+        if v.ndim not in (1, 2) or v.shape[0] != len(z):
+            raise ShapeError(
+                f"v has shape {tuple(v.shape)}; expected ({len(z)}, s) to match the {len(z)} rows of z."
+            )
+        if not v.dtype.is_floating_point:
+            raise DtypeError(f"v has dtype {v.dtype}; expected float32 or float64.")
+        integer = not x.raw.dtype.is_floating_point
+        working = v.dtype if integer and self.dtype is None else x.dtype
+        columns = (v[:, None] if v.ndim == 1 else v).to(working)
+        needs_grad = torch.is_grad_enabled() and (x.requires_grad or z.requires_grad or v.requires_grad)
+        if needs_grad:
+            from sggp.kernels.products import DifferentiableProduct
+
+            out = DifferentiableProduct.apply(self, x, z, memory_budget, x.raw, z.raw, columns)
+        else:
+            with torch.no_grad():
+                out = self._matmul(x, z, columns, memory_budget)
+        return out[:, 0] if v.ndim == 1 else out
+
+    def small_blocks(self, x: Tensor) -> Tensor:
+        """Many small Gram matrices in float64: (b, m, d) rows → (b, m, m), without gradients.
+
+        Cost: O(b·m²·d) time; temporaries are bounded, the result takes 8·b·m² bytes.
+        """
+        if x.ndim != 3:
+            raise ShapeError(f"small_blocks got rows of shape {tuple(x.shape)}; expected (b, m, d).")
+        with torch.no_grad():
+            return self._small_blocks(x)
+
+    def _small_blocks(self, x: Tensor) -> Tensor:
+        rows = x.double() if x.dtype.is_floating_point else x
+        out = torch.empty(x.shape[0], x.shape[1], x.shape[1], dtype=torch.float64, device=x.device)
+        for i in range(x.shape[0]):
+            out[i] = self.block(rows[i]).double()
+        return out
+
+    # --- helpers ------------------------------------------------------------------------------------------------
+
+    def _pair(self, x: Tensor | Points, z: Tensor | Points | None) -> tuple[Points, Points]:
+        """Both sets prepared with one centre; that of `z` where it is ready (train data), else that of `x`."""
+        if z is None or z is x:
+            x = self.prepare(x)
+            return x, x
+        if isinstance(z, Points) and z.owner is self:
+            first, second = self.prepare(x, z.centre), z
+        else:
+            first = self.prepare(x)
+            second = self.prepare(z, first.centre)
+        if first.shape[1] != second.shape[1]:
+            raise ShapeError(
+                f"rows of dimension {first.shape[1]} and {second.shape[1]} meet in one block of {self.name}."
+            )
+        return first, second
+
+    def _tile_shape(self, x: Points, z: Points, v: Tensor, memory_budget: int) -> tuple[int, int]:
+        """Rows and columns of a tile of `_block` within the budget."""
+        d = x.shape[1]
+        return tile_shape(len(x), len(z), memory_budget, per_row=32 * d + 8 * v.shape[1])
+
+
+def _check_rows(x: Tensor, name: str) -> None:
+    if not isinstance(x, Tensor):
+        raise DtypeError(f"{name} got rows of type {type(x).__name__}; expected a torch.Tensor.")
+    if x.ndim != 2:
+        raise ShapeError(f"{name} got rows of shape {tuple(x.shape)}; expected (n, d).")
+    if x.dtype.is_complex or x.dtype in (torch.float16, torch.bfloat16):
+        raise DtypeError(
+            f"{name} got rows of dtype {x.dtype}; expected float32, float64, an integer type or bool."
+        )
+
+
+def _centre(x: Tensor) -> Tensor:
+    """The mean of the rows, (d,) float64."""
+    if x.shape[0] == 0:
+        return torch.zeros(x.shape[1], dtype=torch.float64, device=x.device)
+    centre = torch.mean(x, 0, dtype=torch.float64)
+    if not bool(torch.isfinite(centre).all()):
+        raise InputError(
+            "the rows contain NaN or infinite values (or overflow when summed); clean them first."
+        )
+    return centre

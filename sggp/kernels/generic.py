@@ -1,0 +1,146 @@
+"""Any GPyTorch kernel, by tiles of itself."""
+
+from __future__ import annotations
+
+import copy
+import threading
+from typing import Any
+
+import gpytorch
+import torch
+from linear_operator import to_dense
+from torch import Tensor
+
+from sggp.errors import UnsupportedKernel
+from sggp.kernels.covariance import Covariance, Points
+from sggp.native.reference import tile_shape
+
+__all__ = ["GenericCovariance", "dense_tile"]
+
+_CHECK_ROWS = 12
+_CHECK_TOLERANCE = 1e-6
+# What an unknown kernel keeps alive per entry cannot be known: d coordinates of one pair, and a few temporaries.
+_BYTES_PER_ENTRY = 96
+_PROBE_DIMENSIONS = (1, 2, 3, 4, 6, 8, 16)
+
+
+def dense_tile(kernel: gpytorch.kernels.Kernel, x: Tensor, z: Tensor) -> Tensor:
+    """kernel(x, z) as a dense (n, m) tensor, through `__call__` so that `active_dims` apply.
+
+    Raises:
+        UnsupportedKernel: the tile is not one number per pair of rows.
+    """
+    with gpytorch.settings.lazily_evaluate_kernels(False):
+        tile = to_dense(kernel(x, z))
+    if tile.shape != (x.shape[0], z.shape[0]):
+        raise UnsupportedKernel(
+            f"{type(kernel).__name__} returned a tile of shape {tuple(tile.shape)} for {x.shape[0]} and {z.shape[0]} rows; "
+            "expected one number per pair (no batch_shape, one output per input)."
+        )
+    return tile
+
+
+class GenericCovariance(Covariance):
+    """A frozen copy of a GPyTorch kernel, evaluated tile by tile.
+
+    Tiles are consistent only if an entry does not depend on which other rows are in the call; that is checked on the
+    first rows seen, and kernels that fail (random state drawn in `forward`, train-mode tricks) are refused. A GPyTorch
+    kernel is not thread-safe, so every thread, dtype and device evaluates its own copy.
+
+    Args:
+        kernel: any `gpytorch.kernels.Kernel` without batch shape and with one output per input.
+        dtype: working precision for integer input.
+    """
+
+    def __init__(self, kernel: gpytorch.kernels.Kernel, *, dtype: torch.dtype | None = None) -> None:
+        super().__init__(dtype=dtype, name=type(kernel).__name__)
+        self._kernel = _frozen(kernel)
+        self._scale: float | None = None
+        self._checked = False
+        self._local = threading.local()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in self.__dict__.items() if key != "_local"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._local = threading.local()
+
+    def _copy(self, dtype: torch.dtype, device: torch.device) -> gpytorch.kernels.Kernel:
+        copies = self._local.__dict__.setdefault("copies", {})
+        key = (dtype, device)
+        if key not in copies:
+            copies[key] = _frozen(self._kernel).to(dtype=dtype, device=device)
+        return copies[key]
+
+    @property
+    def scale(self) -> float:
+        """The largest diagonal entry among the first rows seen, or among a few made-up rows before that."""
+        if self._scale is None:
+            self._scale = self._probe()
+        return self._scale
+
+    def _probe(self) -> float:
+        generator = torch.Generator().manual_seed(0)
+        for d in _PROBE_DIMENSIONS:
+            rows = torch.randn(16, d, generator=generator, dtype=torch.float64)
+            try:
+                return float(self._diagonal(rows, torch.float64).abs().max())
+            except (RuntimeError, IndexError):
+                continue
+        return 1.0
+
+    def _diagonal(self, rows: Tensor, dtype: torch.dtype) -> Tensor:
+        with torch.no_grad(), gpytorch.settings.lazily_evaluate_kernels(False):
+            return to_dense(self._copy(dtype, rows.device)(rows.to(dtype), diag=True))
+
+    def _block(self, x: Points, z: Points) -> Tensor:
+        if not self._checked:
+            self._check(x, z)
+        kernel = self._copy(x.dtype, x.device)
+        if torch.is_grad_enabled() and (x.requires_grad or z.requires_grad):
+            return dense_tile(kernel, x.raw.to(x.dtype), z.raw.to(x.dtype))
+        with torch.no_grad():
+            return dense_tile(kernel, x.raw.detach().to(x.dtype), z.raw.detach().to(x.dtype)).to(x.dtype)
+
+    def diagonal(self, x: Tensor | Points) -> Tensor:
+        """kernel(x, diag=True)."""
+        x = self.prepare(x)
+        diagonal = self._diagonal(x.raw.detach(), x.dtype).to(x.dtype)
+        if self._scale is None and len(x):
+            self._scale = float(diagonal.abs().max())
+        return diagonal.expand(len(x))
+
+    def _tile_shape(self, x: Points, z: Points, v: Tensor, memory_budget: int) -> tuple[int, int]:
+        d = x.shape[1]
+        per_entry = _BYTES_PER_ENTRY + 16 * d
+        return tile_shape(len(x), len(z), memory_budget, per_entry=per_entry, per_row=32 * d + 8 * v.shape[1])
+
+    def _check(self, x: Points, z: Points) -> None:
+        """Refuse kernels whose entries depend on the company they are evaluated in."""
+        a = x.raw.detach()[:_CHECK_ROWS].double()
+        b = z.raw.detach()[-_CHECK_ROWS:].double()
+        with torch.no_grad():
+            whole = dense_tile(_frozen(self._kernel).to(torch.float64), a, b)
+            pieces = _frozen(self._kernel).to(torch.float64)
+            half = max(1, a.shape[0] // 2), max(1, b.shape[0] // 2)
+            rows = [
+                torch.cat([dense_tile(pieces, p, q) for q in (b[: half[1]], b[half[1] :]) if q.shape[0]], 1)
+                for p in (a[: half[0]], a[half[0] :])
+                if p.shape[0]
+            ]
+        split = torch.cat(rows, 0) if rows else whole
+        size = float(whole.abs().max()) if whole.numel() else 0.0
+        worst = float((split - whole).abs().max()) if whole.numel() else 0.0
+        if worst > _CHECK_TOLERANCE * max(size, 1e-300):
+            raise UnsupportedKernel(
+                f"{self.name} is not tile-safe: an entry changed by {worst:.2g} (largest entry {size:.2g}) when its rows were "
+                "evaluated with other rows, so products by tiles would be wrong. Use a kernel whose entries depend "
+                "on their two rows only (fix random weights in the constructor, not in forward)."
+            )
+        self._checked = min(len(x), len(z)) > 1 or self._checked
+
+
+def _frozen(kernel: gpytorch.kernels.Kernel) -> gpytorch.kernels.Kernel:
+    """A deep copy in eval mode whose parameters take no gradient."""
+    return copy.deepcopy(kernel).requires_grad_(False).eval()

@@ -1,0 +1,80 @@
+"""Products with blocks of a covariance, tile by tile, and their gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from sggp.native.reference import tiles
+
+if TYPE_CHECKING:
+    from sggp.kernels.covariance import Covariance, Points
+
+__all__ = ["DifferentiableProduct", "tiled_product"]
+
+
+def tiled_product(
+    block: Callable[[Points, Points], Tensor], x: Points, z: Points, v: Tensor, shape: tuple[int, int]
+) -> Tensor:
+    """Σ over tiles of block(x, z) v, (n, s); `block` maps two sets of points to a dense tile."""
+    out = torch.zeros(len(x), v.shape[1], dtype=v.dtype, device=v.device)
+    for rows, cols in tiles(len(x), len(z), shape):
+        out[rows].addmm_(block(x[rows], z[cols]).to(v.dtype), v[cols])
+    return out
+
+
+class DifferentiableProduct(torch.autograd.Function):
+    """K(x, z) v with gradients in x, z and v; the backward pass works by tiles too (first order only).
+
+    grad_v = K(z, x) G; grad_x and grad_z pull G vᵀ, formed one tile at a time, back through the block.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        covariance: Covariance,
+        x: Points,
+        z: Points,
+        memory_budget: int,
+        raw_x: Tensor,
+        raw_z: Tensor,
+        v: Tensor,
+    ) -> Tensor:
+        ctx.covariance, ctx.memory_budget = covariance, memory_budget
+        ctx.centre = x.centre
+        ctx.same = x is z
+        ctx.save_for_backward(raw_x, raw_z, v)
+        return covariance._matmul(x, z, v, memory_budget)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        covariance: Covariance = ctx.covariance
+        raw_x, raw_z, v = (t.detach() for t in ctx.saved_tensors)
+        x = covariance.prepare(raw_x, ctx.centre)
+        z = covariance.prepare(raw_z, ctx.centre)
+        need_x, need_z, need_v = ctx.needs_input_grad[4:7]
+        grad_v = covariance._matmul(z, x, grad, ctx.memory_budget) if need_v else None
+        grad_x = torch.zeros_like(raw_x) if need_x else None
+        grad_z = torch.zeros_like(raw_z) if need_z else None
+        if need_x or need_z:
+            shape = covariance._tile_shape(x, z, v, ctx.memory_budget // 2)
+            for rows, cols in tiles(len(x), len(z), shape):
+                with torch.enable_grad():
+                    tile_x = raw_x[rows].requires_grad_(need_x)
+                    tile_z = raw_z[cols].requires_grad_(need_z)
+                    block = covariance._block(
+                        covariance.prepare(tile_x, ctx.centre), covariance.prepare(tile_z, ctx.centre)
+                    )
+                outer = grad[rows] @ v[cols].T
+                wanted = [t for t, need in ((tile_x, need_x), (tile_z, need_z)) if need]
+                parts = iter(torch.autograd.grad(block, wanted, outer.to(block.dtype)))
+                if grad_x is not None:
+                    grad_x[rows] += next(parts)
+                if grad_z is not None:
+                    grad_z[cols] += next(parts)
+        return None, None, None, None, grad_x, grad_z, grad_v

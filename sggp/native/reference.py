@@ -1,0 +1,301 @@
+"""The reference engine: products with stationary and Tanimoto kernels in plain torch, on any device.
+
+Every other engine offers the functions of this module with the same names, signatures and meaning, and is tested
+against it. Points arrive already divided by their length scales and centred; n, m are numbers of points, d the
+dimension, s the number of columns.
+
+Distances. The product form |a|² + |b|² − 2a·b is computed in float64 whatever the working precision and is trusted
+only where it is well conditioned: entries with r² ≤ τ(|a|² + |b|²) are computed again from differences of
+coordinates. A relative error of ε/τ in r² then moves k by at most ε/τ · max r|φ'(r)|, far below one unit in the last
+place of float32 (τ = 1e-8) and about 1e-13 of the scale in float64 (τ = 1e-3).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from sggp.errors import InputError, MemoryBudgetError
+
+__all__ = [
+    "Profile",
+    "Source",
+    "available",
+    "profile_slope",
+    "profile_values",
+    "squared_distances",
+    "stationary_block",
+    "stationary_gradient",
+    "stationary_matmul",
+    "stationary_slope",
+    "tile_shape",
+    "tiles",
+]
+
+Family = Literal["rbf", "matern12", "matern32", "matern52", "rq"]
+FAMILIES: tuple[str, ...] = ("rbf", "matern12", "matern32", "matern52", "rq")
+
+_DIRECT_DIMENSION = 4  # up to this dimension, differences are as cheap as a matrix product
+_MANY = 16  # more than one entry in this many ill conditioned: the whole tile by differences
+_PAIR_CHUNK = 2**18  # coordinates gathered at a time when single entries are repaired
+_TILE_ENTRIES = 2**19  # a float64 tile of 4 MiB: near the caches, large enough for the matrix product
+BYTES_PER_ENTRY = 64  # live bytes per tile entry, temporaries included, in the worst family
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A stationary kernel of unit length scale, k(a, b) = scale · φ(|a − b|²).
+
+    φ is exp(−r²/2) (rbf), exp(−r) (matern12), (1 + √3r)exp(−√3r) (matern32), (1 + √5r + 5r²/3)exp(−√5r) (matern52) or
+    (1 + r²/2α)^−α (rq).
+
+    Args:
+        family: one of "rbf", "matern12", "matern32", "matern52", "rq".
+        scale: the variance k(a, a), positive.
+        alpha: the shape of "rq"; None for the others.
+    """
+
+    family: Family
+    scale: float = 1.0
+    alpha: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.family not in FAMILIES:
+            raise InputError(f"unknown family {self.family!r}; expected one of {', '.join(FAMILIES)}.")
+        if (self.family == "rq") != (self.alpha is not None):
+            raise InputError(
+                f"alpha={self.alpha!r} with family {self.family!r}: give alpha for 'rq' and only there."
+            )
+
+
+class Source(NamedTuple):
+    """The rows before centring and scaling: a ≈ (x − c)·weights, b ≈ (z − c)·weights.
+
+    Differences taken here lose nothing to the rounding of a and b, however far the points are from the centre.
+    """
+
+    x: Tensor  # (n, d)
+    z: Tensor  # (m, d)
+    weights: Tensor  # (d,) float64, the inverse length scales
+
+
+def available() -> bool:
+    """True: this engine needs nothing but torch."""
+    return True
+
+
+# --- profiles ---------------------------------------------------------------------------------------------------
+
+
+def profile_values(r2: Tensor, profile: Profile) -> Tensor:
+    """scale · φ(r²), overwriting `r2`; returns (n, m) in the dtype of `r2`."""
+    family, scale = profile.family, profile.scale
+    if family == "rbf":
+        return r2.mul_(-0.5).exp_().mul_(scale)
+    if family == "rq":
+        alpha = float(profile.alpha or 1.0)
+        return r2.div_(2.0 * alpha).log1p_().mul_(-alpha).exp_().mul_(scale)
+    r = r2.sqrt_()
+    if family == "matern12":
+        return r.neg_().exp_().mul_(scale)
+    r.mul_(math.sqrt(3.0) if family == "matern32" else math.sqrt(5.0))
+    decay = torch.exp(-r)
+    if family == "matern32":
+        return r.add_(1.0).mul_(decay).mul_(scale)
+    return r.mul_(r.div(3.0).add_(1.0)).add_(1.0).mul_(decay).mul_(scale)
+
+
+def profile_slope(r2: Tensor, profile: Profile) -> Tensor:
+    """scale · dφ/d(r²), overwriting `r2`; finite everywhere (matern12: 0 at r = 0, where it has a kink)."""
+    family, scale = profile.family, profile.scale
+    if family == "rbf":
+        return r2.mul_(-0.5).exp_().mul_(-0.5 * scale)
+    if family == "rq":
+        alpha = float(profile.alpha or 1.0)
+        return r2.div_(2.0 * alpha).log1p_().mul_(-alpha - 1.0).exp_().mul_(-0.5 * scale)
+    r = r2.sqrt_()
+    if family == "matern12":
+        coincident = r == 0
+        slope = torch.exp(-r).div_(r).mul_(-0.5 * scale)
+        return slope.masked_fill_(coincident, 0.0)
+    if family == "matern32":
+        return r.mul_(-math.sqrt(3.0)).exp_().mul_(-1.5 * scale)
+    r.mul_(math.sqrt(5.0))
+    decay = torch.exp(-r)
+    return r.add_(1.0).mul_(decay).mul_(-5.0 / 6.0 * scale)
+
+
+# --- distances --------------------------------------------------------------------------------------------------
+
+
+def squared_distances(a: Tensor, b: Tensor, *, dtype: torch.dtype, source: Source | None = None) -> Tensor:
+    """|a_i − b_j|² as (n, m) float64, accurate enough for entries of `dtype`; see the module's note.
+
+    Args:
+        a: (n, d) scaled and centred points.
+        b: (m, d) likewise, with the same centre.
+        dtype: the precision the kernel entries are wanted in.
+        source: the unscaled rows, from which ill-conditioned differences are taken; None takes them from a, b.
+    """
+    pair = (
+        source if source is not None else Source(a, b, torch.ones((), dtype=torch.float64, device=a.device))
+    )
+    if a.shape[1] <= _DIRECT_DIMENSION:
+        return _direct(pair)
+    a, b = a.double(), b.double()
+    aa, bb = a.square().sum(1), b.square().sum(1)
+    r2 = torch.addmm(bb, a, b.T, alpha=-2.0).add_(aa[:, None])
+    tau = 1e-3 if dtype == torch.float64 else 1e-8
+    near = r2 <= (aa[:, None] + bb).mul_(tau)
+    i, j = near.nonzero(as_tuple=True)
+    if i.numel() * _MANY > near.numel():
+        return _direct(pair)
+    step = max(1, _PAIR_CHUNK // a.shape[1])
+    for start in range(0, i.numel(), step):
+        rows, cols = i[start : start + step], j[start : start + step]
+        difference = (pair.x[rows].double() - pair.z[cols].double()).mul_(pair.weights)
+        r2[rows, cols] = difference.square_().sum(1)
+    return r2
+
+
+def _direct(pair: Source) -> Tensor:
+    """Squared distances coordinate by coordinate: d passes over the tile, no cancellation."""
+    x, z = pair.x, pair.z
+    weights = pair.weights.double().expand(x.shape[1])
+    r2 = torch.zeros(x.shape[0], z.shape[0], dtype=torch.float64, device=x.device)
+    for k in range(x.shape[1]):
+        difference = x[:, k, None].double() - z[None, :, k].double()
+        difference.mul_(weights[k])
+        r2.addcmul_(difference, difference)
+    return r2
+
+
+def _working(r2: Tensor, dtype: torch.dtype, profile: Profile) -> Tensor:
+    """Kernel entries in `dtype` from float64 squared distances, which are overwritten."""
+    if profile.family == "rq" or dtype == torch.float64:  # the slow tail of rq outlives the range of float32
+        return profile_values(r2.clamp_max_(1e300), profile).to(dtype)
+    return profile_values(r2.clamp_max_(1e37).to(dtype), profile)
+
+
+# --- stationary kernels -----------------------------------------------------------------------------------------
+
+
+def stationary_block(
+    a: Tensor, b: Tensor, profile: Profile, *, dtype: torch.dtype | None = None, source: Source | None = None
+) -> Tensor:
+    """scale · φ(|a_i − b_j|²) as a dense (n, m) block.
+
+    Args:
+        a: (n, d) points divided by their length scales and centred.
+        b: (m, d) likewise.
+        profile: the kernel.
+        dtype: of the result; None takes that of `a`.
+        source: the unscaled rows, for entries that a and b cannot resolve.
+
+    Cost: O(n·m·d) time, about `BYTES_PER_ENTRY`·n·m bytes at its peak.
+    """
+    dtype = a.dtype if dtype is None else dtype
+    return _working(squared_distances(a, b, dtype=dtype, source=source), dtype, profile)
+
+
+def stationary_slope(a: Tensor, b: Tensor, profile: Profile, *, source: Source | None = None) -> Tensor:
+    """scale · dφ/d(r²) at (a_i, b_j) as a dense (n, m) float64 block, for gradients."""
+    r2 = squared_distances(a, b, dtype=torch.float64, source=source)
+    return profile_slope(r2.clamp_max_(1e300), profile)
+
+
+def stationary_matmul(
+    a: Tensor, b: Tensor, v: Tensor, profile: Profile, memory_budget: int, *, source: Source | None = None
+) -> Tensor:
+    """K(a, b) v by tiles, (n, s) in the dtype of `v`.
+
+    Args:
+        a: (n, d) points divided by their length scales and centred.
+        b: (m, d) likewise.
+        v: (m, s) columns; their dtype is the precision of the entries.
+        profile: the kernel.
+        memory_budget: bytes that all tiles and temporaries together may take.
+        source: the unscaled rows, for entries that a and b cannot resolve.
+
+    Raises:
+        MemoryBudgetError: not even one small tile fits the budget.
+    """
+    out = torch.zeros(a.shape[0], v.shape[1], dtype=v.dtype, device=v.device)
+    shape = tile_shape(a.shape[0], b.shape[0], memory_budget, per_row=16 * a.shape[1] + 8 * v.shape[1])
+    for rows, cols in tiles(a.shape[0], b.shape[0], shape):
+        part = None if source is None else Source(source.x[rows], source.z[cols], source.weights)
+        tile = stationary_block(a[rows], b[cols], profile, dtype=v.dtype, source=part)
+        out[rows].addmm_(tile, v[cols])
+    return out
+
+
+def stationary_gradient(
+    a: Tensor, b: Tensor, left: Tensor, right: Tensor, profile: Profile, *, memory_budget: int = 256 * 2**20
+) -> tuple[Tensor, Tensor]:
+    """The gradient of Σ_j left_jᵀ K(a, b) right_j in the logarithms of the length scales and in the scale.
+
+    With M = left rightᵀ and W = M ∘ scale·φ'(r²), ∂/∂log ℓ_k = −2 Σ_ij W_ij (a_ik − b_jk)².
+
+    Args:
+        a: (n, d) points divided by their length scales and centred.
+        b: (m, d) likewise.
+        left: (n, s) columns.
+        right: (m, s) columns.
+        profile: the kernel.
+        memory_budget: bytes that all tiles may take.
+
+    Returns:
+        (d,) derivatives in log ℓ_k and the () derivative in the scale, float64.
+    """
+    a, b = a.double(), b.double()
+    log_lengthscale = torch.zeros(a.shape[1], dtype=torch.float64, device=a.device)
+    scale = torch.zeros((), dtype=torch.float64, device=a.device)
+    shape = tile_shape(a.shape[0], b.shape[0], memory_budget, per_row=32 * a.shape[1] + 16 * left.shape[1])
+    for rows, cols in tiles(a.shape[0], b.shape[0], shape):
+        x, z = a[rows], b[cols]
+        outer = left[rows].double() @ right[cols].double().T
+        r2 = squared_distances(x, z, dtype=torch.float64).clamp_max_(1e300)
+        weight = profile_slope(r2.clone(), profile).mul_(outer)
+        scale += (profile_values(r2, profile) * outer).sum()
+        spread = weight.sum(1) @ x.square() + weight.sum(0) @ z.square() - 2.0 * (x * (weight @ z)).sum(0)
+        log_lengthscale -= 2.0 * spread
+    return log_lengthscale, scale / profile.scale
+
+
+# --- tiles ------------------------------------------------------------------------------------------------------
+
+
+def tile_shape(
+    n: int, m: int, memory_budget: int, *, per_entry: int = BYTES_PER_ENTRY, per_row: int = 0
+) -> tuple[int, int]:
+    """Rows and columns of a tile so that rows·cols·per_entry + (rows + cols)·per_row bytes stay within the budget.
+
+    Raises:
+        MemoryBudgetError: a tile of 8 × 8 does not fit; names the setting.
+    """
+    n, m = max(n, 1), max(m, 1)
+    entries = _TILE_ENTRIES
+    while entries >= 64:
+        cols = min(m, math.isqrt(entries))
+        rows = min(n, entries // cols)
+        cols = min(m, entries // rows)
+        if rows * cols * per_entry + (rows + cols) * per_row <= memory_budget:
+            return rows, cols
+        entries //= 2
+    needed = 64 * per_entry + 16 * per_row
+    raise MemoryBudgetError(
+        f"memory_budget={memory_budget} bytes is too small for one tile of the kernel matrix; "
+        f"raise memory_budget to at least {needed} bytes."
+    )
+
+
+def tiles(n: int, m: int, shape: tuple[int, int]) -> Iterator[tuple[slice, slice]]:
+    """Slices of rows and of columns that cover an (n, m) matrix, rows outermost."""
+    for i in range(0, n, shape[0]):
+        for j in range(0, m, shape[1]):
+            yield slice(i, min(i + shape[0], n)), slice(j, min(j + shape[1], m))
