@@ -45,11 +45,10 @@ class SumCovariance(_Composite):
         return sum(term.scale for term in self.terms)
 
     def _block(self, x: Points, z: Points) -> Tensor:
-        out: Tensor | None = None
-        for term, p, q in self._zip(x, z):
-            block = term._block(p, q)
-            out = block if out is None else out + block
-        assert out is not None  # _Composite refuses to be empty
+        pairs = self._zip(x, z)
+        out = pairs[0][0]._block(pairs[0][1], pairs[0][2])
+        for term, p, q in pairs[1:]:
+            out = out + term._block(p, q)
         return out
 
     def _matmul(self, x: Points, z: Points, v: Tensor, memory_budget: int) -> Tensor:

@@ -13,6 +13,8 @@ from sggp.kernels.composite import ColumnsCovariance, ProductCovariance, ScaledC
 from sggp.kernels.covariance import Covariance
 from sggp.kernels.generic import GenericCovariance
 from sggp.kernels.stationary import StationaryCovariance
+from sggp.kernels.tanimoto import TanimotoDotProduct, TanimotoMinMax
+from sggp.kernels.tanimoto_covariance import DotProductCovariance, MinMaxCovariance
 from sggp.native.reference import Profile
 
 __all__ = ["as_covariance", "check_kernel_structure", "forward_covariance"]
@@ -164,3 +166,13 @@ def _(kernel: gk.ProductKernel, dtype: torch.dtype | None) -> Covariance | None:
     return ProductCovariance(
         [_call_covariance(k, dtype) for k in kernel.kernels], dtype=dtype, name="ProductKernel"
     )
+
+
+@register
+def _(kernel: TanimotoMinMax, dtype: torch.dtype | None) -> Covariance | None:
+    return MinMaxCovariance(dtype=dtype, name="TanimotoMinMax")
+
+
+@register
+def _(kernel: TanimotoDotProduct, dtype: torch.dtype | None) -> Covariance | None:
+    return DotProductCovariance(dtype=dtype, name="TanimotoDotProduct")

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 from sggp.errors import DtypeError, InputError, ShapeError
 from sggp.kernels.products import tiled_product
-from sggp.native.reference import tile_shape
+from sggp.native.reference import BYTES_PER_ENTRY
+from sggp.native.tiling import tile_shape
 from sggp.typing import Rows
 
 __all__ = ["DEFAULT_BUDGET", "Covariance", "Points"]
@@ -72,6 +73,13 @@ class Points:
             tuple(child[rows] for child in self.children),
             self.owner,
         )
+
+    def astype(self, dtype: torch.dtype) -> Points:
+        """The same points with another working precision."""
+        if dtype == self.dtype:
+            return self
+        children = tuple(child.astype(dtype) for child in self.children)
+        return replace(self, dtype=dtype, children=children)
 
     def to(self, device: torch.device | str) -> Points:
         """The same points on another device."""
@@ -206,6 +214,7 @@ class Covariance(ABC):
             raise DtypeError(f"v has dtype {v.dtype}; expected float32 or float64.")
         integer = not x.raw.dtype.is_floating_point
         working = v.dtype if integer and self.dtype is None else x.dtype
+        x, z = (x.astype(working), z.astype(working)) if x is not z else (x.astype(working),) * 2
         columns = (v[:, None] if v.ndim == 1 else v).to(working)
         needs_grad = torch.is_grad_enabled() and (x.requires_grad or z.requires_grad or v.requires_grad)
         if needs_grad:
@@ -228,10 +237,10 @@ class Covariance(ABC):
             return self._small_blocks(x)
 
     def _small_blocks(self, x: Tensor) -> Tensor:
-        rows = x.double() if x.dtype.is_floating_point else x
         out = torch.empty(x.shape[0], x.shape[1], x.shape[1], dtype=torch.float64, device=x.device)
         for i in range(x.shape[0]):
-            out[i] = self.block(rows[i]).double()
+            rows = self.prepare(x[i]).astype(torch.float64)
+            out[i] = self._block(rows, rows)
         return out
 
     # --- helpers ------------------------------------------------------------------------------------------------
@@ -255,7 +264,9 @@ class Covariance(ABC):
     def _tile_shape(self, x: Points, z: Points, v: Tensor, memory_budget: int) -> tuple[int, int]:
         """Rows and columns of a tile of `_block` within the budget."""
         d = x.shape[1]
-        return tile_shape(len(x), len(z), memory_budget, per_row=32 * d + 8 * v.shape[1])
+        return tile_shape(
+            len(x), len(z), memory_budget, per_entry=BYTES_PER_ENTRY, per_row=32 * d + 8 * v.shape[1]
+        )
 
 
 def _check_rows(x: Tensor, name: str) -> None:

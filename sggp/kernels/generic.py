@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sggp.errors import UnsupportedKernel
 from sggp.kernels.covariance import Covariance, Points
-from sggp.native.reference import tile_shape
+from sggp.native.tiling import tile_shape
 
 __all__ = ["GenericCovariance", "dense_tile"]
 

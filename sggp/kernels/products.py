@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from sggp.native.reference import tiles
+from sggp.native.tiling import tiles
 
 if TYPE_CHECKING:
     from sggp.kernels.covariance import Covariance, Points
@@ -55,8 +55,8 @@ class DifferentiableProduct(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         covariance: Covariance = ctx.covariance
         raw_x, raw_z, v = (t.detach() for t in ctx.saved_tensors)
-        x = covariance.prepare(raw_x, ctx.centre)
-        z = covariance.prepare(raw_z, ctx.centre)
+        x = covariance.prepare(raw_x, ctx.centre).astype(v.dtype)
+        z = covariance.prepare(raw_z, ctx.centre).astype(v.dtype)
         need_x, need_z, need_v = ctx.needs_input_grad[4:7]
         grad_v = covariance._matmul(z, x, grad, ctx.memory_budget) if need_v else None
         grad_x = torch.zeros_like(raw_x) if need_x else None

@@ -13,14 +13,15 @@ place of float32 (τ = 1e-8) and about 1e-13 of the scale in float64 (τ = 1e-3)
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from sggp.errors import InputError, MemoryBudgetError
+from sggp.errors import InputError
+from sggp.native.thermometer import tanimoto_block, tanimoto_matmul
+from sggp.native.tiling import tile_shape, tiles
 
 __all__ = [
     "Profile",
@@ -33,8 +34,8 @@ __all__ = [
     "stationary_gradient",
     "stationary_matmul",
     "stationary_slope",
-    "tile_shape",
-    "tiles",
+    "tanimoto_block",
+    "tanimoto_matmul",
 ]
 
 Family = Literal["rbf", "matern12", "matern32", "matern52", "rq"]
@@ -43,7 +44,6 @@ FAMILIES: tuple[str, ...] = ("rbf", "matern12", "matern32", "matern52", "rq")
 _DIRECT_DIMENSION = 4  # up to this dimension, differences are as cheap as a matrix product
 _MANY = 16  # more than one entry in this many ill conditioned: the whole tile by differences
 _PAIR_CHUNK = 2**18  # coordinates gathered at a time when single entries are repaired
-_TILE_ENTRIES = 2**19  # a float64 tile of 4 MiB: near the caches, large enough for the matrix product
 BYTES_PER_ENTRY = 64  # live bytes per tile entry, temporaries included, in the worst family
 
 
@@ -226,7 +226,13 @@ def stationary_matmul(
         MemoryBudgetError: not even one small tile fits the budget.
     """
     out = torch.zeros(a.shape[0], v.shape[1], dtype=v.dtype, device=v.device)
-    shape = tile_shape(a.shape[0], b.shape[0], memory_budget, per_row=16 * a.shape[1] + 8 * v.shape[1])
+    shape = tile_shape(
+        a.shape[0],
+        b.shape[0],
+        memory_budget,
+        per_entry=BYTES_PER_ENTRY,
+        per_row=16 * a.shape[1] + 8 * v.shape[1],
+    )
     for rows, cols in tiles(a.shape[0], b.shape[0], shape):
         part = None if source is None else Source(source.x[rows], source.z[cols], source.weights)
         tile = stationary_block(a[rows], b[cols], profile, dtype=v.dtype, source=part)
@@ -255,7 +261,13 @@ def stationary_gradient(
     a, b = a.double(), b.double()
     log_lengthscale = torch.zeros(a.shape[1], dtype=torch.float64, device=a.device)
     scale = torch.zeros((), dtype=torch.float64, device=a.device)
-    shape = tile_shape(a.shape[0], b.shape[0], memory_budget, per_row=32 * a.shape[1] + 16 * left.shape[1])
+    shape = tile_shape(
+        a.shape[0],
+        b.shape[0],
+        memory_budget,
+        per_entry=BYTES_PER_ENTRY,
+        per_row=32 * a.shape[1] + 16 * left.shape[1],
+    )
     for rows, cols in tiles(a.shape[0], b.shape[0], shape):
         x, z = a[rows], b[cols]
         outer = left[rows].double() @ right[cols].double().T
@@ -265,37 +277,3 @@ def stationary_gradient(
         spread = weight.sum(1) @ x.square() + weight.sum(0) @ z.square() - 2.0 * (x * (weight @ z)).sum(0)
         log_lengthscale -= 2.0 * spread
     return log_lengthscale, scale / profile.scale
-
-
-# --- tiles ------------------------------------------------------------------------------------------------------
-
-
-def tile_shape(
-    n: int, m: int, memory_budget: int, *, per_entry: int = BYTES_PER_ENTRY, per_row: int = 0
-) -> tuple[int, int]:
-    """Rows and columns of a tile so that rows·cols·per_entry + (rows + cols)·per_row bytes stay within the budget.
-
-    Raises:
-        MemoryBudgetError: a tile of 8 × 8 does not fit; names the setting.
-    """
-    n, m = max(n, 1), max(m, 1)
-    entries = _TILE_ENTRIES
-    while entries >= 64:
-        cols = min(m, math.isqrt(entries))
-        rows = min(n, entries // cols)
-        cols = min(m, entries // rows)
-        if rows * cols * per_entry + (rows + cols) * per_row <= memory_budget:
-            return rows, cols
-        entries //= 2
-    needed = 64 * per_entry + 16 * per_row
-    raise MemoryBudgetError(
-        f"memory_budget={memory_budget} bytes is too small for one tile of the kernel matrix; "
-        f"raise memory_budget to at least {needed} bytes."
-    )
-
-
-def tiles(n: int, m: int, shape: tuple[int, int]) -> Iterator[tuple[slice, slice]]:
-    """Slices of rows and of columns that cover an (n, m) matrix, rows outermost."""
-    for i in range(0, n, shape[0]):
-        for j in range(0, m, shape[1]):
-            yield slice(i, min(i + shape[0], n)), slice(j, min(j + shape[1], m))

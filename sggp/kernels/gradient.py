@@ -1,0 +1,135 @@
+"""Gradients of quadratic forms in a kernel's parameters, by tiles."""
+
+from __future__ import annotations
+
+import copy
+
+import gpytorch.kernels as gk
+import torch
+from torch import Tensor
+
+from sggp.errors import DtypeError, ShapeError
+from sggp.kernels.convert import check_kernel_structure, forward_covariance
+from sggp.kernels.covariance import DEFAULT_BUDGET
+from sggp.kernels.generic import dense_tile
+from sggp.kernels.stationary import StationaryCovariance
+from sggp.native import reference
+from sggp.native.tiling import tile_shape, tiles
+
+__all__ = ["kernel_gradient"]
+
+
+def kernel_gradient(
+    kernel: gk.Kernel, x: Tensor, left: Tensor, right: Tensor, *, memory_budget: int = DEFAULT_BUDGET
+) -> dict[str, Tensor]:
+    """The gradient of Σ_j left_jᵀ K(x, x) right_j in the kernel's raw parameters.
+
+    Args:
+        kernel: a GPyTorch kernel; its parameters are read, not changed, and their `.grad` is left alone.
+        x: (n, d) rows.
+        left: (n, s) columns.
+        right: (n, s) columns.
+        memory_budget: bytes that a tile and its graph may take.
+
+    Returns:
+        From the name of every parameter that requires a gradient (as in `kernel.named_parameters()`) to a tensor of
+        its shape and dtype. Chain it with the constraint to differentiate in the parameter itself.
+
+    Raises:
+        ShapeError: x, left and right do not fit together.
+        UnsupportedKernel: the kernel is a batch or has several outputs per input.
+
+    Cost: O(n²·(d + s)). (Scaled) RBF and Matérn kernels use a closed form in float64; others, the autograd
+    graph of one tile at a time.
+
+    Example:
+        >>> import torch, gpytorch
+        >>> k = gpytorch.kernels.ScaleKernel(gpytorch.kernels.RBFKernel())
+        >>> sorted(kernel_gradient(k, torch.randn(5, 2), torch.ones(5, 1), torch.ones(5, 1)))
+        ['base_kernel.raw_lengthscale', 'raw_outputscale']
+    """
+    check_kernel_structure(kernel)
+    if x.ndim != 2 or left.ndim != 2 or left.shape != right.shape or left.shape[0] != x.shape[0]:
+        raise ShapeError(
+            f"got x {tuple(x.shape)}, left {tuple(left.shape)}, right {tuple(right.shape)}; expected (n, d), (n, s), (n, s)."
+        )
+    if not (left.dtype.is_floating_point and right.dtype.is_floating_point):
+        raise DtypeError(f"left and right have dtypes {left.dtype} and {right.dtype}; expected floats.")
+    closed = _closed_form(kernel, x, left.detach(), right.detach(), memory_budget)
+    return (
+        closed if closed is not None else _by_tiles(kernel, x, left.detach(), right.detach(), memory_budget)
+    )
+
+
+def _closed_form(
+    kernel: gk.Kernel, x: Tensor, left: Tensor, right: Tensor, memory_budget: int
+) -> dict[str, Tensor] | None:
+    """The stationary engine's bilinear form, chained to raw parameters; None for kernels it does not cover."""
+    scaled = type(kernel) is gk.ScaleKernel
+    base = kernel.base_kernel if scaled else kernel
+    covariance = forward_covariance(base, None)
+    if not isinstance(covariance, StationaryCovariance) or covariance.profile.family == "rq":
+        return None
+    work = copy.deepcopy(kernel)
+    base = work.base_kernel if scaled else work
+    columns = x if kernel.active_dims is None else x[:, kernel.active_dims.to(x.device)]
+    points = covariance.prepare(columns.detach())
+    a = points.parts["scaled"]
+    log_lengthscale, scale = reference.stationary_gradient(
+        a, a, left, right, covariance.profile, memory_budget=memory_budget
+    )
+    lengthscale = base.lengthscale
+    outputscale = work.outputscale if scaled else torch.ones_like(lengthscale).sum()
+    per_scale = log_lengthscale * float(outputscale.detach()) if scaled else log_lengthscale
+    pull = per_scale / covariance.lengthscale.to(a.device)
+    pull = pull if lengthscale.numel() == pull.numel() else pull.sum()
+    outputs, grads = [lengthscale], [pull.to(lengthscale).reshape(lengthscale.shape)]
+    if scaled:
+        outputs.append(outputscale)
+        grads.append(scale.to(outputscale).reshape(outputscale.shape))
+    return _pull_back(work, outputs, grads)
+
+
+def _pull_back(kernel: gk.Kernel, outputs: list[Tensor], grads: list[Tensor]) -> dict[str, Tensor]:
+    """Gradients of the outputs in the parameters that want one; zeros for those that play no part."""
+    named = {name: p for name, p in kernel.named_parameters() if p.requires_grad}
+    live = [(o, g) for o, g in zip(outputs, grads, strict=True) if o.requires_grad]
+    if not live:
+        return {name: torch.zeros_like(p) for name, p in named.items()}
+    found = torch.autograd.grad(
+        [o for o, _ in live], list(named.values()), [g for _, g in live], allow_unused=True
+    )
+    return {
+        name: torch.zeros_like(p) if grad is None else grad
+        for (name, p), grad in zip(named.items(), found, strict=True)
+    }
+
+
+def _by_tiles(
+    kernel: gk.Kernel, x: Tensor, left: Tensor, right: Tensor, memory_budget: int
+) -> dict[str, Tensor]:
+    """Autograd through the kernel itself, holding the graph of one tile at a time."""
+    dtype = x.dtype if x.dtype in (torch.float32, torch.float64) else left.dtype
+    work = copy.deepcopy(kernel).to(dtype=dtype, device=x.device)
+    named = {name: p for name, p in work.named_parameters() if p.requires_grad}
+    dtypes = {name: p.dtype for name, p in kernel.named_parameters()}
+    total = {name: torch.zeros_like(p) for name, p in named.items()}
+    rows_of = x.detach().to(dtype)
+    if named:
+        per_entry = (
+            128 + 24 * x.shape[1]
+        )  # the graph keeps every temporary, some with one value per coordinate
+        shape = tile_shape(
+            len(x), len(x), memory_budget, per_entry=per_entry, per_row=16 * x.shape[1] + 8 * left.shape[1]
+        )
+        for rows, cols in tiles(len(x), len(x), shape):
+            with torch.enable_grad():
+                tile = dense_tile(work, rows_of[rows], rows_of[cols])
+            if not tile.requires_grad:
+                continue
+            outer = (left[rows] @ right[cols].T).to(tile.dtype)
+            grads = torch.autograd.grad(tile, list(named.values()), outer, allow_unused=True)
+            for name, grad in zip(named, grads, strict=True):
+                if grad is not None:
+                    total[name] += grad
+    return {name: value.to(dtypes[name]) for name, value in total.items()}

@@ -1,0 +1,107 @@
+"""The covariances of the two Tanimoto kernels: exact for counts, tile by tile."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sggp.errors import InputError
+from sggp.kernels.covariance import Covariance, Points
+from sggp.kernels.tanimoto import as_counts, check_counts, dot_similarity, minmax_similarity
+from sggp.native import engine, reference
+from sggp.native.thermometer import code_bytes
+from sggp.native.tiling import tile_shape
+
+__all__ = ["DotProductCovariance", "MinMaxCovariance"]
+
+_EXACT = 2**24  # whole numbers up to here are exact in float32
+_REAL_BYTES = 80  # live bytes per entry of a tile of real vectors, gradients included
+
+
+class _TanimotoCovariance(Covariance):
+    """Counts are kept as uint8, other vectors as float64; T(x, x) = 1."""
+
+    _signed = False
+
+    @property
+    def scale(self) -> float:
+        """One: T(x, x) = 1."""
+        return 1.0
+
+    def _parts(self, raw: Tensor, centre: Tensor | None) -> Mapping[str, Tensor]:
+        check_counts(raw, self.name, signed=self._signed)
+        if raw.dtype.is_floating_point and not bool(torch.isfinite(raw.detach()).all()):
+            raise InputError(f"{self.name} got rows with NaN or infinite values; clean them first.")
+        differentiable = torch.is_grad_enabled() and raw.requires_grad
+        counts = None if differentiable else as_counts(raw)
+        return {"counts": counts} if counts is not None else {"real": raw.double()}
+
+    def diagonal(self, x: Tensor | Points) -> Tensor:
+        """Ones."""
+        x = self.prepare(x)
+        return torch.ones(len(x), dtype=x.dtype, device=x.device)
+
+    def _tile_shape(self, x: Points, z: Points, v: Tensor, memory_budget: int) -> tuple[int, int]:
+        per_row = 48 * x.shape[1] + 8 * v.shape[1]
+        if "counts" in x.parts and "counts" in z.parts:
+            per_row += code_bytes(x.parts["counts"], z.parts["counts"])
+        return tile_shape(len(x), len(z), memory_budget, per_entry=_REAL_BYTES, per_row=per_row)
+
+
+def _real(x: Points) -> Tensor:
+    return x.parts["real"] if "real" in x.parts else x.parts["counts"].double()
+
+
+class MinMaxCovariance(_TanimotoCovariance):
+    """T_MM: counts by an exact product of thermometer codes, other vectors by L1 distances in float64."""
+
+    def _block(self, x: Points, z: Points) -> Tensor:
+        a, b = x.parts.get("counts"), z.parts.get("counts")
+        if a is None or b is None:
+            return minmax_similarity(_real(x), _real(z)).to(x.dtype)
+        native = _native(a, x.dtype)
+        if native is not None:
+            return native.tanimoto_block(a, b).to(x.dtype)
+        return reference.tanimoto_block(a, b, dtype=x.dtype)
+
+    def _matmul(self, x: Points, z: Points, v: Tensor, memory_budget: int) -> Tensor:
+        a, b = x.parts.get("counts"), z.parts.get("counts")
+        if a is None or b is None:
+            return super()._matmul(x, z, v, memory_budget)
+        native = _native(a, v.dtype)
+        if native is not None:
+            return native.tanimoto_matmul(a, b, v.contiguous(), memory_budget)
+        return reference.tanimoto_matmul(a, b, v, memory_budget)
+
+
+class DotProductCovariance(_TanimotoCovariance):
+    """T_DP: counts by a float32 product where that is exact, everything else in float64."""
+
+    _signed = True
+
+    def _parts(self, raw: Tensor, centre: Tensor | None) -> Mapping[str, Tensor]:
+        parts = super()._parts(raw, centre)
+        if "real" in parts:
+            return parts
+        norms = parts["counts"].float().square().sum(1, dtype=torch.float64)
+        return {**parts, "norms": norms}
+
+    def _block(self, x: Points, z: Points) -> Tensor:
+        if "norms" not in x.parts or "norms" not in z.parts:
+            return dot_similarity(_real(x), _real(z)).to(x.dtype)
+        norms_x, norms_z = x.parts["norms"], z.parts["norms"]
+        largest = max((float(n.max()) for n in (norms_x, norms_z) if n.numel()), default=0.0)
+        working = torch.float32 if largest < _EXACT // 2 else torch.float64
+        dot = x.parts["counts"].to(working) @ z.parts["counts"].to(working).T
+        union = (norms_x.to(working)[:, None] + norms_z.to(working)).sub_(dot)
+        empty = union == 0
+        return dot.to(x.dtype).div_(union.to(x.dtype)).masked_fill_(empty, 1.0)
+
+
+def _native(counts: Tensor, dtype: torch.dtype) -> Any:
+    """The engine other than the reference, where there is one and the dtype is its own."""
+    chosen = engine(counts.device, dtype)
+    return None if chosen is reference or counts.numel() == 0 or dtype != torch.float32 else chosen
