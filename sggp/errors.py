@@ -75,3 +75,7 @@ class NotConverged(SggpWarning):
 
 class PrecisionWarning(SggpWarning):
     """The tolerance asked for is below what the working precision can deliver."""
+
+
+class MoleculeWarning(SggpWarning):
+    """Molecules were left out, masked or saturated because the caller asked for that instead of an error."""

@@ -1,0 +1,41 @@
+"""Data sets of the papers and of the examples, from `SGGP_DATA_DIR`, from RDKit's own wheel, or downloaded.
+
+A file is looked for in the folder `SGGP_DATA_DIR` first. Files whose SHA-256 is known are otherwise downloaded to the
+user's cache (extra `data`); the others are to be had in `SGGP_DATA_DIR` only, and the error says so.
+"""
+
+from sggp.datasets.large import LARGE_NAMES, LargeTable, large, random_fold
+from sggp.datasets.molecules import (
+    MoleculeData,
+    dockstring_small,
+    esol,
+    free_wilson,
+    freesolv,
+    lipophilicity,
+    nci_first_5k,
+    zinc250k,
+)
+from sggp.datasets.split import RegressionSplit, Standardization, standardized_split
+from sggp.datasets.uci import UCI_NAMES, UciHyperparameters, uci, uci_hyperparameters
+
+__all__ = [
+    "LARGE_NAMES",
+    "UCI_NAMES",
+    "LargeTable",
+    "MoleculeData",
+    "RegressionSplit",
+    "Standardization",
+    "UciHyperparameters",
+    "dockstring_small",
+    "esol",
+    "free_wilson",
+    "freesolv",
+    "large",
+    "lipophilicity",
+    "nci_first_5k",
+    "random_fold",
+    "standardized_split",
+    "uci",
+    "uci_hyperparameters",
+    "zinc250k",
+]

@@ -1,0 +1,143 @@
+"""From SMILES to sparse counts, over several processes.
+
+RDKit holds Python's lock while it parses, so threads do not speed parsing up (measured: 1.0x with two threads, 2.1x
+with two processes); parsing is two thirds of the work. Hence chunks of SMILES go to worker processes, which send
+back packed sparse arrays of about 130 bytes per molecule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from joblib import Parallel, delayed, effective_n_jobs  # type: ignore[import-untyped]
+
+from sggp.errors import InputError
+
+if TYPE_CHECKING:
+    from sggp.molecules._rdkit import Encoded
+
+_CHUNK = 2000
+_SERIAL_BELOW = 8000
+_IDLE = 15  # seconds after which an idle worker ends and gives its memory back
+
+
+@dataclass(frozen=True)
+class FingerprintSettings:
+    """What a fingerprint is: Morgan `radius`, folded to `fp_size` positions, counts or bits."""
+
+    radius: int = 2
+    fp_size: int = 2048
+    counts: bool = True
+
+    def check(self) -> None:
+        """Raise `InputError` for a setting that cannot be used."""
+        if not _is_integer(self.radius) or self.radius < 0:
+            raise InputError(f"radius must be an integer >= 0, got {self.radius!r}.")
+        if not _is_integer(self.fp_size) or not 1 <= self.fp_size <= 2**31 - 1:
+            raise InputError(f"fp_size must be an integer from 1 to 2^31 - 1, got {self.fp_size!r}.")
+        if not isinstance(self.counts, bool | np.bool_):
+            raise InputError(f"counts must be True or False, got {self.counts!r}.")
+
+
+def _is_integer(value: object) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
+def processes(n_jobs: int | None, n: int) -> int:
+    """How many processes to use for n molecules.
+
+    None means one per core from 8,000 molecules on and none besides this one below; -1 means one per core.
+    """
+    if n_jobs is not None and (not _is_integer(n_jobs) or n_jobs == 0):
+        raise InputError(f"n_jobs must be None or a non-zero integer, got {n_jobs!r}.")
+    if n <= _CHUNK or (n_jobs is None and n < _SERIAL_BELOW):
+        return 1
+    return int(effective_n_jobs(-1 if n_jobs is None else n_jobs))
+
+
+def encode_all(
+    smiles: Sequence[object],
+    settings: FingerprintSettings,
+    *,
+    canonical: bool,
+    n_jobs: int | None = None,
+    progress: bool = False,
+) -> Encoded:
+    """Fingerprints of all SMILES, in order.
+
+    Args:
+        smiles: n entries; anything that is not usable SMILES ends up in `invalid`.
+        settings: the fingerprint.
+        canonical: also compute canonical SMILES (a third more time).
+        n_jobs: processes, see `processes`.
+        progress: show a bar if tqdm is installed.
+
+    Returns:
+        `Encoded` with n rows.
+
+    Raises:
+        MissingExtra: RDKit is not installed.
+        InputError: a setting is out of range.
+
+    Cost: about 0.15 s per 1,000 drug-like molecules and core; memory 130 bytes per molecule beside the SMILES.
+    """
+    from sggp.molecules._rdkit import Encoded  # RDKit is an extra
+
+    settings.check()
+    chunks = [smiles[start : start + _CHUNK] for start in range(0, len(smiles), _CHUNK)]
+    bar = progress_bar(
+        _run(chunks, settings, canonical, processes(n_jobs, len(smiles))), len(smiles), progress
+    )
+    pieces = list(bar)
+    offsets = np.cumsum([0] + [len(piece.sizes) for piece in pieces])
+    names = [name for piece in pieces for name in piece.canonical or ()] if canonical else None
+    return Encoded(
+        sizes=_join([piece.sizes for piece in pieces], np.int64),
+        columns=_join([piece.columns for piece in pieces], np.uint32),
+        counts=_join([piece.counts for piece in pieces], np.uint8),
+        canonical=names,
+        invalid=[(i + int(o), t, r) for o, p in zip(offsets, pieces, strict=False) for i, t, r in p.invalid],
+        saturated=[i + int(o) for o, piece in zip(offsets, pieces, strict=False) for i in piece.saturated],
+    )
+
+
+def _run(
+    chunks: list[Sequence[object]], settings: FingerprintSettings, canonical: bool, workers: int
+) -> Iterator[Encoded]:
+    from sggp.molecules._rdkit import encode
+
+    args = (int(settings.radius), int(settings.fp_size), bool(settings.counts))
+    if workers == 1:
+        return (encode(chunk, *args, canonical=canonical) for chunk in chunks)
+    parallel = Parallel(
+        n_jobs=workers,
+        backend="loky",
+        return_as="generator",
+        pre_dispatch=3 * workers,
+        idle_worker_timeout=_IDLE,
+    )
+    job: Callable[..., Any] = delayed(encode)
+    return iter(parallel(job(list(chunk), *args, canonical=canonical) for chunk in chunks))
+
+
+def progress_bar(pieces: Iterable[Encoded], total: int, enabled: bool) -> Iterator[Encoded]:
+    """Pass the pieces on, showing how many molecules are done; silent without tqdm."""
+    if not enabled:
+        yield from pieces
+        return
+    try:
+        from tqdm.auto import tqdm  # optional
+    except ImportError:
+        yield from pieces
+        return
+    with tqdm(total=total, desc="fingerprints", unit="mol") as bar:
+        for piece in pieces:
+            bar.update(len(piece.sizes))
+            yield piece
+
+
+def _join(arrays: list[np.ndarray], dtype: Any) -> np.ndarray:
+    return np.concatenate(arrays) if arrays else np.zeros(0, dtype=dtype)

@@ -1,0 +1,115 @@
+"""One file of named arrays: written whole or not at all, and readable by memory map.
+
+Layout: 8 bytes of magic, the length of the header (little-endian uint64), the header (JSON: `meta`, the total size
+and, per array, its type, shape and offset), then the arrays, each starting at a multiple of 64 bytes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sggp.errors import DataFileError
+
+_MAGIC = b"SGGPTAB1"
+_ALIGN = 64
+
+
+def _aligned(position: int) -> int:
+    return -(-position // _ALIGN) * _ALIGN
+
+
+def write_arrays(
+    path: str | os.PathLike[str], meta: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
+) -> None:
+    """Write `meta` (JSON-able) and `arrays` to `path`.
+
+    The bytes go to a temporary file in the same folder, which replaces `path` only once they are on the disk: a
+    reader sees the old file or the new one, never half of one.
+
+    Raises:
+        DataFileError: the folder does not exist or cannot be written.
+    """
+    target = Path(path)
+    layout: dict[str, dict[str, Any]] = {}
+    position = 0
+    for name, array in arrays.items():
+        position = _aligned(position)
+        layout[name] = {"dtype": array.dtype.str, "shape": list(array.shape), "offset": position}
+        position += array.nbytes
+    header = json.dumps({"meta": dict(meta), "arrays": layout, "size": position}).encode()
+    start = _aligned(len(_MAGIC) + 8 + len(header))
+    try:
+        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
+    except OSError as error:
+        raise DataFileError(
+            f"cannot write {target}: {error.strerror or error}. Choose a folder you can write to."
+        ) from error
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(_MAGIC + len(header).to_bytes(8, "little") + header)
+            for name, array in arrays.items():
+                _pad(stream, start + layout[name]["offset"])
+                stream.write(np.ascontiguousarray(array).data)
+            _pad(stream, start + position)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, target)
+    except OSError as error:
+        raise DataFileError(f"cannot write {target}: {error.strerror or error}.") from error
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+
+
+def _pad(stream: Any, position: int) -> None:
+    stream.write(bytes(position - stream.tell()))
+
+
+def read_arrays(
+    path: str | os.PathLike[str], *, mmap: bool = True
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Read what `write_arrays` wrote: (meta, arrays), the arrays memory-mapped read-only or in memory.
+
+    Raises:
+        DataFileError: the file is missing, empty, truncated or not of this format.
+    """
+    target = Path(path)
+    try:
+        size = target.stat().st_size
+        with target.open("rb") as stream:
+            if stream.read(len(_MAGIC)) != _MAGIC:
+                raise DataFileError(f"{target} is not a fingerprint table written by sggp; build it again.")
+            length = int.from_bytes(stream.read(8), "little")
+            text = stream.read(length) if length < size else b""
+    except OSError as error:
+        raise DataFileError(f"cannot read {target}: {error.strerror or error}.") from error
+    try:
+        header = json.loads(text)
+        start = _aligned(len(_MAGIC) + 8 + length)
+        complete = size == start + header["size"]
+        entries = {
+            name: (np.dtype(e["dtype"]), tuple(e["shape"]), e["offset"])
+            for name, e in header["arrays"].items()
+        }
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataFileError(f"{target} has a damaged header; build it again.") from error
+    if not complete:
+        raise DataFileError(
+            f"{target} has {size} bytes instead of {start + header['size']}: it is cut short; build it again."
+        )
+    arrays = {}
+    for name, (dtype, shape, offset) in entries.items():
+        if int(np.prod(shape)) == 0:
+            arrays[name] = np.zeros(shape, dtype=dtype)
+        else:
+            mapped = np.memmap(target, dtype=dtype, mode="r", offset=start + offset, shape=shape)
+            arrays[name] = mapped if mmap else np.array(mapped)
+    return header["meta"], arrays

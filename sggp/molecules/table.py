@@ -1,0 +1,399 @@
+"""A library of molecules as packed count fingerprints, by row number, in memory or mapped from a file."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sggp.errors import DtypeError, InputError, MemoryBudgetError, MoleculeError, MoleculeWarning, ShapeError
+from sggp.molecules.build import Request, build, cached, file_key, smiles_key
+from sggp.molecules.files import read_molecules
+from sggp.molecules.fingerprinter import SmilesFingerprinter, as_smiles_list
+from sggp.molecules.report import InvalidMolecule, InvalidReport
+from sggp.molecules.storage import read_arrays, write_arrays
+from sggp.molecules.strings import PackedStrings
+
+_FORMAT = 1
+_DENSE_BUDGET = 4 * 2**30
+
+
+class FingerprintTable:
+    """n count fingerprints of `width` positions, with their SMILES and ids.
+
+    Stored sparse and exact: per row its non-zero positions (uint16, or uint32 above 65,536) and counts (uint8), three
+    bytes per entry: 250,000 drug-like molecules at 2048 positions take about 35 MB instead of 512 MB. Build one with
+    `from_smiles`, `from_csv`, `from_counts` or `open`.
+
+    `table[rows]` is a (k, width) uint8 tensor for a slice, a sequence of integers or a boolean mask, and a (width,)
+    one for an integer: O(k · width) bytes.
+
+    Attributes:
+        smiles: n texts as they were given (None for a table `from_counts` without any).
+        canonical: n canonical SMILES (None where there are none).
+        ids: n texts, or None.
+        source_rows: (n,) int64, the 0-based row of the list or file each molecule came from.
+        report: what was invalid, repeated or saturated in the source.
+        settings: the fingerprint as a dict (radius, fp_size, counts), empty for `from_counts`.
+    """
+
+    def __init__(
+        self,
+        pointers: np.ndarray,
+        columns: np.ndarray,
+        counts: np.ndarray,
+        width: int,
+        *,
+        smiles: PackedStrings | None = None,
+        canonical: PackedStrings | None = None,
+        ids: PackedStrings | None = None,
+        source_rows: np.ndarray | None = None,
+        report: InvalidReport | None = None,
+        settings: dict[str, Any] | None = None,
+    ) -> None:
+        n = len(pointers) - 1
+        for name, texts in (("smiles", smiles), ("canonical", canonical), ("ids", ids)):
+            if texts is not None and len(texts) != n:
+                raise ShapeError(f"{name} has {len(texts)} entries for {n} fingerprints.")
+        self._pointers, self._columns, self._counts = pointers, columns, counts
+        self.width = int(width)
+        self.smiles, self.canonical, self.ids = smiles, canonical, ids
+        self.source_rows = np.arange(n) if source_rows is None else source_rows
+        self.report = report if report is not None else InvalidReport(total=n, duplicates_checked=False)
+        self.settings = dict(settings or {})
+
+    # ---- making one -------------------------------------------------------------------------------------------
+
+    @classmethod
+    def from_smiles(
+        cls,
+        smiles: Any,
+        fingerprinter: SmilesFingerprinter | None = None,
+        *,
+        ids: Sequence[str] | None = None,
+        on_invalid: Literal["raise", "drop"] = "raise",
+        on_duplicate: Literal["keep", "drop", "raise"] = "keep",
+        progress: bool = False,
+        cache: str | os.PathLike[str] | None = None,
+    ) -> FingerprintTable:
+        """Fingerprints of a list of SMILES.
+
+        Args:
+            smiles: n SMILES (list, array, Series, one-column frame).
+            fingerprinter: settings and `n_jobs`; default `SmilesFingerprinter()`. Its own policies are not used.
+            ids: n texts.
+            on_invalid: "raise" for a `MoleculeError` that lists all invalid entries, "drop" to leave them out with a
+                warning; `source_rows` then says which rows are left.
+            on_duplicate: what to do about repeats (equal canonical SMILES): "keep" them (they are in the report),
+                "drop" all but the first, or "raise".
+            progress: show a bar if tqdm is installed.
+            cache: folder of finished tables; the same SMILES with the same settings are then read, not recomputed.
+
+        Raises:
+            MoleculeError: see `on_invalid`, `on_duplicate`; `error.report` lists every row.
+            InputError, ShapeError: no list of SMILES; a setting out of range; lengths that do not match.
+
+        Cost: 0.17 s per 1,000 drug-like molecules and process; memory about 300 bytes per molecule.
+        """
+        entries = as_smiles_list(smiles)
+        if ids is not None and len(ids) != len(entries):
+            raise ShapeError(f"got {len(ids)} ids for {len(entries)} SMILES.")
+        request = Request(fingerprinter or SmilesFingerprinter(), on_invalid, on_duplicate, progress)
+        request.check()
+        texts = None if ids is None else [str(entry) for entry in ids]
+        path = cached(cache, lambda: smiles_key(entries, texts, request))
+        return cls._finish(path, lambda: build(entries, texts, request))
+
+    @classmethod
+    def from_csv(
+        cls,
+        path: str | os.PathLike[str],
+        smiles_column: str | None = None,
+        fingerprinter: SmilesFingerprinter | None = None,
+        *,
+        id_column: str | None = None,
+        on_invalid: Literal["raise", "drop"] = "raise",
+        on_duplicate: Literal["keep", "drop", "raise"] = "keep",
+        progress: bool = False,
+        cache: str | os.PathLike[str] | None = None,
+    ) -> FingerprintTable:
+        """Fingerprints of the molecules in a CSV, TSV or SMI file (gzip accepted).
+
+        As `from_smiles`; the columns are guessed where they are not named, and the report also has line numbers and
+        the rows with a wrong number of cells. `cache` is keyed by the content of the file and all settings.
+
+        Raises:
+            DataFileError: the file is missing, empty, damaged, has no header, or no column of SMILES.
+            MoleculeError: as in `from_smiles`.
+        """
+        request = Request(fingerprinter or SmilesFingerprinter(), on_invalid, on_duplicate, progress)
+        request.check()
+        stored = cached(cache, lambda: file_key(path, smiles_column, id_column, request))
+
+        def make() -> dict[str, Any]:
+            data = read_molecules(path, smiles_column=smiles_column, id_column=id_column)
+            broken = tuple(InvalidMolecule(r.row, r.line, r.content, r.reason) for r in data.rejected)
+            return build(
+                data.smiles,
+                data.ids,
+                request,
+                rows=data.rows,
+                lines=data.lines,
+                source=Path(path).name,
+                broken=broken,
+            )
+
+        return cls._finish(stored, make)
+
+    @classmethod
+    def from_counts(
+        cls, counts: Any, *, smiles: Sequence[str] | None = None, ids: Sequence[str] | None = None
+    ) -> FingerprintTable:
+        """A table of given counts, (n, width) whole numbers from 0 to 255 (array or tensor); all-zero rows are legal.
+
+        Raises:
+            ShapeError: not a matrix. InputError: negative, fractional, non-finite or above 255; nothing at all.
+        """
+        array = counts.detach().cpu().numpy() if isinstance(counts, Tensor) else np.asarray(counts)
+        if array.ndim != 2:
+            raise ShapeError(f"expected counts of shape (n, width), got {array.shape}.")
+        if array.size == 0:
+            raise InputError(f"expected at least one row and one column of counts, got shape {array.shape}.")
+        if array.dtype.kind not in "buif":
+            raise DtypeError(f"expected numeric counts, got {array.dtype}.")
+        if array.dtype.kind == "f" and not (np.isfinite(array).all() and (array == np.floor(array)).all()):
+            raise InputError(
+                "counts must be finite whole numbers; this array has NaN, infinite or fractional entries."
+            )
+        if array.min() < 0 or array.max() > 255:
+            raise InputError(
+                f"counts must lie in 0 … 255, got {array.min()} … {array.max()}: clip them first."
+            )
+        rows, columns = np.nonzero(array)
+        pointers = np.zeros(len(array) + 1, dtype=np.int64)
+        np.cumsum(np.bincount(rows, minlength=len(array)), out=pointers[1:])
+        return cls(
+            pointers,
+            columns.astype(_column_type(array.shape[1])),
+            array[rows, columns].astype(np.uint8),
+            array.shape[1],
+            smiles=None if smiles is None else PackedStrings.pack(smiles),
+            ids=None if ids is None else PackedStrings.pack(map(str, ids)),
+        )
+
+    @classmethod
+    def _finish(cls, stored: Path | None, make: Any) -> FingerprintTable:
+        if stored is not None and stored.exists():
+            table = cls.open(stored)
+        else:
+            table = cls(**make())
+            if stored is not None:
+                table.save(stored)
+                table = cls.open(stored)
+        if table.report.invalid or table.report.saturated:
+            warnings.warn(table.report.describe(), MoleculeWarning, stacklevel=3)
+        return table
+
+    # ---- reading it -------------------------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        return len(self._pointers) - 1
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(n, width)."""
+        return len(self), self.width
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of fingerprints, texts and row numbers, in memory or mapped."""
+        texts = [
+            t.data.nbytes + t.offsets.nbytes for t in (self.smiles, self.canonical, self.ids) if t is not None
+        ]
+        return int(
+            self._pointers.nbytes
+            + self._columns.nbytes
+            + self._counts.nbytes
+            + self.source_rows.nbytes
+            + sum(texts)
+        )
+
+    def __getitem__(self, rows: Any) -> Tensor:
+        if isinstance(rows, int | np.integer) and not isinstance(rows, bool):
+            position = int(rows) + (len(self) if rows < 0 else 0)
+            if not 0 <= position < len(self):
+                raise IndexError(f"row {rows} is out of range for a table of {len(self)} molecules.")
+            return self.dense(np.asarray([position]))[0]
+        return self.dense(rows)
+
+    def dense(self, rows: Any, *, memory_budget: int = _DENSE_BUDGET) -> Tensor:
+        """Fingerprints of some rows, (k, width) uint8.
+
+        Args:
+            rows: slice, integers (negative ones count from the end) or a boolean mask of length n.
+            memory_budget: largest result in bytes.
+
+        Raises:
+            MemoryBudgetError: the result would be larger; raised before it is allocated.
+            IndexError: a row is out of range.
+        """
+        positions = self._positions(rows)
+        if positions.size * self.width > memory_budget:
+            raise MemoryBudgetError(
+                f"{positions.size} rows of {self.width} bytes exceed memory_budget={memory_budget}: read the table in "
+                "pieces with table.chunks(size), or raise memory_budget in table.dense(rows, memory_budget=...)."
+            )
+        out = np.zeros((positions.size, self.width), dtype=np.uint8)
+        starts = self._pointers[positions]
+        sizes = self._pointers[positions + 1] - starts
+        owner = np.repeat(np.arange(positions.size), sizes)
+        shift = starts - np.concatenate([[0], np.cumsum(sizes)[:-1]]) if positions.size else starts
+        entries = np.arange(owner.size) + shift[owner]
+        out[owner, self._columns[entries]] = self._counts[entries]
+        return torch.from_numpy(out)
+
+    def _positions(self, rows: Any) -> np.ndarray:
+        n = len(self)
+        if isinstance(rows, slice):
+            return np.arange(*rows.indices(n))
+        array = rows.detach().cpu().numpy() if isinstance(rows, Tensor) else np.asarray(rows)
+        if array.size == 0 and array.ndim <= 1:
+            return np.zeros(0, dtype=np.int64)
+        if array.ndim != 1:
+            raise ShapeError(f"rows must be a slice or one-dimensional, got shape {array.shape}.")
+        if array.dtype.kind == "b":
+            if len(array) != n:
+                raise ShapeError(f"a mask of {len(array)} entries does not fit a table of {n} molecules.")
+            return np.flatnonzero(array)
+        if array.dtype.kind not in "iu":
+            raise DtypeError(f"rows must be integers, a slice or a mask, got {array.dtype}.")
+        array = array.astype(np.int64)
+        if array.min() < -n or array.max() >= n:
+            raise IndexError(
+                f"rows {array.min()} … {array.max()} are out of range for a table of {n} molecules."
+            )
+        return np.where(array < 0, array + n, array)
+
+    def chunks(self, size: int = 4096) -> Iterator[tuple[slice, Tensor]]:
+        """(slice, (k, width) uint8 tensor) of consecutive runs of at most `size` rows: size · width bytes at a time."""
+        if size < 1:
+            raise InputError(f"size must be at least 1, got {size}.")
+        for start in range(0, len(self), size):
+            part = slice(start, min(start + size, len(self)))
+            yield part, self.dense(part)
+
+    def take(self, rows: Any) -> FingerprintTable:
+        """A table of some rows, in memory; `source_rows` still refers to the original source."""
+        positions = self._positions(rows)
+        sizes = self._pointers[positions + 1] - self._pointers[positions]
+        pointers = np.zeros(positions.size + 1, dtype=np.int64)
+        np.cumsum(sizes, out=pointers[1:])
+        entries = np.arange(pointers[-1]) + np.repeat(self._pointers[positions] - pointers[:-1], sizes)
+        return FingerprintTable(
+            pointers,
+            np.asarray(self._columns[entries]),
+            np.asarray(self._counts[entries]),
+            self.width,
+            smiles=None if self.smiles is None else self.smiles.take(positions),
+            canonical=None if self.canonical is None else self.canonical.take(positions),
+            ids=None if self.ids is None else self.ids.take(positions),
+            source_rows=np.asarray(self.source_rows[positions]),
+            report=self.report,
+            settings=self.settings,
+        )
+
+    def fingerprinter(self, **policies: Any) -> SmilesFingerprinter:
+        """A transformer with the settings of this table, for molecules that are to be compared with it."""
+        if not self.settings:
+            raise InputError(
+                "this table was made from given counts: it does not know how to fingerprint SMILES."
+            )
+        return SmilesFingerprinter(**self.settings, **policies)
+
+    def locate(self, smiles: Sequence[str]) -> np.ndarray:
+        """First row of each molecule by canonical SMILES, −1 where it is not in the table: (k,) int64.
+
+        Args:
+            smiles: k SMILES in any form.
+
+        Raises:
+            MoleculeError: some of them cannot be parsed. InputError: the table has no canonical SMILES.
+
+        Cost: reads all n canonical SMILES once.
+        """
+        from sggp.molecules._rdkit import canonical_forms  # RDKit is an extra
+
+        if self.canonical is None:
+            raise InputError("this table was made from given counts: it has no canonical SMILES to search.")
+        forms = canonical_forms(as_smiles_list(smiles))
+        bad = tuple(InvalidMolecule(i, None, str(smiles[i]), why) for i, (_, why) in enumerate(forms) if why)
+        if bad:
+            report = InvalidReport(total=len(forms), invalid=bad, duplicates_checked=False)
+            raise MoleculeError(report.describe(), report)
+        wanted = {form for form, _ in forms}
+        first: dict[str, int] = {}
+        for row, name in enumerate(self.canonical):
+            if name in wanted:
+                first.setdefault(name, row)
+        return np.asarray([first.get(form, -1) for form, _ in forms], dtype=np.int64)
+
+    # ---- keeping it -------------------------------------------------------------------------------------------
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the table to one file, whole or not at all (a file that exists is replaced).
+
+        Raises:
+            DataFileError: the folder does not exist or cannot be written.
+        """
+        arrays = {"pointers": self._pointers, "columns": self._columns, "counts": self._counts}
+        arrays["source_rows"] = self.source_rows
+        for name in ("smiles", "canonical", "ids"):
+            texts = getattr(self, name)
+            if texts is not None:
+                arrays[f"{name}_data"], arrays[f"{name}_offsets"] = texts.data, texts.offsets
+        meta = {
+            "format": _FORMAT,
+            "width": self.width,
+            "settings": self.settings,
+            "report": self.report.to_dict(),
+        }
+        write_arrays(path, meta, arrays)
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str], *, mmap: bool = True) -> FingerprintTable:
+        """Read a table that `save` wrote; with `mmap` nothing is read before it is used, and it cannot be changed.
+
+        Raises:
+            DataFileError: the file is missing, cut short, or not such a table.
+        """
+        meta, arrays = read_arrays(path, mmap=mmap)
+
+        def texts(name: str) -> PackedStrings | None:
+            data = arrays.get(f"{name}_data")
+            return None if data is None else PackedStrings(data, arrays[f"{name}_offsets"])
+
+        return cls(
+            arrays["pointers"],
+            arrays["columns"],
+            arrays["counts"],
+            meta["width"],
+            smiles=texts("smiles"),
+            canonical=texts("canonical"),
+            ids=texts("ids"),
+            source_rows=arrays["source_rows"],
+            report=InvalidReport.from_dict(meta["report"]),
+            settings=meta["settings"],
+        )
+
+    def __repr__(self) -> str:
+        return f"FingerprintTable({len(self)} molecules, width={self.width}, {self.nbytes / 1e6:.1f} MB)"
+
+
+def _column_type(width: int) -> type[np.unsignedinteger[Any]]:
+    return np.uint16 if width <= 2**16 else np.uint32
