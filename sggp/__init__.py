@@ -9,22 +9,53 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sggp.errors import NotConverged as NotConverged
-    from sggp.errors import SggpError as SggpError
+    from sggp.errors import NotConverged, SggpError
+    from sggp.estimator import GPRegressor
+    from sggp.kernels import FeatureMap, TanimotoDotProduct, TanimotoMinMax, as_covariance, draw_features
+    from sggp.operators import KernelOperator
+    from sggp.posterior import PathwiseSamples, Posterior, condition
+    from sggp.solvers import Cholesky, ConjugateGradients, Solution, Status, StochasticDualDescent
 
 __version__ = "0.1.0"
 
-_HOME = {
-    "NotConverged": "sggp.errors",
-    "SggpError": "sggp.errors",
-}
+__all__ = [
+    "Cholesky",
+    "ConjugateGradients",
+    "FeatureMap",
+    "GPRegressor",
+    "KernelOperator",
+    "NotConverged",
+    "PathwiseSamples",
+    "Posterior",
+    "SggpError",
+    "Solution",
+    "Status",
+    "StochasticDualDescent",
+    "TanimotoDotProduct",
+    "TanimotoMinMax",
+    "__version__",
+    "as_covariance",
+    "condition",
+    "draw_features",
+]
 
-__all__ = ["NotConverged", "SggpError", "__version__"]
+# module -> its names among the public ones; a name listed here belongs into __all__ and the imports above, too
+_NAMES_OF = {
+    "sggp.errors": ("NotConverged", "SggpError"),
+    "sggp.estimator": ("GPRegressor",),
+    "sggp.kernels": ("FeatureMap", "TanimotoDotProduct", "TanimotoMinMax", "as_covariance", "draw_features"),
+    "sggp.operators": ("KernelOperator",),
+    "sggp.posterior": ("PathwiseSamples", "Posterior", "condition"),
+    "sggp.solvers": ("Cholesky", "ConjugateGradients", "Solution", "Status", "StochasticDualDescent"),
+}
+_HOME = {name: module for module, names in _NAMES_OF.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
-        raise AttributeError(f"module 'sggp' has no attribute {name!r}; its public names are {', '.join(__all__)}")
+        raise AttributeError(
+            f"module 'sggp' has no attribute {name!r}; its public names are {', '.join(__all__)}"
+        )
     value = getattr(import_module(_HOME[name]), name)
     globals()[name] = value
     return value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import shutil
@@ -102,6 +103,19 @@ def test_public_names_exist_and_are_listed_once() -> None:
     for name in sggp.__all__:
         assert getattr(sggp, name) is not None, name
     assert set(sggp.__all__) <= set(dir(sggp))
+
+
+def test_names_are_listed_alike_for_programs_and_for_type_checkers() -> None:
+    tree = ast.parse((ROOT / "sggp" / "__init__.py").read_text(encoding="utf-8"))
+    (block,) = [node for node in tree.body if isinstance(node, ast.If)]
+    typed = {
+        alias.name: node.module
+        for node in block.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert typed == sggp._HOME
+    assert {*typed, "__version__"} == set(sggp.__all__)
 
 
 def test_public_names_load_no_extra(tmp_path: Path) -> None:
