@@ -1,0 +1,158 @@
+"""The model a campaign refits each round: learn hyperparameters, then condition on everything measured."""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import gpytorch
+import torch
+from torch import Tensor
+
+from sggp.errors import InputError, ShapeError
+from sggp.hyperparameters import learn_hyperparameters
+from sggp.kernels import TanimotoMinMax, as_covariance
+from sggp.posterior import Posterior, condition
+from sggp.random import as_generator, streams
+from sggp.typing import Seed
+
+__all__ = ["Surrogate", "default_kernel", "fit_surrogate"]
+
+_LEARN_FROM = 4
+_PRIOR_NOISE = 0.01
+
+
+@dataclass(frozen=True)
+class Surrogate:
+    """A posterior over standardised values, with predictions in the values' own units.
+
+    Attributes:
+        posterior: the Gaussian process conditioned on (y - offset) / scale.
+        offset, scale: what was subtracted and divided.
+        learned: False when there was too little data to learn hyperparameters from.
+        x, target, mean: the measured inputs (n, d), their standardised values (n,) and the constant mean of
+        the
+            model in those units, repeats kept; None for a model that was loaded.
+    """
+
+    posterior: Posterior
+    offset: float
+    scale: float
+    learned: bool
+    x: Tensor | None = None
+    target: Tensor | None = None
+    mean: float = 0.0
+
+    @property
+    def noise_std(self) -> float:
+        """Standard deviation of one measurement's noise, in the values' units."""
+        return self.scale * float(torch.as_tensor(self.posterior.noise_variance).max()) ** 0.5
+
+    def predict(
+        self,
+        points: Tensor,
+        *,
+        observation_noise: bool = False,
+        method: Literal["samples", "solve"] = "solve",
+    ) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation (m,), float64, in the values' units."""
+        mean = self.posterior.mean(points).detach().to(torch.float64)
+        variance = self.posterior.variance(points, observation_noise=observation_noise, method=method)
+        std = variance.detach().to(torch.float64).clamp_min(0.0).sqrt()
+        return self.offset + self.scale * mean, self.scale * std
+
+    def leave_one_out(self) -> tuple[Tensor, Tensor]:
+        """Each measurement predicted from all the others: mean and standard deviation (n,), noise included.
+
+        With C = K + noise: mean_i = y_i - [C^-1 (y - mean)]_i / [C^-1]_ii and variance_i = 1 / [C^-1]_ii.
+
+        Raises:
+            InputError: the model was loaded, so its measurements are not known one by one.
+
+        Cost: O(n^3) time, O(n^2) memory.
+        Source: Rasmussen & Williams (2006), equation 5.12.
+        """
+        if self.x is None or self.target is None:
+            raise InputError("leave-one-out needs the measurements; this model was loaded without them.")
+        gram = as_covariance(self.posterior.kernel, dtype=torch.float64).block(self.x).to(torch.float64)
+        noise = torch.as_tensor(self.posterior.noise_variance, dtype=torch.float64).max()
+        factor = torch.linalg.cholesky(gram + noise * torch.eye(len(gram), dtype=torch.float64))
+        inverse = torch.cholesky_inverse(factor)
+        residual = self.target.to(torch.float64) - self.mean
+        precision = inverse.diagonal()
+        mean = self.target.to(torch.float64) - (inverse @ residual) / precision
+        return self.offset + self.scale * mean, self.scale * precision.rsqrt()
+
+
+def default_kernel(x: Tensor) -> gpytorch.kernels.Kernel:
+    """Scaled min-max Tanimoto for integer counts (n, d), else scaled Matern-5/2 with ARD."""
+    if not x.is_floating_point():
+        return gpytorch.kernels.ScaleKernel(TanimotoMinMax())
+    width = x.shape[1]
+    kernel = gpytorch.kernels.ScaleKernel(gpytorch.kernels.MaternKernel(nu=2.5, ard_num_dims=width))
+    spread = x.to(torch.float64).std(dim=0) if x.shape[0] > 1 else torch.ones(width, dtype=torch.float64)
+    spread = torch.where(spread > 0, spread, torch.ones_like(spread))
+    kernel.base_kernel.lengthscale = math.sqrt(width) * spread.unsqueeze(0)
+    return kernel.to(x.dtype)
+
+
+def fit_surrogate(
+    x: Tensor,
+    y: Tensor,
+    *,
+    num_samples: int,
+    kernel: gpytorch.kernels.Kernel | None = None,
+    num_features: int = 2048,
+    solver: Any = None,
+    generator: Seed = None,
+) -> Surrogate:
+    """Standardise the values, learn kernel, noise and mean by marginal likelihood, condition on all the data.
+
+    Args:
+        x: (n, d) measured inputs; integer counts are fingerprints.
+        y: (n,) measured values, any units; repeats of an input are kept as repeats.
+        num_samples: sample paths to carry, one per batch slot.
+        kernel: starting kernel, copied; None takes `default_kernel`.
+        num_features: random features of the prior draws.
+        solver: passed to `condition`; None chooses by size.
+        generator: seed or generator.
+
+    Raises:
+        ShapeError: lengths differ.
+        InputError: nothing was measured, or a value is not finite.
+    """
+    y = torch.as_tensor(y, dtype=torch.float64).flatten()
+    if x.ndim != 2 or x.shape[0] != y.shape[0]:
+        raise ShapeError(
+            f"x must be (n, d) with one value per row; got x {tuple(x.shape)} and {y.shape[0]} values."
+        )
+    if y.numel() == 0:
+        raise InputError("there is no measurement yet: a model needs at least one.")
+    if not bool(torch.isfinite(y).all()):
+        raise InputError("a measured value is not finite; report failed measurements as failures instead.")
+    learn, draw = streams(as_generator(generator), "hyperparameters", "posterior")
+    offset = float(y.mean())
+    spread = float(y.std()) if y.numel() > 1 else 0.0
+    usable = y.numel() >= _LEARN_FROM and spread > 1e-12 * max(1.0, abs(offset))
+    scale = spread if usable else 1.0
+    dtype = x.dtype if x.is_floating_point() else torch.float64
+    target = ((y - offset) / scale).to(dtype)
+    start = copy.deepcopy(kernel) if kernel is not None else default_kernel(x)
+    noise, mean = _PRIOR_NOISE, 0.0
+    if usable:
+        fit = learn_hyperparameters(start, x, target, generator=learn)
+        start, noise, mean = fit.kernel, fit.noise_variance, fit.mean
+    posterior = condition(
+        start,
+        x,
+        target,
+        noise_variance=noise,
+        mean=mean,
+        solver=solver,
+        num_samples=num_samples,
+        num_features=num_features,
+        generator=draw,
+    )
+    return Surrogate(posterior, offset, scale, usable, x, target, float(mean))

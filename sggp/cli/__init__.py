@@ -1,0 +1,24 @@
+"""The `sggp` command. Needs typer and rich (extra ``cli``)."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Sequence
+
+__all__ = ["main"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command with `argv` (None: the process's own arguments) and return its exit code.
+
+    0 is success, 2 an error that is described in one line on stderr, 130 an interruption.
+    """
+    missing = [name for name in ("typer", "rich") if importlib.util.find_spec(name) is None]
+    if missing:
+        needed = " and ".join(missing)
+        sys.stderr.write(f'error: the sggp command needs {needed}: pip install "sggp[cli]"\n')
+        return 2
+    from sggp.cli.app import run
+
+    return run(list(sys.argv[1:] if argv is None else argv))

@@ -1,0 +1,71 @@
+"""The command tree, and how its errors are shown."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from typing import Any
+
+import typer
+
+from sggp.cli import bench, campaign, demo, model, suggest
+from sggp.cli.console import stderr
+from sggp.errors import SggpError
+
+_HELP = "Gaussian processes at scale: fit, predict, and choose what to measure next."
+
+# typer's own usage errors derive from it; reached this way it is the right class for every typer version.
+_UsageError = typer.BadParameter.__mro__[2]
+
+
+def build() -> typer.Typer:
+    """The command tree."""
+    app = typer.Typer(name="sggp", help=_HELP, add_completion=False, no_args_is_help=True)
+    app.command("demo")(demo.demo)
+    app.command("suggest")(suggest.suggest)
+    app.command("fit")(model.fit)
+    app.command("predict")(model.predict)
+    app.add_typer(campaign.app, name="campaign")
+    app.add_typer(bench.app, name="bench")
+    return app
+
+
+def run(argv: list[str]) -> int:
+    """Run one command line; errors become one line on stderr and exit code 2."""
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            code = build()(args=argv, prog_name="sggp", standalone_mode=False)
+            return code if isinstance(code, int) else 0
+    except (SggpError, OSError) as error:
+        return _report(str(error))
+    except typer.Exit as done:
+        return int(done.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        stderr().print("interrupted")
+        return 130
+    except _UsageError as error:
+        return _report(_usage(error))
+    except Exception as error:
+        if os.environ.get("SGGP_TRACEBACK"):
+            raise
+        return _report(f"{type(error).__name__}: {error} (SGGP_TRACEBACK=1 shows where; please report it)")
+
+
+def _usage(error: Any) -> str:
+    message = str(error.format_message()).strip()
+    if "\n" in message or not message:  # a command group without a command carries its help text
+        sys.stdout.write(f"{message}\n")
+        return "no command given (see --help)"
+    return message
+
+
+def _report(message: str) -> int:
+    line = "; ".join(part.strip() for part in message.splitlines() if part.strip())
+    sys.stderr.write(f"error: {line}\n")
+    return 2
+
+
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    sys.stderr.write(f"note: {' '.join(str(message).split())}\n")

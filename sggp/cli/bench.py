@@ -1,0 +1,80 @@
+"""`sggp bench`: what this machine can do at best, and how fast the engine multiplies on it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import gpytorch
+import torch
+import typer
+
+from sggp.cli.console import stdout, table
+from sggp.kernels import TanimotoMinMax, as_covariance
+
+app = typer.Typer(help="Speed of this machine and of the engine.", no_args_is_help=False)
+
+_ROWS = 4096
+_INPUTS = 16
+_COLUMNS = 16
+_WIDTH = 2048
+_FINGERPRINTS = 1024
+_SET_BITS = 0.02
+
+
+@app.callback(invoke_without_command=True)
+def bench(context: typer.Context) -> None:
+    """Print the machine's ceilings and the engine's product rates."""
+    if context.invoked_subcommand is not None:
+        return
+    rows = [*ceilings(), *products()]
+    title = f"{torch.get_num_threads()} threads, torch {torch.__version__}"
+    stdout().print(table(title, ["what", "rate", "unit"], rows))
+
+
+def ceilings() -> list[tuple[str, float, str]]:
+    """Matrix product, exponential and copy rates."""
+    size = 1536
+    a = torch.rand(size, size)
+    seconds = _best_time(lambda: a @ a)
+    out = [("sgemm 1536", 2 * size**3 / seconds / 1e9, "GFLOP/s")]
+    values = torch.rand(2**20)
+    target = torch.empty_like(values)
+    seconds = _best_time(lambda: torch.exp(values, out=target))
+    out.append(("exp, float32", len(values) / seconds / 1e9, "G/s"))
+    source, copy = torch.rand(2**25), torch.empty(2**25)
+    seconds = _best_time(lambda: copy.copy_(source))
+    out.append(("memory copy", 2 * source.numel() * 4 / seconds / 1e9, "GB/s"))
+    return out
+
+
+def products() -> list[tuple[str, float, str]]:
+    """Kernel entries per second in K(x, x) v, float32."""
+    generator = torch.Generator().manual_seed(0)
+    out = []
+    x = torch.randn(_ROWS, _INPUTS, generator=generator)
+    v = torch.randn(_ROWS, _COLUMNS, generator=generator)
+    for name, base in (
+        ("RBF", gpytorch.kernels.RBFKernel(ard_num_dims=_INPUTS)),
+        ("Matern-3/2", gpytorch.kernels.MaternKernel(nu=1.5, ard_num_dims=_INPUTS)),
+    ):
+        covariance = as_covariance(gpytorch.kernels.ScaleKernel(base))
+        seconds = _best_time(lambda covariance=covariance: covariance.matmul(x, x, v))
+        out.append((f"{name}, {_INPUTS} inputs, {_COLUMNS} columns", _ROWS**2 / seconds / 1e9, "G entries/s"))
+    counts = (torch.rand(_FINGERPRINTS, _WIDTH, generator=generator) < _SET_BITS).to(torch.uint8)
+    covariance = as_covariance(gpytorch.kernels.ScaleKernel(TanimotoMinMax()))
+    w = v[:_FINGERPRINTS]
+    seconds = _best_time(lambda: covariance.matmul(counts, counts, w))
+    out.append((f"Tanimoto min-max, {_WIDTH} positions", _FINGERPRINTS**2 / seconds / 1e9, "G entries/s"))
+    return out
+
+
+def _best_time(call: Callable[[], object], repeats: int = 3) -> float:
+    """Shortest of a few timings after one call that is not timed, in seconds."""
+    call()
+    best = float("inf")
+    for _ in range(repeats):
+        begin = time.perf_counter()
+        call()
+        best = min(best, time.perf_counter() - begin)
+    return best

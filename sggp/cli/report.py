@@ -1,0 +1,61 @@
+"""Reports: one HTML file that needs nothing else, pictures included."""
+
+from __future__ import annotations
+
+import base64
+import html
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from sggp.cli.console import shown
+from sggp.plotting import to_png
+
+__all__ = ["cards", "page", "paragraph", "picture", "rows_table"]
+
+_STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 1080px; margin: 2em auto; padding: 0 1em
+} h1 { font-size: 1.6em } h2 { font-size: 1.2em; margin-top: 2em } img { max-width: 100% } table {
+border-collapse: collapse; font-size: 13px } td, th { padding: 3px 10px; text-align: left } th {
+border-bottom: 2px solid #999 } td { border-bottom: 1px solid #ddd; overflow-wrap: anywhere } .cards {
+display: flex; flex-wrap: wrap; gap: 12px } .card { width: 240px; border: 1px solid #ddd; border-radius: 6px;
+padding: 8px; font-size: 12px } .card p { margin: 4px 0; overflow-wrap: anywhere } .note { color: #555 }
+"""
+
+
+def page(title: str, sections: Iterable[tuple[str, str]]) -> str:
+    """A whole HTML document of headed sections; the bodies are HTML already."""
+    body = "".join(f"<h2>{html.escape(head)}</h2>\n{text}\n" for head, text in sections)
+    return (
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{html.escape(title)}</title><style>{_STYLE}</style></head>\n"
+        f"<body><h1>{html.escape(title)}</h1>\n{body}</body></html>\n"
+    )
+
+
+def paragraph(text: str) -> str:
+    """A paragraph of plain text."""
+    return f"<p>{html.escape(text)}</p>"
+
+
+def picture(figure: Any, alt: str) -> str:
+    """A matplotlib figure as an inline image."""
+    data = base64.b64encode(to_png(figure)).decode()
+    return f'<img alt="{html.escape(alt, quote=True)}" src="data:image/png;base64,{data}">'
+
+
+def rows_table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """A table of plain text cells."""
+    head = "".join(f"<th>{html.escape(name)}</th>" for name in header)
+    lines = ("".join(f"<td>{html.escape(shown(cell))}</td>" for cell in row) for row in rows)
+    return f"<table><tr>{head}</tr>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"
+
+
+def cards(items: Iterable[tuple[str, Sequence[str]]]) -> str:
+    """Drawings (SVG text) with lines of plain text below each; the drawings become images of their own."""
+    out = []
+    for svg, lines in items:
+        data = base64.b64encode(svg.encode()).decode()
+        text = "".join(f"<p>{html.escape(line)}</p>" for line in lines)
+        out.append(f'<div class="card"><img alt="" src="data:image/svg+xml;base64,{data}">{text}</div>')
+    return f'<div class="cards">{"".join(out)}</div>'

@@ -1,0 +1,126 @@
+"""`sggp suggest`: the next molecules to measure, from a user's own files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from torch import Tensor
+
+from sggp.bayesopt import Pool, Surrogate, ThompsonSampling, fit_surrogate
+from sggp.cli.console import check_folder, csv_text, direction, progress, stderr, stdout, table, write_whole
+from sggp.cli.library import Measured, default_cache, load_library, load_measured, write_rejects
+from sggp.errors import DataFileError, InputError
+from sggp.molecules import FingerprintTable
+from sggp.random import as_generator, draw_seed, streams
+
+_SHOWN = 20
+_HEADER = ["rank", "id", "smiles", "predicted_mean", "predicted_std", "sampled_value", "library_row"]
+
+
+def suggest(
+    measured: Annotated[Path, typer.Option(help="CSV of measured molecules: SMILES and value. gz accepted.")],
+    library: Annotated[Path, typer.Option(help="CSV or SMI file of candidates. gz accepted.")],
+    out: Annotated[Path, typer.Option(help="CSV file to write; unusable rows go to OUT's .rejected.csv.")],
+    q: Annotated[int, typer.Option("-q", "--batch-size", help="How many molecules to suggest.")] = 96,
+    maximize: Annotated[bool, typer.Option("--maximize", help="Larger values are better.")] = False,
+    minimize: Annotated[bool, typer.Option("--minimize", help="Smaller values are better.")] = False,
+    smiles_column: Annotated[str | None, typer.Option(help="SMILES column of the measured file.")] = None,
+    value_column: Annotated[str | None, typer.Option(help="Value column of the measured file.")] = None,
+    library_smiles_column: Annotated[str | None, typer.Option(help="SMILES column of the library.")] = None,
+    id_column: Annotated[str | None, typer.Option(help="Id column of the library.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Same seed and files, same suggestions.")] = None,
+    cache: Annotated[Path | None, typer.Option(help="Folder that keeps fingerprints between calls.")] = None,
+    no_cache: Annotated[bool, typer.Option("--no-cache", help="Keep no fingerprints.")] = False,
+    report: Annotated[Path | None, typer.Option(help="Also write an HTML report to this file.")] = None,
+) -> None:
+    """Choose the next molecules to measure from a library, by Thompson sampling."""
+    better = direction(maximize, minimize)
+    if q < 1:
+        raise InputError(f"-q must be at least 1, got {q}.")
+    for path in (out, report):
+        if path is not None:
+            check_folder(path)
+    where = None if no_cache else (cache or default_cache())
+    rejected = out.with_suffix(".rejected.csv")
+    root = as_generator(draw_seed(as_generator(None)) if seed is None else seed)
+    learn, choose = streams(root, "model", "choice")
+
+    candidates, rejects = load_library(
+        library, smiles_column=library_smiles_column, id_column=id_column, cache=where
+    )
+    known = load_measured(measured, smiles_column=smiles_column, value_column=value_column, like=candidates)
+    rejects += known.rejects
+    write_rejects(rejected, rejects)
+    stderr().print(f"{len(known)} measurements and {len(candidates)} candidates; {len(rejects)} unused rows")
+    if not len(known):
+        raise DataFileError(
+            f"{measured}: no usable measurement; the {len(rejects)} unused rows are in {rejected}."
+        )
+    exclude = measured_rows(candidates, known)
+    model = fit_surrogate(known.counts, known.values, num_samples=q, generator=learn)
+    rows, sampled = choose_rows(model, candidates, q, better, exclude, choose)
+    mean, std = model.predict(candidates[rows])
+    listed = [
+        [rank, _id(candidates, row), candidates.smiles[row], m, s, v, int(candidates.source_rows[row])]
+        for rank, row, m, s, v in zip(
+            range(1, q + 1), rows.tolist(), mean.tolist(), std.tolist(), sampled.tolist(), strict=True
+        )
+    ]
+    header = list(_HEADER)
+    if candidates.ids is None:
+        header.remove("id")
+        listed = [[cell for place, cell in enumerate(line) if place != 1] for line in listed]
+    if report is not None:
+        from sggp.cli.suggest_report import render
+
+        write_whole(report, render(model, known, header, listed, better))
+    write_whole(out, csv_text(header, listed))
+    _tell(model, header, listed, out, rejected, len(rejects))
+
+
+def measured_rows(candidates: FingerprintTable, known: Measured) -> list[int]:
+    """Library rows that hold a measured molecule, by canonical SMILES."""
+    found = candidates.locate(sorted(set(known.canonical)))
+    return sorted({int(row) for row in found if row >= 0})
+
+
+def choose_rows(
+    model: Surrogate,
+    candidates: FingerprintTable,
+    q: int,
+    maximize: bool,
+    exclude: list[int],
+    generator: torch.Generator,
+) -> tuple[Tensor, Tensor]:
+    """Rows of the batch in the order of their predicted means, and the sampled value that chose each."""
+    if len(candidates) - len(exclude) < q:
+        raise InputError(
+            f"-q {q} molecules are asked for but the library has only {len(candidates) - len(exclude)} that are "
+            "not measured yet."
+        )
+    with progress() as bar:
+        task = bar.add_task("searching the library", total=len(candidates))
+        chooser = ThompsonSampling(
+            Pool(candidates), q, maximize=maximize, progress=lambda done: bar.update(task, completed=done)
+        )
+        rows = chooser.suggest(model.posterior, exclude=exclude, generator=generator)
+    paths = model.posterior.samples(candidates[rows]).detach().to(torch.float64)
+    sampled = model.offset + model.scale * paths.diagonal()
+    order = torch.argsort(sampled, descending=maximize, stable=True)
+    return rows[order], sampled[order]
+
+
+def _id(candidates: FingerprintTable, row: int) -> str | None:
+    return None if candidates.ids is None else str(candidates.ids[row])
+
+
+def _tell(
+    model: Surrogate, header: list[str], listed: list[list[Any]], out: Path, rejected: Path, unused: int
+) -> None:
+    if not model.learned:
+        stderr().print("note: too few or constant measurements to learn from: the choice is close to random")
+    stdout().print(table(f"{min(_SHOWN, len(listed))} of {len(listed)} suggestions", header, listed[:_SHOWN]))
+    stdout().print(f"{len(listed)} suggestions in {out}; {unused} unused rows in {rejected}")

@@ -1,0 +1,177 @@
+"""Figures of a search and of a model: best so far, parity, calibration. Needs matplotlib (extra ``plot``).
+
+Every function draws into the axes it is given, or into those of a new figure that belongs to no window, and returns
+the axes; ``axes.figure.savefig(path)`` writes the picture.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sggp.errors import InputError, MissingExtra, ShapeError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["new_figure", "plot_best_so_far", "plot_calibration", "plot_parity", "to_png"]
+
+_OURS = "#0b6e99"
+_OTHER = "#8a8a8a"
+_LEVELS = np.linspace(0.05, 0.95, 19)
+
+
+def new_figure(width: float = 5.0, height: float = 3.6) -> Figure:
+    """An empty figure of the given size in inches, without touching matplotlib's global state.
+
+    Raises:
+        MissingExtra: matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingExtra('plots need matplotlib: pip install "sggp[plot]"') from error
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def to_png(figure: Any, *, dpi: int = 150) -> bytes:
+    """The figure as the bytes of a PNG file."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    FigureCanvasAgg(figure)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=dpi)
+    return buffer.getvalue()
+
+
+def plot_best_so_far(
+    best: Sequence[float],
+    *,
+    measurements: Sequence[float] | None = None,
+    random: Any = None,
+    label: str = "Thompson sampling",
+    value_name: str = "best value so far",
+    axes: Axes | None = None,
+) -> Axes:
+    """The best value found against the number of measurements.
+
+    Args:
+        best: (r,) best value after each round.
+        measurements: (r,) number of measurements at each; None counts rounds.
+        random: (k, r) the same for k repeats of random choice, drawn as their mean and standard deviation.
+        label: name of the curve.
+        value_name: label of the y axis.
+        axes: where to draw; None makes a figure.
+
+    Raises:
+        ShapeError: the curves have different lengths.
+    """
+    curve = _vector(best, "best")
+    steps = np.arange(len(curve)) if measurements is None else _vector(measurements, "measurements")
+    if len(steps) != len(curve):
+        raise ShapeError(f"best has {len(curve)} entries but measurements has {len(steps)}.")
+    axes = axes if axes is not None else new_figure().subplots()
+    if random is not None:
+        repeats = np.asarray(random, dtype=float)
+        if repeats.ndim != 2 or repeats.shape[1] != len(curve):
+            raise ShapeError(f"random must be (repeats, {len(curve)}), got {repeats.shape}.")
+        mean, spread = repeats.mean(axis=0), repeats.std(axis=0)
+        axes.fill_between(steps, mean - spread, mean + spread, color=_OTHER, alpha=0.25, linewidth=0)
+        name = f"random choice (mean ± s.d. of {len(repeats)})"
+        axes.plot(steps, mean, color=_OTHER, linestyle="--", label=name)
+    axes.plot(steps, curve, color=_OURS, marker="o", markersize=4, label=label)
+    axes.set_xlabel("measurements" if measurements is not None else "round")
+    axes.set_ylabel(value_name)
+    axes.grid(alpha=0.25)
+    axes.legend(frameon=False, fontsize="small")
+    return axes
+
+
+def plot_parity(y: Any, mean: Any, std: Any = None, *, axes: Axes | None = None, name: str = "") -> Axes:
+    """Predicted against true values, with one standard deviation where given.
+
+    Args:
+        y: (m,) true values.
+        mean: (m,) predictions.
+        std: (m,) predictive standard deviations, or None.
+        axes: where to draw; None makes a figure.
+        name: what the values are.
+
+    Raises:
+        ShapeError: lengths differ.
+    """
+    truth, guess = _pair(y, mean)
+    axes = axes if axes is not None else new_figure(4.0, 3.8).subplots()
+    if std is not None:
+        _, spread = _pair(y, std)
+        bars = {"ecolor": _OURS, "elinewidth": 0.5, "alpha": 0.15, "fmt": "none", "rasterized": True}
+        axes.errorbar(truth, guess, yerr=spread, **bars)
+    axes.scatter(truth, guess, s=5, color=_OURS, alpha=0.5, linewidths=0, rasterized=True)
+    ends = [min(truth.min(), guess.min()), max(truth.max(), guess.max())]
+    axes.plot(ends, ends, color="black", linewidth=0.8)
+    spread_of_truth = float(((truth - truth.mean()) ** 2).sum())
+    if spread_of_truth > 0:
+        explained = 1.0 - float(((truth - guess) ** 2).sum()) / spread_of_truth
+        axes.set_title(f"R² = {explained:.2f}, n = {len(truth)}", fontsize="medium")
+    axes.set_xlabel(f"true {name}".strip())
+    axes.set_ylabel(f"predicted {name}".strip())
+    axes.grid(alpha=0.25)
+    return axes
+
+
+def coverage(y: Any, mean: Any, std: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Nominal and observed coverage of central Gaussian intervals.
+
+    Args:
+        y, mean, std: (m,) true values, predictions and predictive standard deviations.
+
+    Returns:
+        levels (19,) from 0.05 to 0.95, and the share of true values inside the interval of each level.
+    """
+    truth, guess = _pair(y, mean)
+    _, spread = _pair(y, std)
+    if (spread < 0).any():
+        raise InputError("a standard deviation is negative.")
+    score = np.abs(truth - guess) / np.maximum(spread, np.finfo(float).tiny)
+    inside = np.asarray([math.erf(value / math.sqrt(2.0)) for value in score])
+    return _LEVELS, np.asarray([(inside <= level).mean() for level in _LEVELS])
+
+
+def plot_calibration(y: Any, mean: Any, std: Any, *, axes: Axes | None = None) -> Axes:
+    """Share of true values inside the central interval of each level, against the level.
+
+    Below the diagonal the model is too sure of itself, above it too cautious.
+
+    Raises:
+        ShapeError: lengths differ.
+        InputError: a negative standard deviation.
+    """
+    levels, inside = coverage(y, mean, std)
+    axes = axes if axes is not None else new_figure(4.0, 3.8).subplots()
+    axes.plot([0, 1], [0, 1], color="black", linewidth=0.8)
+    axes.plot(levels, inside, color=_OURS, marker="o", markersize=4)
+    axes.set_xlabel("nominal coverage")
+    axes.set_ylabel("observed coverage")
+    axes.set_xlim(0, 1)
+    axes.set_ylim(0, 1)
+    axes.grid(alpha=0.25)
+    return axes
+
+
+def _vector(values: Any, name: str) -> np.ndarray:
+    array = np.asarray(values, dtype=float)
+    if array.ndim != 1 or array.size == 0:
+        raise ShapeError(f"{name} must be a non-empty vector, got shape {array.shape}.")
+    return array
+
+
+def _pair(first: Any, second: Any) -> tuple[np.ndarray, np.ndarray]:
+    a, b = _vector(first, "y"), _vector(second, "mean and std")
+    if a.shape != b.shape:
+        raise ShapeError(f"true values and predictions differ in length: {len(a)} and {len(b)}.")
+    return a, b
