@@ -1,0 +1,288 @@
+"""K + Σ: a kernel matrix plus a diagonal of noise variances, kept in memory or evaluated by tiles."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sggp.errors import DtypeError, InputError, MemoryBudgetError, ShapeError
+from sggp.kernels import as_covariance
+from sggp.kernels.covariance import Points
+from sggp.neighbours import earlier_by_score, earlier_neighbours
+
+__all__ = ["KernelOperator"]
+
+_TILE_BYTES = 256 * 2**20
+_SMALL_BYTES = 64 * 2**20
+
+
+class KernelOperator:
+    """The symmetric positive definite matrix K(x, x) + diag(noise_variance).
+
+    Products are in `dtype`; the small blocks that preconditioners ask for are in float64. K is kept in memory from the
+    first product on when n²·itemsize fits `memory_budget`; otherwise every product evaluates tiles and nothing of size
+    (rows, n) is held.
+
+    Args:
+        kernel: any GPyTorch kernel, or a `sggp.kernels.Covariance`.
+        x: (n, d) inputs; floating, or integer counts for Tanimoto kernels.
+        noise_variance: scalar or (n,), in squared units of the target, ≥ 0.
+        dtype: working precision of products; default the dtype of x (float32 for integer x).
+        memory_budget: bytes that a product, and K itself, may take; default 4 GiB.
+
+    Raises:
+        ShapeError, InputError, DtypeError: x or the noise cannot be used.
+        MemoryBudgetError: on a request for a dense block that cannot fit, before it is allocated.
+
+    Cost:
+        `matmul` n² entries and 2·n²·s flops; O(tile) memory beside K.
+    """
+
+    def __init__(
+        self,
+        kernel: Any,
+        x: Tensor,
+        noise_variance: float | Tensor,
+        *,
+        dtype: torch.dtype | None = None,
+        memory_budget: float = 4 * 2**30,
+    ) -> None:
+        if not isinstance(x, Tensor):
+            raise DtypeError(f"x must be a torch.Tensor of shape (n, d), got {type(x).__name__}.")
+        if x.ndim != 2 or len(x) == 0:
+            raise ShapeError(f"x must be (n, d) with n ≥ 1, got shape {tuple(x.shape)}.")
+        if dtype is None:
+            dtype = x.dtype if x.is_floating_point() else torch.float32
+        if dtype not in (torch.float32, torch.float64):
+            raise DtypeError(f"the working precision must be torch.float32 or torch.float64, got {dtype}.")
+        if x.is_floating_point() and not bool(torch.isfinite(x).all()):
+            bad = int((~torch.isfinite(x)).any(1).nonzero()[0])
+            raise InputError(f"x holds NaN or infinity (first in row {bad}); remove or impute such rows.")
+        if memory_budget <= 0:
+            raise InputError(f"memory_budget must be a positive number of bytes, got {memory_budget}.")
+        self.x = x.detach()
+        self.memory_budget = float(memory_budget)
+        self.entries_evaluated = 0
+        self._dtype = dtype
+        self._noise64 = _noise_vector(noise_variance, x)
+        self._noise = self._noise64.to(dtype)
+        self._covariance64 = as_covariance(kernel, dtype=torch.float64)
+        if x.is_floating_point():
+            # prepared once in float64; only the results of blocks and products are narrowed
+            self.covariance = self._covariance64
+            self._points64 = self.covariance.prepare(self.x.double())
+            self._points = _retyped(self._points64, dtype)
+        else:
+            self.covariance = as_covariance(kernel, dtype=dtype)
+            self._points64 = self._covariance64.prepare(self.x)
+            self._points = self.covariance.prepare(self.x)
+        self._matrix: Tensor | None = None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return (len(self.x), len(self.x))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self._dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.x.device
+
+    @property
+    def noise_variance(self) -> Tensor:  # (n,)
+        """Σ as a float64 vector."""
+        return self._noise64
+
+    @property
+    def keeps_matrix(self) -> bool:
+        """Whether K fits the memory budget and so is evaluated once."""
+        return self._bytes(len(self.x), len(self.x)) + self._tile_bytes() <= self.memory_budget
+
+    def __repr__(self) -> str:
+        kept = "kept in memory" if self.keeps_matrix else "by tiles"
+        return f"KernelOperator(n={len(self.x)}, d={self.x.shape[1]}, {self._dtype}, K {kept})"
+
+    # products -----------------------------------------------------------------------------------------------------
+
+    def matmul(self, v: Tensor) -> Tensor:  # (n, s) -> (n, s)
+        """(K + Σ) v."""
+        self._check_columns(v)
+        self.entries_evaluated += len(self.x) ** 2
+        if self.keeps_matrix:
+            product = self._stored() @ v
+        else:
+            product = self.covariance.matmul(self._points, self._points, v, memory_budget=self._tile_bytes()).to(self._dtype)
+        return product.addcmul_(self._noise[:, None], v)
+
+    def rows_matmul(self, rows: Tensor, v: Tensor) -> Tensor:  # (b,), (n, s) -> (b, s)
+        """Rows of K + Σ times v."""
+        self._check_columns(v)
+        self.entries_evaluated += len(rows) * len(self.x)
+        if self.keeps_matrix:
+            product = self._stored()[rows] @ v
+        else:
+            product = self.covariance.matmul(self._points[rows], self._points, v, memory_budget=self._tile_bytes())
+        return product.addcmul_(self._noise[rows, None], v[rows])
+
+    def block(self, rows: Tensor, cols: Tensor) -> Tensor:  # (b,), (c,) -> (b, c)
+        """A dense block of K + Σ; the noise enters where a row meets itself."""
+        self._require(self._bytes(len(rows), len(cols)), f"a dense ({len(rows)}, {len(cols)}) block")
+        self.entries_evaluated += len(rows) * len(cols)
+        if self._matrix is not None:
+            out = self._matrix[rows][:, cols]
+        else:
+            out = self.covariance.block(self._points[rows], self._points[cols])
+        return out + torch.where(rows[:, None] == cols[None], self._noise[rows, None], out.new_zeros(()))
+
+    def dense(self, dtype: torch.dtype = torch.float64) -> Tensor:  # -> (n, n)
+        """K + Σ as one tensor.
+
+        Raises:
+            MemoryBudgetError: n²·itemsize exceeds the budget.
+        """
+        n = len(self.x)
+        itemsize = torch.finfo(dtype).bits // 8
+        self._require(itemsize * n * n, f"the dense ({n}, {n}) matrix")
+        self.entries_evaluated += n * n
+        wide = dtype == torch.float64
+        covariance, points = (self._covariance64, self._points64) if wide else (self.covariance, self._points)
+        out = torch.empty(n, n, dtype=dtype, device=self.device)
+        for tile in torch.arange(n, device=self.device).split(self._tile_rows(itemsize)):
+            out[tile] = covariance.block(points[tile], points).to(dtype)
+        out.diagonal().add_(self._noise64.to(dtype))
+        return out
+
+    def diagonal(self) -> Tensor:  # (n,)
+        """The diagonal of K + Σ in the working precision."""
+        return self.covariance.diagonal(self._points).to(self._dtype) + self._noise
+
+    # what preconditioners ask for -----------------------------------------------------------------------------------
+
+    def kernel_diagonal(self) -> Tensor:  # (n,)
+        """The diagonal of K in float64."""
+        return self._covariance64.diagonal(self._points64).double()
+
+    def cross_block(self, rows: Tensor, cols: Tensor) -> Tensor:  # (b,), (c,) -> (b, c)
+        """A block of K in float64."""
+        self._require(8 * len(rows) * len(cols), f"a dense ({len(rows)}, {len(cols)}) block")
+        self.entries_evaluated += len(rows) * len(cols)
+        return self._covariance64.block(self._points64[rows], self._points64[cols]).double()
+
+    def small_blocks(self, index: Tensor) -> Tensor:  # (b, m) -> (b, m, m)
+        """Blocks K[index_i, index_i] in float64."""
+        self.entries_evaluated += index.shape[0] * index.shape[1] ** 2
+        return self._covariance64.small_blocks(self.x[index])
+
+    def earlier_neighbours(self, order: Tensor, k: int, low_rank: Tensor | None = None) -> Tensor:  # -> (n, k)
+        """For each position of `order`, up to k earlier positions that are closest; -1 where there are fewer.
+
+        Closest is by the kernel's own metric, by correlation where the kernel has none, and by the correlation of the
+        residual K − FFᵀ where a low-rank part F (n, r) is given.
+
+        Cost:
+            See `sggp.neighbours`; with F, 3k candidates by the metric and 3·n·k entries; n² entries without a metric.
+        """
+        embedding = self.covariance.embedding(self._points64)
+        if embedding is None:
+            return self._by_correlation(order, k, low_rank)
+        if low_rank is None:
+            return earlier_neighbours(embedding, order, k)
+        return self._rescored(order, earlier_neighbours(embedding, order, 3 * k), k, low_rank)
+
+    def _rescored(self, order: Tensor, candidates: Tensor, k: int, low_rank: Tensor) -> Tensor:
+        """The k candidates of largest |R_ij|/√R_jj, R = K − FFᵀ + Σ."""
+        left = self._residual_diagonal(low_rank).rsqrt()
+        out = candidates.new_empty(len(order), min(k, candidates.shape[1]))
+        width = candidates.shape[1]
+        step = max(1, _SMALL_BYTES // (8 * width * (low_rank.shape[1] + 8 * self.x.shape[1])))
+        for tile in torch.arange(len(order), device=self.device).split(step):
+            place = candidates[tile]
+            rows, cols = order[tile], order[place.clamp_min(0)]
+            pair = torch.stack([rows[:, None].expand_as(cols), cols], -1).reshape(-1, 2)
+            entries = self.small_blocks(pair)[:, 0, 1].reshape(place.shape)
+            entries = entries - torch.einsum("bkr,br->bk", low_rank[cols], low_rank[rows])
+            score = torch.where(place >= 0, entries.abs() * left[cols], -1.0)
+            out[tile] = torch.gather(place, 1, score.topk(out.shape[1]).indices)
+        return out
+
+    def _by_correlation(self, order: Tensor, k: int, low_rank: Tensor | None) -> Tensor:
+        points = self._points[order]
+        self.entries_evaluated += len(order) ** 2 // 2
+        if low_rank is None:
+            scale = self.covariance.diagonal(points).clamp_min(torch.finfo(self._dtype).tiny).rsqrt()
+            part = None
+        else:
+            scale = self._residual_diagonal(low_rank)[order].rsqrt().to(self._dtype)
+            part = low_rank[order].to(self._dtype)
+
+        def score(start: int, stop: int) -> Tensor:
+            tile = self.covariance.block(points[start:stop], points[:stop]).to(self._dtype)
+            if part is not None:
+                tile = torch.addmm(tile, part[start:stop], part[:stop].T, alpha=-1).abs_()
+            return tile.mul_(scale[None, :stop])
+
+        return earlier_by_score(score, len(order), k, device=self.device)
+
+    def _residual_diagonal(self, low_rank: Tensor) -> Tensor:
+        left = (self.kernel_diagonal() - low_rank.square().sum(1)).clamp_min(0) + self._noise64
+        return left.clamp_min(1e-14 * float(self.kernel_diagonal().max()))
+
+    # helpers --------------------------------------------------------------------------------------------------------
+
+    def _stored(self) -> Tensor:
+        if self._matrix is None:
+            n = len(self.x)
+            out = torch.empty(n, n, dtype=self._dtype, device=self.device)
+            for tile in torch.arange(n, device=self.device).split(self._tile_rows(out.element_size())):
+                out[tile] = self.covariance.block(self._points[tile], self._points)
+            self._matrix = out
+        return self._matrix
+
+    def _bytes(self, rows: int, cols: int) -> int:
+        return (torch.finfo(self._dtype).bits // 8) * rows * cols
+
+    def _tile_bytes(self) -> int:
+        return int(min(_TILE_BYTES, self.memory_budget / 4))
+
+    def _tile_rows(self, itemsize: int) -> int:
+        # a tile and the handful of temporaries of the same size that evaluating it takes
+        return max(1, self._tile_bytes() // (8 * itemsize * len(self.x)))
+
+    def _require(self, size: float, what: str) -> None:
+        if size > self.memory_budget:
+            raise MemoryBudgetError(
+                f"{what} needs {size / 2**30:.2f} GiB, more than memory_budget = {self.memory_budget / 2**30:.2f} GiB. "
+                "Raise memory_budget, or use a solver that needs only products (ConjugateGradients, "
+                "StochasticDualDescent)."
+            )
+
+    def _check_columns(self, v: Tensor) -> None:
+        if v.ndim != 2 or v.shape[0] != len(self.x):
+            raise ShapeError(f"expected a right-hand side of shape ({len(self.x)}, s), got {tuple(v.shape)}.")
+        if v.dtype != self._dtype:
+            raise DtypeError(f"expected a right-hand side of dtype {self._dtype}, got {v.dtype}.")
+
+
+def _retyped(points: Points, dtype: torch.dtype) -> Points:
+    """The same prepared rows with another working precision for what is computed from them."""
+    children = tuple(_retyped(child, dtype) for child in points.children)
+    return replace(points, dtype=dtype, children=children)
+
+
+def _noise_vector(noise_variance: float | Tensor, x: Tensor) -> Tensor:
+    noise = torch.as_tensor(noise_variance, dtype=torch.float64, device=x.device).detach()
+    if noise.ndim == 0 or noise.numel() == 1:
+        noise = noise.reshape(()).expand(len(x))
+    if noise.shape != (len(x),):
+        raise ShapeError(f"noise_variance must be a scalar or ({len(x)},), got shape {tuple(noise.shape)}.")
+    if not bool(torch.isfinite(noise).all()) or bool((noise < 0).any()) or math.isnan(float(noise.sum())):
+        raise InputError(
+            "noise_variance must be finite and not negative; it is a variance in squared units of the target."
+        )
+    return noise.contiguous()

@@ -1,0 +1,7 @@
+"""Preconditioners: frozen settings; `build(operator, generator)` gives an object with `apply(v)` and `log_det`."""
+
+from sggp.preconditioners.base import Built, Preconditioner
+from sggp.preconditioners.neighbour import LowRankPlusNeighbour, NearestNeighbour
+from sggp.preconditioners.nystrom import Nystrom, PivotedCholesky
+
+__all__ = ["Built", "LowRankPlusNeighbour", "NearestNeighbour", "Nystrom", "PivotedCholesky", "Preconditioner"]

@@ -1,0 +1,74 @@
+"""What a preconditioner is: frozen settings that build an object with `apply` and `log_det`."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from sggp.errors import InputError, UnsupportedOperator
+from sggp.operators.base import NeighbourOperator
+
+__all__ = ["Built", "LowRankPlusDiagonal", "Preconditioner"]
+
+
+class Built(Protocol):
+    """A symmetric positive definite P close to the operator."""
+
+    log_det: float
+
+    def apply(self, v: Tensor) -> Tensor:  # (n, s) -> (n, s)
+        """P⁻¹v, in the dtype of v."""
+        ...
+
+
+class Preconditioner(ABC):
+    """Settings of a preconditioner; subclasses are frozen dataclasses."""
+
+    @abstractmethod
+    def build(self, operator: Any, generator: torch.Generator) -> Built:
+        """Build P from an operator.
+
+        Raises:
+            UnsupportedOperator: the operator lacks the small blocks that are needed.
+        """
+
+
+def require_blocks(operator: Any, who: str) -> NeighbourOperator:
+    """The operator, if it offers small float64 blocks and neighbours."""
+    if not isinstance(operator, NeighbourOperator):
+        raise UnsupportedOperator(
+            f"{who} needs small blocks of K and the noise (sggp.operators.NeighbourOperator), which "
+            f"{type(operator).__name__} does not offer; use preconditioner=None."
+        )
+    return operator
+
+
+def require_positive(name: str, value: int | None) -> None:
+    if value is not None and value < 1:
+        raise InputError(f"{name} must be at least 1 or None, got {value}.")
+
+
+class LowRankPlusDiagonal:
+    """P = FFᵀ + D, inverted by Woodbury's identity in float64.
+
+    P⁻¹v = D⁻¹v − D⁻¹F(I + FᵀD⁻¹F)⁻¹FᵀD⁻¹v. The products run in float64 because the difference cancels when the noise is
+    small: in float32 it would not stay positive definite.
+    """
+
+    def __init__(self, factor: Tensor, diagonal: Tensor) -> None:
+        floor = 1e-10 * float((factor.square().sum(1) + diagonal).max())
+        diagonal = diagonal.clamp_min(max(floor, torch.finfo(torch.float64).tiny))
+        weighted = factor / diagonal[:, None]
+        core = factor.T @ weighted
+        core.diagonal().add_(1.0)
+        lower = torch.linalg.cholesky(core)
+        self._diagonal = diagonal
+        self._half = torch.linalg.solve_triangular(lower, weighted.T, upper=False)  # (r, n)
+        self.log_det = float(2 * lower.diagonal().log().sum() + diagonal.log().sum())
+
+    def apply(self, v: Tensor) -> Tensor:
+        wide = v.double()
+        return (wide / self._diagonal[:, None] - self._half.T @ (self._half @ wide)).to(v.dtype)

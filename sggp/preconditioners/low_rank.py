@@ -1,0 +1,92 @@
+"""Low-rank approximations K ≈ FFᵀ from columns of K: greedy pivots, random pivots, uniform landmarks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["pivoted_cholesky", "random_pivoted_cholesky", "uniform_nystrom"]
+
+_BLOCK = 100
+_JITTER = 1e-11
+
+
+def pivoted_cholesky(operator: Any, rank: int) -> Tensor:  # -> (n, rank)
+    """Partial Cholesky factor with greedy pivots: each pivot is the largest entry of what is left of the diagonal.
+
+    Cost: rank columns of K, 2·n·rank² flops. Source: Harbrecht, Peters and Schneider 2012, algorithm 1.
+    """
+    n = operator.shape[0]
+    left = operator.kernel_diagonal().clone()
+    scale = float(left.max())
+    everything = torch.arange(n, device=left.device)
+    factor = left.new_zeros(n, min(rank, n))
+    for k in range(factor.shape[1]):
+        pivot = int(left.argmax())
+        if float(left[pivot]) <= _JITTER * scale:
+            return factor[:, :k]
+        column = operator.cross_block(everything, everything[pivot : pivot + 1])[:, 0]
+        column = (column - factor[:, :k] @ factor[pivot, :k]) / left[pivot].sqrt()
+        factor[:, k] = column
+        left = (left - column.square()).clamp_min(0)
+        left[pivot] = 0
+    return factor
+
+
+def random_pivoted_cholesky(operator: Any, rank: int, generator: torch.Generator) -> Tensor:  # -> (n, ≤ rank)
+    """Partial Cholesky factor with pivots drawn, in blocks, with probability proportional to what is left of the diagonal.
+
+    Cost: rank columns of K, 2·n·rank² flops. Source: Chen, Epperly, Tropp and Webber 2023 (RPCholesky), algorithm 2.2.
+    """
+    n = operator.shape[0]
+    left = operator.kernel_diagonal().clone()
+    scale = float(left.max())
+    everything = torch.arange(n, device=left.device)
+    factor = left.new_zeros(n, min(rank, n))
+    k = 0
+    while k < factor.shape[1]:
+        candidates = left.clamp_min(0).cpu()
+        usable = int((candidates > _JITTER * scale).sum())
+        size = min(_BLOCK, factor.shape[1] - k, usable)
+        if size == 0:
+            break
+        candidates[candidates <= _JITTER * scale] = 0
+        pivots = _weighted_draw(candidates, size, generator).to(left.device)
+        columns = operator.cross_block(everything, pivots) - factor[:, :k] @ factor[pivots, :k].T
+        factor[:, k : k + size] = _columns_to_factor(columns, pivots, scale)
+        left = (left - factor[:, k : k + size].square().sum(1)).clamp_min(0)
+        left[pivots] = 0
+        k += size
+    return factor[:, :k]
+
+
+def uniform_nystrom(operator: Any, rank: int, generator: torch.Generator) -> Tensor:  # -> (n, rank)
+    """Nyström factor on uniformly drawn landmarks. Cost: rank columns of K, n·rank² flops.
+
+    Source: Williams and Seeger 2001.
+    """
+    n = operator.shape[0]
+    scale = float(operator.kernel_diagonal().max())
+    everything = torch.arange(n, device=operator.device)
+    landmarks = torch.randperm(n, generator=generator)[: min(rank, n)].to(operator.device)
+    return _columns_to_factor(operator.cross_block(everything, landmarks), landmarks, scale)
+
+
+def _columns_to_factor(columns: Tensor, pivots: Tensor, scale: float) -> Tensor:
+    """F with FFᵀ = G M⁻¹ Gᵀ for columns G of a positive semi-definite matrix and their pivot block M."""
+    core = columns[pivots]
+    core = 0.5 * (core + core.T)
+    jitter = _JITTER * scale
+    while True:
+        lower, info = torch.linalg.cholesky_ex(core + jitter * torch.eye(len(core), dtype=core.dtype, device=core.device))
+        if int(info) == 0:
+            return torch.linalg.solve_triangular(lower, columns.T, upper=False).T
+        jitter *= 10
+
+
+def _weighted_draw(weights: Tensor, size: int, generator: torch.Generator) -> Tensor:
+    """`size` distinct indices with probability proportional to `weights` (Efraimidis and Spirakis 2006)."""
+    uniform = torch.rand(len(weights), generator=generator, dtype=torch.float64).clamp_min(1e-300)
+    return (-uniform.log() / weights).topk(size, largest=False).indices

@@ -1,0 +1,21 @@
+"""Solvers of (K + Σ) A = B: one file per solver, one driver, one `Solution`."""
+
+from sggp.solvers.base import IterativeSolver, Solver, State
+from sggp.solvers.cholesky import Cholesky
+from sggp.solvers.conjugate_gradients import ConjugateGradients
+from sggp.solvers.problem import Problem
+from sggp.solvers.solution import Record, Solution, Status
+from sggp.solvers.stochastic_dual_descent import StochasticDualDescent
+
+__all__ = [
+    "Cholesky",
+    "ConjugateGradients",
+    "IterativeSolver",
+    "Problem",
+    "Record",
+    "Solution",
+    "Solver",
+    "State",
+    "Status",
+    "StochasticDualDescent",
+]

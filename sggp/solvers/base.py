@@ -1,0 +1,153 @@
+"""What a solver is: a frozen record of settings with one method, `solve`."""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from sggp.solvers.driver import Callback, drive
+from sggp.solvers.problem import Problem
+from sggp.solvers.solution import Solution, Status
+from sggp.typing import FailurePolicy, ResidualKind, Seed
+
+__all__ = ["IterativeSolver", "Solver", "State"]
+
+
+@dataclass
+class State:
+    """Base of every iterative solver's state: the open columns, and notes for the report.
+
+    A subclass names in `per_column` its tensor fields whose last dimension runs over columns; once a column is settled
+    the driver drops it from them, so that frozen columns cost nothing.
+    """
+
+    per_column: ClassVar[tuple[str, ...]] = ()
+
+    problem: Problem
+    notes: list[str] = field(default_factory=list, kw_only=True)
+
+
+class Solver(ABC):
+    """A way to solve A x = b. Subclasses are frozen dataclasses of settings; the problem is an argument of `solve`."""
+
+    @abstractmethod
+    def solve(
+        self,
+        operator: Any,
+        rhs: Tensor,
+        x0: Tensor | None = None,
+        *,
+        tolerance: float | Tensor = 1e-2,
+        max_epochs: float | None = None,
+        max_seconds: float | None = None,
+        generator: Seed = None,
+        callback: Callback | None = None,
+        on_failure: FailurePolicy = "warn",
+    ) -> Solution:
+        """Solve for all columns of `rhs`.
+
+        Args:
+            operator: a symmetric positive definite `LinearOperator` of shape (n, n).
+            rhs: (n,) or (n, s).
+            x0: a start of the same shape; None starts from zero. There is no other warm start.
+            tolerance: relative residual ‖b − Ax‖/‖b‖ to reach, a number or one per column (s,).
+            max_epochs: work allowed, in units of n² kernel entries; None takes the solver's own cap.
+            max_seconds: wall time allowed; checked after every step.
+            generator: seed or generator of all randomness; None draws fresh entropy.
+            callback: called with a `Progress` after every step; returning True ends the solve. Its time is not counted.
+            on_failure: what to do if a column misses its tolerance: "warn" (`NotConverged`), "raise"
+                (`SolverFailure`, which carries the solution) or "return" in silence.
+
+        Returns:
+            A `Solution`; its `status` tells the outcome of each column.
+
+        Raises:
+            ShapeError, DtypeError, InputError, UnsupportedOperator: an argument cannot be used.
+        """
+
+    def describe(self) -> str:
+        """The solver's name and the settings that differ from the defaults."""
+        shown = []
+        for f in dataclasses.fields(self):  # type: ignore[arg-type]
+            value = getattr(self, f.name)
+            default = f.default if f.default_factory is dataclasses.MISSING else f.default_factory()
+            if value != default:
+                shown.append(f"{f.name}={value!r}")
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+
+class IterativeSolver(Solver):
+    """A solver that the driver steps. Authors write `start`, `step`, `iterate`, and `residual` if one is cheap."""
+
+    default_max_epochs: ClassVar[float] = 1000.0
+
+    @abstractmethod
+    def start(self, problem: Problem) -> Any:
+        """Set up a `State` for `problem`, from problem.x0 if it is given."""
+
+    @abstractmethod
+    def step(self, state: Any) -> None:
+        """Advance the state by one step."""
+
+    @abstractmethod
+    def iterate(self, state: Any) -> Tensor:  # -> (n, s)
+        """The current approximation of the open columns."""
+
+    def residual(self, state: Any) -> tuple[Tensor, ResidualKind] | None:
+        """Relative residuals (s,) if they are known at this step, with their kind; None otherwise."""
+        return None
+
+    def failures(self, state: Any) -> list[Status | None]:
+        """A status for each open column that cannot go on, None for the others."""
+        return [None] * state.problem.rhs.shape[1]
+
+    def keep(self, state: Any, columns: Tensor) -> None:
+        """Drop all columns but these from the state."""
+        problem = state.problem
+        for name in state.per_column:
+            value = getattr(state, name)
+            setattr(state, name, value[..., columns.to(value.device)])
+        state.problem = dataclasses.replace(
+            problem,
+            rhs=problem.rhs[:, columns],
+            x0=None,
+            gap=None,
+            tolerance=problem.tolerance[columns],
+            columns=problem.columns[columns],
+        )
+
+    def solve(
+        self,
+        operator: Any,
+        rhs: Tensor,
+        x0: Tensor | None = None,
+        *,
+        tolerance: float | Tensor = 1e-2,
+        max_epochs: float | None = None,
+        max_seconds: float | None = None,
+        generator: Seed = None,
+        callback: Callback | None = None,
+        on_failure: FailurePolicy = "warn",
+    ) -> Solution:
+        return drive(
+            self,
+            operator,
+            rhs,
+            x0,
+            tolerance=tolerance,
+            max_epochs=max_epochs,
+            max_seconds=max_seconds,
+            generator=generator,
+            callback=callback,
+            on_failure=on_failure,
+        )
+
+
+def column_norms(v: Tensor) -> Tensor:  # (n, s) -> (s,)
+    """Float64 2-norms of the columns, on the CPU."""
+    return torch.linalg.vector_norm(v.double(), dim=0).cpu()
