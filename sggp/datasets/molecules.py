@@ -116,7 +116,8 @@ def nci_first_5k() -> MoleculeData:
 def free_wilson() -> MoleculeData:
     """Molecules of one series (CHEMBL2321810) with measured pIC50, from RDKit's contributed files.
 
-    Needs the extra `molecules`; raises `DataFileError` with an RDKit that comes without its Contrib folder.
+    Molecules without an activity, and activities without a structure, are left out. Needs the extra `molecules`; raises
+    `DataFileError` with an RDKit that comes without its Contrib folder.
     """
     folder = _rdkit_folder("RDContribDir") / "FreeWilson" / "data"
     smiles = {row[1]: row[0] for row in _tab_separated(folder / "CHEMBL2321810.smi", separator=None)}

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from sggp.errors import DataFileError, InputError, MoleculeError
+from sggp.errors import DataFileError, DtypeError, InputError, MoleculeError, ShapeError
 from sggp.molecules.featurise import encode_all
 from sggp.molecules.fingerprinter import SmilesFingerprinter, build_report
 from sggp.molecules.report import InvalidMolecule
@@ -111,7 +111,7 @@ def build(
     names = found.canonical or []
     return {
         "pointers": pointers,
-        "columns": found.columns[entries_kept].astype(np.uint16 if width <= 2**16 else np.uint32),
+        "columns": found.columns[entries_kept].astype(_column_type(width)),
         "counts": found.counts[entries_kept],
         "width": width,
         "smiles": PackedStrings.pack(smiles[i].strip() for i in order),
@@ -121,6 +121,36 @@ def build(
         "report": report,
         "settings": {"radius": int(settings.radius), "fp_size": width, "counts": bool(settings.counts)},
     }
+
+
+def sparse_counts(counts: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+    """Row pointers, columns, counts and width of a matrix of whole numbers from 0 to 255, (n, width).
+
+    Raises:
+        ShapeError: not a matrix. DtypeError: not numbers. InputError: empty, or an entry that is no such number.
+    """
+    array = counts.detach().cpu().numpy() if hasattr(counts, "detach") else np.asarray(counts)
+    if array.ndim != 2:
+        raise ShapeError(f"expected counts of shape (n, width), got {array.shape}.")
+    if array.size == 0:
+        raise InputError(f"expected at least one row and one column of counts, got shape {array.shape}.")
+    if array.dtype.kind not in "buif":
+        raise DtypeError(f"expected numeric counts, got {array.dtype}.")
+    if array.dtype.kind == "f" and not (np.isfinite(array).all() and (array == np.floor(array)).all()):
+        raise InputError(
+            "counts must be finite whole numbers; this array has NaN, infinite or fractional entries."
+        )
+    if array.min() < 0 or array.max() > 255:
+        raise InputError(f"counts must lie in 0 … 255, got {array.min()} … {array.max()}: clip them first.")
+    rows, columns = np.nonzero(array)
+    pointers = np.zeros(len(array) + 1, dtype=np.int64)
+    np.cumsum(np.bincount(rows, minlength=len(array)), out=pointers[1:])
+    width = array.shape[1]
+    return pointers, columns.astype(_column_type(width)), array[rows, columns].astype(np.uint8), width
+
+
+def _column_type(width: int) -> Any:
+    return np.uint16 if width <= 2**16 else np.uint32
 
 
 def cached(folder: str | os.PathLike[str] | None, key: Callable[[], str]) -> Path | None:

@@ -24,7 +24,8 @@ _VALUE_NAMES = (
 )  # fmt: skip
 _ID_NAMES = (
     "id", "moleculeid", "compoundid", "cmpdid", "ligandid", "name", "moleculename", "compoundname", "compound",
-    "chemblid", "cmpdchemblid", "moleculechemblid", "zincid", "catalogid", "inchikey", "title", "key",
+    "chemblid", "cmpdchemblid", "moleculechemblid", "zincid", "catalogid", "inchikey", "iupac",
+    "iupacname", "title", "key",
 )  # fmt: skip
 _SAMPLE = 200
 _LOOKS_LIKE = 0.8
@@ -113,7 +114,7 @@ def _guess_smiles(columns: Mapping[str, Sequence[str]]) -> tuple[str | None, str
     if len(fitting) == 1:
         return fitting[0], f"{shares[fitting[0]]:.0%} of the sampled cells look like SMILES"
     return None, (
-        "several columns look like SMILES: " + ", ".join(fitting)
+        "several columns look like SMILES: " + _names(fitting)
     ) if fitting else "none by name or content"
 
 
@@ -127,12 +128,16 @@ def _guess_value(columns: Mapping[str, Sequence[str]]) -> tuple[str | None, str]
     measured = [name for name in numeric if {"measured", "experimental", "expt", "exp"} & set(_words(name))]
     if len(measured) == 1:
         return measured[0], "the only column of numbers named as measured"
-    return None, ("several columns of numbers: " + ", ".join(numeric)) if numeric else "no column of numbers"
+    return None, ("several columns of numbers: " + _names(numeric)) if numeric else "no column of numbers"
 
 
 def _guess_id(columns: Mapping[str, Sequence[str]]) -> tuple[str | None, str]:
     named = _by_name(columns, _ID_NAMES)
     return (named, "by its name") if named is not None else (None, "no column is named like an id")
+
+
+def _names(columns: Sequence[str]) -> str:
+    return ", ".join(columns[:8]) + (f", ... ({len(columns)} in all)" if len(columns) > 8 else "")
 
 
 def _by_name(columns: Mapping[str, Sequence[str]], names: Sequence[str]) -> str | None:

@@ -93,6 +93,7 @@ def read_arrays(
         raise DataFileError(f"cannot read {target}: {error.strerror or error}.") from error
     try:
         header = json.loads(text)
+        meta = dict(header["meta"])
         start = _aligned(len(_MAGIC) + 8 + length)
         complete = size == start + header["size"]
         entries = {
@@ -112,4 +113,4 @@ def read_arrays(
         else:
             mapped = np.memmap(target, dtype=dtype, mode="r", offset=start + offset, shape=shape)
             arrays[name] = mapped if mmap else np.array(mapped)
-    return header["meta"], arrays
+    return meta, arrays

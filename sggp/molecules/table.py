@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import warnings
 from collections.abc import Iterator, Sequence
@@ -12,14 +13,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sggp.errors import DtypeError, InputError, MemoryBudgetError, MoleculeError, MoleculeWarning, ShapeError
-from sggp.molecules.build import Request, build, cached, file_key, smiles_key
+from sggp.errors import (
+    DataFileError,
+    DtypeError,
+    InputError,
+    MemoryBudgetError,
+    MoleculeError,
+    MoleculeWarning,
+    ShapeError,
+)
+from sggp.molecules.build import Request, build, cached, file_key, smiles_key, sparse_counts
 from sggp.molecules.files import read_molecules
 from sggp.molecules.fingerprinter import SmilesFingerprinter, as_smiles_list
 from sggp.molecules.report import InvalidMolecule, InvalidReport
 from sggp.molecules.storage import read_arrays, write_arrays
 from sggp.molecules.strings import PackedStrings
 
+_LOGGER = logging.getLogger(__name__)
 _FORMAT = 1
 _DENSE_BUDGET = 4 * 2**30
 
@@ -160,38 +170,25 @@ class FingerprintTable:
         Raises:
             ShapeError: not a matrix. InputError: negative, fractional, non-finite or above 255; nothing at all.
         """
-        array = counts.detach().cpu().numpy() if isinstance(counts, Tensor) else np.asarray(counts)
-        if array.ndim != 2:
-            raise ShapeError(f"expected counts of shape (n, width), got {array.shape}.")
-        if array.size == 0:
-            raise InputError(f"expected at least one row and one column of counts, got shape {array.shape}.")
-        if array.dtype.kind not in "buif":
-            raise DtypeError(f"expected numeric counts, got {array.dtype}.")
-        if array.dtype.kind == "f" and not (np.isfinite(array).all() and (array == np.floor(array)).all()):
-            raise InputError(
-                "counts must be finite whole numbers; this array has NaN, infinite or fractional entries."
-            )
-        if array.min() < 0 or array.max() > 255:
-            raise InputError(
-                f"counts must lie in 0 … 255, got {array.min()} … {array.max()}: clip them first."
-            )
-        rows, columns = np.nonzero(array)
-        pointers = np.zeros(len(array) + 1, dtype=np.int64)
-        np.cumsum(np.bincount(rows, minlength=len(array)), out=pointers[1:])
+        pointers, columns, values, width = sparse_counts(counts)
         return cls(
             pointers,
-            columns.astype(_column_type(array.shape[1])),
-            array[rows, columns].astype(np.uint8),
-            array.shape[1],
+            columns,
+            values,
+            width,
             smiles=None if smiles is None else PackedStrings.pack(smiles),
             ids=None if ids is None else PackedStrings.pack(map(str, ids)),
         )
 
     @classmethod
     def _finish(cls, stored: Path | None, make: Any) -> FingerprintTable:
+        table = None
         if stored is not None and stored.exists():
-            table = cls.open(stored)
-        else:
+            try:
+                table = cls.open(stored)
+            except DataFileError as error:
+                _LOGGER.warning("%s; the cached table is computed again", error)
+        if table is None:
             table = cls(**make())
             if stored is not None:
                 table.save(stored)
@@ -393,7 +390,3 @@ class FingerprintTable:
 
     def __repr__(self) -> str:
         return f"FingerprintTable({len(self)} molecules, width={self.width}, {self.nbytes / 1e6:.1f} MB)"
-
-
-def _column_type(width: int) -> type[np.unsignedinteger[Any]]:
-    return np.uint16 if width <= 2**16 else np.uint32

@@ -1,0 +1,84 @@
+"""Computed properties against RDKit's descriptors, drawings as self-contained SVG, and life without RDKit."""
+
+import subprocess
+import sys
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+
+from sggp.errors import InputError, MoleculeError
+from sggp.molecules import compute_property, draw_grid, logp, molecule_svg, qed
+
+SMILES = ["CC(=O)Oc1ccccc1C(=O)O", "CCO", "CN1C=NC2=C1C(=O)N(C(=O)N2C)C"]
+
+
+def test_values_are_those_of_rdkit():
+    pytest.importorskip("rdkit")
+    from rdkit import Chem
+    from rdkit.Chem import Descriptors
+
+    molecules = [Chem.MolFromSmiles(text) for text in SMILES]
+    table = {
+        "qed": Descriptors.qed,
+        "logp": Descriptors.MolLogP,
+        "molecular_weight": Descriptors.MolWt,
+        "tpsa": Descriptors.TPSA,
+    }
+    for name, function in table.items():
+        found = compute_property(SMILES, name)
+        assert found.dtype == np.float64
+        np.testing.assert_allclose(found, [function(m) for m in molecules], rtol=1e-12)
+    assert qed(SMILES[0]) == pytest.approx(0.5501, abs=1e-4)  # aspirin, as published with QED
+    assert logp("CCO") == pytest.approx(-0.0014, abs=1e-6)
+
+
+def test_drawings_are_inline_svg():
+    pytest.importorskip("rdkit")
+    one = molecule_svg(SMILES[0], "aspirin <1>", size=(120, 90))
+    root = ElementTree.fromstring(one)
+    assert root.tag.endswith("svg")
+    assert root.get("width") == "120px"
+    assert "href" not in one
+    grid = ElementTree.fromstring(draw_grid(SMILES, ["a", "b", "c"], columns=2, size=(100, 50)))
+    assert (grid.get("width"), grid.get("height")) == ("200px", "100px")
+    assert len(draw_grid(SMILES)) > len(one)
+
+
+def test_bad_input():
+    pytest.importorskip("rdkit")
+    for call in (lambda s: compute_property(s, "qed"), draw_grid):
+        with pytest.raises(MoleculeError, match="row 1") as caught:
+            call(["CCO", "C1CC", ""])
+        assert caught.value.report.rows == (1, 2)
+    with pytest.raises(MoleculeError):
+        qed("nonsense!")
+    with pytest.raises(InputError, match="choose one of"):
+        compute_property(SMILES, "beauty")
+    with pytest.raises(InputError, match="2 legends for 3"):
+        draw_grid(SMILES, ["a", "b"])
+    with pytest.raises(InputError, match="columns"):
+        draw_grid(SMILES, columns=0)
+    with pytest.raises(InputError, match="empty"):
+        draw_grid([])
+
+
+def test_without_rdkit_the_error_names_the_extra():
+    code = """
+import sys, warnings
+warnings.simplefilter("ignore")
+sys.modules["rdkit"] = None
+import numpy as np
+from sggp.errors import MissingExtra
+from sggp.molecules import FingerprintTable, SmilesFingerprinter, qed
+assert len(FingerprintTable.from_counts(np.ones((2, 3)))[:]) == 2
+for call in (SmilesFingerprinter().transform, FingerprintTable.from_smiles, lambda texts: qed(texts[0])):
+    try:
+        call(["C"])
+    except MissingExtra as error:
+        assert 'pip install "sggp[molecules]"' in str(error)
+    else:
+        raise SystemExit("no error")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
