@@ -48,7 +48,7 @@ clean:
 
 # torch goes first, at the pinned version and alone: left to the resolver it may come with gigabytes of CUDA.
 # Without build isolation nothing is downloaded to build, and the C++ extension sees the installed torch.
-$(READY): pyproject.toml constraints.txt $(wildcard setup.py sggp/native/*.cpp)
+$(READY): pyproject.toml constraints.txt $(wildcard setup.py sggp/native/src/*)
 	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit("sggp needs Python 3.11 or newer, but $(PYTHON) is %d.%d: run make PYTHON=/path/to/python3.12" % v[:2])'
 	@echo "Setting up $(VENV) (a few minutes the first time)"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
