@@ -1,0 +1,148 @@
+"""The shared library of the C++ engine: loading it, its function types, and the checks that its callers share."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import logging
+import pathlib
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from sggp.errors import DtypeError, InputError, MemoryBudgetError, SggpError, ShapeError
+
+__all__ = ["NativeError", "available", "instruction_sets", "unavailable_reason"]
+
+_log = logging.getLogger(__name__)
+
+_ABI = 1
+SUFFIX = {torch.float32: "f32", torch.float64: "f64"}
+TILE = 256  # columns packed together
+PACK_BYTES = 24 * 2**20  # packed columns that stay near the caches
+_NO_MEMORY = 2
+
+
+class NativeError(SggpError, RuntimeError):
+    """The C++ engine is not there, or one of its calls failed."""
+
+
+class _Loaded(NamedTuple):
+    library: ctypes.CDLL | None
+    isas: tuple[str, ...]
+    reason: str
+
+
+@functools.cache
+def _loaded() -> _Loaded:
+    folder = pathlib.Path(__file__).parent
+    found = [path for path in (folder / "_cpu.so", folder / "_cpu.pyd") if path.exists()]
+    reason = ""
+    if not found:
+        reason = "the C++ engine was not built (no compiler when sggp was installed)"
+    else:
+        try:
+            library = ctypes.CDLL(str(found[0]))
+            if library.sggp_abi_version() == _ABI:
+                return _Loaded(library, _declare(library), "")
+            reason = f"{found[0].name} belongs to another version of sggp; install sggp again"
+        except (OSError, AttributeError) as error:
+            reason = f"{found[0].name} could not be loaded ({error})"
+    _log.warning("sggp computes kernels with torch, which is slower: %s.", reason)
+    return _Loaded(None, (), reason)
+
+
+def _declare(library: ctypes.CDLL) -> tuple[str, ...]:
+    """Types of every function, and the names of the instruction sets, slowest first."""
+    i32, i64, f64, p = ctypes.c_int, ctypes.c_int64, ctypes.c_double, ctypes.c_void_p
+    for suffix in SUFFIX.values():
+        signatures = {
+            f"sggp_stationary_{suffix}": [i32, i32, i32, f64, f64, p, i64, p, i64, i64, p, p, i64, p, i64],
+            f"sggp_gradient_{suffix}": [i32, i32, i32, f64, f64, p, i64, p, i64, i64, p, p, i64, p, i64],
+            f"sggp_bits_{suffix}": [i32, i32, p, i64, p, i64, i64, p, p, p, i64, p, i64],
+            f"sggp_counts_{suffix}": [i32, i32, p, i64, p, i64, i64, p, i64, p, i64],
+        }
+        for name, arguments in signatures.items():
+            function = getattr(library, name)
+            function.argtypes, function.restype = arguments, i32
+    library.sggp_pack.argtypes, library.sggp_pack.restype = [i32, p, i64, i64, p, i64, p, p], i32
+    library.sggp_isa_name.argtypes, library.sggp_isa_name.restype = [i32], ctypes.c_char_p
+    return tuple(library.sggp_isa_name(i).decode() for i in range(library.sggp_isa_count()))
+
+
+def available() -> bool:
+    """Whether the C++ engine can be used; says why not, once, in the log."""
+    return _loaded().library is not None
+
+
+def unavailable_reason() -> str:
+    """Why `available()` is False; empty where it is True."""
+    return _loaded().reason
+
+
+def instruction_sets() -> tuple[str, ...]:
+    """The instruction sets that this machine can run, slowest first; the last is the one used."""
+    return _loaded().isas
+
+
+def library() -> ctypes.CDLL:
+    loaded = _loaded()
+    if loaded.library is None:
+        raise NativeError(f"{loaded.reason}; use sggp.native.reference.")
+    return loaded.library
+
+
+def isa_index(name: str | None) -> int:
+    if name is None:
+        return -1
+    isas = instruction_sets()
+    if name not in isas:
+        raise InputError(f"isa={name!r} cannot run here; expected one of {', '.join(isas)} or None.")
+    return isas.index(name)
+
+
+def checked(code: int, function: str) -> None:
+    if code == _NO_MEMORY:
+        raise MemoryError(f"{function} could not allocate its tiles.")
+    if code != 0:
+        raise NativeError(f"{function} failed with code {code}.")
+
+
+def pointer(x: Tensor | None) -> int | None:
+    return None if x is None else x.data_ptr()
+
+
+def check_cpu(*tensors: Tensor) -> None:
+    for x in tensors:
+        if x.device.type != "cpu":
+            raise InputError(f"the C++ engine needs tensors on the CPU; got one on {x.device}. Use .cpu().")
+
+
+def check_columns(v: Tensor, rows: int, name: str) -> None:
+    if v.ndim != 2 or v.shape[0] != rows:
+        raise ShapeError(f"{name} has shape {tuple(v.shape)}; expected ({rows}, s).")
+    if v.dtype not in SUFFIX:
+        raise DtypeError(f"{name} is {v.dtype}; expected float32 or float64.")
+    check_cpu(v)
+
+
+def pack_bytes(memory_budget: int, values: int, columns: int, element: int, rows: int) -> int:
+    """Bytes for packed columns: what the budget leaves beside the tiles of K, at most `PACK_BYTES`.
+
+    Args:
+        memory_budget: bytes for everything.
+        values: numbers of `element` bytes that a point takes.
+        columns: s.
+        element: bytes per number.
+        rows: rows of a tile.
+    """
+    tile = rows * (TILE + 16) * (element + 4) + 16 * rows * columns
+    least = TILE * (values + columns + 16) * element
+    needed = torch.get_num_threads() * tile + least
+    if needed > memory_budget:
+        raise MemoryBudgetError(
+            f"memory_budget={memory_budget} bytes is too small for one tile of the kernel matrix; raise "
+            f"memory_budget to at least {needed} bytes."
+        )
+    return min(PACK_BYTES, memory_budget - needed + least)

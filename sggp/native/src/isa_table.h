@@ -1,0 +1,16 @@
+// Gathers this translation unit's functions into its table; included last by isa_*.cpp.
+#pragma once
+
+#include "product_kernels.h"
+#include "stationary_kernels.h"
+#include "tanimoto_kernels.h"
+
+namespace SGGP_ISA {
+
+template <class T> constexpr Kernels<T> kernels() {
+  return {{panel_width<T>(), pack_points<T>, tile<T>, gradient<T>},
+          {Simd<T>::W, packed_size<T>, pack_values<T>, multiply<T>},
+          {ratio<T>}};
+}
+
+}  // namespace SGGP_ISA

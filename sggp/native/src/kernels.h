@@ -1,0 +1,79 @@
+// What one instruction set offers: tables of plain functions over raw pointers, filled by isa_*.cpp.
+//
+// A tile is `rows` by kTile columns of K in memory, row-major with stride kStride. Points of a tile's columns are packed
+// in panels of `panel` columns: panel p holds coordinate k of its columns at [p][k][0..panel). Columns past the end are
+// zero points; callers multiply them by zero or drop them.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+enum Family : int { kRbf = 0, kMatern12 = 1, kMatern32 = 2, kMatern52 = 3, kRationalQuadratic = 4, kFamilies = 5 };
+
+constexpr int kTile = 256;          // columns of a tile
+constexpr int kStride = kTile + 16; // not a power of two: rows of a tile fall into different cache sets
+constexpr int kTileRows = 48;       // rows of a stationary tile; a multiple of every row block
+
+template <class T> struct StationaryKernels {
+  int panel;  // columns per panel, a divisor of kTile
+  // `count` <= kTile points of dimension d, row-major, into ceil(count / panel) panels.
+  void (*pack)(const T* points, int64_t d, int count, T* packed);
+  // phi of squared distances between `rows` points and the panels that hold `count` columns. `weights` (d) or null:
+  // distances of weighted differences.
+  void (*tile)(int family, T alpha, const T* a, const T* weights, int64_t d, int rows, const T* packed, int count,
+               T* k);
+  // Adds sum_ij w_ij psi_ij (a_ik - b_jk)^2 to lengths[k] and sum_ij w_ij phi_ij to *scale, w = left right^T.
+  // `left` (rows, s) row-major, `right` packed as points of dimension s, `work` of (d + 1) * 64 + rows * kStride values.
+  void (*gradient)(int family, T alpha, const T* a, int64_t d, const T* left, int64_t s, int rows, const T* packed,
+                   const T* right, int count, T* work, double* lengths, double* scale);
+};
+
+// K V for one tile. Column chunks of V (registers of columns) are multiplied by broadcast entries of K; the few columns
+// left over by dot products along the tile.
+template <class T> struct ProductKernels {
+  int lanes;
+  int64_t (*packed_size)(int64_t s);  // values that one packed tile of V takes
+  void (*pack)(const T* v, int64_t s, int count, T* packed);
+  // acc (rows, s) += K V in double, each tile summed in T first.
+  void (*multiply)(const T* k, int rows, const T* packed, int64_t s, int count, double* acc);
+};
+
+struct BitKernels {
+  int panel;  // columns per panel
+  // counts[r * kStride + j] = |a_r & b_j|: `rows` rows of `words` 64-bit words, and panels [p][word][column].
+  void (*intersections)(const uint64_t* a, int64_t words, int rows, const uint64_t* packed, int count, int32_t* counts);
+};
+
+// Sums of min(a, b) where rows of `a` are lists: entry e of row r, starts[r] <= e < starts[r + 1], is values[e] (1 where
+// values is null) in column keys[e]. The columns of a tile are bytes: line places[k] (kTile bytes, line 0 all zero) holds
+// coordinate k. count[r * kStride + j] for all kTile columns.
+struct ListKernels {
+  void (*intersections)(const int64_t* starts, const int32_t* keys, const uint8_t* values, int rows,
+                        const int32_t* places, const uint8_t* lines, int count, int32_t* counts);
+};
+
+template <class T> struct RatioKernels {
+  // k = c / (sum_a + sum_b - c), 1 where both rows are zero.
+  void (*ratio)(const int32_t* counts, const int32_t* sum_a, const int32_t* sum_b, int rows, int count, T* k);
+};
+
+template <class T> struct Kernels {
+  StationaryKernels<T> stationary;
+  ProductKernels<T> product;
+  RatioKernels<T> ratio;
+};
+
+struct Isa {
+  const char* name;
+  Kernels<float> f32;
+  Kernels<double> f64;
+  BitKernels bits;
+  ListKernels lists;
+};
+
+template <class T> const Kernels<T>& kernels_of(const Isa& isa);
+template <> inline const Kernels<float>& kernels_of<float>(const Isa& isa) { return isa.f32; }
+template <> inline const Kernels<double>& kernels_of<double>(const Isa& isa) { return isa.f64; }
+
+// The instruction sets this machine can run, slowest first; the last is the default.
+const Isa* const* supported_isas(int* count);

@@ -1,0 +1,38 @@
+#include "parallel.h"
+
+#include <atomic>
+#include <exception>
+#include <mutex>
+#include <system_error>
+#include <thread>
+#include <vector>
+
+void parallel_for(int threads, int64_t count, const std::function<void(int64_t)>& work) {
+  if (threads > count) threads = int(count);
+  if (threads <= 1) {
+    for (int64_t i = 0; i < count; ++i) work(i);
+    return;
+  }
+  std::atomic<int64_t> next{0};
+  std::exception_ptr failure;
+  std::mutex guard;
+  auto run = [&] {
+    try {
+      for (int64_t i = next++; i < count; i = next++) work(i);
+    } catch (...) {
+      next = count;
+      const std::lock_guard<std::mutex> lock(guard);
+      if (!failure) failure = std::current_exception();
+    }
+  };
+  std::vector<std::thread> others;
+  others.reserve(size_t(threads) - 1);
+  try {
+    while (int(others.size()) < threads - 1) others.emplace_back(run);
+  } catch (const std::system_error&) {
+    // fewer threads than asked for
+  }
+  run();
+  for (std::thread& other : others) other.join();
+  if (failure) std::rethrow_exception(failure);
+}

@@ -1,0 +1,27 @@
+// Threads for one call, and memory that frees itself. No pool: nothing outlives a call, so a fork is always safe.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <new>
+
+// Runs work(0..count-1) on up to `threads` threads, next index first come first served. An exception in any of them is
+// rethrown here after all have stopped. Threads that the system refuses are done without.
+void parallel_for(int threads, int64_t count, const std::function<void(int64_t)>& work);
+
+template <class T> class Buffer {
+ public:
+  explicit Buffer(size_t size)
+      : data_(static_cast<T*>(::operator new((size + 64) * sizeof(T), std::align_val_t(64)))), size_(size) {}
+  ~Buffer() { ::operator delete(data_, std::align_val_t(64)); }
+  Buffer(const Buffer&) = delete;
+  Buffer& operator=(const Buffer&) = delete;
+  T* data() { return data_; }
+  const T* data() const { return data_; }
+  size_t size() const { return size_; }
+
+ private:
+  T* data_;
+  size_t size_;
+};

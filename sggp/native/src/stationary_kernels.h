@@ -1,0 +1,189 @@
+// Stationary kernels on a tile: direct differences, register-blocked, then the profile while still in registers.
+//
+// q_ij = sum_k (a_ik - b_jk)^2 in the same order for every entry, so K(x, x) is symmetric bit for bit. Coordinates are
+// summed in runs of kRun whose sums are then added, which keeps the rounding error of long sums small.
+#pragma once
+
+#include "profiles.h"
+
+namespace SGGP_ISA {
+
+constexpr int kRun = 32;  // coordinates summed before a partial sum is put down
+
+#if SGGP_BYTES == 64
+constexpr int kRows = 4, kCols = 4;  // 16 accumulators of 32 registers
+#elif defined(__aarch64__)
+constexpr int kRows = 4, kCols = 4;
+#else
+constexpr int kRows = 4, kCols = 2;  // 8 of 16
+#endif
+
+template <class T> constexpr int panel_width() { return kCols * Simd<T>::W; }
+
+template <class T> void pack_points(const T* points, int64_t d, int count, T* packed) {
+  constexpr int P = panel_width<T>();
+  for (int first = 0; first < count; first += P, packed += P * d) {
+    const int width = count - first < P ? count - first : P;
+    const T* source = points + first * d;
+    if (width < P) std::memset(packed, 0, sizeof(T) * P * d);
+    int64_t k = 0;
+    for (; k + 8 <= d; k += 8)  // a few cache lines of the source at a time
+      for (int j = 0; j < width; ++j)
+        for (int h = 0; h < 8; ++h) packed[(k + h) * P + j] = source[j * d + k + h];
+    for (; k < d; ++k)
+      for (int j = 0; j < width; ++j) packed[k * P + j] = source[j * d + k];
+  }
+}
+
+// sum over coordinates [k0, k1) of squared differences of R rows and one panel.
+template <class T, int R, bool Weighted>
+SGGP_INLINE void squares(const T* a, const T* weights, int64_t d, int64_t k0, int64_t k1, const T* panel,
+                         Reg<T> (&q)[R][kCols]) {
+  constexpr int W = Simd<T>::W, P = panel_width<T>();
+  for (int r = 0; r < R; ++r)
+    for (int c = 0; c < kCols; ++c) q[r][c] = Reg<T>{};
+  for (int64_t k = k0; k < k1; ++k) {
+    Reg<T> b[kCols];
+    for (int c = 0; c < kCols; ++c) b[c] = load(panel + k * P + c * W);
+    Reg<T> w{};
+    if (Weighted) w = set(weights[k]);
+    for (int r = 0; r < R; ++r) {
+      const Reg<T> x = set(a[r * d + k]);
+      for (int c = 0; c < kCols; ++c) {
+        Reg<T> e = b[c] - x;
+        if (Weighted) e = e * w;
+        q[r][c] = fma(e, e, q[r][c]);
+      }
+    }
+  }
+}
+
+template <class T, int Family, int R, bool Weighted>
+void tile_block(const T* a, const T* weights, int64_t d, int64_t k0, int64_t k1, const T* panel,
+                const Constants<T>& constants, T* k) {
+  constexpr int W = Simd<T>::W;
+  Reg<T> q[R][kCols];
+  squares<T, R, Weighted>(a, weights, d, k0, k1, panel, q);
+  for (int r = 0; r < R; ++r)
+    for (int c = 0; c < kCols; ++c) {
+      T* at = k + r * kStride + c * W;
+      Reg<T> sum = q[r][c];
+      if (k0 > 0) sum = load(at) + sum;
+      store<T>(at, k1 == d ? profile<T, Family, false>(sum, constants, nullptr) : sum);
+    }
+}
+
+template <class T, int Family, bool Weighted>
+void tile_of(const Constants<T>& constants, const T* a, const T* weights, int64_t d, int rows, const T* packed,
+             int count, T* k) {
+  constexpr int P = panel_width<T>();
+  for (int first = 0; first < count; first += P, packed += P * d)
+    for (int64_t k0 = 0; k0 == 0 || k0 < d; k0 += kRun) {
+      const int64_t k1 = k0 + kRun < d ? k0 + kRun : d;
+      int r = 0;
+      for (; r + kRows <= rows; r += kRows)
+        tile_block<T, Family, kRows, Weighted>(a + r * d, weights, d, k0, k1, packed, constants, k + r * kStride + first);
+      for (; r < rows; ++r)
+        tile_block<T, Family, 1, Weighted>(a + r * d, weights, d, k0, k1, packed, constants, k + r * kStride + first);
+    }
+}
+
+template <class T> Constants<T> constants_of(T alpha) { return {alpha, T(0.5) / alpha}; }
+
+template <class T>
+void tile(int family, T alpha, const T* a, const T* weights, int64_t d, int rows, const T* packed, int count, T* k) {
+  using Function = void (*)(const Constants<T>&, const T*, const T*, int64_t, int, const T*, int, T*);
+  static constexpr Function table[2][kFamilies] = {
+      {tile_of<T, kRbf, false>, tile_of<T, kMatern12, false>, tile_of<T, kMatern32, false>, tile_of<T, kMatern52, false>,
+       tile_of<T, kRationalQuadratic, false>},
+      {tile_of<T, kRbf, true>, tile_of<T, kMatern12, true>, tile_of<T, kMatern32, true>, tile_of<T, kMatern52, true>,
+       tile_of<T, kRationalQuadratic, true>}};
+  table[weights != nullptr][family](constants_of(alpha), a, weights, d, rows, packed, count, k);
+}
+
+// --- gradient -----------------------------------------------------------------------------------------------------
+
+// The weights w_ij of R rows and one panel, times phi into *value and times psi into k.
+template <class T, int Family, int R>
+void gradient_block(const T* a, int64_t d, const T* left, int64_t s, const T* panel, const T* right,
+                    const Constants<T>& constants, T* k, Reg<T>* value) {
+  constexpr int W = Simd<T>::W, P = panel_width<T>();
+  Reg<T> q[R][kCols], w[R][kCols];
+  squares<T, R, false>(a, nullptr, d, 0, d < kRun ? d : kRun, panel, q);
+  for (int64_t k0 = kRun; k0 < d; k0 += kRun) {
+    squares<T, R, false>(a, nullptr, d, k0, k0 + kRun < d ? k0 + kRun : d, panel, w);
+    for (int r = 0; r < R; ++r)
+      for (int c = 0; c < kCols; ++c) q[r][c] = q[r][c] + w[r][c];
+  }
+  for (int r = 0; r < R; ++r)
+    for (int c = 0; c < kCols; ++c) w[r][c] = Reg<T>{};
+  for (int64_t t = 0; t < s; ++t)
+    for (int r = 0; r < R; ++r) {
+      const Reg<T> x = set(left[r * s + t]);
+      for (int c = 0; c < kCols; ++c) w[r][c] = fma(x, load(right + t * P + c * W), w[r][c]);
+    }
+  for (int r = 0; r < R; ++r)
+    for (int c = 0; c < kCols; ++c) {
+      Reg<T> slope;
+      const Reg<T> phi = profile<T, Family, true>(q[r][c], constants, &slope);
+      *value = fma(w[r][c], phi, *value);
+      store<T>(k + r * kStride + c * W, w[r][c] * slope);
+    }
+}
+
+// sums[k] += sum over R rows and the panel of g_ij (a_ik - b_jk)^2, one register per coordinate.
+template <class T, int R>
+void gradient_sums(const T* a, int64_t d, const T* panel, const T* g, T* sums) {
+  constexpr int W = Simd<T>::W, P = panel_width<T>();
+  Reg<T> weight[R][kCols];
+  for (int r = 0; r < R; ++r)
+    for (int c = 0; c < kCols; ++c) weight[r][c] = load(g + r * kStride + c * W);
+  for (int64_t k = 0; k < d; ++k) {
+    Reg<T> part[kCols];
+    for (int c = 0; c < kCols; ++c) part[c] = Reg<T>{};
+    for (int r = 0; r < R; ++r) {
+      const Reg<T> x = set(a[r * d + k]);
+      for (int c = 0; c < kCols; ++c) {
+        const Reg<T> e = load(panel + k * P + c * W) - x;
+        part[c] = fma(weight[r][c], e * e, part[c]);
+      }
+    }
+    Reg<T> sum = part[0];
+    for (int c = 1; c < kCols; ++c) sum = sum + part[c];
+    store<T>(sums + k * W, load(sums + k * W) + sum);
+  }
+}
+
+template <class T, int Family>
+void gradient_of(const Constants<T>& constants, const T* a, int64_t d, const T* left, int64_t s, int rows,
+                 const T* packed, const T* right, int count, T* work, double* lengths, double* scale) {
+  constexpr int W = Simd<T>::W, P = panel_width<T>();
+  T* sums = work;                // one register per coordinate
+  T* g = work + (d + 1) * 64;    // (rows, kStride)
+  for (int first = 0; first < count; first += P, packed += P * d, right += P * s) {
+    Reg<T> value{};
+    int r = 0;
+    for (; r + kRows <= rows; r += kRows)
+      gradient_block<T, Family, kRows>(a + r * d, d, left + r * s, s, packed, right, constants, g + r * kStride, &value);
+    for (; r < rows; ++r)
+      gradient_block<T, Family, 1>(a + r * d, d, left + r * s, s, packed, right, constants, g + r * kStride, &value);
+    *scale += lane_sum<T>(value);
+    for (int64_t i = 0; i < d * W; ++i) sums[i] = T(0);
+    for (r = 0; r + kRows <= rows; r += kRows) gradient_sums<T, kRows>(a + r * d, d, packed, g + r * kStride, sums);
+    for (; r < rows; ++r) gradient_sums<T, 1>(a + r * d, d, packed, g + r * kStride, sums);
+    for (int64_t i = 0; i < d; ++i) lengths[i] += lane_sum<T>(load(sums + i * W));
+  }
+}
+
+template <class T>
+void gradient(int family, T alpha, const T* a, int64_t d, const T* left, int64_t s, int rows, const T* packed,
+              const T* right, int count, T* work, double* lengths, double* scale) {
+  using Function = void (*)(const Constants<T>&, const T*, int64_t, const T*, int64_t, int, const T*, const T*, int, T*,
+                            double*, double*);
+  static constexpr Function table[kFamilies] = {gradient_of<T, kRbf>, gradient_of<T, kMatern12>,
+                                                gradient_of<T, kMatern32>, gradient_of<T, kMatern52>,
+                                                gradient_of<T, kRationalQuadratic>};
+  table[family](constants_of(alpha), a, d, left, s, rows, packed, right, count, work, lengths, scale);
+}
+
+}  // namespace SGGP_ISA
