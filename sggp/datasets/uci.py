@@ -84,7 +84,7 @@ def uci_hyperparameters(name: str, split: int = 0) -> UciHyperparameters:
     path = data_file("uci/published_hparams.json")
     try:
         tables: dict[str, Any] = json.loads(path.read_text())["hparams"]
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataFileError(f"{path} is not the file of published hyperparameters ({error}).") from error
     entry = (tables.get(name) or {}).get(str(split))
     if not entry or entry["noise_scale"] is None:

@@ -1,22 +1,29 @@
 """Molecules: SMILES to count fingerprints, packed tables of libraries, users' files, properties and drawings.
 
 Only `_rdkit.py` imports RDKit, and only when a SMILES has to be read: tables that exist can be opened without it.
+Names are fetched from their modules on first use, so that worker processes load RDKit and nothing else.
 """
 
-from sggp.molecules.columns import ColumnGuess
-from sggp.molecules.files import (
-    DataTable,
-    MoleculeFile,
-    RejectedRow,
-    guess_columns,
-    read_molecules,
-    read_table,
-    write_rejects,
-)
-from sggp.molecules.fingerprinter import SmilesFingerprinter
-from sggp.molecules.properties import compute_property, draw_grid, logp, molecule_svg, qed
-from sggp.molecules.report import DuplicateGroup, InvalidMolecule, InvalidReport
-from sggp.molecules.table import FingerprintTable
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sggp.molecules.columns import ColumnGuess
+    from sggp.molecules.files import (
+        DataTable,
+        MoleculeFile,
+        RejectedRow,
+        guess_columns,
+        read_molecules,
+        read_table,
+        write_rejects,
+    )
+    from sggp.molecules.fingerprinter import SmilesFingerprinter
+    from sggp.molecules.properties import compute_property, draw_grid, logp, molecule_svg, qed
+    from sggp.molecules.report import DuplicateGroup, InvalidMolecule, InvalidReport
+    from sggp.molecules.table import FingerprintTable
 
 __all__ = [
     "ColumnGuess",
@@ -38,3 +45,35 @@ __all__ = [
     "read_table",
     "write_rejects",
 ]
+
+_NAMES_OF = {
+    "columns": ("ColumnGuess",),
+    "files": (
+        "DataTable",
+        "MoleculeFile",
+        "RejectedRow",
+        "guess_columns",
+        "read_molecules",
+        "read_table",
+        "write_rejects",
+    ),
+    "fingerprinter": ("SmilesFingerprinter",),
+    "properties": ("compute_property", "draw_grid", "logp", "molecule_svg", "qed"),
+    "report": ("DuplicateGroup", "InvalidMolecule", "InvalidReport"),
+    "table": ("FingerprintTable",),
+}
+_HOME = {name: module for module, names in _NAMES_OF.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(
+            f"module 'sggp.molecules' has no attribute {name!r}; it has {', '.join(__all__)}"
+        )
+    value = getattr(import_module(f"sggp.molecules.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

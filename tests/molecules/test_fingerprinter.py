@@ -183,7 +183,7 @@ def test_is_a_scikit_learn_transformer():
     "check",
     ["check_estimator_cloneable", "check_estimator_tags_renamed", "check_valid_tag_types", "check_estimator_repr",
      "check_no_attributes_set_in_init", "check_get_params_invariance", "check_set_params", "check_mixin_order",
-     "check_parameters_default_constructible", "check_do_not_raise_errors_in_init_or_set_param"],
+     "check_parameters_default_constructible"],
 )  # fmt: skip
 def test_scikit_learns_own_checks_that_need_no_numeric_matrix(check):
     """`check_estimator` as a whole skips estimators of one-dimensional text; these are the checks that apply."""
