@@ -1,0 +1,37 @@
+"""BoTorch face of sggp: a model whose posterior is a set of function samples.
+
+    PathwiseGPModel        a BoTorch `Model`: exact GP, iterative solvers, path samples
+    PathwisePosterior      its posterior: solved mean, distinct paths
+    PathSampler            the `MCSampler` that BoTorch's `get_sampler` finds for it
+    PoolThompsonSampling   a `SamplingStrategy` for large candidate sets, without repeats
+    register               teach BoTorch's own models the random features of further kernels
+
+Importing this module registers sggp's own types in BoTorch's public dispatchers (`GetSampler`, `DrawMatheronPaths`)
+and changes nothing else beyond what importing BoTorch itself does.
+"""
+
+from __future__ import annotations
+
+from sggp.errors import MissingExtra
+
+try:
+    import botorch as _botorch  # noqa: F401
+except ImportError as error:
+    raise MissingExtra(
+        'sggp.botorch needs BoTorch, which is not installed: pip install "sggp[botorch]"'
+    ) from error
+
+from sggp.botorch.features import register
+from sggp.botorch.model import PathwiseGPModel
+from sggp.botorch.paths import PosteriorPaths
+from sggp.botorch.pool import PoolThompsonSampling
+from sggp.botorch.posterior import PathSampler, PathwisePosterior
+
+__all__ = [
+    "PathSampler",
+    "PathwiseGPModel",
+    "PathwisePosterior",
+    "PoolThompsonSampling",
+    "PosteriorPaths",
+    "register",
+]

@@ -1,0 +1,110 @@
+"""What a BoTorch model of several independent outputs exposes: data, likelihoods, modes, devices."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from botorch.models.model import Model
+from botorch.models.transforms.input import InputTransform
+from botorch.models.transforms.outcome import OutcomeTransform
+from gpytorch.kernels import Kernel
+from gpytorch.likelihoods import Likelihood, LikelihoodList
+from gpytorch.models import GP
+from torch import Tensor
+
+from sggp.botorch.output import OutputGP
+
+
+class OutputsModel(Model, GP):
+    """The part of `PathwiseGPModel` that holds its outputs.
+
+    It is a GPyTorch `GP` as well, so that GPyTorch's marginal likelihoods accept it.
+    """
+
+    _supports_cache_root = False  # no Cholesky factor of the joint posterior exists
+    input_transform: InputTransform
+    outcome_transform: OutcomeTransform
+
+    def _assemble(self, outputs: Sequence[OutputGP], raw_X: Tensor) -> None:
+        self.outputs = torch.nn.ModuleList(outputs)
+        self._raw_X = raw_X.detach()
+        self._next_path = 0
+        self._learned = False
+        self._original_train_inputs = self._raw_X if hasattr(self, "input_transform") else None
+
+    @property
+    def output_models(self) -> list[OutputGP]:
+        """The m outputs, each with its data, hyperparameters, posterior and paths."""
+        return [output for output in self.outputs if isinstance(output, OutputGP)]
+
+    @property
+    def num_outputs(self) -> int:
+        """Number m of outputs."""
+        return len(self.outputs)
+
+    @property
+    def batch_shape(self) -> torch.Size:
+        """Empty: the model itself is not batched."""
+        return torch.Size([])
+
+    @property
+    def train_inputs(self) -> tuple[Tensor]:
+        """The inputs (n, d): transformed in eval mode, as given in train mode, as BoTorch's models have it."""
+        return (self.output_models[0].x if self._has_transformed_inputs else self._raw_X,)
+
+    @property
+    def train_targets(self) -> Tensor:
+        """The outcomes after the outcome transform: (n,) for one output, (m, n) for several."""
+        targets = [output.y for output in self.output_models]
+        return targets[0] if len(targets) == 1 else torch.stack(targets)
+
+    @property
+    def likelihood(self) -> Likelihood:
+        """GPyTorch likelihood holding the noise, in the units after the outcome transform."""
+        each = [output.likelihood for output in self.output_models]
+        return each[0] if len(each) == 1 else LikelihoodList(*each)
+
+    @property
+    def covar_module(self) -> Kernel | torch.nn.ModuleList:
+        """The kernel, or a list of m kernels."""
+        each = [output.covar_module for output in self.output_models]
+        return each[0] if len(each) == 1 else torch.nn.ModuleList(each)
+
+    @property
+    def posteriors(self) -> tuple[Any, ...]:
+        """The m solved `sggp.posterior.Posterior`s, in transformed units; their `solution` says how the solves went."""
+        return tuple(output.posterior for output in self.output_models)
+
+    def claim_paths(self, count: int) -> int:
+        """Number of the first of `count` paths that no earlier call was given."""
+        first = self._next_path
+        self._next_path += count
+        return first
+
+    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """As `torch.nn.Module.load_state_dict`; the posterior is solved anew at the next use."""
+        keys = super().load_state_dict(*args, **kwargs)
+        for output in self.output_models:
+            output.invalidate()
+        return keys
+
+    def _set_transformed_inputs(self) -> None:
+        self._has_transformed_inputs = hasattr(self, "input_transform")
+
+    def _revert_to_original_inputs(self) -> None:
+        self._has_transformed_inputs = False
+
+    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> OutputsModel:
+        """Move between devices, but keep the dtype: acquisition functions cast their model to the dtype of every X."""
+
+        def keep_dtype(tensor: Tensor) -> Tensor:
+            out = fn(tensor)
+            return out if out.dtype == tensor.dtype else tensor.to(out.device)
+
+        super()._apply(keep_dtype, recurse)
+        self._raw_X = keep_dtype(self._raw_X)
+        if self._original_train_inputs is not None:
+            self._original_train_inputs = self._raw_X
+        return self

@@ -1,0 +1,126 @@
+"""Checks of what callers pass to a `PathwiseGPModel`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sggp.errors import DtypeError, InputError, ShapeError
+
+
+def check_training_data(X: Any, Y: Any, Yvar: Any) -> None:
+    """X (n, d), Y (n, m) and Yvar (n, m) or None: floating tensors, finite, of one dtype and length.
+
+    Raises:
+        DtypeError, ShapeError, InputError: naming the argument, what it is and what was expected.
+    """
+    given = {"train_X": X, "train_Y": Y} | ({} if Yvar is None else {"train_Yvar": Yvar})
+    for name, value in given.items():
+        if not isinstance(value, Tensor) or not value.is_floating_point():
+            kind = value.dtype if isinstance(value, Tensor) else type(value).__name__
+            raise DtypeError(
+                f"{name} must be a floating-point tensor, got {kind}: convert it with .double()."
+            )
+        if value.ndim != 2:
+            hint = ": add the output dimension with .unsqueeze(-1)" if value.ndim == 1 else ""
+            raise ShapeError(
+                f"{name} must have shape (n, {'d' if value is X else 'm'}), got {tuple(value.shape)}{hint}."
+            )
+        if value.dtype != X.dtype or value.device != X.device:
+            raise DtypeError(
+                f"{name} is {value.dtype} on {value.device} but train_X is {X.dtype} on {X.device}: convert one."
+            )
+        bad = (~value.isfinite()).any(dim=-1).nonzero().squeeze(-1)
+        if len(bad):
+            raise InputError(
+                f"{name} holds NaN or infinity in rows {bad[:10].tolist()}: drop or repair them."
+            )
+    if len(X) == 0 or X.shape[1] == 0 or Y.shape[1] == 0:
+        raise ShapeError(
+            f"need at least one row, input and output, got {tuple(X.shape)} and {tuple(Y.shape)}."
+        )
+    if len(Y) != len(X):
+        raise ShapeError(f"train_X has {len(X)} rows but train_Y has {len(Y)}.")
+    if Yvar is not None:
+        if Yvar.shape != Y.shape:
+            raise ShapeError(
+                f"train_Yvar must have the shape {tuple(Y.shape)} of train_Y, got {tuple(Yvar.shape)}."
+            )
+        if bool((Yvar < 0).any()):
+            raise InputError("train_Yvar holds negative numbers: pass variances.")
+
+
+def check_settings(
+    num_samples: int,
+    num_features: int,
+    optimizer: str | None,
+    covar_module: Any,
+    noise_variance: Any,
+    train_Yvar: Tensor | None,
+) -> None:
+    """Settings that must hold together."""
+    for name, value, least in (("num_samples", num_samples, 2), ("num_features", num_features, 2)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise InputError(f"{name} must be an integer of at least {least}, got {value!r}.")
+    if noise_variance is not None and train_Yvar is not None:
+        raise InputError("pass either noise_variance or train_Yvar, not both.")
+    if optimizer is None and (covar_module is None or (noise_variance is None and train_Yvar is None)):
+        raise InputError(
+            "optimizer=None uses hyperparameters as they are, so covar_module and one of noise_variance and train_Yvar "
+            "must be given; or choose optimizer='auto'."
+        )
+
+
+def per_output(value: Any, m: int, name: str, single: Any) -> list[Any]:
+    """One `value` for each of m outputs: a single one is repeated, a sequence of m is taken in order."""
+    if value is None or isinstance(value, single):
+        return [value] * m
+    if isinstance(value, Tensor):
+        value = value.reshape(-1).tolist()
+    if not isinstance(value, (Sequence, torch.nn.ModuleList)) or isinstance(value, str):
+        raise DtypeError(f"{name} must be one value or a sequence of {m}, got {type(value).__name__}.")
+    if len(value) == 1 and m > 1 and not isinstance(value[0], torch.nn.Module):
+        value = [value[0]] * m
+    if len(value) != m or not all(isinstance(v, single) for v in value):
+        kinds = sorted({type(v).__name__ for v in value})
+        raise ShapeError(
+            f"{name} must hold one value per output ({m}), got {len(value)} of type {', '.join(kinds)}."
+        )
+    return list(value)
+
+
+def check_points(X: Any, d: int) -> None:
+    """X (*b, q, d), a floating tensor."""
+    if not isinstance(X, Tensor):
+        raise DtypeError(f"X must be a torch.Tensor, got {type(X).__name__}.")
+    if X.ndim < 2 or X.shape[-1] != d:
+        raise ShapeError(f"X must have shape (*b, q, {d}), got {tuple(X.shape)}.")
+
+
+def check_new_rows(
+    X: Tensor, Y: Tensor, noise: Tensor | None, d: int, m: int
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """New rows for `condition_on_observations`: X (n', d), Y and noise (n', m); leading dimensions of size 1 go."""
+    check_points(X, d)
+    flat: list[Tensor | None] = []
+    for name, value in (("X", X), ("Y", Y), ("noise", noise)):
+        if value is not None:
+            if value.ndim < 2 or value.shape[:-2].numel() != 1:
+                raise ShapeError(
+                    f"{name} has shape {tuple(value.shape)}: conditioning is unbatched, so X must be (n', {d}), Y and "
+                    f"noise (n', {m}). Condition once per set of outcomes."
+                )
+            value = value.reshape(value.shape[-2:])
+        flat.append(value)
+    X2, Y2, noise2 = flat
+    if X2 is None or Y2 is None:
+        raise DtypeError("X and Y must be tensors, got None.")
+    for name, value in (("Y", Y2), ("noise", noise2)):
+        if value is not None and value.shape != (len(X2), m):
+            raise ShapeError(f"{name} must have shape {(len(X2), m)}, got {tuple(value.shape)}.")
+    if not bool(X2.isfinite().all()) or not bool(Y2.isfinite().all()):
+        raise InputError("X or Y holds NaN or infinity: drop those rows.")
+    return X2, Y2, noise2

@@ -1,0 +1,310 @@
+"""`PathwiseGPModel`: an exact Gaussian process for BoTorch, solved iteratively and sampled by paths."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from botorch.acquisition.objective import PosteriorTransform
+from botorch.models.transforms.input import InputTransform
+from botorch.models.transforms.outcome import OutcomeTransform, Standardize
+from botorch.posteriors.posterior import Posterior
+from botorch.utils.types import DEFAULT
+from gpytorch.kernels import Kernel
+from torch import Tensor
+
+from sggp.botorch.base import OutputsModel
+from sggp.botorch.checks import check_new_rows, check_points, check_settings, check_training_data, per_output
+from sggp.botorch.output import OutputGP, SolveSettings
+from sggp.botorch.posterior import PathwisePosterior
+from sggp.errors import InputError, ShapeError
+from sggp.hyperparameters.auto import Optimizer
+from sggp.random import as_generator, draw_seed, streams
+from sggp.typing import FailurePolicy, Seed
+
+
+class PathwiseGPModel(OutputsModel):
+    """An exact GP as a BoTorch model, for data sets and candidate sets that a dense model cannot hold.
+
+    The posterior at X has the solved mean and is sampled by *paths*, functions drawn once per model by Matheron's
+    rule (Wilson et al. 2020, "Efficiently sampling functions from Gaussian process posteriors", eq. 12). Every path is
+    evaluated at any point without a matrix over the candidates, is differentiable in X, and stays the same in all
+    calls. The m outputs are independent processes.
+
+    Args:
+        train_X: inputs (n, d), in the units of the caller. Their dtype is the model's: X of another dtype is cast.
+        train_Y: outcomes (n, m), in raw units.
+        train_Yvar: known observation noise variances (n, m), in raw units squared; then no noise is learned.
+        covar_module: a GPyTorch kernel, or a sequence of m kernels; copied, not changed. None is a scaled Matérn-3/2
+            with one length scale per input. Its units are those after the transforms, as in BoTorch's models.
+        solver: a solver of `sggp.solvers`; None chooses one from n.
+        num_samples: number S >= 2 of paths behind the variance and the registered sampler. More give less Monte Carlo
+            error (relative sqrt(2 / S) in a variance) at proportional cost. `rsample` draws more when asked for more.
+        num_features: random features per prior path.
+        noise_variance: known noise variance, a float or m floats, in the units *after* the outcome transform; None
+            learns it.
+        mean: constant prior mean in the same units, used when nothing is learned.
+        input_transform: BoTorch input transform, fitted to `train_X`. Do not put `Normalize` on fingerprints.
+        outcome_transform: BoTorch outcome transform; `Standardize` unless given, None for none.
+        optimizer: how hyperparameters are learned, see `sggp.hyperparameters.learn_hyperparameters`; None uses
+            `covar_module`, `noise_variance` (or `train_Yvar`) and `mean` as they are.
+        tolerance: relative residual at which a solve has converged, one number or a pair (mean, samples); None is
+            the default of `sggp.condition`.
+        on_failure: "warn", "raise" or "return" when it has not.
+        learning: further arguments for `learn_hyperparameters`.
+        generator: seed or generator of everything random in the model. Give the models of one `ModelList` different
+            seeds, or their paths will be correlated.
+
+    Raises:
+        ShapeError, DtypeError, InputError: what was given cannot be used; the message says why.
+
+    Example:
+        >>> import torch
+        >>> from sggp.botorch import PathwiseGPModel
+        >>> X = torch.rand(20, 2, dtype=torch.float64)
+        >>> model = PathwiseGPModel(X, X.sin().sum(-1, keepdim=True), generator=0)
+        >>> model.posterior(X[:3]).rsample(torch.Size([4])).shape
+        torch.Size([4, 3, 1])
+    """
+
+    def __init__(
+        self,
+        train_X: Tensor,
+        train_Y: Tensor,
+        train_Yvar: Tensor | None = None,
+        *,
+        covar_module: Kernel | Sequence[Kernel] | None = None,
+        solver: Any = None,
+        num_samples: int = 64,
+        num_features: int = 2048,
+        noise_variance: float | Sequence[float] | None = None,
+        mean: float = 0.0,
+        input_transform: InputTransform | None = None,
+        outcome_transform: OutcomeTransform | None = DEFAULT,
+        optimizer: Optimizer = "auto",
+        tolerance: Any = None,
+        on_failure: FailurePolicy = "warn",
+        learning: Mapping[str, Any] | None = None,
+        generator: Seed = None,
+    ) -> None:
+        super().__init__()
+        check_training_data(train_X, train_Y, train_Yvar)
+        check_settings(num_samples, num_features, optimizer, covar_module, noise_variance, train_Yvar)
+        settings = SolveSettings(
+            num_samples, num_features, solver, tolerance, on_failure, dict(learning or {})
+        )
+        m = train_Y.shape[-1]
+        inputs, targets, noise = self._fit_transforms(
+            train_X, train_Y, train_Yvar, input_transform, outcome_transform
+        )
+        kernels = per_output(covar_module, m, "covar_module", Kernel)
+        noises = per_output(noise_variance, m, "noise_variance", (int, float))
+        root = torch.Generator().manual_seed(draw_seed(as_generator(generator)))
+        seeds = [draw_seed(s) for s in streams(root, *(f"output:{j}" for j in range(m)))]
+        outputs = [
+            OutputGP(
+                inputs,
+                targets[:, j].contiguous(),
+                None if noise is None else noise[:, j].contiguous(),
+                kernel=kernels[j],
+                noise_variance=noises[j],
+                mean=mean,
+                settings=settings,
+                seed=seeds[j],
+            )
+            for j in range(m)
+        ]
+        self._assemble(outputs, train_X)
+        if optimizer is not None:
+            self._learn(optimizer)
+        self.eval()
+        for output in outputs:
+            _ = (
+                output.posterior
+            )  # solve now, so that a failure shows here and not inside an acquisition function
+
+    def _fit_transforms(
+        self,
+        X: Tensor,
+        Y: Tensor,
+        Yvar: Tensor | None,
+        input_transform: InputTransform | None,
+        outcome_transform: OutcomeTransform | None,
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Fit the transforms to the data, keep them, and return the transformed data."""
+        with torch.no_grad():
+            if input_transform is not None:
+                self.input_transform = input_transform.to(X)
+                self.input_transform.train()
+                self.input_transform(X)
+                X = self.input_transform.preprocess_transform(X)
+            if outcome_transform == DEFAULT:
+                outcome_transform = Standardize(m=Y.shape[-1])
+            if outcome_transform is not None:
+                self.outcome_transform = outcome_transform
+                self.outcome_transform.train()
+                Y, Yvar = self.outcome_transform(Y=Y, Yvar=Yvar, X=X)
+        return X.detach(), Y.detach(), None if Yvar is None else Yvar.detach()
+
+    def _learn(self, optimizer: Optimizer) -> None:
+        for output in self.output_models:
+            output.learn(optimizer)
+        self._learned = True
+
+    def posterior(
+        self,
+        X: Tensor,
+        output_indices: list[int] | None = None,
+        observation_noise: bool | Tensor = False,
+        posterior_transform: PosteriorTransform | None = None,
+    ) -> Posterior:
+        """Posterior at X.
+
+        Args:
+            X: points (*b, q, d), in the units of `train_X`; cast to the model's dtype.
+            output_indices: outputs wanted; None means all.
+            observation_noise: True adds the noise of the model (the mean one where it is known per row). A tensor
+                broadcastable to (*b, q, m) is a noise variance in transformed units. The noise drawn is the same
+                in every call.
+            posterior_transform: applied to the result.
+
+        Returns:
+            A `PathwisePosterior`; with an outcome transform, BoTorch's `TransformedPosterior` around one, in raw units.
+        """
+        self.eval()
+        check_points(X, self._raw_X.shape[-1])
+        X = self.transform_inputs(X.to(self._raw_X))
+        chosen = list(range(self.num_outputs)) if output_indices is None else self._numbers(output_indices)
+        outputs = [self.output_models[j] for j in chosen]
+        noise = self._noise_to_add(observation_noise, X, chosen)
+        posterior: Posterior = PathwisePosterior(outputs, X, noise)
+        if hasattr(self, "outcome_transform"):
+            transform = self.outcome_transform
+            transform = transform if output_indices is None else transform.subset_output(chosen)
+            posterior = transform.untransform_posterior(posterior, X=X)
+        return posterior if posterior_transform is None else posterior_transform(posterior=posterior, X=X)
+
+    def _noise_to_add(self, given: bool | Tensor, X: Tensor, chosen: list[int]) -> Tensor | None:
+        if given is False:
+            return None
+        if given is True:
+            return torch.stack([self.output_models[j].noise_variance.mean() for j in chosen])
+        given = given.to(X)
+        if given.ndim and given.shape[-1] == self.num_outputs:
+            given = given[..., chosen]
+        if bool((given < 0).any()):
+            raise InputError("observation_noise holds negative numbers: pass variances.")
+        return given
+
+    def subset_output(self, idcs: list[int]) -> PathwiseGPModel:
+        """The model of the outputs numbered `idcs`, sharing what was solved."""
+        numbers = self._numbers(idcs)
+        out = self._sibling([self.output_models[j] for j in numbers], self._raw_X)
+        if hasattr(self, "outcome_transform"):
+            out.outcome_transform = self.outcome_transform.subset_output(numbers)
+        return out.eval()
+
+    def condition_on_observations(
+        self, X: Tensor, Y: Tensor, noise: Tensor | None = None, **kwargs: Any
+    ) -> PathwiseGPModel:
+        """The same model given further observations: same hyperparameters, same prior draws, a warm-started solve.
+
+        Args:
+            X: new inputs (n', d), in the units of `train_X`.
+            Y: new outcomes (n', m), in raw units; transformed with the constants already fitted.
+            noise: noise variances (n', m) in *transformed* units, as BoTorch has it; None repeats the model's own.
+            **kwargs: accepted for BoTorch's sake and ignored.
+
+        Raises:
+            ShapeError: X or Y has a batch dimension (fantasies): conditioning is unbatched.
+        """
+        X, Y, noise = check_new_rows(X, Y, noise, self._raw_X.shape[-1], self.num_outputs)
+        self.eval()
+        raw = X.to(self._raw_X)
+        with torch.no_grad():
+            inputs = raw
+            if hasattr(self, "input_transform"):
+                inputs = self.input_transform.preprocess_transform(raw)
+            targets = Y.to(raw)
+            if hasattr(self, "outcome_transform"):
+                targets, _ = self.outcome_transform(Y=targets, X=inputs)
+        outputs = [
+            output.updated(inputs, targets[:, j], None if noise is None else noise[:, j].to(raw))
+            for j, output in enumerate(self.output_models)
+        ]
+        return self._sibling(outputs, torch.cat([self._raw_X, raw])).eval()
+
+    def fantasize(self, *args: Any, **kwargs: Any) -> PathwiseGPModel:
+        """Not offered: fantasies are a batch of conditioned models, one solve each.
+
+        Raises:
+            InputError: always.
+        """
+        raise InputError(
+            "PathwiseGPModel does not fantasize (knowledge gradient, multi-step look-ahead): use an acquisition "
+            "function of samples (qLogExpectedImprovement), or condition_on_observations with one set of outcomes."
+        )
+
+    def set_train_data(self, inputs: Any = None, targets: Tensor | None = None, strict: bool = True) -> None:
+        """Replace the data and keep transforms and hyperparameters; the posterior is solved anew at the next use.
+
+        Args:
+            inputs: (n, d) in the units of `train_X`, or a tuple of one such tensor.
+            targets: in the units of `train_targets`, (n,) or (m, n).
+            strict: refuse another shape than the present one.
+        """
+        if isinstance(inputs, (tuple, list)):
+            (inputs,) = inputs
+        X = self._raw_X if inputs is None else inputs.to(self._raw_X)
+        Y = torch.atleast_2d(self.train_targets if targets is None else targets.to(self._raw_X))
+        old = (self._raw_X.shape, torch.Size([self.num_outputs, len(self._raw_X)]))
+        if X.ndim != 2 or Y.shape != (self.num_outputs, len(X)) or (strict and (X.shape, Y.shape) != old):
+            raise ShapeError(
+                f"expected inputs {tuple(old[0])} and targets {tuple(old[1])}{'' if strict else ' with any n'}, "
+                f"got {tuple(X.shape)} and {tuple(Y.shape)}."
+            )
+        if any(output.known_noise is not None for output in self.output_models) and len(X) != len(
+            self._raw_X
+        ):
+            raise ShapeError(
+                "the noise is known per row, so the number of rows cannot change: build a new model."
+            )
+        check_training_data(X, Y.T, None)
+        with torch.no_grad():
+            inside = self.input_transform.preprocess_transform(X) if hasattr(self, "input_transform") else X
+        for output, y in zip(self.output_models, Y, strict=True):
+            output.x, output.y = inside.detach(), y.detach()
+            output.invalidate()
+        self._assemble(self.output_models, X)
+        self._learned = False
+
+    def custom_fit(self, mll: Any, **kwargs: Any) -> Any:
+        """What `botorch.fit.fit_gpytorch_mll(mll)` calls: learn hyperparameters the sggp way.
+
+        Does nothing when they were learned on the present data already. The arguments of BoTorch's optimisers are
+        ignored.
+        """
+        if not self._learned:
+            self._learn("auto")
+        return mll.eval()
+
+    def _sibling(self, outputs: Sequence[OutputGP], raw_X: Tensor) -> PathwiseGPModel:
+        """A model of the same transforms with other outputs or rows."""
+        out = copy.copy(self)
+        out.__dict__ = dict(self.__dict__)
+        out._modules = {
+            name: copy.deepcopy(module) for name, module in self._modules.items() if name != "outputs"
+        }
+        out._assemble(outputs, raw_X)
+        out._learned = self._learned
+        return out
+
+    def _numbers(self, idcs: Sequence[int]) -> list[int]:
+        m = self.num_outputs
+        if not idcs or any(not -m <= i < m for i in idcs):
+            raise InputError(
+                f"output numbers must lie in [{-m}, {m}) and there must be one, got {list(idcs)}."
+            )
+        return [i % m for i in idcs]

@@ -1,0 +1,276 @@
+"""One output of a `PathwiseGPModel`: its data, its hyperparameters, its solved posterior and its paths."""
+
+from __future__ import annotations
+
+import copy
+import math
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from gpytorch.constraints import Positive
+from gpytorch.kernels import Kernel
+from gpytorch.likelihoods import FixedNoiseGaussianLikelihood, GaussianLikelihood
+from gpytorch.means import ConstantMean
+from gpytorch.priors import LogNormalPrior
+from gpytorch.utils.warnings import NumericalWarning
+from torch import Tensor
+
+from sggp.hyperparameters import learn_hyperparameters, named_kernel
+from sggp.hyperparameters.auto import Optimizer
+from sggp.hyperparameters.defaults import noise_prior
+from sggp.posterior import PathwiseSamples, Posterior, condition
+from sggp.random import streams
+from sggp.typing import FailurePolicy
+
+
+@dataclass(frozen=True)
+class SolveSettings:
+    """How a posterior is solved; see `PathwiseGPModel` for the meaning of each."""
+
+    num_samples: int = 64
+    num_features: int = 2048
+    solver: Any = None
+    tolerance: Any = None
+    on_failure: FailurePolicy = "warn"
+    learning: dict[str, Any] = field(default_factory=dict)
+
+
+def default_kernel(x: Tensor, y: Tensor) -> Kernel:
+    """`named_kernel("matern32", d)` with its starting values and priors moved to the spread of each input and of y."""
+    d = x.shape[-1]
+    kernel = named_kernel("matern32", d)
+    spread = x.double().std(dim=0, correction=0)
+    spread = spread.where(spread > 0, torch.ones_like(spread))
+    variance = float(y.double().var(correction=0)) or 1.0
+    base = kernel.base_kernel
+    location = spread.log() + 0.5 * math.log(d)
+    base.register_prior(
+        "lengthscale_prior", LogNormalPrior(location, torch.full_like(location, 2.0)), "lengthscale"
+    )
+    base.lengthscale = spread * math.sqrt(d) / 2
+    kernel.register_prior(
+        "outputscale_prior", LogNormalPrior(math.log(variance), 2.0).double(), "outputscale"
+    )
+    kernel.outputscale = variance
+    return kernel
+
+
+def default_noise_prior(y: Tensor) -> LogNormalPrior:
+    """The weak noise prior of `sggp.hyperparameters` for targets of unit variance, moved to the variance of y."""
+    prior = noise_prior()
+    variance = float(y.double().var(correction=0)) or 1.0
+    return LogNormalPrior(float(prior.loc) + math.log(variance), float(prior.scale)).double()
+
+
+class OutputGP(torch.nn.Module):
+    """A Gaussian process of one output, conditioned lazily, whose paths can always be extended.
+
+    Path number i is a fixed function of the data, the hyperparameters and `seed`. Paths 0..S-1 come with the
+    posterior; further ones are drawn in chunks of S, 2S, 4S, ..., each with a random stream of its own, so that path i
+    does not depend on how many paths were asked for before.
+
+    Args:
+        x: inputs after the model's input transform, (n, d).
+        y: targets after the outcome transform, (n,).
+        noise: known noise variance per row in the same units, (n,), or None.
+        kernel: covariance; deep-copied. None is a scaled Matérn-3/2 with one length scale per dimension.
+        noise_variance: noise variance if it is known or a starting value is not wanted.
+        mean: constant prior mean.
+        settings: how to solve.
+        seed: root of all random streams of this output.
+    """
+
+    x: Tensor
+    y: Tensor
+    known_noise: Tensor | None
+    _posterior: Posterior | None
+    _drawn: list[PathwiseSamples]
+
+    def __init__(
+        self,
+        x: Tensor,
+        y: Tensor,
+        noise: Tensor | None,
+        *,
+        kernel: Kernel | None,
+        noise_variance: float | None,
+        mean: float,
+        settings: SolveSettings,
+        seed: int,
+    ) -> None:
+        super().__init__()
+        self.x, self.y, self.known_noise = x, y, noise
+        self.settings = settings
+        self._seed = seed
+        self._given_noise = noise_variance
+        self.covar_module = (default_kernel(x, y) if kernel is None else copy.deepcopy(kernel)).to(x)
+        self.mean_module = ConstantMean().to(x)
+        self._set_mean(mean)
+        self.likelihood = self._make_likelihood(1e-2 if noise_variance is None else noise_variance)
+        self.invalidate()
+
+    @property
+    def num_samples(self) -> int:
+        """Number S of paths that come with the posterior."""
+        return self.settings.num_samples
+
+    @property
+    def noise_variance(self) -> Tensor:
+        """Noise variance in the working units: () learned or given, or (n,) known per row."""
+        if self.known_noise is not None:
+            return self.known_noise
+        return self.likelihood.noise.detach().reshape(())
+
+    @property
+    def posterior(self) -> Posterior:
+        """The solved posterior (`sggp.posterior.Posterior`) in the working units; solved at first use."""
+        if self._posterior is None:
+            noise = self.noise_variance
+            self._posterior = condition(
+                self.covar_module,
+                self.x,
+                self.y,
+                noise_variance=float(noise) if noise.ndim == 0 else noise,
+                mean=float(self.mean_module.constant.detach()),
+                solver=self.settings.solver,
+                num_samples=self.num_samples,
+                num_features=self.settings.num_features,
+                tolerance=self.settings.tolerance,
+                on_failure=self.settings.on_failure,
+                generator=self._stream("condition"),
+            )
+        return self._posterior
+
+    def learn(self, optimizer: Optimizer) -> None:
+        """Learn kernel, mean and (unless it is known) noise from the data, starting at the present values."""
+        known = self._given_noise if self.known_noise is None else self.known_noise
+        result = learn_hyperparameters(
+            self.covar_module,
+            self.x,
+            self.y,
+            noise_variance=known,
+            optimizer=optimizer,
+            generator=self._stream("learn"),
+            **({"noise_prior": default_noise_prior(self.y)} | self.settings.learning),
+        )
+        self.covar_module = copy.deepcopy(result.kernel).to(self.x)
+        self._set_mean(float(result.mean))
+        if known is None:
+            self.likelihood = self._make_likelihood(float(result.noise_variance))
+        self.invalidate()
+
+    def invalidate(self) -> None:
+        """Forget what was solved: data or hyperparameters have changed."""
+        self._posterior = None
+        self._drawn = []
+
+    def updated(self, x: Tensor, y: Tensor, noise: Tensor | None) -> OutputGP:
+        """This output given further rows, with the same hyperparameters and prior draws.
+
+        Args:
+            x, y: new rows after the transforms, (n', d) and (n',).
+            noise: their noise variance (n',); None repeats the learned one, or the mean of the known ones.
+        """
+        out = copy.copy(self)
+        out.__dict__ = dict(self.__dict__)
+        out._modules = dict(self._modules)
+        old = self.noise_variance
+        new = old.mean().expand(len(y)) if noise is None else noise
+        if old.ndim or noise is not None:
+            out.known_noise = torch.cat([old.expand(len(self.y)), new])
+        out.x, out.y = torch.cat([self.x, x]), torch.cat([self.y, y])
+        out.likelihood = out._make_likelihood(float(old.mean()))
+        stream = self._stream(f"update:{len(self.y)}")
+        out._posterior = self.posterior.update(x, y, noise_variance=new, generator=stream)
+        out._drawn = []
+        return out
+
+    def mean(self, points: Tensor) -> Tensor:
+        """Solved mean at `points` (..., q, d), (..., q); differentiable."""
+        if points.shape[:-1].numel() == 0:
+            return points.new_zeros(points.shape[:-1])
+        flat = points.reshape(-1, points.shape[-1])
+        return self.posterior.mean(flat).reshape(points.shape[:-1]).to(points)
+
+    def evaluate(self, points: Tensor, start: int, stop: int) -> Tensor:
+        """Paths start..stop-1 at shared `points` (..., q, d), (stop - start, ..., q); differentiable."""
+        if start == stop or points.shape[:-1].numel() == 0:
+            return points.new_zeros((stop - start, *points.shape[:-1]))
+        return torch.cat([paths(points) for _, paths in self._span(start, stop)]).to(points)
+
+    def evaluate_paired(self, points: Tensor, start: int) -> Tensor:
+        """Path start + i at its own `points[i]`: (s, ..., q, d) to (s, ..., q); differentiable."""
+        parts = []
+        offset = 0
+        for count, paths in self._span(start, start + len(points)):
+            parts.append(paths.paired(points[offset : offset + count]))
+            offset += count
+        return torch.cat(parts).to(points)
+
+    def noise(self, q: int, count: int) -> Tensor:
+        """Standard normal observation noise of the first `count` paths at q positions, (count, q); always the same."""
+        parts = []
+        for number, (start, size) in enumerate(self._chunks()):
+            if start >= count:
+                break
+            parts.append(torch.randn(size, q, generator=self._stream(f"noise:{number}"), dtype=self.x.dtype))
+        return torch.cat(parts)[:count] if parts else torch.zeros(0, q, dtype=self.x.dtype)
+
+    def _chunks(self) -> Iterator[tuple[int, int]]:
+        """(first path, number of paths) of the chunks: S, S, 2S, 4S, ..."""
+        start, size = 0, self.num_samples
+        while True:
+            yield start, size
+            start, size = start + size, start + size
+
+    def _span(self, start: int, stop: int) -> Iterator[tuple[int, PathwiseSamples]]:
+        """The paths start..stop-1 as (number of paths, samples), in order; draws chunks that are missing."""
+        for number, (first, size) in enumerate(self._chunks()):
+            if first >= stop:
+                return
+            low, high = max(start, first) - first, min(stop, first + size) - first
+            if low >= high:
+                continue
+            samples = self._chunk(number)
+            whole = low == 0 and high == size
+            yield high - low, samples if whole else samples.select(torch.arange(low, high))
+
+    def _chunk(self, number: int) -> PathwiseSamples:
+        drawn = self._drawn
+        if not drawn:
+            drawn.append(self.posterior.samples)
+        while len(drawn) <= number:
+            size = self.num_samples * 2 ** (len(drawn) - 1)
+            drawn.append(self.posterior.more_samples(size, self._stream(f"paths:{len(drawn)}")))
+        return drawn[number]
+
+    def _stream(self, name: str) -> torch.Generator:
+        return streams(torch.Generator().manual_seed(self._seed), name)[0]
+
+    def _set_mean(self, value: float) -> None:
+        with torch.no_grad():
+            self.mean_module.constant.fill_(value)
+
+    def _make_likelihood(self, noise_variance: float) -> GaussianLikelihood | FixedNoiseGaussianLikelihood:
+        if self.known_noise is not None:
+            with (
+                warnings.catch_warnings()
+            ):  # GPyTorch rounds tiny noise up in its likelihood; the solves do not use it
+                warnings.simplefilter("ignore", NumericalWarning)
+                return FixedNoiseGaussianLikelihood(noise=self.known_noise)
+        likelihood = GaussianLikelihood(noise_constraint=Positive()).to(self.x)
+        likelihood.noise = noise_variance
+        return likelihood
+
+    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> OutputGP:
+        super()._apply(fn, recurse)
+        probe = fn(self.x[:0])
+        if probe.device != self.x.device:
+            self.x, self.y = self.x.to(probe.device), self.y.to(probe.device)
+            if self.known_noise is not None:
+                self.known_noise = self.known_noise.to(probe.device)
+            self.invalidate()
+        return self

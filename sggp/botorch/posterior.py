@@ -1,0 +1,214 @@
+"""The posterior of a `PathwiseGPModel` and the sampler that BoTorch uses for it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from botorch.posteriors.posterior import Posterior
+from botorch.sampling.base import MCSampler
+from botorch.sampling.get_sampler import GetSampler
+from torch import Tensor
+
+from sggp.botorch.output import OutputGP
+from sggp.errors import InputError, ShapeError
+
+
+class PathwisePosterior(Posterior):
+    """Posterior over `X`, represented by its solved mean and by distinct function samples ("paths").
+
+    Nothing is computed before it is asked for, and only as many paths are evaluated as a call needs. Path number i is
+    the same function in every call and for every `X`, so a candidate has the same value wherever it stands in a
+    t-batch, and sample average approximations are deterministic.
+
+    Args:
+        outputs: the m conditioned outputs.
+        X: points in the model's input space (after its input transform), (*b, q, d).
+        noise_variance: None for the latent function; otherwise the observation noise to add, broadcastable to
+            (*b, q, m), in the units of the outputs.
+
+    Cost: mean O(n b q d); k paths O((n + p) b q (d + k)) for n rows of data and p features.
+    """
+
+    def __init__(self, outputs: Sequence[OutputGP], X: Tensor, noise_variance: Tensor | None = None) -> None:
+        self.X = X
+        self._outputs = tuple(outputs)
+        self._noise_variance = noise_variance
+        self._mean: Tensor | None = None
+        self._latent: Tensor | None = None
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the values."""
+        return self.X.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Dtype of the values."""
+        return self.X.dtype
+
+    @property
+    def num_paths(self) -> int:
+        """Number S of paths behind `variance` and behind the registered sampler."""
+        return self._outputs[0].num_samples
+
+    @property
+    def batch_shape(self) -> torch.Size:
+        """The t-batch shape b."""
+        return self.X.shape[:-2]
+
+    @property
+    def base_sample_shape(self) -> torch.Size:
+        """One index (or one weight) per path: (S,); independent of `X`."""
+        return torch.Size([self.num_paths])
+
+    @property
+    def batch_range(self) -> tuple[int, int]:
+        """(0, 0): no dimension of the base samples belongs to the t-batch."""
+        return (0, 0)
+
+    def _extended_shape(self, sample_shape: torch.Size = torch.Size()) -> torch.Size:  # noqa: B008
+        return torch.Size([*sample_shape, *self.X.shape[:-1], len(self._outputs)])
+
+    @property
+    def mean(self) -> Tensor:
+        """The mean found by the solver (not an average of paths), (*b, q, m)."""
+        if self._mean is None or self._lacks_graph(self._mean):
+            self._mean = torch.stack([output.mean(self.X) for output in self._outputs], dim=-1)
+        return self._mean
+
+    @property
+    def variance(self) -> Tensor:
+        """Mean square distance of the S paths from `mean`, plus the noise if asked for; (*b, q, m), never negative.
+
+        Unbiased, with a relative standard error of sqrt(2 / S): raise `num_samples` where that matters.
+        """
+        spread = (self._paths(self.num_paths) - self.mean).square().mean(dim=0)
+        return spread if self._noise_variance is None else spread + self._noise_variance
+
+    def rsample(self, sample_shape: torch.Size | None = None) -> Tensor:
+        """The first `sample_shape.numel()` paths, all distinct; further ones are drawn when S is not enough.
+
+        Args:
+            sample_shape: leading shape of the result; None means one sample.
+
+        Returns:
+            (*sample_shape, *b, q, m), differentiable in `X`.
+        """
+        shape = torch.Size([1]) if sample_shape is None else torch.Size(sample_shape)
+        return self._values(shape.numel()).reshape(self._extended_shape(shape))
+
+    def rsample_from_base_samples(self, sample_shape: torch.Size, base_samples: Tensor) -> Tensor:
+        """Samples determined by `base_samples`.
+
+        Args:
+            sample_shape: leading shape of the result.
+            base_samples: integers in [0, S) of shape `sample_shape`: the paths with these numbers, exactly. Or
+                standard normal numbers z of shape (*sample_shape, S): mean + sum_i z_i (path_i - mean) / sqrt(S), a
+                Gaussian whose mean is `mean` and whose marginal variance is `variance`.
+
+        Returns:
+            (*sample_shape, *b, q, m), differentiable in `X`.
+
+        Raises:
+            ShapeError: the shape of `base_samples` is neither of these.
+            InputError: a path number is out of range.
+        """
+        shape = torch.Size(sample_shape)
+        base = base_samples.to(self.device)
+        if not base.is_floating_point():
+            return self._indexed(shape, base)
+        base = base.reshape(base.shape[: len(shape)] + base.shape[-1:]) if base.ndim > len(shape) else base
+        if base.shape != shape + self.base_sample_shape:
+            raise ShapeError(
+                f"float base samples must have shape {tuple(shape + self.base_sample_shape)} (sample shape, then one "
+                f"weight per path), got {tuple(base_samples.shape)}."
+            )
+        centred = self._values(self.num_paths) - self.mean
+        weights = base.to(self.dtype) / self.num_paths**0.5
+        return self.mean + torch.tensordot(weights, centred, dims=1)
+
+    def _indexed(self, shape: torch.Size, index: Tensor) -> Tensor:
+        if index.shape != shape:
+            raise ShapeError(
+                f"integer base samples must have the sample shape {tuple(shape)}, got {tuple(index.shape)}."
+            )
+        if index.numel() and not 0 <= int(index.min()) <= int(index.max()) < self.num_paths:
+            raise InputError(
+                f"path numbers must lie in [0, {self.num_paths}), got values from {int(index.min())} to "
+                f"{int(index.max())}: build the sampler with botorch.sampling.get_sampler for this model."
+            )
+        values = self._values(int(index.max()) + 1 if index.numel() else 0)
+        return values[index.long()]
+
+    def _values(self, count: int) -> Tensor:
+        """The first `count` paths with observation noise where asked for, (count, *b, q, m)."""
+        latent = self._paths(count)
+        if self._noise_variance is None:
+            return latent
+        draws = [output.noise(self.X.shape[-2], count).to(latent) for output in self._outputs]
+        standard = torch.stack(draws, dim=-1)  # (count, q, m): shared by the t-batch, as base samples are
+        standard = standard.reshape(count, *[1] * (self.X.ndim - 2), *standard.shape[1:])
+        return latent + self._noise_variance.sqrt() * standard
+
+    def _paths(self, count: int) -> Tensor:
+        """The first `count` latent paths, (count, *b, q, m); kept, and extended when more are asked for."""
+        kept = self._latent
+        if kept is not None and self._lacks_graph(kept):
+            kept = None
+        have = 0 if kept is None else kept.shape[0]
+        if kept is None or have < count:
+            fresh = torch.stack([o.evaluate(self.X, have, count) for o in self._outputs], dim=-1)
+            kept = fresh if kept is None else torch.cat([kept, fresh])
+            self._latent = kept
+        return kept[:count]
+
+    def _lacks_graph(self, kept: Tensor) -> bool:
+        """True when `kept` was computed without gradients and they are wanted now."""
+        return torch.is_grad_enabled() and self.X.requires_grad and not kept.requires_grad
+
+
+class PathSampler(MCSampler):
+    """Sampler of fixed paths: the same functions at every call, each used equally often.
+
+    With `sample_shape.numel()` = k S every path is used exactly k times, so the average over samples is the average
+    over paths. Where the number asked for is not a multiple of S, the seed decides which paths are used once more.
+
+    Args:
+        sample_shape: shape of the samples (BoTorch's acquisition functions ask for 512 unless told otherwise).
+        num_paths: number S of paths of the posteriors that will be sampled. It is fixed here because a later call may
+            pass a transformed posterior, which does not say.
+        seed: decides the order of the paths; None draws one from torch's global generator, as BoTorch's samplers do.
+    """
+
+    def __init__(self, sample_shape: torch.Size, num_paths: int, seed: int | None = None) -> None:
+        super().__init__(sample_shape=sample_shape, seed=seed)
+        self.num_paths = num_paths
+        order = torch.randperm(num_paths, generator=torch.Generator().manual_seed(self.seed))
+        numbers = order[torch.arange(sample_shape.numel()) % num_paths]
+        self.register_buffer("base_samples", numbers.reshape(sample_shape))
+
+    def forward(self, posterior: Posterior) -> Tensor:
+        """Samples of `posterior` (plain or transformed), (*sample_shape, *b, q, m).
+
+        Raises:
+            InputError: the posterior has another number of paths than this sampler was built for.
+        """
+        if posterior.base_sample_shape != torch.Size([self.num_paths]):
+            raise InputError(
+                f"this sampler was built for posteriors of {self.num_paths} paths, got one whose base samples have "
+                f"shape {tuple(posterior.base_sample_shape)}: build it with botorch.sampling.get_sampler."
+            )
+        return posterior.rsample_from_base_samples(
+            sample_shape=self.sample_shape, base_samples=self.base_samples
+        )
+
+    def _update_base_samples(self, posterior: Posterior, base_sampler: MCSampler) -> None:
+        """Nothing to do: paths do not depend on the points they are evaluated at."""
+
+
+@GetSampler.register(PathwisePosterior)
+def _path_sampler(
+    posterior: PathwisePosterior, sample_shape: torch.Size, *, seed: int | None = None
+) -> PathSampler:
+    return PathSampler(sample_shape, num_paths=posterior.num_paths, seed=seed)
