@@ -2,7 +2,17 @@
 
 from sggp.kernels.convert import as_covariance
 from sggp.kernels.covariance import Covariance, Points
+from sggp.kernels.features import FeatureMap, draw_features
 from sggp.kernels.gradient import kernel_gradient
 from sggp.kernels.tanimoto import TanimotoDotProduct, TanimotoMinMax
 
-__all__ = ["Covariance", "Points", "TanimotoDotProduct", "TanimotoMinMax", "as_covariance", "kernel_gradient"]
+__all__ = [
+    "Covariance",
+    "FeatureMap",
+    "Points",
+    "TanimotoDotProduct",
+    "TanimotoMinMax",
+    "as_covariance",
+    "draw_features",
+    "kernel_gradient",
+]

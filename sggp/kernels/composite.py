@@ -123,7 +123,7 @@ class ScaledCovariance(_Wrapper):
 
     @property
     def scale(self) -> float:
-        """outputscale times the inner scale."""
+        """The outputscale times the inner scale."""
         return self.outputscale * self.inner.scale
 
     def _children(self, raw: Tensor, centre: Tensor | None) -> tuple[Points, ...]:
@@ -136,7 +136,7 @@ class ScaledCovariance(_Wrapper):
         return self.inner._matmul(x.children[0], z.children[0], v, memory_budget).mul_(self.outputscale)
 
     def diagonal(self, x: Tensor | Points) -> Tensor:
-        """outputscale times the inner diagonal."""
+        """The outputscale times the inner diagonal."""
         return self.inner.diagonal(self.prepare(x).children[0]) * self.outputscale
 
     def embedding(self, x: Tensor | Points) -> Tensor | None:

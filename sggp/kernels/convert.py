@@ -58,8 +58,8 @@ def check_kernel_structure(kernel: Any) -> None:
     for part in kernel.modules():
         if isinstance(part, gk.Kernel) and len(part.batch_shape):
             raise UnsupportedKernel(
-                f"{type(part).__name__} has batch_shape {tuple(part.batch_shape)}; expected no batch. Use one kernel of "
-                "the batch, kernel[i], and one model for each."
+                f"{type(part).__name__} has batch_shape {tuple(part.batch_shape)}; expected "
+                "none. Use one kernel of the batch, kernel[i], and one model for each."
             )
     probe = torch.zeros(1, 1)
     try:
@@ -68,8 +68,8 @@ def check_kernel_structure(kernel: Any) -> None:
         outputs = 1
     if outputs > 1:
         raise UnsupportedKernel(
-            f"{type(kernel).__name__} has {outputs} outputs per input (a multitask or derivative kernel); expected one. Model each output "
-            "with its own kernel."
+            f"{type(kernel).__name__} has {outputs} outputs per input (a multitask or derivative "
+            "kernel); expected one. Model each output with its own kernel."
         )
 
 

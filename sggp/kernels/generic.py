@@ -34,8 +34,8 @@ def dense_tile(kernel: gpytorch.kernels.Kernel, x: Tensor, z: Tensor) -> Tensor:
         tile = to_dense(kernel(x, z))
     if tile.shape != (x.shape[0], z.shape[0]):
         raise UnsupportedKernel(
-            f"{type(kernel).__name__} returned a tile of shape {tuple(tile.shape)} for {x.shape[0]} and {z.shape[0]} rows; "
-            "expected one number per pair (no batch_shape, one output per input)."
+            f"{type(kernel).__name__} returned a tile of shape {tuple(tile.shape)} for {x.shape[0]} and "
+            f"{z.shape[0]} rows; expected one number per pair (no batch_shape, one output per input)."
         )
     return tile
 
@@ -134,9 +134,10 @@ class GenericCovariance(Covariance):
         worst = float((split - whole).abs().max()) if whole.numel() else 0.0
         if worst > _CHECK_TOLERANCE * max(size, 1e-300):
             raise UnsupportedKernel(
-                f"{self.name} is not tile-safe: an entry changed by {worst:.2g} (largest entry {size:.2g}) when its rows were "
-                "evaluated with other rows, so products by tiles would be wrong. Use a kernel whose entries depend "
-                "on their two rows only (fix random weights in the constructor, not in forward)."
+                f"{self.name} is not tile-safe: an entry changed by {worst:.2g} (largest entry "
+                f"{size:.2g}) when its rows were evaluated with other rows, so products by tiles would be wrong. "
+                "Use a kernel whose entries depend on their two rows only (fix random weights in the constructor, "
+                "not in forward)."
             )
         self._checked = min(len(x), len(z)) > 1 or self._checked
 

@@ -13,7 +13,7 @@ from sggp.kernels.convert import check_kernel_structure, forward_covariance
 from sggp.kernels.covariance import DEFAULT_BUDGET
 from sggp.kernels.generic import dense_tile
 from sggp.kernels.stationary import StationaryCovariance
-from sggp.native import reference
+from sggp.native import engine
 from sggp.native.tiling import tile_shape, tiles
 
 __all__ = ["kernel_gradient"]
@@ -51,7 +51,8 @@ def kernel_gradient(
     check_kernel_structure(kernel)
     if x.ndim != 2 or left.ndim != 2 or left.shape != right.shape or left.shape[0] != x.shape[0]:
         raise ShapeError(
-            f"got x {tuple(x.shape)}, left {tuple(left.shape)}, right {tuple(right.shape)}; expected (n, d), (n, s), (n, s)."
+            f"got x {tuple(x.shape)}, left {tuple(left.shape)}, right {tuple(right.shape)}; "
+            "expected (n, d), (n, s), (n, s)."
         )
     if not (left.dtype.is_floating_point and right.dtype.is_floating_point):
         raise DtypeError(f"left and right have dtypes {left.dtype} and {right.dtype}; expected floats.")
@@ -75,7 +76,7 @@ def _closed_form(
     columns = x if kernel.active_dims is None else x[:, kernel.active_dims.to(x.device)]
     points = covariance.prepare(columns.detach())
     a = points.parts["scaled"]
-    log_lengthscale, scale = reference.stationary_gradient(
+    log_lengthscale, scale = engine(a.device, a.dtype).stationary_gradient(
         a, a, left, right, covariance.profile, memory_budget=memory_budget
     )
     lengthscale = base.lengthscale

@@ -16,9 +16,6 @@ from sggp.native.reference import Profile, Source
 
 __all__ = ["StationaryCovariance"]
 
-# The native engine takes rows rounded to the working precision and has no use for the unscaled ones. A row at distance R from
-# the centre is then wrong by about eps·R, which moves an entry by as much: these radii keep it below 5e-7 and 2e-13.
-_NATIVE_RADIUS = {torch.float32: 4.0, torch.float64: 500.0}
 _CHUNK_BYTES = 32 * 2**20
 
 
@@ -92,27 +89,13 @@ class StationaryCovariance(Covariance):
         a, b = x.parts["scaled"], z.parts["scaled"]
         if torch.is_grad_enabled() and (a.requires_grad or b.requires_grad):
             return _StationaryBlock.apply(a, b, self.profile, x.dtype, self._source(x, z))
-        native = self._native(a, b, x.dtype)
-        if native is not None:
-            return native.stationary_block(a.to(x.dtype), b.to(x.dtype), self.profile)
-        return reference.stationary_block(a, b, self.profile, dtype=x.dtype, source=self._source(x, z))
+        evaluate = engine(a.device, x.dtype).stationary_block
+        return evaluate(a, b, self.profile, dtype=x.dtype, source=self._source(x, z))
 
     def _matmul(self, x: Points, z: Points, v: Tensor, memory_budget: int) -> Tensor:
         a, b = x.parts["scaled"], z.parts["scaled"]
-        native = self._native(a, b, v.dtype)
-        if native is not None:
-            return native.stationary_matmul(
-                a.to(v.dtype), b.to(v.dtype), v.contiguous(), self.profile, memory_budget
-            )
-        return reference.stationary_matmul(a, b, v, self.profile, memory_budget, source=self._source(x, z))
-
-    def _native(self, a: Tensor, b: Tensor, dtype: torch.dtype) -> Any:
-        """The engine other than the reference, where there is one that is accurate for these rows."""
-        chosen = engine(a.device, dtype)
-        if chosen is reference or a.numel() == 0 or b.numel() == 0:
-            return None
-        radius = max(float(a.square().sum(1).max()), float(b.square().sum(1).max())) ** 0.5
-        return chosen if radius <= _NATIVE_RADIUS[dtype] else None
+        multiply = engine(a.device, v.dtype).stationary_matmul
+        return multiply(a, b, v, self.profile, memory_budget, source=self._source(x, z))
 
     def diagonal(self, x: Tensor | Points) -> Tensor:
         """The scale, n times."""
@@ -154,7 +137,7 @@ class _StationaryBlock(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(a, b)
         ctx.profile, ctx.source = profile, source
-        return reference.stationary_block(a, b, profile, dtype=dtype, source=source)
+        return engine(a.device, dtype).stationary_block(a, b, profile, dtype=dtype, source=source)
 
     @staticmethod
     @once_differentiable

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,7 +10,7 @@ from torch import Tensor
 from sggp.errors import InputError
 from sggp.kernels.covariance import Covariance, Points
 from sggp.kernels.tanimoto import as_counts, check_counts, dot_similarity, minmax_similarity
-from sggp.native import engine, reference
+from sggp.native import engine
 from sggp.native.thermometer import code_bytes
 from sggp.native.tiling import tile_shape
 
@@ -62,19 +61,13 @@ class MinMaxCovariance(_TanimotoCovariance):
         a, b = x.parts.get("counts"), z.parts.get("counts")
         if a is None or b is None:
             return minmax_similarity(_real(x), _real(z)).to(x.dtype)
-        native = _native(a, x.dtype)
-        if native is not None:
-            return native.tanimoto_block(a, b).to(x.dtype)
-        return reference.tanimoto_block(a, b, dtype=x.dtype)
+        return engine(a.device, x.dtype).tanimoto_block(a, b, dtype=x.dtype)
 
     def _matmul(self, x: Points, z: Points, v: Tensor, memory_budget: int) -> Tensor:
         a, b = x.parts.get("counts"), z.parts.get("counts")
         if a is None or b is None:
             return super()._matmul(x, z, v, memory_budget)
-        native = _native(a, v.dtype)
-        if native is not None:
-            return native.tanimoto_matmul(a, b, v.contiguous(), memory_budget)
-        return reference.tanimoto_matmul(a, b, v, memory_budget)
+        return engine(a.device, v.dtype).tanimoto_matmul(a, b, v, memory_budget)
 
 
 class DotProductCovariance(_TanimotoCovariance):
@@ -99,9 +92,3 @@ class DotProductCovariance(_TanimotoCovariance):
         union = (norms_x.to(working)[:, None] + norms_z.to(working)).sub_(dot)
         empty = union == 0
         return dot.to(x.dtype).div_(union.to(x.dtype)).masked_fill_(empty, 1.0)
-
-
-def _native(counts: Tensor, dtype: torch.dtype) -> Any:
-    """The engine other than the reference, where there is one and the dtype is its own."""
-    chosen = engine(counts.device, dtype)
-    return None if chosen is reference or counts.numel() == 0 or dtype != torch.float32 else chosen

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import importlib
 import importlib.util
 from types import ModuleType
 
@@ -20,9 +22,14 @@ def engine(device: torch.device | str, dtype: torch.dtype) -> ModuleType:
         dtype: the precision of the entries.
     """
     if torch.device(device).type == "cpu" and dtype in (torch.float32, torch.float64):
-        if importlib.util.find_spec("sggp.native.cpu") is not None:
-            from sggp.native import cpu
-
-            if cpu.available():
-                return cpu
+        native = _cpu()
+        if native is not None and native.available():
+            return native
     return reference
+
+
+@functools.cache
+def _cpu() -> ModuleType | None:
+    if importlib.util.find_spec("sggp.native.cpu") is None:
+        return None
+    return importlib.import_module("sggp.native.cpu")

@@ -44,7 +44,7 @@ FAMILIES: tuple[str, ...] = ("rbf", "matern12", "matern32", "matern52", "rq")
 _DIRECT_DIMENSION = 4  # up to this dimension, differences are as cheap as a matrix product
 _MANY = 16  # more than one entry in this many ill conditioned: the whole tile by differences
 _PAIR_CHUNK = 2**18  # coordinates gathered at a time when single entries are repaired
-BYTES_PER_ENTRY = 64  # live bytes per tile entry, temporaries included, in the worst family
+BYTES_PER_ENTRY = 32  # live bytes per tile entry, temporaries included, in the worst family
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def available() -> bool:
 
 
 def profile_values(r2: Tensor, profile: Profile) -> Tensor:
-    """scale · φ(r²), overwriting `r2`; returns (n, m) in the dtype of `r2`."""
+    """The values scale · φ(r²), overwriting `r2`; returns (n, m) in the dtype of `r2`."""
     family, scale = profile.family, profile.scale
     if family == "rbf":
         return r2.mul_(-0.5).exp_().mul_(scale)
@@ -111,7 +111,7 @@ def profile_values(r2: Tensor, profile: Profile) -> Tensor:
 
 
 def profile_slope(r2: Tensor, profile: Profile) -> Tensor:
-    """scale · dφ/d(r²), overwriting `r2`; finite everywhere (matern12: 0 at r = 0, where it has a kink)."""
+    """The slopes scale · dφ/d(r²), overwriting `r2`; finite everywhere (matern12: 0 at r = 0, where it has a kink)."""
     family, scale = profile.family, profile.scale
     if family == "rbf":
         return r2.mul_(-0.5).exp_().mul_(-0.5 * scale)
@@ -152,9 +152,10 @@ def squared_distances(a: Tensor, b: Tensor, *, dtype: torch.dtype, source: Sourc
     r2 = torch.addmm(bb, a, b.T, alpha=-2.0).add_(aa[:, None])
     tau = 1e-3 if dtype == torch.float64 else 1e-8
     near = r2 <= (aa[:, None] + bb).mul_(tau)
-    i, j = near.nonzero(as_tuple=True)
-    if i.numel() * _MANY > near.numel():
+    if int(near.count_nonzero()) * _MANY > near.numel():
+        del r2, near
         return _direct(pair)
+    i, j = near.nonzero(as_tuple=True)
     step = max(1, _PAIR_CHUNK // a.shape[1])
     for start in range(0, i.numel(), step):
         rows, cols = i[start : start + step], j[start : start + step]
@@ -188,7 +189,7 @@ def _working(r2: Tensor, dtype: torch.dtype, profile: Profile) -> Tensor:
 def stationary_block(
     a: Tensor, b: Tensor, profile: Profile, *, dtype: torch.dtype | None = None, source: Source | None = None
 ) -> Tensor:
-    """scale · φ(|a_i − b_j|²) as a dense (n, m) block.
+    """The kernel scale · φ(|a_i − b_j|²) as a dense (n, m) block.
 
     Args:
         a: (n, d) points divided by their length scales and centred.
@@ -204,7 +205,7 @@ def stationary_block(
 
 
 def stationary_slope(a: Tensor, b: Tensor, profile: Profile, *, source: Source | None = None) -> Tensor:
-    """scale · dφ/d(r²) at (a_i, b_j) as a dense (n, m) float64 block, for gradients."""
+    """The slopes scale · dφ/d(r²) at (a_i, b_j) as a dense (n, m) float64 block, for gradients."""
     r2 = squared_distances(a, b, dtype=torch.float64, source=source)
     return profile_slope(r2.clamp_max_(1e300), profile)
 

@@ -96,7 +96,7 @@ def _totals(a: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _similarity(shared: Tensor, total_a: Tensor, total_b: Tensor, dtype: torch.dtype) -> Tensor:
-    """p / (|a|₁ + |b|₁ − p), 1 where both are empty."""
+    """The quotient p / (|a|₁ + |b|₁ − p), 1 where both are empty."""
     union = (total_a[:, None] + total_b).sub_(shared)
     empty = union == 0
     return shared.to(dtype).div_(union.to(dtype)).masked_fill_(empty, 1.0)
