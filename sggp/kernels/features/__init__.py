@@ -1,0 +1,20 @@
+"""Random features: `draw_features`, the maps it returns, and how to register one's own (docs/kernels.md)."""
+
+from sggp.kernels.features.algebra import ConstantMap, LinearMap, ProductMap, SumMap
+from sggp.kernels.features.base import DrawFeatures, FeatureMap, draw_features
+from sggp.kernels.features.dotproduct import DotProductTanimotoMap
+from sggp.kernels.features.minhash import MinHashMap
+from sggp.kernels.features.stationary import FourierMap
+
+__all__ = [
+    "ConstantMap",
+    "DotProductTanimotoMap",
+    "DrawFeatures",
+    "FeatureMap",
+    "FourierMap",
+    "LinearMap",
+    "MinHashMap",
+    "ProductMap",
+    "SumMap",
+    "draw_features",
+]

@@ -1,0 +1,369 @@
+"""Features of linear and constant kernels, and of scales, sums and products of kernels."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from functools import reduce
+from typing import Any
+
+import torch
+from gpytorch.kernels import AdditiveKernel, ConstantKernel, Kernel, LinearKernel, ProductKernel, ScaleKernel
+from torch import Tensor
+
+from sggp.kernels.features.base import FeatureMap, draw_features
+from sggp.kernels.features.stationary import FourierMap, per_column
+from sggp.random import as_generator, draw_seed, streams
+
+
+class _Wrapper(FeatureMap):
+    """A map made of one other map."""
+
+    base: FeatureMap
+
+    @property
+    def dtype(self) -> torch.dtype:  # type: ignore[override]
+        return self.base.dtype
+
+    @property
+    def differentiable(self) -> bool:  # type: ignore[override]
+        return self.base.differentiable
+
+    @property
+    def exact(self) -> bool:  # type: ignore[override]
+        return self.base.exact
+
+    @property
+    def group_size(self) -> int | None:  # type: ignore[override]
+        return self.base.group_size
+
+    @property
+    def num_features(self) -> int:
+        return self.base.num_features
+
+
+@dataclass(frozen=True, eq=False)
+class Rescaled(_Wrapper):
+    """√factor · φ."""
+
+    base: FeatureMap
+    factor: float
+
+    @property
+    def input_dim(self) -> int:  # type: ignore[override]
+        return self.base.input_dim
+
+    def _evaluate(self, x: Tensor) -> Tensor:
+        return self.base.phi(x) * math.sqrt(self.factor)
+
+    def _grouped(self, x: Tensor) -> Tensor:
+        return self.base._grouped(x) * math.sqrt(self.factor)
+
+    def centred(self, at: Tensor) -> FeatureMap:
+        """See `FeatureMap.centred`."""
+        return Rescaled(self.base.centred(at), self.factor)
+
+
+@dataclass(frozen=True, eq=False)
+class OnColumns(_Wrapper):
+    """φ of some columns of a wider input."""
+
+    base: FeatureMap
+    columns: Tensor
+    input_dim: int
+
+    def _evaluate(self, x: Tensor) -> Tensor:
+        return self.base.phi(x[..., self.columns])
+
+    def _grouped(self, x: Tensor) -> Tensor:
+        return self.base._grouped(x[..., self.columns])
+
+    def centred(self, at: Tensor) -> FeatureMap:
+        """See `FeatureMap.centred`."""
+        return OnColumns(self.base.centred(at[self.columns]), self.columns, self.input_dim)
+
+
+@dataclass(frozen=True, eq=False)
+class LinearMap(FeatureMap):
+    """φ(x) = x √variance: the linear kernel itself, exactly."""
+
+    root: Tensor
+    input_dim: int
+    dtype: torch.dtype = torch.float32
+
+    exact = True
+
+    @property
+    def num_features(self) -> int:
+        return self.input_dim
+
+    def _evaluate(self, x: Tensor) -> Tensor:
+        x = self._floating(x)
+        return x * self.root.to(x.dtype)
+
+    def rescaled(self, factor: float) -> LinearMap:
+        """The map of factor · k."""
+        return replace(self, root=self.root * math.sqrt(factor))
+
+
+@dataclass(frozen=True, eq=False)
+class ConstantMap(FeatureMap):
+    """φ(x) = √constant."""
+
+    constant: float
+    input_dim: int
+    dtype: torch.dtype = torch.float32
+
+    exact = True
+
+    @property
+    def num_features(self) -> int:
+        return 1
+
+    def _evaluate(self, x: Tensor) -> Tensor:
+        # 0·x keeps the features on the graph of x, so that a constant alone can be differentiated (to zero)
+        return (self._floating(x)[..., :1] * 0.0) + math.sqrt(self.constant)
+
+    def rescaled(self, factor: float) -> ConstantMap:
+        """The map of factor · k."""
+        return replace(self, constant=self.constant * float(factor))
+
+    def on_columns(self, columns: Tensor, input_dim: int) -> ConstantMap:
+        """The same map of an input of which only `columns` are seen."""
+        del columns
+        return replace(self, input_dim=input_dim)
+
+
+@dataclass(frozen=True, eq=False)
+class SumMap(FeatureMap):
+    """The terms' features side by side: φ·φ is the sum of the terms' products."""
+
+    terms: tuple[FeatureMap, ...]
+    input_dim: int
+    dtype: torch.dtype = torch.float32
+
+    @property
+    def differentiable(self) -> bool:  # type: ignore[override]
+        return all(term.differentiable for term in self.terms)
+
+    @property
+    def exact(self) -> bool:  # type: ignore[override]
+        return all(term.exact for term in self.terms)
+
+    @property
+    def num_features(self) -> int:
+        return sum(term.num_features for term in self.terms)
+
+    def _evaluate(self, x: Tensor) -> Tensor:
+        return torch.cat([term.phi(x) for term in self.terms], -1)
+
+    def centred(self, at: Tensor) -> FeatureMap:
+        """See `FeatureMap.centred`."""
+        return SumMap(tuple(term.centred(at) for term in self.terms), self.input_dim, self.dtype)
+
+
+@dataclass(frozen=True, eq=False)
+class ProjectedMap(FeatureMap):
+    """G random-sign combinations φ·r_1 … φ·r_G over √G, each alone unbiased: E[(φ(x)·r)(φ(z)·r)] = φ(x)·φ(z)."""
+
+    base: FeatureMap
+    signs: Tensor
+    input_dim: int
+    dtype: torch.dtype = torch.float32
+
+    group_size = 1
+
+    @property
+    def differentiable(self) -> bool:  # type: ignore[override]
+        return self.base.differentiable
+
+    @property
+    def num_features(self) -> int:
+        return self.signs.shape[-1]
+
+    def _evaluate(self, x: Tensor) -> Tensor:
+        features = self.base.phi(x)
+        return features @ self.signs.to(features.dtype) / math.sqrt(self.num_features)
+
+    def centred(self, at: Tensor) -> FeatureMap:
+        """See `FeatureMap.centred`."""
+        return ProjectedMap(self.base.centred(at), self.signs, self.input_dim, self.dtype)
+
+
+@dataclass(frozen=True, eq=False)
+class ProductMap(FeatureMap):
+    """Group-by-group outer products of independent maps that all have the same number G of groups.
+
+    Each factor's group m is an unbiased estimate of its kernel over G, and the factors are independent, so
+    the outer product of the m-th groups is one of the product kernel over G^F; the factor G^{(F−1)/2} makes
+    that 1/G.
+    """
+
+    factors: tuple[FeatureMap, ...]
+    input_dim: int
+    dtype: torch.dtype = torch.float32
+
+    @property
+    def differentiable(self) -> bool:  # type: ignore[override]
+        return all(factor.differentiable for factor in self.factors)
+
+    @property
+    def group_size(self) -> int:  # type: ignore[override]
+        return math.prod(factor.group_size or 1 for factor in self.factors)
+
+    @property
+    def num_groups(self) -> int:
+        """G."""
+        first = self.factors[0]
+        return first.num_features // (first.group_size or 1)
+
+    @property
+    def num_features(self) -> int:
+        return self.num_groups * self.group_size
+
+    def _grouped(self, x: Tensor) -> Tensor:
+        product = self.factors[0]._grouped(x)
+        for factor in self.factors[1:]:
+            product = (product[..., :, None] * factor._grouped(x)[..., None, :]).flatten(-2)
+        return product * self.num_groups ** (0.5 * (len(self.factors) - 1))
+
+    def _evaluate(self, x: Tensor) -> Tensor:
+        return self._grouped(x).flatten(-2)
+
+    def centred(self, at: Tensor) -> FeatureMap:
+        """See `FeatureMap.centred`."""
+        return ProductMap(tuple(factor.centred(at) for factor in self.factors), self.input_dim, self.dtype)
+
+
+def _parts(kernel: Any, kind: type[Kernel]) -> list[Any]:
+    """The kernels of a sum (or product), nested ones of the same kind opened."""
+    found: list[Any] = []
+    for part in kernel.kernels:
+        found.extend(_parts(part, kind) if type(part) is kind and part.active_dims is None else [part])
+    return found
+
+
+def _size(kernel: Kernel) -> float:
+    """The kernel's scale as far as its structure tells: outputscales multiply, terms of a sum add."""
+    if isinstance(kernel, ScaleKernel):
+        return float(kernel.outputscale.detach()) * _size(kernel.base_kernel)
+    if isinstance(kernel, AdditiveKernel):
+        return sum(_size(part) for part in kernel.kernels)
+    if isinstance(kernel, ProductKernel):
+        return math.prod(_size(part) for part in kernel.kernels)
+    if isinstance(kernel, ConstantKernel):
+        return float(kernel.constant.detach())
+    return 1.0
+
+
+def _exact_size(kernel: Kernel, input_dim: int) -> int | None:
+    """How many features a kernel with an exact finite map needs; None for the others."""
+    if isinstance(kernel, ScaleKernel):
+        seen = input_dim if kernel.active_dims is None else len(kernel.active_dims)
+        return _exact_size(kernel.base_kernel, seen)
+    if isinstance(kernel, ConstantKernel):
+        return 1
+    if isinstance(kernel, LinearKernel):
+        return input_dim if kernel.active_dims is None else len(kernel.active_dims)
+    return None
+
+
+@draw_features.register(ScaleKernel)
+def _scale(
+    kernel: ScaleKernel, num_features: int, *, input_dim: int, generator: torch.Generator
+) -> FeatureMap:
+    """outputscale · k; GPyTorch applies the base kernel's `active_dims` once, as its own."""
+    base = draw_features.without_columns(
+        kernel.base_kernel, num_features, input_dim=input_dim, generator=generator
+    )
+    return base.rescaled(float(kernel.outputscale.detach()))
+
+
+@draw_features.register(LinearKernel)
+def _linear(
+    kernel: LinearKernel, num_features: int, *, input_dim: int, generator: torch.Generator
+) -> LinearMap:
+    """xᵀ diag(variance) z, exactly, with d features whatever `num_features`."""
+    del num_features, generator
+    return LinearMap(per_column(kernel.variance, input_dim, "variance").sqrt(), input_dim)
+
+
+@draw_features.register(ConstantKernel)
+def _constant(
+    kernel: ConstantKernel, num_features: int, *, input_dim: int, generator: torch.Generator
+) -> ConstantMap:
+    """A constant, exactly, with one feature."""
+    del num_features, generator
+    return ConstantMap(float(kernel.constant.detach()), input_dim)
+
+
+@draw_features.register(AdditiveKernel)
+def _sum(
+    kernel: AdditiveKernel, num_features: int, *, input_dim: int, generator: torch.Generator
+) -> FeatureMap:
+    """Concatenation; exact terms take what they need, the others share the rest in proportion to their scale.
+
+    With p_t features a term of scale a_t has variance of order a_t²/p_t; under Σ p_t = p the sum is least for
+    p_t ∝ a_t.
+    """
+    parts = _parts(kernel, AdditiveKernel)
+    exact = [_exact_size(part, input_dim) for part in parts]
+    left = max(0, num_features - sum(size or 0 for size in exact))
+    total = sum(_size(part) for part, size in zip(parts, exact, strict=True) if size is None)
+    names = [f"term {index}" for index in range(len(parts))]
+    terms = []
+    for part, size, stream in zip(parts, exact, streams(generator, *names), strict=True):
+        share = size if size is not None else max(2, int(left * _size(part) / total)) if total > 0 else 2
+        terms.append(draw_features.part(part, share, input_dim=input_dim, generator=stream))
+    return SumMap(tuple(terms), input_dim)
+
+
+@draw_features.register(ProductKernel)
+def _product(
+    kernel: ProductKernel, num_features: int, *, input_dim: int, generator: torch.Generator
+) -> FeatureMap:
+    """Stationary factors add their frequencies; anything else is multiplied group by group.
+
+    Factors without groups (linear, sums, maps registered elsewhere) first become G random-sign combinations.
+    """
+    parts = _parts(kernel, ProductKernel)
+    names = [f"factor {index}" for index in range(len(parts))]
+    seeds = [draw_seed(stream) for stream in streams(generator, *names)]
+
+    def drawn(index: int, size: int) -> FeatureMap:
+        return draw_features.part(
+            parts[index], size, input_dim=input_dim, generator=as_generator(seeds[index])
+        )
+
+    trial = [drawn(index, num_features) for index in range(len(parts))]
+    constants = [index for index, factor in enumerate(trial) if isinstance(factor, ConstantMap)]
+    constant = math.prod(factor.constant for factor in trial if isinstance(factor, ConstantMap))
+    fourier = [index for index, factor in enumerate(trial) if isinstance(factor, FourierMap)]
+    others = [index for index in range(len(parts)) if index not in fourier + constants]
+    if len(parts) - len(constants) <= 1:
+        return next((trial[index] for index in fourier + others), ConstantMap(1.0, input_dim)).rescaled(
+            constant
+        )
+    if not others:
+        return _stationary_product(trial).rescaled(constant)
+    sizes = {index: trial[index].group_size or 1 for index in others}
+    groups = max(1, num_features // math.prod([2] * bool(fourier) + list(sizes.values())))
+    factors: list[FeatureMap] = []
+    for index in others:
+        if trial[index].group_size is None:
+            factors.append(_projected(trial[index], groups, seeds[index]))
+        else:
+            factors.append(drawn(index, groups * sizes[index]))
+    if fourier:
+        factors.insert(0, _stationary_product([drawn(index, 2 * groups) for index in fourier]))
+    return ProductMap(tuple(factors), input_dim).rescaled(constant)
+
+
+def _stationary_product(maps: list[FeatureMap]) -> FourierMap:
+    return reduce(FourierMap.times, [factor for factor in maps if isinstance(factor, FourierMap)])
+
+
+def _projected(base: FeatureMap, groups: int, seed: int) -> ProjectedMap:
+    (signs,) = streams(as_generator(seed), "signs of the combinations")
+    draws = torch.randint(2, (base.num_features, groups), generator=signs, dtype=torch.int8)
+    return ProjectedMap(base, draws * 2 - 1, base.input_dim, base.dtype)

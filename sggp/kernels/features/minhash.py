@@ -1,0 +1,262 @@
+"""Random hash features of the min-max Tanimoto kernel, for counts and for any other weights.
+
+T_MM(x, z) = Σ min(x_i, z_i) / Σ max(x_i, z_i) is the Jaccard similarity of the sets {(i, t): 0 ≤ t < x_i}.
+Give every unit cell (i, j) of that set an independent random time; the cell that rings first is the same for
+x and z with probability T_MM (min-wise hashing), so a random sign attached to it has E[ξ(x) ξ(z)] = T_MM(x,
+z). With M hashes φ = ξ/√M has φ(x)·φ(x) = 1 exactly and per-hash variance 1 − T_MM², the least possible.
+
+For integer counts the cells are the thermometer code {(i, j): 1 ≤ j ≤ x_i}, and the whole computation is:
+hash each (i, j) that occurs, running minimum over j, then a minimum over each row's non-zero columns. A
+fractional count, or one above 256, is handled exactly by the arrivals of a Poisson process in the cell
+(`_row_of_real_counts`); both routes are the same hash, so 3 and 3.0 and a neighbour at 3.2 are treated
+consistently.
+
+The empty vector holds one reserved cell, so T(0, 0) = 1 and T(0, x) = 0.
+
+Sources: Broder (1997) min-wise hashing; Tripp, Bacallado, Singh & Hernández-Lobato (NeurIPS 2023) §3 for the
+features. Departures: 1. a keyed pseudo-random function replaces stored tables, so no two cells share a sign
+and memory does not grow with the width of the fingerprint; 2. consistent weighted sampling (Ioffe 2010) is
+replaced by min-wise hashing over cells with exact arrivals in the last one, which needs no logarithm on counts.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from sggp.errors import InputError
+from sggp.kernels.features import prf
+from sggp.kernels.features.base import FeatureMap, draw_features
+from sggp.kernels.tanimoto import TanimotoMinMax, check_counts
+from sggp.random import streams
+
+UNIT_CELLS = 256
+"""Cells of length one below this count; above it cell lengths double."""
+
+_CHUNK_ROWS = 8192
+_TABLE_BYTES = 4 * 2**20
+_ARRIVALS = 1024
+
+
+@dataclass(frozen=True, eq=False)
+class MinHashMap(FeatureMap):
+    """φ_m(x) = √(scale/M) · (random sign of the cell of x that rings first in hash m).
+
+    Args:
+        keys: (2, M) int32, the hashes' keys.
+        input_dim: d.
+        scale: k(x, x).
+        dtype: dtype of the features of integer input.
+
+    `phi` raises `InputError` for NaN, infinite entries and negative counts; numbers of both signs are split
+    into positive and negative parts, as the kernel does. Cost: M times the number of non-zeros of x; working
+    memory beyond the features is a few tens of MiB.
+    """
+
+    keys: Tensor
+    input_dim: int
+    scale: float = 1.0
+    dtype: torch.dtype = torch.float32
+
+    differentiable = False
+    group_size = 1
+
+    @property
+    def num_features(self) -> int:
+        """M."""
+        return self.keys.shape[1]
+
+    def rescaled(self, factor: float) -> MinHashMap:
+        """The map of factor · k."""
+        return replace(self, scale=self.scale * float(factor))
+
+    def signs(self, x: Tensor) -> Tensor:
+        """The features as signs: (…, n, d) -> (…, n, M) int8."""
+        rows = x.detach().reshape(-1, self.input_dim)
+        out = torch.empty(len(rows), self.num_features, dtype=torch.int8, device=x.device)
+        for start in range(0, len(rows), _CHUNK_ROWS):
+            chunk = rows[start : start + _CHUNK_ROWS]
+            counts, real = _counts(chunk)
+            out[start : start + len(chunk)] = _signs_of_counts(counts, self.keys)
+            for index in real.tolist():
+                out[start + index] = _row_of_real_counts(chunk[index], self.keys)
+        return out.reshape(*x.shape[:-1], self.num_features)
+
+    def _evaluate(self, x: Tensor) -> Tensor:
+        return self.signs(x).to(self._output_dtype(x)).mul_(math.sqrt(self.scale / self.num_features))
+
+
+@draw_features.register(TanimotoMinMax)
+def _min_max(
+    kernel: TanimotoMinMax, num_features: int, *, input_dim: int, generator: torch.Generator
+) -> MinHashMap:
+    """Rademacher min-wise hash features."""
+    del kernel
+    (keys,) = streams(generator, "min-wise hash keys")
+    return MinHashMap(prf.draw_keys(num_features, keys), input_dim)
+
+
+def _counts(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows as uint8 counts, and the indices of rows that are not counts of at most 255 (left empty)."""
+    none = torch.empty(0, dtype=torch.int64, device=x.device)
+    if x.dtype in (torch.uint8, torch.bool):
+        return x.to(torch.uint8), none
+    check_counts(x, "TanimotoMinMax")
+    if x.is_floating_point() and not bool(torch.isfinite(x).all()):
+        raise InputError(
+            "the min-max Tanimoto kernel needs finite counts or weights; got infinite or NaN entries."
+        )
+    real = (x > UNIT_CELLS - 1).any(-1)
+    if x.is_floating_point():
+        real = real | ((x != x.floor()) | (x < 0)).any(-1)
+    if not bool(real.any()):
+        return x.to(torch.uint8), none
+    return x.masked_fill(real[:, None], 0).to(torch.uint8), real.nonzero()[:, 0]
+
+
+def _signs_of_counts(counts: Tensor, keys: Tensor) -> Tensor:
+    """(n, d) uint8 -> (n, M) int8.
+
+    `levels` lists the (column, level) pairs up to each column's largest count; the running minimum over the
+    levels of a column turns a row's work from one lookup per counted unit into one per non-zero column.
+    """
+    n, num_features = len(counts), keys.shape[1]
+    signs = torch.empty(n, num_features, dtype=torch.int8, device=counts.device)
+    if n == 0:
+        return signs
+    columns, level = _levels(counts)
+    elements = torch.cat((prf.element_codes(columns, level), _empty_code(counts.device)))
+    groups = list(_row_groups(counts, columns, level))
+    step = max(16, _TABLE_BYTES // (4 * len(elements)))
+    deeper = (
+        [(level == value).nonzero()[:, 0] for value in range(2, int(level.max()) + 1)] if len(level) else []
+    )
+    for start in range(0, num_features, step):
+        values = prf.table(elements, keys[:, start : start + step].contiguous())
+        for rows in deeper:
+            values[rows] = torch.minimum(values[rows], values[rows - 1])
+        for members, lookups, alive in groups:
+            first = values[lookups[0]]
+            for position, count in enumerate(alive[1:], start=1):
+                head = first[:count]
+                torch.minimum(head, values.index_select(0, lookups[position, :count]), out=head)
+            signs[members, start : start + step] = prf.sign(first)
+    return signs
+
+
+def _levels(counts: Tensor) -> tuple[Tensor, Tensor]:
+    """All (column, level) with 1 <= level <= the column's largest count, levels of a column in a row."""
+    largest = counts.amax(0).to(torch.int64)
+    columns = torch.repeat_interleave(torch.arange(len(largest), device=counts.device), largest)
+    first = largest.cumsum(0) - largest
+    return columns, torch.arange(len(columns), device=counts.device) - first[columns] + 1
+
+
+def _empty_code(device: torch.device) -> Tensor:
+    return prf.element_codes(torch.full((1,), -1, device=device), 0)
+
+
+def _row_groups(counts: Tensor, columns: Tensor, level: Tensor) -> Iterator[tuple[Tensor, Tensor, list[int]]]:
+    """Rows in groups of similar length: members (r,), lookups (longest, r) into the table, and how many reach each.
+
+    Within a group rows are sorted by decreasing length, so those that still have a j-th entry are a prefix.
+    """
+    n, device = len(counts), counts.device
+    offset = torch.zeros(counts.shape[1], dtype=torch.int64, device=device)
+    offset[columns[level == 1]] = (level == 1).nonzero()[:, 0]
+    row, column = counts.nonzero(as_tuple=True)
+    entries = offset[column] + counts[row, column].to(torch.int64) - 1
+    length = torch.bincount(row, minlength=n)
+    begin = length.cumsum(0) - length
+    order = torch.argsort(length, descending=True, stable=True)
+    size = 256 if device.type == "cpu" else n
+    for start in range(0, n, size):
+        members = order[start : start + size]
+        lengths = length[members]
+        longest = max(1, int(lengths[0]))
+        positions = torch.arange(longest, device=device)[:, None]
+        index = (begin[members][None, :] + positions).clamp_(max=max(0, len(entries) - 1))
+        lookups = entries[index] if len(entries) else torch.zeros_like(index)
+        lookups[0, lengths == 0] = len(columns)  # the reserved cell of the empty vector, last in the table
+        yield members, lookups, (lengths[None, :] > positions).sum(1).tolist()
+
+
+def _row_of_real_counts(x: Tensor, keys: Tensor) -> Tensor:
+    """Signs (M,) of one row of any real weights, float64 times.
+
+    A cell of length w rings first at T_1 ~ Exp(w), at a uniform place z_1 in the cell. If the row covers only
+    the first fraction f of the cell and z_1 >= f, the next ring to its left comes after another Exp(w z_1),
+    at a uniform place in [0, z_1), and so on: the sequence of records of a Poisson process, about 1 +
+    log(1/f) long. Whoever covers z_k rings at the same T_k with the same sign, whatever else the row holds,
+    so the hash is consistent.
+    """
+    column, cell, width, fraction = _cells(x.to(torch.float64))
+    best_time = torch.full((keys.shape[1],), math.inf, dtype=torch.float64, device=x.device)
+    best_sign = torch.zeros(keys.shape[1], dtype=torch.int8, device=x.device)
+    step = max(1, _TABLE_BYTES // (8 * keys.shape[1]))
+    for start in range(0, len(column), step):
+        part = slice(start, start + step)
+        time, signs = _first_rings(column[part], cell[part], width[part], fraction[part], keys)
+        earliest, where = time.min(0)
+        better = earliest < best_time
+        best_time = torch.where(better, earliest, best_time)
+        best_sign = torch.where(better, signs.gather(0, where[None])[0], best_sign)
+    return best_sign
+
+
+def _cells(x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The cells of one row: column, cell number (from 1), length, and the fraction covered, each (c,).
+
+    A negative number is a positive one in a column of its own, d further on, as in the kernel. Cells are (j −
+    1, j] for j = 1 … 256, then (256·2^q, 512·2^q] numbered 257 + q.
+    """
+    column = x.nonzero()[:, 0]
+    value = x[column].abs()
+    column = torch.where(x[column] < 0, column + len(x), column)
+    large = torch.log2((value / UNIT_CELLS).clamp(min=1.0)).ceil()
+    number = (value.clamp(max=UNIT_CELLS).ceil() + large).to(torch.int64)
+    column, value = column.repeat_interleave(number), value.repeat_interleave(number)
+    first = number.cumsum(0) - number
+    cell = torch.arange(len(column), device=x.device) - first.repeat_interleave(number) + 1
+    width = torch.exp2((cell - UNIT_CELLS - 1).clamp(min=0).to(torch.float64))
+    width = torch.where(cell > UNIT_CELLS, width * UNIT_CELLS, width)
+    below = torch.where(cell > UNIT_CELLS, width, cell.to(torch.float64) - 1)
+    return column, cell, width, ((value - below) / width).clamp(0.0, 1.0)
+
+
+def _first_rings(
+    column: Tensor, cell: Tensor, width: Tensor, fraction: Tensor, keys: Tensor
+) -> tuple[Tensor, Tensor]:
+    """First ring of the covered part of each cell in each hash: times (c, M) float64 and signs (c, M) int8."""
+    value = prf.table(prf.element_codes(column, cell), keys)
+    time = -torch.log1p(-prf.uniform(value)) / width[:, None]
+    signs = prf.sign(value)
+    partial = (fraction < 1).nonzero()[:, 0]
+    if not len(partial):
+        return time, signs
+    place = prf.uniform(prf.table(prf.element_codes(column[partial], cell[partial], purpose=1), keys))
+    outside = place >= fraction[partial, None]
+    clock = time[partial]
+    time[partial] = clock.masked_fill(outside, math.inf)
+    bound = time.amin(0)
+    # a covered part whose cell first rings after the bound cannot win with a later ring: only the others are followed
+    which, hashed = (outside & (clock < bound)).nonzero(as_tuple=True)
+    clock, place = clock[which, hashed], place[which, hashed]
+    for arrival in range(1, _ARRIVALS):
+        if not len(which):
+            break
+        at, feature = partial[which], keys[:, hashed]
+        value = prf.entries(prf.element_codes(column[at], cell[at], arrival), feature)
+        clock = clock - torch.log1p(-prf.uniform(value)) / (width[at] * place)
+        moved = prf.entries(prf.element_codes(column[at], cell[at], arrival, purpose=1), feature)
+        place = place * prf.uniform(moved)
+        inside = place < fraction[at]
+        time[at[inside], hashed[inside]] = clock[inside]
+        signs[at[inside], hashed[inside]] = prf.sign(value[inside])
+        still = ~inside & (clock < bound[hashed])
+        which, hashed, clock, place = which[still], hashed[still], clock[still], place[still]
+    return time, signs
