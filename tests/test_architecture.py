@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -62,12 +63,18 @@ def imports_of(module: str, tree: ast.AST, *, is_package: bool = False) -> Itera
             yield from imports_of(module, node, is_package=is_package)
 
 
-def all_imports() -> Iterator[tuple[Path, str, str, int]]:
-    for path in sources():
-        module = module_name(path)
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        for name, line in imports_of(module, tree, is_package=path.name == "__init__.py"):
-            yield path, module, name, line
+@functools.cache
+def all_imports() -> list[tuple[Path, str, str, int]]:
+    """Every import of the library: file, importing module, imported name, line."""
+    return [
+        (path, module_name(path), name, line)
+        for path in sources()
+        for name, line in imports_of(
+            module_name(path),
+            ast.parse(path.read_text(encoding="utf-8")),
+            is_package=path.name == "__init__.py",
+        )
+    ]
 
 
 def check_no_import(source: tuple[str, ...], target: tuple[str, ...], *, but: tuple[str, ...] = ()) -> None:
