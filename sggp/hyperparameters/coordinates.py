@@ -1,0 +1,220 @@
+"""What an optimiser moves: kernel parameters, noise and mean as one flat vector in sensible units.
+
+Positive quantities are moved on the log scale, so that one step size suits a length scale of 0.01 and one
+of 100 alike, whatever transform the kernel's own constraint uses. The kernel is always a private deep copy.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from gpytorch.kernels import Kernel
+from torch import Tensor
+
+from sggp.errors import DtypeError, InputError, UnsupportedKernel
+
+_LOG_RANGE = 23.0  # values stay within a factor e^23 = 1e10 of one
+
+
+@dataclass(frozen=True)
+class Coordinate:
+    """One raw parameter tensor and the map u -> raw, elementwise and increasing."""
+
+    name: str
+    parameter: torch.nn.Parameter
+    to_raw: Callable[[Tensor], Tensor]
+    to_coordinate: Callable[[Tensor], Tensor]
+    lower: float
+    upper: float
+
+
+def _identity(value: Tensor) -> Tensor:
+    return value
+
+
+def _coordinate(name: str, parameter: torch.nn.Parameter, constraint: Any) -> Coordinate:
+    """The map for one kernel parameter: log above its lower bound where it has one, raw otherwise."""
+    if constraint is None:
+        return Coordinate(name, parameter, _identity, _identity, -math.inf, math.inf)
+    lower, upper = float(constraint.lower_bound.min()), float(constraint.upper_bound.max())
+    if math.isfinite(lower) and math.isinf(upper):
+        return Coordinate(
+            name,
+            parameter,
+            lambda u: constraint.inverse_transform(lower + u.exp()),
+            lambda raw: (constraint.transform(raw) - lower).clamp_min(1e-300).log(),
+            -_LOG_RANGE,
+            _LOG_RANGE,
+        )
+    if lower >= 0.0 and math.isfinite(upper):
+        low, high = max(lower * (1 + 1e-7), 1e-10), upper * (1 - 1e-7)
+        return Coordinate(
+            name,
+            parameter,
+            lambda u: constraint.inverse_transform(u.exp().clamp(low, high)),
+            lambda raw: constraint.transform(raw).clamp(low, high).log(),
+            math.log(low),
+            math.log(high),
+        )
+    return Coordinate(name, parameter, _identity, _identity, -math.inf, math.inf)
+
+
+def copy_kernel(kernel: Kernel, device: torch.device | None = None) -> Kernel:
+    """A float64 deep copy of `kernel` that can be changed without anyone noticing.
+
+    Raises:
+        DtypeError: `kernel` is not a GPyTorch kernel.
+        UnsupportedKernel: it has a batch shape.
+    """
+    if not isinstance(kernel, Kernel):
+        raise DtypeError(f"expected a gpytorch.kernels.Kernel, got {type(kernel).__name__}.")
+    if len(kernel.batch_shape) > 0:
+        raise UnsupportedKernel(
+            f"the kernel has batch_shape {tuple(kernel.batch_shape)}; hyperparameters are learnt for one kernel at a "
+            "time: build it without batch_shape, or learn kernel[i] one by one."
+        )
+    try:
+        duplicate = copy.deepcopy(kernel)
+    except RuntimeError as error:
+        raise UnsupportedKernel(
+            f"the kernel {type(kernel).__name__} cannot be copied ({error}); a module that caches tensors with a graph "
+            "must drop them first."
+        ) from error
+    return duplicate.to(device=device, dtype=torch.float64)
+
+
+class Coordinates:
+    """The learnable part of a kernel, a noise variance and a mean as one vector u of shape (p,), float64.
+
+    Args:
+        kernel: a private copy (see `copy_kernel`); its raw parameters are overwritten by `assign`.
+        initial_noise: starting noise variance, or None when the noise is known.
+        noise_floor: the learnt noise variance stays above this.
+        noise_prior: a GPyTorch prior on the noise variance, or None.
+        initial_mean: (t,) starting means, or None when the mean is known or profiled out.
+    """
+
+    def __init__(
+        self,
+        kernel: Kernel,
+        *,
+        initial_noise: float | None = None,
+        noise_floor: float = 0.0,
+        noise_prior: Any = None,
+        initial_mean: Tensor | None = None,
+    ) -> None:
+        self.kernel = kernel
+        self.noise_floor = noise_floor
+        self.noise_prior = noise_prior
+        self.items: list[Coordinate] = []
+        seen: set[int] = set()
+        for name, parameter, constraint in kernel.named_parameters_and_constraints():
+            if parameter.requires_grad and id(parameter) not in seen:
+                seen.add(id(parameter))
+                self.items.append(_coordinate(name, parameter, constraint))
+        self.raw_noise: torch.nn.Parameter | None = None
+        self.raw_mean: torch.nn.Parameter | None = None
+        device = next((p.device for p in kernel.parameters()), torch.device("cpu"))
+        if initial_noise is not None:
+            start = math.log(max(initial_noise - noise_floor, 1e-2 * noise_floor, 1e-300))
+            self.raw_noise = torch.nn.Parameter(torch.tensor(start, dtype=torch.float64, device=device))
+            low = math.log(max(1e-3 * noise_floor, 1e-300))
+            self.items.append(
+                Coordinate("noise_variance", self.raw_noise, _identity, _identity, low, math.inf)
+            )
+        if initial_mean is not None:
+            self.raw_mean = torch.nn.Parameter(initial_mean.detach().clone().to(device, torch.float64))
+            self.items.append(Coordinate("mean", self.raw_mean, _identity, _identity, -math.inf, math.inf))
+
+    @property
+    def size(self) -> int:
+        """Number of coordinates p."""
+        return sum(item.parameter.numel() for item in self.items)
+
+    def vector(self) -> Tensor:  # (p,)
+        """The present values as coordinates, on the CPU."""
+        if not self.items:
+            return torch.zeros(0, dtype=torch.float64)
+        with torch.no_grad():
+            parts = [item.to_coordinate(item.parameter.detach()).reshape(-1).cpu() for item in self.items]
+        return torch.cat(parts).clamp(*self.bounds()).detach()
+
+    def bounds(self) -> tuple[Tensor, Tensor]:  # (p,), (p,)
+        """Lower and upper bounds of the coordinates."""
+        lower = torch.cat(
+            [torch.full((i.parameter.numel(),), i.lower, dtype=torch.float64) for i in self.items]
+        )
+        upper = torch.cat(
+            [torch.full((i.parameter.numel(),), i.upper, dtype=torch.float64) for i in self.items]
+        )
+        return lower, upper
+
+    def assign(self, u: Tensor) -> None:
+        """Write the coordinates u (p,) into the raw parameters and clear their gradients."""
+        start = 0
+        for item in self.items:
+            size = item.parameter.numel()
+            part = u[start : start + size].reshape(item.parameter.shape).to(item.parameter)
+            with torch.no_grad():
+                item.parameter.copy_(item.to_raw(part))
+            item.parameter.grad = None
+            start += size
+
+    def gradient(self, u: Tensor) -> Tensor:  # (p,)
+        """Gradient in the coordinates, from the `.grad` of the raw parameters (chain rule through u -> raw)."""
+        parts, start = [], 0
+        for item in self.items:
+            size = item.parameter.numel()
+            grad = item.parameter.grad
+            if grad is None:
+                parts.append(torch.zeros(size, dtype=torch.float64))
+            else:
+                part = u[start : start + size].reshape(item.parameter.shape).to(item.parameter)
+                part = part.detach().requires_grad_(True)
+                (pulled,) = torch.autograd.grad(item.to_raw(part), part, grad)
+                parts.append(pulled.reshape(-1).cpu())
+            start += size
+        return torch.cat(parts)
+
+    def noise(self) -> Tensor:
+        """The learnt noise variance, a differentiable scalar."""
+        if self.raw_noise is None:
+            raise InputError("this problem has a known noise variance: there is none to learn.")
+        return self.noise_floor + self.raw_noise.exp()
+
+    def log_prior(self) -> Tensor:
+        """Sum of the log densities of all GPyTorch priors of the kernel, and of the noise prior; a scalar."""
+        device = self.items[0].parameter.device if self.items else torch.device("cpu")
+        total = torch.zeros((), dtype=torch.float64, device=device)
+        for _, module, prior, closure, _ in self.kernel.named_priors():
+            total = total + prior.log_prob(closure(module)).sum()
+        if self.noise_prior is not None and self.raw_noise is not None:
+            total = total + self.noise_prior.log_prob(self.noise()).sum()
+        return total
+
+    def values(self) -> dict[str, Any]:
+        """The constrained values by GPyTorch name: floats, or lists where a parameter has several entries."""
+        out: dict[str, Any] = {}
+        with torch.no_grad():
+            for name, parameter, constraint in self.kernel.named_parameters_and_constraints():
+                if name.rpartition(".")[2].startswith("_"):
+                    continue  # bookkeeping of the kernel, not a hyperparameter
+                value = parameter if constraint is None else constraint.transform(parameter)
+                out[_public(name)] = value.item() if value.numel() == 1 else value.reshape(-1).tolist()
+            if self.raw_noise is not None:
+                out["noise_variance"] = float(self.noise())
+            if self.raw_mean is not None:
+                out["mean"] = self.raw_mean.tolist() if self.raw_mean.numel() > 1 else float(self.raw_mean)
+        return out
+
+
+def _public(name: str) -> str:
+    """`base_kernel.raw_lengthscale` -> `base_kernel.lengthscale`."""
+    head, _, tail = name.rpartition(".")
+    tail = tail.removeprefix("raw_")
+    return f"{head}.{tail}" if head else tail

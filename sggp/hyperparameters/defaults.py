@@ -1,0 +1,61 @@
+"""Kernels by name, with starting values and weak priors for standardised data."""
+
+from __future__ import annotations
+
+import math
+
+from gpytorch.constraints import Positive
+from gpytorch.kernels import Kernel, MaternKernel, RBFKernel, ScaleKernel
+from gpytorch.priors import LogNormalPrior
+
+from sggp.errors import InputError
+
+_SMOOTHNESS = {"matern12": 0.5, "matern32": 1.5, "matern52": 2.5}
+KERNEL_NAMES = ("rbf", *_SMOOTHNESS, "tanimoto")
+
+
+def named_kernel(name: str, input_dim: int) -> Kernel:
+    """A scaled kernel with one length scale per column, for inputs of unit spread and targets of unit variance.
+
+    Length scales start at sqrt(d)/2 under a log-normal prior of median sqrt(d) and log-spread 2, the output
+    scale at 1 under a log-normal prior of median 1 and log-spread 2: weak enough that a hundred rows
+    overrule them, and enough to keep columns that the data say nothing about at a finite value.
+
+    Args:
+        name: "rbf", "matern12", "matern32", "matern52", or "tanimoto" (min-max, no length scales).
+        input_dim: d.
+
+    Raises:
+        InputError: unknown name.
+    """
+    if name not in KERNEL_NAMES:
+        raise InputError(
+            f"unknown kernel {name!r}; expected one of {', '.join(KERNEL_NAMES)}, or a kernel object."
+        )
+    if name == "tanimoto":
+        from sggp.kernels import TanimotoMinMax
+
+        base: Kernel = TanimotoMinMax()
+    else:
+        prior = LogNormalPrior(0.5 * math.log(input_dim), 2.0)
+        constraint = Positive()
+        if name == "rbf":
+            base = RBFKernel(
+                ard_num_dims=input_dim, lengthscale_prior=prior, lengthscale_constraint=constraint
+            )
+        else:
+            base = MaternKernel(
+                nu=_SMOOTHNESS[name],
+                ard_num_dims=input_dim,
+                lengthscale_prior=prior,
+                lengthscale_constraint=constraint,
+            )
+        base.lengthscale = math.sqrt(input_dim) / 2
+    kernel = ScaleKernel(base, outputscale_prior=LogNormalPrior(0.0, 2.0)).double()
+    kernel.outputscale = 1.0
+    return kernel
+
+
+def noise_prior() -> LogNormalPrior:
+    """A weak log-normal prior on the noise variance of targets of unit variance: median 0.02, log-spread 3."""
+    return LogNormalPrior(-4.0, 3.0).double()

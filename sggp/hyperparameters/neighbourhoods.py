@@ -1,0 +1,128 @@
+"""Rows with their earlier neighbours, window after window, and the small covariances among them."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+from gpytorch.kernels import Kernel, ScaleKernel
+from torch import Tensor
+
+from sggp.errors import InputError
+from sggp.hyperparameters.gram import gram_function, scaled_points
+from sggp.hyperparameters.search import earlier_rows, earlier_rows_by_correlation
+from sggp.kernels import as_covariance
+
+_POOL = 2048  # rows whose neighbourhoods are used where searching is dear
+_COUNT, _COUNT_FROZEN = 20, 40  # neighbours per row; more where their covariances are evaluated once only
+_CHUNK = 256  # neighbourhoods evaluated at once where the base kernel is frozen
+
+
+def _frozen_base(kernel: Kernel) -> tuple[list[ScaleKernel], Kernel] | None:
+    """Split off output scales when nothing below them can be learnt."""
+    scales: list[ScaleKernel] = []
+    while type(kernel) is ScaleKernel and kernel.active_dims is None:
+        scales.append(kernel)
+        kernel = kernel.base_kernel
+    if any(p.requires_grad for p in kernel.parameters()):
+        return None
+    return scales, kernel
+
+
+class Neighbourhoods:
+    """Earlier neighbours of the rows of one window at a time.
+
+    Args:
+        kernel: the private kernel whose raw parameters are being learnt.
+        x: (n, d) rows in their order.
+        count: neighbours per row; default 20, or 40 where nothing but scales is learnt and there is no
+            metric.
+    """
+
+    def __init__(self, kernel: Kernel, x: Tensor, count: int | None = None) -> None:
+        self.kernel, self.x = kernel, x
+        self.frozen = _frozen_base(kernel)
+        self.metric = scaled_points(kernel, x) is not None if x.is_floating_point() else False
+        if not self.metric and self.frozen is None:
+            self.metric = x.is_floating_point() and as_covariance(kernel).embedding(x[:2]) is not None
+        default = _COUNT_FROZEN if self.frozen is not None and not self.metric else _COUNT
+        self.count = count = min(default if count is None else count, len(x) - 1)
+        self._gram = gram_function(kernel)
+        self._index = torch.zeros(0, 1, dtype=torch.long)
+        self._base: Tensor | None = None
+        self._known: dict[int, int] = {}
+        self._known_index = torch.zeros(0, count + 1, dtype=torch.long)
+        self._known_base: Tensor | None = None
+
+    def pool(self, generator: torch.Generator) -> Tensor:
+        """Positions that minibatches are drawn from: all rows, or a random few where searching is dear."""
+        n = len(self.x)
+        if self.metric or n <= _POOL:
+            return torch.arange(n)
+        return torch.randperm(n, generator=generator)[:_POOL].sort().values
+
+    def open(self, rows: Tensor) -> None:
+        """Find the neighbours of `rows` (ascending positions) with the kernel's present values."""
+        if self.frozen is not None and not self.metric:
+            self._open_frozen(rows)
+            return
+        self._index = self._search(rows)
+
+    def _search(self, rows: Tensor) -> Tensor:  # (r, count + 1), -1 where missing, the row itself last
+        if self.count == 0:
+            return rows[:, None]
+        points = scaled_points(self.kernel, self.x) if self.metric else None
+        if self.metric and points is None:
+            points = as_covariance(self.kernel).embedding(self.x)
+        if points is not None:
+            near = earlier_rows(points, rows, self.count)
+        else:
+            base = self.kernel if self.frozen is None else self.frozen[1]
+            covariance = as_covariance(base)
+            prepared = covariance.prepare(self.x)
+            diagonal = covariance.diagonal(self.x)
+            near = earlier_rows_by_correlation(
+                lambda a, b: covariance.block(prepared[a], prepared[b]), diagonal, rows, self.count
+            )
+        return torch.cat([near, rows[:, None]], dim=1)
+
+    def _open_frozen(self, rows: Tensor) -> None:
+        """Search and evaluate each row once; later windows only look up."""
+        fresh = torch.tensor([int(r) for r in rows if int(r) not in self._known], dtype=torch.long)
+        if len(fresh):
+            index = self._search(fresh)
+            blocks = self._base_blocks(index)
+            for place, row in enumerate(fresh.tolist(), start=len(self._known)):
+                self._known[row] = place
+            self._known_index = torch.cat([self._known_index, index])
+            self._known_base = blocks if self._known_base is None else torch.cat([self._known_base, blocks])
+        if self._known_base is None:
+            raise InputError("a window needs at least one row.")
+        places = torch.tensor([self._known[int(r)] for r in rows], dtype=torch.long)
+        self._index, self._base = self._known_index[places], self._known_base[places]
+
+    def _base_blocks(self, index: Tensor) -> Tensor:
+        if self.frozen is None:
+            raise InputError("this kernel has parameters below its scale: its blocks change with them.")
+        covariance = as_covariance(self.frozen[1])
+        own = torch.where(index < 0, index[:, -1:], index)
+        edges = [*range(0, len(own), _CHUNK), len(own)]
+        parts = [covariance.small_blocks(self.x[own[a:b].to(self.x.device)]) for a, b in pairwise(edges)]
+        return torch.cat(parts).to(torch.float64)
+
+    def members(self, selection: Tensor) -> tuple[Tensor, Tensor]:  # (b,) -> (b, k), (b, k)
+        """Positions of [neighbours, row] for some rows of the window, and which of them exist."""
+        index = self._index[selection]
+        valid = index >= 0
+        own = torch.where(valid, index, index[:, -1:])
+        return own.to(self.x.device), valid.to(self.x.device)
+
+    def gram(self, selection: Tensor) -> Tensor:  # (b,) -> (b, k, k)
+        """Covariances without noise among [neighbours, row], differentiable in the kernel's parameters."""
+        if self._base is not None and self.frozen is not None:
+            block = self._base[selection].to(self.x.device)
+            for scale in self.frozen[0]:
+                block = block * scale.outputscale
+            return block
+        own, _ = self.members(selection)
+        return self._gram(self.x[own]).to(torch.float64)

@@ -1,0 +1,55 @@
+"""What a fit starts from: any way of naming a kernel, turned into a GPyTorch kernel."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from gpytorch.kernels import Kernel
+from sklearn.gaussian_process.kernels import Kernel as ScikitLearnBase
+
+from sggp.errors import DtypeError
+from sggp.hyperparameters.defaults import named_kernel, noise_prior
+from sggp.hyperparameters.scikit import from_scikit_learn
+
+
+@dataclass(frozen=True)
+class StartingPoint:
+    """A kernel to start from.
+
+    Attributes:
+        kernel: a GPyTorch kernel; never changed by a fit.
+        standardise: whether it expects standardised inputs (kernels chosen by name, except "tanimoto").
+        white_noise: noise variance that came with the kernel (a scikit-learn WhiteKernel), in units of
+            normalised targets.
+        white_noise_fixed: whether that noise is to stay as it is.
+        noise_prior: a GPyTorch prior for a learnt noise variance, or None.
+    """
+
+    kernel: Kernel
+    standardise: bool = False
+    white_noise: float | None = None
+    white_noise_fixed: bool = False
+    noise_prior: Any = None
+
+
+def starting_point(kernel: Any, input_dim: int) -> StartingPoint:
+    """The starting point for None, a kernel name, a GPyTorch kernel or a scikit-learn kernel.
+
+    Raises:
+        DtypeError: anything else. InputError: an unknown name. UnsupportedKernel: a kernel that cannot be
+            used.
+    """
+    if kernel is None or isinstance(kernel, str):
+        name = "matern32" if kernel is None else kernel
+        return StartingPoint(named_kernel(name, input_dim), name != "tanimoto", noise_prior=noise_prior())
+    if isinstance(kernel, Kernel):
+        return StartingPoint(kernel)
+    if isinstance(kernel, ScikitLearnBase):
+        converted = from_scikit_learn(kernel)
+        return StartingPoint(
+            converted.kernel, white_noise=converted.noise_variance, white_noise_fixed=converted.noise_fixed
+        )
+    raise DtypeError(
+        f"kernel must be None, a name, a GPyTorch kernel or a scikit-learn kernel, got {type(kernel).__name__}."
+    )
