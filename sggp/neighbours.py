@@ -6,6 +6,8 @@ nearest-neighbour factor needs, for every row of an ordering, its nearest *earli
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from scipy.spatial import cKDTree
@@ -58,9 +60,12 @@ def nearest(points: Tensor, queries: Tensor, k: int) -> Tensor:
     half = 0.5 * base.square().sum(1)
     rows = max(1, _TILE_BYTES // (4 * max(1, len(base))))
     found_tiles = [
-        torch.topk(torch.addmm(half[None], tile, base.T, alpha=-1), k, largest=False).indices for tile in ask.split(rows)
+        torch.topk(torch.addmm(half[None], tile, base.T, alpha=-1), k, largest=False).indices
+        for tile in ask.split(rows)
     ]
-    return torch.cat(found_tiles) if found_tiles else torch.empty(0, k, dtype=torch.long, device=points.device)
+    return (
+        torch.cat(found_tiles) if found_tiles else torch.empty(0, k, dtype=torch.long, device=points.device)
+    )
 
 
 def earlier_neighbours(points: Tensor, order: Tensor, k: int) -> Tensor:
@@ -89,7 +94,9 @@ def earlier_neighbours(points: Tensor, order: Tensor, k: int) -> Tensor:
     return earlier_by_score(score, len(ordered), k, device=points.device)
 
 
-def earlier_by_score(score, n: int, k: int, *, device: torch.device | str = "cpu") -> Tensor:
+def earlier_by_score(
+    score: Callable[[int, int], Tensor], n: int, k: int, *, device: torch.device | str = "cpu"
+) -> Tensor:
     """Earlier neighbours under any similarity: `score(start, stop)` gives (stop - start, stop), larger is closer."""
     out = torch.full((n, k), -1, dtype=torch.long, device=device)
     start = 0
@@ -106,8 +113,10 @@ def earlier_by_score(score, n: int, k: int, *, device: torch.device | str = "cpu
 
 
 def _earlier_by_tree(ordered: Tensor, k: int) -> Tensor:
-    """Trees over doubling prefixes; a row is settled once k of the rows found are earlier than itself, else it asks again
-    for more, so the result is exact."""
+    """Trees over doubling prefixes, exactly.
+
+    A row is settled once k of the rows found are earlier than itself; until then it asks again for more.
+    """
     points = ordered.numpy()
     n = len(points)
     out = np.full((n, k), -1, dtype=np.int64)
@@ -126,7 +135,9 @@ def _earlier_by_tree(ordered: Tensor, k: int) -> Tensor:
             settled = (earlier.sum(1) >= k) | (ask == stop)
             rank = np.argsort(~earlier[settled], axis=1, kind="stable")[:, :k]
             picked = np.take_along_axis(found[settled], rank, 1)
-            out[pending[settled], : picked.shape[1]] = np.where(picked < pending[settled][:, None], picked, -1)
+            out[pending[settled], : picked.shape[1]] = np.where(
+                picked < pending[settled][:, None], picked, -1
+            )
             pending, ask = pending[~settled], 4 * ask
         start = stop
     return torch.from_numpy(out)

@@ -71,7 +71,9 @@ class NeighbourOperator(RowOperator, Protocol):
         """The noise-free diagonal of K in float64."""
         ...
 
-    def earlier_neighbours(self, order: Tensor, k: int, low_rank: Tensor | None = None) -> Tensor:  # (n,) -> (n, k)
+    def earlier_neighbours(
+        self, order: Tensor, k: int, low_rank: Tensor | None = None
+    ) -> Tensor:  # (n,) -> (n, k)
         """For each position i of `order`, up to k positions j < i whose rows are closest; -1 where there are fewer.
 
         With a low-rank part F (n, r), closest means of largest residual correlation under K − FFᵀ + Σ.

@@ -117,7 +117,9 @@ class KernelOperator:
         if self.keeps_matrix:
             product = self._stored() @ v
         else:
-            product = self.covariance.matmul(self._points, self._points, v, memory_budget=self._tile_bytes()).to(self._dtype)
+            product = self.covariance.matmul(
+                self._points, self._points, v, memory_budget=self._tile_bytes()
+            ).to(self._dtype)
         return product.addcmul_(self._noise[:, None], v)
 
     def rows_matmul(self, rows: Tensor, v: Tensor) -> Tensor:  # (b,), (n, s) -> (b, s)
@@ -127,7 +129,9 @@ class KernelOperator:
         if self.keeps_matrix:
             product = self._stored()[rows] @ v
         else:
-            product = self.covariance.matmul(self._points[rows], self._points, v, memory_budget=self._tile_bytes())
+            product = self.covariance.matmul(
+                self._points[rows], self._points, v, memory_budget=self._tile_bytes()
+            )
         return product.addcmul_(self._noise[rows, None], v[rows])
 
     def block(self, rows: Tensor, cols: Tensor) -> Tensor:  # (b,), (c,) -> (b, c)
@@ -179,7 +183,9 @@ class KernelOperator:
         self.entries_evaluated += index.shape[0] * index.shape[1] ** 2
         return self._covariance64.small_blocks(self.x[index])
 
-    def earlier_neighbours(self, order: Tensor, k: int, low_rank: Tensor | None = None) -> Tensor:  # -> (n, k)
+    def earlier_neighbours(
+        self, order: Tensor, k: int, low_rank: Tensor | None = None
+    ) -> Tensor:  # -> (n, k)
         """For each position of `order`, up to k earlier positions that are closest; -1 where there are fewer.
 
         Closest is by the kernel's own metric, by correlation where the kernel has none, and by the correlation of the
@@ -200,12 +206,14 @@ class KernelOperator:
         left = self._residual_diagonal(low_rank).rsqrt()
         out = candidates.new_empty(len(order), min(k, candidates.shape[1]))
         width = candidates.shape[1]
-        step = max(1, _SMALL_BYTES // (8 * width * (low_rank.shape[1] + 8 * self.x.shape[1])))
+        # the scores only rank candidates, so single precision is enough, and half the traffic
+        low_rank, left = low_rank.float(), left.float()
+        step = max(1, _SMALL_BYTES // (4 * width * (low_rank.shape[1] + 16 * self.x.shape[1])))
         for tile in torch.arange(len(order), device=self.device).split(step):
             place = candidates[tile]
             rows, cols = order[tile], order[place.clamp_min(0)]
             pair = torch.stack([rows[:, None].expand_as(cols), cols], -1).reshape(-1, 2)
-            entries = self.small_blocks(pair)[:, 0, 1].reshape(place.shape)
+            entries = self.small_blocks(pair)[:, 0, 1].reshape(place.shape).float()
             entries = entries - torch.einsum("bkr,br->bk", low_rank[cols], low_rank[rows])
             score = torch.where(place >= 0, entries.abs() * left[cols], -1.0)
             out[tile] = torch.gather(place, 1, score.topk(out.shape[1]).indices)

@@ -107,7 +107,9 @@ def condition(
     generator = as_generator(generator)
     x, y, noise = check_data(x, y, noise_variance)
     if num_samples < 0 or num_features < 1:
-        raise InputError(f"num_samples must be ≥ 0 and num_features ≥ 1, got {num_samples} and {num_features}.")
+        raise InputError(
+            f"num_samples must be ≥ 0 and num_features ≥ 1, got {num_samples} and {num_features}."
+        )
     work = dtype if dtype is not None else (x.dtype if x.is_floating_point() else torch.float32)
     settings = Settings(
         solver, tolerance, num_features, work, float(memory_budget), max_epochs, max_seconds, on_failure
@@ -118,7 +120,9 @@ def condition(
     return solve_posterior(kernel, data, float(mean), prior, settings, None, solve)
 
 
-def draw_noise(noise_variance: Tensor, num_samples: int, generator: torch.Generator) -> Tensor:  # (n,) -> (n, s)
+def draw_noise(
+    noise_variance: Tensor, num_samples: int, generator: torch.Generator
+) -> Tensor:  # (n,) -> (n, s)
     """ε ~ N(0, Σ), one column per sample."""
     unit = torch.randn(len(noise_variance), num_samples, generator=generator, dtype=torch.float64)
     return noise_variance.sqrt()[:, None] * unit.to(noise_variance.device)
@@ -139,10 +143,10 @@ def solve_posterior(
     x = data.x[groups.first]
     columns = [groups.mean(data.y[:, None] - mean, data.noise_variance)]
     if prior is not None:
-        columns.append(
-            prior.features.apply(x, prior.weights) + groups.mean(data.noise, data.noise_variance)
-        )
-    solution = solve_columns(kernel, x, noise, torch.cat([c.double() for c in columns], 1), settings, x0, generator)
+        columns.append(prior.features.apply(x, prior.weights) + groups.mean(data.noise, data.noise_variance))
+    solution = solve_columns(
+        kernel, x, noise, torch.cat([c.double() for c in columns], 1), settings, x0, generator
+    )
     return Posterior(
         kernel=kernel,
         covariance=as_covariance(kernel, dtype=None if x.is_floating_point() else settings.dtype),

@@ -56,7 +56,9 @@ class Prior:
     num_features: int
 
 
-def check_data(x: Any, y: Any, noise_variance: Any, dimension: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
+def check_data(
+    x: Any, y: Any, noise_variance: Any, dimension: int | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
     """x (n, d), y (n,) float64, noise_variance (n,) float64.
 
     Raises:
@@ -64,7 +66,9 @@ def check_data(x: Any, y: Any, noise_variance: Any, dimension: int | None = None
     """
     for name, value in (("x", x), ("y", y)):
         if not isinstance(value, Tensor):
-            raise DtypeError(f"{name} must be a torch.Tensor, got {type(value).__name__}; use torch.as_tensor.")
+            raise DtypeError(
+                f"{name} must be a torch.Tensor, got {type(value).__name__}; use torch.as_tensor."
+            )
     if x.ndim != 2 or len(x) == 0:
         raise ShapeError(f"x must be (n, d) with n ≥ 1, got shape {tuple(x.shape)}.")
     if dimension is not None and x.shape[1] != dimension:
@@ -81,11 +85,15 @@ def check_data(x: Any, y: Any, noise_variance: Any, dimension: int | None = None
     if noise.shape != (len(x),):
         raise ShapeError(f"noise_variance must be a number or ({len(x)},), got shape {tuple(noise.shape)}.")
     if not bool(torch.isfinite(noise).all()) or bool((noise < 0).any()):
-        raise InputError("noise_variance must be finite and not negative (a variance, in squared units of y).")
+        raise InputError(
+            "noise_variance must be finite and not negative (a variance, in squared units of y)."
+        )
     return x.detach(), y.detach().double(), noise.contiguous()
 
 
-def draw_prior(kernel: Any, dimension: int, num_samples: int, num_features: int, generator: torch.Generator) -> Prior:
+def draw_prior(
+    kernel: Any, dimension: int, num_samples: int, num_features: int, generator: torch.Generator
+) -> Prior:
     """Draw features and weights of `num_samples` prior functions.
 
     Raises:
@@ -93,6 +101,8 @@ def draw_prior(kernel: Any, dimension: int, num_samples: int, num_features: int,
     """
     seeding, normal = streams(generator, "features", "weights")
     seed = draw_seed(seeding)
-    features = draw_features(kernel, num_features, input_dim=dimension, generator=torch.Generator().manual_seed(seed))
+    features = draw_features(
+        kernel, num_features, input_dim=dimension, generator=torch.Generator().manual_seed(seed)
+    )
     weights = torch.randn(features.num_features, num_samples, generator=normal, dtype=torch.float64)
     return Prior(features, weights, seed, num_features)

@@ -62,7 +62,7 @@ def group_rows(x: Tensor) -> Groups:
     n = len(x)
     plain = (x.detach() + 0 if x.is_floating_point() else x.detach()).cpu().contiguous().numpy()
     if plain.shape[1] == 0:
-        keys = np.zeros(n, dtype=np.int64)
+        keys: np.ndarray = np.zeros(n, dtype=np.int64)
     else:
         rows = np.ascontiguousarray(plain).view(np.dtype((np.void, plain.dtype.itemsize * plain.shape[1])))
         keys = rows.ravel()

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from sggp.errors import InputError, ShapeError
-from sggp.kernels.features import FeatureMap
 from sggp.kernels.covariance import Covariance
+from sggp.kernels.features import FeatureMap
 
 __all__ = ["PathwiseSamples", "check_points"]
 
@@ -33,10 +33,9 @@ def check_points(points: Any, dimension: int, least: int) -> Tensor:
 
 @dataclass(frozen=True)
 class PathwiseSamples:
-    """s functions drawn from the posterior,
+    """Functions drawn from the posterior.
 
-        f_i(·) = μ + φ(·)ᵀw_i + K(·, X)(α_mean − α_i),
-
+    f_i(·) = μ + φ(·)ᵀw_i + K(·, X)(α_mean − α_i) for i = 1 … s:
     a prior draw by random features plus an update by the exact kernel.
 
     Attributes:

@@ -93,7 +93,9 @@ class Posterior:
             InputError: the posterior was made with num_samples=0.
         """
         if self.prior is None:
-            raise InputError("this posterior has no samples: condition with num_samples > 0, or use more_samples(k).")
+            raise InputError(
+                "this posterior has no samples: condition with num_samples > 0, or use more_samples(k)."
+            )
         weights = self.solution.x.double()
         return PathwiseSamples(
             covariance=self.covariance,
@@ -175,7 +177,9 @@ class Posterior:
         width = max(1, int(_SOLVE_BYTES // (64 * len(self.points))))
         parts = []
         for tile in flat.split(width):
-            cross = self.covariance.block(self.points, self.covariance.prepare(tile, self.points.centre)).double()
+            cross = self.covariance.block(
+                self.points, self.covariance.prepare(tile, self.points.centre)
+            ).double()
             explained = (cross * self._solve(cross)).sum(0)
             parts.append((self.covariance.diagonal(tile).double() - explained).clamp_min(0))
         return torch.cat(parts).to(self._dtype(flat)) if parts else flat.new_zeros(0)
@@ -240,7 +244,9 @@ class Posterior:
         data = self.data.joined(Data(x, y, noise, draw_noise(noise, self.num_samples, eps)))
         groups = data.groups()
         # groups are numbered by first appearance, so the old ones keep their numbers
-        start = torch.zeros(len(groups.first), self.solution.x.shape[1], dtype=self.solution.x.dtype, device=x.device)
+        start = torch.zeros(
+            len(groups.first), self.solution.x.shape[1], dtype=self.solution.x.dtype, device=x.device
+        )
         start[: len(self.points)] = torch.nan_to_num(self.solution.x)
         return solve_posterior(self.kernel, data, self.prior_mean, self.prior, self.settings, start, solve)
 

@@ -34,7 +34,9 @@ def save(posterior: Posterior, path: str | os.PathLike[str]) -> None:
         "kernel_name": type(posterior.kernel).__name__,
         "data": {"x": data.x, "y": data.y, "noise_variance": data.noise_variance, "noise": data.noise},
         "mean": posterior.prior_mean,
-        "prior": None if prior is None else {"seed": prior.seed, "weights": prior.weights, "p": prior.num_features},
+        "prior": None
+        if prior is None
+        else {"seed": prior.seed, "weights": prior.weights, "p": prior.num_features},
         "solution": {
             "x": solution.x,
             "status": [str(status) for status in solution.status],
@@ -90,7 +92,10 @@ def load(path: str | os.PathLike[str], *, kernel: Any = None) -> Posterior:
     if content["prior"] is not None:
         stored = content["prior"]
         features = draw_features(
-            kernel, stored["p"], input_dim=data.x.shape[1], generator=torch.Generator().manual_seed(stored["seed"])
+            kernel,
+            stored["p"],
+            input_dim=data.x.shape[1],
+            generator=torch.Generator().manual_seed(stored["seed"]),
         )
         prior = Prior(features, stored["weights"], stored["seed"], stored["p"])
     stored = content["settings"]

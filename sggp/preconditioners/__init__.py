@@ -4,4 +4,11 @@ from sggp.preconditioners.base import Built, Preconditioner
 from sggp.preconditioners.neighbour import LowRankPlusNeighbour, NearestNeighbour
 from sggp.preconditioners.nystrom import Nystrom, PivotedCholesky
 
-__all__ = ["Built", "LowRankPlusNeighbour", "NearestNeighbour", "Nystrom", "PivotedCholesky", "Preconditioner"]
+__all__ = [
+    "Built",
+    "LowRankPlusNeighbour",
+    "NearestNeighbour",
+    "Nystrom",
+    "PivotedCholesky",
+    "Preconditioner",
+]

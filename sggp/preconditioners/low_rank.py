@@ -36,7 +36,7 @@ def pivoted_cholesky(operator: Any, rank: int) -> Tensor:  # -> (n, rank)
 
 
 def random_pivoted_cholesky(operator: Any, rank: int, generator: torch.Generator) -> Tensor:  # -> (n, ≤ rank)
-    """Partial Cholesky factor with pivots drawn, in blocks, with probability proportional to what is left of the diagonal.
+    """Partial Cholesky factor with pivots drawn in proportion to what is left of the diagonal, in blocks.
 
     Cost: rank columns of K, 2·n·rank² flops. Source: Chen, Epperly, Tropp and Webber 2023 (RPCholesky), algorithm 2.2.
     """
@@ -45,11 +45,13 @@ def random_pivoted_cholesky(operator: Any, rank: int, generator: torch.Generator
     scale = float(left.max())
     everything = torch.arange(n, device=left.device)
     factor = left.new_zeros(n, min(rank, n))
+    # small blocks, so that later landmarks see what earlier ones left
+    block = max(4, min(_BLOCK, factor.shape[1] // 8))
     k = 0
     while k < factor.shape[1]:
         candidates = left.clamp_min(0).cpu()
         usable = int((candidates > _JITTER * scale).sum())
-        size = min(_BLOCK, factor.shape[1] - k, usable)
+        size = min(block, factor.shape[1] - k, usable)
         if size == 0:
             break
         candidates[candidates <= _JITTER * scale] = 0
@@ -80,7 +82,9 @@ def _columns_to_factor(columns: Tensor, pivots: Tensor, scale: float) -> Tensor:
     core = 0.5 * (core + core.T)
     jitter = _JITTER * scale
     while True:
-        lower, info = torch.linalg.cholesky_ex(core + jitter * torch.eye(len(core), dtype=core.dtype, device=core.device))
+        lower, info = torch.linalg.cholesky_ex(
+            core + jitter * torch.eye(len(core), dtype=core.dtype, device=core.device)
+        )
         if int(info) == 0:
             return torch.linalg.solve_triangular(lower, columns.T, upper=False).T
         jitter *= 10

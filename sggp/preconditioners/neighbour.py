@@ -21,7 +21,7 @@ _CHUNK_BYTES = 64 * 2**20
 class SparseInverseFactor:
     """U with R⁻¹ ≈ UUᵀ for R = K − FFᵀ + Σ: upper triangular in a random ordering, m + 1 entries a column.
 
-    Column i solves the small system of i and its m nearest earlier rows S: u_S = L⁻ᵀe_last with LLᵀ = R_SS, which is the
+    Column i solves the small system of i and its m nearest earlier rows S, u_S = L⁻ᵀe_last with LLᵀ = R_SS: the
     Kullback-Leibler-optimal factor of that pattern (Schäfer, Katzfuss and Owhadi 2021, theorem 2.1).
 
     Args:
@@ -35,7 +35,11 @@ class SparseInverseFactor:
     """
 
     def __init__(
-        self, operator: NeighbourOperator, neighbours: int, generator: torch.Generator, low_rank: Tensor | None = None
+        self,
+        operator: NeighbourOperator,
+        neighbours: int,
+        generator: torch.Generator,
+        low_rank: Tensor | None = None,
     ) -> None:
         n = operator.shape[0]
         order = torch.randperm(n, generator=generator).to(operator.device)
@@ -127,7 +131,7 @@ class _Narrowing:
 
 @dataclass(frozen=True)
 class NearestNeighbour(Preconditioner):
-    """P⁻¹ = UUᵀ, the sparse inverse Cholesky factor of K + Σ on nearest earlier neighbours: best where the noise is low.
+    """P⁻¹ = UUᵀ, the sparse inverse Cholesky factor of K + Σ on nearest earlier neighbours. Best at low noise.
 
     Args:
         neighbours: m, entries a column beside the diagonal.
@@ -160,7 +164,7 @@ class LowRankPlusNeighbour(Preconditioner):
         The sum of `Nystrom` and `NearestNeighbour`, and n·m²·rank flops for the residual blocks.
 
     Source: Zhao, Xu, Huang, Chow and Xi 2024 (low rank plus factorised sparse inverse); Gyger, Furrer and Sigrist 2024
-        (full-scale approximation as preconditioner). Departure: landmarks by RPCholesky, neighbours by residual correlation.
+        (full-scale approximation). Departure: landmarks by RPCholesky, neighbours by residual correlation.
     """
 
     rank: int | None = None
@@ -174,4 +178,6 @@ class LowRankPlusNeighbour(Preconditioner):
         operator = require_blocks(operator, "LowRankPlusNeighbour")
         rank = self.rank if self.rank is not None else max(1, min(500, operator.shape[0] // 10))
         low_rank = random_pivoted_cholesky(operator, rank, generator)
-        return _LowRankPlusFactor(SparseInverseFactor(operator, self.neighbours, generator, low_rank), low_rank)
+        return _LowRankPlusFactor(
+            SparseInverseFactor(operator, self.neighbours, generator, low_rank), low_rank
+        )

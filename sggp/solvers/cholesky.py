@@ -48,8 +48,8 @@ def factorise(operator: Any) -> tuple[Tensor, float]:
         if int(info) == 0 and bool(torch.isfinite(factor.diagonal()).all()):
             return factor, added
     raise SolverFailure(
-        f"no Cholesky factor even with jitter {added:.1e} on the diagonal (mean diagonal {mean:.1e}): the matrix is not "
-        "positive semi-definite. Check the kernel, and that noise_variance is positive."
+        f"no Cholesky factor even with jitter {added:.1e} on the diagonal (mean diagonal {mean:.1e}): the matrix is "
+        "not positive semi-definite. Check the kernel, and that noise_variance is positive."
     )
 
 
@@ -57,8 +57,8 @@ def factorise(operator: Any) -> tuple[Tensor, float]:
 class Cholesky(Solver):
     """Solve by a dense float64 Cholesky factor: exact, n³/3 flops, 16·n² bytes.
 
-    If the matrix is singular to float64, a jitter is added to its diagonal and reported in `Solution.notes`; the residual
-    is measured against the matrix without it, refined once.
+    If the matrix is singular to float64, a jitter is added to its diagonal and reported in `Solution.notes`; the
+    residual is measured against the matrix without it, refined once.
 
     Source: Rasmussen and Williams 2006, algorithm 2.1.
     """

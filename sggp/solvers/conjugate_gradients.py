@@ -52,7 +52,7 @@ class ConjugateGradients(IterativeSolver):
 
     Source: Hestenes and Stiefel 1952; preconditioned form of Golub and Van Loan 2013, algorithm 11.5.1. Departures:
         1. Scalars and norms in float64 whatever the working precision. 2. The iterate of least residual is returned,
-        since the residual of conjugate gradients is not monotone. 3. A claim of convergence by the recursive residual is
+        since the residual is not monotone. 3. A claim of convergence by the recursive residual is
         checked by a product; a column that fails the check goes on from its true residual.
     """
 
@@ -66,7 +66,7 @@ class ConjugateGradients(IterativeSolver):
             raise InputError(f"replace_every must be at least 1, got {self.replace_every}.")
         if isinstance(self.preconditioner, str) and self.preconditioner != "auto":
             raise InputError(
-                f'preconditioner must be None, "auto" or an object of sggp.preconditioners, got {self.preconditioner!r}.'
+                f'preconditioner must be None, "auto" or one of sggp.preconditioners, got {self.preconditioner!r}.'
             )
 
     def start(self, problem: Problem) -> _State:

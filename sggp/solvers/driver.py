@@ -91,7 +91,9 @@ def drive(
     problem = prepare(operator, rhs, x0, tolerance, generator)
     limit = solver.default_max_epochs if max_epochs is None else float(max_epochs)
     if limit < 0 or (max_seconds is not None and max_seconds < 0):
-        raise InputError(f"max_epochs and max_seconds must not be negative, got {max_epochs} and {max_seconds}.")
+        raise InputError(
+            f"max_epochs and max_seconds must not be negative, got {max_epochs} and {max_seconds}."
+        )
     run = _begin(problem)
     if len(problem.columns):
         _loop(solver, run, limit, max_seconds, callback)
@@ -128,7 +130,6 @@ def _measure(run: _Run, columns: Tensor) -> Tensor:
 def _loop(
     solver: IterativeSolver, run: _Run, limit: float, max_seconds: float | None, callback: Callback | None
 ) -> None:
-    problem = run.problem
     while True:
         active = torch.tensor([i for i, status in enumerate(run.status) if status is None], dtype=torch.long)
         if not len(active):
@@ -180,7 +181,9 @@ def _iterate(
             run.record(run.residual, kind)
         if callback is not None:
             begin = time.perf_counter()
-            seen = Progress(run.iterations, run.epochs, run.seconds, run.residual.clone(), kind if found else "estimated")
+            seen = Progress(
+                run.iterations, run.epochs, run.seconds, run.residual.clone(), kind if found else "estimated"
+            )
             stop = callback(seen)
             run.paused += time.perf_counter() - begin
             if stop is True:

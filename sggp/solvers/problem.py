@@ -50,7 +50,9 @@ class Problem:
         return self.operator.shape[0]
 
 
-def prepare(operator: Any, rhs: Tensor, x0: Tensor | None, tolerance: float | Tensor, generator: Seed) -> Problem:
+def prepare(
+    operator: Any, rhs: Tensor, x0: Tensor | None, tolerance: float | Tensor, generator: Seed
+) -> Problem:
     """Check the arguments of a solve and set up a `Problem`.
 
     Raises:

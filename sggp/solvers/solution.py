@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import StrEnum
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from sggp.typing import ResidualKind
 __all__ = ["Record", "Solution", "Status"]
 
 
-class Status(str, Enum):
+class Status(StrEnum):
     """How a column ended. Only `CONVERGED` means that the tolerance was met."""
 
     CONVERGED = "converged"
@@ -29,9 +29,6 @@ class Status(str, Enum):
     """A quantity that must be positive was not: the operator is not positive definite to working precision."""
     NONFINITE_INPUT = "nonfinite_input"
     """The right-hand side holds NaN or infinity; nothing was computed for it."""
-
-    def __str__(self) -> str:
-        return self.value
 
 
 @dataclass(frozen=True)

@@ -117,21 +117,27 @@ class StochasticDualDescent(IterativeSolver):
 
     @classmethod
     def paper(cls, *, step_size: float = 50.0) -> StochasticDualDescent:
-        """The published setting for 100,000 steps: βn = 50 for the mean (10 for samples), B = 512, ρ = 0.9, r = 1e-3."""
+        """The published setting: βn = 50 for the mean (10 for samples), B = 512, ρ = 0.9, r = 1e-3."""
         return cls(step_size=step_size, batch_size=512, momentum=0.9, averaging=1e-3)
 
     def start(self, problem: Problem) -> _State:
         operator = problem.operator
         if not isinstance(operator, RowOperator):
             raise UnsupportedOperator(
-                f"StochasticDualDescent needs rows_matmul and block, which {type(operator).__name__} does not offer; use "
-                "ConjugateGradients."
+                f"StochasticDualDescent needs rows_matmul and block, which {type(operator).__name__} does not offer; "
+                "use ConjugateGradients."
             )
         notes: list[str] = []
         if "step" not in problem.memory:
             problem.memory["step"], problem.memory["batch"] = self._tune(problem)
             problem.memory["backoffs"] = 0
-            notes.append(f"step size βn = {problem.memory['step']:.3g}, batch size {problem.memory['batch']}.")
+            problem.memory["caution"] = 1.0
+            notes.append(
+                f"step size βn = {problem.memory['step']:.3g}, batch size {problem.memory['batch']}."
+            )
+        else:
+            # a restart means that a measured residual denied the running one: ask more of the running one from now on
+            problem.memory["caution"] *= 2.0
         x = torch.zeros_like(problem.rhs) if problem.x0 is None else problem.x0.clone()
         s = x.shape[1]
         first = (problem.gap if problem.gap is not None else problem.rhs).double().norm(dim=0).cpu()
@@ -187,7 +193,9 @@ class StochasticDualDescent(IterativeSolver):
 
     def _close_epoch(self, state: _State) -> None:
         seen = state.squares.sqrt() * math.sqrt(len(state.order) / max(1, state.place))
-        if not bool(torch.isfinite(seen).all()) or bool((seen > _GROWTH * state.least.clamp_min(1e-12)).any()):
+        if not bool(torch.isfinite(seen).all()) or bool(
+            (seen > _GROWTH * state.least.clamp_min(1e-12)).any()
+        ):
             self._back_off(state)
             return
         state.fresh = True
@@ -213,7 +221,7 @@ class StochasticDualDescent(IterativeSolver):
         return state.good if state.diverged else state.average
 
     def residual(self, state: _State) -> tuple[Tensor, ResidualKind] | None:
-        return (state.estimate, "estimated") if state.fresh else None
+        return (state.estimate * state.problem.memory["caution"], "estimated") if state.fresh else None
 
     def failures(self, state: _State) -> list[Status | None]:
         return [Status.DIVERGED if state.diverged else None] * state.problem.rhs.shape[1]

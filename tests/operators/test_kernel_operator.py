@@ -1,0 +1,171 @@
+"""K + Σ: products against dense formulas, in memory and by tiles, within the bytes it states."""
+
+from __future__ import annotations
+
+import gpytorch
+import pytest
+import torch
+
+from sggp.errors import DtypeError, InputError, MemoryBudgetError, ShapeError
+from sggp.kernels import TanimotoMinMax
+from sggp.operators import KernelOperator, NeighbourOperator
+from tests.memory import peak_bytes
+
+TILES = 2**20
+
+
+def make_kernel(d: int = 3) -> gpytorch.kernels.Kernel:
+    kernel = gpytorch.kernels.ScaleKernel(gpytorch.kernels.MaternKernel(nu=1.5, ard_num_dims=d)).double()
+    kernel.outputscale = torch.tensor(0.6, dtype=torch.float64)
+    kernel.base_kernel.lengthscale = torch.linspace(0.5, 1.5, d, dtype=torch.float64)
+    return kernel
+
+
+def dense_matern(x: torch.Tensor) -> torch.Tensor:
+    scaled = x.double() / torch.linspace(0.5, 1.5, x.shape[1], dtype=torch.float64)
+    r = 3**0.5 * (scaled[:, None] - scaled[None]).square().sum(-1).sqrt()
+    return 0.6 * (1 + r) * torch.exp(-r)
+
+
+@pytest.fixture
+def x(generator: torch.Generator) -> torch.Tensor:
+    return torch.randn(601, 3, generator=generator, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("budget", [4 * 2**30, TILES], ids=["stored", "tiles"])
+@pytest.mark.parametrize("noise", ["scalar", "vector"])
+def test_products(x, generator, dtype, budget, noise):
+    variance = 0.125 if noise == "scalar" else torch.rand(601, generator=generator, dtype=torch.float64)
+    operator = KernelOperator(make_kernel(), x, variance, dtype=dtype, memory_budget=budget)
+    assert operator.keeps_matrix == (budget > TILES)
+    exact = dense_matern(x) + torch.diag(torch.as_tensor(variance).double().expand(601))
+    v = torch.randn(601, 5, generator=generator, dtype=dtype)
+    rows = torch.tensor([0, 600, 3, 3])
+    close = {"rtol": 1e-5, "atol": 1e-5} if dtype == torch.float32 else {"rtol": 1e-12, "atol": 1e-12}
+    torch.testing.assert_close(operator.matmul(v), (exact @ v.double()).to(dtype), **close)
+    torch.testing.assert_close(operator.rows_matmul(rows, v), (exact[rows] @ v.double()).to(dtype), **close)
+    torch.testing.assert_close(operator.block(rows, rows[:2]), exact[rows][:, rows[:2]].to(dtype), **close)
+    torch.testing.assert_close(operator.diagonal(), exact.diagonal().to(dtype), **close)
+    if budget > TILES:
+        torch.testing.assert_close(operator.dense(), exact, rtol=1e-12, atol=1e-12)
+    assert operator.matmul(v).dtype == dtype
+
+
+def test_what_preconditioners_ask_for(x, generator):
+    operator = KernelOperator(make_kernel(), x, 0.1, dtype=torch.float32)
+    exact = dense_matern(x)
+    assert isinstance(operator, NeighbourOperator)
+    index = torch.randint(601, (20, 6), generator=generator)
+    small = operator.small_blocks(index)
+    torch.testing.assert_close(small, exact[index[:, :, None], index[:, None, :]], rtol=1e-12, atol=1e-12)
+    rows = torch.arange(5)
+    torch.testing.assert_close(operator.cross_block(rows, rows + 9), exact[:5, 9:14], rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(operator.kernel_diagonal(), exact.diagonal())
+
+
+def test_neighbours_by_residual_correlation(x, generator):
+    operator = KernelOperator(make_kernel(), x, 0.01)
+    order = torch.randperm(601, generator=generator)
+    factor = torch.linalg.cholesky(dense_matern(x))[:, :3]  # explains part of K exactly
+    found = operator.earlier_neighbours(order, 4, factor)
+    left = dense_matern(x) - factor @ factor.T + 0.01 * torch.eye(601, dtype=torch.float64)
+    left = left[order][:, order]
+    score = left.abs() / left.diagonal().sqrt()[None]
+    score[torch.ones_like(score, dtype=torch.bool).triu()] = -1
+    best = score.topk(4).indices
+    agree = [len(set(a) & set(b)) for a, b in zip(found[20:].tolist(), best[20:].tolist(), strict=True)]
+    # candidates are the nearest by distance, so a far but correlated row can be missed
+    assert sum(agree) / (4 * len(agree)) > 0.9
+
+
+def test_neighbours_of_fingerprints_are_the_most_similar(generator):
+    counts = torch.poisson(torch.full((60, 40), 0.5), generator=generator).to(torch.uint8)
+    operator = KernelOperator(TanimotoMinMax(), counts, 0.1)
+    found = operator.earlier_neighbours(torch.arange(60), 3)
+    c = counts.double()
+    low, high = torch.minimum(c[:, None], c[None]).sum(-1), torch.maximum(c[:, None], c[None]).sum(-1)
+    similarity = low / high.clamp_min(1)
+    for i in range(5, 60):
+        worst_found = similarity[i, found[i]].min()
+        others = [j for j in range(i) if j not in found[i].tolist()]
+        assert float(worst_found) >= float(similarity[i, others].max()) - 1e-6
+
+
+def test_entries_are_counted(x):
+    operator = KernelOperator(make_kernel(), x, 0.1)
+    v = torch.ones(601, 1, dtype=torch.float64)
+    operator.matmul(v)
+    assert operator.entries_evaluated == 601**2
+    operator.rows_matmul(torch.arange(10), v)
+    assert operator.entries_evaluated == 601**2 + 6010
+    operator.block(torch.arange(3), torch.arange(4))
+    assert operator.entries_evaluated == 601**2 + 6010 + 12
+
+
+@pytest.mark.parametrize("what", ["matmul", "rows_matmul", "stored"])
+def test_peak_memory_stays_within_the_budget(what, generator):
+    n, s = 3000, 8
+    x = torch.randn(n, 6, generator=generator, dtype=torch.float64)
+    budget = 2**24 if what != "stored" else 3 * 2**25
+    operator = KernelOperator(make_kernel(6), x, 0.1, dtype=torch.float32, memory_budget=budget)
+    assert operator.keeps_matrix == (what == "stored")
+    v = torch.randn(n, s, generator=generator)
+    rows = torch.arange(500)
+    call = {"matmul": lambda: operator.matmul(v), "stored": lambda: operator.matmul(v)}.get(
+        what, lambda: operator.rows_matmul(rows, v)
+    )
+    peak = peak_bytes(call)
+    assert 0 < peak <= budget
+    if what != "stored":
+        assert budget < 4 * n * n  # the matrix itself would not have fitted
+
+
+def test_what_cannot_fit_raises_before_it_allocates(x):
+    operator = KernelOperator(make_kernel(), x, 0.1, memory_budget=10_000)
+    rows = torch.arange(601)
+
+    def ask():
+        with pytest.raises(MemoryBudgetError, match="memory_budget"):
+            operator.block(rows, rows)
+        with pytest.raises(MemoryBudgetError, match="memory_budget"):
+            operator.dense()
+        with pytest.raises(MemoryBudgetError, match="memory_budget"):
+            operator.cross_block(rows, rows)
+
+    assert peak_bytes(ask) < 10_000
+
+
+def test_a_later_change_of_the_kernel_changes_nothing(x):
+    kernel = make_kernel()
+    operator = KernelOperator(kernel, x, 0.1)
+    before = operator.block(torch.arange(4), torch.arange(4)).clone()
+    kernel.outputscale = 9.0
+    assert torch.equal(operator.block(torch.arange(4), torch.arange(4)), before)
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        ({"x": torch.zeros(5)}, ShapeError),
+        ({"x": torch.zeros(0, 3)}, ShapeError),
+        ({"x": [[1.0]]}, DtypeError),
+        ({"x": torch.tensor([[float("nan")] * 3])}, InputError),
+        ({"noise_variance": -0.1}, InputError),
+        ({"noise_variance": float("nan")}, InputError),
+        ({"noise_variance": torch.ones(4)}, ShapeError),
+        ({"dtype": torch.float16}, DtypeError),
+        ({"memory_budget": 0}, InputError),
+    ],
+)
+def test_bad_arguments(x, change, error):
+    arguments = {"x": x, "noise_variance": 0.1, **change}
+    with pytest.raises(error):
+        KernelOperator(make_kernel(), arguments.pop("x"), arguments.pop("noise_variance"), **arguments)
+
+
+def test_products_check_their_columns(x):
+    operator = KernelOperator(make_kernel(), x, 0.1)
+    with pytest.raises(ShapeError):
+        operator.matmul(torch.ones(3, 1, dtype=torch.float64))
+    with pytest.raises(DtypeError):
+        operator.matmul(torch.ones(601, 1))

@@ -1,0 +1,140 @@
+"""Preconditioners against dense algebra: exact where they must be, positive definite always."""
+
+from __future__ import annotations
+
+import gpytorch
+import pytest
+import torch
+
+from sggp.kernels import TanimotoMinMax
+from sggp.operators import KernelOperator
+from sggp.preconditioners import LowRankPlusNeighbour, NearestNeighbour, Nystrom, PivotedCholesky
+from sggp.preconditioners.low_rank import pivoted_cholesky, random_pivoted_cholesky, uniform_nystrom
+
+ALL = [
+    Nystrom(30),
+    Nystrom(30, landmarks="uniform"),
+    PivotedCholesky(30),
+    NearestNeighbour(8),
+    LowRankPlusNeighbour(30, 8),
+]
+N = 120
+
+
+def rbf() -> gpytorch.kernels.Kernel:
+    kernel = gpytorch.kernels.ScaleKernel(gpytorch.kernels.RBFKernel()).double()
+    kernel.outputscale, kernel.base_kernel.lengthscale = 2.0, 0.7
+    return kernel
+
+
+@pytest.fixture
+def operator(generator: torch.Generator) -> KernelOperator:
+    x = torch.randn(N, 2, generator=generator, dtype=torch.float64)
+    return KernelOperator(rbf(), x, torch.rand(N, generator=generator, dtype=torch.float64) * 0.1 + 0.01)
+
+
+def as_matrix(built, dtype=torch.float64) -> torch.Tensor:
+    return built.apply(torch.eye(N, dtype=dtype))
+
+
+@pytest.mark.parametrize("preconditioner", ALL, ids=repr)
+def test_symmetric_positive_definite_with_its_own_log_det(preconditioner, operator, generator):
+    built = preconditioner.build(operator, generator)
+    inverse = as_matrix(built)
+    torch.testing.assert_close(inverse, inverse.T, rtol=1e-8, atol=1e-8)
+    values = torch.linalg.eigvalsh(inverse)
+    assert float(values.min()) > 0
+    assert built.log_det == pytest.approx(-float(values.log().sum()), abs=1e-6)
+
+
+@pytest.mark.parametrize("preconditioner", ALL, ids=repr)
+def test_applies_to_single_precision(preconditioner, operator, generator):
+    built = preconditioner.build(operator, generator)
+    single = as_matrix(built, torch.float32)
+    assert single.dtype == torch.float32
+    torch.testing.assert_close(single.double(), as_matrix(built), rtol=1e-5, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "preconditioner",
+    [Nystrom(N), PivotedCholesky(N), NearestNeighbour(N), LowRankPlusNeighbour(20, N)],
+    ids=repr,
+)
+def test_exact_when_nothing_is_left_out(preconditioner, operator, generator):
+    built = preconditioner.build(operator, generator)
+    product = as_matrix(built) @ operator.dense()
+    torch.testing.assert_close(product, torch.eye(N, dtype=torch.float64), rtol=0, atol=1e-5)
+    assert built.log_det == pytest.approx(float(torch.linalg.slogdet(operator.dense())[1]), abs=1e-5)
+
+
+def test_both_parts_beat_either_alone(operator, generator):
+    dense = operator.dense()
+
+    def condition(preconditioner):
+        values = torch.linalg.eigvals(as_matrix(preconditioner.build(operator, generator)) @ dense).real
+        return float(values.max() / values.min())
+
+    both = condition(LowRankPlusNeighbour(20, 8))
+    assert both < condition(NearestNeighbour(8))
+    assert both < condition(Nystrom(20))
+
+
+def test_pivots_follow_what_is_left(operator, generator):
+    """Greedy pivots: the error of the diagonal equals that of a textbook pivoted Cholesky."""
+    kernel = operator.dense() - torch.diag(operator.noise_variance)
+    factor = pivoted_cholesky(operator, 15)
+    left = kernel.clone()
+    for _ in range(15):
+        pivot = int(left.diagonal().argmax())
+        left = left - torch.outer(left[pivot], left[pivot]) / left[pivot, pivot]
+    torch.testing.assert_close(
+        (factor @ factor.T).diagonal(), (kernel - left).diagonal(), rtol=1e-8, atol=1e-8
+    )
+
+
+def test_landmarks_go_where_nothing_is_explained_yet(generator):
+    """A crowd in one place and a few outliers: uniform landmarks miss the outliers, the others find them."""
+    crowd = 0.05 * torch.randn(N - 12, 2, generator=generator, dtype=torch.float64)
+    outliers = 8 * torch.randn(12, 2, generator=generator, dtype=torch.float64)
+    operator = KernelOperator(rbf(), torch.cat([crowd, outliers]), 0.01)
+    kernel = operator.dense() - torch.diag(operator.noise_variance)
+
+    def left(factor):
+        return float((kernel - factor @ factor.T).trace() / kernel.trace())
+
+    assert left(pivoted_cholesky(operator, 18)) < 0.01
+    assert left(random_pivoted_cholesky(operator, 18, generator)) < 0.05
+    assert left(uniform_nystrom(operator, 18, generator)) > 0.05
+
+
+def test_repeated_rows_do_no_harm(generator):
+    x = torch.randn(60, 2, generator=generator, dtype=torch.float64)
+    operator = KernelOperator(rbf(), torch.cat([x, x]), 1e-4)
+    for preconditioner in ALL:
+        inverse = as_matrix(preconditioner.build(operator, generator))
+        assert bool(inverse.isfinite().all())
+        assert float(torch.linalg.eigvalsh(0.5 * (inverse + inverse.T)).min()) > 0
+
+
+def test_fingerprints(generator):
+    counts = torch.poisson(torch.full((N, 64), 0.3), generator=generator).to(torch.uint8)
+    operator = KernelOperator(
+        gpytorch.kernels.ScaleKernel(TanimotoMinMax()), counts, 0.05, dtype=torch.float64
+    )
+    dense = operator.dense()
+    plain = torch.linalg.cond(dense)
+    for preconditioner in ALL:
+        inverse = as_matrix(preconditioner.build(operator, generator))
+        values = torch.linalg.eigvals(inverse @ dense).real
+        assert float(values.max() / values.min()) < float(plain)
+
+
+def test_more_rank_than_the_kernel_has(generator):
+    """A kernel of rank 3 asked for 30 columns."""
+    kernel = gpytorch.kernels.LinearKernel().double()
+    x = torch.randn(N, 3, generator=generator, dtype=torch.float64)
+    operator = KernelOperator(kernel, x, 0.1)
+    assert pivoted_cholesky(operator, 30).shape[1] == 3
+    built = Nystrom(30).build(operator, generator)
+    product = as_matrix(built) @ operator.dense()
+    torch.testing.assert_close(product, torch.eye(N, dtype=torch.float64), rtol=0, atol=1e-5)

@@ -1,0 +1,55 @@
+"""A dense operator that counts what is asked of it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+class DenseOperator:
+    """A matrix held in memory; `columns_seen` adds up the widths of the blocks it was multiplied with."""
+
+    def __init__(self, matrix: Tensor) -> None:
+        self.matrix = matrix
+        self.entries_evaluated = 0
+        self.columns_seen = 0
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return (len(self.matrix), len(self.matrix))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.matrix.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.matrix.device
+
+    def matmul(self, v: Tensor) -> Tensor:
+        self.entries_evaluated += self.matrix.numel()
+        self.columns_seen += v.shape[1]
+        return self.matrix @ v
+
+    def rows_matmul(self, rows: Tensor, v: Tensor) -> Tensor:
+        self.entries_evaluated += len(rows) * len(self.matrix)
+        return self.matrix[rows] @ v
+
+    def block(self, rows: Tensor, cols: Tensor) -> Tensor:
+        self.entries_evaluated += len(rows) * len(cols)
+        return self.matrix[rows][:, cols]
+
+    def diagonal(self) -> Tensor:
+        return self.matrix.diagonal().clone()
+
+    def dense(self, dtype: torch.dtype = torch.float64) -> Tensor:
+        self.entries_evaluated += self.matrix.numel()
+        return self.matrix.to(dtype).clone()
+
+
+def with_spectrum(eigenvalues: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """A symmetric matrix with these eigenvalues, and its eigenvectors."""
+    n = len(eigenvalues)
+    vectors = torch.linalg.qr(torch.randn(n, n, generator=generator, dtype=torch.float64))[0]
+    matrix = (vectors * eigenvalues) @ vectors.T
+    return 0.5 * (matrix + matrix.T), vectors

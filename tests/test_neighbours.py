@@ -1,0 +1,56 @@
+"""Neighbour search against brute force over all distances."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from sggp.errors import InputError, ShapeError
+from sggp.neighbours import earlier_neighbours, nearest
+
+
+def brute_earlier(points: torch.Tensor, order: torch.Tensor, k: int) -> torch.Tensor:
+    ordered = points[order].double()
+    distance = (ordered[:, None] - ordered[None]).square().sum(-1).sqrt()
+    distance[torch.ones_like(distance, dtype=torch.bool).triu()] = torch.inf
+    value, index = distance.topk(k, largest=False)
+    return torch.where(value < torch.inf, index, -1)
+
+
+@pytest.mark.parametrize(("n", "d"), [(300, 2), (300, 9), (5000, 2)], ids=["small", "tiles", "trees"])
+def test_earlier_neighbours_are_the_nearest_earlier_rows(n, d, generator):
+    points = torch.randn(n, d, generator=generator, dtype=torch.float64)
+    order = torch.randperm(n, generator=generator)
+    found = earlier_neighbours(points, order, 7)
+    wanted = brute_earlier(points, order, 7)
+    assert torch.equal(found.sort(1).values, wanted.sort(1).values)
+    assert bool((found < torch.arange(n)[:, None]).all())
+    assert bool((found[0] == -1).all())
+
+
+def test_far_from_the_origin(generator):
+    points = torch.randn(200, 8, generator=generator, dtype=torch.float64)
+    order = torch.arange(200)
+    assert torch.equal(
+        earlier_neighbours(points + 1e6, order, 5).sort(1).values,
+        brute_earlier(points, order, 5).sort(1).values,
+    )
+
+
+@pytest.mark.parametrize("d", [3, 12])
+def test_nearest(d, generator):
+    points = torch.randn(400, d, generator=generator, dtype=torch.float64)
+    queries = torch.randn(31, d, generator=generator, dtype=torch.float64)
+    wanted = torch.cdist(queries, points).topk(6, largest=False).indices
+    assert torch.equal(nearest(points, queries, 6), wanted)
+    assert nearest(points[:3], queries, 6).shape == (31, 3)
+
+
+def test_bad_arguments():
+    points = torch.zeros(4, 2)
+    with pytest.raises(InputError):
+        nearest(points, points, 0)
+    with pytest.raises(ShapeError):
+        nearest(points, torch.zeros(4, 3), 1)
+    with pytest.raises(ShapeError):
+        earlier_neighbours(torch.zeros(4), torch.arange(4), 1)
