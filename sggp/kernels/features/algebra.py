@@ -11,76 +11,10 @@ import torch
 from gpytorch.kernels import AdditiveKernel, ConstantKernel, Kernel, LinearKernel, ProductKernel, ScaleKernel
 from torch import Tensor
 
-from sggp.kernels.features.base import FeatureMap, draw_features
+from sggp.kernels.features.base import FeatureMap
+from sggp.kernels.features.registry import draw_features
 from sggp.kernels.features.stationary import FourierMap, per_column
 from sggp.random import as_generator, draw_seed, streams
-
-
-class _Wrapper(FeatureMap):
-    """A map made of one other map."""
-
-    base: FeatureMap
-
-    @property
-    def dtype(self) -> torch.dtype:  # type: ignore[override]
-        return self.base.dtype
-
-    @property
-    def differentiable(self) -> bool:  # type: ignore[override]
-        return self.base.differentiable
-
-    @property
-    def exact(self) -> bool:  # type: ignore[override]
-        return self.base.exact
-
-    @property
-    def group_size(self) -> int | None:  # type: ignore[override]
-        return self.base.group_size
-
-    @property
-    def num_features(self) -> int:
-        return self.base.num_features
-
-
-@dataclass(frozen=True, eq=False)
-class Rescaled(_Wrapper):
-    """√factor · φ."""
-
-    base: FeatureMap
-    factor: float
-
-    @property
-    def input_dim(self) -> int:  # type: ignore[override]
-        return self.base.input_dim
-
-    def _evaluate(self, x: Tensor) -> Tensor:
-        return self.base.phi(x) * math.sqrt(self.factor)
-
-    def _grouped(self, x: Tensor) -> Tensor:
-        return self.base._grouped(x) * math.sqrt(self.factor)
-
-    def centred(self, at: Tensor) -> FeatureMap:
-        """See `FeatureMap.centred`."""
-        return Rescaled(self.base.centred(at), self.factor)
-
-
-@dataclass(frozen=True, eq=False)
-class OnColumns(_Wrapper):
-    """φ of some columns of a wider input."""
-
-    base: FeatureMap
-    columns: Tensor
-    input_dim: int
-
-    def _evaluate(self, x: Tensor) -> Tensor:
-        return self.base.phi(x[..., self.columns])
-
-    def _grouped(self, x: Tensor) -> Tensor:
-        return self.base._grouped(x[..., self.columns])
-
-    def centred(self, at: Tensor) -> FeatureMap:
-        """See `FeatureMap.centred`."""
-        return OnColumns(self.base.centred(at[self.columns]), self.columns, self.input_dim)
 
 
 @dataclass(frozen=True, eq=False)

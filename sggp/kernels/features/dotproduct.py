@@ -44,7 +44,8 @@ from gpytorch.kernels import Kernel
 from torch import Tensor
 
 from sggp.errors import InputError
-from sggp.kernels.features.base import FeatureMap, draw_features
+from sggp.kernels.features.base import FeatureMap
+from sggp.kernels.features.registry import draw_features
 from sggp.kernels.tanimoto import TanimotoDotProduct, check_counts
 from sggp.random import streams
 

@@ -8,7 +8,7 @@ z). With M hashes φ = ξ/√M has φ(x)·φ(x) = 1 exactly and per-hash varianc
 For integer counts the cells are the thermometer code {(i, j): 1 ≤ j ≤ x_i}, and the whole computation is:
 hash each (i, j) that occurs, running minimum over j, then a minimum over each row's non-zero columns. A
 fractional count, or one above 256, is handled exactly by the arrivals of a Poisson process in the cell
-(`_row_of_real_counts`); both routes are the same hash, so 3 and 3.0 and a neighbour at 3.2 are treated
+(`weights.py`); both routes are the same hash, so 3 and 3.0 and a neighbour at 3.2 are treated
 consistently.
 
 The empty vector holds one reserved cell, so T(0, 0) = 1 and T(0, x) = 0.
@@ -29,17 +29,14 @@ import torch
 from torch import Tensor
 
 from sggp.errors import InputError
-from sggp.kernels.features import prf
-from sggp.kernels.features.base import FeatureMap, draw_features
+from sggp.kernels.features import prf, weights
+from sggp.kernels.features.base import FeatureMap
+from sggp.kernels.features.registry import draw_features
 from sggp.kernels.tanimoto import TanimotoMinMax, check_counts
 from sggp.random import streams
 
-UNIT_CELLS = 256
-"""Cells of length one below this count; above it cell lengths double."""
-
 _CHUNK_ROWS = 8192
 _TABLE_BYTES = 4 * 2**20
-_ARRIVALS = 1024
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,8 +79,8 @@ class MinHashMap(FeatureMap):
             chunk = rows[start : start + _CHUNK_ROWS]
             counts, real = _counts(chunk)
             out[start : start + len(chunk)] = _signs_of_counts(counts, self.keys)
-            for index in real.tolist():
-                out[start + index] = _row_of_real_counts(chunk[index], self.keys)
+            if len(real):
+                out[start + real] = _signs_of_reals(chunk[real], self.keys)
         return out.reshape(*x.shape[:-1], self.num_features)
 
     def _evaluate(self, x: Tensor) -> Tensor:
@@ -110,7 +107,7 @@ def _counts(x: Tensor) -> tuple[Tensor, Tensor]:
         raise InputError(
             "the min-max Tanimoto kernel needs finite counts or weights; got infinite or NaN entries."
         )
-    real = (x > UNIT_CELLS - 1).any(-1)
+    real = (x > weights.LARGEST_COUNT).any(-1)
     if x.is_floating_point():
         real = real | ((x != x.floor()) | (x < 0)).any(-1)
     if not bool(real.any()):
@@ -119,15 +116,21 @@ def _counts(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _signs_of_counts(counts: Tensor, keys: Tensor) -> Tensor:
-    """(n, d) uint8 -> (n, M) int8.
+    """(n, d) uint8 -> (n, M) int8."""
+    signs = torch.empty(len(counts), keys.shape[1], dtype=torch.int8, device=counts.device)
+    for rows, hashes, lowest in _lowest(counts, keys):
+        signs[rows, hashes] = prf.sign(lowest)
+    return signs
 
-    `levels` lists the (column, level) pairs up to each column's largest count; the running minimum over the
+
+def _lowest(counts: Tensor, keys: Tensor) -> Iterator[tuple[Tensor, slice, Tensor]]:
+    """The lowest value among each row's cells in each hash, piece by piece: rows (r,), hashes, values (r, m) int32.
+
+    `_levels` lists the (column, level) pairs up to each column's largest count; the running minimum over the
     levels of a column turns a row's work from one lookup per counted unit into one per non-zero column.
     """
-    n, num_features = len(counts), keys.shape[1]
-    signs = torch.empty(n, num_features, dtype=torch.int8, device=counts.device)
-    if n == 0:
-        return signs
+    if not len(counts):
+        return
     columns, level = _levels(counts)
     elements = torch.cat((prf.element_codes(columns, level), _empty_code(counts.device)))
     groups = list(_row_groups(counts, columns, level))
@@ -135,17 +138,17 @@ def _signs_of_counts(counts: Tensor, keys: Tensor) -> Tensor:
     deeper = (
         [(level == value).nonzero()[:, 0] for value in range(2, int(level.max()) + 1)] if len(level) else []
     )
-    for start in range(0, num_features, step):
-        values = prf.table(elements, keys[:, start : start + step].contiguous())
+    for start in range(0, keys.shape[1], step):
+        hashes = slice(start, start + step)
+        values = prf.table(elements, keys[:, hashes].contiguous())
         for rows in deeper:
             values[rows] = torch.minimum(values[rows], values[rows - 1])
         for members, lookups, alive in groups:
-            first = values[lookups[0]]
+            lowest = values[lookups[0]]
             for position, count in enumerate(alive[1:], start=1):
-                head = first[:count]
+                head = lowest[:count]
                 torch.minimum(head, values.index_select(0, lookups[position, :count]), out=head)
-            signs[members, start : start + step] = prf.sign(first)
-    return signs
+            yield members, hashes, lowest
 
 
 def _levels(counts: Tensor) -> tuple[Tensor, Tensor]:
@@ -185,78 +188,16 @@ def _row_groups(counts: Tensor, columns: Tensor, level: Tensor) -> Iterator[tupl
         yield members, lookups, (lengths[None, :] > positions).sum(1).tolist()
 
 
-def _row_of_real_counts(x: Tensor, keys: Tensor) -> Tensor:
-    """Signs (M,) of one row of any real weights, float64 times.
-
-    A cell of length w rings first at T_1 ~ Exp(w), at a uniform place z_1 in the cell. If the row covers only
-    the first fraction f of the cell and z_1 >= f, the next ring to its left comes after another Exp(w z_1),
-    at a uniform place in [0, z_1), and so on: the sequence of records of a Poisson process, about 1 +
-    log(1/f) long. Whoever covers z_k rings at the same T_k with the same sign, whatever else the row holds,
-    so the hash is consistent.
-    """
-    column, cell, width, fraction = _cells(x.to(torch.float64))
-    best_time = torch.full((keys.shape[1],), math.inf, dtype=torch.float64, device=x.device)
-    best_sign = torch.zeros(keys.shape[1], dtype=torch.int8, device=x.device)
-    step = max(1, _TABLE_BYTES // (8 * keys.shape[1]))
-    for start in range(0, len(column), step):
-        part = slice(start, start + step)
-        time, signs = _first_rings(column[part], cell[part], width[part], fraction[part], keys)
-        earliest, where = time.min(0)
-        better = earliest < best_time
-        best_time = torch.where(better, earliest, best_time)
-        best_sign = torch.where(better, signs.gather(0, where[None])[0], best_sign)
-    return best_sign
-
-
-def _cells(x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The cells of one row: column, cell number (from 1), length, and the fraction covered, each (c,).
-
-    A negative number is a positive one in a column of its own, d further on, as in the kernel. Cells are (j −
-    1, j] for j = 1 … 256, then (256·2^q, 512·2^q] numbered 257 + q.
-    """
-    column = x.nonzero()[:, 0]
-    value = x[column].abs()
-    column = torch.where(x[column] < 0, column + len(x), column)
-    large = torch.log2((value / UNIT_CELLS).clamp(min=1.0)).ceil()
-    number = (value.clamp(max=UNIT_CELLS).ceil() + large).to(torch.int64)
-    column, value = column.repeat_interleave(number), value.repeat_interleave(number)
-    first = number.cumsum(0) - number
-    cell = torch.arange(len(column), device=x.device) - first.repeat_interleave(number) + 1
-    width = torch.exp2((cell - UNIT_CELLS - 1).clamp(min=0).to(torch.float64))
-    width = torch.where(cell > UNIT_CELLS, width * UNIT_CELLS, width)
-    below = torch.where(cell > UNIT_CELLS, width, cell.to(torch.float64) - 1)
-    return column, cell, width, ((value - below) / width).clamp(0.0, 1.0)
-
-
-def _first_rings(
-    column: Tensor, cell: Tensor, width: Tensor, fraction: Tensor, keys: Tensor
-) -> tuple[Tensor, Tensor]:
-    """First ring of the covered part of each cell in each hash: times (c, M) float64 and signs (c, M) int8."""
-    value = prf.table(prf.element_codes(column, cell), keys)
-    time = -torch.log1p(-prf.uniform(value)) / width[:, None]
-    signs = prf.sign(value)
-    partial = (fraction < 1).nonzero()[:, 0]
-    if not len(partial):
-        return time, signs
-    place = prf.uniform(prf.table(prf.element_codes(column[partial], cell[partial], purpose=1), keys))
-    outside = place >= fraction[partial, None]
-    clock = time[partial]
-    time[partial] = clock.masked_fill(outside, math.inf)
-    bound = time.amin(0)
-    # a covered part whose cell first rings after the bound cannot win with a later ring: only the others are followed
-    which, hashed = (outside & (clock < bound)).nonzero(as_tuple=True)
-    clock, place = clock[which, hashed], place[which, hashed]
-    for arrival in range(1, _ARRIVALS):
-        if not len(which):
-            break
-        at, feature = partial[which], keys[:, hashed]
-        value = prf.entries(prf.element_codes(column[at], cell[at], arrival), feature)
-        clock = clock - torch.log1p(-prf.uniform(value)) / (width[at] * place)
-        moved = prf.entries(prf.element_codes(column[at], cell[at], arrival, purpose=1), feature)
-        place = place * prf.uniform(moved)
-        inside = place < fraction[at]
-        time[at[inside], hashed[inside]] = clock[inside]
-        signs[at[inside], hashed[inside]] = prf.sign(value[inside])
-        still = ~inside & (clock < bound[hashed])
-        which, hashed, clock, place = which[still], hashed[still], clock[still], place[still]
-    return time, signs
+def _signs_of_reals(x: Tensor, keys: Tensor) -> Tensor:
+    """(n, d) real weights -> (n, M) int8; a negative weight is a positive one in a column of its own, d further on."""
+    x = x.to(torch.float64)
+    if bool((x < 0).any()):
+        x = torch.cat((x.clamp(min=0.0), (-x).clamp(min=0.0)), -1)
+    signs = []
+    for block in x.split(max(1, _TABLE_BYTES // (4 * keys.shape[1]))):
+        whole = weights.whole_units(block)
+        lowest = torch.empty(len(block), keys.shape[1], dtype=torch.int32, device=x.device)
+        for rows, hashes, values in _lowest(whole, keys):
+            lowest[rows, hashes] = values
+        signs.append(weights.race(block, whole, lowest, keys))
+    return torch.cat(signs)

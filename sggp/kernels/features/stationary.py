@@ -20,7 +20,8 @@ from gpytorch.kernels import MaternKernel, PeriodicKernel, RBFKernel, RQKernel
 from torch import Tensor
 
 from sggp.errors import ShapeError
-from sggp.kernels.features.base import FeatureMap, draw_features
+from sggp.kernels.features.base import FeatureMap
+from sggp.kernels.features.registry import draw_features
 from sggp.random import draw_seed, streams
 
 
