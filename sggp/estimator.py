@@ -1,0 +1,381 @@
+"""`GPRegressor`: a Gaussian process in scikit-learn's clothes, from ten rows to millions."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted, validate_data
+from torch import Tensor
+
+from sggp.errors import InputError, MemoryBudgetError, NoRandomFeatures
+from sggp.hyperparameters import FitResult, learn_hyperparameters
+from sggp.hyperparameters.start import StartingPoint, starting_point
+from sggp.posterior import Posterior, condition
+from sggp.random import streams
+
+__all__ = ["GPRegressor"]
+
+_log = logging.getLogger(__name__)
+EXACT_STD_ROWS = 3000  # up to here std is exact and every solve is a Cholesky factor
+COVARIANCE_BYTES = 2**30
+
+
+class GPRegressor(RegressorMixin, BaseEstimator):
+    """Gaussian process regression with learnt hyperparameters and an exact posterior, for any number of rows.
+
+    `fit` learns kernel parameters, noise and a constant mean (`sggp.hyperparameters.learn_hyperparameters`:
+    exact marginal likelihood up to 1,500 rows, the stochastic nearest-neighbour likelihood beyond), then
+    solves (K + noise) A = B on all rows (`sggp.posterior.condition`).
+
+    Args:
+        kernel: None (a scaled Matérn-3/2 kernel with one length scale per column), "rbf", "matern12",
+            "matern32", "matern52", "tanimoto" (rows are fingerprints: counts or bits), a GPyTorch kernel, or a
+            scikit-learn kernel (WhiteKernel terms become the noise; types without a GPyTorch equal are
+            evaluated as they are, unlearnt). Kernel objects are copied, never changed, and their values are
+            where learning starts.
+        noise_variance: known noise variance in squared units of y, a number or one per training row; None
+            learns it.
+        optimizer: "auto", "exact", "nearest-neighbour", or None to keep all values as given (mean zero; then
+            `noise_variance` or a WhiteKernel is needed).
+        solver: a solver of `sggp.solvers`, or None to choose by size.
+        num_samples: posterior functions drawn at fit; they give the standard deviations of large fits and
+            `sample_y`. Their relative error is about 1/sqrt(2 num_samples): 9 % for 64.
+        num_features: random features behind the prior functions.
+        normalize_y: centre y and divide by its standard deviation, per target, before anything else.
+        device: torch device to compute on; None is the CPU.
+        random_state: seed, numpy RandomState or None. Up to 3,000 rows predictions do not depend on it.
+        verbose: 1 reports progress on standard error.
+
+    Inputs are standardised (column mean and spread of the training rows) when the kernel is None or a name
+    other than "tanimoto"; kernel objects see the columns as they are.
+
+    Attributes:
+        kernel_: the learnt GPyTorch kernel, for standardised inputs and normalised y.
+        noise_variance_: noise variance in squared units of y: a float, an (t,) array for several targets,
+            or what was given.
+        posterior_: `sggp.posterior.Posterior` in normalised units (a list of them for several targets).
+        solution_: the solver's `Solution` (a list for several targets). n_iter_: its iterations, at least 1.
+        log_marginal_likelihood_value_: of the normalised targets; an estimate for the nearest-neighbour
+            likelihood.
+        hyperparameters_: learnt values by GPyTorch name (normalised units) and `unidentified`, the input
+            columns the data say nothing separate about. trace_: one dict per recorded step. fit_result_:
+            the whole FitResult.
+        X_train_, y_train_: the data as given. x_offset_, x_scale_, y_offset_, y_scale_: the normalisation.
+        n_features_in_, feature_names_in_: as in scikit-learn.
+
+    Example:
+        >>> import numpy as np
+        >>> from sggp import GPRegressor
+        >>> X = np.linspace(0, 1, 30)[:, None]
+        >>> model = GPRegressor(random_state=0).fit(X, np.sin(6 * X[:, 0]))
+        >>> mean, std = model.predict(X, return_std=True)
+        >>> bool(model.score(X, np.sin(6 * X[:, 0])) > 0.999)
+        True
+    """
+
+    def __init__(
+        self,
+        kernel: Any = None,
+        *,
+        noise_variance: Any = None,
+        optimizer: str | None = "auto",
+        solver: Any = None,
+        num_samples: int = 64,
+        num_features: int = 2048,
+        normalize_y: bool = True,
+        device: Any = None,
+        random_state: Any = None,
+        verbose: int = 0,
+    ) -> None:
+        self.kernel = kernel
+        self.noise_variance = noise_variance
+        self.optimizer = optimizer
+        self.solver = solver
+        self.num_samples = num_samples
+        self.num_features = num_features
+        self.normalize_y = normalize_y
+        self.device = device
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        return tags
+
+    def fit(self, X: Any, y: Any) -> GPRegressor:
+        """Learn the hyperparameters and condition on all rows.
+
+        Args:
+            X: (n, d) numbers. y: (n,) targets, or (n, t): independent targets that share kernel and
+                noise-to-signal ratio.
+
+        Returns:
+            self.
+
+        Raises:
+            ValueError: NaN, infinity, wrong shapes, mismatched lengths (scikit-learn's messages), unknown
+                settings.
+
+        Warns:
+            NotConverged: the solver stopped before its tolerance.
+        """
+        self._check_settings()
+        X, y = validate_data(self, X, y, multi_output=True, y_numeric=True, dtype="numeric")
+        start = starting_point(self.kernel, X.shape[1])
+        self.X_train_, self.y_train_ = np.copy(X), np.copy(y)
+        self._normalise(start.standardise)
+        x, targets = self._inputs(X), self._targets(y)
+        fit_stream, sample_stream = streams(self._generator(self.random_state), "hyperparameters", "samples")
+        result = learn_hyperparameters(
+            start.kernel,
+            x,
+            targets,
+            optimizer=self.optimizer,  # type: ignore[arg-type]
+            noise_variance=self._shared_noise(start),
+            initial_noise_variance=start.white_noise,
+            noise_prior=start.noise_prior,
+            generator=fit_stream,
+            callback=self._progress(),
+        )
+        self._record(result)
+        posteriors = self._condition(x, targets, sample_stream)
+        solutions = [posterior.solution for posterior in posteriors]
+        self.posterior_: Any = posteriors[0] if len(posteriors) == 1 else posteriors
+        self.solution_ = solutions[0] if len(solutions) == 1 else solutions
+        self.n_iter_ = max(1, *(int(solution.iterations) for solution in solutions))
+        return self
+
+    def predict(
+        self, X: Any, return_std: bool = False, return_cov: bool = False, include_noise: bool = False
+    ) -> Any:
+        """Posterior mean, and on request the standard deviation or covariance of the latent function.
+
+        Args:
+            X: (q, d). return_std: also the (q,) or (q, t) standard deviation: exact up to 3,000 training
+                rows, from `num_samples` posterior functions beyond. return_cov: also the (q, q) or (q, q,
+                t) covariance, exact.
+            include_noise: add the noise variance, for the spread of new measurements.
+
+        Returns:
+            mean (q,) or (q, t); or a tuple (mean, std) or (mean, cov), in units of y. The mean alone never
+            computes a variance.
+
+        Raises:
+            InputError: both return_std and return_cov; include_noise with one noise variance per training
+                row.
+            MemoryBudgetError: return_cov of so many rows that the matrix would not fit 1 GiB.
+        """
+        if return_std and return_cov:
+            raise InputError("return_std and return_cov were both asked for; ask for one at a time.")
+        check_is_fitted(self)
+        X = validate_data(self, X, reset=False, dtype="numeric")
+        if return_cov:
+            self._check_covariance_size(len(X))
+        x = self._inputs(X)
+        mean = self._to_units(torch.stack([p.mean(x) for p in self._posteriors()], dim=1))
+        if not (return_std or return_cov):
+            return mean
+        noise = self._measurement_noise() if include_noise else np.zeros(len(self._posteriors()))
+        if return_std:
+            variance = torch.stack([self._variance(p, x) for p in self._posteriors()], dim=1).cpu().numpy()
+            return mean, self._squeeze(np.sqrt(variance * self.y_scale_**2 + noise))
+        blocks = [p.covariance_matrix(x).cpu().numpy() for p in self._posteriors()]
+        cov = np.stack(blocks, axis=-1) * self.y_scale_**2 + np.eye(len(X))[:, :, None] * noise
+        return mean, self._squeeze(cov)
+
+    def sample_y(self, X: Any, n_samples: int = 1, random_state: Any = 0) -> np.ndarray:
+        """Values of posterior functions at X: the same functions in every call with the same seed and n_samples.
+
+        Args:
+            X: (q, d). n_samples: up to `num_samples` functions were made at fit and the seed picks among
+                them; for more, that many new ones are solved for, as at fit.
+            random_state: seed, RandomState or None.
+
+        Returns:
+            (q, n_samples), or (q, t, n_samples) for several targets; without measurement noise.
+        """
+        check_is_fitted(self)
+        if n_samples < 1:
+            raise InputError(f"n_samples must be at least 1, got {n_samples}.")
+        x = self._inputs(validate_data(self, X, reset=False, dtype="numeric"))
+        generator = self._generator(random_state)
+        posteriors = self._posteriors()
+        if n_samples > posteriors[0].num_samples:
+            paths = [p.more_samples(n_samples, generator)(x) for p in posteriors]
+        else:
+            chosen = torch.randperm(posteriors[0].num_samples, generator=generator)[:n_samples]
+            paths = [p.samples.select(chosen)(x) for p in posteriors]
+        values = (
+            torch.stack([path.T for path in paths], dim=1).detach().cpu().numpy().astype(float)
+        )  # (q, t, s)
+        values = values * self.y_scale_[:, None] + self.y_offset_[:, None]
+        return values[:, 0] if values.shape[1] == 1 else values
+
+    # fitting
+
+    def _check_settings(self) -> None:
+        if (
+            isinstance(self.num_samples, bool)
+            or not isinstance(self.num_samples, int | np.integer)
+            or self.num_samples < 0
+        ):
+            raise InputError(f"num_samples must be a whole number, 0 or more, got {self.num_samples!r}.")
+        if not isinstance(self.num_features, int | np.integer) or self.num_features < 1:
+            raise InputError(f"num_features must be a positive whole number, got {self.num_features!r}.")
+
+    def _normalise(self, standardise: bool) -> None:
+        """Offsets and scales of inputs and targets, from the training rows."""
+        X, y = self.X_train_, self.y_train_.reshape(len(self.y_train_), -1).astype(float)
+        d, t = X.shape[1], y.shape[1]
+        self.standardise_ = standardise
+        self.x_offset_, self.x_scale_ = np.zeros(d), np.ones(d)
+        if standardise:
+            self.x_offset_ = X.mean(axis=0, dtype=float)
+            self.x_scale_ = _spread(X.astype(float), np.ones(d))
+        self.y_offset_, self.y_scale_ = np.zeros(t), np.ones(t)
+        if self.normalize_y:
+            self.y_offset_ = y.mean(axis=0)
+            # a target without spread is predicted as that constant, with next to no variance
+            unit = np.ones(t) if len(y) == 1 else 1e-6 * np.maximum(np.abs(self.y_offset_), 1.0)
+            self.y_scale_ = _spread(y, unit)
+
+    def _inputs(self, X: np.ndarray) -> Tensor:  # (q, d)
+        """Rows as the kernel sees them: float64, or uint8 fingerprints untouched."""
+        if not self.standardise_ and X.dtype == np.uint8:
+            return torch.from_numpy(np.array(X, copy=True)).to(self.device)
+        return torch.from_numpy((X.astype(float) - self.x_offset_) / self.x_scale_).to(self.device)
+
+    def _targets(self, y: np.ndarray) -> Tensor:  # (n, t)
+        """Normalised targets; exactly zero where a target has no spread."""
+        y = y.reshape(len(y), -1).astype(float)
+        values = np.where(
+            np.ptp(y, axis=0) == 0, y - y[:1] * bool(self.normalize_y), (y - self.y_offset_) / self.y_scale_
+        )
+        return torch.from_numpy(values).to(self.device)
+
+    def _shared_noise(self, start: StartingPoint) -> Tensor | None:
+        """Known noise for learning, in normalised units (averaged over targets); None where it is learnt."""
+        if self.noise_variance is not None:
+            given = torch.as_tensor(np.asarray(self.noise_variance, dtype=float))
+            return given * float(np.mean(1 / self.y_scale_**2))
+        if start.white_noise is not None and (start.white_noise_fixed or self.optimizer is None):
+            return torch.tensor(start.white_noise, dtype=torch.float64)
+        return None
+
+    def _record(self, result: FitResult) -> None:
+        """Fitted attributes that do not depend on the solve."""
+        self.fit_result_ = result
+        self.kernel_ = result.kernel
+        self.trace_ = result.trace
+        self.log_marginal_likelihood_value_ = result.log_marginal_likelihood
+        self.hyperparameters_ = {**result.hyperparameters, "unidentified": dict(result.unidentified)}
+        if self.noise_variance is not None:
+            self.noise_variance_: Any = self.noise_variance
+        else:
+            units = float(result.noise_variance) * self.y_scale_**2
+            self.noise_variance_ = float(units[0]) if len(units) == 1 else units
+        if result.unidentified:
+            _log.info("length scales of these input columns are not identified: %s", result.unidentified)
+
+    def _condition(self, x: Tensor, targets: Tensor, generator: torch.Generator) -> list[Posterior]:
+        """One posterior per target; without samples where the kernel has no random features."""
+        means = torch.as_tensor(self.fit_result_.mean).reshape(-1)
+        noises = self._noise_per_target()
+        out = []
+        for j in range(targets.shape[1]):
+            arguments: dict[str, Any] = {
+                "noise_variance": noises[j],
+                "mean": float(means[j % len(means)]),
+                "solver": self.solver,
+                "num_features": self.num_features,
+                "generator": generator,
+            }
+            try:
+                posterior = condition(
+                    self.kernel_, x, targets[:, j], num_samples=self.num_samples, **arguments
+                )
+            except NoRandomFeatures:
+                posterior = condition(self.kernel_, x, targets[:, j], num_samples=0, **arguments)
+            out.append(posterior)
+        return out
+
+    def _noise_per_target(self) -> list[float | Tensor]:
+        """Noise variance of each normalised target."""
+        if self.noise_variance is None:
+            return [self.fit_result_.noise_variance] * len(self.y_scale_)
+        given = np.asarray(self.noise_variance, dtype=float)
+        return [
+            float(given / s**2) if given.ndim == 0 else torch.from_numpy(given / s**2) for s in self.y_scale_
+        ]
+
+    def _progress(self) -> Callable[[dict[str, Any]], None] | None:
+        """Reports on standard error through a private logger; nothing unless verbose."""
+        if not self.verbose:
+            return None
+        logger = logging.Logger("sggp.GPRegressor", logging.INFO)
+        logger.addHandler(logging.StreamHandler(sys.stderr))
+        return lambda record: logger.info(
+            "step %d  value per row %.4f  gradient %.4f  %.1f s",
+            record["step"],
+            record["value"],
+            record["gradient_norm"],
+            record["seconds"],
+        )
+
+    # predicting
+
+    def _posteriors(self) -> list[Posterior]:
+        return self.posterior_ if isinstance(self.posterior_, list) else [self.posterior_]
+
+    def _squeeze(self, values: np.ndarray) -> np.ndarray:
+        return values[..., 0] if values.shape[-1] == 1 else values
+
+    def _to_units(self, means: Tensor) -> np.ndarray:
+        values = means.detach().cpu().numpy().astype(float) * self.y_scale_ + self.y_offset_
+        return self._squeeze(values)
+
+    def _measurement_noise(self) -> np.ndarray:  # (t,)
+        noise = np.asarray(self.noise_variance_, dtype=float)
+        if self.noise_variance is not None and noise.ndim:
+            raise InputError(
+                "include_noise needs one noise variance, but the model was given one per training row: "
+                "predict the latent function and add the noise of the new rows yourself."
+            )
+        return np.broadcast_to(noise, self.y_scale_.shape)
+
+    def _variance(self, posterior: Posterior, x: Tensor) -> Tensor:  # (q,)
+        exact = len(posterior.x) <= EXACT_STD_ROWS or posterior.num_samples == 0
+        return (
+            posterior.variance(x, method="solve" if exact else "samples")
+            .detach()
+            .to(torch.float64)
+            .clamp_min(0)
+        )
+
+    def _check_covariance_size(self, q: int) -> None:
+        needed = 8 * q * (q + len(self.X_train_)) * len(self._posteriors())
+        if needed > COVARIANCE_BYTES:
+            raise MemoryBudgetError(
+                f"the covariance of {q} rows given {len(self.X_train_)} needs {needed / 2**30:.1f} GiB, more than "
+                "1 GiB: ask for fewer rows, for return_std, or for sample_y, whose functions carry the covariance."
+            )
+
+    @staticmethod
+    def _generator(random_state: Any) -> torch.Generator:
+        seed = check_random_state(random_state).randint(np.iinfo(np.int32).max)
+        return torch.Generator().manual_seed(int(seed))
+
+
+def _spread(values: np.ndarray, otherwise: np.ndarray) -> np.ndarray:
+    """Population standard deviation of each column; `otherwise` where a column is constant to rounding."""
+    spread = values.std(axis=0)
+    constant = spread <= 1e-14 * np.abs(values).max(axis=0)
+    return np.where(constant, otherwise, spread)
