@@ -68,6 +68,23 @@ def test_the_readme_names_the_two_commands() -> None:
     assert [p for p in pictures if not p.startswith("http") and not (ROOT / p).is_file()] == []
 
 
+def test_every_page_is_in_the_navigation_and_every_example_among_the_tutorials() -> None:
+    navigation = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").split("\nnav:")[1]
+    listed = re.findall(r": (\S+\.md)$", navigation, flags=re.M)
+    assert sorted(listed) == sorted(str(page.relative_to(ROOT / "docs")) for page in PAGES[1:])
+    tutorials = (ROOT / "docs" / "tutorials.md").read_text(encoding="utf-8")
+    assert [str(e.relative_to(ROOT)) for e in EXAMPLES if f"`{e.relative_to(ROOT)}`" not in tutorials] == []
+
+
+def test_every_room_is_in_the_reference() -> None:
+    text = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
+    there = {path.stem for path in (ROOT / "sggp").glob("*.py")} | {
+        path.parent.name for path in (ROOT / "sggp").glob("*/__init__.py")
+    }
+    internal = {"__init__", "cli", "native", "typing"}
+    assert sorted(room for room in there - internal if f"::: sggp.{room}" not in text) == []
+
+
 @pytest.mark.parametrize("code", python_blocks())
 def test_python_blocks_run(code: str, tmp_path: Path) -> None:
     need_extras_of(code)
