@@ -146,6 +146,8 @@ class TestData:
             model.condition_on_observations(points.expand(3, 5, 2), torch.zeros(3, 5, 1))
         with pytest.raises(ShapeError, match="Y must have shape"):
             model.condition_on_observations(points, torch.zeros(4, 1))
+        with pytest.raises(InputError, match="variances"):
+            model.condition_on_observations(points, torch.zeros(5, 1), noise=-torch.ones(5, 1))
         with pytest.raises(InputError, match="fantasize"):
             model.fantasize(points)
 
@@ -323,6 +325,8 @@ class TestBadInput:
             ({"train_Yvar": -torch.ones(30, 1, dtype=torch.float64)}, InputError, "negative"),
             ({"train_Yvar": torch.ones(30, 1, dtype=torch.float64), "noise_variance": 1.0}, InputError, "not both"),
             ({"optimizer": None}, InputError, "optimizer=None"),
+            ({"noise_variance": -1.0}, InputError, "noise_variance must be finite"),
+            ({"noise_variance": [0.1, 0.2]}, ShapeError, "one value per output"),
             ({"num_samples": 1}, InputError, "num_samples"),
             ({"covar_module": [kernel(), kernel()]}, ShapeError, "one value per output"),
         ],

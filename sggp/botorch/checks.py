@@ -92,6 +92,13 @@ def per_output(value: Any, m: int, name: str, single: Any) -> list[Any]:
     return list(value)
 
 
+def check_noise_variances(values: list[Any]) -> None:
+    """Each given noise variance is finite and not negative."""
+    bad = [v for v in values if v is not None and not 0 <= v < float("inf")]
+    if bad:
+        raise InputError(f"noise_variance must be finite and not negative, got {bad[0]!r}: pass a variance.")
+
+
 def check_points(X: Any, d: int) -> None:
     """X (*b, q, d), a floating tensor."""
     if not isinstance(X, Tensor):
@@ -121,6 +128,8 @@ def check_new_rows(
     for name, value in (("Y", Y2), ("noise", noise2)):
         if value is not None and value.shape != (len(X2), m):
             raise ShapeError(f"{name} must have shape {(len(X2), m)}, got {tuple(value.shape)}.")
+    if noise2 is not None and bool((~(noise2 >= 0)).any()):
+        raise InputError("noise holds negative numbers or NaN: pass variances.")
     if not bool(X2.isfinite().all()) or not bool(Y2.isfinite().all()):
         raise InputError("X or Y holds NaN or infinity: drop those rows.")
     return X2, Y2, noise2

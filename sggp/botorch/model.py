@@ -16,7 +16,14 @@ from gpytorch.kernels import Kernel
 from torch import Tensor
 
 from sggp.botorch.base import OutputsModel
-from sggp.botorch.checks import check_new_rows, check_points, check_settings, check_training_data, per_output
+from sggp.botorch.checks import (
+    check_new_rows,
+    check_noise_variances,
+    check_points,
+    check_settings,
+    check_training_data,
+    per_output,
+)
 from sggp.botorch.output import OutputGP, SolveSettings
 from sggp.botorch.posterior import PathwisePosterior
 from sggp.errors import InputError, ShapeError
@@ -101,6 +108,7 @@ class PathwiseGPModel(OutputsModel):
         )
         kernels = per_output(covar_module, m, "covar_module", Kernel)
         noises = per_output(noise_variance, m, "noise_variance", (int, float))
+        check_noise_variances(noises)
         root = torch.Generator().manual_seed(draw_seed(as_generator(generator)))
         seeds = [draw_seed(s) for s in streams(root, *(f"output:{j}" for j in range(m)))]
         outputs = [
