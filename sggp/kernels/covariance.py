@@ -250,15 +250,19 @@ class Covariance(ABC):
         if z is None or z is x:
             x = self.prepare(x)
             return x, x
+        for rows in (x, z):
+            if not isinstance(rows, Points):
+                _check_rows(rows, self.name)
+        if x.shape[1] != z.shape[1]:
+            raise ShapeError(
+                f"rows of dimension {x.shape[1]} and {z.shape[1]} meet in one block of {self.name}; "
+                "expected one dimension."
+            )
         if isinstance(z, Points) and z.owner is self:
             first, second = self.prepare(x, z.centre), z
         else:
             first = self.prepare(x)
             second = self.prepare(z, first.centre)
-        if first.shape[1] != second.shape[1]:
-            raise ShapeError(
-                f"rows of dimension {first.shape[1]} and {second.shape[1]} meet in one block of {self.name}."
-            )
         return first, second
 
     def _tile_shape(self, x: Points, z: Points, v: Tensor, memory_budget: int) -> tuple[int, int]:

@@ -57,6 +57,7 @@ class GenericCovariance(Covariance):
         self._kernel = _frozen(kernel)
         self._scale: float | None = None
         self._checked = False
+        self._width: int | None = None  # of the rows, once seen
         self._local = threading.local()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -67,11 +68,27 @@ class GenericCovariance(Covariance):
         self._local = threading.local()
 
     def _copy(self, dtype: torch.dtype, device: torch.device) -> gpytorch.kernels.Kernel:
+        """This thread's copy. Rows of another dtype meet the parameters as they are, as they do in GPyTorch."""
         copies = self._local.__dict__.setdefault("copies", {})
         key = (dtype, device)
         if key not in copies:
-            copies[key] = _frozen(self._kernel).to(dtype=dtype, device=device)
+            kernel = _frozen(self._kernel).to(device=device)
+            copies[key] = kernel if self._promotes(kernel, dtype, device) else kernel.to(dtype=dtype)
         return copies[key]
+
+    def _promotes(self, kernel: gpytorch.kernels.Kernel, dtype: torch.dtype, device: torch.device) -> bool:
+        """Whether the kernel takes rows of `dtype` without a change to its parameters."""
+        if all(p.dtype == dtype for p in kernel.parameters()):
+            return True
+        if self._width is None:
+            return False
+        rows = torch.zeros(2, self._width, dtype=dtype, device=device)
+        try:
+            with torch.no_grad():
+                dense_tile(kernel, rows, rows)
+        except RuntimeError:  # a product of two dtypes somewhere inside
+            return False
+        return True
 
     @property
     def scale(self) -> float:
@@ -97,15 +114,20 @@ class GenericCovariance(Covariance):
     def _block(self, x: Points, z: Points) -> Tensor:
         if not self._checked:
             self._check(x, z)
+        self._width = x.shape[1]
         kernel = self._copy(x.dtype, x.device)
         if torch.is_grad_enabled() and (x.requires_grad or z.requires_grad):
-            return dense_tile(kernel, x.raw.to(x.dtype), z.raw.to(x.dtype))
+            # Some kernels take a short cut when both arguments are equal, and then lose the gradient in the second:
+            # one more row makes them differ.
+            more = torch.cat([z.raw, z.raw[:1].detach()]).to(x.dtype)
+            return dense_tile(kernel, x.raw.to(x.dtype), more).to(x.dtype)[:, :-1]
         with torch.no_grad():
             return dense_tile(kernel, x.raw.detach().to(x.dtype), z.raw.detach().to(x.dtype)).to(x.dtype)
 
     def diagonal(self, x: Tensor | Points) -> Tensor:
         """kernel(x, diag=True)."""
         x = self.prepare(x)
+        self._width = x.shape[1]
         diagonal = self._diagonal(x.raw.detach(), x.dtype).to(x.dtype)
         if self._scale is None and len(x):
             self._scale = float(diagonal.abs().max())

@@ -109,7 +109,8 @@ class StationaryCovariance(Covariance):
 
     def _small_blocks(self, x: Tensor) -> Tensor:
         b, m = x.shape[:2]
-        selected = self._select(x.reshape(b * m, x.shape[2])).reshape(b, m, -1)
+        selected = self._select(x.reshape(b * m, x.shape[2]))
+        selected = selected.reshape(b, m, selected.shape[1])
         rows = selected.double() * self._weights(selected[0]) if b else selected.double()
         if (
             b

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import ModuleType
 
 import torch
 from torch import Tensor
@@ -10,7 +11,7 @@ from torch import Tensor
 from sggp.errors import InputError
 from sggp.kernels.covariance import Covariance, Points
 from sggp.kernels.tanimoto import as_counts, check_counts, dot_similarity, minmax_similarity
-from sggp.native import engine
+from sggp.native import engine, reference
 from sggp.native.thermometer import code_bytes
 from sggp.native.tiling import tile_shape
 
@@ -50,6 +51,13 @@ class _TanimotoCovariance(Covariance):
         return tile_shape(len(x), len(z), memory_budget, per_entry=_REAL_BYTES, per_row=per_row)
 
 
+def _engine(a: Tensor, b: Tensor, dtype: torch.dtype) -> ModuleType:
+    """The engine for these counts; the reference where no position is used on both sides and a code has no columns."""
+    if 0 in a.shape or 0 in b.shape or not bool(torch.minimum(a.amax(0), b.amax(0)).any()):
+        return reference
+    return engine(a.device, dtype)
+
+
 def _real(x: Points) -> Tensor:
     return x.parts["real"] if "real" in x.parts else x.parts["counts"].double()
 
@@ -61,13 +69,13 @@ class MinMaxCovariance(_TanimotoCovariance):
         a, b = x.parts.get("counts"), z.parts.get("counts")
         if a is None or b is None:
             return minmax_similarity(_real(x), _real(z)).to(x.dtype)
-        return engine(a.device, x.dtype).tanimoto_block(a, b, dtype=x.dtype)
+        return _engine(a, b, x.dtype).tanimoto_block(a, b, dtype=x.dtype)
 
     def _matmul(self, x: Points, z: Points, v: Tensor, memory_budget: int) -> Tensor:
         a, b = x.parts.get("counts"), z.parts.get("counts")
         if a is None or b is None:
             return super()._matmul(x, z, v, memory_budget)
-        return engine(a.device, v.dtype).tanimoto_matmul(a, b, v, memory_budget)
+        return _engine(a, b, v.dtype).tanimoto_matmul(a, b, v, memory_budget)
 
 
 class DotProductCovariance(_TanimotoCovariance):
