@@ -20,20 +20,33 @@ from torch import Tensor
 
 from sggp.errors import DtypeError, ShapeError
 from sggp.native import library
-from sggp.native.cpu_tanimoto import tanimoto_block, tanimoto_matmul
+from sggp.native.cpu_tanimoto import (
+    PackedRows,
+    bit_matmul,
+    bit_similarity,
+    pack_bits,
+    tanimoto_block,
+    tanimoto_matmul,
+    thermometer,
+)
 from sggp.native.library import available, instruction_sets, unavailable_reason
 
 if TYPE_CHECKING:
     from sggp.native.reference import Profile, Source
 
 __all__ = [
+    "PackedRows",
     "available",
+    "bit_matmul",
+    "bit_similarity",
     "instruction_sets",
+    "pack_bits",
     "stationary_block",
     "stationary_gradient",
     "stationary_matmul",
     "tanimoto_block",
     "tanimoto_matmul",
+    "thermometer",
     "unavailable_reason",
 ]
 

@@ -46,7 +46,7 @@ Plan plan_for(const Source<T>& source, int64_t n, int64_t m, int64_t extra_cost,
   p.rows = std::max<int64_t>(1, std::min<int64_t>(source.chunk_rows(), share));
   p.chunks = ceil_div(n, p.rows);
   p.tiles = ceil_div(m, kTile);
-  const int64_t fit = std::max<int64_t>(1, pack_bytes / int64_t(tile_bytes));
+  const int64_t fit = std::max<int64_t>(1, pack_bytes / int64_t(std::max<size_t>(tile_bytes, 1)));
   p.batch = std::min(p.tiles, fit < kSegment ? fit : fit / kSegment * kSegment);
   return p;
 }

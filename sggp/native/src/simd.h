@@ -24,6 +24,9 @@
 
 #define SGGP_INLINE static inline __attribute__((always_inline))
 
+// Loops over registers: they exist only if the loop is gone.
+#define SGGP_UNROLL _Pragma("GCC unroll 16")
+
 namespace SGGP_ISA {
 
 template <class T> struct Simd;

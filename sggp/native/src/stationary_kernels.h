@@ -64,13 +64,19 @@ void tile_block(const T* a, const T* weights, int64_t d, int64_t k0, int64_t k1,
   constexpr int W = Simd<T>::W;
   Reg<T> q[R][kCols];
   squares<T, R, Weighted>(a, weights, d, k0, k1, panel, q);
-  for (int r = 0; r < R; ++r)
-    for (int c = 0; c < kCols; ++c) {
-      T* at = k + r * kStride + c * W;
-      Reg<T> sum = q[r][c];
-      if (k0 > 0) sum = load(at) + sum;
-      store<T>(at, k1 == d ? profile<T, Family, false>(sum, constants, nullptr) : sum);
-    }
+  if (k0 > 0) {
+    SGGP_UNROLL for (int r = 0; r < R; ++r)
+      SGGP_UNROLL for (int c = 0; c < kCols; ++c) q[r][c] = load(k + r * kStride + c * W) + q[r][c];
+  }
+  if (k1 == d) {
+    const Constants<T> own = constants;
+    SGGP_UNROLL for (int r = 0; r < R; ++r)
+      SGGP_UNROLL for (int c = 0; c < kCols; ++c)
+        store<T>(k + r * kStride + c * W, profile<T, Family, false>(q[r][c], own, nullptr));
+  } else {
+    SGGP_UNROLL for (int r = 0; r < R; ++r)
+      SGGP_UNROLL for (int c = 0; c < kCols; ++c) store<T>(k + r * kStride + c * W, q[r][c]);
+  }
 }
 
 template <class T, int Family, bool Weighted>
