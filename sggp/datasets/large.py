@@ -60,11 +60,11 @@ def large(name: str) -> LargeTable:
         raise InputError(f"unknown table {name!r}; choose one of {', '.join(LARGE_NAMES)}.")
     path = data_file(f"large/{name}.npz")
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
             content = {key: arrays[key] for key in arrays.files}
         x, y = content.pop("X").astype(np.float64), content.pop("y").astype(np.float64)
         features, target = content.pop("feature_names"), content.pop("target_name")
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
         raise DataFileError(f"{path} is not a table of this package ({error}).") from error
     return LargeTable(name, x, y, tuple(map(str, features)), str(target), content)
 

@@ -50,3 +50,34 @@ def test_exact_gp_reproduces_the_known_r2(docking, target):
     error = y[~train] - mean - scale * cross @ weights
     r2 = 1 - (error**2).mean() / y[~train].var()
     assert r2 == pytest.approx(expected, abs=0.002)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")  # from importing gpytorch
+def test_condition_on_a_table_agrees_with_the_dense_gp(docking, data_dir):
+    import torch
+    from gpytorch.kernels import ScaleKernel
+
+    from sggp import Cholesky, TanimotoMinMax, condition
+
+    data, train, kernel, cross = docking
+    scale, noise, mean, expected = ANCHORS["F2"]
+    y = data.values["F2"]
+    dense = mean + scale * cross @ cho_solve(
+        cho_factor(scale * kernel + noise * np.eye(2500), lower=True), y[train] - mean
+    )
+    table = FingerprintTable.from_smiles(data.smiles, SmilesFingerprinter(radius=1, fp_size=1024))
+    prior = ScaleKernel(TanimotoMinMax()).double()
+    prior.outputscale = scale
+    posterior = condition(
+        prior,
+        table[train],
+        torch.as_tensor(y[train]),
+        noise_variance=noise,
+        mean=mean,
+        solver=Cholesky(),
+        num_samples=0,
+        dtype=torch.float64,
+    )
+    found = posterior.mean(table[~train]).numpy()
+    np.testing.assert_allclose(found, dense, atol=1e-8)
+    assert 1 - ((y[~train] - found) ** 2).mean() / y[~train].var() == pytest.approx(expected, abs=0.002)

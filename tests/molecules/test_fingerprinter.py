@@ -55,6 +55,15 @@ def test_processes_give_the_same_rows_in_the_same_order(nci):
     np.testing.assert_array_equal(SmilesFingerprinter(fp_size=64, n_jobs=2).transform(many), alone)
 
 
+def test_row_numbers_are_right_beyond_the_first_chunk():
+    texts = ["CCO"] * 2500
+    texts[2001], texts[2400] = "C1CC", "C" * 400
+    report = SmilesFingerprinter(fp_size=64).check(texts)
+    assert report.rows == (2001,)
+    assert report.saturated == (2400,)
+    assert report.duplicate_rows == tuple(row for row in range(1, 2500) if row not in (2001, 2400))
+
+
 def test_every_bad_row_and_repeat_is_reported_at_once():
     with pytest.raises(MoleculeError) as caught:
         SmilesFingerprinter().transform(MIXED)

@@ -18,6 +18,7 @@ from sggp.errors import (
     ShapeError,
 )
 from sggp.molecules import FingerprintTable, SmilesFingerprinter
+from sggp.molecules.strings import PackedStrings
 
 SMILES = ["CCO", "c1ccccc1O", "CC(=O)Oc1ccccc1C(=O)O", "OCC", "CCN(CC)CC", "O"]
 
@@ -201,6 +202,20 @@ def test_bad_rows_are_refused():
         table.locate(["C"])
 
 
+def test_packed_texts_behave_like_a_list():
+    texts = [f"{i}é" * (i % 3) for i in range(9000)]
+    packed = PackedStrings.pack(texts)
+    assert list(packed) == texts
+    assert packed == texts
+    assert packed != texts[:-1]
+    assert (packed[-1], packed[5], packed[8990:]) == (texts[-1], texts[5], texts[8990:])
+    assert list(packed.take(np.array([7, 1, 1]))) == [texts[7], texts[1], texts[1]]
+    assert texts[4] in packed
+    for index in (9000, -9001):
+        with pytest.raises(IndexError, match="out of range"):
+            packed[index]
+
+
 def test_policies_on_invalid_and_repeated_molecules():
     pytest.importorskip("rdkit")
     mixed = ["CCO", "C1CC", "OCC", "CN"]
@@ -215,6 +230,8 @@ def test_policies_on_invalid_and_repeated_molecules():
         table = FingerprintTable.from_smiles(mixed, on_invalid="drop", on_duplicate="drop")
     assert table.source_rows.tolist() == [0, 3]
     assert table.report.duplicate_rows == (2,)
+    part = table.take([1])
+    assert (part.source_rows.tolist(), list(part.smiles), part.settings) == ([3], ["CN"], table.settings)
     np.testing.assert_array_equal(table[:].numpy(), SmilesFingerprinter().transform(["CCO", "CN"]))
     with pytest.raises(MoleculeError, match="same molecule"):
         FingerprintTable.from_smiles(["CCO", "OCC"], on_duplicate="raise")
@@ -279,7 +296,10 @@ def test_the_cache_is_keyed_by_content_and_settings(tmp_path, monkeypatch):
         ]
         == 1
     )
-    assert FingerprintTable.from_smiles(["CCO", "CN"], ids=["x", "y"], cache=cache).ids[1] == "y"
+    for name in ("y", "z"):
+        assert FingerprintTable.from_smiles(["CCO", "CN"], ids=["x", name], cache=cache).ids[1] == name
+    bits = FingerprintTable.from_csv(path, fingerprinter=SmilesFingerprinter(counts=False), cache=cache)
+    assert bits.settings["counts"] is False
     with pytest.raises(DataFileError, match="cache"):
         FingerprintTable.from_csv(path, cache=path)
     assert not list(cache.glob(".*"))
