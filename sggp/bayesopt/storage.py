@@ -127,10 +127,9 @@ class TrialStore:
             DataFileError: not a campaign file, or of another version.
         """
         with self._connect() as db:
-            try:
-                rows = db.execute("SELECT key, value FROM meta").fetchall()
-            except sqlite3.DatabaseError as error:
-                raise DataFileError(f"{self.path} is not an sggp campaign file ({error}).") from error
+            if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone():
+                raise DataFileError(f"{self.path} is not an sggp campaign file (it has no settings).")
+            rows = db.execute("SELECT key, value FROM meta").fetchall()
         found = {key: json.loads(value) for key, value in rows}
         if found.get("version") != _VERSION:
             raise DataFileError(
@@ -227,21 +226,20 @@ class TrialStore:
     def _connect(self) -> Iterator[sqlite3.Connection]:
         try:
             db = sqlite3.connect(self.path, timeout=_WAIT_SECONDS, isolation_level=None)
+            try:
+                db.execute("PRAGMA synchronous = FULL")
+                yield db
+            finally:
+                db.close()
         except sqlite3.OperationalError as error:
-            raise DataFileError(f"cannot open {self.path}: {error}.") from error
-        try:
-            db.execute("PRAGMA synchronous = FULL")
-            yield db
-        finally:
-            db.close()
+            raise DataFileError(f"cannot use {self.path}: {error}.") from error
+        except sqlite3.DatabaseError as error:
+            raise DataFileError(f"{self.path} is not an sggp campaign file ({error}).") from error
 
     @contextmanager
     def _change(self) -> Iterator[sqlite3.Connection]:
         with self._connect() as db:
-            try:
-                db.execute("BEGIN IMMEDIATE")
-            except sqlite3.OperationalError as error:
-                raise DataFileError(f"cannot write {self.path}: {error}.") from error
+            db.execute("BEGIN IMMEDIATE")
             try:
                 yield db
             except BaseException:
