@@ -1,0 +1,165 @@
+"""One row per part: a new kernel, operator or solver joins the property tests by adding its row here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import gpytorch.kernels as gk
+import torch
+
+from sggp.kernels import TanimotoDotProduct, TanimotoMinMax
+
+# --- inputs -----------------------------------------------------------------------------------------------------
+
+
+def real_rows(n: int, d: int, dtype: torch.dtype, generator: torch.Generator) -> torch.Tensor:
+    """Standard normal rows, (n, d)."""
+    return torch.randn(n, d, dtype=torch.float64, generator=generator).to(dtype)
+
+
+def count_rows(n: int, d: int, dtype: torch.dtype, generator: torch.Generator) -> torch.Tensor:
+    """Sparse fingerprint counts, one row empty, (n, d); uint8 whatever the dtype asked for."""
+    counts = torch.randint(1, 6, (n, d), generator=generator)
+    counts *= torch.rand(n, d, generator=generator) < 0.3
+    counts[n // 2] = 0
+    return counts.to(torch.uint8)
+
+
+def float_count_rows(n: int, d: int, dtype: torch.dtype, generator: torch.Generator) -> torch.Tensor:
+    """The same counts as floats, as GPyTorch and BoTorch models hold them."""
+    return count_rows(n, d, dtype, generator).to(dtype)
+
+
+# --- kernels ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class KernelRow:
+    """A kernel of the property tests.
+
+    Args:
+        name: the id of the tests.
+        make: input dimension → a GPyTorch kernel with scale ≠ 1 and length scales ≠ 1.
+        rows: (n, d, dtype, generator) → inputs.
+        has_features: whether `draw_features` knows it.
+        stationary: whether k depends on x − z only, so that far-off-centre data must cost no accuracy.
+        fast: whether `as_covariance` has an engine for it (else the kernel evaluates itself).
+        embeds: whether `Covariance.embedding` gives points.
+        smooth: whether k is differentiable in real rows.
+        tolerance: of an entry, in units of the scale, in (float32, float64).
+    """
+
+    name: str
+    make: Callable[[int], Any]
+    rows: Callable[[int, int, torch.dtype, torch.Generator], torch.Tensor] = real_rows
+    has_features: bool = True
+    stationary: bool = False
+    fast: bool = True
+    embeds: bool = False
+    smooth: bool = True
+    tolerance: tuple[float, float] = (1e-6, 1e-12)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def _scaled(base: Any, outputscale: float) -> Any:
+    kernel = gk.ScaleKernel(base)
+    kernel.outputscale = outputscale
+    return kernel
+
+
+def _ard(base: Any, d: int) -> Any:
+    base.lengthscale = torch.linspace(0.6, 1.7, d)
+    return base
+
+
+def _rq(d: int) -> Any:
+    base = _ard(gk.RQKernel(ard_num_dims=d), d)
+    base.alpha = 0.8
+    return _scaled(base, 1.9)
+
+
+def _some_columns(d: int) -> Any:
+    base = gk.MaternKernel(nu=2.5, ard_num_dims=1, active_dims=(d - 1,))
+    base.lengthscale = 0.7
+    return _scaled(base, 0.6)
+
+
+def _periodic(d: int) -> Any:
+    base = gk.PeriodicKernel(ard_num_dims=d)
+    base.lengthscale, base.period_length = torch.linspace(0.8, 1.5, d), torch.linspace(1.5, 2.5, d)
+    return _scaled(base, 1.4)
+
+
+STATIONARY_ROWS = [
+    KernelRow(
+        "rbf", lambda d: _scaled(_ard(gk.RBFKernel(ard_num_dims=d), d), 2.3), stationary=True, embeds=True
+    ),
+    KernelRow(
+        "matern12",
+        lambda d: _scaled(_ard(gk.MaternKernel(0.5, ard_num_dims=d), d), 0.7),
+        stationary=True,
+        embeds=True,
+    ),
+    KernelRow(
+        "matern32",
+        lambda d: _scaled(_ard(gk.MaternKernel(1.5, ard_num_dims=d), d), 3.1),
+        stationary=True,
+        embeds=True,
+    ),
+    KernelRow(
+        "matern52",
+        lambda d: _scaled(_ard(gk.MaternKernel(2.5, ard_num_dims=d), d), 1.3),
+        stationary=True,
+        embeds=True,
+    ),
+    KernelRow("rq", _rq, stationary=True, embeds=True),
+    KernelRow("one-lengthscale", lambda d: _ard(gk.RBFKernel(), 1), stationary=True, embeds=True),
+    KernelRow("active-dims", _some_columns, stationary=True, embeds=True),
+    KernelRow(
+        "sum",
+        lambda d: _scaled(_ard(gk.RBFKernel(ard_num_dims=d), d), 0.5) + _scaled(gk.MaternKernel(0.5), 1.5),
+        stationary=True,
+    ),
+    KernelRow(
+        "product",
+        lambda d: _scaled(_ard(gk.MaternKernel(1.5, ard_num_dims=d), d), 1.8) * gk.RQKernel(active_dims=(0,)),
+        stationary=True,
+    ),
+    KernelRow(
+        "scaled-sum-of-product",
+        lambda d: _scaled(gk.RBFKernel() * gk.MaternKernel(2.5) + _scaled(gk.MaternKernel(1.5), 0.4), 1.2),
+        stationary=True,
+    ),
+]
+
+TANIMOTO_ROWS = [
+    KernelRow("tanimoto-minmax", lambda d: _scaled(TanimotoMinMax(), 1.7), count_rows, smooth=False),
+    KernelRow("tanimoto-dot-product", lambda d: _scaled(TanimotoDotProduct(), 0.6), count_rows, smooth=False),
+    KernelRow(
+        "tanimoto-minmax-float", lambda d: _scaled(TanimotoMinMax(), 1.7), float_count_rows, smooth=False
+    ),
+    KernelRow("tanimoto-bare", lambda d: TanimotoMinMax(), count_rows, smooth=False),
+    KernelRow(
+        "tanimoto-sum",
+        lambda d: _scaled(TanimotoMinMax(), 0.9) + _scaled(TanimotoDotProduct(), 0.4),
+        count_rows,
+        smooth=False,
+    ),
+]
+
+GENERIC_ROWS = [
+    KernelRow("periodic", _periodic, fast=False, tolerance=(1e-5, 1e-10)),
+    KernelRow("linear", lambda d: _scaled(gk.LinearKernel(), 0.9), fast=False, tolerance=(1e-5, 1e-12)),
+    KernelRow(
+        "rbf-plus-periodic",
+        lambda d: _scaled(gk.RBFKernel(), 1.6) + _periodic(d),
+        fast=False,
+        tolerance=(1e-5, 1e-10),
+    ),
+]
+
+KERNELS = [*STATIONARY_ROWS, *TANIMOTO_ROWS, *GENERIC_ROWS]

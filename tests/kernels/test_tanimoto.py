@@ -1,0 +1,212 @@
+"""The two Tanimoto kernels: GPyTorch's own test case, values worked out by hand, RDKit, and input that goes wrong."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import unittest
+
+import gpytorch
+import numpy as np
+import pytest
+import torch
+from gpytorch.test.base_kernel_test_case import BaseKernelTestCase
+
+from sggp.errors import InputError
+from sggp.kernels import TanimotoDotProduct, TanimotoMinMax, as_covariance
+from tests.catalogue import count_rows
+from tests.oracles import tanimoto_dot_product, tanimoto_minmax
+
+KINDS = [(TanimotoMinMax, tanimoto_minmax), (TanimotoDotProduct, tanimoto_dot_product)]
+both = pytest.mark.parametrize(("kind", "formula"), KINDS, ids=["minmax", "dot-product"])
+
+
+class TestMinMaxInGPyTorch(BaseKernelTestCase, unittest.TestCase):
+    def create_kernel_no_ard(self, **kwargs):
+        return TanimotoMinMax(**kwargs)
+
+
+class TestDotProductInGPyTorch(BaseKernelTestCase, unittest.TestCase):
+    def create_kernel_no_ard(self, **kwargs):
+        return TanimotoDotProduct(**kwargs)
+
+
+def rows(*values: list[float], dtype: torch.dtype = torch.float64) -> torch.Tensor:
+    return torch.tensor(values, dtype=dtype)
+
+
+@pytest.mark.parametrize(
+    ("x", "z", "minmax", "dot_product"),
+    [
+        ([1, 2, 0, 3], [2, 2, 1, 1], 4 / 8, 9 / 15),
+        ([4, 0, 3, 1], [1, 2, 4, 7], 5 / 17, 23 / 73),
+        ([3, 1, 0, 0, 5], [1, 0, 2, 4, 3], 4 / 15, 18 / 47),
+        ([1, 1, 0], [0, 1, 1], 1 / 3, 1 / 3),
+        ([1, 0], [0, 1], 0.0, 0.0),
+        ([0, 0], [0, 0], 1.0, 1.0),
+        ([0, 0], [3, 0], 0.0, 0.0),
+        ([255, 255], [255, 0], 0.5, 0.5),
+    ],
+)
+@pytest.mark.parametrize(
+    "dtype", [torch.uint8, torch.int16, torch.int64, torch.float32, torch.float64], ids=str
+)
+def test_values_worked_out_by_hand(x, z, minmax, dot_product, dtype, engine):
+    a, b = rows(x, dtype=dtype), rows(z, dtype=dtype)
+    for kernel, value in ((TanimotoMinMax(), minmax), (TanimotoDotProduct(), dot_product)):
+        assert kernel(a, b).to_dense().item() == pytest.approx(value, abs=1e-7)
+        assert kernel(a, b, diag=True).item() == pytest.approx(value, abs=1e-7)
+        assert as_covariance(kernel, dtype=torch.float64).block(a, b).item() == pytest.approx(value, abs=1e-7)
+
+
+def test_dot_product_of_opposite_vectors_is_minus_a_third():
+    assert TanimotoDotProduct()(rows([1.0, 0.0]), rows([-1.0, 0.0])).to_dense().item() == pytest.approx(
+        -1 / 3
+    )
+
+
+def test_minmax_of_both_signs_compares_positive_and_negative_parts():
+    x, z = rows([1.5, -2.0]), rows([1.0, -0.5])
+    assert TanimotoMinMax()(x, z).to_dense().item() == pytest.approx(1.5 / 3.5)
+    assert as_covariance(TanimotoMinMax()).block(x, z).item() == pytest.approx(1.5 / 3.5)
+
+
+@both
+def test_kernel_matches_the_formula_for_every_input_type(kind, formula, generator):
+    counts = count_rows(12, 9, torch.float64, generator)
+    exact = formula(counts.numpy(), counts.numpy())
+    for x in (counts, counts.int(), counts.float(), counts.double()):
+        np.testing.assert_allclose(kind()(x).to_dense().double().numpy(), exact, atol=1e-7)
+    bits = counts > 0
+    np.testing.assert_allclose(
+        kind()(bits).to_dense().double(), formula(bits.numpy(), bits.numpy()), atol=1e-7
+    )
+    real = torch.rand(12, 9, dtype=torch.float64, generator=generator) * (counts > 0)
+    exact = formula(real.numpy(), real.numpy())
+    np.testing.assert_allclose(kind()(real).to_dense().numpy(), exact, atol=1e-13)
+    np.testing.assert_allclose(as_covariance(kind()).block(real).numpy(), exact, atol=1e-13)
+    assert kind()(real).to_dense().dtype == torch.float64
+
+
+@both
+@pytest.mark.parametrize("largest", [1, 3, 40, 255])
+@pytest.mark.parametrize("d", [1, 64, 300])
+def test_counts_are_exact_in_both_precisions(kind, formula, largest, d, engine, generator):
+    x = torch.randint(0, largest + 1, (21, d), generator=generator).to(torch.uint8)
+    z = torch.randint(0, min(largest, 5) + 1, (17, d), generator=generator).to(torch.uint8)
+    exact = formula(x.numpy(), z.numpy())
+    for dtype, tolerance in ((torch.float32, 6e-8), (torch.float64, 1e-15)):
+        block = as_covariance(kind(), dtype=dtype).block(x, z)
+        assert np.abs(block.double().numpy() - exact).max() <= tolerance
+
+
+@both
+def test_counts_beyond_a_byte(kind, formula, generator):
+    x = torch.randint(0, 3000, (9, 6), generator=generator)
+    exact = formula(x.numpy(), x.numpy())
+    np.testing.assert_allclose(as_covariance(kind(), dtype=torch.float64).block(x).numpy(), exact, atol=1e-12)
+    np.testing.assert_allclose(kind()(x.to(torch.int32)).to_dense().double().numpy(), exact, atol=1e-6)
+
+
+@both
+def test_batches_and_diagonals(kind, formula, generator):
+    x = torch.stack([count_rows(6, 5, torch.float64, generator) for _ in range(3)]).double()
+    z = torch.stack([count_rows(6, 5, torch.float64, generator) for _ in range(3)]).double()
+    dense = kind()(x, z).to_dense()
+    for i in range(3):
+        np.testing.assert_allclose(dense[i].numpy(), formula(x[i].numpy(), z[i].numpy()), atol=1e-13)
+    torch.testing.assert_close(kind()(x, z, diag=True), dense.diagonal(dim1=-1, dim2=-2))
+    assert kind(batch_shape=torch.Size([2]))(x[0], z[0]).to_dense().shape == (2, 6, 6)
+    assert kind(batch_shape=torch.Size([2]))(x[0], z[0], diag=True).shape == (2, 6)
+    expanded = kind().expand_batch(torch.Size([3]))
+    assert expanded.batch_shape == torch.Size([3])
+    assert expanded[1].batch_shape == torch.Size([])
+
+
+@both
+def test_state_travels(kind, formula):
+    kernel = gpytorch.kernels.ScaleKernel(kind())
+    other = gpytorch.kernels.ScaleKernel(kind())
+    other.load_state_dict(kernel.state_dict())
+    assert [name for name, p in kernel.named_parameters() if p.requires_grad] == ["raw_outputscale"]
+    for twin in (copy.deepcopy(kernel), pickle.loads(pickle.dumps(kernel))):
+        assert twin(torch.eye(2)).to_dense().shape == (2, 2)
+
+
+@both
+def test_inside_a_gpytorch_model(kind, formula, generator):
+    x, y = count_rows(15, 8, torch.float32, generator).float(), torch.randn(15, generator=generator)
+
+    class Model(gpytorch.models.ExactGP):
+        def __init__(self):
+            super().__init__(x, y, gpytorch.likelihoods.GaussianLikelihood())
+            self.mean_module = gpytorch.means.ConstantMean()
+            self.covar_module = gpytorch.kernels.ScaleKernel(kind())
+
+        def forward(self, inputs):
+            return gpytorch.distributions.MultivariateNormal(
+                self.mean_module(inputs), self.covar_module(inputs)
+            )
+
+    model = Model()
+    loss = -gpytorch.mlls.ExactMarginalLogLikelihood(model.likelihood, model)(model(x), y)
+    loss.backward()
+    assert torch.isfinite(model.covar_module.raw_outputscale.grad)
+    model.eval()
+    q = count_rows(7, 8, torch.float32, generator).float()
+    scale, noise = model.covar_module.outputscale.item(), model.likelihood.noise.item()
+    gram, cross = scale * formula(x.numpy(), x.numpy()), scale * formula(q.numpy(), x.numpy())
+    mean = cross @ np.linalg.solve(gram + noise * np.eye(15), y.numpy())
+    shift = model.mean_module.constant.item()
+    assert shift == 0
+    np.testing.assert_allclose(model(q).mean.detach().numpy(), mean, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.int64, torch.float64], ids=str)
+def test_negative_counts_are_refused(dtype):
+    x = torch.tensor([[1, -2, 0]]).to(dtype)
+    with pytest.raises(InputError, match="counts as low as -2"):
+        TanimotoMinMax()(x).to_dense()
+    with pytest.raises(InputError, match="counts as low as -2"):
+        as_covariance(TanimotoMinMax()).block(x)
+    if not dtype.is_floating_point:
+        with pytest.raises(InputError, match="counts as low as -2"):
+            as_covariance(TanimotoDotProduct()).block(x)
+
+
+@both
+def test_nan_is_refused(kind, formula):
+    with pytest.raises(InputError, match="NaN"):
+        as_covariance(kind()).block(torch.tensor([[1.0, float("nan")]]))
+
+
+def test_agrees_with_rdkit_on_bits(engine, generator):
+    data_structs = pytest.importorskip("rdkit.DataStructs")
+    bits = torch.rand(20, 256, generator=generator) < 0.1
+    vectors = []
+    for row in bits:
+        vector = data_structs.ExplicitBitVect(256)
+        vector.SetBitsFromList(row.nonzero()[:, 0].tolist())
+        vectors.append(vector)
+    expected = np.array([data_structs.BulkTanimotoSimilarity(v, vectors) for v in vectors])
+    for kernel in (TanimotoMinMax(), TanimotoDotProduct()):
+        np.testing.assert_allclose(
+            as_covariance(kernel, dtype=torch.float64).block(bits).numpy(), expected, atol=1e-15
+        )
+
+
+def test_agrees_with_rdkit_on_counts(engine):
+    chem = pytest.importorskip("rdkit.Chem")
+    from rdkit import DataStructs
+    from rdkit.Chem import rdFingerprintGenerator
+
+    generator = rdFingerprintGenerator.GetMorganGenerator(radius=2, fpSize=512)
+    molecules = [chem.MolFromSmiles(s) for s in ("CCO", "c1ccccc1O", "CC(=O)Nc1ccc(O)cc1", "CCCCCCCC", "C")]
+    sparse = [generator.GetCountFingerprint(m) for m in molecules]
+    counts = torch.zeros(5, 512, dtype=torch.uint8)
+    for i, fingerprint in enumerate(sparse):
+        for position, count in fingerprint.GetNonzeroElements().items():
+            counts[i, position] = count
+    dice = np.array([DataStructs.BulkDiceSimilarity(f, sparse) for f in sparse])  # 2 Σ min / (|x|₁ + |z|₁)
+    block = as_covariance(TanimotoMinMax(), dtype=torch.float64).block(counts).numpy()
+    np.testing.assert_allclose(block, dice / (2 - dice), atol=1e-14)
