@@ -63,7 +63,6 @@ def test_split_and_statistics_by_hand(folder):
     assert "train=18, test=2, d=3" in repr(data)
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")  # from importing gpytorch
 def test_hyperparameters_are_variances(folder):
     found = uci_hyperparameters("yacht", 0)
     assert (found.outputscale, found.noise_variance) == (4.0, pytest.approx(0.01))

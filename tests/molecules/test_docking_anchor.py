@@ -52,7 +52,6 @@ def test_exact_gp_reproduces_the_known_r2(docking, target):
     assert r2 == pytest.approx(expected, abs=0.002)
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")  # from importing gpytorch
 def test_condition_on_a_table_agrees_with_the_dense_gp(docking, data_dir):
     import torch
     from gpytorch.kernels import ScaleKernel
