@@ -45,7 +45,7 @@ def check_features(
         draw: what draws a map; `draw_features` unless a rule is tried out before it is registered.
 
     Returns:
-        One sentence per violation.
+        One sentence per violation; those of shapes and dtypes alone if there are any, as the rest needs them right.
 
     Cost: `num_maps` draws and evaluations at n points.
 
@@ -61,8 +61,10 @@ def check_features(
     def fresh(source: torch.Generator = root) -> FeatureMap:
         return draw(kernel, num_features, input_dim=x.shape[-1], generator=source)
 
+    misshapen = list(_shapes(fresh(), x))
+    if misshapen:  # what follows compares numbers, entry by entry
+        return misshapen
     return [
-        *_shapes(fresh(), x),
         *_seeds(fresh, x),
         *_rows(fresh(), x),
         *_gradients(fresh(), x),

@@ -1,0 +1,125 @@
+"""`check_features` must find what is wrong with maps that are broken on purpose."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import gpytorch.kernels as gk
+import pytest
+import torch
+from torch import Tensor
+
+from sggp.kernels import FeatureMap, TanimotoMinMax, draw_features
+from sggp.kernels.features import MinHashMap
+from sggp.testing.features import check_features
+
+
+@pytest.fixture
+def kernel() -> gk.Kernel:
+    kernel = gk.ScaleKernel(gk.MaternKernel(1.5))
+    kernel.outputscale = 1.8
+    return kernel
+
+
+@pytest.fixture
+def x(generator: torch.Generator) -> Tensor:
+    return torch.randn(4, 2, generator=generator, dtype=torch.float64)
+
+
+class _Wrapped(FeatureMap):
+    def __init__(self, base: FeatureMap) -> None:
+        self.base, self.input_dim, self.dtype = base, base.input_dim, base.dtype
+
+    @property
+    def num_features(self) -> int:
+        return self.base.num_features
+
+    def _evaluate(self, x: Tensor) -> Tensor:
+        return self.base.phi(x)
+
+
+class BatchDependent(_Wrapped):
+    """Fault: a row alone gets other features than the same row in company."""
+
+    def _evaluate(self, x: Tensor) -> Tensor:
+        return self.base.phi(x) * (1.1 if len(x) == 1 else 1.0)
+
+
+class SinglePrecision(_Wrapped):
+    """Fault: everything comes out in float32."""
+
+    def _evaluate(self, x: Tensor) -> Tensor:
+        return self.base.phi(x).float()
+
+
+class Detached(_Wrapped):
+    """Fault: says it is differentiable, and is not."""
+
+    def _evaluate(self, x: Tensor) -> Tensor:
+        return self.base.phi(x).detach()
+
+
+def test_a_correct_map_has_no_violations(kernel: gk.Kernel, x: Tensor, generator: torch.Generator) -> None:
+    assert check_features(kernel, x, generator=generator) == []
+
+
+def test_a_forgotten_scale_is_one_violation(kernel: gk.Kernel, x: Tensor, generator: torch.Generator) -> None:
+    def unscaled(kernel: gk.ScaleKernel, *args: Any, **kwargs: Any) -> FeatureMap:
+        return draw_features(kernel.base_kernel, *args, **kwargs)
+
+    (found,) = check_features(kernel, x, generator=generator, draw=unscaled)
+    assert "biased" in found
+    assert "1.8" in found
+
+
+def test_an_ignored_generator_is_found(kernel: gk.Kernel, x: Tensor, generator: torch.Generator) -> None:
+    def seeded(*args: Any, **kwargs: Any) -> FeatureMap:
+        return draw_features(*args, **(kwargs | {"generator": 0}))
+
+    found = check_features(kernel, x, generator=generator, draw=seeded)
+    assert any("generator is not used" in violation for violation in found)
+
+
+def test_dependence_on_batch_mates_is_found(kernel: gk.Kernel, x: Tensor, generator: torch.Generator) -> None:
+    def broken(*args: Any, **kwargs: Any) -> FeatureMap:
+        return BatchDependent(draw_features(*args, **kwargs))
+
+    found = check_features(kernel, x, generator=generator, draw=broken)
+    assert any("depend on the other rows" in violation for violation in found)
+    assert not any("biased" in violation for violation in found)
+
+
+def test_lost_precision_is_found(kernel: gk.Kernel, x: Tensor, generator: torch.Generator) -> None:
+    def broken(*args: Any, **kwargs: Any) -> FeatureMap:
+        return SinglePrecision(draw_features(*args, **kwargs))
+
+    assert check_features(kernel, x, generator=generator, draw=broken) == [
+        "phi of torch.float64 points is torch.float32"
+    ]
+
+
+def test_a_false_claim_of_gradients_is_found(
+    kernel: gk.Kernel, x: Tensor, generator: torch.Generator
+) -> None:
+    def broken(*args: Any, **kwargs: Any) -> FeatureMap:
+        return Detached(draw_features(*args, **kwargs))
+
+    (found,) = check_features(kernel, x, generator=generator, draw=broken)
+    assert "carries no gradient" in found
+
+
+def test_a_wrong_exact_diagonal_is_found(generator: torch.Generator) -> None:
+    """Where all maps agree there is no standard error to hide behind."""
+
+    def halved(*args: Any, **kwargs: Any) -> FeatureMap:
+        features = draw_features(*args, **kwargs)
+        return (
+            dataclasses.replace(features, scale=features.scale / 2)
+            if isinstance(features, MinHashMap)
+            else features
+        )
+
+    counts = torch.tensor([[0, 0, 0], [1, 3, 0], [2, 1, 1]], dtype=torch.float64)
+    (found,) = check_features(TanimotoMinMax(), counts, generator=generator, draw=halved)
+    assert "the kernel is 1" in found
