@@ -11,7 +11,7 @@ from torch.autograd.function import once_differentiable
 
 from sggp.errors import ShapeError
 from sggp.kernels.covariance import Covariance, Points
-from sggp.native import engine, reference
+from sggp.native import engine, multiply, reference
 from sggp.native.reference import Profile, Source
 
 __all__ = ["StationaryCovariance"]
@@ -94,8 +94,8 @@ class StationaryCovariance(Covariance):
 
     def _matmul(self, x: Points, z: Points, v: Tensor, memory_budget: int) -> Tensor:
         a, b = x.parts["scaled"], z.parts["scaled"]
-        multiply = engine(a.device, v.dtype).stationary_matmul
-        return multiply(a, b, v, self.profile, memory_budget, source=self._source(x, z))
+        chosen, source = engine(a.device, v.dtype), self._source(x, z)
+        return multiply(chosen, "stationary_matmul", a, b, v, self.profile, memory_budget, source=source)
 
     def diagonal(self, x: Tensor | Points) -> Tensor:
         """The scale, n times."""

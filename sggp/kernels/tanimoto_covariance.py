@@ -11,7 +11,7 @@ from torch import Tensor
 from sggp.errors import InputError
 from sggp.kernels.covariance import Covariance, Points
 from sggp.kernels.tanimoto import as_counts, check_counts, dot_similarity, minmax_similarity
-from sggp.native import engine, reference
+from sggp.native import engine, multiply, reference
 from sggp.native.thermometer import code_bytes
 from sggp.native.tiling import tile_shape
 
@@ -75,7 +75,7 @@ class MinMaxCovariance(_TanimotoCovariance):
         a, b = x.parts.get("counts"), z.parts.get("counts")
         if a is None or b is None:
             return super()._matmul(x, z, v, memory_budget)
-        return _engine(a, b, v.dtype).tanimoto_matmul(a, b, v, memory_budget)
+        return multiply(_engine(a, b, v.dtype), "tanimoto_matmul", a, b, v, memory_budget)
 
 
 class DotProductCovariance(_TanimotoCovariance):

@@ -6,12 +6,15 @@ import functools
 import importlib
 import importlib.util
 from types import ModuleType
+from typing import Any
 
 import torch
+from torch import Tensor
 
+from sggp.errors import MemoryBudgetError
 from sggp.native import reference
 
-__all__ = ["engine", "reference"]
+__all__ = ["engine", "multiply", "reference"]
 
 
 def engine(device: torch.device | str, dtype: torch.dtype) -> ModuleType:
@@ -26,6 +29,22 @@ def engine(device: torch.device | str, dtype: torch.dtype) -> ModuleType:
         if native is not None and native.available():
             return native
     return reference
+
+
+def multiply(chosen: ModuleType, name: str, *args: Any, **kwargs: Any) -> Tensor:
+    """The product `name` on the engine `chosen`, or on the reference where the budget is below one of its tiles.
+
+    Tiles of a native engine are fixed by the registers and there is one per thread; those of the reference shrink.
+
+    Raises:
+        MemoryBudgetError: the budget is too small for the reference, too.
+    """
+    try:
+        return getattr(chosen, name)(*args, **kwargs)
+    except MemoryBudgetError:
+        if chosen is reference:
+            raise
+        return getattr(reference, name)(*args, **kwargs)
 
 
 @functools.cache
