@@ -1,7 +1,8 @@
 """How long until the posterior mean is right: our solvers, GPyTorch's conjugate gradients, a dense factor.
 
-POL, split 0, published hyperparameters (Matérn-3/2, one length scale per input), K never given. Every row solves the same
-system in this process, from the inputs to the predictions on the test rows; "distance" is the relative 2-norm between its
+POL, split 0, published hyperparameters (Matérn-3/2, one length scale per input), K never given. Every row solves
+the same system in this process, from the inputs to the predictions on the test rows; "distance" is the relative
+2-norm between its
 test mean and that of a float64 Cholesky factor. Runs in float32 but for the factor.
 
     python benchmarks/spine.py [--rows N] [--repeats R]

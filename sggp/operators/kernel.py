@@ -122,6 +122,17 @@ class KernelOperator:
             ).to(self._dtype)
         return product.addcmul_(self._noise[:, None], v)
 
+    def matmul_wide(self, v: Tensor) -> Tensor:  # (n, s) -> (n, s)
+        """(K + Σ) v in float64 whatever the working precision, by tiles: what iterative refinement measures with."""
+        if self._dtype == torch.float64:
+            return self.matmul(v.double())
+        self.entries_evaluated += len(self.x) ** 2
+        v = v.double()
+        product = self._covariance64.matmul(
+            self._points64, self._points64, v, memory_budget=self._tile_bytes()
+        )
+        return product.double().addcmul_(self._noise64[:, None], v)
+
     def rows_matmul(self, rows: Tensor, v: Tensor) -> Tensor:  # (b,), (n, s) -> (b, s)
         """Rows of K + Σ times v."""
         self._check_columns(v)

@@ -88,7 +88,7 @@ class IterativeSolver(Solver):
 
     @abstractmethod
     def start(self, problem: Problem) -> Any:
-        """Set up a `State` for `problem`, from problem.x0 if it is given."""
+        """Set up a `State` for `problem`, at x = 0."""
 
     @abstractmethod
     def step(self, state: Any) -> None:
@@ -116,7 +116,6 @@ class IterativeSolver(Solver):
             problem,
             rhs=problem.rhs[:, columns],
             x0=None,
-            gap=None,
             tolerance=problem.tolerance[columns],
             columns=problem.columns[columns],
         )

@@ -84,24 +84,25 @@ class Cholesky(Solver):
             raise InputError(f'on_failure must be "warn", "raise" or "return", got {on_failure!r}.')
         begin, entries0 = time.perf_counter(), operator.entries_evaluated
         total = len(problem.norms)
-        norms = problem.norms[problem.columns].to(problem.rhs)
-        wide = rhs.detach().reshape(problem.n, total)[:, problem.columns].double().to(problem.rhs.device)
+        norms = problem.norms[problem.columns].to(problem.rhs.device)
+        wide = problem.rhs * norms
         lower, jitter = factor if factor is not None else factorise(operator)
         notes = []
         found = torch.cholesky_solve(wide, lower)
         residual = torch.zeros(total, dtype=torch.float64)
         if jitter:
             notes.append(f"added jitter {jitter:.1e} to the diagonal: the matrix is singular to float64.")
-        gap = wide - operator.matmul(found.to(operator.dtype)).double()
-        if jitter and operator.dtype == torch.float64:
+        product = getattr(operator, "matmul_wide", operator.matmul)
+        gap = wide - product(found)
+        if jitter:
             refined = found + torch.cholesky_solve(gap, lower)
-            after = wide - operator.matmul(refined).double()
+            after = wide - product(refined)
             better = column_norms(after) < column_norms(gap)
             found[:, better], gap[:, better] = refined[:, better], after[:, better]
         residual[problem.columns] = column_norms(gap) / norms.double().cpu()
         finite = torch.isfinite(problem.norms)
         residual[~finite] = float("nan")
-        x = problem.rhs.new_zeros(problem.n, total)
+        x = torch.zeros(problem.n, total, dtype=problem.dtype, device=problem.rhs.device)
         x[:, problem.columns] = found.to(x)
         x[:, ~finite] = float("nan")
         seconds = time.perf_counter() - begin

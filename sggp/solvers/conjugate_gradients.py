@@ -73,11 +73,7 @@ class ConjugateGradients(IterativeSolver):
         if "apply" not in problem.memory:
             problem.memory["apply"] = self._build(problem)
         apply = problem.memory["apply"]
-        x = torch.zeros_like(problem.rhs) if problem.x0 is None else problem.x0.clone()
-        if problem.gap is not None:
-            r = problem.gap.clone()
-        else:
-            r = problem.rhs - problem.operator.matmul(x) if problem.x0 is not None else problem.rhs.clone()
+        x, r = torch.zeros_like(problem.rhs), problem.rhs.clone()
         z = apply(r)
         norms = column_norms(r)
         s = r.shape[1]

@@ -3,6 +3,11 @@
 A solver author writes three functions over a state: `start(problem) -> state`, `step(state)`, `iterate(state)`. The
 driver owns everything else: scaling, trivial columns, per-column stopping and freezing, epochs, the clock, and a final
 residual that is measured.
+
+Every start is from zero: a warm start, or going on after a measured residual denied a claim of convergence, is the
+same system for a correction, A d = b − A x, and the corrections add up in float64. Where the operator works in
+float32 and offers float64 products, the gap is measured by those, which makes this iterative refinement: float32
+speed, float64 answers.
 """
 
 from __future__ import annotations
@@ -28,6 +33,8 @@ __all__ = ["Progress", "drive"]
 
 _CONFIRMATIONS = 3
 """How often a column may claim convergence that a measured residual denies before it counts as stagnated."""
+_PROGRESS = 0.7
+"""A restart that brings the measured residual below this share of what it was is progress."""
 
 
 @dataclass(frozen=True)
@@ -49,14 +56,15 @@ class _Run:
     """Bookkeeping of one solve over the columns that need work."""
 
     problem: Problem
-    x: Tensor  # (n, s) best known iterates
+    x: Tensor  # (n, s) float64, the sum of all corrections
     gap: Tensor  # (n, s) rhs - A x as last measured
-    residual: Tensor  # (s,) float64, measured where `measured`
+    residual: Tensor  # (s,) float64, latest known
+    measured: Tensor  # (s,) float64, norm of `gap`
     status: list[Status | None]
     entries0: int
     clock: float
     denied: Tensor  # (s,) claims of convergence refused since the measured residual last fell
-    measured: Tensor  # (s,) residual at the last refusal
+    wide: bool = False  # whether gaps are measured in float64
     paused: float = 0.0
     iterations: int = 0
     history: list[Record] = field(default_factory=list)
@@ -107,24 +115,29 @@ def _begin(problem: Problem) -> _Run:
         x=torch.zeros_like(problem.rhs) if problem.x0 is None else problem.x0.clone(),
         gap=problem.rhs.clone(),
         residual=torch.ones(s, dtype=torch.float64),
+        measured=torch.ones(s, dtype=torch.float64),
         status=[None] * s,
         entries0=operator.entries_evaluated,
         clock=time.perf_counter(),
         denied=torch.zeros(s, dtype=torch.long),
-        measured=torch.full((s,), float("inf"), dtype=torch.float64),
     )
     if problem.x0 is not None and s:
-        run.residual = _measure(run, torch.arange(s))
+        _measure(run, torch.arange(s))
         run.record(run.residual, "true")
         for i in (run.residual <= problem.tolerance).nonzero()[:, 0].tolist():
             run.status[i] = Status.CONVERGED
     return run
 
 
-def _measure(run: _Run, columns: Tensor) -> Tensor:
-    """True relative residuals of some columns, by one product; the gaps are kept for a restart."""
-    run.gap[:, columns] = run.problem.rhs[:, columns] - run.problem.operator.matmul(run.x[:, columns])
-    return torch.linalg.vector_norm(run.gap[:, columns].double(), dim=0).cpu()
+def _measure(run: _Run, columns: Tensor) -> None:
+    """True relative residuals of some columns, by one product; the gaps are kept to go on from."""
+    operator = run.problem.operator
+    if run.wide:
+        product = operator.matmul_wide(run.x[:, columns])
+    else:
+        product = operator.matmul(run.x[:, columns].to(operator.dtype)).double()
+    run.gap[:, columns] = run.problem.rhs[:, columns] - product
+    run.residual[columns] = torch.linalg.vector_norm(run.gap[:, columns], dim=0).cpu()
 
 
 def _loop(
@@ -136,7 +149,7 @@ def _loop(
             return
         spent = run.epochs >= limit or (max_seconds is not None and run.seconds >= max_seconds)
         if not spent:
-            state = solver.start(_restrict(run, active))
+            state = solver.start(_correction(run, active))
             spent = _iterate(solver, run, state, active, limit, max_seconds, callback)
             run.notes.extend(note for note in state.notes if note not in run.notes)
         _confirm(run, active, spent)
@@ -144,15 +157,14 @@ def _loop(
             return
 
 
-def _restrict(run: _Run, active: Tensor) -> Problem:
-    """The same problem for the columns that are still open, started from their latest iterates."""
-    problem, start = run.problem, run.x[:, active]
+def _correction(run: _Run, active: Tensor) -> Problem:
+    """A d = gap for the columns that are still open, with unit columns and tolerances that follow."""
+    problem, norms = run.problem, run.measured[active]
     return replace(
         problem,
-        rhs=problem.rhs[:, active],
-        x0=start if bool((start != 0).any()) else None,
-        gap=run.gap[:, active],
-        tolerance=problem.tolerance[active],
+        rhs=(run.gap[:, active] / norms.to(run.gap)).to(problem.operator.dtype),
+        x0=None,
+        tolerance=problem.tolerance[active] / norms,
         columns=problem.columns[active],
     )
 
@@ -168,67 +180,82 @@ def _iterate(
 ) -> bool:
     """Step until every open column claims to be done, has failed, or a budget is spent; returns whether it was."""
     open_ = active.clone()
+
+    def settle(leaving: Tensor) -> None:
+        places = open_[leaving]
+        scale = run.measured[places].to(run.x)
+        run.x[:, places] += solver.iterate(state)[:, leaving].to(run.x) * scale
+
+    everything = torch.ones_like(open_, dtype=torch.bool)
     while True:
         if run.epochs >= limit or (max_seconds is not None and run.seconds >= max_seconds):
-            run.x[:, open_] = solver.iterate(state)
+            settle(everything)
             return True
         solver.step(state)
         run.iterations += 1
         found = solver.residual(state)
-        if found is not None:
-            residual, kind = found
-            run.residual[open_] = residual
-            run.record(run.residual, kind)
-        if callback is not None:
-            begin = time.perf_counter()
-            seen = Progress(
-                run.iterations, run.epochs, run.seconds, run.residual.clone(), kind if found else "estimated"
-            )
-            stop = callback(seen)
-            run.paused += time.perf_counter() - begin
-            if stop is True:
-                run.x[:, open_] = solver.iterate(state)
-                return True
-        failed = solver.failures(state)
         done = torch.zeros(len(open_), dtype=torch.bool)
         if found is not None:
-            done = residual <= run.problem.tolerance[open_]
+            run.residual[open_] = found[0] * run.measured[open_]
+            run.record(run.residual, found[1])
+            done = run.residual[open_] <= run.problem.tolerance[open_]
+        if _stopped(run, callback, found[1] if found is not None else "estimated"):
+            settle(everything)
+            return True
+        failed = solver.failures(state)
         leaving = done | torch.tensor([status is not None for status in failed])
         if bool(leaving.any()):
-            run.x[:, open_[leaving]] = solver.iterate(state)[:, leaving]
+            settle(leaving)
             for place, status in zip(open_.tolist(), failed, strict=True):
                 if status is not None:
                     run.status[place] = status
             if bool(leaving.all()):
                 return False
             open_ = open_[~leaving]
+            everything = torch.ones_like(open_, dtype=torch.bool)
             solver.keep(state, (~leaving).nonzero()[:, 0])
+
+
+def _stopped(run: _Run, callback: Callback | None, kind: ResidualKind) -> bool:
+    """Tell the callback, off the clock; whether it asks to stop."""
+    if callback is None:
+        return False
+    begin = time.perf_counter()
+    stop = callback(Progress(run.iterations, run.epochs, run.seconds, run.residual.clone(), kind))
+    run.paused += time.perf_counter() - begin
+    return stop is True
 
 
 def _confirm(run: _Run, active: Tensor, spent: bool) -> None:
     """Measure the residuals of the columns just worked on and settle their status by what was measured."""
-    run.residual[active] = _measure(run, active)
+    operator, tolerance = run.problem.operator, run.problem.tolerance
+    _measure(run, active)
+    refinable = not run.wide and operator.dtype == torch.float32 and hasattr(operator, "matmul_wide")
+    if refinable and not spent and bool((run.residual[active] > tolerance[active]).any()):
+        run.wide = True
+        run.notes.append("refined: gaps measured in float64, corrections solved in float32.")
+        _measure(run, active)
     run.record(run.residual, "true")
     for i in active.tolist():
-        value, limit = float(run.residual[i]), float(run.problem.tolerance[i])
-        if value <= limit:
+        value = float(run.residual[i])
+        if value <= float(tolerance[i]):
             run.status[i] = Status.CONVERGED
         elif run.status[i] is None:
-            progressing = value < 0.7 * float(run.measured[i])
+            progressing = value < _PROGRESS * float(run.measured[i])
             run.denied[i] = 0 if progressing else run.denied[i] + 1
-            run.measured[i] = value
             if spent:
                 run.status[i] = Status.BUDGET_SPENT
             elif int(run.denied[i]) >= _CONFIRMATIONS or value != value:
                 run.status[i] = Status.STAGNATED
+    run.measured[active] = run.residual[active]
 
 
 def _assemble(solver: IterativeSolver, run: _Run) -> Solution:
     problem = run.problem
     total = len(problem.norms)
     finite = torch.isfinite(problem.norms)
-    x = run.x.new_zeros(problem.n, total)
-    x[:, problem.columns] = run.x * problem.norms[problem.columns].to(run.x)
+    x = torch.zeros(problem.n, total, dtype=problem.dtype, device=run.x.device)
+    x[:, problem.columns] = (run.x * problem.norms[problem.columns].to(run.x)).to(x)
     x[:, ~finite] = float("nan")
     residual = torch.zeros(total, dtype=torch.float64)
     residual[problem.columns] = run.residual

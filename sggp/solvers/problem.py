@@ -22,14 +22,14 @@ class Problem:
 
     Attributes:
         operator: A.
-        rhs: (n, s) unit columns, only those that need work.
-        x0: (n, s) scaled start, or None.
+        rhs: (n, s) unit columns, only those that need work, in the operator's dtype for a solver.
+        x0: (n, s) scaled start for the driver; a solver always starts from zero.
         tolerance: (s,) relative, float64.
         columns: (s,) their places among all columns given.
         norms: (s_all,) float64 norms of all columns given (0 for zero columns, NaN for non-finite ones).
         generator: the source of all randomness of the solve.
         vector: whether the right-hand side was one-dimensional.
-        gap: rhs - A x0 if it is known, so that a start need not pay a product for it.
+        dtype: the dtype of the right-hand side as given, and so of the solution.
         memory: what a solver may keep between restarts of the same solve (a preconditioner, a step size).
     """
 
@@ -42,7 +42,7 @@ class Problem:
     all_tolerances: Tensor
     generator: torch.Generator
     vector: bool
-    gap: Tensor | None = None
+    dtype: torch.dtype = torch.float64
     memory: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -76,7 +76,7 @@ def prepare(
     norms = torch.linalg.vector_norm(block.double(), dim=0).cpu()
     finite = torch.isfinite(norms)
     work = (finite & (norms > 0)).nonzero()[:, 0]
-    scaled = block[:, work] / norms[work].to(block)
+    scaled = block[:, work].double() / norms[work].to(block.device)
     start = None
     if x0 is not None:
         x0 = _columns("x0", x0, n, operator)
@@ -84,7 +84,7 @@ def prepare(
             raise ShapeError(f"x0 must have the shape of rhs, {tuple(rhs.shape)}, got {tuple(x0.shape)}.")
         if not bool(torch.isfinite(x0).all()):
             raise InputError("x0 holds NaN or infinity; pass None to start from zero.")
-        start = x0.reshape(n, s)[:, work] / norms[work].to(block)
+        start = x0.reshape(n, s)[:, work].double() / norms[work].to(block.device)
     return Problem(
         operator=operator,
         rhs=scaled,
@@ -95,6 +95,7 @@ def prepare(
         all_tolerances=limits,
         generator=as_generator(generator),
         vector=rhs.ndim == 1,
+        dtype=rhs.dtype,
     )
 
 
@@ -105,4 +106,4 @@ def _columns(name: str, value: Tensor, n: int, operator: LinearOperator) -> Tens
         raise ShapeError(f"{name} must be ({n},) or ({n}, s), got shape {tuple(value.shape)}.")
     if not value.is_floating_point():
         raise DtypeError(f"{name} must be floating point, got {value.dtype}.")
-    return value.detach().to(operator.dtype).to(operator.device)
+    return value.detach().to(operator.device)

@@ -138,9 +138,9 @@ class StochasticDualDescent(IterativeSolver):
         else:
             # a restart means that a measured residual denied the running one: ask more of the running one from now on
             problem.memory["caution"] *= 2.0
-        x = torch.zeros_like(problem.rhs) if problem.x0 is None else problem.x0.clone()
+        x = torch.zeros_like(problem.rhs)
         s = x.shape[1]
-        first = (problem.gap if problem.gap is not None else problem.rhs).double().norm(dim=0).cpu()
+        first = torch.ones(s, dtype=torch.float64)
         batch = problem.memory["batch"]
         weight = min(1.0, batch / (_WINDOW * problem.n)) if self.averaging is None else self.averaging
         return _State(

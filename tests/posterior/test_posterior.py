@@ -275,7 +275,7 @@ def test_copies(data, copier):
 def test_working_precision_is_an_argument(data):
     _, _, q = data
     single = solved(data, dtype=torch.float32, tolerance=1e-4)
-    assert single.solution.x.dtype == torch.float32
+    assert single.settings.dtype == torch.float32
     assert single.mean(q).dtype == torch.float64
     torch.testing.assert_close(single.mean(q), solved(data).mean(q), rtol=0, atol=1e-3)
 
