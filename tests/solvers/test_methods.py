@@ -101,7 +101,7 @@ def test_single_precision_products_give_double_precision_answers(generator):
 
 def test_single_precision_floor_is_told(generator):
     """An operator that cannot measure in float64: the floor is reached and named."""
-    values = torch.logspace(-6, 0, 80, dtype=torch.float64)
+    values = torch.logspace(-3, 0, 80, dtype=torch.float64)
     operator = DenseOperator(with_spectrum(values, generator)[0].float())
     rhs = torch.randn(80, 2, generator=generator, dtype=torch.float64)
     with pytest.warns(NotConverged, match="float64"):
