@@ -7,6 +7,7 @@
 namespace {
 
 constexpr int kBitChunk = 96, kListChunk = 192;
+constexpr bool kLittleEndian = __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__;
 
 template <class T> void ratio_of_tile(const RatioKernels<T>& kernels, const int32_t* counts, const int32_t* sum_a,
                                       const int32_t* sum_b, int64_t first, int rows, int count, T* k) {
@@ -62,15 +63,28 @@ struct Lists {
   bool ones = true;
 };
 
-// Calls visit(column, value) for every non-zero byte.
+// The top bit of every byte that is not zero.
+inline uint64_t nonzero_bytes(uint64_t word) {
+  constexpr uint64_t low = 0x7f7f7f7f7f7f7f7fu;
+  return (((word & low) + low) | word) & ~low;
+}
+
+// Calls visit(column, value) for every non-zero byte, columns ascending.
 template <class Visit> void each_count(const uint8_t* row, int64_t d, const Visit& visit) {
   int64_t k = 0;
   for (; k + 8 <= d; k += 8) {
     uint64_t word;
     std::memcpy(&word, row + k, 8);
     if (word == 0) continue;
-    for (int h = 0; h < 8; ++h)
-      if (row[k + h]) visit(k + h, row[k + h]);
+    if (!kLittleEndian) {
+      for (int h = 0; h < 8; ++h)
+        if (row[k + h]) visit(k + h, row[k + h]);
+      continue;
+    }
+    for (uint64_t some = nonzero_bytes(word); some != 0; some &= some - 1) {
+      const int64_t at = k + __builtin_ctzll(some) / 8;
+      visit(at, row[at]);
+    }
   }
   for (; k < d; ++k)
     if (row[k]) visit(k, row[k]);
@@ -81,74 +95,116 @@ Lists lists_of(const uint8_t* x, int64_t n, int64_t d, int threads) {
   lists.starts.assign(size_t(n) + 1, 0);
   lists.sums.assign(size_t(n), 0);
   const int64_t part = 256, parts = ceil_div(n, part);
+  std::vector<Lists> pieces(static_cast<size_t>(parts));
   parallel_for(threads, parts, [&](int64_t p) {
+    Lists& piece = pieces[size_t(p)];
     for (int64_t i = p * part; i < std::min(n, (p + 1) * part); ++i) {
-      int64_t entries = 0, sum = 0;
-      each_count(x + i * d, d, [&](int64_t, uint8_t value) { ++entries, sum += value; });
-      lists.starts[size_t(i) + 1] = entries;
-      lists.sums[size_t(i)] = int32_t(sum);
-    }
-  });
-  for (int64_t i = 0; i < n; ++i) {
-    lists.ones = lists.ones && lists.starts[size_t(i) + 1] == lists.sums[size_t(i)];
-    lists.starts[size_t(i) + 1] += lists.starts[size_t(i)];
-  }
-  lists.keys.resize(size_t(lists.starts.back()));
-  lists.values.resize(size_t(lists.starts.back()));
-  parallel_for(threads, parts, [&](int64_t p) {
-    for (int64_t i = p * part; i < std::min(n, (p + 1) * part); ++i) {
-      size_t at = size_t(lists.starts[size_t(i)]);
+      int32_t sum = 0;
       each_count(x + i * d, d, [&](int64_t k, uint8_t value) {
-        lists.keys[at] = int32_t(k);
-        lists.values[at++] = value;
+        piece.keys.push_back(int32_t(k));
+        piece.values.push_back(value);
+        piece.ones = piece.ones && value == 1;
+        sum += value;
       });
+      lists.sums[size_t(i)] = sum;
+      lists.starts[size_t(i) + 1] = int64_t(piece.keys.size());
     }
   });
+  for (int64_t p = 0; p < parts; ++p) {
+    const Lists& piece = pieces[size_t(p)];
+    const int64_t before = int64_t(lists.keys.size());
+    for (int64_t i = p * part; i < std::min(n, (p + 1) * part); ++i) lists.starts[size_t(i) + 1] += before;
+    lists.keys.insert(lists.keys.end(), piece.keys.begin(), piece.keys.end());
+    lists.values.insert(lists.values.end(), piece.values.begin(), piece.values.end());
+    lists.ones = lists.ones && piece.ones;
+  }
   return lists;
 }
 
+// A packed tile: sums of its columns (kTile), whether all its counts are one, places (d), then lines of kTile bytes: line
+// 0 is zero, one more for every coordinate present in the tile.
 template <class T> class CountSource final : public Source<T> {
  public:
-  CountSource(const Isa& isa, const Lists& a, const uint8_t* b, const int32_t* sum_b, bool binary, int64_t d)
-      : isa_(isa), a_(a), b_(b), sum_b_(sum_b), binary_(binary), d_(d) {}
+  CountSource(const Isa& isa, const Lists& a, const uint8_t* b, int64_t d) : isa_(isa), a_(a), b_(b), d_(d) {}
 
-  // places (d), then lines of kTile bytes: line 0 is zero, one more for every coordinate present in the tile.
-  size_t places_bytes() const { return round_up(sizeof(int32_t) * size_t(d_), 64); }
-  size_t packed_bytes() const override { return places_bytes() + size_t(d_ + 1) * kTile; }
+  size_t packed_bytes() const override { return lines_at() + size_t(d_ + 1) * kTile; }
   int chunk_rows() const override { return kListChunk; }
   double entry_cost() const override { return 4.0; }
 
   void pack(int64_t first, int count, unsigned char* out) const override {
-    int32_t* places = reinterpret_cast<int32_t*>(out);
-    uint8_t* lines = out + places_bytes();
-    std::memset(places, 0, sizeof(int32_t) * size_t(d_));
+    int32_t* sums = reinterpret_cast<int32_t*>(out);
+    int32_t* places = sums + kHeader;
+    uint8_t* lines = out + lines_at();
+    std::memset(out, 0, lines_at());
     std::memset(lines, 0, kTile);
-    int32_t used = 0;
+    int32_t used = 0, largest = 0;
     for (int j = 0; j < count; ++j)
-      each_count(b_ + (first + j) * d_, d_, [&](int64_t k, uint8_t value) {
+      each_count(b_ + (first + j) * d_, d_, [&](int64_t k, int32_t value) {
         if (places[k] == 0) {
           places[k] = ++used;
           std::memset(lines + size_t(used) * kTile, 0, kTile);
         }
-        lines[size_t(places[k]) * kTile + size_t(j)] = value;
+        lines[size_t(places[k]) * kTile + size_t(j)] = uint8_t(value);
+        sums[j] += value;
+        largest = std::max(largest, value);
       });
+    sums[kTile] = largest <= 1;
   }
 
-  void fill(int64_t row, int rows, int64_t first, int count, const unsigned char* packed, T* k) const override {
+  void fill(int64_t row, int rows, int64_t, int count, const unsigned char* packed, T* k) const override {
+    const int32_t* sums = reinterpret_cast<const int32_t*>(packed);
+    const uint8_t* values = a_.ones && sums[kTile] ? nullptr : a_.values.data();
     Buffer<int32_t> counts(size_t(rows) * kStride);
-    isa_.lists.intersections(a_.starts.data() + row, a_.keys.data(), binary_ ? nullptr : a_.values.data(), rows,
-                             reinterpret_cast<const int32_t*>(packed), packed + places_bytes(), count, counts.data());
-    ratio_of_tile(kernels_of<T>(isa_).ratio, counts.data(), a_.sums.data() + row, sum_b_, first, rows, count, k);
+    isa_.lists.intersections(a_.starts.data() + row, a_.keys.data(), values, rows, sums + kHeader, packed + lines_at(),
+                             count, counts.data());
+    kernels_of<T>(isa_).ratio.ratio(counts.data(), a_.sums.data() + row, sums, rows, count, k);
   }
 
  private:
+  static constexpr int kHeader = kTile + 16;
+  size_t lines_at() const { return round_up(sizeof(int32_t) * size_t(kHeader + d_), 64); }
+
   const Isa& isa_;
   const Lists& a_;
   const uint8_t* b_;
-  const int32_t* sum_b_;
-  bool binary_;
   int64_t d_;
 };
+
+// Sets the first min(x_k, width of k) bits of every column's range; returns the sum of x.
+int32_t pack_levels(const uint8_t* x, int64_t d, const int64_t* starts, uint64_t* row) {
+  int32_t sum = 0;
+  each_count(x, d, [&](int64_t k, uint8_t value) {
+    sum += value;
+    int64_t bit = starts[k];
+    int64_t left = std::min<int64_t>(value, starts[k + 1] - bit);
+    while (left > 0) {
+      const int64_t at = bit % 64, run = std::min<int64_t>(left, 64 - at);
+      row[bit / 64] |= (run == 64 ? ~uint64_t(0) : (uint64_t(1) << run) - 1) << at;
+      bit += run;
+      left -= run;
+    }
+  });
+  return sum;
+}
+
+// Sets bit k where x_k is not zero; returns how many.
+int32_t pack_presence(const uint8_t* x, int64_t d, uint64_t* row) {
+  int64_t k = 0;
+  int32_t sum = 0;
+  for (; kLittleEndian && k + 8 <= d; k += 8) {
+    uint64_t word;
+    std::memcpy(&word, x + k, 8);
+    const uint64_t bits = ((nonzero_bytes(word) >> 7) * 0x0102040810204080u) >> 56;  // byte h to bit h
+    row[k / 64] |= bits << (k % 64);
+    sum += __builtin_popcountll(bits);
+  }
+  for (; k < d; ++k)
+    if (x[k]) {
+      row[k / 64] |= uint64_t(1) << (k % 64);
+      ++sum;
+    }
+  return sum;
+}
 
 template <class T>
 void run(const Isa& isa, const Source<T>& source, int threads, int64_t n, int64_t m, const T* v, int64_t s, T* out,
@@ -177,18 +233,7 @@ int tanimoto_counts(int isa_index, int threads, const uint8_t* a, int64_t n, con
     const Isa* isa = isa_at(isa_index);
     if (isa == nullptr || n < 0 || m < 0 || d < 0 || s < 0) return kBadArgument;
     const Lists lists = lists_of(a, n, d, threads);
-    std::vector<int32_t> sum_b(size_t(m), 0);
-    std::vector<uint8_t> counts_b(size_t(ceil_div(m, kTile)), 0);  // 1 where a tile has a count above one
-    parallel_for(threads, ceil_div(m, kTile), [&](int64_t t) {
-      for (int64_t j = t * kTile; j < std::min(m, (t + 1) * kTile); ++j)
-        each_count(b + j * d, d, [&](int64_t, uint8_t value) {
-          sum_b[size_t(j)] += value;
-          if (value > 1) counts_b[size_t(t)] = 1;
-        });
-    });
-    bool binary = lists.ones;
-    for (uint8_t flag : counts_b) binary = binary && flag == 0;
-    run<T>(*isa, CountSource<T>(*isa, lists, b, sum_b.data(), binary, d), threads, n, m, v, s, out, pack_bytes);
+    run<T>(*isa, CountSource<T>(*isa, lists, b, d), threads, n, m, v, s, out, pack_bytes);
     return kOk;
   });
 }
@@ -210,14 +255,7 @@ SGGP_API int sggp_pack(int threads, const uint8_t* x, int64_t n, int64_t d, cons
       for (int64_t i = p * part; i < std::min(n, (p + 1) * part); ++i) {
         uint64_t* row = bits + i * words;
         std::memset(row, 0, sizeof(uint64_t) * size_t(words));
-        int64_t sum = 0;
-        each_count(x + i * d, d, [&](int64_t k, uint8_t value) {
-          const int64_t first = starts[size_t(k)], width = starts[size_t(k) + 1] - first;
-          const int64_t set = std::min<int64_t>(value, width);
-          for (int64_t bit = first; bit < first + set; ++bit) row[bit / 64] |= uint64_t(1) << (bit % 64);
-          sum += levels ? value : 1;
-        });
-        sums[i] = int32_t(sum);
+        sums[i] = levels ? pack_levels(x + i * d, d, starts.data(), row) : pack_presence(x + i * d, d, row);
       }
     });
     return kOk;

@@ -58,6 +58,7 @@ void block_of(const Source<T>& source, int64_t n, int64_t m, T scale, T* out, in
               int64_t pack_bytes) {
   const size_t bytes = source.packed_bytes();
   const Plan p = plan_for(source, n, m, 0, bytes, threads, pack_bytes);
+  expect_writes(out, sizeof(T) * size_t(n) * size_t(m));
   Buffer<unsigned char> packed(bytes * size_t(p.batch));
   for (int64_t start = 0; start < p.tiles; start += p.batch) {
     const int64_t here = std::min(p.batch, p.tiles - start);

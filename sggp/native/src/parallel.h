@@ -10,6 +10,10 @@
 // rethrown here after all have stopped. Threads that the system refuses are done without.
 void parallel_for(int threads, int64_t count, const std::function<void(int64_t)>& work);
 
+// Asks for large pages under memory that is about to be written for the first time: an output of many megabytes would
+// otherwise cost more in page faults than in arithmetic. A hint, without effect where the system has none.
+void expect_writes(void* data, size_t bytes);
+
 template <class T> class Buffer {
  public:
   explicit Buffer(size_t size)
