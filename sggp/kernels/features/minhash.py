@@ -36,6 +36,7 @@ from sggp.kernels.tanimoto import TanimotoMinMax, check_counts
 from sggp.random import streams
 
 _CHUNK_ROWS = 8192
+_CHUNK_ENTRIES = 2**23
 _TABLE_BYTES = 4 * 2**20
 
 
@@ -51,7 +52,7 @@ class MinHashMap(FeatureMap):
 
     `phi` raises `InputError` for NaN, infinite entries and negative counts; numbers of both signs are split
     into positive and negative parts, as the kernel does. Cost: M times the number of non-zeros of x; working
-    memory beyond the features is a few tens of MiB.
+    memory beyond the features is a few tens of MiB for fingerprints, 256 MiB for rows without a zero.
     """
 
     keys: Tensor
@@ -75,8 +76,9 @@ class MinHashMap(FeatureMap):
         """The features as signs: (…, n, d) -> (…, n, M) int8."""
         rows = x.detach().reshape(-1, self.input_dim)
         out = torch.empty(len(rows), self.num_features, dtype=torch.int8, device=x.device)
-        for start in range(0, len(rows), _CHUNK_ROWS):
-            chunk = rows[start : start + _CHUNK_ROWS]
+        step = max(1, min(_CHUNK_ROWS, _CHUNK_ENTRIES // self.input_dim))
+        for start in range(0, len(rows), step):
+            chunk = rows[start : start + step]
             counts, real = _counts(chunk)
             out[start : start + len(chunk)] = _signs_of_counts(counts, self.keys)
             if len(real):
