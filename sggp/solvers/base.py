@@ -106,6 +106,10 @@ class IterativeSolver(Solver):
         """A status for each open column that cannot go on, None for the others."""
         return [None] * state.problem.rhs.shape[1]
 
+    def stalled(self, state: Any) -> Tensor:  # -> (s,) bool
+        """Which open columns no longer get better; their residual is measured and they start again from there."""
+        return torch.zeros(state.problem.rhs.shape[1], dtype=torch.bool)
+
     def keep(self, state: Any, columns: Tensor) -> None:
         """Drop all columns but these from the state."""
         problem = state.problem

@@ -19,6 +19,8 @@ from sggp.typing import ResidualKind
 __all__ = ["ConjugateGradients"]
 
 _PLAIN_BELOW = 256
+_PATIENCE = 150
+"""Steps without the residual falling by a tenth, after which a column starts again from its measured gap."""
 
 
 @dataclass
@@ -29,12 +31,25 @@ class _State(State):
     rz: Tensor  # (s,) float64
     best: Tensor  # (n, s) iterate of least residual
     least: Tensor  # (s,)
+    mark: Tensor  # (s,) least residual when it last fell by a tenth
+    idle: Tensor  # (s,) steps since then
     residual: Tensor  # (s,)
     broken: Tensor  # (s,) bool
     apply: Any
     steps: int = 0
 
-    per_column: ClassVar[tuple[str, ...]] = ("x", "r", "p", "rz", "best", "least", "residual", "broken")
+    per_column: ClassVar[tuple[str, ...]] = (
+        "x",
+        "r",
+        "p",
+        "rz",
+        "best",
+        "least",
+        "mark",
+        "idle",
+        "residual",
+        "broken",
+    )
     notes: list[str] = field(default_factory=list, kw_only=True)
 
 
@@ -85,6 +100,8 @@ class ConjugateGradients(IterativeSolver):
             rz=_dots(r, z),
             best=x.clone(),
             least=norms,
+            mark=norms.clone(),
+            idle=torch.zeros(s, dtype=torch.long),
             residual=norms,
             broken=torch.zeros(s, dtype=torch.bool),
             apply=apply,
@@ -119,6 +136,9 @@ class ConjugateGradients(IterativeSolver):
         elif bool(better.any()):
             state.best[:, better] = state.x[:, better]
         state.least = torch.minimum(state.least, state.residual)
+        fell = state.least < 0.9 * state.mark
+        state.mark = torch.where(fell, state.least, state.mark)
+        state.idle = torch.where(fell, 0, state.idle + 1)
         z = state.apply(state.r)
         rz = _dots(state.r, z)
         beta = torch.where(state.rz > 0, rz / state.rz, torch.zeros_like(rz))
@@ -130,6 +150,9 @@ class ConjugateGradients(IterativeSolver):
 
     def residual(self, state: _State) -> tuple[Tensor, ResidualKind]:
         return state.residual, "recursive"
+
+    def stalled(self, state: _State) -> Tensor:
+        return state.idle >= _PATIENCE
 
     def failures(self, state: _State) -> list[Status | None]:
         return [Status.BREAKDOWN if broken else None for broken in state.broken.tolist()]

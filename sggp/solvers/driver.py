@@ -203,7 +203,7 @@ def _iterate(
             settle(everything)
             return True
         failed = solver.failures(state)
-        leaving = done | torch.tensor([status is not None for status in failed])
+        leaving = done | solver.stalled(state) | torch.tensor([status is not None for status in failed])
         if bool(leaving.any()):
             settle(leaving)
             for place, status in zip(open_.tolist(), failed, strict=True):
