@@ -275,6 +275,13 @@ class TestRegister:
             assert phi.shape == (6, features.num_outputs)
             assert (phi @ phi.T - gram).abs().max() < 6 * gram.max() / math.sqrt(8192), k
 
+    def test_a_rule_that_is_there_stays(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        register()
+        rule = object()
+        monkeypatch.setitem(GenKernelFeatures.funcs, (PeriodicKernel,), rule)
+        assert PeriodicKernel not in register()
+        assert GenKernelFeatures.funcs[(PeriodicKernel,)] is rule
+
     def test_paths_of_botorchs_own_model(self) -> None:
         register()
         torch.manual_seed(1)
