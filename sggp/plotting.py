@@ -109,8 +109,7 @@ def plot_parity(y: Any, mean: Any, std: Any = None, *, axes: Axes | None = None,
     axes = axes if axes is not None else new_figure(4.0, 3.8).subplots()
     if std is not None:
         _, spread = _pair(y, std)
-        bars = {"ecolor": _OURS, "elinewidth": 0.5, "alpha": 0.15, "fmt": "none", "rasterized": True}
-        axes.errorbar(truth, guess, yerr=spread, **bars)
+        axes.errorbar(truth, guess, yerr=spread, fmt="none", ecolor=_OURS, elinewidth=0.5, alpha=0.15)
     axes.scatter(truth, guess, s=5, color=_OURS, alpha=0.5, linewidths=0, rasterized=True)
     ends = [min(truth.min(), guess.min()), max(truth.max(), guess.max())]
     axes.plot(ends, ends, color="black", linewidth=0.8)

@@ -140,10 +140,11 @@ def fit_surrogate(
     dtype = x.dtype if x.is_floating_point() else torch.float64
     target = ((y - offset) / scale).to(dtype)
     start = copy.deepcopy(kernel) if kernel is not None else default_kernel(x)
-    noise, mean = _PRIOR_NOISE, 0.0
+    noise: float | Tensor = _PRIOR_NOISE
+    mean = 0.0
     if usable:
         fit = learn_hyperparameters(start, x, target, generator=learn)
-        start, noise, mean = fit.kernel, fit.noise_variance, fit.mean
+        start, noise, mean = fit.kernel, fit.noise_variance, float(torch.as_tensor(fit.mean))
     posterior = condition(
         start,
         x,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from typing import Any
+from typing import Any, cast
 
 import typer
 
@@ -16,7 +16,7 @@ from sggp.errors import SggpError
 _HELP = "Gaussian processes at scale: fit, predict, and choose what to measure next."
 
 # typer's own usage errors derive from it; reached this way it is the right class for every typer version.
-_UsageError = typer.BadParameter.__mro__[2]
+_UsageError = cast(type[Exception], typer.BadParameter.__mro__[2])
 
 
 def build() -> typer.Typer:

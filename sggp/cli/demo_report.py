@@ -38,8 +38,9 @@ def render(done: Screening, random: RandomScreenings, library: FingerprintTable,
         left, right = figure.subplots(1, 2)
         _judge(done, name, left, right)
         text = (
-            f"The last model on the {len(done.rest)} molecules that were never measured: predicted against true "
-            "values, and the share of true values inside the model's intervals."
+            f"The last model on the {len(done.rest)} molecules that were never measured. Left: predicted against true "
+            "values. Right: the share of true values inside the model's intervals; above the diagonal the model is "
+            "too cautious, below it too sure of itself."
         )
         sections.append(
             ("How good the model is", paragraph(text) + picture(figure, "parity and calibration"))
@@ -62,10 +63,10 @@ def _summary(done: Screening, random: RandomScreenings, name: str, top: int, fou
     ends = random.curves[:, -1]
     size, batch = len(done.values), len(done.steps[-1].rows)
     first = (
-        f"A library of {size} molecules from the NCI set that RDKit carries. {len(done.steps[0].rows)} molecules drawn "
-        f"at random were known; {len(done.steps) - 1} batches of {batch} were then chosen to maximise {name}. Each round "
-        "a Gaussian process with the min-max Tanimoto kernel on Morgan count fingerprints was fitted to the measured "
-        "molecules, and each slot of the batch took the best molecule of its own posterior sample."
+        f"A library of {size} molecules from the NCI set that RDKit carries. {len(done.steps[0].rows)} molecules "
+        f"drawn at random were known; {len(done.steps) - 1} batches of {batch} were then chosen to maximise {name}. "
+        "Each round a Gaussian process with the min-max Tanimoto kernel on Morgan count fingerprints was fitted to "
+        "the measured molecules, and each slot of the batch took the best molecule of its own posterior sample."
     )
     second = (
         f"Best {name}: {done.curve[-1]:.3f}; the best of the whole library is {float(done.values.max()):.3f}. Random "

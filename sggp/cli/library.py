@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from sggp.cli.console import csv_text, stderr, write_whole
-from sggp.errors import DataFileError, MoleculeWarning
+from sggp.errors import DataFileError, MoleculeError, MoleculeWarning
 from sggp.molecules import (
     FingerprintTable,
     MoleculeFile,
@@ -120,11 +120,17 @@ def load_measured(
     )
     rejects = [Reject(path.name, r.line, r.reason, r.content) for r in data.rejected]
     if not data.smiles:
-        return Measured(torch.empty(0, like.width, dtype=torch.uint8), torch.empty(0), [], [], rejects)
+        return _nothing(like, rejects)
     fingerprinter: SmilesFingerprinter = like.fingerprinter()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", MoleculeWarning)
-        table = FingerprintTable.from_smiles(data.smiles, fingerprinter, on_invalid="drop")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", MoleculeWarning)
+            table = FingerprintTable.from_smiles(data.smiles, fingerprinter, on_invalid="drop")
+    except MoleculeError as error:  # not one of them can be parsed
+        bad = error.report.invalid
+        return _nothing(
+            like, rejects + [Reject(path.name, _file_line(data, e.row), e.reason, e.smiles) for e in bad]
+        )
     rejects += [Reject(path.name, _file_line(data, e.row), e.reason, e.smiles) for e in table.report.invalid]
     kept = np.asarray(table.source_rows)
     values = np.asarray(data.values, dtype=np.float64)[kept]
@@ -135,6 +141,10 @@ def load_measured(
         canonical=list(table.canonical or []),
         rejects=rejects,
     )
+
+
+def _nothing(like: FingerprintTable, rejects: list[Reject]) -> Measured:
+    return Measured(torch.empty(0, like.width, dtype=torch.uint8), torch.empty(0), [], [], rejects)
 
 
 def write_rejects(path: Path, rejects: list[Reject]) -> None:

@@ -6,7 +6,7 @@ import json
 import tempfile
 import zipfile
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import gpytorch
 import numpy as np
@@ -89,7 +89,7 @@ def predict(
         raise DataFileError(f"{data}: no row is complete; the {len(rejects)} unused rows are in {rejected}.")
     x = torch.from_numpy((numbers - np.asarray(meta["shift"])) / np.asarray(meta["spread"]))
     surrogate = Surrogate(posterior, float(meta["offset"]), float(meta["scale"]), learned=True)
-    method = "solve" if posterior.x.shape[0] <= _SOLVE_UP_TO else "samples"
+    method: Literal["solve", "samples"] = "solve" if posterior.x.shape[0] <= _SOLVE_UP_TO else "samples"
     mean, std = surrogate.predict(x, observation_noise=include_noise, method=method)
     bad = {reject.line for reject in rejects}
     lines = [int(line) for line in table.lines if int(line) not in bad]
@@ -122,7 +122,8 @@ def _inputs(table: DataTable, target: str, features: str | None) -> list[str]:
         if not asked:
             raise InputError("--features names no column.")
         return asked
-    numeric, text = [], []
+    numeric: list[str] = []
+    text: list[str] = []
     for name in table.header:
         if name != target:
             _, reasons = parse_numbers(table.columns[name])

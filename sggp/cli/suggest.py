@@ -63,8 +63,9 @@ def suggest(
     model = fit_surrogate(known.counts, known.values, num_samples=q, generator=learn)
     rows, sampled = choose_rows(model, candidates, q, better, exclude, choose)
     mean, std = model.predict(candidates[rows])
+    names = candidates.smiles if candidates.smiles is not None else [""] * len(candidates)
     listed = [
-        [rank, _id(candidates, row), candidates.smiles[row], m, s, v, int(candidates.source_rows[row])]
+        [rank, _id(candidates, row), names[row], m, s, v, int(candidates.source_rows[row])]
         for rank, row, m, s, v in zip(
             range(1, q + 1), rows.tolist(), mean.tolist(), std.tolist(), sampled.tolist(), strict=True
         )
@@ -122,5 +123,8 @@ def _tell(
 ) -> None:
     if not model.learned:
         stderr().print("note: too few or constant measurements to learn from: the choice is close to random")
-    stdout().print(table(f"{min(_SHOWN, len(listed))} of {len(listed)} suggestions", header, listed[:_SHOWN]))
+    shown = [name for name in header if name in ("rank", "id", "smiles", "predicted_mean", "predicted_std")]
+    rows = [[line[header.index(name)] for name in shown] for line in listed[:_SHOWN]]
+    names = [name.replace("predicted_", "") for name in shown]
+    stdout().print(table(f"{len(rows)} of {len(listed)} suggestions", names, rows))
     stdout().print(f"{len(listed)} suggestions in {out}; {unused} unused rows in {rejected}")

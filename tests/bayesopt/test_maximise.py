@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.bayesopt.paths import Bowls, Known, Table
 from sggp.bayesopt import Box, BoxSearch, Pool, ThompsonSampling, maximise_box, maximise_pool
 from sggp.errors import DtypeError, InputError, ShapeError
+from tests.bayesopt.paths import Bowls, Known, Table
 
 
 def rows_of(count: int) -> torch.Tensor:
@@ -30,7 +30,9 @@ def greedy(values: torch.Tensor, banned: set[int], sign: float) -> list[int]:
 def test_pool_choice_is_the_greedy_one_whatever_the_chunks(chunk, maximize):
     generator = torch.Generator().manual_seed(3)
     # few distinct values: ties everywhere, and paths that want the same rows
-    values = torch.randint(0, 4, (8, 40), generator=generator).double() + torch.randn(1, 40, generator=generator)
+    values = torch.randint(0, 4, (8, 40), generator=generator).double() + torch.randn(
+        1, 40, generator=generator
+    )
     banned = {0, 5, 6, 39}
     paths = Table(values, [])
     rows, height = maximise_pool(
@@ -119,7 +121,9 @@ def test_candidates_gather_near_the_best_measured_point():
     paths = Bowls(top)
     scale = torch.tensor(0.1)
     _, blind = maximise_box(paths, box, generator=generator, search=search)
-    _, aware = maximise_box(paths, box, generator=generator, search=search, near=(inputs, values), lengthscale=scale)
+    _, aware = maximise_box(
+        paths, box, generator=generator, search=search, near=(inputs, values), lengthscale=scale
+    )
     _, reverse = maximise_box(
         paths, box, generator=generator, search=search, near=(inputs, -values), lengthscale=scale
     )

@@ -52,7 +52,17 @@ def files(tmp_path: Path) -> dict[str, Path]:
 
 
 def suggest_line(files: dict[str, Path], *more: object) -> list[object]:
-    return ["suggest", "--measured", files["m"], "--library", files["l"], "--out", files["out"], "--no-cache", *more]
+    return [
+        "suggest",
+        "--measured",
+        files["m"],
+        "--library",
+        files["l"],
+        "--out",
+        files["out"],
+        "--no-cache",
+        *more,
+    ]
 
 
 class TestSuggest:
@@ -80,7 +90,10 @@ class TestSuggest:
 
     def test_every_unusable_row_is_listed_with_its_line(self, files):
         assert main([str(part) for part in suggest_line(files, "--minimize", "-q", 2, "--seed", 1)]) == 0
-        listed = {(row["file"], int(row["line"])): row["reason"] for row in read(files["out"].with_suffix(".rejected.csv"))}
+        listed = {
+            (row["file"], int(row["line"])): row["reason"]
+            for row in read(files["out"].with_suffix(".rejected.csv"))
+        }
         assert set(listed) == {("m.csv", n) for n in (13, 14, 15, 16)} | {("l.csv", 20), ("l.csv", 21)}
         assert "not a number" in listed["m.csv", 14]
         assert "not finite" in listed["m.csv", 15]
@@ -92,7 +105,15 @@ class TestSuggest:
         line = suggest_line(files, "--maximize", "-q", 3, "--seed", 4)
         assert main([str(part) for part in line]) == 0
         first = files["out"].read_text()
-        assert main([str(part) for part in suggest_line({**files, "l": packed}, "--maximize", "-q", 3, "--seed", 4)]) == 0
+        assert (
+            main(
+                [
+                    str(part)
+                    for part in suggest_line({**files, "l": packed}, "--maximize", "-q", 3, "--seed", 4)
+                ]
+            )
+            == 0
+        )
         assert files["out"].read_text() == first
 
     def test_fingerprints_are_kept_in_the_cache(self, files, tmp_path):
@@ -128,7 +149,7 @@ class TestSuggest:
             (["--id-column", "nope"], "no column 'nope'"),
             (["-q", "0"], "at least 1"),
             (["-q", "50"], "library has only"),
-            (["-q", "many"], "many"),
+            (["-q", "many"], "valid integer"),
             (["--report", "no/such/folder/r.html"], "does not exist"),
         ],
     )
@@ -155,14 +176,18 @@ class TestSuggest:
             ("m", invalid, "no usable measurement"),
             ("l", invalid, "no row holds a usable SMILES|usable"),
         ]:
-            assert re.search(message, refused(capsys, *suggest_line({**files, name: path}, "--maximize", "-q", 2)))
+            assert re.search(
+                message, refused(capsys, *suggest_line({**files, name: path}, "--maximize", "-q", 2))
+            )
             assert not files["out"].exists()
 
 
 class TestFitAndPredict:
     @pytest.fixture
     def numbers(self, tmp_path: Path) -> Path:
-        rows: list[list[object]] = [[i / 20, (i * 7) % 5, "label", 100 + 3 * (i / 20) ** 2] for i in range(40)]
+        rows: list[list[object]] = [
+            [i / 20, (i * 7) % 5, "label", 100 + 3 * (i / 20) ** 2] for i in range(40)
+        ]
         rows[5][0] = "wet"
         rows[6][3] = ""
         return write(tmp_path / "t.csv", ["a", "b", "note", "y"], rows)
@@ -195,7 +220,9 @@ class TestFitAndPredict:
         assert not model.exists()
         model.write_text("no model")
         assert "not a model" in refused(capsys, "predict", model, numbers, "--out", tmp_path / "p.csv")
-        assert "no such model" in refused(capsys, "predict", tmp_path / "x", numbers, "--out", tmp_path / "p.csv")
+        assert "no such model" in refused(
+            capsys, "predict", tmp_path / "x", numbers, "--out", tmp_path / "p.csv"
+        )
 
 
 class TestCampaign:
