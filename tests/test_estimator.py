@@ -160,6 +160,7 @@ def test_tanimoto_on_counts(dtype):
     mean, std = model.predict(X[60:], return_std=True)
     assert (std > 0).all()
     assert model.sample_y(X[60:], 3).shape == (20, 3)
+    assert model.posterior_.x.dtype == (torch.uint8 if dtype is np.uint8 else torch.float64)
     if dtype is float:
         bytes_ = GPRegressor("tanimoto", random_state=0).fit(X[:60].astype(np.uint8), y[:60])
         np.testing.assert_allclose(bytes_.predict(X[60:].astype(np.uint8)), mean, atol=1e-3)
@@ -210,7 +211,8 @@ def test_mean_only_never_computes_a_variance(monkeypatch):
         raise RuntimeError("a variance was computed")
 
     monkeypatch.setattr(type(model.posterior_), "variance", fail)
-    model.predict(X)
+    monkeypatch.setattr(type(model.posterior_), "covariance_matrix", fail)
+    assert model.predict(X).shape == (60,)
     with pytest.raises(RuntimeError, match="variance"):
         model.predict(X, return_std=True)
 

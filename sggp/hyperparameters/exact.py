@@ -46,7 +46,11 @@ def _factorise(gram: Tensor) -> Tensor:
     """Cholesky factor, with the smallest relative jitter that makes it exist."""
     scale = gram.diagonal().mean()
     for jitter in _JITTERS:
-        shifted = gram if jitter == 0.0 else gram + jitter * scale * torch.eye(len(gram), dtype=gram.dtype)
+        shifted = (
+            gram
+            if jitter == 0.0
+            else gram + jitter * scale * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+        )
         factor, info = torch.linalg.cholesky_ex(shifted)
         if int(info) == 0:
             return factor
@@ -60,7 +64,7 @@ def _evaluate(covariance: Tensor, y: Tensor, mean: Tensor | None) -> _Evaluation
     """log N(y; mean, covariance), the mean by generalised least squares where it is not given."""
     factor = _factorise(covariance)
     if mean is None:
-        ones = torch.ones(len(y), 1, dtype=y.dtype)
+        ones = torch.ones_like(y[:, :1])
         solved = torch.cholesky_solve(torch.cat([ones, y], dim=1), factor)
         mean = solved[:, 1:].sum(dim=0) / solved[:, 0].sum()
         weights = solved[:, 1:] - solved[:, :1] * mean
@@ -71,6 +75,10 @@ def _evaluate(covariance: Tensor, y: Tensor, mean: Tensor | None) -> _Evaluation
         -0.5 * ((y - mean) * weights).sum() - t * factor.diagonal().log().sum() - 0.5 * n * t * log_two_pi()
     )
     return _Evaluation(float(value), mean, weights, factor)
+
+
+def _on(value: Tensor | None, device: torch.device) -> Tensor | None:
+    return None if value is None else value.to(device)
 
 
 def exact_log_marginal_likelihood(
@@ -91,11 +99,13 @@ def exact_log_marginal_likelihood(
     """
     x, y = check_data(x, y)
     noise = check_noise(noise_variance, len(x))
-    duplicate = copy_kernel(kernel)
+    if noise is None:
+        raise InputError("noise_variance is needed: a number or one per row.")
+    duplicate = copy_kernel(kernel, x.device)
     with torch.no_grad():
         covariance = gram_function(duplicate)(x).to(torch.float64)
-        covariance.diagonal().add_(noise)
-        return _evaluate(covariance, y, check_mean(mean, y.shape[1])).value
+        covariance.diagonal().add_(noise.to(x.device))
+        return _evaluate(covariance, y, _on(check_mean(mean, y.shape[1]), x.device)).value
 
 
 class _Objective:
@@ -226,9 +236,10 @@ def fit_exact(
             f"an exact marginal likelihood of {n} rows needs about {needed / 2**30:.1f} GiB, the budget is "
             f"{memory_budget / 2**30:.1f} GiB: use fit_nearest_neighbour, or raise memory_budget."
         )
-    given_mean, noise = check_mean(mean, y.shape[1]), check_noise(noise_variance, n)
+    given_mean = _on(check_mean(mean, y.shape[1]), x.device)
+    noise = _on(check_noise(noise_variance, n), x.device)
     scale = max(target_scale(y, given_mean), 1e-300)
-    duplicate = copy_kernel(kernel)
+    duplicate = copy_kernel(kernel, x.device)
     coordinates = Coordinates(
         duplicate,
         initial_noise=None if noise is not None else (initial_noise_variance or 0.1 * scale),
@@ -241,7 +252,7 @@ def fit_exact(
     return FitResult(
         kernel=duplicate.requires_grad_(False),
         noise_variance=public_noise(coordinates.noise().detach() if noise is None else noise),
-        mean=public_mean(best.mean),
+        mean=public_mean(best.mean.cpu()),
         trace=objective.trace,
         log_marginal_likelihood=best.value,
         method="exact",

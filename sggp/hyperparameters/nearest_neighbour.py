@@ -64,8 +64,8 @@ class _Problem:
     def terms(self, selection: Tensor) -> Tensor:  # (b,) of the current window -> (b,)
         """Log conditionals of some rows of the present window, differentiable in the raw parameters."""
         index, valid = self.neighbourhoods.members(selection)
-        mean = self.coordinates.raw_mean if self.mean is None else self.mean
-        residuals = self.y[index] - mean
+        mean = self.mean if self.coordinates.raw_mean is None else self.coordinates.raw_mean
+        residuals = self.y[index] if mean is None else self.y[index] - mean
         noise = self.coordinates.noise() if self.noise is None else self.noise
         noise = noise[index] if noise.dim() else noise
         return log_conditionals(self.neighbourhoods.gram(selection), residuals, noise, valid)
