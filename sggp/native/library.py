@@ -66,7 +66,13 @@ def _declare(library: ctypes.CDLL) -> tuple[str, ...]:
         for name, arguments in signatures.items():
             function = getattr(library, name)
             function.argtypes, function.restype = arguments, i32
+    systems = [i32, i32, i32, f64, f64, p, i64]
+    library.sggp_neighbour_columns.argtypes = [*systems, p, p, i64, p, p, i64, i64, p]
+    library.sggp_neighbour_columns.restype = i32
+    library.sggp_neighbour_scores.argtypes = [*systems, p, i64, p, p, p, i64, i64, p]
+    library.sggp_neighbour_scores.restype = i32
     library.sggp_pack.argtypes, library.sggp_pack.restype = [i32, p, i64, i64, p, i64, p, p], i32
+    library.sggp_largest.argtypes, library.sggp_largest.restype = [i32, p, i64, i64, p], i32
     library.sggp_isa_name.argtypes, library.sggp_isa_name.restype = [i32], ctypes.c_char_p
     return tuple(library.sggp_isa_name(i).decode() for i in range(library.sggp_isa_count()))
 

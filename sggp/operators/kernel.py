@@ -12,6 +12,8 @@ from torch import Tensor
 from sggp.errors import DtypeError, InputError, MemoryBudgetError, ShapeError
 from sggp.kernels import as_covariance
 from sggp.kernels.covariance import Points
+from sggp.kernels.stationary import StationaryCovariance
+from sggp.native import neighbours as native_neighbours
 from sggp.neighbours import earlier_by_score, earlier_neighbours
 
 __all__ = ["KernelOperator"]
@@ -214,21 +216,44 @@ class KernelOperator:
 
     def _rescored(self, order: Tensor, candidates: Tensor, k: int, low_rank: Tensor) -> Tensor:
         """The k candidates of largest |R_ij|/√R_jj, R = K − FFᵀ + Σ."""
-        left = self._residual_diagonal(low_rank).rsqrt()
+        # the scores only rank candidates, so single precision is enough, and half the traffic
+        left, narrow = self._residual_diagonal(low_rank).rsqrt().float(), low_rank.float()
         out = candidates.new_empty(len(order), min(k, candidates.shape[1]))
         width = candidates.shape[1]
-        # the scores only rank candidates, so single precision is enough, and half the traffic
-        low_rank, left = low_rank.float(), left.float()
         step = max(1, _SMALL_BYTES // (4 * width * (low_rank.shape[1] + 16 * self.x.shape[1])))
         for tile in torch.arange(len(order), device=self.device).split(step):
             place = candidates[tile]
-            rows, cols = order[tile], order[place.clamp_min(0)]
-            pair = torch.stack([rows[:, None].expand_as(cols), cols], -1).reshape(-1, 2)
-            entries = self.small_blocks(pair)[:, 0, 1].reshape(place.shape).float()
-            entries = entries - torch.einsum("bkr,br->bk", low_rank[cols], low_rank[rows])
-            score = torch.where(place >= 0, entries.abs() * left[cols], -1.0)
+            score = self._scores(order[tile], torch.where(place >= 0, order[place], -1), narrow, left)
             out[tile] = torch.gather(place, 1, score.topk(out.shape[1]).indices)
         return out
+
+    def _scores(
+        self, rows: Tensor, cols: Tensor, low_rank: Tensor, left: Tensor
+    ) -> Tensor:  # (b,), (b, c) -> (b, c)
+        covariance, points = self._covariance64, self._points64
+        if isinstance(covariance, StationaryCovariance) and native_neighbours.available(self.device):
+            self.entries_evaluated += cols.numel()
+            scaled = points.parts["scaled"]
+            return native_neighbours.residual_scores(scaled, covariance.profile, low_rank, left, rows, cols)
+        known = cols.clamp_min(0)
+        pair = torch.stack([rows[:, None].expand_as(known), known], -1).reshape(-1, 2)
+        entries = self.small_blocks(pair)[:, 0, 1].reshape(known.shape).float()
+        entries = entries - torch.einsum("bkr,br->bk", low_rank[known], low_rank[rows])
+        return torch.where(cols >= 0, entries.abs() * left[known], -1.0)
+
+    def sparse_columns(self, index: Tensor, real: Tensor, low_rank: Tensor | None) -> Tensor | None:
+        """Columns of the sparse inverse factor in one fused call, or None where this kernel or device has none.
+
+        See `sggp.native.neighbours.sparse_columns`.
+        """
+        covariance = self._covariance64
+        if not isinstance(covariance, StationaryCovariance) or not native_neighbours.available(self.device):
+            return None
+        self.entries_evaluated += index.shape[0] * index.shape[1] ** 2
+        scaled = self._points64.parts["scaled"]
+        return native_neighbours.sparse_columns(
+            scaled, covariance.profile, self._noise64, low_rank, index, real
+        )
 
     def _by_correlation(self, order: Tensor, k: int, low_rank: Tensor | None) -> Tensor:
         points = self._points[order]

@@ -48,12 +48,7 @@ class SparseInverseFactor:
         real = torch.cat([found >= 0, torch.ones_like(own[:, None], dtype=torch.bool)], 1)
         place = torch.cat([found, own[:, None]], 1)
         place = torch.where(real, place, own[:, None])
-        values = torch.empty(place.shape, dtype=torch.float64, device=order.device)
-        rank = 0 if low_rank is None else low_rank.shape[1]
-        width = place.shape[1]
-        rows = max(1, _CHUNK_BYTES // (8 * width * (4 * width + rank)))
-        for tile in own.split(rows):
-            values[tile] = _columns(operator, order[place[tile]], real[tile], low_rank)
+        values = _all_columns(operator, order[place], real, low_rank)
         self.log_det = float(-2 * values[:, -1].log().sum())
         # columns of U as rows of a table: Uᵀv gathers; U v gathers from the transposed table
         self._index = order[place]
@@ -71,6 +66,18 @@ class SparseInverseFactor:
         wide = v.double()
         half = embedding_bag(self._index, wide, per_sample_weights=self._values, mode="sum")
         return embedding_bag(self._columns, half, self._offsets, per_sample_weights=self._flat, mode="sum")
+
+
+def _all_columns(operator: NeighbourOperator, index: Tensor, real: Tensor, low_rank: Tensor | None) -> Tensor:
+    """The entries of U, (n, m+1): by the operator's fused product if it has one, else in batches."""
+    fused = getattr(operator, "sparse_columns", None)
+    values = None if fused is None else fused(index, real, low_rank)
+    if values is not None:
+        return values
+    rank = 0 if low_rank is None else low_rank.shape[1]
+    rows = max(1, _CHUNK_BYTES // (8 * index.shape[1] * (4 * index.shape[1] + rank)))
+    tiles = torch.arange(len(index), device=index.device).split(rows)
+    return torch.cat([_columns(operator, index[tile], real[tile], low_rank) for tile in tiles])
 
 
 def _columns(operator: NeighbourOperator, index: Tensor, real: Tensor, low_rank: Tensor | None) -> Tensor:

@@ -187,6 +187,12 @@ int32_t pack_levels(const uint8_t* x, int64_t d, const int64_t* starts, uint64_t
   return sum;
 }
 
+int32_t total_of(const uint8_t* x, int64_t d) {
+  int32_t sum = 0;
+  for (int64_t k = 0; k < d; ++k) sum += x[k];
+  return sum;
+}
+
 // Sets bit k where x_k is not zero; returns how many.
 int32_t pack_presence(const uint8_t* x, int64_t d, uint64_t* row) {
   int64_t k = 0;
@@ -250,14 +256,38 @@ SGGP_API int sggp_pack(int threads, const uint8_t* x, int64_t n, int64_t d, cons
     std::vector<int64_t> starts(size_t(d) + 1, 0);
     for (int64_t k = 0; k < d; ++k) starts[size_t(k) + 1] = starts[size_t(k)] + (levels ? levels[k] : 1);
     if (starts.back() > words * 64) return kBadArgument;
+    const bool single = levels && std::all_of(levels, levels + d, [](int32_t level) { return level == 1; });
     const int64_t part = 256;
     parallel_for(n * d < kSmallWork ? 1 : threads, ceil_div(n, part), [&](int64_t p) {
       for (int64_t i = p * part; i < std::min(n, (p + 1) * part); ++i) {
         uint64_t* row = bits + i * words;
-        std::memset(row, 0, sizeof(uint64_t) * size_t(words));
-        sums[i] = levels ? pack_levels(x + i * d, d, starts.data(), row) : pack_presence(x + i * d, d, row);
+        std::fill(row, row + words, uint64_t(0));
+        if (levels && !single) {
+          sums[i] = pack_levels(x + i * d, d, starts.data(), row);
+          continue;
+        }
+        sums[i] = pack_presence(x + i * d, d, row);
+        if (levels) sums[i] = total_of(x + i * d, d);
       }
     });
+    return kOk;
+  });
+}
+
+// largest[k] = max_i x_ik.
+SGGP_API int sggp_largest(int threads, const uint8_t* x, int64_t n, int64_t d, uint8_t* largest) {
+  return guarded([&]() -> int {
+    if (n < 0 || d < 0) return kBadArgument;
+    const int64_t part = 1024, parts = ceil_div(n, part);
+    std::vector<uint8_t> all(size_t(parts * d), 0);
+    parallel_for(n * d < kSmallWork ? 1 : threads, parts, [&](int64_t p) {
+      uint8_t* own = all.data() + p * d;
+      for (int64_t i = p * part; i < std::min(n, (p + 1) * part); ++i)
+        for (int64_t k = 0; k < d; ++k) own[k] = std::max(own[k], x[i * d + k]);
+    });
+    std::fill(largest, largest + d, uint8_t(0));
+    for (int64_t p = 0; p < parts; ++p)
+      for (int64_t k = 0; k < d; ++k) largest[k] = std::max(largest[k], all[size_t(p * d + k)]);
     return kOk;
   });
 }

@@ -101,7 +101,7 @@ template <class T>
 void matmul_of(const Source<T>& source, const ProductKernels<T>& product, int64_t n, int64_t m, const T* v, int64_t s,
                T scale, T* out, int threads,
               int64_t pack_bytes) {
-  std::memset(out, 0, sizeof(T) * size_t(n) * size_t(s));
+  std::fill(out, out + n * s, T(0));
   const size_t bytes = source.packed_bytes();
   const size_t tile_bytes = bytes + round_up(sizeof(T) * size_t(product.packed_size(s)), 64);
   const Plan p = plan_for(source, n, m, s, tile_bytes, threads, pack_bytes);

@@ -1,6 +1,7 @@
 // Gathers this translation unit's functions into its table; included last by isa_*.cpp.
 #pragma once
 
+#include "neighbour_kernels.h"
 #include "product_kernels.h"
 #include "stationary_kernels.h"
 #include "tanimoto_kernels.h"
@@ -12,5 +13,7 @@ template <class T> constexpr Kernels<T> kernels() {
           {Simd<T>::W, packed_size<T>, pack_values<T>, multiply<T>},
           {ratio<T>}};
 }
+
+constexpr NeighbourKernels kNeighbours = {column_work, column, score_work, scores};
 
 }  // namespace SGGP_ISA

@@ -57,6 +57,27 @@ template <class T> struct RatioKernels {
   void (*ratio)(const int32_t* counts, const int32_t* sum_a, const int32_t* sum_b, int rows, int count, T* k);
 };
 
+// Points, noise and low-rank part of many small residual systems K - F F^T + noise.
+struct SmallSystems {
+  int family;
+  double scale, alpha;
+  const double* points;  // (n, d) divided by length scales
+  int64_t d;
+  const double* noise;     // (n)
+  const double* low_rank;  // (n, rank)
+  int64_t rank;
+};
+
+struct NeighbourKernels {
+  int64_t (*column_work)(int64_t d, int64_t rank, int width);
+  // One column of the sparse inverse factor; false where even a large jitter leaves it without a factor.
+  bool (*column)(const SmallSystems& s, const int64_t* index, const uint8_t* real, int width, double* work,
+                 double* out);
+  int64_t (*score_work)(int64_t d, int64_t count);
+  void (*scores)(const SmallSystems& s, const float* low_rank, const float* left, int64_t row,
+                 const int64_t* candidates, int count, double* work, float* out);
+};
+
 template <class T> struct Kernels {
   StationaryKernels<T> stationary;
   ProductKernels<T> product;
@@ -69,6 +90,7 @@ struct Isa {
   Kernels<double> f64;
   BitKernels bits;
   ListKernels lists;
+  NeighbourKernels neighbours;
 };
 
 template <class T> const Kernels<T>& kernels_of(const Isa& isa);

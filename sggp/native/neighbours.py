@@ -1,0 +1,123 @@
+"""Many small residual systems at once, in C++: columns of sparse inverse Cholesky factors and residual scores."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from sggp.native import library
+
+if TYPE_CHECKING:
+    from sggp.native.reference import Profile
+
+__all__ = ["available", "residual_scores", "sparse_columns"]
+
+_FAMILIES = ("rbf", "matern12", "matern32", "matern52", "rq")
+
+
+def available(device: torch.device) -> bool:
+    """Whether these functions can be used for tensors on `device`."""
+    return device.type == "cpu" and library.available()
+
+
+def sparse_columns(
+    points: Tensor,
+    profile: Profile,
+    noise: Tensor,
+    low_rank: Tensor | None,
+    index: Tensor,
+    real: Tensor,
+    *,
+    isa: str | None = None,
+) -> Tensor:
+    """Columns of U with UUᵀ ≈ (K − FFᵀ + Σ)⁻¹ on given patterns.
+
+    Args:
+        points: (n, d) float64 rows divided by their length scales and centred.
+        profile: the kernel.
+        noise: (n,) float64 Σ.
+        low_rank: (n, r) float64 F, or None.
+        index: (b, w) int64 rows of each small system, the column's own row last.
+        real: (b, w) bool, False where an entry only pads.
+
+    Returns:
+        (b, w) float64, zero where an entry only pads.
+
+    Raises:
+        NativeError: a small system has no factor even with a jitter of 1e-3 of the scale.
+
+    Cost: b·w²·(d + r) + b·w³/3 multiply-adds, (w + d + r)·w numbers a thread.
+    """
+    points, noise, index = points.detach().contiguous(), noise.detach().contiguous(), index.contiguous()
+    real = real.to(torch.uint8).contiguous()
+    low_rank = None if low_rank is None else low_rank.detach().contiguous()
+    library.check_cpu(points, noise, index, real)
+    out = torch.empty(index.shape, dtype=torch.float64)
+    code = library.library().sggp_neighbour_columns(
+        *_systems(points, profile, isa),
+        library.pointer(noise),
+        library.pointer(low_rank),
+        0 if low_rank is None else low_rank.shape[1],
+        library.pointer(index),
+        library.pointer(real),
+        index.shape[0],
+        index.shape[1],
+        library.pointer(out),
+    )
+    library.checked(code, "sparse_columns")
+    return out
+
+
+def residual_scores(
+    points: Tensor,
+    profile: Profile,
+    low_rank: Tensor,
+    weight: Tensor,
+    own: Tensor,
+    candidates: Tensor,
+    *,
+    isa: str | None = None,
+) -> Tensor:
+    """|k(x_i, x_c) − f_i·f_c| · weight_c for rows i and their candidates c.
+
+    Args:
+        points: (n, d) float64 rows divided by their length scales and centred.
+        profile: the kernel.
+        low_rank: (n, r) float32 F.
+        weight: (n,) float32.
+        own: (b,) int64 rows. candidates: (b, c) int64, -1 where there is none.
+
+    Returns:
+        (b, c) float32; -1 where there is no candidate.
+    """
+    points, low_rank, weight = points.detach().contiguous(), low_rank.contiguous(), weight.contiguous()
+    own, candidates = own.contiguous(), candidates.contiguous()
+    library.check_cpu(points, low_rank, weight, own, candidates)
+    out = torch.empty(candidates.shape, dtype=torch.float32)
+    code = library.library().sggp_neighbour_scores(
+        *_systems(points, profile, isa),
+        library.pointer(low_rank),
+        low_rank.shape[1],
+        library.pointer(weight),
+        library.pointer(own),
+        library.pointer(candidates),
+        candidates.shape[0],
+        candidates.shape[1],
+        library.pointer(out),
+    )
+    library.checked(code, "residual_scores")
+    return out
+
+
+def _systems(points: Tensor, profile: Profile, isa: str | None) -> tuple:
+    return (
+        library.isa_index(isa),
+        torch.get_num_threads(),
+        _FAMILIES.index(profile.family),
+        float(profile.scale),
+        0.0 if profile.alpha is None else float(profile.alpha),
+        library.pointer(points),
+        points.shape[1],
+    )
