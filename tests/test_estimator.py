@@ -227,6 +227,21 @@ def test_large_fits_take_std_from_samples(monkeypatch):
     assert np.abs(std / exact.predict(X, return_std=True)[1] - 1).max() > 1e-6
 
 
+def test_working_precision(monkeypatch):
+    X, y = _data(60)
+    monkeypatch.setattr("sggp.estimator.EXACT_STD_ROWS", 50)
+    for noise, expected in ((0.1, torch.float32), (1e-6, torch.float64)):
+        model = GPRegressor(
+            "rbf", noise_variance=noise * y.var(), solver=ConjugateGradients(), num_samples=2, num_features=32
+        ).fit(X, y)
+        assert model.solution_.x.dtype == expected
+        assert model.predict(X).dtype == np.float64
+    monkeypatch.setattr("sggp.estimator.EXACT_STD_ROWS", 60)
+    assert (
+        GPRegressor(noise_variance=0.1 * y.var(), num_samples=2).fit(X, y).solution_.x.dtype == torch.float64
+    )
+
+
 def test_two_fits_agree():
     X, y = _data(80)
     Q, _ = _data(20, seed=3)
