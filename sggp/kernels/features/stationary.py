@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from gpytorch.kernels import MaternKernel, PeriodicKernel, RBFKernel, RQKernel
+from scipy.special import fdtri, gammaincinv
 from torch import Tensor
 
 from sggp.errors import ShapeError
@@ -135,6 +136,19 @@ def _normal(rows: int, num_features: int, generator: torch.Generator) -> Tensor:
     return torch.randn(rows, frequencies, generator=generator, dtype=torch.float64)
 
 
+def _directions(rows: int, num_features: int, generator: torch.Generator) -> Tensor:
+    """Uniform directions, one a frequency, (d, F)."""
+    z = _normal(rows, num_features, generator)
+    return z / z.norm(dim=0)
+
+
+def _strata(count: int, generator: torch.Generator) -> np.ndarray:
+    """One uniform number in each of `count` equal parts of (0, 1), in random order: each alone is uniform."""
+    place = torch.randperm(count, generator=generator).double()
+    uniform = torch.rand(count, generator=generator, dtype=torch.float64)
+    return ((place + uniform) / count).clamp(1e-15, 1 - 1e-15).numpy()
+
+
 def _fourier(kernel: Any, frequencies: Tensor, input_dim: int) -> FourierMap:
     lengthscale = per_column(kernel.lengthscale, input_dim, "length scale")
     return FourierMap((PhaseTerm(frequencies / lengthscale[:, None]),), input_dim)
@@ -142,9 +156,11 @@ def _fourier(kernel: Any, frequencies: Tensor, input_dim: int) -> FourierMap:
 
 @draw_features.register(RBFKernel)
 def _rbf(kernel: RBFKernel, num_features: int, *, input_dim: int, generator: torch.Generator) -> FourierMap:
-    """ω ~ N(0, I) over length scales."""
-    (normal,) = streams(generator, "rbf frequencies")
-    return _fourier(kernel, _normal(input_dim, num_features, normal), input_dim)
+    """ω ~ N(0, I) over length scales: |ω|² ~ χ²(d), stratified."""
+    normal, radial = streams(generator, "rbf frequencies", "rbf radii")
+    directions = _directions(input_dim, num_features, normal)
+    squared = 2 * gammaincinv(input_dim / 2, _strata(directions.shape[1], radial))
+    return _fourier(kernel, directions * torch.from_numpy(squared).sqrt(), input_dim)
 
 
 @draw_features.register(MaternKernel)
@@ -154,13 +170,14 @@ def _matern(
     """ω = z √(2ν/u), z ~ N(0, I), u ~ χ²(2ν): a multivariate Student-t, so one u is shared by the d coordinates.
 
     Coordinates with a u of their own are the spectral law of a product of one-dimensional Matérns instead.
-    2ν is 1, 3 or 5, so u is a sum of that many squared normals.
+    |ω|²/d is then distributed as F(d, 2ν), heavy-tailed, and the few frequencies in its tail carry all that a path
+    has between the data; drawn independently, their number differs from map to map by its square root, and so does
+    every sampled variance. Stratified radii fix it, and each frequency keeps its exact law.
     """
-    normal, mixing = streams(generator, "matern frequencies", "matern chi-square")
-    z = _normal(input_dim, num_features, normal)
-    degrees = round(2 * kernel.nu)
-    chi_square = torch.randn(degrees, z.shape[1], generator=mixing, dtype=torch.float64).square().sum(0)
-    return _fourier(kernel, z * (degrees / chi_square).sqrt(), input_dim)
+    normal, radial = streams(generator, "matern frequencies", "matern radii")
+    directions = _directions(input_dim, num_features, normal)
+    ratio = fdtri(input_dim, round(2 * kernel.nu), _strata(directions.shape[1], radial))
+    return _fourier(kernel, directions * torch.from_numpy(input_dim * ratio).sqrt(), input_dim)
 
 
 @draw_features.register(RQKernel)
