@@ -193,9 +193,20 @@ def _code_levels(a: Tensor, b: Tensor, isa: str | None) -> Tensor | None:
     list_cost = entry_cost * entries
     if list_cost <= word_cost * d / 64 / 2:
         return None
-    levels = torch.minimum(a.amax(0), b.amax(0)).to(torch.int32)
+    levels = torch.minimum(_largest(a), _largest(b)).to(torch.int32)
+    if int(levels.max()) <= 1:
+        levels.fill_(1)  # plain bits, which are packed faster
     width = int(levels.sum())
     return levels if width <= _WIDEST and word_cost * width / 64 < list_cost else None
+
+
+def _largest(x: Tensor) -> Tensor:
+    """The largest count of every position, (d,) uint8."""
+    out = torch.empty(x.shape[1], dtype=torch.uint8)
+    p = library.pointer
+    code = library.library().sggp_largest(torch.get_num_threads(), p(x), x.shape[0], x.shape[1], p(out))
+    library.checked(code, "largest")
+    return out
 
 
 def _check_counts(a: Tensor, b: Tensor, dtype: torch.dtype) -> None:

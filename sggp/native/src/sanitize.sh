@@ -18,8 +18,8 @@ x86_64 | amd64)
   $cxx $flags -mavx2 -mfma -mavx512f -mavx512bw -mavx512dq -mavx512vl -c "$src/isa_avx512.cpp" -o "$out/isa_avx512.o"
   ;;
 esac
-for name in isa_portable dispatch parallel api_stationary api_tanimoto; do
-  $cxx $flags $macros -c "$src/$name.cpp" -o "$out/$name.o"
+for path in "$src"/isa_portable.cpp "$src"/dispatch.cpp "$src"/parallel.cpp "$src"/api_*.cpp; do
+  $cxx $flags $macros -c "$path" -o "$out/$(basename "$path" .cpp).o"
 done
 $cxx $flags -c "$root/tests/native/sanitize.cpp" -o "$out/sanitize.o"
 $cxx $flags "$out"/*.o -o "$out/sanitize"

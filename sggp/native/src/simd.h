@@ -34,7 +34,7 @@ template <class T> struct Simd;
 template <> struct Simd<float> {
   typedef float R __attribute__((vector_size(SGGP_BYTES)));
   typedef int32_t I __attribute__((vector_size(SGGP_BYTES)));
-  using Int = int32_t;
+  typedef uint32_t U __attribute__((vector_size(SGGP_BYTES)));  // where bits are shifted out
   static constexpr int W = SGGP_BYTES / 4;
   static constexpr int mantissa = 23, bias = 127;
   static constexpr float magic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
@@ -45,7 +45,7 @@ template <> struct Simd<float> {
 template <> struct Simd<double> {
   typedef double R __attribute__((vector_size(SGGP_BYTES)));
   typedef int64_t I __attribute__((vector_size(SGGP_BYTES)));
-  using Int = int64_t;
+  typedef uint64_t U __attribute__((vector_size(SGGP_BYTES)));
   static constexpr int W = SGGP_BYTES / 8;
   static constexpr int mantissa = 52, bias = 1023;
   static constexpr double magic = 6755399441055744.0;
@@ -55,6 +55,7 @@ template <> struct Simd<double> {
 
 template <class T> using Reg = typename Simd<T>::R;
 template <class T> using IntReg = typename Simd<T>::I;
+template <class T> using Bits = typename Simd<T>::U;
 
 template <class T> SGGP_INLINE Reg<T> load(const T* p) {
   Reg<T> r;
@@ -150,7 +151,7 @@ SGGP_INLINE Reg<double> nearest(Reg<double> a) {
 template <class T> SGGP_INLINE Reg<T> scaled_by_bits(Reg<T> p, Reg<T> n, Reg<T> t) {
   using S = Simd<T>;
   // The low bits of n + magic hold the integer n; those of the pattern of magic itself are zero.
-  const IntReg<T> power = ((IntReg<T>)(n + set(S::magic)) + S::bias) << S::mantissa;
+  const Bits<T> power = ((Bits<T>)(n + set(S::magic)) + S::bias) << S::mantissa;
   const Reg<T> value = p * (Reg<T>)power;
   return (Reg<T>)((IntReg<T>)value & ~(t < set(S::cutoff)));
 }

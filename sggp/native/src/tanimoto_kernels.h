@@ -10,7 +10,7 @@
 
 namespace SGGP_ISA {
 
-using Words = IntReg<double>;
+typedef uint64_t Words __attribute__((vector_size(SGGP_BYTES)));
 constexpr int kWordLanes = SGGP_BYTES / 8;
 #if SGGP_BYTES == 64 || defined(__aarch64__)
 constexpr int kBitRows = 4, kBitCols = 4;
@@ -20,7 +20,7 @@ constexpr int kBitRows = 2, kBitCols = 2;
 constexpr int kBitPanel = kWordLanes * kBitCols;
 constexpr int kBytesFull = 31;  // 8 bits per byte and word: 31 words stay below 256
 
-SGGP_INLINE Words words_of(uint64_t x) { return int64_t(x) - Words{}; }
+SGGP_INLINE Words words_of(uint64_t x) { return x - Words{}; }
 
 // The number of set bits of every byte.
 SGGP_INLINE Words count_bytes(Words x) {

@@ -1,0 +1,155 @@
+// Calls every function of the C++ engine on buffers of exactly the right size, for sanitizers to watch, and compares
+// with plain loops. Built and run by sggp/native/src/sanitize.sh.
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <random>
+#include <thread>
+#include <vector>
+
+extern "C" {
+int sggp_isa_count();
+const char* sggp_isa_name(int isa);
+int sggp_stationary_f32(int, int, int, double, double, const float*, int64_t, const float*, int64_t, int64_t,
+                        const float*, const float*, int64_t, float*, int64_t);
+int sggp_stationary_f64(int, int, int, double, double, const double*, int64_t, const double*, int64_t, int64_t,
+                        const double*, const double*, int64_t, double*, int64_t);
+int sggp_gradient_f32(int, int, int, double, double, const float*, int64_t, const float*, int64_t, int64_t,
+                      const float*, const float*, int64_t, double*, int64_t);
+int sggp_gradient_f64(int, int, int, double, double, const double*, int64_t, const double*, int64_t, int64_t,
+                      const double*, const double*, int64_t, double*, int64_t);
+int sggp_counts_f32(int, int, const uint8_t*, int64_t, const uint8_t*, int64_t, int64_t, const float*, int64_t, float*,
+                    int64_t);
+int sggp_bits_f32(int, int, const uint64_t*, int64_t, const uint64_t*, int64_t, int64_t, const int32_t*, const int32_t*,
+                  const float*, int64_t, float*, int64_t);
+int sggp_pack(int, const uint8_t*, int64_t, int64_t, const int32_t*, int64_t, uint64_t*, int32_t*);
+int sggp_largest(int, const uint8_t*, int64_t, int64_t, uint8_t*);
+}
+
+namespace {
+
+int failures = 0;
+std::mt19937 engine(7);
+
+void expect(bool good, const char* what, int isa) {
+  if (good) return;
+  ++failures;
+  std::printf("FAILED: %s on %s\n", what, sggp_isa_name(isa));
+}
+
+template <class T> std::vector<T> normal(int64_t size) {
+  std::normal_distribution<double> draw(0.0, 0.5);
+  std::vector<T> x(static_cast<size_t>(size));
+  for (T& value : x) value = T(draw(engine));
+  return x;
+}
+
+double rbf(double q) { return std::exp(-q / 2); }
+
+struct Functions32 {
+  static constexpr auto stationary = sggp_stationary_f32;
+  static constexpr auto gradient = sggp_gradient_f32;
+};
+struct Functions64 {
+  static constexpr auto stationary = sggp_stationary_f64;
+  static constexpr auto gradient = sggp_gradient_f64;
+};
+
+template <class T, class F> void stationary(int isa, int64_t n, int64_t m, int64_t d, int64_t s, int threads) {
+  const double close = sizeof(T) == 4 ? 1e-4 : 1e-10;
+  const std::vector<T> a = normal<T>(n * d), b = normal<T>(m * d), v = normal<T>(m * s), left = normal<T>(n * s);
+  const std::vector<T> weights(static_cast<size_t>(d), T(1));
+  for (int family = 0; family < 5; ++family)
+    for (const T* w : {static_cast<const T*>(nullptr), weights.data()})
+      for (int64_t budget : {int64_t(1), int64_t(1) << 22}) {
+        std::vector<T> k(static_cast<size_t>(n * m)), out(static_cast<size_t>(n * s));
+        expect(F::stationary(isa, threads, family, 2.0, 1.5, a.data(), n, b.data(), m, d, w, nullptr, 0, k.data(),
+                             budget) == 0,
+               "block returns ok", isa);
+        expect(F::stationary(isa, threads, family, 2.0, 1.5, a.data(), n, b.data(), m, d, w, v.data(), s, out.data(),
+                             budget) == 0,
+               "matmul returns ok", isa);
+        for (int64_t i = 0; i < n; ++i) {
+          for (int64_t t = 0; t < s; ++t) {
+            double sum = 0;
+            for (int64_t j = 0; j < m; ++j) sum += double(k[i * m + j]) * double(v[j * s + t]);
+            expect(std::abs(sum - double(out[i * s + t])) < close, "matmul is block times columns", isa);
+          }
+          double q = 0;
+          for (int64_t c = 0; c < d; ++c) q += (double(a[i * d + c]) - b[c]) * (double(a[i * d + c]) - b[c]);
+          if (family == 0) expect(std::abs(double(k[i * m]) - 2 * rbf(q)) < close, "rbf", isa);
+        }
+        std::vector<double> gradient(static_cast<size_t>(d + 1));
+        expect(F::gradient(isa, threads, family, 2.0, 1.5, a.data(), n, b.data(), m, d, left.data(), v.data(), s,
+                           gradient.data(), budget) == 0,
+               "gradient returns ok", isa);
+        double form = 0;
+        for (int64_t i = 0; i < n; ++i)
+          for (int64_t t = 0; t < s; ++t) form += double(left[i * s + t]) * double(out[i * s + t]);
+        expect(std::abs(form / 2 - gradient[size_t(d)]) < close * double(n), "derivative in the scale", isa);
+      }
+}
+
+void fingerprints(int isa, int64_t n, int64_t m, int64_t d, int largest, int threads) {
+  std::vector<uint8_t> a(static_cast<size_t>(n * d)), b(static_cast<size_t>(m * d));
+  for (auto* x : {&a, &b})
+    for (uint8_t& value : *x) value = engine() % 3 == 0 ? uint8_t(1 + int(engine()) % largest) : uint8_t(0);
+  std::vector<uint8_t> top_a(static_cast<size_t>(d)), top_b(top_a);
+  expect(sggp_largest(threads, a.data(), n, d, top_a.data()) == 0, "largest", isa);
+  expect(sggp_largest(threads, b.data(), m, d, top_b.data()) == 0, "largest", isa);
+  std::vector<int32_t> levels(static_cast<size_t>(d)), sum_a(static_cast<size_t>(n)), sum_b(static_cast<size_t>(m));
+  int64_t width = 0;
+  for (int64_t k = 0; k < d; ++k) width += levels[size_t(k)] = std::min(top_a[size_t(k)], top_b[size_t(k)]);
+  const int64_t words = (width + 63) / 64;
+  std::vector<uint64_t> bits_a(static_cast<size_t>(n * words)), bits_b(static_cast<size_t>(m * words));
+  expect(sggp_pack(threads, a.data(), n, d, levels.data(), words, bits_a.data(), sum_a.data()) == 0, "pack", isa);
+  expect(sggp_pack(threads, b.data(), m, d, levels.data(), words, bits_b.data(), sum_b.data()) == 0, "pack", isa);
+  std::vector<float> lists(static_cast<size_t>(n * m)), bits(lists), v = normal<float>(m * 3), out(size_t(n * 3));
+  expect(sggp_counts_f32(isa, threads, a.data(), n, b.data(), m, d, nullptr, 0, lists.data(), 1 << 20) == 0, "lists", isa);
+  expect(sggp_bits_f32(isa, threads, bits_a.data(), n, bits_b.data(), m, words, sum_a.data(), sum_b.data(), nullptr, 0,
+                       bits.data(), 1 << 20) == 0,
+         "bits", isa);
+  expect(sggp_counts_f32(isa, threads, a.data(), n, b.data(), m, d, v.data(), 3, out.data(), 1 << 20) == 0, "lists V", isa);
+  for (int64_t i = 0; i < n; ++i)
+    for (int64_t j = 0; j < m; ++j) {
+      int low = 0, high = 0;
+      for (int64_t k = 0; k < d; ++k) {
+        low += std::min(a[size_t(i * d + k)], b[size_t(j * d + k)]);
+        high += std::max(a[size_t(i * d + k)], b[size_t(j * d + k)]);
+      }
+      const float expected = high == 0 ? 1.0f : float(low) / float(high);
+      expect(lists[size_t(i * m + j)] == expected && bits[size_t(i * m + j)] == expected, "tanimoto", isa);
+    }
+}
+
+}  // namespace
+
+int main() {
+  for (int isa = 0; isa < sggp_isa_count(); ++isa) {
+    const int64_t shapes[][4] = {{1, 1, 1, 1}, {5, 70, 3, 2}, {49, 300, 34, 17}, {13, 257, 9, 65}, {3, 5, 0, 3}, {4, 33, 70, 13}};
+    for (const auto& x : shapes) {
+      stationary<float, Functions32>(isa, x[0], x[1], x[2], x[3], 3);
+      stationary<double, Functions64>(isa, x[0], x[1], x[2], x[3], 2);
+    }
+    for (int largest : {1, 3, 255}) {
+      fingerprints(isa, 1, 1, 1, largest, 1);
+      fingerprints(isa, 70, 300, 77, largest, 3);
+      fingerprints(isa, 3, 40, 1030, largest, 2);
+    }
+  }
+  std::vector<std::thread> callers;  // several callers at once
+  for (int i = 0; i < 4; ++i)
+    callers.emplace_back([] {
+      std::vector<float> a(200 * 4, 0.1f), v(200, 1.0f), out(200);
+      for (int k = 0; k < 5; ++k)
+        if (sggp_stationary_f32(-1, 2, 2, 1.0, 1.0, a.data(), 200, a.data(), 200, 4, nullptr, v.data(), 1, out.data(),
+                                1 << 20) != 0 || std::abs(out[3] - 200.0f) > 1e-3f)
+          std::printf("FAILED: concurrent call\n");
+    });
+  for (std::thread& caller : callers) caller.join();
+  expect(sggp_stationary_f32(99, 1, 0, 1, 1, nullptr, 0, nullptr, 0, 0, nullptr, nullptr, 0, nullptr, 1) == 1,
+         "an unknown instruction set is refused", 0);
+  std::printf("%d failures\n", failures);
+  return failures == 0 ? 0 : 1;
+}

@@ -1,0 +1,61 @@
+"""The C++ engine under the address, undefined-behaviour and thread sanitizers, and installs with and without it."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[2]
+SCRIPT = ROOT / "sggp/native/src/sanitize.sh"
+needs_sources = pytest.mark.skipif(not (ROOT / "setup.py").exists(), reason="the sources are not here")
+needs_compiler = pytest.mark.skipif(shutil.which("c++") is None, reason="no C++ compiler")
+
+
+@pytest.mark.slow
+@needs_sources
+@needs_compiler
+@pytest.mark.parametrize("sanitizers", ["address,undefined", "thread"])
+def test_sanitizers_find_nothing(sanitizers: str, tmp_path: pathlib.Path) -> None:
+    probe = tmp_path / "probe.cpp"
+    probe.write_text("int main() {}")
+    command = ["c++", f"-fsanitize={sanitizers}", str(probe), "-o", str(tmp_path / "probe")]
+    if (
+        subprocess.run(command, capture_output=True).returncode
+        or subprocess.run([tmp_path / "probe"]).returncode
+    ):
+        pytest.skip(f"the compiler has no {sanitizers} sanitizer that runs here")
+    run = subprocess.run(
+        [str(SCRIPT), sanitizers, str(tmp_path / "out")], cwd=ROOT, capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "0 failures" in run.stdout
+
+
+@pytest.mark.slow
+@needs_sources
+@pytest.mark.parametrize(("mode", "code"), [("", 0), ("require", 1)])
+def test_a_build_without_a_compiler(mode: str, code: int, tmp_path: pathlib.Path) -> None:
+    environment = {**os.environ, "CC": "/nonexistent/cc", "CXX": "/nonexistent/c++", "SGGP_NATIVE": mode}
+    source = tmp_path / "source"
+    shutil.copytree(
+        ROOT,
+        source,
+        ignore=shutil.ignore_patterns(".git", "*.so", "build", "dist", "*.egg-info", "tests", "docs"),
+    )
+    out = tmp_path / "lib"
+    run = subprocess.run(
+        [sys.executable, "setup.py", "build", "--build-base", str(tmp_path / "b"), "--build-lib", str(out)],
+        cwd=source,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert (run.returncode != 0) == bool(code), run.stdout + run.stderr
+    if code == 0:
+        assert (out / "sggp/native/cpu.py").exists()
+        assert not (out / "sggp/native/_cpu.so").exists()
