@@ -84,6 +84,17 @@ def test_box_search_climbs_from_its_candidates():
     assert (climbing > resting + 0.05).all()
 
 
+def test_more_climbs_find_tops_that_the_first_climb_misses():
+    generator = torch.Generator().manual_seed(2)
+    paths = Bowls(torch.rand(32, 2, generator=generator, dtype=torch.float64), width=0.12)
+    box = Box([[0.0, 1.0]] * 2)
+    few = {"rounds": 6, "candidates": 6}
+    _, one = maximise_box(paths, box, generator=generator.clone_state(), search=BoxSearch(**few, starts=1))
+    _, many = maximise_box(paths, box, generator=generator, search=BoxSearch(**few, starts=6))
+    assert (many >= one - 1e-9).all()
+    assert (many > one + 0.3).any()
+
+
 def test_box_search_stays_inside_and_finds_an_optimum_on_the_border():
     tops = torch.tensor([[1.4, 0.5]], dtype=torch.float64)
     box = Box([[0.0, 1.0], [0.0, 1.0]])
