@@ -13,10 +13,12 @@ from torch import Tensor
 
 from sggp.bayesopt.screening import RandomScreenings, Screening, random_screenings, screen
 from sggp.cli.console import csv_text, progress, stderr, stdout, table, write_whole
+from sggp.cli.demo_report import picture_file, render
 from sggp.datasets import nci_first_5k
 from sggp.errors import DataFileError, InputError, MoleculeWarning
 from sggp.molecules import FingerprintTable, compute_property
 from sggp.molecules.properties import PROPERTY_NAMES
+from sggp.plotting import new_figure
 from sggp.random import as_generator, streams
 
 _KNOWN = 50
@@ -27,12 +29,11 @@ _QUICK_LIBRARY = 400
 _QUICK_ROUNDS = 2
 _QUICK_BATCH = 5
 _SHOWN = 10
+_FOLDER = Path("demo_output")
 
 
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder for report.html, results.csv and demo.png.")] = Path(
-        "demo"
-    ),
+    out: Annotated[Path, typer.Option(help="Folder for report.html, results.csv, demo.png.")] = _FOLDER,
     quick: Annotated[
         bool, typer.Option("--quick", help="A small run that only shows that it works.")
     ] = False,
@@ -42,10 +43,9 @@ def demo(
     ] = "logp",
 ) -> None:
     """Thompson sampling over a real library of molecules, beside random choice with the same budget."""
-    from sggp.cli.demo_report import picture_file, render  # needs matplotlib: refuse before the work
-
     if objective not in PROPERTY_NAMES:
         raise InputError(f"--property must be one of {', '.join(PROPERTY_NAMES)}, got {objective!r}.")
+    new_figure()  # without matplotlib, refuse before the work
     _folder(out)
     rounds, batch = (_QUICK_ROUNDS, _QUICK_BATCH) if quick else (_ROUNDS, _BATCH)
     with progress() as bar:

@@ -12,8 +12,10 @@ from torch import Tensor
 from sggp.bayesopt import Pool, Surrogate, ThompsonSampling, fit_surrogate
 from sggp.cli.console import check_folder, csv_text, direction, progress, stderr, stdout, table, write_whole
 from sggp.cli.library import Measured, default_cache, load_library, load_measured, write_rejects
+from sggp.cli.suggest_report import render
 from sggp.errors import DataFileError, InputError
 from sggp.molecules import FingerprintTable
+from sggp.plotting import new_figure
 from sggp.random import as_generator, draw_seed, streams
 
 _SHOWN = 20
@@ -43,6 +45,8 @@ def suggest(
     for path in (out, report):
         if path is not None:
             check_folder(path)
+    if report is not None:
+        new_figure()  # without matplotlib, refuse before the work
     where = None if no_cache else (cache or default_cache())
     rejected = out.with_suffix(".rejected.csv")
     root = as_generator(draw_seed(as_generator(None)) if seed is None else seed)
@@ -75,8 +79,6 @@ def suggest(
         header.remove("id")
         listed = [[cell for place, cell in enumerate(line) if place != 1] for line in listed]
     if report is not None:
-        from sggp.cli.suggest_report import render
-
         write_whole(report, render(model, known, header, listed, better))
     write_whole(out, csv_text(header, listed))
     _tell(model, header, listed, out, rejected, len(rejects))

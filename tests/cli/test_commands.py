@@ -330,6 +330,13 @@ def test_without_typer_the_extra_is_named(capsys, monkeypatch):
     assert 'pip install "sggp[cli]"' in capsys.readouterr().err
 
 
+def test_without_matplotlib_a_report_is_refused_before_any_work(tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    assert 'pip install "sggp[plot]"' in refused(capsys, "demo", "--out", tmp_path / "demo")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_bench_prints_ceilings_and_rates(capsys, monkeypatch):
     from sggp.cli import bench
 
