@@ -115,7 +115,7 @@ def condition(
         solver, tolerance, num_features, work, float(memory_budget), max_epochs, max_seconds, on_failure
     )
     draw, eps, solve = streams(generator, "prior", "noise", "solver")
-    prior = draw_prior(kernel, x.shape[1], num_samples, num_features, draw) if num_samples else None
+    prior = draw_prior(kernel, x, num_samples, num_features, draw) if num_samples else None
     data = Data(x, y, noise, draw_noise(noise, num_samples, eps))
     return solve_posterior(kernel, data, float(mean), prior, settings, None, solve)
 
@@ -190,7 +190,7 @@ def more_samples(posterior: Posterior, num_samples: int, generator: Seed) -> Pat
     """Further independent samples: fresh features, fresh noise, one more block of solves."""
     draw, eps, solve = streams(as_generator(generator), "prior", "noise", "solver")
     data, settings, groups = posterior.data, posterior.settings, posterior.groups
-    prior = draw_prior(posterior.kernel, data.x.shape[1], num_samples, settings.num_features, draw)
+    prior = draw_prior(posterior.kernel, data.x, num_samples, settings.num_features, draw)
     noise = groups.mean(draw_noise(data.noise_variance, num_samples, eps), data.noise_variance)
     rhs = prior.features.apply(posterior.x, prior.weights).double() + noise
     solution = solve_columns(

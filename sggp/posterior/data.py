@@ -48,12 +48,14 @@ class Prior:
         weights: (p, s) float64.
         seed: the map is `draw_features(kernel, num_features, input_dim=d, generator=seed)`.
         num_features: as asked.
+        centre: (d,) what the map subtracts from float inputs, so that phases stay small; None for integer inputs.
     """
 
     features: FeatureMap
     weights: Tensor
     seed: int
     num_features: int
+    centre: Tensor | None = None
 
 
 def check_data(
@@ -92,17 +94,25 @@ def check_data(
 
 
 def draw_prior(
-    kernel: Any, dimension: int, num_samples: int, num_features: int, generator: torch.Generator
+    kernel: Any, x: Tensor, num_samples: int, num_features: int, generator: torch.Generator
 ) -> Prior:
-    """Draw features and weights of `num_samples` prior functions.
+    """Draw features and weights of `num_samples` prior functions over inputs like `x`.
 
     Raises:
         NoRandomFeatures: the kernel has none; condition with num_samples=0 and use the exact variance instead.
     """
     seeding, normal = streams(generator, "features", "weights")
     seed = draw_seed(seeding)
-    features = draw_features(
-        kernel, num_features, input_dim=dimension, generator=torch.Generator().manual_seed(seed)
-    )
+    centre = x.double().mean(0) if x.is_floating_point() else None
+    features = seeded_features(kernel, num_features, x.shape[1], seed, centre)
     weights = torch.randn(features.num_features, num_samples, generator=normal, dtype=torch.float64)
-    return Prior(features, weights, seed, num_features)
+    return Prior(features, weights, seed, num_features, centre)
+
+
+def seeded_features(
+    kernel: Any, num_features: int, dimension: int, seed: int, centre: Tensor | None
+) -> FeatureMap:
+    """The map that a seed and a centre determine."""
+    generator = torch.Generator().manual_seed(seed)
+    features = draw_features(kernel, num_features, input_dim=dimension, generator=generator)
+    return features if centre is None else features.centred(centre)

@@ -12,8 +12,7 @@ import torch
 import sggp.solvers as solvers
 from sggp.errors import DataFileError, InputError
 from sggp.kernels import as_covariance
-from sggp.kernels.features import draw_features
-from sggp.posterior.data import Data, Prior
+from sggp.posterior.data import Data, Prior, seeded_features
 from sggp.posterior.kernel_values import describe_kernel, rebuild_kernel
 from sggp.solvers import Solution, Status
 
@@ -36,7 +35,7 @@ def save(posterior: Posterior, path: str | os.PathLike[str]) -> None:
         "mean": posterior.prior_mean,
         "prior": None
         if prior is None
-        else {"seed": prior.seed, "weights": prior.weights, "p": prior.num_features},
+        else {"seed": prior.seed, "weights": prior.weights, "p": prior.num_features, "centre": prior.centre},
         "solution": {
             "x": solution.x,
             "status": [str(status) for status in solution.status],
@@ -91,13 +90,8 @@ def load(path: str | os.PathLike[str], *, kernel: Any = None) -> Posterior:
     prior = None
     if content["prior"] is not None:
         stored = content["prior"]
-        features = draw_features(
-            kernel,
-            stored["p"],
-            input_dim=data.x.shape[1],
-            generator=torch.Generator().manual_seed(stored["seed"]),
-        )
-        prior = Prior(features, stored["weights"], stored["seed"], stored["p"])
+        features = seeded_features(kernel, stored["p"], data.x.shape[1], stored["seed"], stored["centre"])
+        prior = Prior(features, stored["weights"], stored["seed"], stored["p"], stored["centre"])
     stored = content["settings"]
     chosen = None if stored["solver"] is None else getattr(solvers, stored["solver"], None)
     settings = Settings(

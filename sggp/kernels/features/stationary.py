@@ -2,7 +2,7 @@
 
 A stationary kernel with k(0) = 1 is the characteristic function of its spectral law, k(x − z) = E cos(ωᵀ(x −
 z)) (Bochner). With F draws of ω the pairs (cos ωᵀx, sin ωᵀx)/√F give φ(x)·φ(z) = F⁻¹ Σ cos(ω_fᵀ(x − z)):
-unbiased, exactly 1 on the diagonal, and of variance (1 + k(2δ) − 2k(δ)²)/(2F) at δ = x − z, which is what
+unbiased, exactly 1 on the diagonal, and of variance at most (1 + k(2δ) − 2k(δ)²)/(2F) at δ = x − z, which is what
 makes the pairs better than as many random-phase cosines when k(2δ) is small or δ is near 0.
 
 Sources: Rahimi & Recht (NeurIPS 2007) Algorithm 1; Sutherland & Schneider (UAI 2015) on pairs against phases.
