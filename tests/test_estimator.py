@@ -229,17 +229,12 @@ def test_large_fits_take_std_from_samples(monkeypatch):
 
 def test_working_precision(monkeypatch):
     X, y = _data(60)
-    monkeypatch.setattr("sggp.estimator.EXACT_STD_ROWS", 50)
-    for noise, expected in ((0.1, torch.float32), (1e-6, torch.float64)):
-        model = GPRegressor(
-            "rbf", noise_variance=noise * y.var(), solver=ConjugateGradients(), num_samples=2, num_features=32
-        ).fit(X, y)
-        assert model.solution_.x.dtype == expected
+    expected = {(50, 0.1): torch.float32, (50, 1e-6): torch.float64, (60, 0.1): torch.float64}
+    for (rows, noise), dtype in expected.items():
+        monkeypatch.setattr("sggp.estimator.EXACT_STD_ROWS", rows)
+        model = GPRegressor("rbf", noise_variance=noise * y.var(), num_samples=2, num_features=32).fit(X, y)
+        assert model.posterior_.settings.dtype == dtype
         assert model.predict(X).dtype == np.float64
-    monkeypatch.setattr("sggp.estimator.EXACT_STD_ROWS", 60)
-    assert (
-        GPRegressor(noise_variance=0.1 * y.var(), num_samples=2).fit(X, y).solution_.x.dtype == torch.float64
-    )
 
 
 def test_two_fits_agree():
