@@ -66,7 +66,7 @@ class DenseGP:
 
 def kernel() -> ScaleKernel:
     out = ScaleKernel(MaternKernel(nu=1.5, ard_num_dims=2)).double()
-    out.outputscale = SCALE
+    out.outputscale = torch.tensor(SCALE, dtype=torch.float64)
     out.base_kernel.lengthscale = torch.tensor(LENGTHS, dtype=torch.float64)
     return out
 

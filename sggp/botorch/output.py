@@ -54,7 +54,7 @@ def default_kernel(x: Tensor, y: Tensor) -> Kernel:
     kernel.register_prior(
         "outputscale_prior", LogNormalPrior(math.log(variance), 2.0).double(), "outputscale"
     )
-    kernel.outputscale = variance
+    kernel.outputscale = torch.tensor(variance, dtype=torch.float64)
     return kernel
 
 
@@ -262,7 +262,9 @@ class OutputGP(torch.nn.Module):
                 warnings.simplefilter("ignore", NumericalWarning)
                 return FixedNoiseGaussianLikelihood(noise=self.known_noise)
         likelihood = GaussianLikelihood(noise_constraint=Positive()).to(self.x)
-        likelihood.noise = noise_variance
+        likelihood.noise = torch.tensor(
+            noise_variance, dtype=self.x.dtype
+        )  # a float would be rounded to float32
         return likelihood
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> OutputGP:
