@@ -45,6 +45,10 @@ class RowOperator(LinearOperator, Protocol):
         """Rows of the matrix times a block of columns, noise included; b·n entries."""
         ...
 
+    def columns_matmul(self, cols: Tensor, v: Tensor) -> Tensor:  # (b,), (b, s) -> (n, s)
+        """Columns of the matrix times a block with one row per column, noise included; b·n entries."""
+        ...
+
     def block(self, rows: Tensor, cols: Tensor) -> Tensor:  # (b,), (c,) -> (b, c)
         """A dense block, noise included where a row meets itself; b·c entries."""
         ...

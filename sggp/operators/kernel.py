@@ -147,6 +147,17 @@ class KernelOperator:
             )
         return product.addcmul_(self._noise[rows, None], v[rows])
 
+    def columns_matmul(self, cols: Tensor, v: Tensor) -> Tensor:  # (b,), (b, s) -> (n, s)
+        """Columns of K + Σ times v."""
+        self.entries_evaluated += len(cols) * len(self.x)
+        if self.keeps_matrix:
+            product = self._stored()[cols].T @ v
+        else:
+            product = self.covariance.matmul(
+                self._points, self._points[cols], v, memory_budget=self._tile_bytes()
+            )
+        return product.to(self._dtype).index_add_(0, cols, self._noise[cols, None] * v)
+
     def block(self, rows: Tensor, cols: Tensor) -> Tensor:  # (b,), (c,) -> (b, c)
         """A dense block of K + Σ; the noise enters where a row meets itself."""
         self._require(self._bytes(len(rows), len(cols)), f"a dense ({len(rows)}, {len(cols)}) block")

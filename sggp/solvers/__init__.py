@@ -1,18 +1,24 @@
 """Solvers of (K + Σ) A = B: one file per solver, one driver, one `Solution`."""
 
+from sggp.solvers.alternating_projections import AlternatingProjections
+from sggp.solvers.auto import Auto
 from sggp.solvers.base import IterativeSolver, Solver, State
 from sggp.solvers.cholesky import Cholesky
 from sggp.solvers.conjugate_gradients import ConjugateGradients
 from sggp.solvers.problem import Problem
+from sggp.solvers.sketch_and_project import SketchAndProject
 from sggp.solvers.solution import Record, Solution, Status
 from sggp.solvers.stochastic_dual_descent import StochasticDualDescent
 
 __all__ = [
+    "AlternatingProjections",
+    "Auto",
     "Cholesky",
     "ConjugateGradients",
     "IterativeSolver",
     "Problem",
     "Record",
+    "SketchAndProject",
     "Solution",
     "Solver",
     "State",

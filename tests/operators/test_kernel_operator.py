@@ -44,6 +44,10 @@ def test_products(x, generator, dtype, budget, noise):
     close = {"rtol": 1e-5, "atol": 1e-5} if dtype == torch.float32 else {"rtol": 1e-12, "atol": 1e-12}
     torch.testing.assert_close(operator.matmul(v), (exact @ v.double()).to(dtype), **close)
     torch.testing.assert_close(operator.rows_matmul(rows, v), (exact[rows] @ v.double()).to(dtype), **close)
+    cols = torch.tensor([7, 600, 0])
+    torch.testing.assert_close(
+        operator.columns_matmul(cols, v[:3]), (exact[:, cols] @ v[:3].double()).to(dtype), **close
+    )
     torch.testing.assert_close(operator.block(rows, rows[:2]), exact[rows][:, rows[:2]].to(dtype), **close)
     torch.testing.assert_close(operator.diagonal(), exact.diagonal().to(dtype), **close)
     if budget > TILES:

@@ -35,6 +35,10 @@ class DenseOperator:
         self.entries_evaluated += len(rows) * len(self.matrix)
         return self.matrix[rows] @ v
 
+    def columns_matmul(self, cols: Tensor, v: Tensor) -> Tensor:
+        self.entries_evaluated += len(cols) * len(self.matrix)
+        return self.matrix[:, cols] @ v
+
     def block(self, rows: Tensor, cols: Tensor) -> Tensor:
         self.entries_evaluated += len(rows) * len(cols)
         return self.matrix[rows][:, cols]

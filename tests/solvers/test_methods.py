@@ -9,7 +9,15 @@ import torch
 from sggp.errors import InputError, NotConverged, SolverFailure, UnsupportedOperator
 from sggp.operators import KernelOperator
 from sggp.preconditioners import LowRankPlusNeighbour, NearestNeighbour, Nystrom, PivotedCholesky
-from sggp.solvers import Cholesky, ConjugateGradients, Status, StochasticDualDescent
+from sggp.solvers import (
+    AlternatingProjections,
+    Auto,
+    Cholesky,
+    ConjugateGradients,
+    SketchAndProject,
+    Status,
+    StochasticDualDescent,
+)
 from sggp.solvers.stochastic_dual_descent import stable_step
 from tests.solvers.dense import DenseOperator, with_spectrum
 
@@ -23,6 +31,11 @@ SOLVERS = {
     "cg-neighbour": ConjugateGradients(NearestNeighbour(15)),
     "cg-both": ConjugateGradients(LowRankPlusNeighbour(40, 15)),
     "sdd": StochasticDualDescent(),
+    "ap": AlternatingProjections(block_size=70),
+    "sap": SketchAndProject(),
+    "sap-small": SketchAndProject(block_size=60, rank=20),
+    "auto": Auto(),
+    "auto-iterative": Auto(direct_rows=0),
 }
 
 
@@ -51,7 +64,7 @@ def test_agrees_with_a_dense_solve(name, generator, dtype):
     assert solution.x.dtype == rhs.dtype
 
 
-@pytest.mark.parametrize("name", [n for n in SOLVERS if n != "cholesky"])
+@pytest.mark.parametrize("name", [n for n in SOLVERS if n not in ("cholesky", "auto")])
 def test_same_seed_same_answer(name, generator):
     operator = make_operator(generator, n=280)
     rhs = torch.randn(280, 2, generator=generator, dtype=torch.float64)

@@ -1,0 +1,120 @@
+"""Alternating projections: exact solves on blocks of rows, the block with the largest residual first."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from sggp.errors import InputError, UnsupportedOperator
+from sggp.operators.base import RowOperator
+from sggp.solvers.base import IterativeSolver, State, column_norms
+from sggp.solvers.problem import Problem
+from sggp.typing import ResidualKind
+
+__all__ = ["AlternatingProjections"]
+
+_JITTERS = (0.0, 1e-12, 1e-10, 1e-8, 1e-6)
+
+
+@dataclass
+class _State(State):
+    x: Tensor
+    r: Tensor  # (n, s) residual, kept up to date
+    norms: Tensor  # (s,)
+    blocks: tuple[Tensor, ...]
+    factors: dict[int, Tensor]
+
+    per_column: ClassVar[tuple[str, ...]] = ("x", "r", "norms")
+    notes: list[str] = field(default_factory=list, kw_only=True)
+
+
+@dataclass(frozen=True)
+class AlternatingProjections(IterativeSolver):
+    """Greedy block Gauss–Southwell: solve the block b of rows with the largest residual exactly, and go on.
+
+    Δ = (K_bb + Σ_b)⁻¹ R_b, A_b ← A_b + Δ, R ← R − (K + Σ)_{:,b} Δ.
+
+    Args:
+        block_size: rows of a block.
+        memory_budget: bytes for the Cholesky factors of blocks that are kept between visits.
+
+    Cost:
+        block_size·n entries, 2·block_size·n·s flops a step and block_size³/3 for a block's first visit; n·block_size
+        numbers for all factors.
+
+    Source: Wu, Kim, Chen, Weinberger and Gardner 2024 (AISTATS), algorithm 1. Departures: 1. blocks are cut from a
+        random order, not from the order of the file; 2. the kept residual is checked by a product before a column counts
+        as converged; 3. factors are kept within a byte budget only.
+    """
+
+    block_size: int = 1000
+    memory_budget: float = 2**30
+
+    default_max_epochs: ClassVar[float] = 1000.0
+
+    def __post_init__(self) -> None:
+        if self.block_size < 1:
+            raise InputError(f"block_size must be at least 1, got {self.block_size}.")
+        if self.memory_budget < 0:
+            raise InputError(f"memory_budget must not be negative, got {self.memory_budget}.")
+
+    def start(self, problem: Problem) -> _State:
+        if not isinstance(problem.operator, RowOperator):
+            raise UnsupportedOperator(
+                f"AlternatingProjections needs blocks, which {type(problem.operator).__name__} does not offer; "
+                "use ConjugateGradients."
+            )
+        if "blocks" not in problem.memory:
+            order = torch.randperm(problem.n, generator=problem.generator).to(problem.rhs.device)
+            problem.memory["blocks"] = order.split(self.block_size)
+            problem.memory["factors"] = {}
+        return _State(
+            problem=problem,
+            x=torch.zeros_like(problem.rhs),
+            r=problem.rhs.clone(),
+            norms=column_norms(problem.rhs),
+            blocks=problem.memory["blocks"],
+            factors=problem.memory["factors"],
+            notes=[],
+        )
+
+    def step(self, state: _State) -> None:
+        # columns count by how far they are from their tolerance, so that the last ones are not drowned
+        weight = (1.0 / state.problem.tolerance).to(state.r)
+        sizes = (state.r * weight).square().sum(1)
+        chosen = int(torch.stack([sizes[block].sum() for block in state.blocks]).argmax())
+        rows = state.blocks[chosen]
+        change = torch.cholesky_solve(state.r[rows].double(), self._factor(state, chosen)).to(state.r)
+        state.x.index_add_(0, rows, change)
+        state.r -= state.problem.operator.columns_matmul(rows, change)
+        state.norms = column_norms(state.r)
+
+    def _factor(self, state: _State, chosen: int) -> Tensor:
+        if chosen in state.factors:
+            return state.factors[chosen]
+        rows = state.blocks[chosen]
+        dense = state.problem.operator.block(rows, rows).double()
+        mean = float(dense.diagonal().mean())
+        for jitter in _JITTERS:
+            factor, info = torch.linalg.cholesky_ex(
+                dense + jitter * mean * torch.eye(len(rows), device=dense.device)
+            )
+            if int(info) == 0:
+                break
+        else:
+            raise InputError(
+                "a diagonal block of the operator is not positive definite even with jitter; check that noise_variance "
+                "is positive, or work in float64."
+            )
+        if 8 * len(rows) ** 2 * (len(state.factors) + 1) <= self.memory_budget:
+            state.factors[chosen] = factor
+        return factor
+
+    def iterate(self, state: _State) -> Tensor:
+        return state.x
+
+    def residual(self, state: _State) -> tuple[Tensor, ResidualKind]:
+        return state.norms, "recursive"
