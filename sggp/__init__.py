@@ -14,11 +14,22 @@ if TYPE_CHECKING:
     from sggp.kernels import FeatureMap, TanimotoDotProduct, TanimotoMinMax, as_covariance, draw_features
     from sggp.operators import KernelOperator
     from sggp.posterior import PathwiseSamples, Posterior, condition
-    from sggp.solvers import Cholesky, ConjugateGradients, Solution, Status, StochasticDualDescent
+    from sggp.solvers import (
+        AlternatingProjections,
+        Auto,
+        Cholesky,
+        ConjugateGradients,
+        SketchAndProject,
+        Solution,
+        Status,
+        StochasticDualDescent,
+    )
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "AlternatingProjections",
+    "Auto",
     "Cholesky",
     "ConjugateGradients",
     "FeatureMap",
@@ -28,6 +39,7 @@ __all__ = [
     "PathwiseSamples",
     "Posterior",
     "SggpError",
+    "SketchAndProject",
     "Solution",
     "Status",
     "StochasticDualDescent",
@@ -46,7 +58,16 @@ _NAMES_OF = {
     "sggp.kernels": ("FeatureMap", "TanimotoDotProduct", "TanimotoMinMax", "as_covariance", "draw_features"),
     "sggp.operators": ("KernelOperator",),
     "sggp.posterior": ("PathwiseSamples", "Posterior", "condition"),
-    "sggp.solvers": ("Cholesky", "ConjugateGradients", "Solution", "Status", "StochasticDualDescent"),
+    "sggp.solvers": (
+        "AlternatingProjections",
+        "Auto",
+        "Cholesky",
+        "ConjugateGradients",
+        "SketchAndProject",
+        "Solution",
+        "Status",
+        "StochasticDualDescent",
+    ),
 }
 _HOME = {name: module for module, names in _NAMES_OF.items() for name in names}
 

@@ -46,8 +46,8 @@ class AlternatingProjections(IterativeSolver):
         numbers for all factors.
 
     Source: Wu, Kim, Chen, Weinberger and Gardner 2024 (AISTATS), algorithm 1. Departures: 1. blocks are cut from a
-        random order, not from the order of the file; 2. the kept residual is checked by a product before a column counts
-        as converged; 3. factors are kept within a byte budget only.
+        random order, not from the order of the file; 2. the kept residual is checked by a product before a column
+        counts as converged; 3. factors are kept within a byte budget only.
     """
 
     block_size: int = 1000
