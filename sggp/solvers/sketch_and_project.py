@@ -47,8 +47,8 @@ class SketchAndProject(IterativeSolver):
     """Approximate, accelerated projections onto random blocks of equations; no step size to set.
 
     A block 𝓑 of b rows is drawn, (K + λI)_𝓑𝓑 replaced by a Nyström preconditioner P = USUᵀ + ρI,
-    the step found by power iterations, η = 1/λ₁(P⁻¹(K + Σ)_𝓑𝓑), and D = P⁻¹((K + Σ)_𝓑 Z − B_𝓑) drives three coupled sequences with Nesterov's
-    acceleration.
+    the step found by power iterations, η = 1/λ₁(P⁻¹(K + Σ)_𝓑𝓑), and D = P⁻¹((K + Σ)_𝓑 Z − B_𝓑) drives three
+    coupled sequences with Nesterov's acceleration.
 
     Args:
         block_size: b; None takes n/100, at least 256.
