@@ -8,7 +8,9 @@ reference engine: `sggp.native.engine` chooses.
 Entries are within 5e-7 (float32) or 1e-14 (float64) of the scale for rows exact as given. With `source` they are that
 for the unscaled rows, however far these are from the origin.
 
-A row of a product does not depend on the rows computed with it, nor on the number of threads.
+A row of a product does not depend on the rows computed with it, nor on the number of threads; but K(x, x) v with equal
+sides and a budget for it (the packed rows and one float64 output per thread) makes each entry of K once and uses it
+twice, which moves results by a unit in the last place and depends on the number of threads by less.
 """
 
 from __future__ import annotations
@@ -51,7 +53,7 @@ __all__ = [
 ]
 
 _FAMILIES = ("rbf", "matern12", "matern32", "matern52", "rq")
-_EXACT_RADIUS = {torch.float32: 1.0, torch.float64: 8.0}  # rows further out are taken from `source`
+_EXACT_RADIUS = {torch.float32: 3.0, torch.float64: 30.0}  # rows further out are taken from `source`
 
 
 def stationary_block(
@@ -82,7 +84,7 @@ def stationary_block(
         return torch.empty(n, m, dtype=dtype)
     a, b, weights = _rows(a, b, dtype, source)
     out = torch.empty(n, m, dtype=a.dtype)
-    _call_stationary(a, b, weights, None, profile, out, library.PACK_BYTES, isa)
+    _call_stationary(a, b, weights, None, profile, out, library.PACK_BYTES, 0, isa)
     return out.to(dtype)
 
 
@@ -120,7 +122,7 @@ def stationary_matmul(
     v = v.detach().to(a.dtype).contiguous()
     pack = library.pack_bytes(memory_budget, a.shape[1], s, a.element_size(), 48)
     out = torch.empty(n, s, dtype=a.dtype)
-    _call_stationary(a, b, weights, v, profile, out, pack, isa)
+    _call_stationary(a, b, weights, v, profile, out, pack, memory_budget, isa)
     return out.to(dtype)
 
 
@@ -196,6 +198,7 @@ def _call_stationary(
     profile: Profile,
     out: Tensor,
     pack_bytes: int,
+    square_budget: int,
     isa: str | None,
 ) -> None:
     function = getattr(library.library(), f"sggp_stationary_{library.SUFFIX[out.dtype]}")
@@ -215,6 +218,7 @@ def _call_stationary(
         columns,
         library.pointer(out),
         pack_bytes,
+        square_budget,
     )
     library.checked(code, "stationary_block" if v is None else "stationary_matmul")
 
@@ -224,23 +228,22 @@ def _rows(
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Contiguous rows of both sides, with weights for their differences where they come from `source`.
 
-    Rounding a row at distance R moves it by up to ε·R. Beyond a small R the unscaled rows are used where they are
-    exact in the working precision; where they are not, the call is made in float64.
+    Rounding a row at distance R moves it by up to ε·R. Where rows of `b` lie beyond a small R, the unscaled rows are
+    used if they are exact in the working precision; if not, the call is made in float64. (A row of `a` further out
+    than all of `b` is near none of them.) Equal sides come back as one tensor: their product needs half of K.
     """
     a, b = a.detach(), b.detach()
-    if source is not None and _radius(a, b) > _EXACT_RADIUS[dtype]:
+    weights = None
+    if source is not None and float(b.square().sum(1).max()) > _EXACT_RADIUS[dtype] ** 2:
         x, z = source.x.detach(), source.z.detach()
         exact = {torch.float32, dtype} if x.is_floating_point() and z.is_floating_point() else set()
         if {x.dtype, z.dtype} <= exact:
+            a, b = x, z
             weights = source.weights.detach().expand(a.shape[1]).to(dtype).contiguous()
-            return x.to(dtype).contiguous(), z.to(dtype).contiguous(), weights
-        if dtype == torch.float32:
+        elif dtype == torch.float32:
             dtype = torch.float64
-    return a.to(dtype).contiguous(), b.to(dtype).contiguous(), None
-
-
-def _radius(a: Tensor, b: Tensor) -> float:
-    return max(float(x.square().sum(1).max()) ** 0.5 for x in (a, b))
+    a, b = a.to(dtype).contiguous(), b.to(dtype).contiguous()
+    return a, a if a.shape == b.shape and torch.equal(a, b) else b, weights
 
 
 def _check_points(a: Tensor, b: Tensor, dtype: torch.dtype) -> None:

@@ -17,7 +17,7 @@ __all__ = ["NativeError", "available", "instruction_sets", "unavailable_reason"]
 
 _log = logging.getLogger(__name__)
 
-_ABI = 1
+_ABI = 2
 SUFFIX = {torch.float32: "f32", torch.float64: "f64"}
 TILE = 256  # columns packed together
 PACK_BYTES = 24 * 2**20  # packed columns that stay near the caches
@@ -58,7 +58,10 @@ def _declare(library: ctypes.CDLL) -> tuple[str, ...]:
     i32, i64, f64, p = ctypes.c_int, ctypes.c_int64, ctypes.c_double, ctypes.c_void_p
     for suffix in SUFFIX.values():
         signatures = {
-            f"sggp_stationary_{suffix}": [i32, i32, i32, f64, f64, p, i64, p, i64, i64, p, p, i64, p, i64],
+            f"sggp_stationary_{suffix}": [
+                *(i32, i32, i32, f64, f64, p, i64, p, i64, i64),
+                *(p, p, i64, p, i64, i64),
+            ],
             f"sggp_gradient_{suffix}": [i32, i32, i32, f64, f64, p, i64, p, i64, i64, p, p, i64, p, i64],
             f"sggp_bits_{suffix}": [i32, i32, p, i64, p, i64, i64, p, p, p, i64, p, i64],
             f"sggp_counts_{suffix}": [i32, i32, p, i64, p, i64, i64, p, i64, p, i64],

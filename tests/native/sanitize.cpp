@@ -12,9 +12,9 @@ extern "C" {
 int sggp_isa_count();
 const char* sggp_isa_name(int isa);
 int sggp_stationary_f32(int, int, int, double, double, const float*, int64_t, const float*, int64_t, int64_t,
-                        const float*, const float*, int64_t, float*, int64_t);
+                        const float*, const float*, int64_t, float*, int64_t, int64_t);
 int sggp_stationary_f64(int, int, int, double, double, const double*, int64_t, const double*, int64_t, int64_t,
-                        const double*, const double*, int64_t, double*, int64_t);
+                        const double*, const double*, int64_t, double*, int64_t, int64_t);
 int sggp_gradient_f32(int, int, int, double, double, const float*, int64_t, const float*, int64_t, int64_t,
                       const float*, const float*, int64_t, double*, int64_t);
 int sggp_gradient_f64(int, int, int, double, double, const double*, int64_t, const double*, int64_t, int64_t,
@@ -65,10 +65,10 @@ template <class T, class F> void stationary(int isa, int64_t n, int64_t m, int64
       for (int64_t budget : {int64_t(1), int64_t(1) << 22}) {
         std::vector<T> k(static_cast<size_t>(n * m)), out(static_cast<size_t>(n * s));
         expect(F::stationary(isa, threads, family, 2.0, 1.5, a.data(), n, b.data(), m, d, w, nullptr, 0, k.data(),
-                             budget) == 0,
+                             budget, 0) == 0,
                "block returns ok", isa);
         expect(F::stationary(isa, threads, family, 2.0, 1.5, a.data(), n, b.data(), m, d, w, v.data(), s, out.data(),
-                             budget) == 0,
+                             budget, 0) == 0,
                "matmul returns ok", isa);
         for (int64_t i = 0; i < n; ++i) {
           for (int64_t t = 0; t < s; ++t) {
@@ -89,6 +89,18 @@ template <class T, class F> void stationary(int isa, int64_t n, int64_t m, int64
           for (int64_t t = 0; t < s; ++t) form += double(left[i * s + t]) * double(out[i * s + t]);
         expect(std::abs(form / 2 - gradient[size_t(d)]) < close * double(n), "derivative in the scale", isa);
       }
+}
+
+// The product that makes every tile of K once, against whole rows.
+template <class T, class F> void square(int isa, int64_t n, int64_t d, int64_t s, int threads) {
+  const std::vector<T> a = normal<T>(n * d), v = normal<T>(n * s);
+  std::vector<T> halves(static_cast<size_t>(n * s)), rows(halves);
+  for (int64_t budget : {int64_t(0), int64_t(1) << 30})
+    expect(F::stationary(isa, threads, 2, 2.0, 1.0, a.data(), n, a.data(), n, d, nullptr, v.data(), s,
+                         (budget ? halves : rows).data(), 1 << 20, budget) == 0,
+           "square returns ok", isa);
+  for (size_t i = 0; i < rows.size(); ++i)
+    expect(std::abs(double(halves[i]) - double(rows[i])) < 1e-3, "square product", isa);
 }
 
 void fingerprints(int isa, int64_t n, int64_t m, int64_t d, int largest, int threads) {
@@ -132,6 +144,8 @@ int main() {
       stationary<float, Functions32>(isa, x[0], x[1], x[2], x[3], 3);
       stationary<double, Functions64>(isa, x[0], x[1], x[2], x[3], 2);
     }
+    square<float, Functions32>(isa, 530, 3, 21, 3);
+    square<double, Functions64>(isa, 800, 2, 3, 2);
     for (int largest : {1, 3, 255}) {
       fingerprints(isa, 1, 1, 1, largest, 1);
       fingerprints(isa, 70, 300, 77, largest, 3);
@@ -144,11 +158,11 @@ int main() {
       std::vector<float> a(200 * 4, 0.1f), v(200, 1.0f), out(200);
       for (int k = 0; k < 5; ++k)
         if (sggp_stationary_f32(-1, 2, 2, 1.0, 1.0, a.data(), 200, a.data(), 200, 4, nullptr, v.data(), 1, out.data(),
-                                1 << 20) != 0 || std::abs(out[3] - 200.0f) > 1e-3f)
+                                1 << 20, 0) != 0 || std::abs(out[3] - 200.0f) > 1e-3f)
           std::printf("FAILED: concurrent call\n");
     });
   for (std::thread& caller : callers) caller.join();
-  expect(sggp_stationary_f32(99, 1, 0, 1, 1, nullptr, 0, nullptr, 0, 0, nullptr, nullptr, 0, nullptr, 1) == 1,
+  expect(sggp_stationary_f32(99, 1, 0, 1, 1, nullptr, 0, nullptr, 0, 0, nullptr, nullptr, 0, nullptr, 1, 0) == 1,
          "an unknown instruction set is refused", 0);
   std::printf("%d failures\n", failures);
   return failures == 0 ? 0 : 1;

@@ -77,6 +77,14 @@ def test_products_of_sparse_and_dense_rows(largest: int, density: float, isa: st
         assert bool((np.abs(found - k @ v.double().numpy()) <= bound).all())
 
 
+@each_isa
+@pytest.mark.parametrize("density", [0.03, 0.8])
+def test_bits_against_counts(density: float, isa: str) -> None:
+    bits, counts = rows(40, 200, 1, density, 0), rows(300, 200, 5, density, 1)
+    for a, b in ((bits, counts), (counts, bits)):
+        assert np.array_equal(cpu.tanimoto_block(a, b, isa=isa).numpy(), quotient(a, b, np.float32))
+
+
 def test_both_methods_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     taken: list[str] = []
     original = cpu_tanimoto._from_bits

@@ -3,6 +3,7 @@
 
 #include "api.h"
 #include "driver.h"
+#include "symmetric.h"
 
 namespace {
 
@@ -36,10 +37,11 @@ bool usable(const Isa* isa, int family, double alpha, int64_t n, int64_t m, int6
          (family != kRationalQuadratic || alpha > 0.0);
 }
 
-// v null: the block; otherwise the product.
+// v null: the block; otherwise the product, for a == b by halves of K where that fits in `square_budget` bytes.
 template <class T>
 int stationary(int isa_index, int threads, int family, double scale, double alpha, const T* a, int64_t n, const T* b,
-               int64_t m, int64_t d, const T* weights, const T* v, int64_t s, T* out, int64_t pack_bytes) noexcept {
+               int64_t m, int64_t d, const T* weights, const T* v, int64_t s, T* out,
+               int64_t pack_bytes, int64_t square_budget) noexcept {
   return guarded([&]() -> int {
     const Isa* isa = isa_at(isa_index);
     if (!usable(isa, family, alpha, n, m, d, s)) return kBadArgument;
@@ -47,6 +49,9 @@ int stationary(int isa_index, int threads, int family, double scale, double alph
     const Stationary<T> source(kernels.stationary, family, T(alpha), a, b, weights, d);
     if (v == nullptr)
       block_of<T>(source, n, m, T(scale), out, threads, pack_bytes);
+    else if (a == b && n == m && n > 2 * kTile &&
+             square_bytes(source, kernels.product, n, s, threads) <= double(square_budget))
+      square_matmul_of<T>(source, kernels.product, n, v, s, T(scale), out, threads);
     else
       matmul_of<T>(source, kernels.product, n, m, v, s, T(scale), out, threads, pack_bytes);
     return kOk;
@@ -113,16 +118,18 @@ SGGP_API const char* sggp_isa_name(int isa) {
   return found ? found->name : nullptr;
 }
 
-#define SGGP_STATIONARY(suffix, T)                                                                                    \
-  SGGP_API int sggp_stationary_##suffix(int isa, int threads, int family, double scale, double alpha, const T* a,     \
-                                        int64_t n, const T* b, int64_t m, int64_t d, const T* weights, const T* v,    \
-                                        int64_t s, T* out, int64_t pack_bytes) {                                                          \
-    return stationary<T>(isa, threads, family, scale, alpha, a, n, b, m, d, weights, v, s, out, pack_bytes);                      \
-  }                                                                                                                   \
-  SGGP_API int sggp_gradient_##suffix(int isa, int threads, int family, double scale, double alpha, const T* a,       \
-                                      int64_t n, const T* b, int64_t m, int64_t d, const T* left, const T* right,     \
-                                      int64_t s, double* gradient, int64_t pack_bytes) {                                                  \
-    return stationary_gradient<T>(isa, threads, family, scale, alpha, a, n, b, m, d, left, right, s, gradient, pack_bytes);       \
+#define SGGP_STATIONARY(suffix, T)                                                                                   \
+  SGGP_API int sggp_stationary_##suffix(int isa, int threads, int family, double scale, double alpha, const T* a,    \
+                                        int64_t n, const T* b, int64_t m, int64_t d, const T* weights, const T* v,   \
+                                        int64_t s, T* out, int64_t pack_bytes, int64_t square_budget) {              \
+    return stationary<T>(isa, threads, family, scale, alpha, a, n, b, m, d, weights, v, s, out, pack_bytes,          \
+                         square_budget);                                                                             \
+  }                                                                                                                  \
+  SGGP_API int sggp_gradient_##suffix(int isa, int threads, int family, double scale, double alpha, const T* a,      \
+                                      int64_t n, const T* b, int64_t m, int64_t d, const T* left, const T* right,    \
+                                      int64_t s, double* gradient, int64_t pack_bytes) {                             \
+    return stationary_gradient<T>(isa, threads, family, scale, alpha, a, n, b, m, d, left, right, s, gradient,       \
+                                  pack_bytes);                                                                       \
   }
 
 SGGP_STATIONARY(f32, float)

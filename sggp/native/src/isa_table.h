@@ -10,7 +10,7 @@ namespace SGGP_ISA {
 
 template <class T> constexpr Kernels<T> kernels() {
   return {{panel_width<T>(), pack_points<T>, tile<T>, gradient<T>},
-          {Simd<T>::W, packed_size<T>, pack_values<T>, multiply<T>},
+          {Simd<T>::W, packed_size<T>, pack_values<T>, multiply<T>, multiply_transposed<T>},
           {ratio<T>}};
 }
 

@@ -36,6 +36,8 @@ template <class T> struct ProductKernels {
   void (*pack)(const T* v, int64_t s, int count, T* packed);
   // acc (rows, s) += K V in double, each tile summed in T first.
   void (*multiply)(const T* k, int rows, const T* packed, int64_t s, int count, double* acc);
+  // acc (count, s) += K^T V in double, where the rows of K stand for rows first.. of the packed tile of V.
+  void (*multiply_transposed)(const T* k, int rows, const T* packed, int first, int64_t s, int count, double* acc);
 };
 
 struct BitKernels {

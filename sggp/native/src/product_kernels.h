@@ -60,17 +60,20 @@ template <class T> void pack_values(const T* v, int64_t s, int count, T* packed)
   }
 }
 
-template <class T, int R, int C>
-void outer_block(const T* k, const T* v, int count, double* acc, int64_t s, int64_t real) {
+// R outputs by C registers of columns, summed over `depth` entries. Across picks the operand: outputs are rows of K and
+// depth runs along them, or (Across) outputs are columns of K and depth runs down the rows.
+template <class T, int R, int C, bool Across>
+void outer_block(const T* k, const T* v, int depth, double* acc, int64_t s, int64_t real) {
   constexpr int W = Simd<T>::W;
+  constexpr int output = Across ? 1 : kStride, step = Across ? kStride : 1;
   Reg<T> sum[R][C];
   for (int r = 0; r < R; ++r)
     for (int c = 0; c < C; ++c) sum[r][c] = Reg<T>{};
-  for (int j = 0; j < count; ++j) {
+  for (int j = 0; j < depth; ++j) {
     Reg<T> x[C];
     for (int c = 0; c < C; ++c) x[c] = load(v + (j * C + c) * W);
     for (int r = 0; r < R; ++r) {
-      const Reg<T> entry = set(k[r * kStride + j]);
+      const Reg<T> entry = set(k[r * output + j * step]);
       for (int c = 0; c < C; ++c) sum[r][c] = fma(entry, x[c], sum[r][c]);
     }
   }
@@ -85,13 +88,14 @@ void outer_block(const T* k, const T* v, int count, double* acc, int64_t s, int6
   }
 }
 
-template <class T, int C>
-void outer_rows(const T* k, int rows, const T* v, int count, double* acc, int64_t s, int64_t real) {
+template <class T, int C, bool Across>
+void outer_rows(const T* k, int outputs, const T* v, int depth, double* acc, int64_t s, int64_t real) {
   constexpr int R = kRowsOf[C];
+  constexpr int output = Across ? 1 : kStride;
   int r = 0;
-  for (; r + R <= rows; r += R) outer_block<T, R, C>(k + r * kStride, v, count, acc + r * s, s, real);
-  for (; r + 2 <= rows; r += 2) outer_block<T, 2, C>(k + r * kStride, v, count, acc + r * s, s, real);
-  for (; r < rows; ++r) outer_block<T, 1, C>(k + r * kStride, v, count, acc + r * s, s, real);
+  for (; r + R <= outputs; r += R) outer_block<T, R, C, Across>(k + r * output, v, depth, acc + r * s, s, real);
+  for (; r + 2 <= outputs; r += 2) outer_block<T, 2, C, Across>(k + r * output, v, depth, acc + r * s, s, real);
+  for (; r < outputs; ++r) outer_block<T, 1, C, Across>(k + r * output, v, depth, acc + r * s, s, real);
 }
 
 template <class T, int R, int C> void dot_block(const T* k, const T* v, int count, double* acc, int64_t s) {
@@ -118,26 +122,62 @@ template <class T, int C> void dot_rows(const T* k, int rows, const T* v, int co
   for (; r < rows; ++r) dot_block<T, 1, C>(k + r * kStride, v, count, acc + r * s, s);
 }
 
-template <class T> void multiply(const T* k, int rows, const T* packed, int64_t s, int count, double* acc) {
+// Column j of the tile gets sum_r K_rj v_r: registers of columns, one column of V at a time.
+template <class T> void dot_across(const T* k, int rows, const T* v, int count, double* acc, int64_t s) {
+  constexpr int W = Simd<T>::W, C = 4;
+  for (int j = 0; j < count; j += C * W) {
+    Reg<T> sum[C];
+    for (int c = 0; c < C; ++c) sum[c] = Reg<T>{};
+    for (int r = 0; r < rows; ++r) {
+      const Reg<T> x = set(v[r]);
+      for (int c = 0; c < C; ++c) sum[c] = fma(load(k + r * kStride + j + c * W), x, sum[c]);
+    }
+    T values[C * W];
+    for (int c = 0; c < C; ++c) store<T>(values + c * W, sum[c]);
+    const int width = count - j < C * W ? count - j : C * W;
+    double* out = acc + j * s;
+    if (s == 1)
+      for (int i = 0; i < width; ++i) out[i] += double(values[i]);
+    else
+      for (int i = 0; i < width; ++i) out[i * s] += double(values[i]);
+  }
+}
+
+template <class T, bool Across>
+const T* multiply_registers(const T* k, int outputs, const T* packed, int first, int64_t s, int depth, double* acc) {
   constexpr int W = Simd<T>::W;
   const int64_t registers = full_registers<T>(s);
   int64_t column = 0;
   for (int64_t done = 0; done < registers;) {
     const int chunk = next_chunk(registers - done);
     const int64_t width = chunk * W, real = s - column < width ? s - column : width;
-    if (chunk == 1) outer_rows<T, 1>(k, rows, packed, count, acc + column, s, real);
-    if (chunk == 2) outer_rows<T, 2>(k, rows, packed, count, acc + column, s, real);
+    const T* v = packed + first * width;
+    if (chunk == 1) outer_rows<T, 1, Across>(k, outputs, v, depth, acc + column, s, real);
+    if (chunk == 2) outer_rows<T, 2, Across>(k, outputs, v, depth, acc + column, s, real);
 #if SGGP_BYTES == 64 || defined(__aarch64__)
-    if (chunk == 3) outer_rows<T, 3>(k, rows, packed, count, acc + column, s, real);
-    if (chunk == 4) outer_rows<T, 4>(k, rows, packed, count, acc + column, s, real);
+    if (chunk == 3) outer_rows<T, 3, Across>(k, outputs, v, depth, acc + column, s, real);
+    if (chunk == 4) outer_rows<T, 4, Across>(k, outputs, v, depth, acc + column, s, real);
 #endif
     packed += width * kTile;
     column += width;
     done += chunk;
   }
+  return packed;
+}
+
+template <class T> void multiply(const T* k, int rows, const T* packed, int64_t s, int count, double* acc) {
+  packed = multiply_registers<T, false>(k, rows, packed, 0, s, count, acc);
+  int64_t column = full_registers<T>(s) * Simd<T>::W;
   for (; column + kDotCols <= s; column += kDotCols, packed += kDotCols * kTile)
     dot_rows<T, kDotCols>(k, rows, packed, count, acc + column, s);
   for (; column < s; ++column, packed += kTile) dot_rows<T, 1>(k, rows, packed, count, acc + column, s);
+}
+
+template <class T>
+void multiply_transposed(const T* k, int rows, const T* packed, int first, int64_t s, int count, double* acc) {
+  packed = multiply_registers<T, true>(k, count, packed, first, s, rows, acc);
+  for (int64_t column = full_registers<T>(s) * Simd<T>::W; column < s; ++column, packed += kTile)
+    dot_across<T>(k, rows, packed + first, count, acc + column, s);
 }
 
 }  // namespace SGGP_ISA
