@@ -28,7 +28,8 @@ except ImportError:  # setuptools < 70.1
     from wheel.bdist_wheel import bdist_wheel
 
 SOURCES = "sggp/native/src"
-COMMON = ["dispatch.cpp", "parallel.cpp", "api_stationary.cpp", "api_tanimoto.cpp", "api_neighbours.cpp", "isa_portable.cpp"]
+COMMON = [f"{name}.cpp" for name in ("dispatch", "parallel", "isa_portable")]
+COMMON += [f"api_{name}.cpp" for name in ("stationary", "tanimoto", "neighbours")]
 FLAGS = ["-std=c++17", "-O3", "-g0", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off", "-fno-math-errno"]
 FLAGS += [
     "-fno-trapping-math",
