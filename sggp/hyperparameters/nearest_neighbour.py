@@ -276,54 +276,85 @@ def fit_nearest_neighbour(
         raise InputError(
             f"neighbours, batch_size and max_steps must be positive, got {neighbours}, {batch_size}, {max_steps}."
         )
-    n = len(x)
     order_stream, row_stream = streams(as_generator(generator), "order", "rows")
-    order = torch.randperm(n, generator=order_stream)
-    given_mean, noise = check_mean(mean, y.shape[1]), check_noise(noise_variance, n)
-    scale = max(target_scale(y, given_mean), 1e-300)
-    duplicate = copy_kernel(kernel, x.device)
-    coordinates = Coordinates(
-        duplicate,
-        initial_noise=None if noise is not None else (initial_noise_variance or 0.1 * scale),
-        noise_floor=1e-6 * scale if noise_floor is None else noise_floor,
-        noise_prior=noise_prior,
-        initial_mean=None if given_mean is not None else y.mean(dim=0),
+    start = {
+        "initial_noise": initial_noise_variance,
+        "noise_floor": noise_floor,
+        "noise_prior": noise_prior,
+        "neighbours": neighbours,
+    }
+    duplicate, problem, given = _set_up(
+        kernel, x, y, check_noise(noise_variance, len(x)), mean, start, order_stream
     )
-    neighbourhoods = Neighbourhoods(duplicate, x[order.to(x.device)], neighbours)
-    ordered_noise = noise[order] if noise is not None and noise.dim() else noise
-    problem = _Problem(
-        coordinates,
-        neighbourhoods,
-        y[order.to(y.device)],
-        None if ordered_noise is None else ordered_noise.to(x.device),
-        None if given_mean is None else given_mean.to(x.device),
-    )
-    pool = neighbourhoods.pool(row_stream)
+    pool = problem.neighbourhoods.pool(row_stream)
     settings = _Settings(
         min(batch_size, len(pool)), max_steps, learning_rate, final_learning_rate, evaluation_rows
     )
     descent = _Descent(problem, settings, _Rows(pool, row_stream), callback)
-    if coordinates.size:
+    if problem.coordinates.size:
         descent.run()
         descent.finish()
     rows = pool[torch.randperm(len(pool), generator=row_stream)[:evaluation_rows]]
-    value, error = _evaluate(problem, rows, n)
+    return _result(descent, duplicate, x, given, _evaluate(problem, rows, len(x)))
+
+
+def _set_up(
+    kernel: Kernel,
+    x: Tensor,
+    y: Tensor,
+    noise: Tensor | None,
+    mean: float | Tensor | None,
+    start: dict[str, Any],
+    order_stream: torch.Generator,
+) -> tuple[Kernel, _Problem, tuple[Tensor | None, Tensor | None]]:
+    """A copy of the kernel to learn, the problem on rows in a random order, and the noise and mean that were given."""
+    order = torch.randperm(len(x), generator=order_stream)
+    given_mean = check_mean(mean, y.shape[1])
+    scale = max(target_scale(y, given_mean), 1e-300)
+    duplicate = copy_kernel(kernel, x.device)
+    coordinates = Coordinates(
+        duplicate,
+        initial_noise=None if noise is not None else (start["initial_noise"] or 0.1 * scale),
+        noise_floor=1e-6 * scale if start["noise_floor"] is None else start["noise_floor"],
+        noise_prior=start["noise_prior"],
+        initial_mean=None if given_mean is not None else y.mean(dim=0),
+    )
+    ordered_noise = noise[order] if noise is not None and noise.dim() else noise
+    problem = _Problem(
+        coordinates,
+        Neighbourhoods(duplicate, x[order.to(x.device)], start["neighbours"]),
+        y[order.to(y.device)],
+        None if ordered_noise is None else ordered_noise.to(x.device),
+        None if given_mean is None else given_mean.to(x.device),
+    )
+    return duplicate, problem, (noise, given_mean)
+
+
+def _result(
+    descent: _Descent,
+    kernel: Kernel,
+    x: Tensor,
+    given: tuple[Tensor | None, Tensor | None],
+    evaluated: tuple[float, float],
+) -> FitResult:
+    """What was learnt, with its value and how the descent ended."""
+    coordinates, (noise, given_mean) = descent.problem.coordinates, given
     learnt_mean = coordinates.raw_mean.detach() if coordinates.raw_mean is not None else given_mean
     if learnt_mean is None:
         raise InputError("the mean was neither given nor learnt.")
     settled = coordinates.size == 0 or descent.cooling > 0 or descent.last_z < 2 * _STATIONARY
     return FitResult(
-        kernel=duplicate.requires_grad_(False),
+        kernel=kernel.requires_grad_(False),
         noise_variance=public_noise(coordinates.noise().detach() if noise is None else noise),
         mean=public_mean(learnt_mean.cpu()),
         trace=descent.trace,
-        log_marginal_likelihood=value,
+        log_marginal_likelihood=evaluated[0],
         method="nearest-neighbour",
         seconds=time.perf_counter() - descent.started,
         converged=settled,
         gradient_norm=descent.trace[-1]["gradient_norm"] if descent.trace else 0.0,
-        log_marginal_likelihood_error=error,
+        log_marginal_likelihood_error=evaluated[1],
         message=f"{descent.step_count} steps; mean squared z-score of the gradient {descent.last_z:.2f}",
-        unidentified=unidentified_columns(duplicate, x),
+        unidentified=unidentified_columns(kernel, x),
         steps=descent.step_count,
     )

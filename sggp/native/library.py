@@ -6,7 +6,7 @@ import ctypes
 import functools
 import logging
 import pathlib
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -69,7 +69,7 @@ def _declare(library: ctypes.CDLL) -> tuple[str, ...]:
         for name, arguments in signatures.items():
             function = getattr(library, name)
             function.argtypes, function.restype = arguments, i32
-    systems = [i32, i32, i32, f64, f64, p, i64]
+    systems: list[Any] = [i32, i32, i32, f64, f64, p, i64]
     library.sggp_neighbour_columns.argtypes = [*systems, p, p, i64, p, p, i64, i64, p]
     library.sggp_neighbour_columns.restype = i32
     library.sggp_neighbour_scores.argtypes = [*systems, p, i64, p, p, p, i64, i64, p]

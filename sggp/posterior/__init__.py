@@ -1,6 +1,6 @@
 """The posterior and its samples."""
 
-from sggp.posterior.condition import condition
+from sggp.posterior.conditioning import condition
 from sggp.posterior.paths import PathwiseSamples
 from sggp.posterior.posterior import Posterior
 

@@ -20,7 +20,7 @@ from sggp.solvers.cholesky import factorise
 from sggp.typing import Seed
 
 if TYPE_CHECKING:
-    from sggp.posterior.condition import Settings
+    from sggp.posterior.conditioning import Settings
 
 __all__ = ["Posterior"]
 
@@ -234,7 +234,7 @@ class Posterior:
             noise_variance: theirs; default the scalar noise of the data so far.
             generator: for the noise drawn for the new rows, and the solver.
         """
-        from sggp.posterior.condition import draw_noise, solve_posterior
+        from sggp.posterior.conditioning import draw_noise, solve_posterior
 
         noise = self._added_noise(True) if noise_variance is None else noise_variance
         x, y, noise = check_data(x, y, noise, self.x.shape[1])
@@ -252,7 +252,7 @@ class Posterior:
 
     def more_samples(self, num_samples: int, generator: Seed = None) -> PathwiseSamples:
         """Further samples, independent of the first ones: fresh features and one more block of solves."""
-        from sggp.posterior.condition import more_samples
+        from sggp.posterior.conditioning import more_samples
 
         return more_samples(self, num_samples, generator)
 

@@ -74,7 +74,7 @@ def load(path: str | os.PathLike[str], *, kernel: Any = None) -> Posterior:
         DataFileError: the file is missing or is not a saved posterior.
         InputError: its kernel cannot be described by values and `kernel` was not given.
     """
-    from sggp.posterior.condition import Settings
+    from sggp.posterior.conditioning import Settings
     from sggp.posterior.posterior import Posterior
 
     content = _read(path)
