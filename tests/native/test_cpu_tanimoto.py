@@ -55,14 +55,25 @@ def test_bits_and_thermometer_codes_are_exact(isa: str) -> None:
         a, b = rows(n, d, 1, 0.5, n), rows(m, d, 1, 0.5, m)
         found = cpu.bit_similarity(cpu.pack_bits(a), cpu.pack_bits(b), isa=isa)
         assert np.array_equal(found.numpy(), quotient(a, b, np.float32))
-        a, b = rows(n, d, 9, 0.5, n), rows(m, d, 5, 0.5, m)
-        levels = torch.minimum(a.amax(0), b.amax(0))
-        codes = cpu.thermometer(a, levels), cpu.thermometer(b, levels)
-        found = cpu.bit_similarity(*codes, dtype=torch.float64, isa=isa)
-        assert np.array_equal(found.numpy(), quotient(a, b, np.float64))
-        v = torch.randn(m, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-        product = cpu.bit_matmul(*codes, v, isa=isa)
-        assert np.abs(product.numpy() - quotient(a, b, np.float64) @ v.numpy()).max() < 1e-12
+        for top in ((9, 5), (255, 200)):  # the second fills whole words
+            a, b = rows(n, d, top[0], 0.5, n), rows(m, d, top[1], 0.5, m)
+            levels = torch.minimum(a.amax(0), b.amax(0))
+            codes = cpu.thermometer(a, levels), cpu.thermometer(b, levels)
+            found = cpu.bit_similarity(*codes, dtype=torch.float64, isa=isa)
+            assert np.array_equal(found.numpy(), quotient(a, b, np.float64))
+            v = torch.randn(m, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+            product = cpu.bit_matmul(*codes, v, isa=isa)
+            assert np.abs(product.numpy() - quotient(a, b, np.float64) @ v.numpy()).max() < 1e-12
+
+
+@each_isa
+def test_full_rows_overflow_no_partial_count(isa: str) -> None:
+    full = torch.ones(3, 64 * 70, dtype=torch.uint8)
+    bits = cpu.pack_bits(full)
+    assert torch.equal(cpu.bit_similarity(bits, bits, isa=isa), torch.ones(3, 3))
+    large = torch.full((2, 3000), 255, dtype=torch.uint8)  # sums of 765,000 by lists and by codes
+    half = torch.full((2, 3000), 127, dtype=torch.uint8)
+    assert torch.equal(cpu.tanimoto_block(large, half, isa=isa), torch.full((2, 2), 127 / 255))
 
 
 @each_isa
