@@ -17,7 +17,6 @@ from torch import Tensor
 from sggp.errors import InputError, MemoryBudgetError, NoRandomFeatures
 from sggp.hyperparameters import FitResult, learn_hyperparameters
 from sggp.hyperparameters.start import StartingPoint, starting_point
-from sggp.kernels import as_covariance
 from sggp.posterior import Posterior, condition
 from sggp.random import streams
 
@@ -25,7 +24,6 @@ __all__ = ["GPRegressor"]
 
 _log = logging.getLogger(__name__)
 EXACT_STD_ROWS = 3000  # up to here std is exact and every solve is a Cholesky factor
-SINGLE_PRECISION_NOISE = 1e-3  # noise over signal variance from which float32 solves reach a residual of 1e-3
 COVARIANCE_BYTES = 2**30
 
 
@@ -56,8 +54,8 @@ class GPRegressor(RegressorMixin, BaseEstimator):
         verbose: 1 reports progress on standard error.
 
     Inputs are standardised (column mean and spread of the training rows) when the kernel is None or a name
-    other than "tanimoto"; kernel objects see the columns as they are. Solves work in float64 up to 3,000 rows
-    or when the noise is below a thousandth of the signal variance, in float32 otherwise; predictions are float64.
+    other than "tanimoto"; kernel objects see the columns as they are. Solves work in float64 up to 3,000 rows,
+    in float32 with float64 refinement beyond; predictions are float64.
 
     Attributes:
         kernel_: the learnt GPyTorch kernel, for standardised inputs and normalised y.
@@ -300,7 +298,8 @@ class GPRegressor(RegressorMixin, BaseEstimator):
                 "solver": self.solver,
                 "num_features": self.num_features,
                 "generator": generator,
-                "dtype": self._precision(x, noises[j]),
+                # the solver refines in float64, so float32 products lose nothing but time and memory
+                "dtype": torch.float32 if len(x) > EXACT_STD_ROWS else torch.float64,
             }
             try:
                 posterior = condition(
@@ -310,12 +309,6 @@ class GPRegressor(RegressorMixin, BaseEstimator):
                 posterior = condition(self.kernel_, x, targets[:, j], num_samples=0, **arguments)
             out.append(posterior)
         return out
-
-    def _precision(self, x: Tensor, noise: float | Tensor) -> torch.dtype:
-        """float64 for small systems and for little noise; float32 where it reaches the tolerances."""
-        signal = float(as_covariance(self.kernel_).diagonal(x[:256]).max())
-        easy = float(torch.as_tensor(noise).min()) >= SINGLE_PRECISION_NOISE * signal
-        return torch.float32 if easy and len(x) > EXACT_STD_ROWS else torch.float64
 
     def _noise_per_target(self) -> list[float | Tensor]:
         """Noise variance of each normalised target."""

@@ -229,12 +229,17 @@ def test_large_fits_take_std_from_samples(monkeypatch):
 
 def test_working_precision(monkeypatch):
     X, y = _data(60)
-    expected = {(50, 0.1): torch.float32, (50, 1e-6): torch.float64, (60, 0.1): torch.float64}
-    for (rows, noise), dtype in expected.items():
-        monkeypatch.setattr("sggp.estimator.EXACT_STD_ROWS", rows)
-        model = GPRegressor("rbf", noise_variance=noise * y.var(), num_samples=2, num_features=32).fit(X, y)
-        assert model.posterior_.settings.dtype == dtype
-        assert model.predict(X).dtype == np.float64
+    noise = 1e-4 * y.var()
+    wide = GPRegressor("rbf", noise_variance=noise, num_samples=2, num_features=32, optimizer=None).fit(X, y)
+    assert wide.posterior_.settings.dtype == torch.float64
+    monkeypatch.setattr("sggp.estimator.EXACT_STD_ROWS", 50)
+    narrow = GPRegressor("rbf", noise_variance=noise, num_samples=2, num_features=32, optimizer=None).fit(
+        X, y
+    )
+    assert narrow.posterior_.settings.dtype == torch.float32
+    assert narrow.predict(X).dtype == np.float64
+    # what float32 leaves of the solve drowns in the noise
+    assert np.abs(narrow.predict(X) - wide.predict(X)).max() < 0.2 * noise**0.5
 
 
 def test_two_fits_agree():

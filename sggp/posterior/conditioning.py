@@ -24,6 +24,9 @@ DIRECT_ROWS = 3000
 """Up to this many distinct inputs the default solver is `Cholesky`."""
 MEAN_TOLERANCE = 1e-3
 SAMPLE_TOLERANCE = 1e-2
+LEAST_TOLERANCE = 1e-6
+NOISE_SHARE = 0.1
+"""The residual of the mean is kept below this share of the noise, where that is less than `MEAN_TOLERANCE`."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,7 @@ class Settings:
     """How a posterior is solved; kept so that `update` and further samples do the same."""
 
     solver: Solver | None
-    tolerance: float | Tensor | None
+    tolerance: float | Tensor
     num_features: int
     dtype: torch.dtype
     memory_budget: float
@@ -47,8 +50,6 @@ class Settings:
     def tolerances(self, samples: int, with_mean: bool) -> Tensor:
         """One tolerance per column, the mean's first."""
         means = 1 if with_mean else 0
-        if self.tolerance is None:
-            return torch.tensor([MEAN_TOLERANCE] * means + [SAMPLE_TOLERANCE] * samples, dtype=torch.float64)
         given = torch.as_tensor(self.tolerance, dtype=torch.float64).reshape(-1)
         if len(given) == 1:
             return given.expand(means + samples).clone()
@@ -93,7 +94,9 @@ def condition(
         num_samples: s; 0 for a posterior with exact variance only.
         num_features: random features of the prior draws.
         generator: seed or generator; None draws fresh entropy.
-        tolerance: relative residual, one number or a pair (mean, samples); default (1e-3, 1e-2).
+        tolerance: relative residual, one number or a pair (mean, samples). The default for the mean is a tenth of the
+            noise's standard deviation over the root mean square of y, so that what the solve leaves open drowns in
+            the noise, within 1e-6 and 1e-3; ten times that for samples.
         max_epochs, max_seconds, on_failure: as in `Solver.solve`.
         dtype: working precision of the solve; default that of x (of y for integer x).
         memory_budget: bytes for K and its tiles.
@@ -111,6 +114,8 @@ def condition(
             f"num_samples must be ≥ 0 and num_features ≥ 1, got {num_samples} and {num_features}."
         )
     work = dtype if dtype is not None else (x.dtype if x.is_floating_point() else torch.float32)
+    if tolerance is None:
+        tolerance = _default_tolerances(y - mean, noise)
     settings = Settings(
         solver, tolerance, num_features, work, float(memory_budget), max_epochs, max_seconds, on_failure
     )
@@ -118,6 +123,14 @@ def condition(
     prior = draw_prior(kernel, x, num_samples, num_features, draw) if num_samples else None
     data = Data(x, y, noise, draw_noise(noise, num_samples, eps))
     return solve_posterior(kernel, data, float(mean), prior, settings, None, solve)
+
+
+def _default_tolerances(target: Tensor, noise_variance: Tensor) -> Tensor:  # -> (2,)
+    """For the mean and for samples; see `condition`."""
+    size = float(target.square().mean().sqrt())
+    share = NOISE_SHARE * float(noise_variance.mean().sqrt()) / size if size > 0 else MEAN_TOLERANCE
+    mean = min(MEAN_TOLERANCE, max(LEAST_TOLERANCE, share))
+    return torch.tensor([mean, mean * SAMPLE_TOLERANCE / MEAN_TOLERANCE], dtype=torch.float64)
 
 
 def draw_noise(

@@ -294,6 +294,18 @@ def test_working_precision_is_an_argument(data):
     torch.testing.assert_close(single.mean(q), solved(data).mean(q), rtol=0, atol=1e-3)
 
 
+def test_default_tolerance_follows_the_noise(data):
+    """Little noise asks for a small residual: what the solve leaves open stays below a tenth of the noise."""
+    x, y, q = data
+    for noise in (1.0, 1e-4, 1e-20):
+        posterior = condition(
+            matern(), x, y, noise_variance=noise, solver=ConjugateGradients(), num_samples=3
+        )
+        share = 0.1 * noise**0.5 / float(y.square().mean().sqrt())
+        expected = min(1e-3, max(1e-6, share))
+        assert posterior.solution.tolerance.tolist() == pytest.approx([expected] + [10 * expected] * 3)
+
+
 def test_unconverged_solves_are_told(data):
     with pytest.warns(NotConverged, match="17 of 17|columns missed"):
         posterior = solved(data, solver=ConjugateGradients(None), max_epochs=1)
