@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
 from collections.abc import Sequence
 
@@ -19,6 +20,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         needed = " and ".join(missing)
         sys.stderr.write(f'error: the sggp command needs {needed}: pip install "sggp[cli]"\n')
         return 2
+    _wait_politely()
     from sggp.cli.app import run
 
     return run(list(sys.argv[1:] if argv is None else argv))
+
+
+def _wait_politely() -> None:
+    """Let torch's idle threads sleep after a short spin, in this process and before torch is loaded.
+
+    By default GNU's OpenMP spins for milliseconds at the end of every small operation; on a machine that also does
+    something else each spin waits for a thread that is not running, which made a search of 15 seconds take minutes. A
+    value set by the user stays.
+    """
+    if "torch" not in sys.modules:
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import gzip
+import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -347,3 +349,21 @@ def test_bench_prints_ceilings_and_rates(capsys, monkeypatch):
     said = capsys.readouterr().out
     assert "sgemm" in said
     assert "Tanimoto" in said
+
+
+def test_the_command_lets_idle_threads_sleep_unless_told_otherwise() -> None:
+    """Set in a process of its own, before torch is loaded; what the user set stays, and so does an importing program."""
+    code = (
+        "import os, sys; from sggp.cli import main; main(['--help']); print(os.environ.get('GOMP_SPINCOUNT'))"
+    )
+    clean = {name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"}
+
+    def last_line(code: str, environment: dict[str, str]) -> str:
+        found = subprocess.run(
+            [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+        )
+        return found.stdout.strip().splitlines()[-1]
+
+    assert last_line(code, clean) == "1000"
+    assert last_line(code, {**clean, "GOMP_SPINCOUNT": "7"}) == "7"
+    assert last_line("import torch; " + code, clean) == "None"
