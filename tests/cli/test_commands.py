@@ -352,7 +352,7 @@ def test_bench_prints_ceilings_and_rates(capsys, monkeypatch):
 
 
 def test_the_command_lets_idle_threads_sleep_unless_told_otherwise() -> None:
-    """Set in a process of its own, before torch is loaded; what the user set stays, and so does an importing program."""
+    """Set before torch is loaded, in a process of its own; what the user set stays."""
     code = (
         "import os, sys; from sggp.cli import main; main(['--help']); print(os.environ.get('GOMP_SPINCOUNT'))"
     )
