@@ -177,8 +177,7 @@ class Campaign:
         """Add a measurement made elsewhere (prior data, a repeat), written to disk before this returns.
 
         Args:
-            x: box: a point (d,). Pool: a row index, a label (SMILES) the pool knows, or the features (d,) of
-            a
+            x: box: a point (d,). Pool: a row index, a label (SMILES) the pool knows, or the features (d,) of a
                 candidate outside the pool.
             value: the measurement.
 

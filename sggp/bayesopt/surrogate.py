@@ -32,8 +32,7 @@ class Surrogate:
         posterior: the Gaussian process conditioned on (y - offset) / scale.
         offset, scale: what was subtracted and divided.
         learned: False when there was too little data to learn hyperparameters from.
-        x, target, mean: the measured inputs (n, d), their standardised values (n,) and the constant mean of
-        the
+        x, target, mean: the measured inputs (n, d), their standardised values (n,) and the constant mean of the
             model in those units, repeats kept; None for a model that was loaded.
     """
 

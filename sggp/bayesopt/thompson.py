@@ -80,8 +80,7 @@ class ThompsonSampling:
         Args:
             posterior: what is known; it must carry at least `batch_size` sample paths.
             exclude: pool rows never to propose (measured, failed, unavailable); a box takes none.
-            pending: pool rows being measured now, not proposed either. In a box, points being measured now:
-            the
+            pending: pool rows being measured now, not proposed either. In a box, points being measured now: the
                 independent paths already spread a batch, so they change nothing there.
             generator: picks the paths (when there are more than needed) and the candidates in a box.
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import pathlib
+import subprocess
+import sys
+
 import gpytorch
 import pytest
 import torch
@@ -173,3 +177,31 @@ def test_products_check_their_columns(x):
         operator.matmul(torch.ones(3, 1, dtype=torch.float64))
     with pytest.raises(DtypeError):
         operator.matmul(torch.ones(601, 1))
+
+
+@pytest.mark.skipif(not pathlib.Path("/proc/self/clear_refs").exists(), reason="needs Linux's /proc")
+def test_the_process_itself_grows_no_more_than_the_budget():
+    """The meter above sees torch's memory; this one sees all, a C++ engine's too, in a process of its own."""
+    code = """
+import pathlib, re, gpytorch, torch
+from sggp.operators import KernelOperator
+
+def high_water():
+    return 1024 * int(re.search(r"VmHWM:\\s+(\\d+)", pathlib.Path("/proc/self/status").read_text())[1])
+
+generator = torch.Generator().manual_seed(0)
+n, budget = 9000, 64 * 2**20
+x = torch.randn(n, 6, generator=generator)
+kernel = gpytorch.kernels.ScaleKernel(gpytorch.kernels.MaternKernel(nu=1.5))
+operator = KernelOperator(kernel, x, 0.1, memory_budget=budget)
+assert not operator.keeps_matrix and 4 * n * n > 4 * budget
+v = torch.randn(n, 8, generator=generator)
+operator.rows_matmul(torch.arange(10), v)
+pathlib.Path("/proc/self/clear_refs").write_text("5")
+before = high_water()
+operator.matmul(v)
+print(high_water() - before, budget)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    grown, budget = map(int, done.stdout.split())
+    assert 0 < grown <= budget
