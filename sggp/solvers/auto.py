@@ -12,9 +12,8 @@ from sggp.operators.base import NeighbourOperator
 from sggp.solvers.base import Solver
 from sggp.solvers.cholesky import Cholesky
 from sggp.solvers.conjugate_gradients import ConjugateGradients
-from sggp.solvers.driver import Callback, finish
+from sggp.solvers.driver import Limits
 from sggp.solvers.solution import Solution, Status
-from sggp.typing import FailurePolicy, Seed
 
 __all__ = ["Auto", "choose"]
 
@@ -49,34 +48,14 @@ class Auto(Solver):
 
     direct_rows: int = 3000
 
-    def solve(
-        self,
-        operator: Any,
-        rhs: Tensor,
-        x0: Tensor | None = None,
-        *,
-        tolerance: float | Tensor = 1e-2,
-        max_epochs: float | None = None,
-        max_seconds: float | None = None,
-        generator: Seed = None,
-        callback: Callback | None = None,
-        on_failure: FailurePolicy = "warn",
-    ) -> Solution:
+    def _solve(self, operator: Any, rhs: Tensor, x0: Tensor | None, limits: Limits) -> Solution:
         first = choose(operator, self.direct_rows)
-        settings: dict[str, Any] = {
-            "tolerance": tolerance,
-            "max_epochs": max_epochs,
-            "max_seconds": max_seconds,
-            "generator": generator,
-            "callback": callback,
-            "on_failure": "return",
-        }
-        solution = first.solve(operator, rhs, x0, **settings)
+        solution = first._solve(operator, rhs, x0, limits)
         lost = {Status.STAGNATED, Status.BREAKDOWN, Status.DIVERGED} & set(solution.status)
         budget = getattr(operator, "memory_budget", float("inf"))
         fits = hasattr(operator, "dense") and _DENSE_BYTES_PER_ENTRY * operator.shape[0] ** 2 <= budget
         if lost and fits and not isinstance(first, Cholesky):
-            second = Cholesky().solve(operator, rhs, **settings)
+            second = Cholesky()._solve(operator, rhs, None, limits)
             if float(torch.nan_to_num(second.residual).max()) < float(
                 torch.nan_to_num(solution.residual).max()
             ):
@@ -88,4 +67,4 @@ class Auto(Solver):
                     seconds=solution.seconds + second.seconds,
                     iterations=solution.iterations + second.iterations,
                 )
-        return finish(replace(solution, method=f"{self.describe()} → {solution.method}"), on_failure)
+        return replace(solution, method=f"{self.describe()} → {solution.method}")

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from sggp.solvers.driver import Callback, drive
+from sggp.solvers.driver import Callback, Limits, drive, finish
 from sggp.solvers.problem import Problem
 from sggp.solvers.solution import Solution, Status
 from sggp.typing import FailurePolicy, ResidualKind, Seed
@@ -35,7 +35,6 @@ class State:
 class Solver(ABC):
     """A way to solve A x = b. Subclasses are frozen dataclasses of settings; the problem is an argument of `solve`."""
 
-    @abstractmethod
     def solve(
         self,
         operator: Any,
@@ -69,6 +68,12 @@ class Solver(ABC):
         Raises:
             ShapeError, DtypeError, InputError, UnsupportedOperator: an argument cannot be used.
         """
+        limits = Limits(tolerance, max_epochs, max_seconds, generator, callback, on_failure)
+        return finish(self._solve(operator, rhs, x0, limits), limits.on_failure)
+
+    @abstractmethod
+    def _solve(self, operator: Any, rhs: Tensor, x0: Tensor | None, limits: Limits) -> Solution:
+        """Solve within `limits`, whatever the outcome: `solve` warns or raises."""
 
     def describe(self) -> str:
         """The solver's name and the settings that differ from the defaults."""
@@ -124,31 +129,8 @@ class IterativeSolver(Solver):
             columns=problem.columns[columns],
         )
 
-    def solve(
-        self,
-        operator: Any,
-        rhs: Tensor,
-        x0: Tensor | None = None,
-        *,
-        tolerance: float | Tensor = 1e-2,
-        max_epochs: float | None = None,
-        max_seconds: float | None = None,
-        generator: Seed = None,
-        callback: Callback | None = None,
-        on_failure: FailurePolicy = "warn",
-    ) -> Solution:
-        return drive(
-            self,
-            operator,
-            rhs,
-            x0,
-            tolerance=tolerance,
-            max_epochs=max_epochs,
-            max_seconds=max_seconds,
-            generator=generator,
-            callback=callback,
-            on_failure=on_failure,
-        )
+    def _solve(self, operator: Any, rhs: Tensor, x0: Tensor | None, limits: Limits) -> Solution:
+        return drive(self, operator, rhs, x0, limits)
 
 
 def column_norms(v: Tensor) -> Tensor:  # (n, s) -> (s,)

@@ -9,12 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sggp.errors import InputError, SolverFailure, UnsupportedOperator
+from sggp.errors import SolverFailure, UnsupportedOperator
 from sggp.solvers.base import Solver, column_norms
-from sggp.solvers.driver import Callback, finish
+from sggp.solvers.driver import Limits
 from sggp.solvers.problem import prepare
 from sggp.solvers.solution import Record, Solution, Status
-from sggp.typing import FailurePolicy, Seed
 
 __all__ = ["Cholesky", "factorise"]
 
@@ -63,30 +62,14 @@ class Cholesky(Solver):
     Source: Rasmussen and Williams 2006, algorithm 2.1.
     """
 
-    def solve(
-        self,
-        operator: Any,
-        rhs: Tensor,
-        x0: Tensor | None = None,
-        *,
-        tolerance: float | Tensor = 1e-2,
-        max_epochs: float | None = None,
-        max_seconds: float | None = None,
-        generator: Seed = None,
-        callback: Callback | None = None,
-        on_failure: FailurePolicy = "warn",
-        factor: tuple[Tensor, float] | None = None,
-    ) -> Solution:
-        """See `Solver.solve`. A direct solve has no iterations: x0, max_epochs, max_seconds, generator and callback are
-        accepted for uniformity and change nothing. `factor` re-uses the result of `factorise(operator)`."""
-        problem = prepare(operator, rhs, x0, tolerance, generator)
-        if on_failure not in ("warn", "raise", "return"):
-            raise InputError(f'on_failure must be "warn", "raise" or "return", got {on_failure!r}.')
+    def _solve(self, operator: Any, rhs: Tensor, x0: Tensor | None, limits: Limits) -> Solution:
+        # a direct solve has no iterations: the start, the budgets, the generator and the callback change nothing
+        problem = prepare(operator, rhs, x0, limits.tolerance, limits.generator)
         begin, entries0 = time.perf_counter(), operator.entries_evaluated
         total = len(problem.norms)
         norms = problem.norms[problem.columns].to(problem.rhs.device)
         wide = problem.rhs * norms
-        lower, jitter = factor if factor is not None else factorise(operator)
+        lower, jitter = factorise(operator)
         notes = []
         found = torch.cholesky_solve(wide, lower)
         residual = torch.zeros(total, dtype=torch.float64)
@@ -107,7 +90,7 @@ class Cholesky(Solver):
         x[:, ~finite] = float("nan")
         seconds = time.perf_counter() - begin
         epochs = (operator.entries_evaluated - entries0) / problem.n**2
-        solution = Solution(
+        return Solution(
             x=x[:, 0] if problem.vector else x,
             status=_status(finite, residual, problem.all_tolerances),
             residual=residual,
@@ -120,7 +103,6 @@ class Cholesky(Solver):
             method=self.describe(),
             notes=tuple(notes),
         )
-        return finish(solution, on_failure)
 
 
 def _status(finite: Tensor, residual: Tensor, tolerance: Tensor) -> tuple[Status, ...]:

@@ -29,7 +29,7 @@ from sggp.typing import FailurePolicy, ResidualKind, Seed
 if TYPE_CHECKING:
     from sggp.solvers.base import IterativeSolver
 
-__all__ = ["Progress", "drive"]
+__all__ = ["Callback", "Limits", "Progress", "drive", "finish"]
 
 _CONFIRMATIONS = 3
 """How often a column may claim convergence that a measured residual denies before it counts as stagnated."""
@@ -82,30 +82,33 @@ class _Run:
         self.history.append(Record(self.epochs, self.seconds, residual.clone(), kind))
 
 
-def drive(
-    solver: IterativeSolver,
-    operator: Any,
-    rhs: Tensor,
-    x0: Tensor | None,
-    *,
-    tolerance: float | Tensor,
-    max_epochs: float | None,
-    max_seconds: float | None,
-    generator: Seed,
-    callback: Callback | None,
-    on_failure: FailurePolicy,
-) -> Solution:
-    """Run `solver` until every column is settled or a budget is spent. See `IterativeSolver.solve`."""
-    problem = prepare(operator, rhs, x0, tolerance, generator)
-    limit = solver.default_max_epochs if max_epochs is None else float(max_epochs)
-    if limit < 0 or (max_seconds is not None and max_seconds < 0):
-        raise InputError(
-            f"max_epochs and max_seconds must not be negative, got {max_epochs} and {max_seconds}."
-        )
+@dataclass(frozen=True)
+class Limits:
+    """What a solve is asked for and allowed; the arguments of `Solver.solve`."""
+
+    tolerance: float | Tensor
+    max_epochs: float | None
+    max_seconds: float | None
+    generator: Seed
+    callback: Callback | None
+    on_failure: FailurePolicy
+
+    def __post_init__(self) -> None:
+        if self.on_failure not in ("warn", "raise", "return"):
+            raise InputError(f'on_failure must be "warn", "raise" or "return", got {self.on_failure!r}.')
+        for name in ("max_epochs", "max_seconds"):
+            value = getattr(self, name)
+            if value is not None and value < 0:
+                raise InputError(f"{name} must not be negative, got {value}.")
+
+
+def drive(solver: IterativeSolver, operator: Any, rhs: Tensor, x0: Tensor | None, limits: Limits) -> Solution:
+    """Run `solver` until every column is settled or a budget is spent. See `Solver.solve`."""
+    problem = prepare(operator, rhs, x0, limits.tolerance, limits.generator)
     run = _begin(problem)
     if len(problem.columns):
-        _loop(solver, run, limit, max_seconds, callback)
-    return finish(_assemble(solver, run), on_failure)
+        _loop(solver, run, limits)
+    return _assemble(solver, run)
 
 
 def _begin(problem: Problem) -> _Run:
@@ -140,17 +143,20 @@ def _measure(run: _Run, columns: Tensor) -> None:
     run.residual[columns] = torch.linalg.vector_norm(run.gap[:, columns], dim=0).cpu()
 
 
-def _loop(
-    solver: IterativeSolver, run: _Run, limit: float, max_seconds: float | None, callback: Callback | None
-) -> None:
+def _loop(solver: IterativeSolver, run: _Run, limits: Limits) -> None:
+    most = solver.default_max_epochs if limits.max_epochs is None else float(limits.max_epochs)
+
+    def exhausted() -> bool:
+        return run.epochs >= most or (limits.max_seconds is not None and run.seconds >= limits.max_seconds)
+
     while True:
         active = torch.tensor([i for i, status in enumerate(run.status) if status is None], dtype=torch.long)
         if not len(active):
             return
-        spent = run.epochs >= limit or (max_seconds is not None and run.seconds >= max_seconds)
+        spent = exhausted()
         if not spent:
             state = solver.start(_correction(run, active))
-            spent = _iterate(solver, run, state, active, limit, max_seconds, callback)
+            spent = _iterate(solver, run, state, active, exhausted, limits.callback)
             run.notes.extend(note for note in state.notes if note not in run.notes)
         _confirm(run, active, spent)
         if spent:
@@ -174,8 +180,7 @@ def _iterate(
     run: _Run,
     state: Any,
     active: Tensor,
-    limit: float,
-    max_seconds: float | None,
+    exhausted: Callable[[], bool],
     callback: Callback | None,
 ) -> bool:
     """Step until every open column claims to be done, has failed, or a budget is spent; returns whether it was."""
@@ -188,7 +193,7 @@ def _iterate(
 
     everything = torch.ones_like(open_, dtype=torch.bool)
     while True:
-        if run.epochs >= limit or (max_seconds is not None and run.seconds >= max_seconds):
+        if exhausted():
             settle(everything)
             return True
         solver.step(state)
@@ -280,11 +285,9 @@ def _assemble(solver: IterativeSolver, run: _Run) -> Solution:
 
 def finish(solution: Solution, on_failure: FailurePolicy) -> Solution:
     """Return, warn or raise, as the caller asked."""
-    if on_failure not in ("warn", "raise", "return"):
-        raise InputError(f'on_failure must be "warn", "raise" or "return", got {on_failure!r}.')
     if solution.converged or on_failure == "return":
         return solution
     if on_failure == "raise":
         return solution.raise_for_status()
-    warnings.warn(f"{solution.method}: {solution.describe_failure()}", NotConverged, stacklevel=4)
+    warnings.warn(f"{solution.method}: {solution.describe_failure()}", NotConverged, stacklevel=3)
     return solution

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sggp.errors import DtypeError, InputError, NotConverged, ShapeError, SolverFailure, UnsupportedOperator
-from sggp.solvers import ConjugateGradients, Solution, Status, StochasticDualDescent
+from sggp.solvers import Auto, ConjugateGradients, Solution, Status, StochasticDualDescent
 from tests.solvers.dense import DenseOperator, with_spectrum
 
 PLAIN = ConjugateGradients(preconditioner=None)
@@ -151,6 +151,14 @@ def test_failure_can_raise_and_carries_the_solution(system):
         PLAIN.solve(operator, rhs, tolerance=1e-12, max_epochs=2, on_failure="raise")
     assert isinstance(caught.value.solution, Solution)
     assert caught.value.solution.x.shape == rhs.shape
+
+
+@pytest.mark.parametrize("solver", [PLAIN, Auto(direct_rows=0)], ids=["cg", "auto"])
+def test_the_warning_points_at_the_caller(system, solver):
+    operator, rhs = system
+    with pytest.warns(NotConverged) as caught:
+        solver.solve(operator, rhs, tolerance=1e-12, max_epochs=2)
+    assert [warning.filename for warning in caught] == [__file__]
 
 
 def test_repr_is_one_line_and_names_the_worst_column(system):
