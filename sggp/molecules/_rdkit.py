@@ -15,7 +15,7 @@ try:
     from rdkit import Chem, rdBase
     from rdkit.Chem import QED, Crippen, Descriptors, rdFingerprintGenerator, rdMolDescriptors
     from rdkit.Chem.Draw import rdMolDraw2D
-except ImportError as error:  # pragma: no cover - exercised by the test that hides rdkit
+except ImportError as error:
     raise MissingExtra(
         'Reading SMILES needs RDKit, which is not installed. Install it with: pip install "sggp[molecules]"'
     ) from error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -12,6 +12,7 @@ from sggp.errors import InputError, UnsupportedOperator
 from sggp.operators.base import RowOperator
 from sggp.solvers.base import IterativeSolver, State, column_norms
 from sggp.solvers.problem import Problem
+from sggp.solvers.solution import Status
 from sggp.typing import ResidualKind
 
 __all__ = ["AlternatingProjections"]
@@ -26,9 +27,9 @@ class _State(State):
     norms: Tensor  # (s,)
     blocks: tuple[Tensor, ...]
     factors: dict[int, Tensor]
+    broken: bool = False
 
     per_column: ClassVar[tuple[str, ...]] = ("x", "r", "norms")
-    notes: list[str] = field(default_factory=list, kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -87,28 +88,30 @@ class AlternatingProjections(IterativeSolver):
         sizes = (state.r * weight).square().sum(1)
         chosen = int(torch.stack([sizes[block].sum() for block in state.blocks]).argmax())
         rows = state.blocks[chosen]
-        change = torch.cholesky_solve(state.r[rows].double(), self._factor(state, chosen)).to(state.r)
+        factor = self._factor(state, chosen)
+        if factor is None:
+            state.broken = True
+            return
+        change = torch.cholesky_solve(state.r[rows].double(), factor).to(state.r)
         state.x.index_add_(0, rows, change)
         state.r -= state.problem.operator.columns_matmul(rows, change)
         state.norms = column_norms(state.r)
 
-    def _factor(self, state: _State, chosen: int) -> Tensor:
+    def _factor(self, state: _State, chosen: int) -> Tensor | None:
+        """The Cholesky factor of a block; None where it is not positive definite even with jitter."""
         if chosen in state.factors:
             return state.factors[chosen]
         rows = state.blocks[chosen]
         dense = state.problem.operator.block(rows, rows).double()
         mean = float(dense.diagonal().mean())
         for jitter in _JITTERS:
-            factor, info = torch.linalg.cholesky_ex(
-                dense + jitter * mean * torch.eye(len(rows), device=dense.device)
-            )
+            raised = dense.clone()
+            raised.diagonal().add_(jitter * mean)
+            factor, info = torch.linalg.cholesky_ex(raised)
             if int(info) == 0:
                 break
         else:
-            raise InputError(
-                "a diagonal block of the operator is not positive definite even with jitter; check that noise_variance "
-                "is positive, or work in float64."
-            )
+            return None
         if 8 * len(rows) ** 2 * (len(state.factors) + 1) <= self.memory_budget:
             state.factors[chosen] = factor
         return factor
@@ -118,3 +121,6 @@ class AlternatingProjections(IterativeSolver):
 
     def residual(self, state: _State) -> tuple[Tensor, ResidualKind]:
         return state.norms, "recursive"
+
+    def failures(self, state: _State) -> list[Status | None]:
+        return [Status.BREAKDOWN if state.broken else None] * state.problem.rhs.shape[1]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -50,7 +50,6 @@ class _State(State):
         "residual",
         "broken",
     )
-    notes: list[str] = field(default_factory=list, kw_only=True)
 
 
 @dataclass(frozen=True)

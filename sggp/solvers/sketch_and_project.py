@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -39,7 +39,6 @@ class _State(State):
     diverged: bool = False
 
     per_column: ClassVar[tuple[str, ...]] = ("w", "v", "z", "good", "squares", "estimate", "least")
-    notes: list[str] = field(default_factory=list, kw_only=True)
 
 
 @dataclass(frozen=True)

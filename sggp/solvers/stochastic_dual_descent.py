@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -50,10 +50,9 @@ class _State(State):
         "estimate",
         "least",
     )
-    notes: list[str] = field(default_factory=list, kw_only=True)
 
 
-def stable_step(operator: Any, momentum: float, generator: torch.Generator) -> tuple[float, float]:
+def stable_step(operator: Any, generator: torch.Generator) -> tuple[float, float]:
     """What bounds the step: (λ₁(H)/n, largest diagonal entry of H), from at most 2,048 rows.
 
     λ₁/n of a random principal block is biased upward for H/n, so the bound errs on the safe side.
@@ -159,7 +158,7 @@ class StochasticDualDescent(IterativeSolver):
 
     def _tune(self, problem: Problem) -> tuple[float, int]:
         n, rho = problem.n, self.momentum
-        top, largest = stable_step(problem.operator, rho, problem.generator)
+        top, largest = stable_step(problem.operator, problem.generator)
         ruling = (1 + rho) / ((1 + 2 * rho) * (1 - rho)) * largest / max(top, 1e-300)
         batch = self.batch_size
         if batch is None:

@@ -129,6 +129,9 @@ def test_indefinite_operator_breaks_down(generator):
     rhs = torch.randn(50, 2, generator=generator, dtype=torch.float64)
     solution = ConjugateGradients(None).solve(operator, rhs, tolerance=1e-10, on_failure="return")
     assert set(solution.status) == {Status.BREAKDOWN}
+    projections = AlternatingProjections().solve(operator, rhs, tolerance=1e-10, on_failure="return")
+    assert set(projections.status) == {Status.BREAKDOWN}
+    assert bool(projections.x.isfinite().all())
     with pytest.raises(SolverFailure, match="positive semi-definite"):
         Cholesky().solve(operator, rhs)
 
@@ -157,7 +160,7 @@ def test_dual_descent_finds_a_step_and_says_so(generator):
 def test_step_bound_covers_the_top_eigenvalue(generator):
     operator = make_operator(generator, n=400)
     exact = float(torch.linalg.eigvalsh(operator.dense())[-1]) / 400
-    top, largest = stable_step(operator, 0.9, generator)
+    top, largest = stable_step(operator, generator)
     assert top == pytest.approx(exact, rel=1e-3)  # all rows are in the sample here
     assert largest == pytest.approx(0.75)
 
