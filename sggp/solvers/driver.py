@@ -76,7 +76,9 @@ class _Run:
 
     @property
     def epochs(self) -> float:
-        return (self.problem.operator.entries_evaluated - self.entries0) / self.problem.n**2
+        operator = self.problem.operator
+        per_epoch = getattr(operator, "entries_per_epoch", self.problem.n**2)
+        return (operator.entries_evaluated - self.entries0) / per_epoch
 
     def record(self, residual: Tensor, kind: ResidualKind) -> None:
         self.history.append(Record(self.epochs, self.seconds, residual.clone(), kind))
