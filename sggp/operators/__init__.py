@@ -1,6 +1,14 @@
 """K + Σ as something that multiplies."""
 
-from sggp.operators.base import LinearOperator, NeighbourOperator, RowOperator
+from sggp.operators.base import LeastSquaresOperator, LinearOperator, NeighbourOperator, RowOperator
+from sggp.operators.inducing import InducingOperator
 from sggp.operators.kernel import KernelOperator
 
-__all__ = ["KernelOperator", "LinearOperator", "NeighbourOperator", "RowOperator"]
+__all__ = [
+    "InducingOperator",
+    "KernelOperator",
+    "LeastSquaresOperator",
+    "LinearOperator",
+    "NeighbourOperator",
+    "RowOperator",
+]

@@ -2,7 +2,8 @@
 
 n is the number of rows, s the number of columns of a right-hand side, b the size of a batch of rows. All products
 return the operator's dtype on the operator's device. `entries_evaluated` counts kernel entries that were computed or
-read since construction; n² of them are one epoch, the common currency of all solvers.
+read since construction; n² of them are one epoch, the common currency of all solvers, unless the operator states
+`entries_per_epoch`.
 """
 
 from __future__ import annotations
@@ -82,4 +83,56 @@ class NeighbourOperator(RowOperator, Protocol):
 
         With a low-rank part F (n, r), closest means of largest residual correlation under K − FFᵀ + Σ.
         """
+        ...
+
+
+@runtime_checkable
+class LeastSquaresOperator(LinearOperator, Protocol):
+    """Adds what stochastic gradient descent needs: A u = r as regularised least squares over n observations.
+
+    The objective is ½(y − Du)ᵀΣ⁻¹(y − Du) + ½uᵀPu with a design D (n, m) and a penalty P (m, m). Its gradient is
+    estimated around an anchor δ (m, s), any at all, as `data_gradient` + `penalty_estimate(u − δ)`: for every δ that is
+    unbiased, and its variance vanishes at the solution once δ is the solution too.
+    """
+
+    @property
+    def noise_variance(self) -> Tensor:  # (n,)
+        """The diagonal Σ, float64, one entry per observation."""
+        ...
+
+    @property
+    def draws_features(self) -> bool:
+        """Whether `penalty_estimate` draws random features; otherwise it samples columns of P."""
+        ...
+
+    def anchored_target(self, anchor: Tensor, gap: Tensor) -> Tensor:  # (m, s), (m, s) -> (m, s)
+        """What `data_gradient` needs of an anchor δ and a right-hand side r, computed once for many steps."""
+        ...
+
+    def data_gradient(
+        self, rows: Tensor, u: Tensor, anchor: Tensor, target: Tensor
+    ) -> tuple[Tensor, Tensor | None]:  # (b,), (m, s), (m, s), (m, s) -> (m, s), (b, s) | None
+        """The data part of the gradient at u from the observations `rows`, scaled to all of them.
+
+        With it come the rows of A u − r that it saw on the way; None where observations are not rows of A, and then
+        `anchored_target` is r − A δ.
+        """
+        ...
+
+    def penalty_estimate(
+        self, u: Tensor, num_features: int, generator: torch.Generator
+    ) -> Tensor:  # (m, s) -> (m, s)
+        """An unbiased estimate of P u: ΦΦᵀu with fresh random features Φ (m, p), or (m/p) P[:, J] u_J."""
+        ...
+
+    def design_norms(self, rows: Tensor) -> Tensor:  # (b,) -> (b,)
+        """Squared norms of rows of D, float64; b·m entries."""
+        ...
+
+    def cross_block(self, rows: Tensor, cols: Tensor) -> Tensor:  # (b,), (c,) -> (b, c)
+        """A dense block of P in float64; b·c entries."""
+        ...
+
+    def kernel_diagonal(self) -> Tensor:  # (m,)
+        """The diagonal of P in float64."""
         ...

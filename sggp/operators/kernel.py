@@ -15,6 +15,7 @@ from sggp.kernels.covariance import Points
 from sggp.kernels.stationary import StationaryCovariance
 from sggp.native import neighbours as native_neighbours
 from sggp.neighbours import earlier_by_score, earlier_neighbours
+from sggp.operators.least_squares import KernelLeastSquares, detached_copy
 
 __all__ = ["KernelOperator"]
 
@@ -22,7 +23,7 @@ _TILE_BYTES = 256 * 2**20
 _SMALL_BYTES = 64 * 2**20
 
 
-class KernelOperator:
+class KernelOperator(KernelLeastSquares):
     """The symmetric positive definite matrix K(x, x) + diag(noise_variance).
 
     Products are in `dtype`; the small blocks that preconditioners ask for are in float64. K is kept in memory from the
@@ -53,36 +54,27 @@ class KernelOperator:
         dtype: torch.dtype | None = None,
         memory_budget: float = 4 * 2**30,
     ) -> None:
-        if not isinstance(x, Tensor):
-            raise DtypeError(f"x must be a torch.Tensor of shape (n, d), got {type(x).__name__}.")
-        if x.ndim != 2 or len(x) == 0:
-            raise ShapeError(f"x must be (n, d) with n ≥ 1, got shape {tuple(x.shape)}.")
-        if dtype is None:
-            dtype = x.dtype if x.is_floating_point() else torch.float32
-        if dtype not in (torch.float32, torch.float64):
-            raise DtypeError(f"the working precision must be torch.float32 or torch.float64, got {dtype}.")
-        if x.is_floating_point() and not bool(torch.isfinite(x).all()):
-            bad = int((~torch.isfinite(x)).any(1).nonzero()[0])
-            raise InputError(f"x holds NaN or infinity (first in row {bad}); remove or impute such rows.")
+        dtype = check_rows("x", x, dtype)
         if memory_budget <= 0:
             raise InputError(f"memory_budget must be a positive number of bytes, got {memory_budget}.")
         self.x = x.detach()
         self.memory_budget = float(memory_budget)
         self.entries_evaluated = 0
         self._dtype = dtype
-        self._noise64 = _noise_vector(noise_variance, x)
+        self._noise64 = noise_vector(noise_variance, x)
         self._noise = self._noise64.to(dtype)
         self._covariance64 = as_covariance(kernel, dtype=torch.float64)
         if x.is_floating_point():
             # prepared once in float64; only the results of blocks and products are narrowed
             self.covariance = self._covariance64
             self._points64 = self.covariance.prepare(self.x.double())
-            self._points = _retyped(self._points64, dtype)
+            self._points = retyped(self._points64, dtype)
         else:
             self.covariance = as_covariance(kernel, dtype=dtype)
             self._points64 = self._covariance64.prepare(self.x)
             self._points = self.covariance.prepare(self.x)
         self._matrix: Tensor | None = None
+        self._kernel, self._penalty_rows, self._penalty_points = detached_copy(kernel), self.x, self._points
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -324,13 +316,34 @@ class KernelOperator:
             raise DtypeError(f"expected a right-hand side of dtype {self._dtype}, got {v.dtype}.")
 
 
-def _retyped(points: Points, dtype: torch.dtype) -> Points:
+def check_rows(name: str, rows: Any, dtype: torch.dtype | None) -> torch.dtype:
+    """Check (n, d) rows and settle the working precision: `dtype`, else that of float rows, else float32.
+
+    Raises:
+        ShapeError, InputError, DtypeError: naming what was given and what is expected.
+    """
+    if not isinstance(rows, Tensor):
+        raise DtypeError(f"{name} must be a torch.Tensor of shape (n, d), got {type(rows).__name__}.")
+    if rows.ndim != 2 or len(rows) == 0:
+        raise ShapeError(f"{name} must be (n, d) with n ≥ 1, got shape {tuple(rows.shape)}.")
+    if dtype is None:
+        dtype = rows.dtype if rows.is_floating_point() else torch.float32
+    if dtype not in (torch.float32, torch.float64):
+        raise DtypeError(f"the working precision must be torch.float32 or torch.float64, got {dtype}.")
+    if rows.is_floating_point() and not bool(torch.isfinite(rows).all()):
+        bad = int((~torch.isfinite(rows)).any(1).nonzero()[0])
+        raise InputError(f"{name} holds NaN or infinity (first in row {bad}); remove or impute such rows.")
+    return dtype
+
+
+def retyped(points: Points, dtype: torch.dtype) -> Points:
     """The same prepared rows with another working precision for what is computed from them."""
-    children = tuple(_retyped(child, dtype) for child in points.children)
+    children = tuple(retyped(child, dtype) for child in points.children)
     return replace(points, dtype=dtype, children=children)
 
 
-def _noise_vector(noise_variance: float | Tensor, x: Tensor) -> Tensor:
+def noise_vector(noise_variance: float | Tensor, x: Tensor) -> Tensor:  # -> (n,)
+    """Σ as a float64 vector, checked."""
     noise = torch.as_tensor(noise_variance, dtype=torch.float64, device=x.device).detach()
     if noise.ndim == 0 or noise.numel() == 1:
         noise = noise.reshape(()).expand(len(x))

@@ -1,0 +1,282 @@
+"""The normal equation of a Gaussian process that is written on inducing points."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sggp.errors import DtypeError, InputError, MemoryBudgetError, ShapeError
+from sggp.kernels import as_covariance
+from sggp.kernels.covariance import Covariance, Points
+from sggp.operators.kernel import check_rows, noise_vector, retyped
+from sggp.operators.least_squares import PenaltyEstimate, detached_copy
+
+__all__ = ["InducingOperator"]
+
+_TILE_BYTES = 256 * 2**20
+
+
+class InducingOperator(PenaltyEstimate):
+    """The symmetric positive definite matrix A = K_ZX Σ⁻¹ K_XZ + K_ZZ.
+
+    A u = K_ZX Σ⁻¹ y minimises ½(y − K_XZ u)ᵀΣ⁻¹(y − K_XZ u) + ½uᵀK_ZZ u, and K(·, Z)u is the posterior mean of the
+    best function on the centres Z; with Z = X it is that of the exact Gaussian process. Right-hand sides are made by
+    `normal_rhs`. K_XZ and K_ZZ are kept in memory from the first product on when (n + m)·m·itemsize fits
+    `memory_budget`; otherwise every product streams over x and evaluates each entry once.
+
+    Args:
+        kernel: any GPyTorch kernel, or a `sggp.kernels.Covariance`.
+        x: (n, d) inputs; floating, or integer counts for Tanimoto kernels.
+        z: (m, d) centres, m ≤ n in any sensible use; integer where x is.
+        noise_variance: scalar or (n,), in squared units of the target, > 0.
+        dtype: working precision of products; default the dtype of x (float32 for integer x). Sums over x are kept in
+            float64 whatever it is.
+        memory_budget: bytes that a product, with what is kept, may take; default 4 GiB.
+
+    Raises:
+        ShapeError, InputError, DtypeError: x, z or the noise cannot be used.
+        MemoryBudgetError: on a request for the dense matrix where it cannot fit.
+
+    Cost:
+        `matmul` m·(n + m) entries and 4·n·m·s flops. One such product is one epoch (`entries_per_epoch`).
+
+    Source: Lin et al. 2023, section 3.2 (SGD with inducing points).
+    """
+
+    def __init__(
+        self,
+        kernel: Any,
+        x: Tensor,
+        z: Tensor,
+        noise_variance: float | Tensor,
+        *,
+        dtype: torch.dtype | None = None,
+        memory_budget: float = 4 * 2**30,
+    ) -> None:
+        dtype = check_rows("x", x, dtype)
+        check_rows("z", z, dtype)
+        if z.shape[1] != x.shape[1]:
+            raise ShapeError(f"z must be (m, {x.shape[1]}) like x, got shape {tuple(z.shape)}.")
+        if z.is_floating_point() != x.is_floating_point():
+            raise DtypeError(f"z must be integer exactly where x is, got {z.dtype} and {x.dtype}.")
+        if memory_budget <= 0:
+            raise InputError(f"memory_budget must be a positive number of bytes, got {memory_budget}.")
+        self.x, self.z = x.detach(), z.detach().to(x.device)
+        self.memory_budget = float(memory_budget)
+        self.entries_evaluated = 0
+        self._dtype = dtype
+        self._noise64 = noise_vector(noise_variance, x)
+        if not bool((self._noise64.to(dtype) > 0).all()):
+            raise InputError(
+                "the normal equation divides by the noise variance, and at least one is zero in the working precision: "
+                "give every observation a positive one, or condition without inducing points."
+            )
+        self._kernel = detached_copy(kernel)
+        self._covariance64 = as_covariance(kernel, dtype=torch.float64)
+        if x.is_floating_point():
+            self.covariance = self._covariance64
+            self._z64 = self.covariance.prepare(self.z.double())
+            self._x64 = self.covariance.prepare(self.x.double(), self._z64.centre)
+            self._z, self._x = retyped(self._z64, dtype), retyped(self._x64, dtype)
+        else:
+            self.covariance = as_covariance(kernel, dtype=dtype)
+            self._z64, self._x64 = self._covariance64.prepare(self.z), self._covariance64.prepare(self.x)
+            self._z, self._x = self.covariance.prepare(self.z), self.covariance.prepare(self.x)
+        self._penalty_rows, self._penalty_points = self.z, self._z
+        self._design: Tensor | None = None
+        self._penalty: Tensor | None = None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return (len(self.z), len(self.z))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self._dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.x.device
+
+    @property
+    def noise_variance(self) -> Tensor:  # (n,)
+        """Σ as a float64 vector."""
+        return self._noise64
+
+    @property
+    def entries_per_epoch(self) -> int:
+        """Entries of one product: m·(n + m)."""
+        return len(self.z) * (len(self.x) + len(self.z))
+
+    @property
+    def keeps_matrix(self) -> bool:
+        """Whether K_XZ and K_ZZ fit the memory budget and so are evaluated once."""
+        itemsize = torch.finfo(self._dtype).bits // 8
+        return itemsize * self.entries_per_epoch + self._tile_bytes() <= self.memory_budget
+
+    def __repr__(self) -> str:
+        kept = "kept in memory" if self.keeps_matrix else "by tiles"
+        return f"InducingOperator(n={len(self.x)}, m={len(self.z)}, d={self.x.shape[1]}, {self._dtype}, K_XZ {kept})"
+
+    # products -----------------------------------------------------------------------------------------------------
+
+    def matmul(self, v: Tensor) -> Tensor:  # (m, s) -> (m, s)
+        """A v."""
+        self._check_columns(v)
+        return self._product(v, wide=False).to(self._dtype)
+
+    def matmul_wide(self, v: Tensor) -> Tensor:  # (m, s) -> (m, s)
+        """A v in float64 whatever the working precision: what iterative refinement measures with."""
+        return self._product(v.double(), wide=True)
+
+    def normal_rhs(self, targets: Tensor) -> Tensor:  # (n, s) -> (m, s)
+        """K_ZX Σ⁻¹ targets in float64: the right-hand side that belongs to targets on x.
+
+        Args:
+            targets: (n, s) or (n,), in units of y, the prior mean subtracted.
+
+        Raises:
+            ShapeError: it has another shape.
+
+        Cost: n·m entries.
+        """
+        if targets.ndim not in (1, 2) or len(targets) != len(self.x):
+            raise ShapeError(f"targets must be ({len(self.x)}, s), got shape {tuple(targets.shape)}.")
+        columns = (targets[:, None] if targets.ndim == 1 else targets).double() / self._noise64[:, None]
+        out = torch.zeros(len(self.z), columns.shape[1], dtype=torch.float64, device=self.device)
+        for tile, block in self._tiles(wide=True):
+            out.addmm_(block.T, columns[tile])
+        return out[:, 0] if targets.ndim == 1 else out
+
+    def dense(self, dtype: torch.dtype = torch.float64) -> Tensor:  # -> (m, m)
+        """A as one tensor, summed in float64 by tiles; m·(n + m) entries and 2·n·m² flops.
+
+        Raises:
+            MemoryBudgetError: 8·m² bytes exceed the budget.
+        """
+        m = len(self.z)
+        if 8 * m * m > self.memory_budget:
+            raise MemoryBudgetError(
+                f"the dense ({m}, {m}) matrix needs {8 * m * m / 2**30:.2f} GiB, more than memory_budget = "
+                f"{self.memory_budget / 2**30:.2f} GiB. Raise memory_budget, or use ConjugateGradients or "
+                "StochasticGradientDescent."
+            )
+        out = self._covariance64.block(self._z64).double()
+        self.entries_evaluated += m * m
+        for tile, block in self._tiles(wide=True):
+            root = block * self._noise64[tile].rsqrt()[:, None]
+            out.addmm_(root.T, root)
+        return (0.5 * (out + out.T)).to(dtype)
+
+    def diagonal(self) -> Tensor:  # (m,)
+        """The diagonal of A in the working precision; n·m entries."""
+        out = self.kernel_diagonal()
+        for tile, block in self._tiles(wide=False):
+            out += (block.double().square() / self._noise64[tile, None]).sum(0)
+        return out.to(self._dtype)
+
+    # what stochastic gradient descent asks for ----------------------------------------------------------------------
+
+    def anchored_target(self, anchor: Tensor, gap: Tensor) -> Tensor:  # (m, s), (m, s) -> (m, s)
+        """r − A δ, by one product unless δ = 0: the full gradient at the anchor, negative."""
+        if not bool(anchor.any()):
+            return gap.clone()
+        return (gap.double() - self._product(anchor, wide=False)).to(self._dtype)
+
+    def data_gradient(
+        self, rows: Tensor, u: Tensor, anchor: Tensor, target: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
+        """(n/b) K_ZI Σ_I⁻¹ K_IZ (u − δ) − (r − Aδ): the change from the anchor by rows, the rest exactly.
+
+        Args:
+            rows: (b,) I, without repeats.
+            u: (m, s). anchor: (m, s) δ. target: (m, s) `anchored_target(anchor, r)`.
+
+        Returns:
+            (m, s) in the working precision, and None: observations are not rows of A.
+
+        Cost: b·m entries, 4·b·m·s flops.
+        """
+        change = u - anchor
+        scale = (self._noise64.to(self._dtype)[rows] * (len(rows) / len(self.x))).reciprocal()[:, None]
+        out = -target
+        for tile in torch.arange(len(rows), device=self.device).split(self._tile_rows(wide=False)):
+            block = self._rows_of_design(rows[tile])
+            out.addmm_(block.T, (block @ change).mul_(scale[tile]))
+        return out, None
+
+    def design_norms(self, rows: Tensor) -> Tensor:  # (b,) -> (b,)
+        """Squared norms of rows of K_XZ in float64; b·m entries."""
+        tiles = rows.split(self._tile_rows(wide=False))
+        return torch.cat([self._rows_of_design(tile).square().sum(1, dtype=torch.float64) for tile in tiles])
+
+    def kernel_diagonal(self) -> Tensor:  # (m,)
+        """The diagonal of K_ZZ in float64."""
+        return self._covariance64.diagonal(self._z64).double()
+
+    def cross_block(self, rows: Tensor, cols: Tensor) -> Tensor:  # (b,), (c,) -> (b, c)
+        """A block of K_ZZ in float64; b·c entries."""
+        self.entries_evaluated += len(rows) * len(cols)
+        return self._covariance64.block(self._z64[rows], self._z64[cols]).double()
+
+    # helpers --------------------------------------------------------------------------------------------------------
+
+    def _product(self, v: Tensor, *, wide: bool) -> Tensor:  # -> float64
+        kept = self.keeps_matrix and not wide
+        self.entries_evaluated += len(self.z) ** 2
+        if kept:
+            out = (self._stored()[1] @ v).double()
+        else:
+            covariance, _, z = self._side(wide)
+            out = covariance.matmul(z, z, v, memory_budget=self._tile_bytes()).double()
+        for tile, block in self._tiles(wide=wide):
+            out += block.T @ ((block @ v) / self._noise64[tile, None].to(v))
+        return out
+
+    def _tiles(self, *, wide: bool) -> Iterator[tuple[Tensor, Tensor]]:
+        """Blocks K(x[tile], z) over all of x, each entry once."""
+        rows = torch.arange(len(self.x), device=self.device).split(self._tile_rows(wide))
+        for tile in rows:
+            if wide:
+                self.entries_evaluated += len(tile) * len(self.z)
+                covariance, x, z = self._side(wide)
+                yield tile, covariance.block(x[tile], z).double()
+            else:
+                yield tile, self._rows_of_design(tile)
+
+    def _rows_of_design(self, rows: Tensor) -> Tensor:
+        self.entries_evaluated += len(rows) * len(self.z)
+        if self.keeps_matrix:
+            return self._stored()[0][rows]
+        return self.covariance.block(self._x[rows], self._z).to(self._dtype)
+
+    def _side(self, wide: bool) -> tuple[Covariance, Points, Points]:
+        """The covariance with x and z in float64 or in the working precision."""
+        if wide:
+            return self._covariance64, self._x64, self._z64
+        return self.covariance, self._x, self._z
+
+    def _stored(self) -> tuple[Tensor, Tensor]:
+        if self._design is None or self._penalty is None:
+            design = torch.empty(len(self.x), len(self.z), dtype=self._dtype, device=self.device)
+            for tile in torch.arange(len(self.x), device=self.device).split(self._tile_rows(wide=False)):
+                design[tile] = self.covariance.block(self._x[tile], self._z).to(self._dtype)
+            self._design, self._penalty = design, self.covariance.block(self._z).to(self._dtype)
+        return self._design, self._penalty
+
+    def _tile_bytes(self) -> int:
+        return int(min(_TILE_BYTES, self.memory_budget / 4))
+
+    def _tile_rows(self, wide: bool) -> int:
+        itemsize = 8 if wide else torch.finfo(self._dtype).bits // 8
+        # a tile and the handful of temporaries of the same size that evaluating it takes
+        return max(1, self._tile_bytes() // (8 * itemsize * len(self.z)))
+
+    def _check_columns(self, v: Tensor) -> None:
+        if v.ndim != 2 or v.shape[0] != len(self.z):
+            raise ShapeError(f"expected a right-hand side of shape ({len(self.z)}, s), got {tuple(v.shape)}.")
+        if v.dtype != self._dtype:
+            raise DtypeError(f"expected a right-hand side of dtype {self._dtype}, got {v.dtype}.")
