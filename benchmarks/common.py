@@ -1,15 +1,33 @@
-"""What every benchmark prints: the machine, the versions, and a table."""
+"""What every benchmark prints, the machine, the versions and a table; and runs in a process of their own."""
 
 from __future__ import annotations
 
+import contextlib
+import multiprocessing
 import os
+import pickle
 import platform
+import resource
+from collections.abc import Callable
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import torch
 
-__all__ = ["header", "print_table", "seeded"]
+from sggp.errors import SggpError
+
+__all__ = [
+    "Apart",
+    "available_gib",
+    "forget_peak",
+    "header",
+    "peak_gib",
+    "print_table",
+    "run_apart",
+    "seeded",
+]
 
 
 def seeded(seed: int) -> torch.Generator:
@@ -38,6 +56,94 @@ def print_table(columns: list[str], rows: list[list[str]]) -> None:
             + " |"
         )
     print(flush=True)
+
+
+@dataclass(frozen=True)
+class Apart:
+    """How a call in a process of its own ended: its value, or why there is none, and the peak of its memory."""
+
+    value: Any
+    peak_gib: float
+    failure: str = ""
+
+
+def run_apart(call: Callable[..., Any], *arguments: Any, limit_gib: float | None = None) -> Apart:
+    """`call(*arguments)` in a fresh process, whose memory nothing else of this benchmark has touched.
+
+    Args:
+        call: a function of a module's top level. arguments: what pickle can carry.
+        limit_gib: bytes the process may allocate; beyond them an allocation fails there, and nobody else suffers.
+
+    Raises:
+        RuntimeError: the call itself is broken: it raised something other than a failure to solve or to allocate.
+    """
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=_child, args=(theirs, call, arguments, limit_gib))
+    process.start()
+    theirs.close()
+    try:
+        found = pickle.loads(ours.recv_bytes())
+    except EOFError:
+        found = None
+    process.join()
+    if found is not None:
+        return found
+    if process.exitcode is not None and process.exitcode < 0:
+        return Apart(None, float("nan"), f"killed by signal {-process.exitcode} (out of memory?)")
+    raise RuntimeError(f"{call.__name__} ended with code {process.exitcode}; its traceback is above.")
+
+
+def _child(pipe: Any, call: Callable[..., Any], arguments: tuple[Any, ...], limit_gib: float | None) -> None:
+    if limit_gib is not None:
+        limit = int(limit_gib * 2**30)
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+    value, failure = None, ""
+    try:
+        value = call(*arguments)
+    except (MemoryError, SggpError) as error:
+        failure = _first_line(error)
+    except RuntimeError as error:  # torch's word for a failed allocation, and for a failed factor
+        if "memory" not in str(error) and not isinstance(error, torch.linalg.LinAlgError):
+            raise
+        failure = "out of memory" if "memory" in str(error) else _first_line(error)
+    # by value: torch would send its tensors as handles that die with this process
+    pipe.send_bytes(pickle.dumps(Apart(value, peak_gib(), failure)))
+
+
+def _first_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {str(error).splitlines()[0][:120] if str(error) else ''}"
+
+
+def peak_gib() -> float:
+    """The most memory that this process has held so far (resident), in GiB.
+
+    From the kernel's own mark of this process, where there is one: `ru_maxrss` of a child starts at its parent's.
+    """
+    status = Path("/proc/self/status")
+    if status.is_file():
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM"):
+                return int(line.split()[1]) / 2**20
+    unit = 2**30 if platform.system() == "Darwin" else 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+
+
+def forget_peak() -> float:
+    """Start the peak anew at what is held now, where the system can; returns the peak it starts from, in GiB."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+    return peak_gib()
+
+
+def available_gib() -> float:
+    """Memory that can be had without swapping, in GiB."""
+    info = Path("/proc/meminfo")
+    if info.is_file():
+        for line in info.read_text().splitlines():
+            if line.startswith("MemAvailable"):
+                return int(line.split()[1]) / 2**20
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
 
 
 def _version(name: str) -> str:

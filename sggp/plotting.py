@@ -1,4 +1,6 @@
-"""Figures of a search and of a model: best so far, parity, calibration. Needs matplotlib (extra ``plot``).
+"""Figures of a search, a model and a solve: best so far, parity, calibration, residuals.
+
+All need matplotlib (extra ``plot``).
 
 Every function draws into the axes it is given, or into those of a new figure that belongs to no window, and returns
 the axes; ``axes.figure.savefig(path)`` writes the picture.
@@ -8,8 +10,8 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -19,7 +21,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["new_figure", "plot_best_so_far", "plot_calibration", "plot_parity", "to_png"]
+    from sggp.solvers import Solution
+
+__all__ = ["new_figure", "plot_best_so_far", "plot_calibration", "plot_convergence", "plot_parity", "to_png"]
 
 _OURS = "#0b6e99"
 _OTHER = "#8a8a8a"
@@ -159,6 +163,46 @@ def plot_calibration(y: Any, mean: Any, std: Any, *, axes: Axes | None = None) -
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1)
     axes.grid(alpha=0.25)
+    return axes
+
+
+def plot_convergence(
+    solutions: Mapping[str, Solution],
+    *,
+    against: Literal["seconds", "epochs"] = "seconds",
+    axes: Axes | None = None,
+) -> Axes:
+    """The largest relative residual of all columns over the course of each solve.
+
+    Residuals that were measured by a full product are marked; the others are the solver's own running values.
+
+    Args:
+        solutions: name of the curve -> what the solver returned.
+        against: "seconds" or "epochs" (work in units of n² kernel entries).
+        axes: where to draw; None makes a figure.
+
+    Raises:
+        InputError: no solution, one without a history, or an unknown `against`.
+    """
+    if against not in ("seconds", "epochs"):
+        raise InputError(f'against must be "seconds" or "epochs", got {against!r}.')
+    empty = [name for name, solution in solutions.items() if not solution.history]
+    if empty or not solutions:
+        raise InputError(
+            f"expected solutions with a history, got {f'none for {empty}' if empty else 'none'}."
+        )
+    axes = axes if axes is not None else new_figure().subplots()
+    for name, solution in solutions.items():
+        work = np.asarray([getattr(record, against) for record in solution.history])
+        worst = np.asarray([float(record.residual.max()) for record in solution.history])
+        (line,) = axes.plot(work, worst, linewidth=1.2, label=name)
+        true = np.asarray([record.kind == "true" for record in solution.history])
+        axes.plot(work[true], worst[true], linestyle="none", marker="o", markersize=3, color=line.get_color())
+    axes.set_yscale("log")
+    axes.set_xlabel("seconds" if against == "seconds" else "passes over K")
+    axes.set_ylabel("relative residual of the worst column")
+    axes.grid(alpha=0.25)
+    axes.legend(frameon=False, fontsize="small")
     return axes
 
 
