@@ -100,6 +100,10 @@ class LeastSquaresOperator(LinearOperator, Protocol):
         """The diagonal Σ, float64, one entry per observation."""
         ...
 
+    def require_noise(self) -> None:
+        """Raise `InputError` unless every noise variance is positive in the working precision."""
+        ...
+
     @property
     def draws_features(self) -> bool:
         """Whether `penalty_estimate` draws random features; otherwise it samples columns of P."""

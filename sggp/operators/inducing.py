@@ -69,11 +69,8 @@ class InducingOperator(PenaltyEstimate):
         self.entries_evaluated = 0
         self._dtype = dtype
         self._noise64 = noise_vector(noise_variance, x)
-        if not bool((self._noise64.to(dtype) > 0).all()):
-            raise InputError(
-                "the normal equation divides by the noise variance, and at least one is zero in the working precision: "
-                "give every observation a positive one, or condition without inducing points."
-            )
+        self._noise = self._noise64.to(dtype)
+        self.require_noise()
         self._kernel = detached_copy(kernel)
         self._covariance64 = as_covariance(kernel, dtype=torch.float64)
         if x.is_floating_point():
@@ -201,7 +198,7 @@ class InducingOperator(PenaltyEstimate):
         Cost: b·m entries, 4·b·m·s flops.
         """
         change = u - anchor
-        scale = (self._noise64.to(self._dtype)[rows] * (len(rows) / len(self.x))).reciprocal()[:, None]
+        scale = (self._noise[rows] * (len(rows) / len(self.x))).reciprocal()[:, None]
         out = -target
         for tile in torch.arange(len(rows), device=self.device).split(self._tile_rows(wide=False)):
             block = self._rows_of_design(rows[tile])

@@ -26,7 +26,8 @@ def detached_copy(kernel: Any) -> Any:
 class PenaltyEstimate:
     """Unbiased estimates of P u for a penalty P = K(z, z) over the rows of the unknown.
 
-    A subclass sets `_kernel` (the kernel itself), `_penalty_rows` (z as given) and `_penalty_points` (z prepared).
+    A subclass sets `_kernel` (the kernel itself), `_penalty_rows` (z as given), `_penalty_points` (z prepared) and
+    `_noise` (Σ in the working precision).
     """
 
     covariance: Covariance
@@ -35,6 +36,19 @@ class PenaltyEstimate:
     _kernel: Any
     _penalty_rows: Tensor
     _penalty_points: Points
+    _noise: Tensor
+
+    def require_noise(self) -> None:
+        """Raise unless every noise variance is positive in the working precision."""
+        if not self._noisy:
+            raise InputError(
+                "least squares divide by the noise variance, and at least one is zero in the working precision: give every "
+                "observation a positive one, or use ConjugateGradients or Cholesky without inducing points."
+            )
+
+    @cached_property
+    def _noisy(self) -> bool:
+        return bool((self._noise > 0).all())
 
     @cached_property
     def draws_features(self) -> bool:
@@ -89,7 +103,6 @@ class KernelLeastSquares(PenaltyEstimate, ABC):
 
     x: Tensor
     _points: Points
-    _noise: Tensor
     _noise64: Tensor
 
     def anchored_target(self, anchor: Tensor, gap: Tensor) -> Tensor:  # (n, s), (n, s) -> (n, s)
@@ -136,18 +149,6 @@ class KernelLeastSquares(PenaltyEstimate, ABC):
             block = self.covariance.block(self._points[tile], self._points)
             parts.append(block.square().sum(1, dtype=torch.float64))
         return torch.cat(parts)
-
-    def require_noise(self) -> None:
-        """Raise unless every noise variance is positive in the working precision."""
-        if not self._noisy:
-            raise InputError(
-                "stochastic gradient descent divides by the noise variance, and at least one is zero in the working "
-                "precision: give every observation a positive one, or use ConjugateGradients or Cholesky."
-            )
-
-    @cached_property
-    def _noisy(self) -> bool:
-        return bool((self._noise > 0).all())
 
     def _design_block(self, rows: Tensor) -> Tensor | None:
         """Rows of K as one block, where they are in memory or fit a tile."""

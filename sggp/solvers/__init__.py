@@ -9,6 +9,7 @@ from sggp.solvers.problem import Problem
 from sggp.solvers.sketch_and_project import SketchAndProject
 from sggp.solvers.solution import Record, Solution, Status
 from sggp.solvers.stochastic_dual_descent import StochasticDualDescent
+from sggp.solvers.stochastic_gradient_descent import StochasticGradientDescent
 
 __all__ = [
     "AlternatingProjections",
@@ -24,4 +25,5 @@ __all__ = [
     "State",
     "Status",
     "StochasticDualDescent",
+    "StochasticGradientDescent",
 ]
