@@ -1,6 +1,7 @@
 """K + Σ as something that multiplies."""
 
 from sggp.operators.base import LeastSquaresOperator, LinearOperator, NeighbourOperator, RowOperator
+from sggp.operators.centres import select_centres
 from sggp.operators.inducing import InducingOperator
 from sggp.operators.kernel import KernelOperator
 
@@ -11,4 +12,5 @@ __all__ = [
     "LinearOperator",
     "NeighbourOperator",
     "RowOperator",
+    "select_centres",
 ]

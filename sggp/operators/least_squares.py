@@ -42,8 +42,8 @@ class PenaltyEstimate:
         """Raise unless every noise variance is positive in the working precision."""
         if not self._noisy:
             raise InputError(
-                "least squares divide by the noise variance, and at least one is zero in the working precision: give every "
-                "observation a positive one, or use ConjugateGradients or Cholesky without inducing points."
+                "least squares divide by the noise variance, and at least one is zero in the working precision: give "
+                "every observation a positive one, or use ConjugateGradients or Cholesky without inducing points."
             )
 
     @cached_property

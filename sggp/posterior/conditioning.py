@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -10,12 +10,12 @@ from torch import Tensor
 
 from sggp.errors import InputError, ShapeError
 from sggp.kernels import as_covariance
-from sggp.operators import KernelOperator
-from sggp.posterior.data import Data, Prior, check_data, draw_prior
+from sggp.operators import InducingOperator, KernelOperator
+from sggp.posterior.data import Data, Prior, check_data, choose_centres, draw_prior
 from sggp.posterior.paths import PathwiseSamples
 from sggp.posterior.posterior import Posterior
 from sggp.random import as_generator, streams
-from sggp.solvers import Cholesky, ConjugateGradients, Solution, Solver
+from sggp.solvers import Auto, Cholesky, ConjugateGradients, Solution, Solver
 from sggp.typing import FailurePolicy, Seed
 
 __all__ = ["Settings", "condition"]
@@ -41,10 +41,13 @@ class Settings:
     max_epochs: float | None
     max_seconds: float | None
     on_failure: FailurePolicy
+    centres: Tensor | None = None
 
     def solver_for(self, n: int) -> Solver:
         if self.solver is not None:
             return self.solver
+        if self.centres is not None:
+            return Auto()
         return Cholesky() if n <= DIRECT_ROWS else ConjugateGradients()
 
     def tolerances(self, samples: int, with_mean: bool) -> Tensor:
@@ -70,6 +73,7 @@ def condition(
     solver: Solver | None = None,
     num_samples: int = 64,
     num_features: int = 2048,
+    centres: Tensor | int | None = None,
     generator: Seed = None,
     tolerance: float | Tensor | None = None,
     max_epochs: float | None = None,
@@ -90,9 +94,13 @@ def condition(
         y: (n,) targets.
         noise_variance: a number or (n,), in squared units of y.
         mean: constant prior mean μ, in units of y.
-        solver: default `Cholesky` up to 3,000 distinct inputs, `ConjugateGradients` beyond.
+        solver: default `Cholesky` up to 3,000 distinct inputs, `ConjugateGradients` beyond; `Auto` with centres.
         num_samples: s; 0 for a posterior with exact variance only.
         num_features: random features of the prior draws.
+        centres: inducing points Z: (m, d) rows, or a number, for that many k-means centres (random distinct rows for
+            kernels without length scales; see `sggp.operators.select_centres`). Mean and samples are then written on Z:
+            (K_ZX Σ⁻¹ K_XZ + K_ZZ)α = K_ZX Σ⁻¹ b for each right-hand side b above, and K(·, Z) in place of K(·, x). Away
+            from Z they fall back to the prior. Needs positive noise.
         generator: seed or generator; None draws fresh entropy.
         tolerance: relative residual, one number or a pair (mean, samples). The default for the mean is a tenth of the
             noise's standard deviation over the root mean square of y, so that what the solve leaves open drowns in
@@ -102,10 +110,10 @@ def condition(
         memory_budget: bytes for K and its tiles.
 
     Raises:
-        ShapeError, DtypeError, InputError: the data cannot be used.
+        ShapeError, DtypeError, InputError: the data or the centres cannot be used.
         NoRandomFeatures: the kernel has no random features and num_samples > 0.
 
-    Source: Wilson et al. 2020; Lin et al. 2023, section 2 (solves in place of factors).
+    Source: Wilson et al. 2020; Lin et al. 2023, sections 2 (solves in place of factors) and 3.2 (inducing points).
     """
     generator = as_generator(generator)
     x, y, noise = check_data(x, y, noise_variance)
@@ -119,9 +127,11 @@ def condition(
     settings = Settings(
         solver, tolerance, num_features, work, float(memory_budget), max_epochs, max_seconds, on_failure
     )
-    draw, eps, solve = streams(generator, "prior", "noise", "solver")
+    draw, eps, solve, spread = streams(generator, "prior", "noise", "solver", "centres")
     prior = draw_prior(kernel, x, num_samples, num_features, draw) if num_samples else None
     data = Data(x, y, noise, draw_noise(noise, num_samples, eps))
+    if centres is not None:
+        settings = replace(settings, centres=choose_centres(kernel, data, centres, spread))
     return solve_posterior(kernel, data, float(mean), prior, settings, None, solve)
 
 
@@ -184,8 +194,17 @@ def solve_columns(
     *,
     with_mean: bool = True,
 ) -> Solution:
-    """Solve (K + Σ) A = rhs as the settings say."""
-    operator = KernelOperator(kernel, x, noise, dtype=settings.dtype, memory_budget=settings.memory_budget)
+    """Solve (K + Σ) A = rhs, or the normal equation on the centres, as the settings say."""
+    operator: KernelOperator | InducingOperator
+    if settings.centres is None:
+        operator = KernelOperator(
+            kernel, x, noise, dtype=settings.dtype, memory_budget=settings.memory_budget
+        )
+    else:
+        operator = InducingOperator(
+            kernel, x, settings.centres, noise, dtype=settings.dtype, memory_budget=settings.memory_budget
+        )
+        rhs = operator.normal_rhs(rhs)
     samples = rhs.shape[1] - (1 if with_mean else 0)
     return settings.solver_for(len(x)).solve(
         operator,

@@ -9,11 +9,13 @@ import torch
 from torch import Tensor
 
 from sggp.errors import DtypeError, InputError, ShapeError
+from sggp.kernels import as_covariance
 from sggp.kernels.features import FeatureMap, draw_features
+from sggp.operators import select_centres
 from sggp.posterior.merge import Groups, group_rows
 from sggp.random import draw_seed, streams
 
-__all__ = ["Data", "Prior", "check_data", "draw_prior"]
+__all__ = ["Data", "Prior", "check_data", "choose_centres", "draw_prior"]
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,31 @@ def check_data(
             "noise_variance must be finite and not negative (a variance, in squared units of y)."
         )
     return x.detach(), y.detach().double(), noise.contiguous()
+
+
+def choose_centres(kernel: Any, data: Data, centres: Any, generator: torch.Generator) -> Tensor:  # -> (m, d)
+    """Inducing points as given, or so many of them chosen from the distinct inputs.
+
+    Raises:
+        ShapeError, DtypeError, InputError: naming what was given and what is expected.
+    """
+    x = data.x
+    if isinstance(centres, Tensor) and centres.ndim:
+        if centres.ndim != 2 or len(centres) == 0 or centres.shape[1] != x.shape[1]:
+            raise ShapeError(f"centres must be (m, {x.shape[1]}), got shape {tuple(centres.shape)}.")
+        if centres.is_floating_point() and not bool(torch.isfinite(centres).all()):
+            raise InputError("centres hold NaN or infinity.")
+        if centres.is_floating_point() and not x.is_floating_point():
+            raise DtypeError(f"centres must be integer like x ({x.dtype}), got {centres.dtype}.")
+        return centres.detach().to(dtype=x.dtype, device=x.device)
+    if isinstance(centres, bool) or not hasattr(centres, "__index__") or int(centres) < 1:
+        raise InputError(f"centres must be (m, d) rows or a positive number of them, got {centres!r}.")
+    distinct, number = x[data.groups().first], int(centres)
+    if len(distinct) <= number:
+        return distinct
+    if x.is_floating_point() and as_covariance(kernel).embedding(distinct[:1]) is not None:
+        return select_centres(kernel, distinct, number, generator=generator)
+    return distinct[torch.randperm(len(distinct), generator=generator)[:number].to(x.device)]
 
 
 def draw_prior(

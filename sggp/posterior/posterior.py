@@ -34,6 +34,7 @@ class Posterior:
         kernel: the GPyTorch kernel.
         x: (g, d) distinct inputs. noise_variance: (g,) their merged noise.
         prior_mean: μ.
+        points: the rows that weights belong to: the centres where there are any, else x.
         solution: the `Solution` of the solve; column 0 is the mean, the others are the samples.
         samples: the `PathwiseSamples`.
     """
@@ -60,7 +61,8 @@ class Posterior:
         self.prior = prior
         self.solution = solution
         self.settings = settings
-        self.points: Points = covariance.prepare(data.x[groups.first])
+        self._x = data.x[groups.first]
+        self.points: Points = covariance.prepare(self._x if settings.centres is None else settings.centres)
         self._factor: tuple[Tensor, float] | None = None
 
     # what was given -------------------------------------------------------------------------------------------------
@@ -68,7 +70,12 @@ class Posterior:
     @property
     def x(self) -> Tensor:  # (g, d)
         """Distinct inputs."""
-        return self.points.raw
+        return self._x
+
+    @property
+    def centres(self) -> Tensor | None:  # (m, d)
+        """The inducing points, None where every distinct input is one."""
+        return self.settings.centres
 
     @property
     def y(self) -> Tensor:  # (g,)
@@ -107,7 +114,11 @@ class Posterior:
         )
 
     def __repr__(self) -> str:
-        return f"Posterior(n={len(self.data.y)}, distinct={len(self.points)}, s={self.num_samples}, {self.solution!r})"
+        centres = "" if self.centres is None else f"centres={len(self.centres)}, "
+        return (
+            f"Posterior(n={len(self.data.y)}, distinct={len(self.x)}, {centres}s={self.num_samples}, "
+            f"{self.solution!r})"
+        )
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_factor": None}
@@ -198,6 +209,11 @@ class Posterior:
         ).x.double()
 
     def _operator(self) -> KernelOperator:
+        if self.centres is not None:
+            raise InputError(
+                "variances and covariances by solving are those of the exact Gaussian process, which this posterior on "
+                f'{len(self.centres)} centres is not: use variance(method="samples"), or condition without centres.'
+            )
         return KernelOperator(
             self.kernel,
             self.x,
@@ -227,7 +243,7 @@ class Posterior:
     def update(
         self, x: Tensor, y: Tensor, *, noise_variance: float | Tensor | None = None, generator: Seed = None
     ) -> Posterior:
-        """The posterior after more data: same hyperparameters, same prior functions, warm-started solves.
+        """The posterior after more data: same hyperparameters, prior functions and centres, warm-started solves.
 
         Args:
             x: (m, d), y: (m,) the new observations; repeats of known inputs are fine.
@@ -243,9 +259,12 @@ class Posterior:
         eps, solve = streams(as_generator(generator), "noise", "solver")
         data = self.data.joined(Data(x, y, noise, draw_noise(noise, self.num_samples, eps)))
         groups = data.groups()
-        # groups are numbered by first appearance, so the old ones keep their numbers
+        # groups are numbered by first appearance, so the old ones keep their numbers; centres stay as they are
         start = torch.zeros(
-            len(groups.first), self.solution.x.shape[1], dtype=self.solution.x.dtype, device=x.device
+            len(groups.first if self.centres is None else self.points),
+            self.solution.x.shape[1],
+            dtype=self.solution.x.dtype,
+            device=x.device,
         )
         start[: len(self.points)] = torch.nan_to_num(self.solution.x)
         return solve_posterior(self.kernel, data, self.prior_mean, self.prior, self.settings, start, solve)

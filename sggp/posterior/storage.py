@@ -56,6 +56,7 @@ def save(posterior: Posterior, path: str | os.PathLike[str]) -> None:
             "max_epochs": settings.max_epochs,
             "max_seconds": settings.max_seconds,
             "on_failure": settings.on_failure,
+            "centres": settings.centres,
         },
     }
     target = Path(path)
