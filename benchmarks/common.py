@@ -8,6 +8,7 @@ import os
 import pickle
 import platform
 import resource
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -58,6 +59,9 @@ def print_table(columns: list[str], rows: list[list[str]]) -> None:
     print(flush=True)
 
 
+BROKEN: list[str] = []
+
+
 @dataclass(frozen=True)
 class Apart:
     """How a call in a process of its own ended: its value, or why there is none, and the peak of its memory."""
@@ -74,8 +78,8 @@ def run_apart(call: Callable[..., Any], *arguments: Any, limit_gib: float | None
         call: a function of a module's top level. arguments: what pickle can carry.
         limit_gib: bytes the process may allocate; beyond them an allocation fails there, and nobody else suffers.
 
-    Raises:
-        RuntimeError: the call itself is broken: it raised something other than a failure to solve or to allocate.
+    A call that raises something other than a failure to solve or to allocate is broken: its traceback goes to stderr,
+    the table says so, and `end` makes the benchmark fail after everything else has been measured.
     """
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe(duplex=False)
@@ -91,7 +95,14 @@ def run_apart(call: Callable[..., Any], *arguments: Any, limit_gib: float | None
         return found
     if process.exitcode is not None and process.exitcode < 0:
         return Apart(None, float("nan"), f"killed by signal {-process.exitcode} (out of memory?)")
-    raise RuntimeError(f"{call.__name__} ended with code {process.exitcode}; its traceback is above.")
+    BROKEN.append(call.__name__)
+    return Apart(None, float("nan"), "BROKEN: see the traceback on stderr")
+
+
+def end() -> None:
+    """Exit with code 1 if anything was broken."""
+    if BROKEN:
+        sys.exit(f"broken: {', '.join(sorted(set(BROKEN)))}")
 
 
 def _child(pipe: Any, call: Callable[..., Any], arguments: tuple[Any, ...], limit_gib: float | None) -> None:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import reports
-from common import available_gib, header, print_table, run_apart
+from common import available_gib, end, header, print_table, run_apart
 from contenders import Case, Run, climb, dense_run, exact, gpytorch_run, ours_run, sdd_run
 
 import sggp.solvers
@@ -237,6 +237,7 @@ def main() -> None:
     for part, show in reports.PARTS.items():
         if part in arguments.parts:
             show(arguments, memory)
+    end()
 
 
 if __name__ == "__main__":

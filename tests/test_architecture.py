@@ -24,6 +24,7 @@ EXTRAS = {
     "rich": ("sggp.cli",),
     "pooch": ("sggp.datasets",),
     "tqdm": ("sggp.molecules",),
+    "faiss": ("sggp.neighbours",),
 }
 # scipy and joblib come with scikit-learn
 HARD = {"torch", "gpytorch", "linear_operator", "numpy", "sklearn", "scipy", "joblib"}

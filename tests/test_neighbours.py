@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 import torch
 
-from sggp.errors import InputError, ShapeError
+from sggp.errors import InputError, MissingExtra, ShapeError
 from sggp.neighbours import earlier_neighbours, nearest
 
 
@@ -46,6 +48,46 @@ def test_nearest(d, generator):
     assert nearest(points[:3], queries, 6).shape == (31, 3)
 
 
+@pytest.mark.parametrize(("n", "d"), [(9000, 3), (4200, 9)])
+def test_the_tree_is_exact_when_asked_for(n, d, generator):
+    points = torch.randn(n, d, generator=generator)
+    order = torch.randperm(n, generator=generator)
+    found = earlier_neighbours(points, order, 5, method="tree")
+    assert torch.equal(
+        found.sort(1).values, earlier_neighbours(points, order, 5, method="exact").sort(1).values
+    )
+
+
+def recall(found: torch.Tensor, wanted: torch.Tensor) -> float:
+    known = wanted >= 0
+    return float(((wanted[:, :, None] == found[:, None]).any(2) & known).sum() / known.sum())
+
+
+@pytest.mark.parametrize("ordering", ["random", "sorted"])
+def test_approximate_neighbours_find_nine_in_ten(ordering, generator):
+    pytest.importorskip("faiss")
+    n, d, k = 9000, 8, 10
+    points = torch.randn(n, d, generator=generator)
+    # along a line the first half of the order lies on one side, so that few of the nearest rows are earlier
+    order = torch.randperm(n, generator=generator) if ordering == "random" else points[:, 0].argsort()
+    found = earlier_neighbours(points, order, k, method="approximate")
+    assert bool((found < torch.arange(n)[:, None]).all())
+    ranks = found.sort(1).values
+    assert not bool(((ranks[:, 1:] == ranks[:, :-1]) & (ranks[:, 1:] >= 0)).any())
+    assert torch.equal((found >= 0).sum(1), torch.arange(n).clamp(max=k))
+    distance = (points[order][found.clamp_min(0)] - points[order][:, None]).square().sum(2)
+    assert bool((distance.diff(dim=1)[k:] >= -1e-4).all())
+    assert recall(found, earlier_neighbours(points, order, k, method="exact")) >= 0.9
+
+
+def test_without_faiss_only_approximate_neighbours_fail(monkeypatch, generator):
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    points, order = torch.randn(5000, 2, generator=generator), torch.arange(5000)
+    assert earlier_neighbours(points, order, 3).shape == (5000, 3)
+    with pytest.raises(MissingExtra, match=r"sggp\[neighbours\]"):
+        earlier_neighbours(points, order, 3, method="approximate")
+
+
 def test_bad_arguments():
     points = torch.zeros(4, 2)
     with pytest.raises(InputError):
@@ -54,3 +96,5 @@ def test_bad_arguments():
         nearest(points, torch.zeros(4, 3), 1)
     with pytest.raises(ShapeError):
         earlier_neighbours(torch.zeros(4), torch.arange(4), 1)
+    with pytest.raises(InputError, match="method"):
+        earlier_neighbours(points, torch.arange(4), 1, method="kd")

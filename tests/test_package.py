@@ -16,7 +16,7 @@ import pytest
 import sggp
 
 ROOT = Path(__file__).resolve().parent.parent
-EXTRAS = ["botorch", "matplotlib", "pooch", "rdkit", "rich", "typer"]
+EXTRAS = ["botorch", "faiss", "matplotlib", "pooch", "rdkit", "rich", "typer"]
 
 # Everything process-wide that an import could change; `snapshot()` is compared before and after. What the dependencies
 # change when they are imported (scikit-learn imports rich where there is one, which draws random numbers) is not ours.
