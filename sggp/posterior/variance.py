@@ -1,0 +1,140 @@
+"""The variance of a posterior from its samples, with a local posterior as control.
+
+Notation at one query point x. f₀ⱼ and zⱼ = f₀ⱼ(X) + εⱼ ~ N(0, H) are the prior draw and the noisy targets of sample j;
+gⱼ = f₀ⱼ(x) − k_xᵀH⁻¹zⱼ is its deviation from the mean, so that v = E[g²] is the variance sought. The m rows N nearest
+to x give a local posterior whose deviation hⱼ = f₀ⱼ(x) − k_xNᵀH_NN⁻¹zⱼ(N) has a variance u = E[h²] that is known
+exactly from one small system. Conditioning further can only take away: h − g is a function of the data alone, so it is
+independent of g, and u = v + E[(h − g)²]. Two independent mean squares with a known sum of expectations,
+
+    p = mean gⱼ² ~ v χ²_s/s,    t = mean (hⱼ − gⱼ)² ~ (u − v) χ²_s/s,
+
+are combined by maximum likelihood: v̂ solves (p − v)/v² = (t − (u − v))/(u − v)², and lies in (0, u). Its standard error
+is √(2/s)/√(1/v² + 1/(u − v)²): where the nearest rows explain nearly all that all rows do, a small share of the plain
+√(2/s)·v.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from sggp.kernels.covariance import Covariance, Points
+from sggp.neighbours import nearest
+
+__all__ = ["combine", "combined_error", "local_control"]
+
+_TILE_BYTES = 128 * 2**20
+_HALVINGS = 60
+
+
+def local_control(
+    covariance: Covariance,
+    points: Points,
+    noise_variance: Tensor,
+    targets: Tensor,
+    queries: Tensor,
+    prior: Tensor,
+    num_rows: int,
+) -> tuple[Tensor, Tensor]:
+    """Variance and deviations of the posterior given only the rows nearest to each query.
+
+    Args:
+        covariance: the kernel. points: the (n, d) data.
+        noise_variance: (n,) Σ.
+        targets: (n, s) zⱼ.
+        queries: (q, d).
+        prior: (q, s) f₀ⱼ at the queries.
+        num_rows: m.
+
+    Returns:
+        u (q,) and h (q, s), float64.
+
+    Cost: the neighbour search, q·m² entries, q·m³/3 + q·m·s flops.
+    """
+    found = _nearest_rows(covariance, points, queries.detach(), min(num_rows, len(points)))
+    m = found.shape[1]
+    step = max(1, _TILE_BYTES // (8 * (m + 1) * (4 * (m + 1) + targets.shape[1])))
+    variances, deviations = [], []
+    raw, noise = _wide(points.raw), noise_variance.double()
+    for rows, tile, start in zip(found.split(step), queries.split(step), prior.split(step), strict=True):
+        small = covariance.small_blocks(torch.cat([raw[rows], _wide(tile.detach())[:, None]], 1))
+        block, cross, own = small[:, :m, :m] + torch.diag_embed(noise[rows]), small[:, :m, m], small[:, m, m]
+        if tile.requires_grad:
+            cross = torch.cat(
+                [covariance.block(x[None], points[own_rows]) for x, own_rows in zip(tile, rows, strict=True)]
+            )
+            cross, own = cross.double(), covariance.diagonal(tile).double()
+        lower = _factor(block)
+        weights = torch.cholesky_solve(cross[..., None], lower)[..., 0]
+        variances.append((own - (weights * cross).sum(1)).clamp_min(0))
+        deviations.append(start.double() - torch.einsum("qm,qms->qs", weights, targets[rows].double()))
+    if not variances:
+        return queries.new_zeros(0, dtype=torch.float64), prior.double()
+    return torch.cat(variances), torch.cat(deviations)
+
+
+def combine(plain: Tensor, difference: Tensor, total: Tensor) -> Tensor:
+    """v̂ of the module's head from p, t and u, each (q,); differentiable in all three.
+
+    Where the likelihood has several stationary points, the one next to the inverse-variance average is taken.
+    """
+    with torch.no_grad():
+        low, high = torch.zeros_like(total), total.clone()
+        for _ in range(_HALVINGS):
+            middle = 0.5 * (low + high)
+            above = _slope(middle, plain, difference, total) > 0
+            low, high = torch.where(above, middle, low), torch.where(above, high, middle)
+        value = 0.5 * (low + high)
+        rest = total - value
+        steep = (
+            -(rest.square() + value.square()) - 2 * (plain - value) * rest - 2 * (difference - rest) * value
+        )
+        steep = torch.where(steep.abs() > 0, steep, torch.full_like(steep, -torch.inf))
+    if not (plain.requires_grad or difference.requires_grad or total.requires_grad):
+        return value
+    # one Newton step from the root changes nothing but carries the gradient (implicit function theorem)
+    return value - _slope(value, plain, difference, total) / steep
+
+
+def combined_error(value: Tensor, total: Tensor, num_samples: int) -> Tensor:
+    """Standard error of v̂, (q,)."""
+    rest = (total - value).clamp_min(0)
+    return (
+        (2.0 / num_samples) ** 0.5 * value * rest / (value.square() + rest.square()).sqrt().clamp_min(1e-300)
+    )
+
+
+def _slope(value: Tensor, plain: Tensor, difference: Tensor, total: Tensor) -> Tensor:
+    rest = total - value
+    return (plain - value) * rest.square() - (difference - rest) * value.square()
+
+
+def _factor(block: Tensor) -> Tensor:
+    """Batched Cholesky factors, with a jitter only for blocks that have none."""
+    lower, info = torch.linalg.cholesky_ex(block)
+    jitter = 1e-12
+    while bool((info != 0).any()) and jitter < 1e-2:
+        size = block.diagonal(dim1=1, dim2=2).mean(1) * (info != 0) * jitter
+        block = block + torch.diag_embed(size[:, None].expand(block.shape[:2]))
+        lower, info = torch.linalg.cholesky_ex(block)
+        jitter *= 10
+    return lower
+
+
+def _nearest_rows(covariance: Covariance, points: Points, queries: Tensor, m: int) -> Tensor:  # -> (q, m)
+    embedded, asked = (
+        covariance.embedding(points),
+        covariance.embedding(covariance.prepare(queries, points.centre)),
+    )
+    if embedded is not None and asked is not None:
+        return nearest(embedded, asked, m)
+    scale = covariance.diagonal(points).clamp_min(1e-300).rsqrt()
+    rows = max(1, _TILE_BYTES // (8 * max(1, len(points))))
+    tiles = [
+        (covariance.block(tile, points).abs() * scale).topk(m, dim=1).indices for tile in queries.split(rows)
+    ]
+    return torch.cat(tiles) if tiles else torch.empty(0, m, dtype=torch.long, device=queries.device)
+
+
+def _wide(x: Tensor) -> Tensor:
+    return x.double() if x.is_floating_point() else x

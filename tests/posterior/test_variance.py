@@ -1,0 +1,144 @@
+"""Sampled variances with a local posterior as control, against dense algebra and against their own error bars."""
+
+from __future__ import annotations
+
+import gpytorch
+import pytest
+import torch
+
+from sggp.kernels import TanimotoMinMax, as_covariance
+from sggp.posterior import condition
+from sggp.posterior.variance import combine, combined_error, local_control
+from sggp.solvers import Cholesky, ConjugateGradients
+
+NOISE = 0.01
+
+
+def matern() -> gpytorch.kernels.Kernel:
+    kernel = gpytorch.kernels.ScaleKernel(gpytorch.kernels.MaternKernel(nu=1.5, ard_num_dims=2)).double()
+    kernel.outputscale = 0.7
+    kernel.base_kernel.lengthscale = torch.tensor([0.5, 0.9], dtype=torch.float64)
+    return kernel
+
+
+def dense(kernel, a, b) -> torch.Tensor:
+    with gpytorch.settings.lazily_evaluate_kernels(False):
+        return kernel(a, b).to_dense().detach().double()
+
+
+@pytest.fixture
+def data(generator):
+    x = torch.rand(400, 2, generator=generator, dtype=torch.float64) * 4
+    q = torch.rand(30, 2, generator=generator, dtype=torch.float64) * 4.4 - 0.2
+    return x, torch.sin(x).sum(1), q
+
+
+def exact_variance(kernel, x, q) -> torch.Tensor:
+    cross = dense(kernel, x, q)
+    h = dense(kernel, x, x) + NOISE * torch.eye(len(x), dtype=torch.float64)
+    return dense(kernel, q, q).diagonal() - (cross * torch.linalg.solve(h, cross)).sum(0)
+
+
+def solved(data, generator=0, num_samples=64, **settings):
+    settings.setdefault("solver", Cholesky())
+    return condition(
+        matern(), *data[:2], noise_variance=NOISE, num_samples=num_samples, num_features=4096, generator=generator,
+        **settings,
+    )  # fmt: skip
+
+
+def molecules(generator, n):
+    present = torch.rand(n, 256, generator=generator) < 0.08
+    return (present * torch.randint(1, 4, (n, 256), generator=generator)).to(torch.uint8)
+
+
+def test_combination_is_the_likeliest(generator):
+    """Against the likelihood on a grid."""
+    total = torch.rand(50, generator=generator, dtype=torch.float64) + 0.1
+    share = torch.rand(50, generator=generator, dtype=torch.float64) * 0.9 + 0.05
+    chi = (torch.randn(2, 64, 50, generator=generator, dtype=torch.float64)).square().mean(1)
+    plain, difference = chi[0] * share * total, chi[1] * (1 - share) * total
+    grid = torch.linspace(1e-4, 1 - 1e-4, 20001, dtype=torch.float64)[:, None] * total
+    rest = total - grid
+    log_likelihood = -(grid.log() + plain / grid + rest.log() + difference / rest)
+    likeliest = grid.gather(0, log_likelihood.argmax(0, keepdim=True))[0]
+    assert bool(((combine(plain, difference, total) - likeliest).abs() < 1.1e-4 * total).all())
+
+
+def test_combination_has_the_right_gradient(generator):
+    arguments = [
+        torch.tensor(v, dtype=torch.float64, requires_grad=True) for v in ([0.3, 0.5], [0.8, 0.1], [1.0, 0.7])
+    ]
+    assert torch.autograd.gradcheck(combine, arguments, eps=1e-6, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["matern", "tanimoto"])
+def test_local_control_is_the_posterior_given_the_nearest_rows(kind, generator):
+    if kind == "matern":
+        kernel, x = matern(), torch.rand(200, 2, generator=generator, dtype=torch.float64)
+        q = torch.rand(5, 2, generator=generator, dtype=torch.float64)
+        closeness = -((q[:, None] - x[None]) / kernel.base_kernel.lengthscale.detach()).norm(dim=2)
+    else:
+        kernel, x, q = TanimotoMinMax(), molecules(generator, 200), molecules(generator, 5)
+        closeness = dense(kernel, q.double(), x.double())
+    covariance = as_covariance(kernel, dtype=torch.float64)
+    noise = torch.rand(200, generator=generator, dtype=torch.float64) * 0.1 + 0.01
+    targets, prior = (
+        torch.randn(200, 3, generator=generator).double(),
+        torch.randn(5, 3, generator=generator).double(),
+    )
+    total, deviations = local_control(covariance, covariance.prepare(x), noise, targets, q, prior, 12)
+    for i in range(5):
+        rows = closeness[i].topk(12).indices
+        near = x[rows].double()
+        h = dense(kernel, near, near) + torch.diag(noise[rows])
+        cross = dense(kernel, near, q[i : i + 1].double())[:, 0]
+        weights = torch.linalg.solve(h, cross)
+        own = dense(kernel, q[i : i + 1].double(), q[i : i + 1].double())[0, 0]
+        assert float(total[i]) == pytest.approx(float(own - cross @ weights), abs=1e-10)
+        torch.testing.assert_close(deviations[i], prior[i] - weights @ targets[rows], rtol=0, atol=1e-10)
+
+
+def test_sixty_four_samples_are_as_good_as_a_thousand_plain_ones(data):
+    """The error over independent posteriors is what is reported, and below √(2/1000), that of a thousand plain ones."""
+    x, _, q = data
+    exact = exact_variance(matern(), x, q)
+    posteriors = [solved(data, generator=seed) for seed in range(25)]
+    ratios = torch.stack([p.variance(q) / exact - 1 for p in posteriors])
+    claimed = torch.stack([p.variance_error(q) / exact for p in posteriors])
+    spread = float(ratios.square().mean().sqrt())
+    assert spread < (2 / 1000) ** 0.5
+    assert spread / float(claimed.square().mean().sqrt()) == pytest.approx(1.0, abs=0.35)
+    assert bool((ratios.mean(0).abs() < 0.03).all())
+
+
+def test_error_never_exceeds_the_plain_one(generator):
+    value, total = torch.tensor([0.5, 1e-3, 0.2]), torch.tensor([0.5, 1.0, 0.3])
+    error = combined_error(value, total, 64)
+    assert float(error[0]) == 0
+    assert bool((error <= (2 / 64) ** 0.5 * value).all())
+    assert float(error[1]) == pytest.approx((2 / 64) ** 0.5 * 1e-3, rel=1e-5)
+
+
+def test_sampled_variance_is_differentiable(data):
+    posterior = solved(data, num_samples=16)
+    q = data[2][:3].clone().requires_grad_(True)
+    (slope,) = torch.autograd.grad(posterior.variance(q).sum(), q)
+    for i, j in ((0, 0), (2, 1)):
+        step = torch.zeros_like(q)
+        step[i, j] = 1e-6
+        with torch.no_grad():
+            change = (posterior.variance(q + step) - posterior.variance(q - step)).sum() / 2e-6
+        assert float(slope[i, j]) == pytest.approx(float(change), rel=1e-4)
+
+
+def test_solved_variance_does_not_hang_on_the_tolerance(data):
+    """An iterative solver at a loose tolerance: within 5 % of the exact variance and never below it."""
+    x, _, q = data
+    exact = exact_variance(matern(), x, q)
+    loose = solved(data, num_samples=0, solver=ConjugateGradients(None), tolerance=1e-1)
+    found = loose.variance(q, method="solve")
+    assert bool((found >= exact * (1 - 1e-9)).all())
+    assert bool((found <= 1.05 * exact).all())
+    joint = loose.covariance_matrix(q)
+    torch.testing.assert_close(joint.diagonal(), found, rtol=1e-6, atol=0)
