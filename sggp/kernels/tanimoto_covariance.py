@@ -11,7 +11,8 @@ from torch import Tensor
 from sggp.errors import InputError
 from sggp.kernels.covariance import Covariance, Points
 from sggp.kernels.tanimoto import as_counts, check_counts, dot_similarity, minmax_similarity
-from sggp.native import engine, multiply, reference
+from sggp.native import engine, library, multiply, reference
+from sggp.native.cpu_tanimoto import small_tanimoto
 from sggp.native.thermometer import code_bytes
 from sggp.native.tiling import tile_shape
 
@@ -25,6 +26,7 @@ class _TanimotoCovariance(Covariance):
     """Counts are kept as uint8, other vectors as float64; T(x, x) = 1."""
 
     _signed = False
+    _products = False
 
     @property
     def scale(self) -> float:
@@ -43,6 +45,14 @@ class _TanimotoCovariance(Covariance):
         """Ones."""
         x = self.prepare(x)
         return torch.ones(len(x), dtype=x.dtype, device=x.device)
+
+    def _small_blocks(self, x: Tensor) -> Tensor:
+        counts = (
+            as_counts(x.reshape(-1, x.shape[-1])) if library.available() and x.device.type == "cpu" else None
+        )
+        if counts is None:
+            return super()._small_blocks(x)
+        return small_tanimoto(counts.reshape(x.shape), products=self._products)
 
     def _tile_shape(self, x: Points, z: Points, v: Tensor, memory_budget: int) -> tuple[int, int]:
         per_row = 48 * x.shape[1] + 8 * v.shape[1]
@@ -82,6 +92,7 @@ class DotProductCovariance(_TanimotoCovariance):
     """T_DP: counts by a float32 product where that is exact, everything else in float64."""
 
     _signed = True
+    _products = True
 
     def _parts(self, raw: Tensor, centre: Tensor | None) -> Mapping[str, Tensor]:
         parts = super()._parts(raw, centre)

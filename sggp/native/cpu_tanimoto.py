@@ -23,6 +23,7 @@ __all__ = [
     "bit_matmul",
     "bit_similarity",
     "pack_bits",
+    "small_tanimoto",
     "tanimoto_block",
     "tanimoto_matmul",
     "thermometer",
@@ -125,6 +126,29 @@ def bit_matmul(a: PackedRows, b: PackedRows, v: Tensor, *, isa: str | None = Non
     if 0 in (a.bits.shape[0], b.bits.shape[0], v.shape[1]):
         return torch.zeros(a.bits.shape[0], v.shape[1], dtype=v.dtype)
     return _from_bits(a, b, v.detach().contiguous(), v.dtype, library.PACK_BYTES, isa)
+
+
+def small_tanimoto(x: Tensor, *, products: bool = False) -> Tensor:
+    """Many small Gram matrices: (b, m, d) uint8 counts → (b, m, m) float64.
+
+    Args:
+        x: (b, m, d) uint8 counts or bits (bool too).
+        products: False gives Σ min / Σ max, True Σ xz / (Σ x² + Σ z² − Σ xz); both 1 for two empty rows.
+
+    Cost: b·m²·(non-zeros of a row).
+    """
+    if x.ndim != 3:
+        raise ShapeError(f"x has shape {tuple(x.shape)}; expected (b, m, d).")
+    flat = x.reshape(-1, x.shape[2])
+    _check_counts(flat, flat, torch.float64)
+    x = x.contiguous().view(torch.uint8) if x.dtype == torch.bool else x.contiguous()
+    out = torch.empty(x.shape[0], x.shape[1], x.shape[1], dtype=torch.float64)
+    p = library.pointer
+    code = library.library().sggp_small_tanimoto(
+        torch.get_num_threads(), int(products), p(x), *x.shape, p(out)
+    )
+    library.checked(code, "small_tanimoto")
+    return out
 
 
 def _similarity(

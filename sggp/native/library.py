@@ -74,6 +74,8 @@ def _declare(library: ctypes.CDLL) -> tuple[str, ...]:
     library.sggp_neighbour_columns.restype = i32
     library.sggp_neighbour_scores.argtypes = [*systems, p, i64, p, p, p, i64, i64, p]
     library.sggp_neighbour_scores.restype = i32
+    library.sggp_small_tanimoto.argtypes = [i32, i32, p, i64, i64, i64, p]
+    library.sggp_small_tanimoto.restype = i32
     library.sggp_pack.argtypes, library.sggp_pack.restype = [i32, p, i64, i64, p, i64, p, p], i32
     library.sggp_largest.argtypes, library.sggp_largest.restype = [i32, p, i64, i64, p], i32
     library.sggp_isa_name.argtypes, library.sggp_isa_name.restype = [i32], ctypes.c_char_p
