@@ -65,6 +65,10 @@ class DataFileError(InputError):
     """A file is missing, empty, lacks a column or cannot be read."""
 
 
+class CheckpointError(InputError):
+    """A checkpoint is damaged, cannot be written, or was written for another solve."""
+
+
 class SggpWarning(UserWarning):
     """Base class of all warnings issued by sggp."""
 

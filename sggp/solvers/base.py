@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -47,6 +48,7 @@ class Solver(ABC):
         generator: Seed = None,
         callback: Callback | None = None,
         on_failure: FailurePolicy = "warn",
+        checkpoint: str | os.PathLike[str] | None = None,
     ) -> Solution:
         """Solve for all columns of `rhs`.
 
@@ -55,20 +57,29 @@ class Solver(ABC):
             rhs: (n,) or (n, s).
             x0: a start of the same shape; None starts from zero. There is no other warm start.
             tolerance: relative residual ‖b − Ax‖/‖b‖ to reach, a number or one per column (s,).
-            max_epochs: work allowed, in units of n² kernel entries; None takes the solver's own cap.
-            max_seconds: wall time allowed; checked after every step.
+            max_epochs: work allowed, in units of n² kernel entries; None takes the solver's own cap. From 20 epochs on
+                the pass that measures the final residual is kept within; below that the final residual is estimated
+                from a twentieth of the rows, and says so, where the operator offers rows and n ≥ 1,280.
+            max_seconds: wall time allowed; checked after every step. A pass is kept within where it takes at most a
+                twentieth of it.
             generator: seed or generator of all randomness; None draws fresh entropy.
             callback: called with a `Progress` after every step; returning True ends the solve. Its time is not counted.
             on_failure: what to do if a column misses its tolerance: "warn" (`NotConverged`), "raise"
                 (`SolverFailure`, which carries the solution) or "return" in silence.
+            checkpoint: a file to save the solve in while it runs. The same call after a kill goes on from there and,
+                given the same machine and number of threads, ends with the same numbers; epochs, seconds and history
+                include those before the kill. The file stays: the same call once more returns the same solution at
+                once, and goes on if only a budget was spent and is now larger. Writing takes at most a twentieth of the
+                time: once a second, or less often where a write takes long. Direct solvers ignore it.
 
         Returns:
             A `Solution`; its `status` tells the outcome of each column.
 
         Raises:
             ShapeError, DtypeError, InputError, UnsupportedOperator: an argument cannot be used.
+            CheckpointError: the checkpoint cannot be written, is damaged, or was written for another solve.
         """
-        limits = Limits(tolerance, max_epochs, max_seconds, generator, callback, on_failure)
+        limits = Limits(tolerance, max_epochs, max_seconds, generator, callback, on_failure, checkpoint)
         return finish(self._solve(operator, rhs, x0, limits), limits.on_failure)
 
     @abstractmethod

@@ -1,8 +1,8 @@
 """The one loop behind every iterative solver.
 
 A solver author writes three functions over a state: `start(problem) -> state`, `step(state)`, `iterate(state)`. The
-driver owns everything else: scaling, trivial columns, per-column stopping and freezing, epochs, the clock, and a final
-residual that is measured.
+driver owns everything else: scaling, trivial columns, per-column stopping and freezing, epochs, the clock, checkpoints,
+and a final residual that is measured, or sampled and marked as such where measuring would exceed the budget.
 
 Every start is from zero: a warm start, or going on after a measured residual denied a claim of convergence, is the
 same system for a correction, A d = b − A x, and the corrections add up in float64. Where the operator works in
@@ -12,18 +12,21 @@ speed, float64 answers.
 
 from __future__ import annotations
 
+import os
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from sggp.errors import InputError, NotConverged
+from sggp.solvers.checkpoint import Checkpoint
 from sggp.solvers.problem import Problem, prepare
-from sggp.solvers.solution import Record, Solution, Status
+from sggp.solvers.run import Budget, Run, begin, describe_step, settled
+from sggp.solvers.solution import Solution, Status
 from sggp.typing import FailurePolicy, ResidualKind, Seed
 
 if TYPE_CHECKING:
@@ -51,39 +54,6 @@ class Progress:
 Callback = Callable[[Progress], Any]
 
 
-@dataclass
-class _Run:
-    """Bookkeeping of one solve over the columns that need work."""
-
-    problem: Problem
-    x: Tensor  # (n, s) float64, the sum of all corrections
-    gap: Tensor  # (n, s) rhs - A x as last measured
-    residual: Tensor  # (s,) float64, latest known
-    measured: Tensor  # (s,) float64, norm of `gap`
-    status: list[Status | None]
-    entries0: int
-    clock: float
-    denied: Tensor  # (s,) claims of convergence refused since the measured residual last fell
-    wide: bool = False  # whether gaps are measured in float64
-    paused: float = 0.0
-    iterations: int = 0
-    history: list[Record] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-
-    @property
-    def seconds(self) -> float:
-        return time.perf_counter() - self.clock - self.paused
-
-    @property
-    def epochs(self) -> float:
-        operator = self.problem.operator
-        per_epoch = getattr(operator, "entries_per_epoch", self.problem.n**2)
-        return (operator.entries_evaluated - self.entries0) / per_epoch
-
-    def record(self, residual: Tensor, kind: ResidualKind) -> None:
-        self.history.append(Record(self.epochs, self.seconds, residual.clone(), kind))
-
-
 @dataclass(frozen=True)
 class Limits:
     """What a solve is asked for and allowed; the arguments of `Solver.solve`."""
@@ -94,6 +64,7 @@ class Limits:
     generator: Seed
     callback: Callback | None
     on_failure: FailurePolicy
+    checkpoint: str | os.PathLike[str] | None = None
 
     def __post_init__(self) -> None:
         if self.on_failure not in ("warn", "raise", "return"):
@@ -104,68 +75,89 @@ class Limits:
                 raise InputError(f"{name} must not be negative, got {value}.")
 
 
+@dataclass
+class _Segment:
+    """A solver at work on the columns that are open: from one start to the next measurement."""
+
+    state: Any
+    active: Tensor  # the columns it started with
+    kept: Tensor  # those that are still open
+    stepped: bool = False
+
+
 def drive(solver: IterativeSolver, operator: Any, rhs: Tensor, x0: Tensor | None, limits: Limits) -> Solution:
     """Run `solver` until every column is settled or a budget is spent. See `Solver.solve`."""
+    clock = time.perf_counter()
     problem = prepare(operator, rhs, x0, limits.tolerance, limits.generator)
-    run = _begin(problem)
+    budget = Budget(
+        solver.default_max_epochs if limits.max_epochs is None else float(limits.max_epochs),
+        limits.max_seconds,
+    )
+    store = content = None
+    if limits.checkpoint is not None:
+        store = Checkpoint(limits.checkpoint, solver, problem, limits.generator)
+        content = store.load()
+    if store is None or content is None:
+        run, segment = begin(problem), None
+    else:
+        run = store.restore(problem, content, clock)
+        if content["state"] is not None:
+            segment = _revived(solver, store, run, content)
+        elif not _reopened(run, budget):
+            return _assemble(solver, run)
+        else:
+            segment = None
     if len(problem.columns):
-        _loop(solver, run, limits)
+        _loop(solver, run, limits, budget, segment, store)
+    if store is not None:
+        store.write(run)
     return _assemble(solver, run)
 
 
-def _begin(problem: Problem) -> _Run:
-    operator, s = problem.operator, problem.rhs.shape[1]
-    run = _Run(
-        problem=problem,
-        x=torch.zeros_like(problem.rhs) if problem.x0 is None else problem.x0.clone(),
-        gap=problem.rhs.clone(),
-        residual=torch.ones(s, dtype=torch.float64),
-        measured=torch.ones(s, dtype=torch.float64),
-        status=[None] * s,
-        entries0=operator.entries_evaluated,
-        clock=time.perf_counter(),
-        denied=torch.zeros(s, dtype=torch.long),
-    )
-    if problem.x0 is not None and s:
-        _measure(run, torch.arange(s))
-        run.record(run.residual, "true")
-        for i in (run.residual <= problem.tolerance).nonzero()[:, 0].tolist():
-            run.status[i] = Status.CONVERGED
-    return run
+def _revived(solver: IterativeSolver, store: Checkpoint, run: Run, content: dict[str, Any]) -> _Segment:
+    def start(columns: Tensor) -> Any:
+        return solver.start(_correction(run, columns))
+
+    return _Segment(*store.revive(run, content, start, solver.keep), stepped=True)
 
 
-def _measure(run: _Run, columns: Tensor) -> None:
-    """True relative residuals of some columns, by one product; the gaps are kept to go on from."""
-    operator = run.problem.operator
-    if run.wide:
-        product = operator.matmul_wide(run.x[:, columns])
-    else:
-        product = operator.matmul(run.x[:, columns].to(operator.dtype)).double()
-    run.gap[:, columns] = run.problem.rhs[:, columns] - product
-    run.residual[columns] = torch.linalg.vector_norm(run.gap[:, columns], dim=0).cpu()
+def _reopened(run: Run, budget: Budget) -> bool:
+    """Whether a solve that ended for want of a budget may go on under this one; its open columns are open again."""
+    wanting = [i for i, status in enumerate(run.status) if status is Status.BUDGET_SPENT]
+    if not wanting or budget.spent(run):
+        return False
+    if bool((run.error > 0).any()):
+        run.measure(torch.arange(len(run.status)))
+    run.measured.copy_(run.residual)
+    for i in wanting:
+        run.status[i] = None
+    run.notes.append(f"went on with a larger budget at iteration {run.iterations}.")
+    return True
 
 
-def _loop(solver: IterativeSolver, run: _Run, limits: Limits) -> None:
-    most = solver.default_max_epochs if limits.max_epochs is None else float(limits.max_epochs)
-
-    def exhausted() -> bool:
-        return run.epochs >= most or (limits.max_seconds is not None and run.seconds >= limits.max_seconds)
-
-    while True:
-        active = torch.tensor([i for i, status in enumerate(run.status) if status is None], dtype=torch.long)
-        if not len(active):
+def _loop(
+    solver: IterativeSolver,
+    run: Run,
+    limits: Limits,
+    budget: Budget,
+    segment: _Segment | None,
+    store: Checkpoint | None,
+) -> None:
+    while segment is not None or len(run.active()):
+        if segment is None:
+            active = run.active()
+            if budget.spent(run):
+                _confirm(run, active, budget, spent=True, stepped=False)
+                return
+            segment = _Segment(solver.start(_correction(run, active)), active, active.clone())
+        spent = _iterate(solver, run, segment, budget, limits.callback, store)
+        run.notes.extend(note for note in segment.state.notes if note not in run.notes)
+        if _confirm(run, segment.active, budget, spent=spent, stepped=segment.stepped):
             return
-        spent = exhausted()
-        if not spent:
-            state = solver.start(_correction(run, active))
-            spent = _iterate(solver, run, state, active, exhausted, limits.callback)
-            run.notes.extend(note for note in state.notes if note not in run.notes)
-        _confirm(run, active, spent)
-        if spent:
-            return
+        segment = None
 
 
-def _correction(run: _Run, active: Tensor) -> Problem:
+def _correction(run: Run, active: Tensor) -> Problem:
     """A d = gap for the columns that are still open, with unit columns and tolerances that follow."""
     problem, norms = run.problem, run.measured[active]
     return replace(
@@ -179,73 +171,94 @@ def _correction(run: _Run, active: Tensor) -> Problem:
 
 def _iterate(
     solver: IterativeSolver,
-    run: _Run,
-    state: Any,
-    active: Tensor,
-    exhausted: Callable[[], bool],
+    run: Run,
+    segment: _Segment,
+    budget: Budget,
     callback: Callback | None,
+    store: Checkpoint | None,
 ) -> bool:
     """Step until every open column claims to be done, has failed, or a budget is spent; returns whether it was."""
-    open_ = active.clone()
+    state = segment.state
 
     def settle(leaving: Tensor) -> None:
-        places = open_[leaving]
+        places = segment.kept[leaving]
         scale = run.measured[places].to(run.x)
         run.x[:, places] += solver.iterate(state)[:, leaving].to(run.x) * scale
 
-    everything = torch.ones_like(open_, dtype=torch.bool)
     while True:
-        if exhausted():
+        everything = torch.ones_like(segment.kept, dtype=torch.bool)
+        if budget.spent(run):
             settle(everything)
             return True
+        before = run.entries, run.seconds
         solver.step(state)
         run.iterations += 1
-        found = solver.residual(state)
-        done = torch.zeros(len(open_), dtype=torch.bool)
-        if found is not None:
-            run.residual[open_] = found[0] * run.measured[open_]
-            run.record(run.residual, found[1])
-            done = run.residual[open_] <= run.problem.tolerance[open_]
-        if _stopped(run, callback, found[1] if found is not None else "estimated"):
+        segment.stepped = True
+        describe_step(run, before)
+        done, kind = _claims(solver, run, segment)
+        if _stopped(run, callback, kind):
             settle(everything)
             return True
         failed = solver.failures(state)
         leaving = done | solver.stalled(state) | torch.tensor([status is not None for status in failed])
         if bool(leaving.any()):
             settle(leaving)
-            for place, status in zip(open_.tolist(), failed, strict=True):
+            for place, status in zip(segment.kept.tolist(), failed, strict=True):
                 if status is not None:
                     run.status[place] = status
             if bool(leaving.all()):
                 return False
-            open_ = open_[~leaving]
-            everything = torch.ones_like(open_, dtype=torch.bool)
+            segment.kept = segment.kept[~leaving]
             solver.keep(state, (~leaving).nonzero()[:, 0])
+        if store is not None and store.due():
+            store.write(run, state, segment.active, segment.kept)
 
 
-def _stopped(run: _Run, callback: Callback | None, kind: ResidualKind) -> bool:
+def _claims(solver: IterativeSolver, run: Run, segment: _Segment) -> tuple[Tensor, ResidualKind]:
+    """Which open columns claim to be done, and how their residuals are known."""
+    found = solver.residual(segment.state)
+    if found is None:
+        return torch.zeros(len(segment.kept), dtype=torch.bool), "estimated"
+    kept = segment.kept
+    run.residual[kept] = found[0] * run.measured[kept]
+    run.record(run.residual, found[1])
+    return run.residual[kept] <= run.problem.tolerance[kept], found[1]
+
+
+def _stopped(run: Run, callback: Callback | None, kind: ResidualKind) -> bool:
     """Tell the callback, off the clock; whether it asks to stop."""
     if callback is None:
         return False
-    begin = time.perf_counter()
+    begin_ = time.perf_counter()
     stop = callback(Progress(run.iterations, run.epochs, run.seconds, run.residual.clone(), kind))
-    run.paused += time.perf_counter() - begin
+    run.paused += time.perf_counter() - begin_
     return stop is True
 
 
-def _confirm(run: _Run, active: Tensor, spent: bool) -> None:
-    """Measure the residuals of the columns just worked on and settle their status by what was measured."""
-    operator, tolerance = run.problem.operator, run.problem.tolerance
-    _measure(run, active)
-    refinable = not run.wide and operator.dtype == torch.float32 and hasattr(operator, "matmul_wide")
-    if refinable and not spent and bool((run.residual[active] > tolerance[active]).any()):
-        run.wide = True
-        run.notes.append("refined: gaps measured in float64, corrections solved in float32.")
-        _measure(run, active)
-    run.record(run.residual, "true")
+def _confirm(run: Run, active: Tensor, budget: Budget, *, spent: bool, stepped: bool) -> bool:
+    """Settle the status of the columns just worked on by their measured residuals; returns whether to end.
+
+    Where a full pass would exceed the budget the residuals are sampled instead: a column then counts as converged only
+    if its estimate is two standard errors below its tolerance, and the solve ends.
+    """
+    tolerance, before = run.problem.tolerance, run.measured[active].clone()
+    if not stepped:  # nothing has changed since the last measurement
+        run.residual[active] = before
+    elif budget.forbids_pass(run) and run.sample(active):
+        spent = True
+        run.record(run.residual, "estimated")
+    else:
+        run.measure(active)
+        operator = run.problem.operator
+        refinable = not run.wide and operator.dtype == torch.float32 and hasattr(operator, "matmul_wide")
+        if refinable and not spent and bool((run.residual[active] > tolerance[active]).any()):
+            run.wide = True
+            run.notes.append("refined: gaps measured in float64, corrections solved in float32.")
+            run.measure(active)
+        run.record(run.residual, "true")
     for i in active.tolist():
         value = float(run.residual[i])
-        if value <= float(tolerance[i]):
+        if value + 2 * float(run.error[i]) <= float(tolerance[i]):
             run.status[i] = Status.CONVERGED
         elif run.status[i] is None:
             progressing = value < _PROGRESS * float(run.measured[i])
@@ -255,27 +268,13 @@ def _confirm(run: _Run, active: Tensor, spent: bool) -> None:
             elif int(run.denied[i]) >= _CONFIRMATIONS or value != value:
                 run.status[i] = Status.STAGNATED
     run.measured[active] = run.residual[active]
+    return spent
 
 
-def _assemble(solver: IterativeSolver, run: _Run) -> Solution:
-    problem = run.problem
-    total = len(problem.norms)
-    finite = torch.isfinite(problem.norms)
-    x = torch.zeros(problem.n, total, dtype=problem.dtype, device=run.x.device)
-    x[:, problem.columns] = (run.x * problem.norms[problem.columns].to(run.x)).to(x)
-    x[:, ~finite] = float("nan")
-    residual = torch.zeros(total, dtype=torch.float64)
-    residual[problem.columns] = run.residual
-    residual[~finite] = float("nan")
-    status = [Status.CONVERGED if ok else Status.NONFINITE_INPUT for ok in finite.tolist()]
-    for place, value in zip(problem.columns.tolist(), run.status, strict=True):
-        status[place] = Status.BUDGET_SPENT if value is None else value
+def _assemble(solver: IterativeSolver, run: Run) -> Solution:
     return Solution(
-        x=x[:, 0] if problem.vector else x,
-        status=tuple(status),
-        residual=residual,
-        residual_kind="true",
-        tolerance=problem.all_tolerances,
+        **settled(run),
+        tolerance=run.problem.all_tolerances,
         history=tuple(run.history),
         epochs=run.epochs,
         seconds=run.seconds,

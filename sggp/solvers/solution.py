@@ -49,7 +49,9 @@ class Solution:
         x: (n, s) or (n,), as the right-hand side was.
         status: one `Status` per column.
         residual: (s,) relative 2-norms ‖b − Ax‖/‖b‖, float64.
-        residual_kind: "true" (measured by a full product), "recursive" or "estimated".
+        residual_kind: "true" (measured by a full product) or "estimated" (from a random sample of rows, because a full
+            product would have exceeded the budget).
+        residual_error: (s,) standard errors of `residual`; zeros where it is true.
         tolerance: (s,) what was asked for.
         history: records of the residuals over the solve.
         epochs: work in units of n² kernel entries, preconditioner set-up included.
@@ -70,6 +72,11 @@ class Solution:
     iterations: int = 0
     method: str = ""
     notes: tuple[str, ...] = field(default=())
+    residual_error: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.float64))
+
+    def __post_init__(self) -> None:
+        if len(self.residual_error) != len(self.residual):
+            object.__setattr__(self, "residual_error", torch.zeros_like(self.residual))
 
     @property
     def converged(self) -> bool:
@@ -120,8 +127,10 @@ class Solution:
         if not self.status:
             return f"Solution({self.method}: no columns)"
         worst = self.worst
+        error = float(self.residual_error[worst])
+        found = f"{float(self.residual[worst]):.1e}" + (f" ± {error:.0e}" if error > 0 else "")
         return (
             f"Solution({self.method}: {done}/{len(self.status)} converged, worst column {worst} "
-            f"{self.status[worst]} at {float(self.residual[worst]):.1e} ({self.residual_kind}), "
+            f"{self.status[worst]} at {found} ({self.residual_kind}), "
             f"{self.epochs:.3g} epochs, {self.iterations} iterations, {self.seconds:.3g} s)"
         )

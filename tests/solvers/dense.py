@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gpytorch
 import torch
 from torch import Tensor
 
@@ -57,3 +58,11 @@ def with_spectrum(eigenvalues: Tensor, generator: torch.Generator) -> tuple[Tens
     vectors = torch.linalg.qr(torch.randn(n, n, generator=generator, dtype=torch.float64))[0]
     matrix = (vectors * eigenvalues) @ vectors.T
     return 0.5 * (matrix + matrix.T), vectors
+
+
+def matern(d: int) -> gpytorch.kernels.Kernel:
+    """A scaled Matérn-3/2 kernel with a length scale per dimension."""
+    kernel = gpytorch.kernels.ScaleKernel(gpytorch.kernels.MaternKernel(nu=1.5, ard_num_dims=d)).double()
+    kernel.outputscale = 0.7
+    kernel.base_kernel.lengthscale = torch.linspace(0.5, 1.5, d, dtype=torch.float64)
+    return kernel

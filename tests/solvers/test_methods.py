@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gpytorch
 import pytest
 import torch
 
@@ -19,7 +18,7 @@ from sggp.solvers import (
     StochasticDualDescent,
 )
 from sggp.solvers.stochastic_dual_descent import stable_step
-from tests.solvers.dense import DenseOperator, with_spectrum
+from tests.solvers.dense import DenseOperator, matern, with_spectrum
 
 SOLVERS = {
     "cholesky": Cholesky(),
@@ -37,13 +36,6 @@ SOLVERS = {
     "auto": Auto(),
     "auto-iterative": Auto(direct_rows=0),
 }
-
-
-def matern(d: int) -> gpytorch.kernels.Kernel:
-    kernel = gpytorch.kernels.ScaleKernel(gpytorch.kernels.MaternKernel(nu=1.5, ard_num_dims=d)).double()
-    kernel.outputscale = 0.7
-    kernel.base_kernel.lengthscale = torch.linspace(0.5, 1.5, d, dtype=torch.float64)
-    return kernel
 
 
 def make_operator(generator, n=300, d=3, noise=0.05, dtype=torch.float64):
