@@ -1,0 +1,215 @@
+"""Primal stochastic gradient descent: the step it finds, what it reaches, and how it says that it does not."""
+
+from __future__ import annotations
+
+import gpytorch
+import pytest
+import torch
+
+from sggp.errors import InputError, NotConverged, UnsupportedOperator
+from sggp.kernels import TanimotoMinMax
+from sggp.operators import InducingOperator, KernelOperator
+from sggp.solvers import Auto, Cholesky, ConjugateGradients, Status, StochasticGradientDescent
+from sggp.solvers.stochastic_gradient_descent import curvature
+from tests.operators.test_least_squares import Unfeatured
+from tests.solvers.dense import DenseOperator
+
+
+def matern(d: int, lengthscale: float = 1.0) -> gpytorch.kernels.Kernel:
+    kernel = gpytorch.kernels.ScaleKernel(gpytorch.kernels.MaternKernel(nu=1.5, ard_num_dims=d)).double()
+    kernel.outputscale = 0.7
+    kernel.base_kernel.lengthscale = lengthscale
+    return kernel
+
+
+def normal(generator, *shape) -> torch.Tensor:
+    return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+
+def easy(generator, noise=1.0, dtype=torch.float64, n=400):
+    """Ten dimensions: nearly independent points, a well-conditioned system."""
+    return KernelOperator(matern(10), normal(generator, n, 10), noise, dtype=dtype)
+
+
+@pytest.mark.parametrize("per_point", [False, True])
+def test_agrees_with_a_dense_solve(per_point, generator, dtype):
+    noise = torch.rand(400, generator=generator, dtype=torch.float64) + 0.5 if per_point else 1.0
+    operator = easy(generator, noise, dtype)
+    rhs = normal(generator, 400, 3)
+    solution = StochasticGradientDescent().solve(operator, rhs, tolerance=2e-3, generator=1)
+    assert solution.converged, solution
+    exact = torch.linalg.solve(operator.dense(), rhs)
+    assert float((solution.x - exact).norm() / exact.norm()) < 4e-3
+    assert not any("diverged" in note for note in solution.notes)
+
+
+def test_a_constant_step_converges_to_the_solution_itself(generator):
+    """No floor of sampling noise: the residual falls far below what a plain target allows."""
+    operator = easy(generator)
+    solution = StochasticGradientDescent().solve(
+        operator, normal(generator, 400, 1), tolerance=1e-7, generator=1
+    )
+    assert solution.converged, solution
+    assert solution.epochs < 400
+
+
+def test_same_seed_same_answer_and_new_seed_new_batches(generator):
+    operator, rhs = easy(generator), normal(generator, 400, 2)
+    solver = StochasticGradientDescent(batch_size=100)
+    one, two, other = (solver.solve(operator, rhs, generator=seed) for seed in (5, 5, 6))
+    assert torch.equal(one.x, two.x)
+    assert not torch.equal(one.x, other.x)
+
+
+def test_epochs_count_every_entry(generator):
+    """One step of all rows is one epoch, and so is the residual measured at the end."""
+    operator = easy(generator, n=300)
+    solution = StochasticGradientDescent(step_size=1.0, batch_size=300).solve(
+        operator, normal(generator, 300, 1), tolerance=1e-12, max_epochs=20, on_failure="return"
+    )
+    assert solution.iterations >= 19
+    assert solution.epochs == pytest.approx(solution.iterations + 1)
+
+
+@pytest.mark.parametrize(
+    "kind", ["kernel", "kernel-tiles", "inducing", "inducing-tiles", "counts", "no-features"]
+)
+def test_the_step_found_is_stable(kind, generator):
+    """From the defaults nothing diverges, and what the curvature says is at least the truth."""
+    budget = 200_000 if kind.endswith("tiles") else 2**32
+    x = normal(generator, 300, 2)
+    kernel = matern(2, 0.5)
+    if kind == "counts":
+        x = torch.poisson(torch.full((300, 20), 0.3), generator=generator).to(torch.uint8)
+        kernel = TanimotoMinMax()
+    if kind == "no-features":
+        kernel = Unfeatured().double()
+    if kind.startswith("inducing"):
+        operator = InducingOperator(kernel, x, x[:50], 0.1, memory_budget=budget)
+        truth = torch.linalg.eigvalsh(operator.dense())[-1]
+    else:
+        operator = KernelOperator(kernel, x, 0.1, dtype=torch.float64, memory_budget=budget)
+        k = KernelOperator(kernel, x, 0.1, dtype=torch.float64).dense() - 0.1 * torch.eye(
+            300, dtype=torch.float64
+        )
+        truth = torch.linalg.eigvalsh(k @ k / 0.1 + k)[-1]
+    found = curvature(operator, generator)
+    assert 0.98 * float(truth) < found.top < 1.2 * float(truth)
+    assert found.row >= 0.98 * float(truth) - found.trace
+    rhs = normal(generator, operator.shape[0], 2)
+    solution = StochasticGradientDescent().solve(
+        operator, rhs, generator=0, max_epochs=60, on_failure="return"
+    )
+    assert not any("diverged" in note for note in solution.notes), solution.notes
+    assert bool((solution.residual < 1.0).all())
+    assert any("sampled columns" in note for note in solution.notes) is (kind == "no-features")
+
+
+@pytest.mark.parametrize("noise", [0.1, 1e-6])
+@pytest.mark.parametrize("kind", ["line", "five", "one", "clusters"])
+def test_hard_systems_end_in_the_open(kind, noise, generator, dtype):
+    """Defaults on a line, five points, one point and near-duplicates: finite, no worse than zero, status per column."""
+    x = {
+        "line": torch.linspace(0, 1, 200, dtype=torch.float64)[:, None],
+        "five": torch.rand(5, 1, generator=generator, dtype=torch.float64),
+        "one": torch.zeros(1, 1, dtype=torch.float64),
+        "clusters": torch.rand(20, 1, generator=generator, dtype=torch.float64).repeat(10, 1)
+        + 1e-5 * normal(generator, 200, 1),
+    }[kind]
+    operator = KernelOperator(matern(1), x, noise, dtype=dtype)
+    rhs = torch.cat([torch.sin(6 * x) + 1, torch.zeros_like(x)], 1)
+    solution = StochasticGradientDescent().solve(
+        operator, rhs, generator=0, max_epochs=100, on_failure="return"
+    )
+    assert solution.status[0] in (Status.CONVERGED, Status.BUDGET_SPENT, Status.STAGNATED)
+    assert solution.status[1] is Status.CONVERGED
+    assert not any("diverged" in note for note in solution.notes), solution.notes
+    gap = (rhs - operator.dense() @ solution.x).norm(dim=0)[0] / rhs.norm(dim=0)[0]
+    assert float(gap) == pytest.approx(float(solution.residual[0]), rel=0.05)
+    assert float(solution.residual[0]) < 1.0
+    assert kind != "one" or solution.status[0] is Status.CONVERGED
+
+
+def test_a_residual_that_stops_falling_is_stagnation_and_the_notes_say_why(generator):
+    x = torch.linspace(0, 1, 100, dtype=torch.float64)[:, None]
+    operator = KernelOperator(matern(1, 3.0), x, 1e-4)
+    with pytest.warns(NotConverged, match="stagnated"):
+        solution = StochasticGradientDescent().solve(operator, normal(generator, 100, 1), generator=0)
+    assert any("small eigenvalues" in note for note in solution.notes)
+
+
+@pytest.mark.parametrize("inducing", [False, True])
+def test_backs_off_from_a_step_that_diverges(inducing, generator):
+    operator = easy(generator)
+    rhs = normal(generator, 400, 2)
+    if inducing:
+        operator = InducingOperator(matern(10), operator.x, operator.x[:50], 1.0)
+        rhs = operator.normal_rhs(rhs)
+    step = 5000.0 if inducing else 200.0
+    solution = StochasticGradientDescent(step_size=step, batch_size=100).solve(operator, rhs, generator=1)
+    assert solution.converged
+    assert sum("halved" in note for note in solution.notes) >= 2
+    hopeless = StochasticGradientDescent(step_size=1e14, batch_size=100).solve(
+        operator, rhs, generator=1, on_failure="return"
+    )
+    assert set(hopeless.status) == {Status.DIVERGED}
+    assert bool(hopeless.x.isfinite().all())
+
+
+@pytest.mark.parametrize(
+    "solver",
+    [StochasticGradientDescent(), ConjugateGradients(), Cholesky(), Auto()],
+    ids=["sgd", "cg", "cholesky", "auto"],
+)
+def test_inducing_points_by_every_solver_that_fits(solver, generator, dtype):
+    x = normal(generator, 400, 5)
+    noise = torch.rand(400, generator=generator, dtype=torch.float64) + 0.3
+    operator = InducingOperator(matern(5), x, x[:60], noise, dtype=dtype)
+    rhs = operator.normal_rhs(normal(generator, 400, 3))
+    solution = solver.solve(operator, rhs, tolerance=1e-4, generator=0)
+    assert solution.converged, solution
+    exact = torch.linalg.solve(operator.dense(), rhs)
+    reach = operator.dense()
+    assert float((reach @ (solution.x - exact)).norm() / rhs.norm()) < 2e-4
+    assert float((solution.x - exact).norm() / exact.norm()) < 2e-2
+
+
+def test_all_points_as_centres_is_the_exact_posterior_mean(generator):
+    x, q = normal(generator, 120, 10), normal(generator, 20, 10)
+    y = normal(generator, 120, 1)
+    exact, inducing = KernelOperator(matern(10), x, 0.5), InducingOperator(matern(10), x, x, 0.5)
+    settings = {"tolerance": 1e-5, "generator": 0}
+    one = StochasticGradientDescent().solve(exact, y, **settings).x
+    two = StochasticGradientDescent().solve(inducing, inducing.normal_rhs(y), **settings).x
+    cross = matern(10)(q, x).to_dense().detach()
+    wanted = cross @ torch.linalg.solve(exact.dense(), y)
+    torch.testing.assert_close(cross @ one, wanted, rtol=0, atol=2e-4)
+    torch.testing.assert_close(cross @ two, wanted, rtol=0, atol=2e-4)
+
+
+def test_published_setting_is_kept(generator):
+    paper = StochasticGradientDescent.paper()
+    assert (paper.step_size, paper.batch_size, paper.momentum, paper.num_features) == (0.5, 512, 0.9, 100)
+    assert paper.averaging == pytest.approx(1e-3)
+    assert StochasticGradientDescent.paper(iterations=10_000).averaging == pytest.approx(1e-2)
+    solution = paper.solve(
+        easy(generator), normal(generator, 400, 1), max_epochs=3, generator=0, on_failure="return"
+    )
+    assert any("βn = 0.5," in note for note in solution.notes)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"step_size": -1.0}, {"momentum": 1.0}, {"batch_size": 0}, {"averaging": 0.0}, {"num_features": 0}],
+)
+def test_bad_settings(settings):
+    with pytest.raises(InputError, match=next(iter(settings))):
+        StochasticGradientDescent(**settings)
+
+
+def test_what_does_not_fit_is_refused(generator):
+    rhs = torch.ones(4, dtype=torch.float64)
+    with pytest.raises(UnsupportedOperator, match="LeastSquaresOperator"):
+        StochasticGradientDescent().solve(DenseOperator(torch.eye(4, dtype=torch.float64)), rhs)
+    with pytest.raises(InputError, match="at least one is zero"):
+        StochasticGradientDescent().solve(KernelOperator(matern(1), normal(generator, 4, 1), 0.0), rhs)
