@@ -11,54 +11,36 @@ from torch import Tensor
 
 from sggp.errors import InputError, UnsupportedOperator
 from sggp.operators.base import RowOperator
-from sggp.solvers.base import IterativeSolver, State
+from sggp.solvers.epochs import EpochSolver, EpochState
 from sggp.solvers.problem import Problem
-from sggp.solvers.solution import Status
-from sggp.typing import ResidualKind
 
 __all__ = ["StochasticDualDescent", "stable_step"]
 
 _SAFETY = 0.75
 _SUBSET = 2048
 _POWER_STEPS = 30
-_GROWTH = 20.0
-_MOST_BACKOFFS = 12
 _WINDOW = 4.0
 
 
 @dataclass
-class _State(State):
+class _State(EpochState):
     alpha: Tensor
     velocity: Tensor
     average: Tensor
-    good: Tensor  # average at the epoch of least residual, to fall back on
-    squares: Tensor  # (s,) Σ‖r_I‖² over the running epoch
-    estimate: Tensor  # (s,) relative residual over the last full epoch
-    least: Tensor  # (s,)
     weight: float
-    order: Tensor
-    place: int = 0
-    fresh: bool = False
-    diverged: bool = False
 
-    per_column: ClassVar[tuple[str, ...]] = (
-        "alpha",
-        "velocity",
-        "average",
-        "good",
-        "squares",
-        "estimate",
-        "least",
-    )
+    per_column: ClassVar[tuple[str, ...]] = (*EpochState.per_column, "alpha", "velocity", "average")
 
 
 def stable_step(operator: Any, generator: torch.Generator) -> tuple[float, float]:
     """What bounds the step: (λ₁(H)/n, largest diagonal entry of H), from at most 2,048 rows.
 
-    λ₁/n of a random principal block is biased upward for H/n, so the bound errs on the safe side.
+    λ₁/n of a random principal block is biased upward for H/n, so the bound errs on the safe side. There are fewer rows
+    where the float64 block would exceed the operator's `memory_budget`.
     """
     n = operator.shape[0]
-    rows = torch.randperm(n, generator=generator)[:_SUBSET].to(operator.device)
+    fitting = math.isqrt(int(min(8 * _SUBSET**2, getattr(operator, "memory_budget", math.inf)) // 8))
+    rows = torch.randperm(n, generator=generator)[: max(1, fitting)].to(operator.device)
     block = operator.block(rows, rows).double()
     v = torch.ones(len(rows), 1, dtype=torch.float64, device=block.device) / math.sqrt(len(rows))
     top = 0.0
@@ -72,7 +54,7 @@ def stable_step(operator: Any, generator: torch.Generator) -> tuple[float, float
 
 
 @dataclass(frozen=True)
-class StochasticDualDescent(IterativeSolver):
+class StochasticDualDescent(EpochSolver):
     """Stochastic dual descent: Nesterov steps on random coordinates of ½αᵀ(K+Σ)α − αᵀb, with geometric averaging.
 
     One step draws a batch I of B rows and moves only those coordinates:
@@ -127,33 +109,20 @@ class StochasticDualDescent(IterativeSolver):
                 "use ConjugateGradients."
             )
         notes: list[str] = []
-        if "step" not in problem.memory:
-            problem.memory["step"], problem.memory["batch"] = self._tune(problem)
-            problem.memory["backoffs"] = 0
-            problem.memory["caution"] = 1.0
-            notes.append(
-                f"step size βn = {problem.memory['step']:.3g}, batch size {problem.memory['batch']}."
-            )
-        else:
-            # a restart means that a measured residual denied the running one: ask more of the running one from now on
-            problem.memory["caution"] *= 2.0
-        x = torch.zeros_like(problem.rhs)
-        s = x.shape[1]
-        first = torch.ones(s, dtype=torch.float64)
-        batch = problem.memory["batch"]
-        weight = min(1.0, batch / (_WINDOW * problem.n)) if self.averaging is None else self.averaging
+        memory = problem.memory
+        if self.first_start(problem):
+            memory["step"], memory["batch"] = self._tune(problem)
+            notes.append(f"step size βn = {memory['step']:.3g}, batch size {memory['batch']}.")
+        zero = torch.zeros_like(problem.rhs)
+        share = memory["batch"] / (_WINDOW * problem.n)
         return _State(
             problem=problem,
-            alpha=x,
-            velocity=torch.zeros_like(x),
-            average=x.clone(),
-            good=x.clone(),
-            squares=torch.zeros(s, dtype=torch.float64),
-            estimate=first,
-            least=first,
-            weight=weight,
-            order=torch.empty(0, dtype=torch.long),
+            alpha=zero,
+            velocity=zero.clone(),
+            average=zero.clone(),
+            weight=min(1.0, share) if self.averaging is None else self.averaging,
             notes=notes,
+            **self.epoch_fields(problem),
         )
 
     def _tune(self, problem: Problem) -> tuple[float, int]:
@@ -172,55 +141,18 @@ class StochasticDualDescent(IterativeSolver):
 
     def step(self, state: _State) -> None:
         problem, memory = state.problem, state.problem.memory
-        state.fresh = False
-        if state.place >= len(state.order):
-            state.order = torch.randperm(problem.n, generator=problem.generator).to(problem.rhs.device)
-            state.place = 0
-            state.squares = torch.zeros_like(state.squares)
-        rows = state.order[state.place : state.place + memory["batch"]]
-        state.place += len(rows)
+        rows = self.next_rows(state, memory["batch"])
         look = torch.add(state.alpha, state.velocity, alpha=self.momentum)
         gap = problem.operator.rows_matmul(rows, look) - problem.rhs[rows]
-        state.squares += gap.double().square().sum(0).cpu()
         state.velocity.mul_(self.momentum)
         # β·g with g = (n/B) S_I gap, and βn the step in the papers' units
         state.velocity.index_add_(0, rows, gap, alpha=-memory["step"] / len(rows))
         state.alpha.add_(state.velocity)
         state.average.lerp_(state.alpha, state.weight)
-        if state.place >= len(state.order) or not bool(torch.isfinite(state.squares).all()):
-            self._close_epoch(state)
-
-    def _close_epoch(self, state: _State) -> None:
-        seen = state.squares.sqrt() * math.sqrt(len(state.order) / max(1, state.place))
-        if not bool(torch.isfinite(seen).all()) or bool(
-            (seen > _GROWTH * state.least.clamp_min(1e-12)).any()
-        ):
-            self._back_off(state)
-            return
-        state.fresh = True
-        state.estimate = seen
-        better = seen < state.least
-        if bool(better.any()):
-            state.good[:, better] = state.average[:, better]
-        state.least = torch.minimum(state.least, seen)
-
-    def _back_off(self, state: _State) -> None:
-        memory = state.problem.memory
-        memory["backoffs"] += 1
-        memory["step"] /= 2
-        state.notes.append(f"diverged: step size halved to βn = {memory['step']:.3g}.")
-        state.diverged = memory["backoffs"] >= _MOST_BACKOFFS
-        state.alpha = state.good.clone()
-        state.average = state.good.clone()
-        state.velocity = torch.zeros_like(state.alpha)
-        state.order = state.order[:0]
-        state.place = 0
+        if self.visit(state, gap) and not self.close_epoch(state, state.average):
+            note = "diverged: step size halved to βn = {:.3g}."
+            self.back_off(state, "step", note, ("alpha", "average"))
+            state.velocity = torch.zeros_like(state.alpha)
 
     def iterate(self, state: _State) -> Tensor:
         return state.good if state.diverged else state.average
-
-    def residual(self, state: _State) -> tuple[Tensor, ResidualKind] | None:
-        return (state.estimate * state.problem.memory["caution"], "estimated") if state.fresh else None
-
-    def failures(self, state: _State) -> list[Status | None]:
-        return [Status.DIVERGED if state.diverged else None] * state.problem.rhs.shape[1]

@@ -1,0 +1,129 @@
+"""What solvers that visit rows in epochs share: the order of rows, the running residual, and backing off.
+
+An epoch visits every row once, in a new random order. The squares of the residuals of the rows as they are visited
+add up to a running residual, which costs nothing; where it grows, the iteration goes back to the best iterate so far
+and goes on more carefully.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from sggp.solvers.base import IterativeSolver, State
+from sggp.solvers.problem import Problem
+from sggp.solvers.solution import Status
+from sggp.typing import ResidualKind
+
+__all__ = ["EpochSolver", "EpochState"]
+
+_GROWTH = 20.0
+"""A running residual this many times the least one so far is divergence."""
+_MOST_BACKOFFS = 12
+_DOUBT = 2.0
+"""What a running residual is multiplied by after each time that a measured one denied it."""
+
+
+@dataclass
+class EpochState(State):
+    """State of a solver that visits rows in epochs; `fresh` says that an epoch has just been closed."""
+
+    good: Tensor = field(kw_only=True)  # (n, s) iterate at the epoch of least residual, to fall back on
+    squares: Tensor = field(kw_only=True)  # (s,) Σ‖r_I‖² over the running epoch
+    estimate: Tensor = field(kw_only=True)  # (s,) relative residual over the last full epoch
+    least: Tensor = field(kw_only=True)  # (s,)
+    order: Tensor = field(kw_only=True)
+    place: int = field(default=0, kw_only=True)
+    fresh: bool = field(default=False, kw_only=True)
+    diverged: bool = field(default=False, kw_only=True)
+
+    per_column: ClassVar[tuple[str, ...]] = ("good", "squares", "estimate", "least")
+
+
+class EpochSolver(IterativeSolver):
+    """An iterative solver that stops by the running residual of an epoch."""
+
+    @staticmethod
+    def first_start(problem: Problem) -> bool:
+        """Whether this is the first start of a solve; at a later one the running residual is trusted less."""
+        memory = problem.memory
+        if "caution" not in memory:
+            memory["caution"], memory["backoffs"] = 1.0, 0
+            return True
+        # a restart means that a measured residual denied the running one
+        memory["caution"] *= _DOUBT
+        return False
+
+    @staticmethod
+    def epoch_fields(problem: Problem) -> dict[str, Any]:
+        """The fields of an `EpochState` at x = 0."""
+        s = problem.rhs.shape[1]
+        return {
+            "good": torch.zeros_like(problem.rhs),
+            "squares": torch.zeros(s, dtype=torch.float64),
+            "estimate": torch.ones(s, dtype=torch.float64),
+            "least": torch.ones(s, dtype=torch.float64),
+            "order": torch.empty(0, dtype=torch.long),
+        }
+
+    @staticmethod
+    def next_rows(state: Any, size: int) -> Tensor:  # -> (≤ size,)
+        """The next rows of the epoch; a new one is begun where the last is over."""
+        state.fresh = False
+        if state.place >= len(state.order):
+            problem = state.problem
+            state.order = torch.randperm(problem.n, generator=problem.generator).to(problem.rhs.device)
+            state.place = 0
+            state.squares = torch.zeros_like(state.squares)
+        rows = state.order[state.place : state.place + size]
+        state.place += len(rows)
+        return rows
+
+    @staticmethod
+    def visit(state: Any, gap: Tensor) -> bool:  # (b, s)
+        """Add the residuals of the rows visited; whether the epoch is over, or cannot go on."""
+        state.squares += gap.double().square().sum(0).cpu()
+        return state.place >= len(state.order) or not bool(torch.isfinite(state.squares).all())
+
+    @staticmethod
+    def close_epoch(state: Any, current: Tensor) -> bool:
+        """Take the running residual of the epoch and keep `current` where it is the best; False where it diverges."""
+        seen = state.squares.sqrt() * math.sqrt(len(state.order) / max(1, state.place))
+        grown = seen > _GROWTH * state.least.clamp_min(1e-12)
+        if not bool(torch.isfinite(seen).all()) or bool(grown.any()):
+            return False
+        state.fresh, state.estimate = True, seen
+        better = seen < state.least
+        if bool(better.any()):
+            state.good[:, better] = current[:, better]
+        state.least = torch.minimum(state.least, seen)
+        return True
+
+    @staticmethod
+    def back_off(state: Any, step: str, note: str, sequences: tuple[str, ...]) -> None:
+        """Go back to the best iterate with half the step.
+
+        Args:
+            state: the state.
+            step: the key of the step in `problem.memory`.
+            note: what to report, with a place for the new step.
+            sequences: the fields of the state that take the value of the best iterate.
+        """
+        memory = state.problem.memory
+        memory["backoffs"] += 1
+        memory[step] /= 2
+        state.notes.append(note.format(memory[step]))
+        state.diverged = memory["backoffs"] >= _MOST_BACKOFFS
+        for name in sequences:
+            setattr(state, name, state.good.clone())
+        state.order, state.place = state.order[:0], 0
+
+    def residual(self, state: Any) -> tuple[Tensor, ResidualKind] | None:
+        return (state.estimate * state.problem.memory["caution"], "estimated") if state.fresh else None
+
+    def failures(self, state: Any) -> list[Status | None]:
+        return [Status.DIVERGED if state.diverged else None] * state.problem.rhs.shape[1]

@@ -1,0 +1,108 @@
+"""What the solvers that visit rows in epochs share, and the options of one of them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from sggp.errors import InputError
+from sggp.operators import KernelOperator
+from sggp.solvers import SketchAndProject, StochasticDualDescent
+from sggp.solvers.problem import prepare
+from sggp.solvers.stochastic_dual_descent import stable_step
+from tests.solvers.dense import matern
+
+
+@pytest.fixture
+def system(generator):
+    x = torch.randn(300, 3, generator=generator, dtype=torch.float64)
+    return KernelOperator(matern(3), x, 0.05), torch.randn(300, 2, generator=generator, dtype=torch.float64)
+
+
+@pytest.mark.parametrize(("setting", "share"), [(True, 0.5), (0.25, 0.25), (1.0, 1.0)])
+def test_tail_average_is_the_weighted_mean_it_says(setting, share, system):
+    """Weights t^η (rising factorials), whose mean age is that of the newest share of the iterates."""
+    operator, rhs = system
+    solver = SketchAndProject(block_size=60, rank=20, tail_averaging=setting)
+    state = solver.start(prepare(operator, rhs, None, 1e-3, 1))
+    seen = []
+    for _ in range(40):
+        solver.step(state)
+        seen.append(state.w.clone())
+    power, times = 2 / share - 2, torch.arange(1, 41, dtype=torch.float64)
+    weights = (torch.lgamma(times + power) - torch.lgamma(times)).exp()
+    weights = weights / weights.sum()
+    torch.testing.assert_close(solver.iterate(state), torch.einsum("t,tns->ns", weights, torch.stack(seen)))
+    age = float((weights * (40 - times)).sum())
+    assert age == pytest.approx(share * 40 / 2, abs=1.0)
+
+
+def test_tail_averaging_still_converges_and_is_off_by_default(system):
+    operator, rhs = system
+    plain = SketchAndProject(block_size=60)
+    state = plain.start(prepare(operator, rhs, None, 1e-3, 1))
+    plain.step(state)
+    assert state.average is None
+    assert torch.equal(plain.iterate(state), state.w)
+    limits = torch.tensor([1e-1, 1e-3])  # the first column leaves early, and its average with it
+    assert (
+        SketchAndProject(60, tail_averaging=True)
+        .solve(operator, rhs, tolerance=limits, generator=1)
+        .converged
+    )
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.5])
+def test_a_share_is_a_share(share):
+    with pytest.raises(InputError, match="tail_averaging"):
+        SketchAndProject(tail_averaging=share)
+
+
+def test_the_step_is_found_within_the_operator_s_bytes(system):
+    operator, rhs = system
+    tight = KernelOperator(matern(3), operator.x, 0.05, memory_budget=200_000)  # 300² float64 take 720,000
+    rough, largest = stable_step(tight, torch.Generator().manual_seed(1))
+    exact, _ = stable_step(operator, torch.Generator().manual_seed(1))
+    assert rough == pytest.approx(exact, rel=0.5)
+    assert rough >= 0.9 * exact  # the bound errs on the safe side
+    assert StochasticDualDescent().solve(tight, rhs, generator=1).converged
+
+
+@pytest.mark.parametrize(
+    "solver", [StochasticDualDescent(), SketchAndProject(block_size=60)], ids=["sdd", "sap"]
+)
+def test_an_epoch_visits_every_row_once(solver, system):
+    operator, rhs = system
+    visited = []
+    product = operator.rows_matmul
+
+    def spy(rows, v):
+        visited.extend(rows.tolist())
+        return product(rows, v)
+
+    operator.rows_matmul = spy
+    state = solver.start(prepare(operator, rhs, None, 1e-3, 1))
+    solver.step(state)
+    while not state.fresh:
+        solver.step(state)
+    assert sorted(visited) == list(range(300))
+    solver.step(state)
+    assert not state.fresh
+
+
+def test_growth_goes_back_to_the_best_iterate(system):
+    operator, rhs = system
+    solver = StochasticDualDescent(batch_size=300)
+    state = solver.start(prepare(operator, rhs, None, 1e-3, 1))
+    for _ in range(5):
+        solver.step(state)
+    best, before = state.good.clone(), state.problem.memory["step"]
+    assert bool((best != 0).any())
+    state.alpha *= 1e6
+    solver.step(state)
+    assert not state.fresh
+    assert torch.equal(state.alpha, best)
+    assert torch.equal(state.average, best)
+    assert bool((state.velocity == 0).all())
+    assert state.problem.memory["step"] == before / 2
+    assert "halved" in state.notes[-1]
