@@ -47,10 +47,10 @@ def select_centres(
     Args:
         kernel: any GPyTorch kernel, or a `sggp.kernels.Covariance`.
         x: (n, d) inputs; floating, or integer counts for Tanimoto kernels.
-        num_centres: m; with "kmeans" it is required. With "pruning" it is an upper bound, met by widening `share` by
-            steps of 30 %; None keeps what `share` keeps.
+        num_centres: m; with "kmeans" it is required. With "pruning" it is an upper bound, met by widening what counts
+            as close in steps of 30 %; None keeps what `share` keeps.
         method: "kmeans" needs a kernel with length scales (stationary, scaled, on some columns); "pruning" any.
-        share: of a length scale, > 0; used by "pruning".
+        share: of a length scale, > 0 (below 1 for kernels without length scales); used by "pruning".
         generator: seed or generator; None draws fresh entropy.
 
     Returns:
@@ -80,11 +80,10 @@ def select_centres(
     if method != "pruning":
         raise InputError(f'method must be "kmeans" or "pruning", got {method!r}.')
     order = torch.randperm(len(x), generator=stream).to(x.device)
-    for _ in range(_MOST_ROUNDS):
-        kept = _thinned(_closeness(covariance, points, share), order, num_centres)
+    for i in range(_MOST_ROUNDS):
+        kept = _thinned(_closeness(covariance, points, share, _WIDEN**i), order, num_centres)
         if kept is not None:
             return x[kept]
-        share *= _WIDEN
     raise InputError(
         f"pruning cannot bring the rows down to {num_centres}: too many are unrelated under this kernel. "
         "Raise num_centres, or pass centres of your own."
@@ -123,17 +122,19 @@ def _clustered(
     return (total[full] / count[full, None] + centre).to(x.dtype)
 
 
-def _closeness(covariance: Covariance, points: Points, share: float) -> Close:
-    """Which rows are closer than `share`, by distance over length scale or by correlation."""
+def _closeness(covariance: Covariance, points: Points, share: float, widened: float) -> Close:
+    """Which rows are closer than share·widened length scales, or correlate by more than (1 − share)/widened."""
     embedding = covariance.embedding(points) if points.raw.is_floating_point() else None
     if embedding is not None:
         rows = embedding.double()
-        return lambda a, b: torch.cdist(rows[a], rows[b]) < share
+        return lambda a, b: torch.cdist(rows[a], rows[b]) < share * widened
+    if share >= 1:
+        raise InputError(f"share must be below 1 for a kernel without length scales, got {share}.")
     scale = covariance.diagonal(points).double().clamp_min(torch.finfo(torch.float64).tiny).rsqrt()
 
     def close(a: Tensor, b: Tensor) -> Tensor:
         entries = covariance.block(points[a], points[b]).double()
-        return entries * scale[a, None] * scale[b] > 1 - share
+        return entries * scale[a, None] * scale[b] > (1 - share) / widened
 
     return close
 

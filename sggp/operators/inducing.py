@@ -43,6 +43,9 @@ class InducingOperator(PenaltyEstimate):
     Cost:
         `matmul` m·(n + m) entries and 4·n·m·s flops. One such product is one epoch (`entries_per_epoch`).
 
+    A relative residual of this equation says less than one of K + Σ: what small eigenvalues contribute to predictions
+    is amplified by up to the root of the condition number of A. Ask for tolerances a thousand times smaller.
+
     Source: Lin et al. 2023, section 3.2 (SGD with inducing points).
     """
 

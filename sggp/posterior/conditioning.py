@@ -22,6 +22,8 @@ __all__ = ["Settings", "condition"]
 
 DIRECT_ROWS = 3000
 """Up to this many distinct inputs the default solver is `Cholesky`."""
+NORMAL_SHARE = 1e-3
+"""Default tolerances with centres, as a share of those without: a normal equation squares the condition."""
 MEAN_TOLERANCE = 1e-3
 SAMPLE_TOLERANCE = 1e-2
 LEAST_TOLERANCE = 1e-6
@@ -104,7 +106,8 @@ def condition(
         generator: seed or generator; None draws fresh entropy.
         tolerance: relative residual, one number or a pair (mean, samples). The default for the mean is a tenth of the
             noise's standard deviation over the root mean square of y, so that what the solve leaves open drowns in
-            the noise, within 1e-6 and 1e-3; ten times that for samples.
+            the noise, within 1e-6 and 1e-3; ten times that for samples. With centres a thousandth of both, since the
+            residual of a normal equation says less about predictions.
         max_epochs, max_seconds, on_failure: as in `Solver.solve`.
         dtype: working precision of the solve; default that of x (of y for integer x).
         memory_budget: bytes for K and its tiles.
@@ -123,7 +126,7 @@ def condition(
         )
     work = dtype if dtype is not None else (x.dtype if x.is_floating_point() else torch.float32)
     if tolerance is None:
-        tolerance = _default_tolerances(y - mean, noise)
+        tolerance = _default_tolerances(y - mean, noise) * (1.0 if centres is None else NORMAL_SHARE)
     settings = Settings(
         solver, tolerance, num_features, work, float(memory_budget), max_epochs, max_seconds, on_failure
     )

@@ -157,14 +157,14 @@ class StochasticGradientDescent(IterativeSolver):
         For K + Σ, B·n entries, 4·B·n·s flops and n·p features a step; memory 7·n·s + n·p. With m inducing points, B·m
         entries a step, and one product, m·(n + m) entries, every fourth pass over the observations.
 
-    Source: Lin et al. 2023 (SGD), sections 3.1 (low-variance targets) and 3.2 (inducing points). Departures: 1. The
-        step is found, not given, and divergence is backed off instead of clipped. 2. The low-variance target, δ = Σ⁻¹ε for
-        r = t + ε, is generalised: δ is the running average, refreshed once an epoch. Every δ gives the same expected
-        gradient, and at δ = d = d* both terms vanish for every batch and every Φ, so the noise is multiplicative and
-        a constant step converges to the solution itself, for any right-hand side. 3. With inducing points δ enters the
-        data term as well, as in stochastic variance-reduced gradient descent (Johnson and Zhang 2013).
-        4. Observations are drawn without replacement from a permutation per epoch. 5. A running residual ends the
-        solve, confirmed by a product.
+    Source: Lin et al. 2023 (SGD), sections 3.1 (low-variance targets) and 3.2 (inducing points). Departures:
+        1. The step is found, not given, and divergence is backed off instead of clipped. 2. The low-variance target,
+        δ = Σ⁻¹ε for r = t + ε, is generalised: δ is the running average, refreshed once an epoch. Every δ gives the
+        same expected gradient, and at δ = d = d* both terms vanish for every batch and every Φ, so the noise is
+        multiplicative and a constant step converges to the solution itself, for any right-hand side. 3. With inducing
+        points δ enters the data term as well, as in stochastic variance-reduced gradient descent (Johnson and Zhang
+        2013). 4. Observations are drawn without replacement from a permutation per epoch. 5. A running residual ends
+        the solve, confirmed by a product.
     """
 
     step_size: float | None = None
@@ -305,8 +305,8 @@ class StochasticGradientDescent(IterativeSolver):
         state.idle = torch.where(fell, 0, state.idle + (1 if rows_seen else int(_WINDOW)))
         if bool((state.idle >= state.patience).any()):
             note = (
-                f"the residual fell by less than a tenth in {state.patience} epochs: small eigenvalues are out of reach "
-                "of the primal gradient; StochasticDualDescent or ConjugateGradients go further."
+                f"the residual fell by less than a tenth in {state.patience} epochs: small eigenvalues are out of "
+                "reach of the primal gradient; StochasticDualDescent or ConjugateGradients go further."
             )
             state.notes.extend([note] if note not in state.notes else [])
 

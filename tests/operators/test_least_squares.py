@@ -1,4 +1,4 @@
-"""The stochastic gradient of least squares: against automatic differentiation of the stated loss, and in expectation."""
+"""The stochastic gradient of least squares: against autograd of the stated loss, and in expectation."""
 
 from __future__ import annotations
 
