@@ -10,6 +10,17 @@ import gpytorch.kernels as gk
 import torch
 
 from sggp.kernels import TanimotoDotProduct, TanimotoMinMax
+from sggp.preconditioners import LowRankPlusNeighbour, NearestNeighbour, Nystrom, PivotedCholesky
+from sggp.solvers import (
+    AlternatingProjections,
+    Auto,
+    Cholesky,
+    ConjugateGradients,
+    SketchAndProject,
+    Solver,
+    StochasticDualDescent,
+    StochasticGradientDescent,
+)
 
 # --- inputs -----------------------------------------------------------------------------------------------------
 
@@ -163,3 +174,34 @@ GENERIC_ROWS = [
 ]
 
 KERNELS = [*STATIONARY_ROWS, *TANIMOTO_ROWS, *GENERIC_ROWS]
+
+# --- solvers ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class SolverRow:
+    """A solver of the property tests: a name and settings at which 150 rows are more than one block."""
+
+    name: str
+    solver: Solver
+
+    def __str__(self) -> str:
+        return self.name
+
+
+SOLVERS = [
+    SolverRow("cholesky", Cholesky()),
+    SolverRow("cholesky-float32", Cholesky(factor_dtype=torch.float32)),
+    SolverRow("cg", ConjugateGradients(None)),
+    SolverRow("cg-nystrom", ConjugateGradients(Nystrom(30))),
+    SolverRow("cg-pivoted", ConjugateGradients(PivotedCholesky(30))),
+    SolverRow("cg-neighbour", ConjugateGradients(NearestNeighbour(10))),
+    SolverRow("cg-both", ConjugateGradients(LowRankPlusNeighbour(20, 10))),
+    SolverRow("dual-descent", StochasticDualDescent()),
+    SolverRow("gradient-descent", StochasticGradientDescent()),
+    SolverRow("projections", AlternatingProjections(block_size=40)),
+    SolverRow("sketch-and-project", SketchAndProject(block_size=40)),
+    SolverRow("sketch-and-project-tail", SketchAndProject(block_size=40, tail_averaging=True)),
+    SolverRow("auto", Auto()),
+    SolverRow("auto-iterative", Auto(direct_rows=0)),
+]
