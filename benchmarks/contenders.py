@@ -20,6 +20,7 @@ from systems import System, uci_system
 from torch import Tensor
 
 import sggp.solvers
+from sggp.kernels import as_covariance
 from sggp.operators import KernelOperator
 from sggp.posterior import condition
 from sggp.posterior.conditioning import draw_noise
@@ -114,8 +115,8 @@ def _refined(system: System, columns: Tensor, budget: float) -> tuple[Tensor, st
     how = f"our CG, float64 residuals: mean {float(solution.residual[0]):.0e}"
     if columns.shape[1] > 1:
         how += f", worst sample {float(solution.residual[1:].max()):.0e}"
-    wide = operator._covariance64
-    found = wide.matmul(system.xs, wide.prepare(system.x), solution.x.double())
+    wide = as_covariance(system.kernel, dtype=torch.float64)
+    found = wide.matmul(system.xs, system.x, solution.x.double())
     return found, how if solution.converged else f"{how} (NOT converged)"
 
 

@@ -103,13 +103,15 @@ class Contender:
         return [*cells, f"{self.peak:.2f}", self.note]
 
 
-def contenders(case: Case, repeated: bool, cap: float, available: float) -> list[Contender]:
-    """All but `Auto`, which runs first."""
+def contenders(
+    case: Case, methods: list[str], repeated: bool, cap: float, available: float
+) -> list[Contender]:
+    """All but `Auto`, which runs first, and textbook SDD, which runs last."""
     ladder = [(level,) for level in LADDER]
     found = [
         Contender(name, ours_run, tuple((name, level, cap) for level in LADDER), ours=True)
         for name in METHODS[1:]
-        if getattr(sggp.solvers, name, None) is not None
+        if name in methods and getattr(sggp.solvers, name, None) is not None
     ]
     for rank, merged in ((15, False), (100, False), *([(100, True)] if repeated else [])):
         label = f"GPyTorch CG, preconditioner rank {rank}{', merged rows' if merged else ''}"
@@ -152,7 +154,7 @@ def race(case: Case, part: str, arguments: argparse.Namespace) -> list[Contender
     auto.climb(case, targets, arguments.limit_seconds, None)
     cap = arguments.cap_seconds or 25.0 * (auto.seconds(targets[0]) or arguments.limit_seconds / 25.0)
     print(f"cap: {cap:.3g} s; peers may take {limit:.1f} GiB", flush=True)
-    field_ = [auto, *contenders(case, system.n > 1.2 * distinct, cap, limit)]
+    field_ = [auto, *contenders(case, arguments.methods, system.n > 1.2 * distinct, cap, limit)]
     for contender in field_[1:]:
         contender.climb(case, targets, cap, limit)
     for _ in range(arguments.repeats - 1):
@@ -199,6 +201,7 @@ def parse() -> argparse.Namespace:
     add = parser.add_argument
     add("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     add("--sets", nargs="+", choices=reports.FIVE, default=None, help="tables; default those of each part")
+    add("--methods", nargs="+", choices=METHODS, default=list(METHODS), help="ours; Auto always runs")
     add("--rows", type=int, default=None, help="training and test rows to keep (a dry run)")
     add("--samples", type=int, default=64, help="sample columns")
     add("--repeats", type=int, default=3, help="runs of every rung that counts; medians are printed")

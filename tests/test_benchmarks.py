@@ -10,21 +10,45 @@ import pytest
 
 SCRIPTS = {
     "spine.py": ["--rows", "400", "--repeats", "1"],
-    "passes.py": ["--rows", "400", "--sets", "pol"],
+    "passes.py": ["--rows", "400", "--sets", "pol", "britain_magnetic"],
+    "growth.py": ["--largest", "500", "--sets", "britain_magnetic", "--repeats", "2"],
+    "solvers.py": ["--rows", "400", "--parts", "precision"],
 }
+PARTS = {"common.py", "contenders.py", "peers.py", "reports.py", "systems.py"}  # what the scripts share
+RACE = ["--rows", "300", "--methods", "AlternatingProjections", "--cap-seconds", "0.3", "--samples", "3"]
 
 
 def test_every_benchmark_is_listed_here(root: Path) -> None:
-    found = {path.name for path in (root / "benchmarks").glob("*.py")} - {"common.py"}
+    found = {path.name for path in (root / "benchmarks").glob("*.py")} - PARTS
     assert found == set(SCRIPTS)
+
+
+def printed(root: Path, script: str, *arguments: str) -> list[str]:
+    """The rows of the tables that a script prints."""
+    command = [sys.executable, str(root / "benchmarks" / script), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "machine:" in done.stdout
+    assert "versions:" in done.stdout
+    return [line for line in done.stdout.splitlines() if line.startswith("| ")]
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_benchmark_runs_and_prints_its_table(script: str, root: Path, data_dir: Path) -> None:
-    command = [sys.executable, str(root / "benchmarks" / script), *SCRIPTS[script]]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert "machine:" in done.stdout
-    assert "versions:" in done.stdout
-    rows = [line for line in done.stdout.splitlines() if line.startswith("| ")]
-    assert len(rows) >= 5
+    assert len(printed(root, script, *SCRIPTS[script])) >= 3
+
+
+@pytest.mark.slow
+def test_solvers_race_their_peers(root: Path, data_dir: Path, tmp_path: Path) -> None:
+    picture = tmp_path / "race.png"
+    mean = ["--parts", "mean", "low-noise", "--sets", "pol", "--repeats", "1", "--plot", str(picture)]
+    samples = ["--parts", "samples", "accuracy", "--sets", "keggdirected", "--repeats", "2"]
+    for part, cache, most in ((mean, "pol-300-0", 12), (samples, "keggdirected-300-3", 13)):
+        rows = printed(root, "solvers.py", *RACE, *part, "--cache", str(tmp_path))
+        for name in ("Auto", "AlternatingProjections", "GPyTorch CG", "float32 Cholesky", "textbook SDD"):
+            assert any(name in row for row in rows)
+        exact = [row for row in rows if row.startswith(("| Auto", "| float32 Cholesky"))]
+        assert not any("–" in row for row in exact)  # these are as close as asked for
+        assert len(rows) == most
+        assert (tmp_path / f"{cache}.npz").is_file()
+    assert picture.stat().st_size > 1000

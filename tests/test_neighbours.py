@@ -63,13 +63,16 @@ def recall(found: torch.Tensor, wanted: torch.Tensor) -> float:
     return float(((wanted[:, :, None] == found[:, None]).any(2) & known).sum() / known.sum())
 
 
-@pytest.mark.parametrize("ordering", ["random", "sorted"])
+@pytest.mark.parametrize("ordering", ["random", "sorted", "two clusters"])
 def test_approximate_neighbours_find_nine_in_ten(ordering, generator):
     pytest.importorskip("faiss")
     n, d, k = 9000, 8, 10
     points = torch.randn(n, d, generator=generator)
-    # along a line the first half of the order lies on one side, so that few of the nearest rows are earlier
     order = torch.randperm(n, generator=generator) if ordering == "random" else points[:, 0].argsort()
+    if (
+        ordering == "two clusters"
+    ):  # of the first rows of the second one, thousands of the nearest rows are later
+        points[order[4100:]] += 100.0
     found = earlier_neighbours(points, order, k, method="approximate")
     assert bool((found < torch.arange(n)[:, None]).all())
     ranks = found.sort(1).values
