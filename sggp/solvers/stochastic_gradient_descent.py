@@ -11,19 +11,17 @@ from torch import Tensor
 
 from sggp.errors import InputError, UnsupportedOperator
 from sggp.operators.base import LeastSquaresOperator
-from sggp.solvers.base import IterativeSolver, State, column_norms
+from sggp.solvers.base import column_norms
+from sggp.solvers.epochs import EpochSolver, EpochState
 from sggp.solvers.problem import Problem
-from sggp.solvers.solution import Status
-from sggp.typing import ResidualKind
 
 __all__ = ["Curvature", "StochasticGradientDescent", "curvature"]
 
 _SAFETY = 0.8
 _SUBSET = 1024
 _POWER_STEPS = 20
-_GROWTH = 20.0
-_MOST_BACKOFFS = 12
-_WINDOW = 4.0
+_WINDOW = 4
+"""Epochs that the average spans, and after which an anchor that costs a product is moved."""
 _LEAST_BATCH, _LARGEST_BATCH = 64, 512
 _PATIENCE, _PATIENT_STEPS = 40, 500
 """Epochs, and steps, without the running residual falling by a tenth after which a column is measured again."""
@@ -84,45 +82,32 @@ def _power(product: Any, v: Tensor) -> float:
 
 
 @dataclass
-class _State(State):
+class _State(EpochState):
     u: Tensor
     velocity: Tensor
     average: Tensor
     anchor: Tensor
     target: Tensor  # what the data gradient needs of the anchor
-    good: Tensor  # average at the least residual, to fall back on
-    squares: Tensor  # (s,) Σ‖rows of Au − r‖² over the running epoch
-    estimate: Tensor  # (s,) relative residual as last known
-    least: Tensor  # (s,)
-    mark: Tensor  # (s,) least when it last fell by a tenth
+    mark: Tensor  # (s,) least residual when it last fell by a tenth
     idle: Tensor  # (s,) epochs since then
-    step: float
-    batch: int
     weight: float
     patience: int  # epochs
-    order: Tensor
-    place: int = 0
-    seen: int = 0
-    fresh: bool = False
-    diverged: bool = False
+    seen: int = 0  # epochs
 
     per_column: ClassVar[tuple[str, ...]] = (
+        *EpochState.per_column,
         "u",
         "velocity",
         "average",
         "anchor",
         "target",
-        "good",
-        "squares",
-        "estimate",
-        "least",
         "mark",
         "idle",
     )
 
 
 @dataclass(frozen=True)
-class StochasticGradientDescent(IterativeSolver):
+class StochasticGradientDescent(EpochSolver):
     """Nesterov steps on mini-batch gradients of the primal objective, with geometric averaging.
 
     For K + Σ the objective is ½(r − Kd)ᵀΣ⁻¹(r − Kd) + ½dᵀKd, and one step draws a batch I of B observations and fresh
@@ -201,23 +186,18 @@ class StochasticGradientDescent(IterativeSolver):
             )
         operator.require_noise()
         notes: list[str] = []
-        if "step" not in memory:
-            memory.update(zip(("step", "batch"), self._tune(problem), strict=True))
-            memory.update(backoffs=0, caution=1.0)
-            shown = memory["step"] * _observations(operator) * _noise_scale(operator)
-            notes.append(f"step size βn = {shown:.3g}, batch size {memory['batch']}.")
+        if self.first_start(problem):
+            # the step in the papers' units, and what makes β of it
+            memory["unit"] = _noise_scale(operator) * _observations(operator)
+            memory["step"], memory["batch"] = self._tune(problem)
+            notes.append(f"step size βn = {memory['step']:.3g}, batch size {memory['batch']}.")
             if not operator.draws_features:
                 notes.append(
                     "the kernel has no random features: the penalty is estimated from sampled columns."
                 )
-        else:
-            # a restart means that a measured residual denied the running one: ask more of the running one from now on
-            memory["caution"] *= 1.5
         zero = torch.zeros_like(problem.rhs)
         s = zero.shape[1]
-        one = torch.ones(s, dtype=torch.float64)
-        batch = memory["batch"]
-        weight = self.averaging
+        share = memory["batch"] / _observations(operator)
         return _State(
             problem=problem,
             u=zero,
@@ -225,26 +205,20 @@ class StochasticGradientDescent(IterativeSolver):
             average=zero.clone(),
             anchor=zero.clone(),
             target=operator.anchored_target(zero, problem.rhs),
-            good=zero.clone(),
-            squares=torch.zeros(s, dtype=torch.float64),
-            estimate=one,
-            least=one.clone(),
-            mark=one.clone(),
+            mark=torch.ones(s, dtype=torch.float64),
             idle=torch.zeros(s, dtype=torch.long),
-            step=memory["step"],
-            batch=batch,
-            weight=min(1.0, batch / (_WINDOW * _observations(operator))) if weight is None else weight,
-            patience=max(_PATIENCE, math.ceil(_PATIENT_STEPS * batch / _observations(operator))),
-            order=torch.empty(0, dtype=torch.long),
+            weight=min(1.0, share / _WINDOW) if self.averaging is None else self.averaging,
+            patience=max(_PATIENCE, math.ceil(_PATIENT_STEPS * share)),
             notes=notes,
+            **self.epoch_fields(problem),
         )
 
     def _tune(self, problem: Problem) -> tuple[float, int]:
-        """β, and the batch size."""
+        """βn in the papers' units, and the batch size."""
         operator, rho = problem.operator, self.momentum
         n = _observations(operator)
         if self.step_size is not None:
-            return self.step_size / (n * _noise_scale(operator)), min(self.batch_size or _LARGEST_BATCH, n)
+            return self.step_size, min(self.batch_size or _LARGEST_BATCH, n)
         found = curvature(operator, problem.generator)
         full = found.top * (1 + 2 * rho) / (2 * (1 + rho))
         # three times the batch whose noise bounds the step as much as the full gradient does
@@ -254,55 +228,46 @@ class StochasticGradientDescent(IterativeSolver):
         # a batch of all observations has no noise; in between, sampling without replacement leaves the share 1 - B/n
         row = found.row / (2 * (1 - rho) * batch) * (1 - batch / n)
         feature = found.trace / (2 * (1 - rho) * self.num_features)
-        return _SAFETY / max(full + row + feature, 1e-300), batch
+        return _SAFETY * problem.memory["unit"] / max(full + row + feature, 1e-300), batch
 
     def step(self, state: _State) -> None:
-        problem, operator = state.problem, state.problem.operator
-        state.fresh = False
+        problem, operator, memory = state.problem, state.problem.operator, state.problem.memory
         if state.place >= len(state.order):
-            n = _observations(operator)
-            state.order = torch.randperm(n, generator=problem.generator).to(problem.rhs.device)
-            state.place, state.squares = 0, torch.zeros_like(state.squares)
-        rows = state.order[state.place : state.place + state.batch]
-        state.place += len(rows)
+            order = torch.randperm(_observations(operator), generator=problem.generator)
+            state.order, state.place = order.to(problem.rhs.device), 0
+            state.squares = torch.zeros_like(state.squares)
+        rows = self.next_rows(state, memory["batch"])
         look = torch.add(state.u, state.velocity, alpha=self.momentum)
         gradient, gap = operator.data_gradient(rows, look, state.anchor, state.target)
         gradient += operator.penalty_estimate(look - state.anchor, self.num_features, problem.generator)
-        state.velocity.mul_(self.momentum).add_(gradient, alpha=-state.step)
+        state.velocity.mul_(self.momentum).add_(gradient, alpha=-memory["step"] / memory["unit"])
         state.u.add_(state.velocity)
         state.average.lerp_(state.u, state.weight)
         if gap is not None:
-            state.squares += gap.double().square().sum(0).cpu()
-        if state.place >= len(state.order):
-            self._close_epoch(state, rows_seen=gap is not None)
+            if self.visit(state, gap):
+                self._follow(state, None, epochs=1)
+        elif state.place >= len(state.order):
+            state.seen += 1
+            if state.seen % _WINDOW == 0 or not bool(torch.isfinite(state.average).all()):
+                target = operator.anchored_target(state.average, problem.rhs)
+                state.squares = column_norms(target).square()
+                self._follow(state, target, epochs=_WINDOW)
 
-    def _close_epoch(self, state: _State, *, rows_seen: bool) -> None:
-        """Know the residual, let the anchor follow the average, or back off."""
+    def _follow(self, state: _State, target: Tensor | None, epochs: int) -> None:
+        """Know the residual and let the anchor follow the average, or back off."""
         operator = state.problem.operator
-        state.seen += 1
-        if rows_seen:
-            residual = state.squares.sqrt()
-        elif state.seen % int(_WINDOW):
-            if bool(torch.isfinite(state.average).all()):
-                return
-            residual = torch.full_like(state.least, math.nan)
-        else:
-            state.target = operator.anchored_target(state.average, state.problem.rhs)
-            state.anchor = state.average.clone()
-            residual = column_norms(state.target)
-        if not bool(torch.isfinite(residual).all()) or bool((residual > _GROWTH * state.least).any()):
-            self._back_off(state)
-            return
-        if rows_seen:
-            state.anchor = state.average.clone()
+        if not self.close_epoch(state, state.average):
+            self.back_off(
+                state, "step", "diverged: step size halved to βn = {:.3g}.", ("u", "average", "anchor")
+            )
+            state.velocity = torch.zeros_like(state.u)
             state.target = operator.anchored_target(state.anchor, state.problem.rhs)
-        state.fresh, state.estimate = True, residual
-        better = residual < state.least
-        state.good[:, better] = state.average[:, better]
-        state.least = torch.minimum(state.least, residual)
+            return
+        state.anchor = state.average.clone()
+        state.target = operator.anchored_target(state.anchor, state.problem.rhs) if target is None else target
         fell = state.least < 0.9 * state.mark
         state.mark = torch.where(fell, state.least, state.mark)
-        state.idle = torch.where(fell, 0, state.idle + (1 if rows_seen else int(_WINDOW)))
+        state.idle = torch.where(fell, 0, state.idle + epochs)
         if bool((state.idle >= state.patience).any()):
             note = (
                 f"the residual fell by less than a tenth in {state.patience} epochs: small eigenvalues are out of "
@@ -310,29 +275,11 @@ class StochasticGradientDescent(IterativeSolver):
             )
             state.notes.extend([note] if note not in state.notes else [])
 
-    def _back_off(self, state: _State) -> None:
-        memory, operator = state.problem.memory, state.problem.operator
-        memory["backoffs"] += 1
-        memory["step"] = state.step = state.step / 2
-        shown = state.step * _observations(operator) * _noise_scale(operator)
-        state.notes.append(f"diverged: step size halved to βn = {shown:.3g}.")
-        state.diverged = memory["backoffs"] >= _MOST_BACKOFFS
-        state.u, state.average, state.anchor = state.good.clone(), state.good.clone(), state.good.clone()
-        state.velocity = torch.zeros_like(state.u)
-        state.target = operator.anchored_target(state.anchor, state.problem.rhs)
-        state.order, state.place = state.order[:0], 0
-
     def iterate(self, state: _State) -> Tensor:
         return state.good if state.diverged else state.average
 
-    def residual(self, state: _State) -> tuple[Tensor, ResidualKind] | None:
-        return (state.estimate * state.problem.memory["caution"], "estimated") if state.fresh else None
-
     def stalled(self, state: _State) -> Tensor:
         return state.idle >= state.patience
-
-    def failures(self, state: _State) -> list[Status | None]:
-        return [Status.DIVERGED if state.diverged else None] * state.problem.rhs.shape[1]
 
 
 def _observations(operator: Any) -> int:
