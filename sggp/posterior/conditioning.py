@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -83,6 +84,7 @@ def condition(
     on_failure: FailurePolicy = "warn",
     dtype: torch.dtype | None = None,
     memory_budget: float = 4 * 2**30,
+    checkpoint: str | os.PathLike[str] | None = None,
 ) -> Posterior:
     """The posterior of f ~ GP(mean, kernel) given y = f(x) + ε, ε ~ N(0, noise_variance).
 
@@ -111,13 +113,21 @@ def condition(
         max_epochs, max_seconds, on_failure: as in `Solver.solve`.
         dtype: working precision of the solve; default that of x (of y for integer x).
         memory_budget: bytes for K and its tiles.
+        checkpoint: a file to save the solve in while it runs, as in `Solver.solve`: the same call after a kill goes on
+            from there. Needs a seed as generator, since samples are drawn anew otherwise. `Cholesky` ignores it.
 
     Raises:
+        CheckpointError: the checkpoint is of another call, damaged, or cannot be written.
         ShapeError, DtypeError, InputError: the data or the centres cannot be used.
         NoRandomFeatures: the kernel has no random features and num_samples > 0.
 
     Source: Wilson et al. 2020; Lin et al. 2023, sections 2 (solves in place of factors) and 3.2 (inducing points).
     """
+    if checkpoint is not None and generator is None:
+        raise InputError(
+            "checkpoint needs generator=<seed>: without one, the samples of the next call are other samples and their "
+            "solve cannot go on from the file."
+        )
     generator = as_generator(generator)
     x, y, noise = check_data(x, y, noise_variance)
     if num_samples < 0 or num_features < 1:
@@ -135,7 +145,7 @@ def condition(
     data = Data(x, y, noise, draw_noise(noise, num_samples, eps))
     if centres is not None:
         settings = replace(settings, centres=choose_centres(kernel, data, centres, spread))
-    return solve_posterior(kernel, data, float(mean), prior, settings, None, solve)
+    return solve_posterior(kernel, data, float(mean), prior, settings, None, solve, checkpoint)
 
 
 def _default_tolerances(target: Tensor, noise_variance: Tensor) -> Tensor:  # -> (2,)
@@ -162,6 +172,7 @@ def solve_posterior(
     settings: Settings,
     x0: Tensor | None,
     generator: torch.Generator,
+    checkpoint: str | os.PathLike[str] | None = None,
 ) -> Posterior:
     """Merge repeats, solve for mean and samples together, and put the posterior together."""
     groups = data.groups()
@@ -170,9 +181,8 @@ def solve_posterior(
     columns = [groups.mean(data.y[:, None] - mean, data.noise_variance)]
     if prior is not None:
         columns.append(prior.features.apply(x, prior.weights) + groups.mean(data.noise, data.noise_variance))
-    solution = solve_columns(
-        kernel, x, noise, torch.cat([c.double() for c in columns], 1), settings, x0, generator
-    )
+    rhs = torch.cat([c.double() for c in columns], 1)
+    solution = solve_columns(kernel, x, noise, rhs, settings, x0, generator, checkpoint=checkpoint)
     return Posterior(
         kernel=kernel,
         covariance=as_covariance(kernel, dtype=None if x.is_floating_point() else settings.dtype),
@@ -196,6 +206,7 @@ def solve_columns(
     generator: torch.Generator,
     *,
     with_mean: bool = True,
+    checkpoint: str | os.PathLike[str] | None = None,
 ) -> Solution:
     """Solve (K + Σ) A = rhs, or the normal equation on the centres, as the settings say."""
     operator: KernelOperator | InducingOperator
@@ -218,6 +229,7 @@ def solve_columns(
         max_seconds=settings.max_seconds,
         generator=generator,
         on_failure=settings.on_failure,
+        checkpoint=checkpoint,
     )
 
 
