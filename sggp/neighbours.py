@@ -93,8 +93,8 @@ def earlier_neighbours(points: Tensor, order: Tensor, k: int, *, method: Method 
         method: "exact" compares all pairs, by tiles; "tree" is exact too, by k-d trees on the CPU, fast for d ≤ 6;
             "approximate" asks a faiss index (extra `neighbours`, on the CPU), which misses a few per cent of the
             neighbours; "auto" is "tree" on the CPU for d ≤ 6 and n > 4,096, otherwise "exact", and never needs the
-            extra. Approximate neighbours in a preconditioner cost a pass or two, never correctness; they pay above
-            some 200,000 rows with d > 6, where comparing all pairs takes longer than the other set-up.
+            extra. Approximate neighbours in a preconditioner cost a pass or two, never correctness; they pay with
+            d > 6 above some 400,000 rows (some 50,000 without the compiled search), where all pairs take longer.
 
     Returns:
         (n, k) int64 positions j < i, nearest first; -1 where fewer than k rows are earlier.
@@ -208,7 +208,7 @@ def _tree_search(points: np.ndarray, start: int, stop: int) -> Asking:
 
 
 def _index_search(ordered: Tensor, k: int) -> Callable[[np.ndarray, int, int], Asking]:
-    """An inverted file: rows in cells around √n centres; a query looks into the cells nearest to it."""
+    """An inverted file: rows in cells around some 2√n centres; a query looks into the cells nearest to it."""
     faiss = _faiss()
     n, d = ordered.shape
     cells = max(1, min(int(2 * n**0.5), n // 40))
