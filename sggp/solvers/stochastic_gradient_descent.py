@@ -188,7 +188,7 @@ class StochasticGradientDescent(EpochSolver):
         notes: list[str] = []
         if self.first_start(problem):
             # the step in the papers' units, and what makes β of it
-            memory["unit"] = _noise_scale(operator) * _observations(operator)
+            memory["unit"] = _observations(operator) / _noise_scale(operator)
             memory["step"], memory["batch"] = self._tune(problem)
             notes.append(f"step size βn = {memory['step']:.3g}, batch size {memory['batch']}.")
             if not operator.draws_features:

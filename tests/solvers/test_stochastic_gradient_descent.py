@@ -198,6 +198,32 @@ def test_published_setting_is_kept(generator):
     assert any("βn = 0.5," in note for note in solution.notes)
 
 
+@pytest.mark.parametrize("noise", [1e-3, 2.0])
+def test_the_step_is_in_the_papers_units(noise, generator):
+    """The published objective is multiplied by the noise: from zero the first step is (βn/n) K r whatever σ²."""
+    operator = easy(generator, noise)
+    rhs = normal(generator, 400, 2)
+    solver = StochasticGradientDescent(step_size=0.5, averaging=1.0)
+    solution = solver.solve(operator, rhs, callback=lambda progress: True, on_failure="return")
+    kernel = operator.dense() - noise * torch.eye(400, dtype=torch.float64)
+    torch.testing.assert_close(solution.x, 0.5 / 400 * kernel @ rhs, rtol=1e-9, atol=1e-12)
+    found = [
+        StochasticGradientDescent()
+        .solve(
+            KernelOperator(matern(2), operator.x[:, :2], level),
+            rhs,
+            max_epochs=1,
+            generator=0,
+            on_failure="return",
+        )
+        .notes[0]
+        .split(",")[0]
+        .split("= ")[1]
+        for level in (noise, 10 * noise)
+    ]
+    assert float(found[0]) == pytest.approx(float(found[1]), rel=0.3)
+
+
 @pytest.mark.parametrize(
     "settings",
     [{"step_size": -1.0}, {"momentum": 1.0}, {"batch_size": 0}, {"averaging": 0.0}, {"num_features": 0}],
