@@ -103,6 +103,7 @@ def test_a_refined_solve_is_estimated_in_float64(generator):
     rhs = torch.randn(1500, 2, generator=generator, dtype=torch.float64)
     exact = torch.linalg.solve(operator.dense(), rhs)
     bookkeeping = run.begin(prepare(operator, rhs, exact, 1e-3, 5))
+    bookkeeping.wide = False
     bookkeeping.sample(torch.arange(2))
     narrow = bookkeeping.residual.clone()
     bookkeeping.wide = True

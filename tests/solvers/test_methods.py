@@ -92,7 +92,10 @@ def test_preconditioner_settles_a_low_noise_system_in_few_passes(generator):
 
 def test_single_precision_products_give_double_precision_answers(generator):
     """Float32 work, gaps measured in float64: a residual that float32 alone cannot reach, and the solve says how."""
-    operator = make_operator(generator, n=300, d=2, noise=1e-7, dtype=torch.float32)
+    x = torch.randn(
+        300, 2, generator=generator
+    ).double()  # whole in float32, so that products alone are narrowed
+    operator = KernelOperator(matern(2), x, 1e-7, dtype=torch.float32)
     rhs = torch.randn(300, 2, generator=generator, dtype=torch.float64)
     solution = ConjugateGradients().solve(operator, rhs, tolerance=1e-9, generator=0)
     assert solution.converged
