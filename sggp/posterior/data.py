@@ -96,7 +96,7 @@ def check_data(
 
 
 def choose_centres(kernel: Any, data: Data, centres: Any, generator: torch.Generator) -> Tensor:  # -> (m, d)
-    """Inducing points as given, or so many of them chosen from the distinct inputs.
+    """Inducing points as given, without repeats, or so many of them chosen from the distinct inputs.
 
     Raises:
         ShapeError, DtypeError, InputError: naming what was given and what is expected.
@@ -109,7 +109,8 @@ def choose_centres(kernel: Any, data: Data, centres: Any, generator: torch.Gener
             raise InputError("centres hold NaN or infinity.")
         if centres.is_floating_point() and not x.is_floating_point():
             raise DtypeError(f"centres must be integer like x ({x.dtype}), got {centres.dtype}.")
-        return centres.detach().to(dtype=x.dtype, device=x.device)
+        rows = centres.detach().to(dtype=x.dtype, device=x.device)
+        return rows[group_rows(rows).first]
     if isinstance(centres, bool) or not hasattr(centres, "__index__") or int(centres) < 1:
         raise InputError(f"centres must be (m, d) rows or a positive number of them, got {centres!r}.")
     distinct, number = x[data.groups().first], int(centres)

@@ -86,6 +86,15 @@ def test_every_distinct_input_as_centre_is_the_exact_posterior(data):
         torch.testing.assert_close(posterior.samples(q), exact.samples(q), atol=1e-5, rtol=0)
 
 
+def test_repeated_centres_count_once(data):
+    """A repeat adds no function to the span, only a singular matrix."""
+    z = data[0][:40]
+    once, twice = solved(data, z), solved(data, torch.cat([z, z[:10]]))
+    assert torch.equal(twice.centres, z)
+    assert twice.solution.notes == ()
+    assert torch.equal(once.mean(data[2]), twice.mean(data[2]))
+
+
 def test_samples_have_the_dense_moments(data):
     x, y, q = data
     z = x[:30] + 0.05
