@@ -24,6 +24,7 @@ class _Composite(Covariance):
             raise InputError(f"{self.name} has no terms.")
         self.terms = tuple(terms)
         self.centres = any(term.centres for term in terms)
+        self.shift_invariant = all(term.shift_invariant for term in terms)
 
     def _children(self, raw: Tensor, centre: Tensor | None) -> tuple[Points, ...]:
         return tuple(term.prepare(raw, centre if term.centres else None) for term in self.terms)
@@ -107,6 +108,7 @@ class _Wrapper(Covariance):
         super().__init__(dtype=dtype, name=name)
         self.inner = inner
         self.centres = inner.centres
+        self.shift_invariant = inner.shift_invariant
 
     def _tile_shape(self, x: Points, z: Points, v: Tensor, memory_budget: int) -> tuple[int, int]:
         return self.inner._tile_shape(x.children[0], z.children[0], v, memory_budget * 3 // 4)

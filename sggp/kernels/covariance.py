@@ -105,6 +105,7 @@ class Covariance(ABC):
     """
 
     centres = False  # whether `prepare` subtracts a centre: overridden where it does
+    shift_invariant = False  # whether k(x + c, z + c) = k(x, z): overridden where it is
 
     def __init__(self, *, dtype: torch.dtype | None = None, name: str = "") -> None:
         if dtype not in (None, torch.float32, torch.float64):

@@ -34,6 +34,7 @@ class StationaryCovariance(Covariance):
     """
 
     centres = True
+    shift_invariant = True
 
     def __init__(
         self,

@@ -74,6 +74,10 @@ def _declare(library: ctypes.CDLL) -> tuple[str, ...]:
     library.sggp_neighbour_columns.restype = i32
     library.sggp_neighbour_scores.argtypes = [*systems, p, i64, p, p, p, i64, i64, p]
     library.sggp_neighbour_scores.restype = i32
+    library.sggp_nearest.argtypes = [i32, i32, p, i64, i64, p, i64, i64, i32, p]
+    library.sggp_nearest.restype = i32
+    library.sggp_sparse_square.argtypes = [i32, i32, p, p, i64, i64, p, i64, p]
+    library.sggp_sparse_square.restype = i32
     library.sggp_small_tanimoto.argtypes = [i32, i32, p, i64, i64, i64, p]
     library.sggp_small_tanimoto.restype = i32
     library.sggp_pack.argtypes, library.sggp_pack.restype = [i32, p, i64, i64, p, i64, p, p], i32

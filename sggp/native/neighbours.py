@@ -12,7 +12,7 @@ from sggp.native import library
 if TYPE_CHECKING:
     from sggp.native.reference import Profile
 
-__all__ = ["available", "residual_scores", "sparse_columns"]
+__all__ = ["available", "nearest", "residual_scores", "sparse_columns", "sparse_square"]
 
 _FAMILIES = ("rbf", "matern12", "matern32", "matern52", "rq")
 
@@ -121,3 +121,55 @@ def _systems(points: Tensor, profile: Profile, isa: str | None) -> tuple:
         library.pointer(points),
         points.shape[1],
     )
+
+
+def nearest(
+    points: Tensor, queries: Tensor | None, k: int, *, isa: str | None = None
+) -> Tensor:  # (n, d), (q, d) -> (q, k)
+    """The k points nearest to every query by comparing with all, nearest first; -1 beyond the last.
+
+    Args:
+        points: (n, d) float32. queries: (q, d) float32; None takes the points themselves, for each of which only earlier
+            points count.
+        k: how many.
+
+    Cost: q·n·d multiply-adds (half of that for None), 4·n·d bytes.
+    """
+    points = points.detach().contiguous()
+    asked = points if queries is None else queries.detach().contiguous()
+    library.check_cpu(points, asked)
+    out = torch.empty(len(asked), k, dtype=torch.int64)
+    p = library.pointer
+    code = library.library().sggp_nearest(
+        library.isa_index(isa), torch.get_num_threads(), p(points), *points.shape, p(asked), len(asked), k,
+        int(queries is None), p(out),
+    )  # fmt: skip
+    library.checked(code, "nearest")
+    return out
+
+
+def sparse_square(index: Tensor, values: Tensor, v: Tensor, *, isa: str | None = None) -> Tensor:
+    """U Uᵀ v in float64 for a sparse U given by columns.
+
+    Args:
+        index: (n, w) int64 rows of the entries of each column. values: (n, w) float64 entries, zero where padded.
+        v: (n, s) float64.
+
+    Cost: 2·n·w·s multiply-adds; threads share the columns of v.
+    """
+    index, values, v = index.contiguous(), values.contiguous(), v.detach().contiguous()
+    library.check_cpu(index, values, v)
+    out = torch.empty_like(v)
+    p = library.pointer
+    code = library.library().sggp_sparse_square(
+        library.isa_index(isa),
+        torch.get_num_threads(),
+        p(index),
+        p(values),
+        *index.shape,
+        p(v),
+        v.shape[1],
+        p(out),
+    )
+    library.checked(code, "sparse_square")
+    return out

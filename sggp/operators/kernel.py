@@ -21,12 +21,15 @@ __all__ = ["KernelOperator"]
 
 _TILE_BYTES = 256 * 2**20
 _SMALL_BYTES = 64 * 2**20
+_NARROW = 8
+"""Columns up to which a product with K in memory beats a fused one that evaluates K as it goes."""
 
 
 class KernelOperator(KernelLeastSquares):
     """The symmetric positive definite matrix K(x, x) + diag(noise_variance).
 
-    Products are in `dtype`; the small blocks that preconditioners ask for are in float64. K is kept in memory from the
+    Products are in `dtype`, and so are the inputs they see (`rounds_inputs`: whether that moved them; `matmul_wide`
+    sees them as given); the small blocks that preconditioners ask for are in float64. K is kept in memory from the
     first product on when n²·itemsize fits `memory_budget`; otherwise every product evaluates tiles and nothing of size
     (rows, n) is held.
 
@@ -65,15 +68,18 @@ class KernelOperator(KernelLeastSquares):
         self._noise = self._noise64.to(dtype)
         self._covariance64 = as_covariance(kernel, dtype=torch.float64)
         if x.is_floating_point():
-            # prepared once in float64; only the results of blocks and products are narrowed
             self.covariance = self._covariance64
             self._points64 = self.covariance.prepare(self.x.double())
-            self._points = retyped(self._points64, dtype)
+            self._points, self.rounds_inputs = _working_points(self._points64, dtype)
         else:
             self.covariance = as_covariance(kernel, dtype=dtype)
             self._points64 = self._covariance64.prepare(self.x)
             self._points = self.covariance.prepare(self.x)
+            self.rounds_inputs = False
         self._matrix: Tensor | None = None
+        self._fused = isinstance(self.covariance, StationaryCovariance) and native_neighbours.available(
+            x.device
+        )
         self._kernel, self._penalty_rows, self._penalty_points = detached_copy(kernel), self.x, self._points
 
     @property
@@ -93,6 +99,10 @@ class KernelOperator(KernelLeastSquares):
         """Σ as a float64 vector."""
         return self._noise64
 
+    def _stores_for(self, columns: int) -> bool:
+        """Whether a product is taken from K in memory: a fused engine makes wide ones faster without."""
+        return self.keeps_matrix and (columns <= _NARROW or not self._fused)
+
     @property
     def keeps_matrix(self) -> bool:
         """Whether K fits the memory budget and so is evaluated once."""
@@ -108,7 +118,7 @@ class KernelOperator(KernelLeastSquares):
         """(K + Σ) v."""
         self._check_columns(v)
         self.entries_evaluated += len(self.x) ** 2
-        if self.keeps_matrix:
+        if self._stores_for(v.shape[1]):
             product = self._stored() @ v
         else:
             product = self.covariance.matmul(
@@ -131,7 +141,7 @@ class KernelOperator(KernelLeastSquares):
         """Rows of K + Σ times v."""
         self._check_columns(v)
         self.entries_evaluated += len(rows) * len(self.x)
-        if self.keeps_matrix:
+        if self._stores_for(v.shape[1]):
             product = self._stored()[rows] @ v
         else:
             product = self.covariance.matmul(
@@ -142,7 +152,7 @@ class KernelOperator(KernelLeastSquares):
     def columns_matmul(self, cols: Tensor, v: Tensor) -> Tensor:  # (b,), (b, s) -> (n, s)
         """Columns of K + Σ times v."""
         self.entries_evaluated += len(cols) * len(self.x)
-        if self.keeps_matrix:
+        if self._stores_for(v.shape[1]):
             product = self._stored()[cols].T @ v
         else:
             product = self.covariance.matmul(
@@ -334,6 +344,22 @@ def check_rows(name: str, rows: Any, dtype: torch.dtype | None) -> torch.dtype:
         bad = int((~torch.isfinite(rows)).any(1).nonzero()[0])
         raise InputError(f"{name} holds NaN or infinity (first in row {bad}); remove or impute such rows.")
     return dtype
+
+
+def _working_points(points: Points, dtype: torch.dtype) -> tuple[Points, bool]:
+    """The rows that products work with, and whether they are rounded.
+
+    In float32, centred rows of a shift-invariant kernel are held in float32: the matrix stays that of a kernel, at
+    inputs moved by less than 6e-8 of their distance from the centre. Other kernels keep float64 rows, and only their
+    entries are narrowed.
+    """
+    covariance = points.owner
+    if dtype == torch.float64 or covariance is None or not covariance.shift_invariant:
+        return retyped(points, dtype), False
+    narrow = points.raw.to(dtype)
+    if torch.equal(narrow.double(), points.raw):
+        return covariance.prepare(narrow, points.centre), False
+    return covariance.prepare((points.raw - points.raw.mean(0)).to(dtype)), True
 
 
 def retyped(points: Points, dtype: torch.dtype) -> Points:

@@ -239,7 +239,13 @@ class Posterior:
         # ‖r‖²_{H⁻¹} ≤ ‖r‖²/σ²; the variance given the nearest rows tells beforehand how small the residual has to be
         none = cross.new_zeros(len(self.points), 0)
         local = local_control(
-            self.covariance, self.points, self.noise_variance, none, flat, none[: len(flat)], _CONTROL_ROWS
+            self.covariance,
+            self.points,
+            self.noise_variance,
+            none,
+            flat,
+            cross.new_zeros(len(flat), 0),
+            _CONTROL_ROWS,
         )[0]
         weights, least = torch.zeros_like(cross), float(self.noise_variance.min())
         asked = self.settings.tolerances(0, True)

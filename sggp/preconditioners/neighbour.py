@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
+from sggp.native import neighbours as native
 from sggp.operators.base import NeighbourOperator
 from sggp.preconditioners.base import Preconditioner, require_blocks, require_positive
 from sggp.preconditioners.low_rank import random_pivoted_cholesky
@@ -16,6 +17,8 @@ from sggp.preconditioners.low_rank import random_pivoted_cholesky
 __all__ = ["LowRankPlusNeighbour", "NearestNeighbour", "SparseInverseFactor"]
 
 _CHUNK_BYTES = 64 * 2**20
+_WIDE = 8
+"""Columns from which on threads share the columns of a product with the factor instead of its rows."""
 
 
 class SparseInverseFactor:
@@ -64,6 +67,8 @@ class SparseInverseFactor:
     def apply(self, v: Tensor) -> Tensor:  # (n, s) -> (n, s)
         """R⁻¹v ≈ UUᵀv, in float64."""
         wide = v.double()
+        if wide.shape[1] >= _WIDE and native.available(wide.device):
+            return native.sparse_square(self._index, self._values, wide)
         half = embedding_bag(self._index, wide, per_sample_weights=self._values, mode="sum")
         return embedding_bag(self._columns, half, self._offsets, per_sample_weights=self._flat, mode="sum")
 

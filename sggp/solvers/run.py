@@ -161,6 +161,7 @@ def begin(problem: Problem) -> Run:
         clock=time.perf_counter(),
         denied=torch.zeros(s, dtype=torch.long),
         error=torch.zeros(s, dtype=torch.float64),
+        wide=bool(getattr(operator, "rounds_inputs", False)),  # residuals are those of the inputs as given
     )
     if problem.x0 is not None and s:
         run.measure(torch.arange(s))

@@ -3,4 +3,4 @@
 #include "isa_table.h"
 
 extern const Isa kIsaAvx2 = {"avx2", SGGP_ISA::kernels<float>(), SGGP_ISA::kernels<double>(),
-                             {SGGP_ISA::kBitPanel, SGGP_ISA::bits}, {SGGP_ISA::lists}, SGGP_ISA::kNeighbours};
+                             {SGGP_ISA::kBitPanel, SGGP_ISA::bits}, {SGGP_ISA::lists}, SGGP_ISA::kNeighbours, SGGP_ISA::kSearch};

@@ -3,6 +3,7 @@
 
 #include "neighbour_kernels.h"
 #include "product_kernels.h"
+#include "search_kernels.h"
 #include "stationary_kernels.h"
 #include "tanimoto_kernels.h"
 
@@ -15,5 +16,6 @@ template <class T> constexpr Kernels<T> kernels() {
 }
 
 constexpr NeighbourKernels kNeighbours = {column_work, column, score_work, scores};
+constexpr SearchKernels kSearch = {squared_distances, append_below, sparse_square};
 
 }  // namespace SGGP_ISA

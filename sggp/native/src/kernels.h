@@ -80,6 +80,17 @@ struct NeighbourKernels {
                  const int64_t* candidates, int count, double* work, float* out);
 };
 
+struct SearchKernels {
+  // out (4, kTile): squared distances of 4 rows to kTile points packed by coordinates.
+  void (*squared_distances)(const float* lines, int64_t d, const float* rows, float* out);
+  // Appends the values below `bound` with their places; returns how many there are then.
+  int64_t (*append_below)(const float* values, int count, float bound, int32_t first, float* kept, int32_t* places,
+                          int64_t found);
+  // Columns [from, to) of out += U U^T v.
+  void (*sparse_square)(const int64_t* index, const double* values, int64_t n, int64_t width, const double* v,
+                        int64_t s, int64_t from, int64_t to, double* half, double* out);
+};
+
 template <class T> struct Kernels {
   StationaryKernels<T> stationary;
   ProductKernels<T> product;
@@ -93,6 +104,7 @@ struct Isa {
   BitKernels bits;
   ListKernels lists;
   NeighbourKernels neighbours;
+  SearchKernels search;
 };
 
 template <class T> const Kernels<T>& kernels_of(const Isa& isa);

@@ -23,9 +23,13 @@ SGGP_INLINE Reg<double> phi(int family, Reg<double> q, const Constants<double>& 
 
 // Columns of `table` (width rows of length d picked by index) as rows of length `stride`, zero past the width.
 static void gather_transposed(const double* table, int64_t d, const int64_t* index, int width, int stride, double* out) {
-  for (int j = 0; j < stride; ++j) {
-    const double* from = j < width && index[j] >= 0 ? table + index[j] * d : nullptr;
-    for (int64_t k = 0; k < d; ++k) out[k * stride + j] = from ? from[k] : 0.0;
+  constexpr int64_t kLines = 8;  // as many lines at a time as stay in the first cache
+  for (int64_t first = 0; first < d; first += kLines) {
+    const int64_t lines = d - first < kLines ? d - first : kLines;
+    for (int j = 0; j < stride; ++j) {
+      const double* from = j < width && index[j] >= 0 ? table + index[j] * d + first : nullptr;
+      for (int64_t k = 0; k < lines; ++k) out[(first + k) * stride + j] = from ? from[k] : 0.0;
+    }
   }
 }
 
@@ -44,11 +48,36 @@ static void small_gram(const SmallSystems& s, const double* pt, int width, int s
     }
 }
 
-// r (upper triangle by registers) -= ft^T ft, blocks of 4 rows by one register.
+// r -= ft^T ft for 4 rows and two registers of columns.
+SGGP_INLINE void downdate_pair(const double* ft, int64_t rank, int stride, int i, int j, double* r) {
+  constexpr int W = Simd<double>::W;
+  Reg<double> a[4] = {}, b[4] = {};
+  for (int64_t k = 0; k < rank; ++k) {
+    const double* line = ft + k * stride;
+    const Reg<double> x = load(line + j), y = load(line + j + W);
+    SGGP_UNROLL for (int h = 0; h < 4; ++h) {
+      const Reg<double> f = set(line[i + h]);
+      a[h] = fma(f, x, a[h]);
+      b[h] = fma(f, y, b[h]);
+    }
+  }
+  SGGP_UNROLL for (int h = 0; h < 4; ++h) {
+    double* at = r + (i + h) * stride + j;
+    store(at, load(at) - a[h]);
+    store(at + W, load(at + W) - b[h]);
+  }
+}
+
+// r (upper triangle by registers) -= ft^T ft, blocks of 4 rows by two registers, by one where one is left.
 static void downdate(const double* ft, int64_t rank, int width, int stride, double* r) {
   constexpr int W = Simd<double>::W;
   for (int i = 0; i < width; i += 4)
     for (int j = i / W * W; j < stride; j += W) {
+      if (j + 2 * W <= stride) {
+        downdate_pair(ft, rank, stride, i, j, r);
+        j += W;
+        continue;
+      }
       Reg<double> c0 = {}, c1 = {}, c2 = {}, c3 = {};
       for (int64_t k = 0; k < rank; ++k) {
         const double* line = ft + k * stride;
