@@ -129,8 +129,8 @@ def nearest(
     """The k points nearest to every query by comparing with all, nearest first; -1 beyond the last.
 
     Args:
-        points: (n, d) float32. queries: (q, d) float32; None takes the points themselves, for each of which only earlier
-            points count.
+        points: (n, d) float32.
+        queries: (q, d) float32; None takes the points themselves, for each of which only earlier points count.
         k: how many.
 
     Cost: q·n·d multiply-adds (half of that for None), 4·n·d bytes.

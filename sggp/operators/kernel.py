@@ -29,8 +29,9 @@ class KernelOperator(KernelLeastSquares):
     """The symmetric positive definite matrix K(x, x) + diag(noise_variance).
 
     Products are in `dtype`, and so are the inputs they see (`rounds_inputs`: whether that moved them; `matmul_wide`
-    sees them as given); the small blocks that preconditioners ask for are in float64. K is kept in memory from the
-    first product on when n²·itemsize fits `memory_budget`; otherwise every product evaluates tiles and nothing of size
+    sees them as given); the small blocks that preconditioners ask for are in float64. Where n²·itemsize fits
+    `memory_budget`, K is kept in memory from the first product on, or, where a compiled engine makes wide products
+    faster without, from the first of at most eight columns; otherwise every product evaluates tiles and nothing of size
     (rows, n) is held.
 
     Args:

@@ -16,7 +16,7 @@ from sggp.posterior.data import Data, Prior, check_data, choose_centres, draw_pr
 from sggp.posterior.paths import PathwiseSamples
 from sggp.posterior.posterior import Posterior
 from sggp.random import as_generator, streams
-from sggp.solvers import Auto, Cholesky, ConjugateGradients, Solution, Solver
+from sggp.solvers import Auto, Cholesky, Solution, Solver
 from sggp.typing import FailurePolicy, Seed
 
 __all__ = ["Settings", "condition"]
@@ -49,9 +49,7 @@ class Settings:
     def solver_for(self, n: int) -> Solver:
         if self.solver is not None:
             return self.solver
-        if self.centres is not None:
-            return Auto()
-        return Cholesky() if n <= DIRECT_ROWS else ConjugateGradients()
+        return Cholesky() if n <= DIRECT_ROWS and self.centres is None else Auto()
 
     def tolerances(self, samples: int, with_mean: bool) -> Tensor:
         """One tolerance per column, the mean's first."""
@@ -98,7 +96,7 @@ def condition(
         y: (n,) targets.
         noise_variance: a number or (n,), in squared units of y.
         mean: constant prior mean μ, in units of y.
-        solver: default `Cholesky` up to 3,000 distinct inputs, `ConjugateGradients` beyond; `Auto` with centres.
+        solver: default `Cholesky` up to 3,000 distinct inputs, `Auto` beyond and with centres.
         num_samples: s; 0 for a posterior with exact variance only.
         num_features: random features of the prior draws.
         centres: inducing points Z: (m, d) rows, or a number, for that many k-means centres (random distinct rows for

@@ -35,8 +35,12 @@ def pivoted_cholesky(operator: Any, rank: int) -> Tensor:  # -> (n, rank)
     return factor
 
 
-def random_pivoted_cholesky(operator: Any, rank: int, generator: torch.Generator) -> Tensor:  # -> (n, ≤ rank)
+def random_pivoted_cholesky(
+    operator: Any, rank: int, generator: torch.Generator, start: Tensor | None = None
+) -> Tensor:  # -> (n, ≤ rank)
     """Partial Cholesky factor with pivots drawn in proportion to what is left of the diagonal, in blocks.
+
+    `start` (n, k) is a factor made by this function, to go on from.
 
     Cost: rank columns of K, 2·n·rank² flops. Source: Chen, Epperly, Tropp and Webber 2023 (RPCholesky), algorithm 2.2.
     """
@@ -48,6 +52,10 @@ def random_pivoted_cholesky(operator: Any, rank: int, generator: torch.Generator
     # small blocks, so that later landmarks see what earlier ones left
     block = max(4, min(_BLOCK, factor.shape[1] // 8))
     k = 0
+    if start is not None:
+        k = start.shape[1]
+        factor[:, :k] = start
+        left = (left - start.square().sum(1)).clamp_min(0)
     while k < factor.shape[1]:
         candidates = left.clamp_min(0).cpu()
         usable = int((candidates > _JITTER * scale).sum())

@@ -186,10 +186,13 @@ class LowRankPlusNeighbour(Preconditioner):
         require_positive("rank", self.rank)
         require_positive("neighbours", self.neighbours)
 
-    def build(self, operator: Any, generator: torch.Generator) -> _LowRankPlusFactor:
+    def build(
+        self, operator: Any, generator: torch.Generator, start: Tensor | None = None
+    ) -> _LowRankPlusFactor:
+        """Build P; `start` (n, ≤ rank) is a factor of `random_pivoted_cholesky` to go on from."""
         operator = require_blocks(operator, "LowRankPlusNeighbour")
         rank = self.rank if self.rank is not None else max(1, min(500, operator.shape[0] // 10))
-        low_rank = random_pivoted_cholesky(operator, rank, generator)
+        low_rank = random_pivoted_cholesky(operator, rank, generator, start)
         return _LowRankPlusFactor(
             SparseInverseFactor(operator, self.neighbours, generator, low_rank), low_rank
         )

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sggp.operators.base import NeighbourOperator
+from sggp.operators.base import NeighbourOperator, RowOperator
+from sggp.solvers.alternating_projections import AlternatingProjections
 from sggp.solvers.base import Solver
 from sggp.solvers.cholesky import Cholesky
 from sggp.solvers.conjugate_gradients import ConjugateGradients
@@ -17,54 +18,120 @@ from sggp.solvers.solution import Solution, Status
 
 __all__ = ["Auto", "choose"]
 
-_DENSE_BYTES_PER_ENTRY = 16  # the matrix and its factor in float64
+_ROWS_PER_COLUMN = 30
+"""A factor costs n³/3 flops once, conjugate gradients some 25·n² a column: below this many rows a column it is less."""
+_LOST = (Status.STAGNATED, Status.BREAKDOWN, Status.DIVERGED)
 
 
-def choose(operator: Any, direct_rows: int) -> Solver:
-    """The first choice for an operator.
+def choose(operator: Any, columns: int, direct_rows: int = 3000) -> tuple[Solver, ...]:
+    """Solvers for an operator, in the order in which they are tried.
 
-    | rows and operator | solver |
-    |---|---|
-    | n ≤ direct_rows, can be made dense within its byte budget | `Cholesky` |
-    | offers small blocks and neighbours | `ConjugateGradients` with low rank plus neighbours |
-    | offers products only | `ConjugateGradients` without preconditioner |
+    | operator | first | where columns are lost |
+    |---|---|---|
+    | dense in 8·n² bytes; n ≤ direct_rows or n ≤ 30·s | `Cholesky()` | |
+    | dense in 4·n² bytes only; n ≤ direct_rows or n ≤ 30·s | `Cholesky(float32)` | as below |
+    | offers small blocks and neighbours | `ConjugateGradients("auto")` | `Cholesky`, else `AlternatingProjections` |
+    | offers rows | `ConjugateGradients(None)` | `Cholesky`, else `AlternatingProjections` |
+    | offers products only | `ConjugateGradients(None)` | `Cholesky` if it can be made dense |
+
+    Memory is the operator's `memory_budget`. The noise, the number of columns and the memory left enter once more in
+    `ConjugateGradients("auto")`, which sizes its preconditioner by them: see `sggp.preconditioners.Balanced`.
+
+    Args:
+        operator: the system.
+        columns: s, right-hand sides.
+        direct_rows: rows up to which a factor comes first whatever s; four times as many on a CUDA device.
     """
-    n = operator.shape[0]
-    budget = getattr(operator, "memory_budget", float("inf"))
-    if n <= direct_rows and hasattr(operator, "dense") and _DENSE_BYTES_PER_ENTRY * n * n <= budget:
-        return Cholesky()
-    return ConjugateGradients("auto" if isinstance(operator, NeighbourOperator) else None)
+    n, budget = operator.shape[0], getattr(operator, "memory_budget", float("inf"))
+    can_be_dense = hasattr(operator, "dense")
+    wide, narrow = can_be_dense and 8 * n * n <= budget, can_be_dense and 4 * n * n <= budget
+    if operator.device.type == "cuda":
+        direct_rows = 4 * direct_rows
+    direct = n <= max(direct_rows, _ROWS_PER_COLUMN * columns)
+    if direct and wide:
+        return (Cholesky(),)
+    factors: tuple[Solver, ...] = (Cholesky(),) if wide else (Cholesky(torch.float32),) if narrow else ()
+    blocks: tuple[Solver, ...] = (AlternatingProjections(),) if isinstance(operator, RowOperator) else ()
+    iterative = ConjugateGradients("auto" if isinstance(operator, NeighbourOperator) else None)
+    if direct and narrow:
+        return (*factors, iterative, *blocks)
+    return (iterative, *(factors or blocks))
 
 
 @dataclass(frozen=True)
 class Auto(Solver):
-    """Chooses the solver by `choose`, and falls back to a dense factor where the first choice fails and one fits.
+    """Chooses the solver by `choose`; columns on which it stagnates, breaks down or diverges go to the next one.
 
     Args:
         direct_rows: up to this many rows a dense factor comes first.
 
-    Cost: that of the solver chosen; `Solution.method` names it, `Solution.notes` tells a change of mind.
+    Budgets hold for all solvers together. A checkpoint is that of the first one.
+
+    Cost: that of the solvers tried; `Solution.method` names them, `Solution.notes` tells each change of mind.
     """
 
     direct_rows: int = 3000
 
     def _solve(self, operator: Any, rhs: Tensor, x0: Tensor | None, limits: Limits) -> Solution:
-        first = choose(operator, self.direct_rows)
+        columns = 1 if rhs.ndim == 1 else rhs.shape[1]
+        first, *others = choose(operator, columns, self.direct_rows)
         solution = first._solve(operator, rhs, x0, limits)
-        lost = {Status.STAGNATED, Status.BREAKDOWN, Status.DIVERGED} & set(solution.status)
-        budget = getattr(operator, "memory_budget", float("inf"))
-        fits = hasattr(operator, "dense") and _DENSE_BYTES_PER_ENTRY * operator.shape[0] ** 2 <= budget
-        if lost and fits and not isinstance(first, Cholesky):
-            second = Cholesky()._solve(operator, rhs, None, limits)
-            if float(torch.nan_to_num(second.residual).max()) < float(
-                torch.nan_to_num(solution.residual).max()
-            ):
-                story = f"{first.describe()} ended as {', '.join(sorted(map(str, lost)))}; a dense factor took over."
-                solution = replace(
-                    second,
-                    notes=(*solution.notes, story, *second.notes),
-                    epochs=solution.epochs + second.epochs,
-                    seconds=solution.seconds + second.seconds,
-                    iterations=solution.iterations + second.iterations,
-                )
-        return replace(solution, method=f"{self.describe()} → {solution.method}")
+        tried = [solution.method]
+        for solver in others:
+            lost = [i for i, status in enumerate(solution.status) if status in _LOST]
+            left = _left(limits, solution)
+            if not lost or left is None:
+                break
+            solution = _taken_over(solution, solver, operator, rhs, left, lost)
+            tried.append(solver.describe())
+        return replace(solution, method=f"{self.describe()} → {', then '.join(tried)}")
+
+
+def _left(limits: Limits, solution: Solution) -> Limits | None:
+    """What the solvers so far have left of the budget; None where that is nothing."""
+    epochs, seconds = limits.max_epochs, limits.max_seconds
+    epochs = None if epochs is None else epochs - solution.epochs
+    seconds = None if seconds is None else seconds - solution.seconds
+    if (epochs is not None and epochs <= 0) or (seconds is not None and seconds <= 0):
+        return None
+    return replace(limits, max_epochs=epochs, max_seconds=seconds, checkpoint=None)
+
+
+def _taken_over(
+    solution: Solution, solver: Solver, operator: Any, rhs: Tensor, limits: Limits, lost: list[int]
+) -> Solution:
+    """The solution with its lost columns solved by another solver, where that left them with a smaller residual."""
+    block = rhs[:, None] if rhs.ndim == 1 else rhs
+    tolerance = torch.as_tensor(limits.tolerance, dtype=torch.float64).reshape(-1)
+    tolerance = tolerance[lost] if len(tolerance) > 1 else tolerance
+    reasons = sorted({str(solution.status[i]) for i in lost})
+    second = solver._solve(operator, block[:, lost], None, replace(limits, tolerance=tolerance))
+    x = (solution.x[:, None] if rhs.ndim == 1 else solution.x).clone()
+    residual, error, status = (
+        solution.residual.clone(),
+        solution.residual_error.clone(),
+        list(solution.status),
+    )
+    better = 0
+    for place, i in enumerate(lost):
+        if not bool(second.residual[place] >= residual[i]):
+            x[:, i], residual[i], status[i] = second.x[:, place], second.residual[place], second.status[place]
+            error[i] = second.residual_error[place]
+            better += 1
+    story = (
+        f"{len(lost)} of {len(status)} columns ended as {', '.join(reasons)}; {solver.describe()} took over and "
+        f"improved {better}."
+    )
+    estimated = "estimated" in (solution.residual_kind, second.residual_kind)
+    return replace(
+        solution,
+        x=x[:, 0] if rhs.ndim == 1 else x,
+        status=tuple(status),
+        residual=residual,
+        residual_error=error,
+        residual_kind="estimated" if estimated else solution.residual_kind,
+        notes=(*solution.notes, story, *second.notes),
+        epochs=solution.epochs + second.epochs,
+        seconds=solution.seconds + second.seconds,
+        iterations=solution.iterations + second.iterations,
+    )

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sggp.errors import InputError
 from sggp.operators.base import NeighbourOperator
-from sggp.preconditioners import LowRankPlusNeighbour, Preconditioner
+from sggp.preconditioners import Balanced, Preconditioner
 from sggp.solvers.base import IterativeSolver, State, column_norms
 from sggp.solvers.problem import Problem
 from sggp.solvers.solution import Status
@@ -19,6 +19,7 @@ from sggp.typing import ResidualKind
 __all__ = ["ConjugateGradients"]
 
 _PLAIN_BELOW = 256
+_MEMORY_SHARE = 0.5
 _PATIENCE = 150
 """Steps without the residual falling by a tenth, after which a column starts again from its measured gap."""
 
@@ -57,8 +58,8 @@ class ConjugateGradients(IterativeSolver):
     """Conjugate gradients on P⁻¹A x = P⁻¹b, all columns sharing each product with A.
 
     Args:
-        preconditioner: "auto" (low rank plus nearest neighbours where the operator offers small blocks; none for fewer
-            than 256 rows), None, or one of `sggp.preconditioners`.
+        preconditioner: "auto" (`Balanced`, within half the operator's memory budget, where it offers small blocks; none
+            for fewer than 256 rows), None, or one of `sggp.preconditioners`.
         replace_every: steps between replacements of the recursive residual by the true one, at one product each.
 
     Cost:
@@ -111,7 +112,9 @@ class ConjugateGradients(IterativeSolver):
         chosen = self.preconditioner
         if chosen == "auto":
             neighbourly = isinstance(problem.operator, NeighbourOperator)
-            chosen = LowRankPlusNeighbour() if neighbourly and problem.n >= _PLAIN_BELOW else None
+            budget = getattr(problem.operator, "memory_budget", float("inf")) * _MEMORY_SHARE
+            balanced = Balanced(columns=problem.rhs.shape[1], memory_budget=budget)
+            chosen = balanced if neighbourly and problem.n >= _PLAIN_BELOW else None
         if chosen is None:
             return torch.clone
         return chosen.build(problem.operator, problem.generator).apply

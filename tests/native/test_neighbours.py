@@ -82,3 +82,41 @@ def test_what_has_no_factor_is_an_error():
     noise = torch.full((2,), float("nan"), dtype=torch.float64)
     with pytest.raises(library.NativeError):
         neighbours.sparse_columns(points, Profile("rbf", 1.0, None), noise, huge, index, real)
+
+
+@pytest.mark.parametrize("isa", library.instruction_sets())
+@pytest.mark.parametrize(("n", "d", "k"), [(1, 3, 2), (5, 1, 9), (300, 2, 7), (1000, 26, 40), (700, 90, 300)])
+def test_nearest_rows_are_the_nearest(isa, n, d, k, generator):
+    """Against a sort of all distances in float64; whole coordinates, so that no distance is rounded."""
+    points = torch.randint(-50, 50, (n, d), generator=generator).float()
+    queries = torch.randint(-50, 50, (17, d), generator=generator).float()
+    everything = torch.cdist(queries.double(), points.double()).square().round()
+    found = neighbours.nearest(points, queries, k, isa=isa)
+    some = min(k, n)
+    assert bool((found[:, some:] == -1).all())
+    distances = everything.gather(1, found[:, :some])
+    assert torch.equal(distances, everything.sort(1).values[:, :some])
+    assert all(len(set(row)) == some for row in found[:, :some].tolist())
+    earlier = neighbours.nearest(points, None, k, isa=isa)
+    among = torch.cdist(points.double(), points.double()).square().round()
+    for i in range(0, n, max(1, n // 20)):
+        real = earlier[i][earlier[i] >= 0]
+        assert len(real) == min(i, k)
+        assert bool((earlier[i, len(real) :] == -1).all())
+        assert bool((real < i).all())
+        assert torch.equal(among[i, real], among[i, :i].sort().values[:k])
+
+
+@pytest.mark.parametrize("isa", library.instruction_sets())
+@pytest.mark.parametrize("columns", [1, 8, 13, 130])
+def test_square_of_a_sparse_factor(isa, columns, generator):
+    n, width = 120, 6
+    index = torch.stack([torch.randperm(n, generator=generator)[:width] for _ in range(n)])
+    values = torch.randn(n, width, generator=generator, dtype=torch.float64)
+    values[::3, 2] = 0.0
+    dense = torch.zeros(n, n, dtype=torch.float64)
+    for column in range(n):
+        dense[index[column], column] = values[column]
+    v = torch.randn(columns, n, generator=generator, dtype=torch.float64).T
+    found = neighbours.sparse_square(index, values, v, isa=isa)
+    torch.testing.assert_close(found, dense @ (dense.T @ v), rtol=0, atol=1e-11)

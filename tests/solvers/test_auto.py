@@ -1,0 +1,115 @@
+"""The default choice of solver, row by row of its table, and what happens when the first choice fails."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import gpytorch
+import pytest
+import torch
+
+from sggp.operators import InducingOperator, KernelOperator
+from sggp.solvers import AlternatingProjections, Auto, Cholesky, ConjugateGradients, Status
+from sggp.solvers.auto import choose
+from tests.solvers.dense import DenseOperator, with_spectrum
+
+
+class Described:
+    """An operator of any size that holds nothing; abilities by name."""
+
+    entries_evaluated = 0
+
+    def __init__(self, n, *abilities, budget=4 * 2**30, device="cpu") -> None:
+        self.shape, self.dtype, self.device = (n, n), torch.float32, torch.device(device)
+        self.memory_budget = budget
+        rows = ["rows_matmul", "columns_matmul", "block"]
+        blocks = ["noise_variance", "small_blocks", "cross_block", "kernel_diagonal", "earlier_neighbours"]
+        names = {"dense": ["dense"], "rows": rows, "blocks": [*rows, *blocks]}
+        for ability in ("products", *abilities):
+            for name in names.get(ability, ["matmul", "diagonal"]):
+                setattr(self, name, lambda *_: None)
+
+
+FACTOR, NARROW = Cholesky(), Cholesky(torch.float32)
+GRADIENTS, PLAIN, BLOCKS = ConjugateGradients(), ConjugateGradients(None), AlternatingProjections()
+EVERYTHING = ("dense", "blocks")
+
+
+@pytest.mark.parametrize(
+    ("operator", "columns", "wanted"),
+    [
+        (Described(3000, *EVERYTHING), 1, (FACTOR,)),
+        (Described(3001, *EVERYTHING), 1, (GRADIENTS, FACTOR)),
+        (Described(3001, *EVERYTHING, device="cuda"), 1, (FACTOR,)),
+        (Described(20_000, *EVERYTHING), 65, (GRADIENTS, FACTOR)),
+        (Described(20_000, *EVERYTHING), 700, (FACTOR,)),
+        (Described(30_000, *EVERYTHING), 1, (GRADIENTS, NARROW)),
+        (Described(100_000, *EVERYTHING), 65, (GRADIENTS, BLOCKS)),
+        (Described(2000, *EVERYTHING, budget=4.5 * 2000**2), 1, (NARROW, GRADIENTS, BLOCKS)),
+        (Described(2000, *EVERYTHING, budget=2000**2), 1, (GRADIENTS, BLOCKS)),
+        (Described(5000, "dense", "rows"), 1, (PLAIN, FACTOR)),
+        (Described(100_000, "dense", "rows"), 1, (PLAIN, BLOCKS)),
+        (Described(100_000, "rows"), 1, (PLAIN, BLOCKS)),
+        (Described(100, "rows"), 1, (PLAIN, BLOCKS)),
+        (Described(100_000), 1, (PLAIN,)),
+    ],
+)  # fmt: skip
+def test_table(operator, columns, wanted):
+    assert choose(operator, columns) == wanted
+
+
+def test_real_operators_fall_where_the_table_says(generator):
+    x = torch.randn(3100, 2, generator=generator, dtype=torch.float64)
+    kernel = gpytorch.kernels.ScaleKernel(gpytorch.kernels.MaternKernel(nu=1.5)).double()
+    assert choose(KernelOperator(kernel, x, 0.1), 1) == (GRADIENTS, FACTOR)
+    assert choose(InducingOperator(kernel, x, x[:50], 0.1), 1) == (FACTOR,)
+
+
+def hard(generator) -> DenseOperator:
+    """Condition 1e11: conjugate gradients stagnate, a factor does not."""
+    values = torch.logspace(-11, 0, 200, dtype=torch.float64)
+    return DenseOperator(with_spectrum(values, generator)[0])
+
+
+def test_lost_columns_go_to_the_next_solver(generator):
+    operator = hard(generator)
+    top = torch.linalg.eigh(operator.matrix)[1][:, -1]
+    rhs = torch.stack([top, torch.randn(200, generator=generator, dtype=torch.float64)], 1)
+    alone = ConjugateGradients(None).solve(operator, rhs, tolerance=1e-9, on_failure="return", generator=0)
+    assert alone.status[0] is Status.CONVERGED
+    assert alone.status[1] is not Status.CONVERGED
+    solution = Auto(direct_rows=0).solve(operator, rhs, tolerance=1e-2, generator=0)
+    strict = Auto(direct_rows=0).solve(operator, rhs, tolerance=1e-9, on_failure="return", generator=0)
+    assert solution.converged
+    assert float(strict.residual[1]) <= float(alone.residual[1])
+    for found in (solution, strict):
+        true = (rhs - operator.matrix @ found.x).norm(dim=0) / rhs.norm(dim=0)
+        torch.testing.assert_close(true, found.residual, rtol=0.1, atol=1e-12)
+    assert "ConjugateGradients(preconditioner=None), then Cholesky()" in strict.method
+    assert any("1 of 2 columns ended as" in note and "Cholesky() took over" in note for note in strict.notes)
+
+
+def test_what_was_found_is_kept_where_the_next_solver_does_worse(generator, monkeypatch):
+    operator = hard(generator)
+    rhs = torch.randn(200, generator=generator, dtype=torch.float64)
+    first = ConjugateGradients(None).solve(operator, rhs, tolerance=1e-9, on_failure="return", generator=0)
+
+    def worse(self, operator, rhs, x0, limits):
+        solution = ConjugateGradients(None)._solve(operator, rhs, x0, limits)
+        return SimpleNamespace(**{**vars(solution), "residual": solution.residual + 1.0})
+
+    monkeypatch.setattr(Cholesky, "_solve", worse)
+    solution = Auto(direct_rows=0).solve(operator, rhs, tolerance=1e-9, on_failure="return", generator=0)
+    assert torch.equal(solution.x, first.x)
+    assert any("improved 0" in note for note in solution.notes)
+
+
+def test_budget_holds_for_all_solvers_together(generator):
+    operator = hard(generator)
+    rhs = torch.randn(200, generator=generator, dtype=torch.float64)
+    solution = Auto(direct_rows=0).solve(
+        operator, rhs, tolerance=1e-12, max_epochs=30, on_failure="return", generator=0
+    )
+    assert solution.status == (Status.BUDGET_SPENT,)
+    assert "then" not in solution.method
+    assert solution.epochs <= 30
