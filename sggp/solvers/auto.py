@@ -40,14 +40,15 @@ def choose(operator: Any, columns: int, direct_rows: int = 3000) -> tuple[Solver
     Args:
         operator: the system.
         columns: s, right-hand sides.
-        direct_rows: rows up to which a factor comes first whatever s; four times as many on a CUDA device.
+        direct_rows: rows up to which a factor comes first whatever s, four times as many on a CUDA device; with 0 it
+            never comes first.
     """
     n, budget = operator.shape[0], getattr(operator, "memory_budget", float("inf"))
     can_be_dense = hasattr(operator, "dense")
     wide, narrow = can_be_dense and 8 * n * n <= budget, can_be_dense and 4 * n * n <= budget
     if operator.device.type == "cuda":
         direct_rows = 4 * direct_rows
-    direct = n <= max(direct_rows, _ROWS_PER_COLUMN * columns)
+    direct = n <= direct_rows or 0 < n <= _ROWS_PER_COLUMN * columns * bool(direct_rows)
     if direct and wide:
         return (Cholesky(),)
     factors: tuple[Solver, ...] = (Cholesky(),) if wide else (Cholesky(torch.float32),) if narrow else ()
@@ -63,7 +64,7 @@ class Auto(Solver):
     """Chooses the solver by `choose`; columns on which it stagnates, breaks down or diverges go to the next one.
 
     Args:
-        direct_rows: up to this many rows a dense factor comes first.
+        direct_rows: up to this many rows a dense factor comes first; 0 for never.
 
     Budgets hold for all solvers together. A checkpoint is that of the first one.
 

@@ -13,6 +13,7 @@ import torch
 from sggp.errors import DtypeError, InputError, MemoryBudgetError, ShapeError
 from sggp.kernels import TanimotoMinMax
 from sggp.operators import KernelOperator, NeighbourOperator
+from sggp.solvers import ConjugateGradients
 from tests.memory import peak_bytes
 
 TILES = 2**20
@@ -205,3 +206,34 @@ print(high_water() - before, budget)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     grown, budget = map(int, done.stdout.split())
     assert 0 < grown <= budget
+
+
+def test_float32_products_see_float32_inputs_and_wide_ones_the_inputs_as_given(generator):
+    """The matrix of rounded inputs differs by less than their rounding; float64 products do not see it."""
+    x = torch.randn(300, 3, generator=generator, dtype=torch.float64)
+    x[0] = 40.0  # far out, where rounding moves most
+    x[1] = x[0] + 1e-9
+    operator = KernelOperator(make_kernel(3), x, 0.1, dtype=torch.float32)
+    assert operator.rounds_inputs
+    exact = KernelOperator(make_kernel(3), x, 0.1).dense()
+    v = torch.randn(300, 2, generator=generator, dtype=torch.float64)
+    torch.testing.assert_close(operator.matmul_wide(v), exact @ v, rtol=0, atol=1e-11)
+    identity = torch.eye(300, dtype=torch.float32)
+    narrow = torch.cat([operator.matmul(part) for part in identity.split(100, dim=1)], 1)
+    allowed = 3e-7 + 6e-8 * (x.norm(dim=1)[:, None] + x.norm(dim=1))
+    assert bool(((narrow.double() - exact).abs() <= allowed).all())
+    for same in (x.float(), x.float().double()):
+        assert not KernelOperator(make_kernel(3), same, 0.1, dtype=torch.float32).rounds_inputs
+    assert not KernelOperator(make_kernel(3), x, 0.1).rounds_inputs
+
+
+def test_residuals_are_those_of_the_inputs_as_given(generator):
+    """Noise so small that the rounding of inputs shows: the solve corrects for it, and says the truth."""
+    x = 3 * torch.randn(400, 2, generator=generator, dtype=torch.float64)
+    operator = KernelOperator(make_kernel(2), x, 1e-6, dtype=torch.float32)
+    rhs = torch.randn(400, 2, generator=generator, dtype=torch.float64)
+    solution = ConjugateGradients().solve(operator, rhs, tolerance=1e-6, generator=0)
+    exact = KernelOperator(make_kernel(2), x, 1e-6).dense()
+    true = (rhs - exact @ solution.x).norm(dim=0) / rhs.norm(dim=0)
+    torch.testing.assert_close(true, solution.residual, rtol=1e-3, atol=0)
+    assert bool((true <= 1e-6).all())
