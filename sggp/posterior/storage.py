@@ -40,6 +40,8 @@ def save(posterior: Posterior, path: str | os.PathLike[str]) -> None:
             "x": solution.x,
             "status": [str(status) for status in solution.status],
             "residual": solution.residual,
+            "residual_kind": solution.residual_kind,
+            "residual_error": solution.residual_error,
             "tolerance": solution.tolerance,
             "epochs": solution.epochs,
             "seconds": solution.seconds,
@@ -101,10 +103,10 @@ def load(path: str | os.PathLike[str], *, kernel: Any = None) -> Posterior:
     stored = content["solution"]
     solution = Solution(
         **{
+            "residual_kind": "true",  # of files that do not say: they were written when there was no other kind
             **stored,
             "status": tuple(Status(s) for s in stored["status"]),
             "notes": tuple(stored["notes"]),
-            "residual_kind": "true",
         }
     )
     return Posterior(

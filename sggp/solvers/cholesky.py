@@ -176,7 +176,9 @@ class Cholesky(Solver):
         x[:, problem.columns] = found.to(x)
         x[:, ~finite] = float("nan")
         seconds = time.perf_counter() - begin
-        epochs = (operator.entries_evaluated - entries0) / problem.n**2
+        epochs = (operator.entries_evaluated - entries0) / getattr(
+            operator, "entries_per_epoch", problem.n**2
+        )
         return Solution(
             x=x[:, 0] if problem.vector else x,
             status=_status(finite, residual, problem.all_tolerances),

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sggp.errors import InputError, SolverFailure
-from sggp.operators import KernelOperator
+from sggp.operators import InducingOperator, KernelOperator
 from sggp.solvers import Cholesky, Status
 from sggp.solvers.cholesky import factorise
 from tests.memory import peak_bytes
@@ -73,3 +73,16 @@ def test_failures_are_told_as_by_other_solvers(generator):
         NARROW.solve(indefinite, torch.ones(50, dtype=torch.float64))
     with pytest.raises(InputError, match="factor_dtype"):
         Cholesky(factor_dtype=torch.float16)
+
+
+def test_epochs_are_those_of_the_operator(generator):
+    """On inducing points one epoch is a product of the normal equation, which has far more entries than m²."""
+    x = torch.randn(400, 2, generator=generator, dtype=torch.float64)
+    operator = InducingOperator(matern(2), x, x[:40], 0.1)
+    rhs = operator.normal_rhs(torch.randn(400, 2, generator=generator, dtype=torch.float64))
+    for solver in (Cholesky(), NARROW):
+        before = operator.entries_evaluated
+        solution = solver.solve(operator, rhs, tolerance=1e-3, generator=0)
+        assert solution.epochs == pytest.approx((operator.entries_evaluated - before) / (40 * 440))
+        assert 1 <= solution.epochs <= 12
+    assert Cholesky().solve(operator, rhs).history[-1].epochs == pytest.approx(2.0)
