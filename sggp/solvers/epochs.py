@@ -122,6 +122,14 @@ class EpochSolver(IterativeSolver):
             setattr(state, name, state.good.clone())
         state.order, state.place = state.order[:0], 0
 
+    @staticmethod
+    def better_of(state: Any, current: Tensor) -> Tensor:  # (n, s) -> (n, s)
+        """`current`, or the best iterate of an earlier epoch where the running residual has risen since."""
+        if state.diverged:
+            return state.good
+        risen = state.estimate > state.least
+        return torch.where(risen.to(current.device), state.good, current) if bool(risen.any()) else current
+
     def residual(self, state: Any) -> tuple[Tensor, ResidualKind] | None:
         return (state.estimate * state.problem.memory["caution"], "estimated") if state.fresh else None
 

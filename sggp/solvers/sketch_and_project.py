@@ -155,7 +155,7 @@ class SketchAndProject(EpochSolver):
         return (gap.double() / _top(block, lambda v: v, generator)).to(gap)
 
     def iterate(self, state: _State) -> Tensor:
-        return state.good if state.diverged else self._newest(state)
+        return self.better_of(state, self._newest(state))
 
 
 def _acceleration(problem: Problem, size: int) -> tuple[float, float, float]:

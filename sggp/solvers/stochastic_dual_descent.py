@@ -155,4 +155,4 @@ class StochasticDualDescent(EpochSolver):
             state.velocity = torch.zeros_like(state.alpha)
 
     def iterate(self, state: _State) -> Tensor:
-        return state.good if state.diverged else state.average
+        return self.better_of(state, state.average)

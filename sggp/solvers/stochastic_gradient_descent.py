@@ -276,7 +276,7 @@ class StochasticGradientDescent(EpochSolver):
             state.notes.extend([note] if note not in state.notes else [])
 
     def iterate(self, state: _State) -> Tensor:
-        return state.good if state.diverged else state.average
+        return self.better_of(state, state.average)
 
     def stalled(self, state: _State) -> Tensor:
         return state.idle >= state.patience

@@ -1,0 +1,124 @@
+"""Every solver from its defaults on unkind systems: whatever it misses, it says so for each column."""
+
+from __future__ import annotations
+
+import gpytorch
+import pytest
+import torch
+
+from sggp.datasets import uci, uci_hyperparameters
+from sggp.kernels import TanimotoDotProduct, TanimotoMinMax
+from sggp.operators import InducingOperator, KernelOperator
+from sggp.solvers import Status, StochasticGradientDescent
+from tests.catalogue import SOLVERS, SolverRow, count_rows
+from tests.solvers.dense import matern
+
+TOLERANCE, EPOCHS = 1e-2, 25
+MANAGE = {"cholesky", "cholesky-float32", "cg-both", "auto"}
+"""Rows that are meant to converge on all of these within that budget."""
+FAILED = {Status.DIVERGED, Status.BREAKDOWN, Status.NONFINITE_INPUT}
+
+
+def scaled(base) -> gpytorch.kernels.Kernel:
+    return gpytorch.kernels.ScaleKernel(base).double()
+
+
+def clustered(generator):
+    """Twelve clusters of near-duplicates, a ten-thousandth of a length scale wide."""
+    centres = 3 * torch.rand(12, 3, generator=generator, dtype=torch.float64)
+    spread = 1e-4 * torch.randn(200, 3, generator=generator, dtype=torch.float64)
+    return matern(3), centres[torch.arange(200) % 12] + spread
+
+
+def line(generator):
+    return scaled(gpytorch.kernels.RBFKernel()), 10 * torch.rand(200, 1, generator=generator).double()
+
+
+def five(generator):
+    return matern(2), torch.rand(5, 2, generator=generator, dtype=torch.float64)
+
+
+def molecules(kernel):
+    return lambda generator: (scaled(kernel), count_rows(150, 40, torch.uint8, generator))
+
+
+SYSTEMS = {
+    "clustered": (clustered, 1e-2),
+    "clustered-low-noise": (clustered, 1e-6),
+    "line": (line, 1e-2),
+    "line-low-noise": (line, 1e-6),
+    "five": (five, 1e-2),
+    "five-low-noise": (five, 1e-6),
+    "minmax": (molecules(TanimotoMinMax()), 1e-2),
+    "dot-product": (molecules(TanimotoDotProduct()), 1e-2),
+}
+
+
+def columns(dense, generator):
+    """Rough and smooth right-hand sides, one of them tiny."""
+    rough = torch.randn(len(dense), 3, generator=generator, dtype=torch.float64)
+    return torch.cat([rough * torch.tensor([1.0, 1e-9, 1e6], dtype=torch.float64), dense @ rough[:, :1]], 1)
+
+
+def check_told(solver, operator, rhs, dense):
+    """The status and the residual of each column against dense float64 algebra; returns the statuses."""
+    solution = solver.solve(
+        operator, rhs, tolerance=TOLERANCE, max_epochs=EPOCHS, generator=0, on_failure="return"
+    )
+    assert bool(torch.isfinite(solution.x).all())
+    true = (rhs - dense @ solution.x.double()).norm(dim=0) / rhs.norm(dim=0)
+    assert solution.residual_kind == "true"
+    for status, claimed, actual in zip(
+        solution.status, solution.residual.tolist(), true.tolist(), strict=True
+    ):
+        assert (status is Status.CONVERGED) == (claimed <= TOLERANCE)
+        assert actual <= 1.01 * claimed + 1e-8
+        # no answer is worse than none, unless it says that it is no answer
+        assert actual <= 1.01 or status in FAILED
+    return solution.status
+
+
+def make_dense(kernel, x, noise):
+    x = x.double()
+    with gpytorch.settings.lazily_evaluate_kernels(False):
+        matrix = kernel(x, x).to_dense().detach().double()
+    return matrix + noise * torch.eye(len(x), dtype=torch.float64)
+
+
+@pytest.mark.parametrize("row", SOLVERS, ids=str)
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_what_is_missed_is_told(name, row: SolverRow, generator):
+    make, noise = SYSTEMS[name]
+    kernel, x = make(generator)
+    dense = make_dense(kernel, x, noise)
+    operator = KernelOperator(kernel, x, noise, dtype=torch.float64)
+    told = check_told(row.solver, operator, columns(dense, generator), dense)
+    if row.name in MANAGE:
+        assert set(told) == {Status.CONVERGED}
+
+
+@pytest.mark.parametrize("name", [name for name, (make, _) in SYSTEMS.items() if make is not five])
+def test_inducing_points_tell_what_they_miss(name, generator):
+    make, noise = SYSTEMS[name]
+    kernel, x = make(generator)
+    operator = InducingOperator(kernel, x, x[:50], noise, dtype=torch.float64)
+    dense = make_dense(kernel, x, 0.0)[:, :50]
+    normal = dense.T @ dense / noise + dense[:50]
+    rhs = operator.normal_rhs(torch.randn(len(x), 2, generator=generator, dtype=torch.float64))
+    check_told(StochasticGradientDescent(), operator, rhs, normal)
+
+
+@pytest.mark.parametrize("noise", [None, 1e-6], ids=["published", "low-noise"])
+@pytest.mark.parametrize("name", ["pol", "elevators", "bike", "protein", "keggdirected"])
+def test_data_sets(name, noise, data_dir, generator):
+    data, published = uci(name, 0), uci_hyperparameters(name, 0)
+    kernel = published.kernel().requires_grad_(False)
+    noise = published.noise_variance if noise is None else noise
+    x = torch.unique(torch.as_tensor(data.x_train)[:200], dim=0)
+    dense = make_dense(kernel, x, noise)
+    operator = KernelOperator(kernel, x, noise)
+    rhs = columns(dense, generator)
+    for row in SOLVERS:
+        told = check_told(row.solver, operator, rhs, dense)
+        if row.name in MANAGE:
+            assert set(told) == {Status.CONVERGED}, row.name
