@@ -13,6 +13,8 @@ SCRIPTS = {
     "passes.py": ["--rows", "400", "--sets", "pol", "britain_magnetic"],
     "growth.py": ["--largest", "500", "--sets", "britain_magnetic", "--repeats", "2"],
     "solvers.py": ["--rows", "400", "--parts", "precision"],
+    "untuned.py": ["--rows", "300", "--max-seconds", "0.2", "--sets", "pol", "bike-1e-6", "clustered", "n=5"],
+    "variance.py": ["--rows", "300", "--points", "20", "--seeds", "1", "--many", "100"],
 }
 PARTS = {"common.py", "contenders.py", "peers.py", "reports.py", "systems.py"}  # what the scripts share
 RACE = ["--rows", "300", "--methods", "AlternatingProjections", "--cap-seconds", "0.3", "--samples", "3"]
