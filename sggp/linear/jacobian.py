@@ -1,0 +1,151 @@
+"""The Jacobian of a network in its weights, as features, by forward and reverse products."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, jvp, vjp, vmap
+
+from sggp.errors import InputError, ShapeError
+from sggp.linear.features import RowIndex
+
+__all__ = ["JacobianFeatures"]
+
+
+class JacobianFeatures:
+    """φ(x) = ∂f(x, θ)/∂θ at the weights θ* a network has now, known by Jacobian products.
+
+    `apply` is a forward product J v, `adjoint` a reverse product Jᵀv; the Jacobian is never formed. The network, its
+    weights and its buffers are copied, so that training it further changes nothing here.
+
+    Args:
+        network: a module in evaluation mode that maps (b, …) to (b, o) or (b,).
+        inputs: (n, …), a floating-point tensor whose first dimension runs over data points.
+        parameters: names, as in `network.named_parameters()`, of the weights that are uncertain; None takes all that
+            require gradients.
+        batch_size: rows of one product.
+        columns: columns of one product; with `batch_size` it bounds the memory, about batch_size·columns times the
+            activations of one row.
+
+    Raises:
+        InputError: the network is in training mode, or a name is unknown.
+        ShapeError: the network's output is neither (b, o) nor (b,).
+
+    Cost:
+        `apply` about two forward passes a column, `adjoint` about one backward pass a column.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        inputs: Tensor,
+        *,
+        parameters: Sequence[str] | None = None,
+        batch_size: int = 256,
+        columns: int = 32,
+    ) -> None:
+        if any(module.training for module in network.modules()):
+            raise InputError(
+                "the network is in training mode, in which its output may be random or depend on the batch: "
+                "call network.eval() first."
+            )
+        if batch_size < 1 or columns < 1:
+            raise InputError(f"batch_size and columns must be at least 1, got {batch_size} and {columns}.")
+        if inputs.ndim < 1 or len(inputs) == 0:
+            raise ShapeError(f"inputs must hold at least one row, got shape {tuple(inputs.shape)}.")
+        self.network = copy.deepcopy(network)
+        every = dict(self.network.named_parameters())
+        chosen = [k for k, p in every.items() if p.requires_grad] if parameters is None else list(parameters)
+        unknown = [name for name in chosen if name not in every]
+        if unknown or not chosen:
+            raise InputError(f"unknown or no parameters: {unknown}; the network has {', '.join(every)}.")
+        self._weights = {name: every[name].detach() for name in chosen}
+        self._rest = {name: p.detach() for name, p in every.items() if name not in self._weights}
+        self._rest |= dict(self.network.named_buffers())
+        self.inputs = inputs.detach()
+        self._batch, self._columns = batch_size, columns
+        self._num_outputs = self.outputs(slice(0, 1)).shape[1]
+
+    @property
+    def num_rows(self) -> int:
+        return len(self.inputs)
+
+    @property
+    def num_outputs(self) -> int:
+        return self._num_outputs
+
+    @property
+    def num_weights(self) -> int:
+        return sum(p.numel() for p in self._weights.values())
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return next(iter(self._weights.values())).dtype
+
+    @property
+    def device(self) -> torch.device:
+        return next(iter(self._weights.values())).device
+
+    @property
+    def batch_size(self) -> int:
+        return self._batch
+
+    @property
+    def weights(self) -> Tensor:  # (D,)
+        """θ*, flat, in the order of the names."""
+        return torch.cat([p.reshape(-1) for p in self._weights.values()])
+
+    def at(self, inputs: Tensor) -> JacobianFeatures:
+        """The same network and weights at other inputs."""
+        if inputs.ndim < 1 or inputs.shape[1:] != self.inputs.shape[1:] or len(inputs) == 0:
+            raise ShapeError(
+                f"inputs must be (m, {', '.join(map(str, self.inputs.shape[1:]))}), got {tuple(inputs.shape)}."
+            )
+        other = copy.copy(self)
+        other.inputs = inputs.detach()
+        return other
+
+    def outputs(self, rows: RowIndex) -> Tensor:  # -> (b, o)
+        """f(x_i, θ*)."""
+        return self._function(rows)(self._weights).detach()
+
+    def apply(self, weights: Tensor, rows: RowIndex) -> Tensor:  # (D, s) -> (b, o, s)
+        """J_i w for the rows asked for, by forward products."""
+        function = self._function(rows)
+
+        def column(w: Tensor) -> Tensor:
+            return jvp(function, (self._weights,), (self._unflatten(w),))[1]
+
+        return vmap(column, in_dims=1, out_dims=2, chunk_size=self._columns)(weights).detach()
+
+    def adjoint(self, v: Tensor, rows: RowIndex) -> Tensor:  # (b, o, s) -> (D, s)
+        """Σ_i J_iᵀ v_i over the rows asked for, by reverse products."""
+        pull = vjp(self._function(rows), self._weights)[1]
+
+        def column(u: Tensor) -> Tensor:
+            (gradient,) = pull(u)
+            return torch.cat([gradient[name].reshape(-1) for name in self._weights])
+
+        return vmap(column, in_dims=2, out_dims=1, chunk_size=self._columns)(v).detach()
+
+    def _function(self, rows: RowIndex) -> Callable[[dict[str, Tensor]], Tensor]:
+        x = self.inputs[rows]
+
+        def function(weights: dict[str, Tensor]) -> Tensor:
+            out = functional_call(self.network, {**self._rest, **weights}, (x,))
+            if out.ndim not in (1, 2) or len(out) != len(x):
+                raise ShapeError(
+                    f"the network must map {len(x)} rows to ({len(x)}, o), got {tuple(out.shape)}."
+                )
+            return out[:, None] if out.ndim == 1 else out
+
+        return function
+
+    def _unflatten(self, flat: Tensor) -> dict[str, Tensor]:
+        parts = flat.split([p.numel() for p in self._weights.values()])
+        return {
+            name: part.reshape(p.shape) for part, (name, p) in zip(parts, self._weights.items(), strict=True)
+        }

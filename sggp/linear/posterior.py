@@ -1,0 +1,131 @@
+"""The posterior of a Bayesian linear model, by its mean and samples."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from sggp.errors import InputError, ShapeError
+from sggp.linear.expectation import Outcome, Step
+from sggp.linear.features import Features, as_features, batches
+from sggp.solvers import Solution, Solver
+
+__all__ = ["LinearPosterior"]
+
+_COLUMNS = 256
+"""Columns of a solve for exact variances."""
+
+
+@dataclass(frozen=True, eq=False)
+class LinearPosterior:
+    """N(θ̄, H⁻¹), H = A + ΦᵀBΦ, known by θ̄ and samples of the deviation from it.
+
+    Attributes:
+        weights: (D,) θ̄, float64.
+        deviations: (D, k) zero-mean samples ζ_j ~ N(0, H⁻¹), float64.
+        prior_precision: α in A = α diag(s)⁻².
+        prior_scale: (D,) s.
+        noise_variance: σ² in B_i = B⁰_i/σ², in squared units of y where B⁰ = I.
+        effective_dimension: γ̂ = (1/k)Σ_j‖Φζ_j‖²_B, an estimate of tr(H⁻¹ΦᵀBΦ); `effective_dimension_error` is its
+            Monte Carlo standard error.
+        trace: one `Step` per evidence update.
+        converged: whether every column met its tolerance and the learnt values have settled.
+        solution: of the last solve, mean in column 0, in units of the prior scale.
+    """
+
+    weights: Tensor
+    deviations: Tensor
+    prior_precision: float
+    prior_scale: Tensor
+    noise_variance: float
+    effective_dimension: float
+    effective_dimension_error: float
+    trace: tuple[Step, ...]
+    converged: bool
+    solution: Solution
+    num_outputs: int
+    _outcome: Outcome
+    _solver: Solver
+    _tolerance: float
+
+    def mean(self, features: Any) -> Tensor:  # -> (m, o)
+        """Φ*θ̄, latent.
+
+        Args:
+            features: `Features`, or a tensor (m, p) or (m, o, D), made as those of `fit`.
+        """
+        given = self._features(features)
+        return self._product(given, self.weights[:, None])[..., 0]
+
+    def samples(self, features: Any) -> Tensor:  # -> (k, m, o)
+        """Φ*(θ̄ + ζ_j): the same functions at every call."""
+        given = self._features(features)
+        return self._product(given, self.weights[:, None] + self.deviations).permute(2, 0, 1)
+
+    def variance(
+        self,
+        features: Any,
+        *,
+        method: Literal["samples", "solve"] = "samples",
+        observation_noise: bool = False,
+    ) -> Tensor:  # -> (m, o)
+        """The variance of every output.
+
+        Args:
+            features: as in `mean`.
+            method: "samples" (relative standard error √(2/k)) or "solve" (one column per output, to the tolerance).
+            observation_noise: whether to add σ², the noise of an observation with B⁰ = I.
+
+        Raises:
+            InputError, ShapeError: an argument cannot be used.
+        """
+        if method == "samples":
+            found = self._product(self._features(features), self.deviations).square().mean(-1)
+        else:
+            found = self.covariance(features, method=method).diagonal(dim1=1, dim2=2).clone()
+        return found + self.noise_variance if observation_noise else found
+
+    def covariance(
+        self, features: Any, *, method: Literal["samples", "solve"] = "samples"
+    ) -> Tensor:  # -> (m, o, o)
+        """The covariance between the outputs of every point, latent; `method` as in `variance`."""
+        given = self._features(features)
+        if method == "samples":
+            out = self._product(given, self.deviations)
+            return out @ out.mT / out.shape[-1]
+        if method != "solve":
+            raise InputError(f'method must be "samples" or "solve", got {method!r}.')
+        step = max(1, min(given.batch_size, _COLUMNS // self.num_outputs))
+        parts = [
+            self._solved(given, slice(i, min(i + step, given.num_rows)))
+            for i in range(0, given.num_rows, step)
+        ]
+        return torch.cat(parts)
+
+    def _solved(self, features: Features, rows: slice) -> Tensor:  # -> (b, o, o)
+        b, o = rows.stop - rows.start, self.num_outputs
+        unit = torch.eye(b * o, dtype=features.dtype, device=features.device).reshape(b, o, b * o)
+        scale = self.prior_scale[:, None]
+        rhs = features.adjoint(unit, rows).double() * scale
+        operator = self._outcome.operator
+        x = self._solver.solve(operator, rhs, tolerance=self._tolerance, generator=operator.generator).x
+        out = features.apply((scale * x).to(features.dtype), rows).double().reshape(b, o, b, o)
+        blocks = out.diagonal(dim1=0, dim2=2).permute(2, 0, 1)
+        return (blocks + blocks.mT) / 2
+
+    def _features(self, features: Any) -> Features:
+        shared = isinstance(features, Tensor) and features.ndim == 2
+        given = as_features(features, self.num_outputs if shared else None)
+        if (given.num_weights, given.num_outputs) != (len(self.weights), self.num_outputs):
+            raise ShapeError(
+                f"the features have {given.num_weights} weights and {given.num_outputs} outputs, those of the fit "
+                f"{len(self.weights)} and {self.num_outputs}."
+            )
+        return given
+
+    def _product(self, features: Features, weights: Tensor) -> Tensor:  # (D, s) -> (m, o, s)
+        columns = weights.to(device=features.device, dtype=features.dtype)
+        return torch.cat([features.apply(columns, rows).double() for rows in batches(features)])
