@@ -79,6 +79,7 @@ class Settings:
     tolerance: float
     max_steps: int
     step_tolerance: float
+    start: Tensor | None = None  # (D, 1 + k) mean and samples to start from
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ def evidence_steps(design: Design, target: Target, settings: Settings, generator
     e = design.noise(k, noise)
     alpha, sigma2 = _start(design, target, settings, u)
     trace: list[Step] = []
-    start: Tensor | None = None
+    start = settings.start
     solver = _ready(settings.solver, design)
     while True:
         begin = time.perf_counter()

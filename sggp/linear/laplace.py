@@ -16,7 +16,8 @@ from sggp.linear.features import batches
 from sggp.linear.jacobian import JacobianFeatures
 from sggp.linear.model import BayesianLinearModel
 from sggp.linear.posterior import LinearPosterior
-from sggp.random import as_generator, streams
+from sggp.linear.refinement import refine_softmax, softmax_root
+from sggp.random import as_generator, draw_seed, streams
 from sggp.solvers import ConjugateGradients, Solver
 from sggp.typing import FailurePolicy, Seed
 
@@ -29,14 +30,18 @@ class LinearisedLaplace:
 
     The posterior covariance is H⁻¹ = (α diag(s)⁻² + Σ_i J_iᵀB_iJ_i)⁻¹ with B_i = I/σ² for regression and
     B_i = diag(p_i) − p_ip_iᵀ for classification; predictions stay centred at the network's own. α, and σ² for
-    regression, are learnt from the linear model, whose targets are y − f(x, θ*) + J(x)θ* (regression), or one Newton
-    step's from θ* (classification, B_iỹ_i = B_iJ_iθ* + onehot(y_i) − p_i).
+    regression, are learnt from the linear model, whose targets are y − f(x, θ*) + J(x)θ* for regression. For
+    classification it is a generalised linear model, brought to its own optimum by Newton steps with
+    B_iỹ_i = B_iJ_iw + onehot(y_i) − p_i, and B_i is taken there: at the weights of a network trained to certainty B_i
+    is next to nothing, and says nothing.
 
     Args:
         network: a trained module in evaluation mode, (b, …) to (b, o). It is copied.
         likelihood: "gaussian", or "softmax" for logits of o ≥ 2 classes.
         prior_precision, noise_variance: α and σ²; None learns them. "softmax" has no noise_variance.
         g_prior: whether the prior is scaled by the Fisher information of every weight (see `BayesianLinearModel`).
+        refine: for "softmax", whether the linear model is brought to its optimum (True) or takes one Newton step from
+            θ*, with B_i there. Leave it on unless the network was trained with the prior it is now given.
         parameters: names of the weights that are uncertain; None takes all that require gradients.
         num_samples: k, also the number of functions that predictions use.
         solver, tolerance, max_steps, step_tolerance: as in `BayesianLinearModel`.
@@ -50,14 +55,16 @@ class LinearisedLaplace:
         of batch_size·columns activations, and about 6·D·(1 + k) numbers. Neither J nor a (D, D) matrix is formed.
 
     Source: Antorán et al. 2023, sections 3 and 4; Immer et al. 2021 for predictions by the linearised network.
-    Departures: 1. The linear model of a classifier is fitted by one Newton step. 2. As `BayesianLinearModel`.
+    Departures: 1. Predictions stay centred at the network where B_i is taken at the optimum of the linear model. 2. As
+    `BayesianLinearModel`.
     """
 
     network: nn.Module
     likelihood: Literal["gaussian", "softmax"] = "gaussian"
     prior_precision: float | None = None
     noise_variance: float | None = None
-    g_prior: bool = True
+    g_prior: bool = False
+    refine: bool = True
     parameters: Sequence[str] | None = None
     num_samples: int = 32
     solver: Solver = field(default_factory=lambda: ConjugateGradients(preconditioner=None))
@@ -99,14 +106,15 @@ class LinearisedLaplace:
             values = _real_targets(y, centre)
             found = model.fit(features, values - centre + moved, generator=generator, on_failure=on_failure)
             return LaplacePosterior(features, found, "gaussian")
-        target = _classes(y, centre)
-        p = centre.softmax(1)
-        roots = p.sqrt()
-        # (diag(√p) − p√pᵀ)(diag(√p) − √p pᵀ) = diag(p) − p pᵀ
-        root = torch.diag_embed(roots) - p[:, :, None] * roots[:, None, :]
+        classes = _classes(y, centre)
         draw, samples = streams(as_generator(generator), "scale", "samples")
-        design = model._design(features, root, draw)
-        information = p * moved - p * (p * moved).sum(1, keepdim=True) + target - p
+        if self.refine:
+            seeds = draw_seed(draw), draw_seed(samples)
+            design, outcome = refine_softmax(model, features, classes, model._settings(), seeds)
+            return LaplacePosterior(features, model._found(design, outcome, on_failure), "softmax")
+        p = centre.softmax(1)
+        design = model._design(features, softmax_root(p), draw)
+        information = p * moved - p * (p * moved).sum(1, keepdim=True) + classes - p
         found = model._fit(design, Target.of_information(design, information), samples, on_failure)
         return LaplacePosterior(features, found, "softmax")
 

@@ -143,7 +143,10 @@ class BayesianLinearModel:
     def _fit(
         self, design: Design, target: Target, generator: torch.Generator, on_failure: FailurePolicy
     ) -> LinearPosterior:
-        settings = Settings(
+        return self._found(design, evidence_steps(design, target, self._settings(), generator), on_failure)
+
+    def _settings(self) -> Settings:
+        return Settings(
             self.prior_precision,
             self.noise_variance,
             self.num_samples,
@@ -152,7 +155,8 @@ class BayesianLinearModel:
             self.max_steps,
             self.step_tolerance,
         )
-        outcome = evidence_steps(design, target, settings, generator)
+
+    def _found(self, design: Design, outcome: Outcome, on_failure: FailurePolicy) -> LinearPosterior:
         last = outcome.trace[-1]
         ones = torch.ones(design.num_weights, dtype=torch.float64, device=design.features.device)
         scale = ones if design.scale is None else design.scale[:, 0].double()
@@ -188,4 +192,4 @@ def _report(found: LinearPosterior, outcome: Outcome, on_failure: FailurePolicy)
         message = f"BayesianLinearModel: {outcome.solution.describe_failure()}"
     if on_failure == "raise":
         raise SolverFailure(message, outcome.solution)
-    warnings.warn(message, NotConverged, stacklevel=4)
+    warnings.warn(message, NotConverged, stacklevel=5)

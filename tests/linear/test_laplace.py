@@ -51,7 +51,7 @@ def regression(**settings: object) -> tuple[nn.Module, Tensor, Tensor, LaplacePo
 def classification(**settings: object) -> tuple[nn.Module, Tensor, Tensor, LaplacePosterior]:
     net, x = network(), draw(N, 2, seed=1)
     y = net(x).detach().argmax(1)
-    given = {"prior_precision": 0.5, "g_prior": False, "tolerance": 1e-10, "columns": 2000, **settings}
+    given = {"prior_precision": 0.5, "refine": False, "tolerance": 1e-10, "columns": 2000, **settings}
     return net, x, y, LinearisedLaplace(net, likelihood="softmax", **given).fit(x, y, generator=0)
 
 
@@ -91,6 +91,47 @@ def test_classification_has_the_exact_covariance_and_newton_step() -> None:
     (gradient,) = torch.autograd.grad(loss + 0.25 * free.square().sum(), free)
     newton = theta - torch.linalg.solve(dense.hessian, gradient)
     torch.testing.assert_close(found.linear.weights, newton, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("g_prior", [False, True])
+def test_refinement_ends_at_the_optimum_of_the_linear_model_with_the_hessian_there(g_prior: bool) -> None:
+    settings = {"refine": True, "g_prior": g_prior, "prior_precision": 0.05, "step_tolerance": 1e-7}
+    net, x, y, found = classification(**settings)
+    assert found.converged
+    j, theta = jacobian(net, x)
+    free = found.linear.weights.clone().requires_grad_(True)
+    logits = net(x).detach() + j @ (free - theta)
+    penalty = 0.05 * (free / found.linear.prior_scale).square().sum() / 2
+    loss = nn.functional.cross_entropy(logits, y, reduction="sum") + penalty
+    (gradient,) = torch.autograd.grad(loss, free)
+    assert float((gradient * found.linear.prior_scale).abs().max()) < 1e-5
+    a = 0.05 / found.linear.prior_scale**2
+    dense = Dense(j.reshape(-1, j.shape[2]), block_diagonal(softmax_blocks(logits)), a)
+    new = draw(7, 2, seed=3)
+    at, _ = jacobian(net, new)
+    exact = at @ dense.covariance @ at.mT
+    torch.testing.assert_close(found.covariance(new, method="solve"), exact, rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(found.mean(new), net(new).detach())
+
+
+def test_refinement_learns_the_prior_precision_at_the_optimum() -> None:
+    settings = {
+        "refine": True,
+        "prior_precision": None,
+        "num_samples": 500,
+        "tolerance": 1e-5,
+        "step_tolerance": 1e-3,
+    }
+    net, x, _, found = classification(**settings)
+    assert found.converged
+    j, theta = jacobian(net, x)
+    logits = net(x).detach() + j @ (found.linear.weights - theta)
+    a = torch.full_like(theta, found.prior_precision)
+    gamma = Dense(j.reshape(-1, len(theta)), block_diagonal(softmax_blocks(logits)), a).effective_dimension
+    slack = 4 * found.linear.effective_dimension_error / gamma + 3e-3
+    assert found.prior_precision == pytest.approx(
+        gamma / float(found.linear.weights.square().sum()), rel=slack
+    )
 
 
 @pytest.mark.parametrize("make", [regression, classification])
@@ -153,7 +194,7 @@ def test_what_is_learnt_is_a_fixed_point_of_the_exact_updates(make: object) -> N
 def test_the_last_layer_alone_is_bayesian_linear_regression() -> None:
     net, x = network(), draw(N, 2, seed=1)
     y = draw(N, OUT, seed=2)
-    settings = {"prior_precision": 1.0, "noise_variance": 1.0, "g_prior": False, "tolerance": 1e-10}
+    settings = {"prior_precision": 1.0, "noise_variance": 1.0, "tolerance": 1e-10}
     found = LinearisedLaplace(net, parameters=["2.weight"], **settings).fit(x, y, generator=0)
     h = torch.tanh(net[0](x)).detach()
     a = torch.eye(6, dtype=torch.float64) + h.T @ h
