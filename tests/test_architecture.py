@@ -25,6 +25,7 @@ EXTRAS = {
     "pooch": ("sggp.datasets",),
     "tqdm": ("sggp.molecules",),
     "faiss": ("sggp.neighbours",),
+    "triton": ("sggp.native.triton",),  # comes with torch for CUDA; there is no extra of that name
 }
 # scipy and joblib come with scikit-learn
 HARD = {"torch", "gpytorch", "linear_operator", "numpy", "sklearn", "scipy", "joblib"}

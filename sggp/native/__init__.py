@@ -28,6 +28,12 @@ def engine(device: torch.device | str, dtype: torch.dtype) -> ModuleType:
         native = _cpu()
         if native is not None and native.available():
             return native
+    if torch.device(device).type == "cuda" and dtype in (torch.float32, torch.float64):
+        triton = importlib.import_module(
+            "sggp.native.triton"
+        )  # Triton itself is imported at the first product
+        if triton.available():
+            return triton
     return reference
 
 

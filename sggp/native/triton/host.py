@@ -1,0 +1,153 @@
+"""What the host side of the Triton engine shares: finding Triton, checks, spans of columns, chunks of rows."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib
+import importlib.util
+from collections.abc import Callable, Iterator
+from types import ModuleType
+
+import torch
+from torch import Tensor
+
+from sggp.errors import DtypeError, InputError, MemoryBudgetError, ShapeError
+from sggp.native.library import NativeError
+
+__all__ = ["available", "unavailable_reason"]
+
+DTYPES = (torch.float32, torch.float64)
+SPAN = 2048  # columns of K that one program adds up in the working precision
+_WIDEST = 128  # right-hand sides that one program keeps
+_GRID = 65535  # the largest second and third side of a grid
+
+
+def available() -> bool:
+    """Whether Triton is installed; says nothing of a GPU."""
+    return importlib.util.find_spec("triton") is not None
+
+
+def unavailable_reason() -> str:
+    """Why `available()` is False; empty where it is True."""
+    return "" if available() else "Triton is not installed (pip install triton)"
+
+
+@functools.cache
+def kernels() -> ModuleType:
+    """The module of Triton kernels, imported at the first call."""
+    if not available():
+        raise NativeError(f"{unavailable_reason()}; use sggp.native.reference.")
+    return importlib.import_module("sggp.native.triton.kernels")
+
+
+@functools.cache
+def interpreted() -> bool:
+    """Whether kernels run in Triton's interpreter, which takes tensors on the CPU."""
+    jit = importlib.import_module("triton.runtime.jit")
+    return not isinstance(kernels().stationary_block, jit.JITFunction)
+
+
+def check_device(*tensors: Tensor) -> None:
+    first = tensors[0].device
+    for x in tensors:
+        if x.device != first:
+            raise InputError(f"tensors on {first} and on {x.device}; expected one device.")
+    if first.type != "cuda" and not interpreted():
+        raise InputError(
+            f"the Triton engine needs tensors on a CUDA device; got one on {first}. Use sggp.native.engine, or set "
+            "TRITON_INTERPRET=1 before Triton is imported to run its kernels on the CPU, slowly."
+        )
+
+
+def check_points(a: Tensor, b: Tensor, dtype: torch.dtype) -> None:
+    if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1]:
+        raise ShapeError(
+            f"points of shapes {tuple(a.shape)} and {tuple(b.shape)}; expected (n, d) and (m, d)."
+        )
+    for x in (a.dtype, b.dtype, dtype):
+        if x not in DTYPES:
+            raise DtypeError(
+                f"the Triton engine computes in float32 and float64; got {x}. Convert the tensors."
+            )
+    check_device(a, b)
+
+
+def check_columns(v: Tensor, rows: int, name: str, beside: Tensor) -> None:
+    if v.ndim != 2 or v.shape[0] != rows:
+        raise ShapeError(f"{name} has shape {tuple(v.shape)}; expected ({rows}, s).")
+    if v.dtype not in DTYPES:
+        raise DtypeError(f"{name} is {v.dtype}; expected float32 or float64.")
+    check_device(beside, v)
+
+
+@contextlib.contextmanager
+def on(device: torch.device) -> Iterator[None]:
+    """Kernels start on the current CUDA device: make it that of the tensors."""
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            yield
+    else:
+        yield
+
+
+def divide(size: int, by: int) -> int:
+    """size / by, rounded up."""
+    return -(-size // by)
+
+
+def power_of_two(size: int) -> int:
+    """The smallest power of two that is at least `size`."""
+    return 1 << max(size - 1, 0).bit_length()
+
+
+def column_block(s: int) -> tuple[int, int]:
+    """How many right-hand sides a program takes, a power of two, and how many programs share them."""
+    programs = divide(s, _WIDEST)
+    return power_of_two(divide(s, programs)), programs
+
+
+def row_chunk(n: int, per_row: int, block: int, memory_budget: int) -> int:
+    """Rows of one launch, a multiple of `block`, whose partial sums of `per_row` bytes stay within the budget.
+
+    Raises:
+        MemoryBudgetError: not even one block of rows fits.
+    """
+    most = memory_budget // (per_row * block) * block
+    if most == 0:
+        raise MemoryBudgetError(
+            f"memory_budget={memory_budget} bytes is too small for one tile of the kernel matrix; raise "
+            f"memory_budget to at least {per_row * block} bytes."
+        )
+    return min(most, divide(n, block) * block)
+
+
+def check_grid(size: int, what: str) -> None:
+    if size > _GRID:
+        raise InputError(f"too many {what} for one launch of a kernel; use sggp.native.reference.")
+
+
+def summed_spans(
+    launch: Callable[[int, int, Tensor], None], n: int, m: int, v: Tensor, block: int, memory_budget: int
+) -> Tensor:
+    """(n, s) products from their parts over spans of columns, some rows at a time.
+
+    Args:
+        launch: writes the parts of rows start, …, start + count − 1 into its third argument (spans, count, s).
+        n: rows of K.
+        m: columns of K.
+        v: (m, s) right-hand sides.
+        block: rows of one program.
+        memory_budget: bytes for the parts and their sum.
+    """
+    s, spans = v.shape[1], divide(m, SPAN)
+    check_grid(spans, "columns")
+    out = torch.empty(n, s, dtype=v.dtype, device=v.device)
+    chunk = row_chunk(n, (spans * v.element_size() + 8) * s, block, memory_budget)
+    parts = torch.empty(spans * min(n, chunk) * s, dtype=v.dtype, device=v.device)
+    for start in range(0, n, chunk):
+        count = min(chunk, n - start)
+        part = parts[: spans * count * s].view(spans, count, s)
+        launch(start, count, part)
+        out[start : start + count] = part.sum(0, dtype=torch.float64)
+    return out

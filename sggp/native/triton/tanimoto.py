@@ -1,0 +1,140 @@
+"""Tanimoto (min-max) similarities of fingerprints in the Triton engine.
+
+Rows are packed into words of 32 bits, one bit per position for binary fingerprints and a thermometer code for counts
+(see `sggp.native.thermometer`); the kernels count common bits. Nothing saturates: counts of uint8 go up to 255. Codes
+of more than 32 levels per position on average, which dense rows of large counts need, are left to the reference.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from sggp.errors import DtypeError, ShapeError
+from sggp.native import thermometer
+from sggp.native.triton import host
+
+__all__ = ["tanimoto_block", "tanimoto_matmul"]
+
+_WIDEST = 32  # mean levels per position above which the reference is used
+_WORD = 32
+_BLOCK_N, _BLOCK_M = 64, 64
+_PACK_BYTES = 64 * 2**20  # codes of some rows before they are packed
+
+
+def tanimoto_block(a: Tensor, b: Tensor, *, dtype: torch.dtype = torch.float32) -> Tensor:
+    """T(a_i, b_j) = Σ min / Σ max, with T(0, 0) = 1, as a dense (n, m) block.
+
+    Args:
+        a: (n, d) uint8 counts or bits (bool too).
+        b: (m, d) likewise.
+        dtype: of the result, float32 or float64; each entry is the correctly rounded quotient.
+
+    Raises:
+        DtypeError: counts that are neither uint8 nor bool.
+    """
+    _check_counts(a, b, dtype)
+    n, m = a.shape[0], b.shape[0]
+    if 0 in (n, m):
+        return torch.empty(n, m, dtype=dtype, device=a.device)
+    levels = _levels(a, b)
+    if levels is None:
+        return thermometer.tanimoto_block(a.view(torch.uint8), b.view(torch.uint8), dtype=dtype)
+    (left, left_sums), (right, right_sums) = (_pack(x, levels) for x in (a, b))
+    out = torch.empty(n, m, dtype=dtype, device=a.device)
+    grid = (host.divide(n, _BLOCK_N), host.divide(m, _BLOCK_M))
+    host.check_grid(grid[1], "columns")
+    with host.on(a.device):
+        host.kernels().tanimoto_block[grid](
+            left, right, left_sums, right_sums, out, n, n, m, m, left.shape[0],
+            POPC=_popc(a), BLOCK_N=_BLOCK_N, BLOCK_M=_BLOCK_M, num_warps=4,
+        )  # fmt: skip
+    return out
+
+
+def tanimoto_matmul(a: Tensor, b: Tensor, v: Tensor, memory_budget: int = 256 * 2**20) -> Tensor:
+    """T(a, b) v without T, (n, s) in the dtype of `v`.
+
+    Args:
+        a: (n, d) uint8 counts or bits (bool too).
+        b: (m, d) likewise.
+        v: (m, s) float32 or float64 columns.
+        memory_budget: bytes that the sums over spans of columns may take; packed rows come on top.
+
+    Raises:
+        DtypeError: counts that are neither uint8 nor bool.
+        MemoryBudgetError: not even one block of rows fits the budget.
+    """
+    host.check_columns(v, b.shape[0], "v", a)
+    _check_counts(a, b, v.dtype)
+    n, m, s = a.shape[0], b.shape[0], v.shape[1]
+    if 0 in (n, m, s):
+        return torch.zeros(n, s, dtype=v.dtype, device=v.device)
+    levels = _levels(a, b)
+    if levels is None:
+        return thermometer.tanimoto_matmul(a.view(torch.uint8), b.view(torch.uint8), v, memory_budget)
+    (left, left_sums), (right, right_sums) = (_pack(x, levels) for x in (a, b))
+    columns = v.detach().contiguous()
+    block_s, shares = host.column_block(s)
+    block_n = 32 if v.dtype == torch.float64 or 1 < block_s < 16 else _BLOCK_N
+    block_m = 32 if v.dtype == torch.float64 else _BLOCK_M
+
+    def launch(start: int, count: int, part: Tensor) -> None:
+        grid = (host.divide(count, block_n), part.shape[0], shares)
+        host.kernels().tanimoto_matmul[grid](
+            left[:, start:], right, left_sums[start:], right_sums, columns, part, n, count, m, m, left.shape[0], s,
+            POPC=_popc(a), TILES=host.SPAN // block_m, BLOCK_N=block_n, BLOCK_M=block_m, BLOCK_S=block_s,
+            num_warps=4 if block_s < 64 else 8,
+        )  # fmt: skip
+
+    with host.on(a.device):
+        return host.summed_spans(launch, n, m, columns, block_n, memory_budget)
+
+
+def _popc(a: Tensor) -> bool:
+    """Whether the machine's own population count is there: CUDA, but not ROCm nor the interpreter."""
+    return a.is_cuda and torch.version.hip is None and not host.interpreted()
+
+
+def _levels(a: Tensor, b: Tensor) -> Tensor | None:
+    """Levels of the thermometer code per position, (d,) int64; None where the code is too wide."""
+    if a.shape[1] == 0:
+        return torch.zeros(0, dtype=torch.int64, device=a.device)
+    levels = torch.minimum(a.view(torch.uint8).amax(0), b.view(torch.uint8).amax(0)).long()
+    return levels if int(levels.sum()) <= _WIDEST * a.shape[1] else None
+
+
+def _pack(x: Tensor, levels: Tensor) -> tuple[Tensor, Tensor]:
+    """The thermometer code in bits, (words, n) int32, and the rows' own totals, (n,) int32."""
+    x = x.detach().view(torch.uint8)
+    width = int(levels.sum())
+    words = max(1, host.divide(width, _WORD))
+    position = torch.repeat_interleave(torch.arange(len(levels), device=x.device), levels)
+    first = torch.cumsum(levels, 0) - levels
+    level = (torch.arange(1, width + 1, device=x.device) - first[position]).to(torch.uint8)
+    weights = (2 ** torch.arange(8, device=x.device)).to(torch.uint8)
+    packed = torch.empty(words, x.shape[0], dtype=torch.int32, device=x.device)
+    step = max(1, _PACK_BYTES // (4 * words * _WORD + 1))
+    for start in range(0, x.shape[0], step):
+        rows = x[start : start + step]
+        code = torch.zeros(rows.shape[0], words * _WORD, dtype=torch.uint8, device=x.device)
+        code[:, :width] = torch.ge(rows[:, position], level)
+        octets = (code.view(rows.shape[0], words * 4, 8) * weights).sum(2, dtype=torch.uint8).contiguous()
+        packed[:, start : start + step] = octets.view(torch.int32).T
+    return packed, x.sum(1, dtype=torch.int32)
+
+
+def _check_counts(a: Tensor, b: Tensor, dtype: torch.dtype) -> None:
+    if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1]:
+        raise ShapeError(
+            f"counts of shapes {tuple(a.shape)} and {tuple(b.shape)}; expected (n, d) and (m, d)."
+        )
+    for x in (a, b):
+        if x.dtype not in (torch.uint8, torch.bool):
+            raise DtypeError(
+                f"counts are {x.dtype}; expected uint8 (0..255) or bool. Counts above 255 do not fit: cut them with "
+                ".clamp(max=255) or fold the fingerprint wider, then convert with .to(torch.uint8)."
+            )
+    if dtype not in host.DTYPES:
+        raise DtypeError(f"the result cannot be {dtype}; expected float32 or float64.")
+    host.check_device(a, b)

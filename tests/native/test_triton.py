@@ -1,0 +1,100 @@
+"""The Triton engine: how it is chosen, and its cases (triton_cases.py) in a process of their own.
+
+Whether Triton interprets is settled when it is first imported, which another test may have done: hence the process.
+"""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import re
+import subprocess
+import sys
+from types import ModuleType
+
+import pytest
+import torch
+
+from sggp.errors import InputError
+from sggp.native import engine, reference, triton
+from sggp.native.library import NativeError
+from sggp.native.triton import host
+
+HERE = pathlib.Path(__file__).parent
+needs_triton = pytest.mark.skipif(not triton.available(), reason="Triton is not installed")
+
+
+def run(command: list[str], **environment: str) -> subprocess.CompletedProcess[str]:
+    """A command with at most one thread and its own kernel cache settings; no xdist worker of this session."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    settings = {**inherited, "OMP_NUM_THREADS": "1", **environment}
+    return subprocess.run(command, env=settings, capture_output=True, text=True, cwd=HERE.parents[1])
+
+
+@needs_triton
+@pytest.mark.parametrize("part", ["stationary", "gradient", "tanimoto", "host"])
+def test_cases(part: str) -> None:
+    interpret = "0" if torch.cuda.is_available() else "1"
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", part]
+    found = run([*command, str(HERE / "triton_cases.py")], TRITON_INTERPRET=interpret)
+    assert found.returncode == 0, found.stdout + found.stderr
+    assert re.search(r"[1-9]\d* passed", found.stdout)
+    assert "skipped" not in found.stdout
+
+
+@needs_triton
+@pytest.mark.slow
+def test_every_kernel_compiles_without_a_gpu(tmp_path: pathlib.Path) -> None:
+    found = run(
+        [sys.executable, str(HERE / "triton_compile.py")],
+        TRITON_INTERPRET="0",
+        TRITON_CACHE_DIR=str(tmp_path),
+        PYTHONPATH=os.pathsep.join([str(HERE.parents[1]), os.environ.get("PYTHONPATH", "")]),
+    )
+    assert found.returncode == 0, found.stdout + found.stderr
+    lines = found.stdout.splitlines()
+    assert len(lines) >= 30
+    assert not [line for line in lines if "tf32" in line or "lg2.approx" in line]
+
+
+def fake(name: str) -> object:
+    return object() if name == "triton" else None
+
+
+def test_a_cuda_device_gets_this_engine_where_triton_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host.importlib.util, "find_spec", fake)
+    for dtype in (torch.float32, torch.float64):
+        assert engine("cuda:1", dtype) is triton
+    assert engine("cuda", torch.float16) is reference
+    assert engine("cpu", torch.float32) is not triton
+    for name in ("stationary_block", "stationary_matmul", "stationary_gradient", "tanimoto_block"):
+        assert callable(getattr(triton, name))
+
+
+def test_without_triton_cuda_tensors_are_left_to_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host.importlib.util, "find_spec", lambda name: None)
+    host.kernels.cache_clear()
+    assert not triton.available()
+    assert "not installed" in triton.unavailable_reason()
+    assert engine("cuda", torch.float32) is reference
+    with pytest.raises(NativeError, match=r"sggp\.native\.reference"):
+        host.kernels()
+
+
+@needs_triton
+def test_choosing_this_engine_does_not_import_triton() -> None:
+    code = (
+        "import sys, torch; from sggp.native import engine; e = engine('cuda', torch.float32); "
+        "assert e.__name__ == 'sggp.native.triton', e; assert 'triton' not in sys.modules"
+    )
+    found = run([sys.executable, "-c", code])
+    assert found.returncode == 0, found.stderr
+
+
+@needs_triton
+def test_tensors_on_the_cpu_are_refused_outside_the_interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host, "interpreted", lambda: False)
+    a = torch.zeros(2, 3)
+    with pytest.raises(InputError, match="TRITON_INTERPRET=1"):
+        triton.stationary_block(a, a, reference.Profile("rbf"))
+    assert isinstance(triton, ModuleType)
