@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, jvp, vjp, vmap
+from torch.func import functional_call, jacrev, jvp, vjp, vmap
 
 from sggp.errors import InputError, ShapeError
 from sggp.linear.features import RowIndex
@@ -18,8 +18,9 @@ __all__ = ["JacobianFeatures"]
 class JacobianFeatures:
     """φ(x) = ∂f(x, θ)/∂θ at the weights θ* a network has now, known by Jacobian products.
 
-    `apply` is a forward product J v, `adjoint` a reverse product Jᵀv; the Jacobian is never formed. The network, its
-    weights and its buffers are copied, so that training it further changes nothing here.
+    `apply` is a forward product J v, `adjoint` a reverse product Jᵀv. The Jacobian is kept, from the first product on,
+    only where its n·o·D numbers fit `memory_budget`; otherwise it is never formed. The network, its weights and its
+    buffers are copied, so that training it further changes nothing here.
 
     Args:
         network: a module in evaluation mode that maps (b, …) to (b, o) or (b,).
@@ -29,6 +30,7 @@ class JacobianFeatures:
         batch_size: rows of one product.
         columns: columns of one product; with `batch_size` it bounds the memory, about batch_size·columns times the
             activations of one row.
+        memory_budget: bytes that a kept Jacobian may take; 0 keeps none. A product with a kept one is a matrix product.
 
     Raises:
         InputError: the network is in training mode, or a name is unknown.
@@ -46,6 +48,7 @@ class JacobianFeatures:
         parameters: Sequence[str] | None = None,
         batch_size: int = 256,
         columns: int = 32,
+        memory_budget: float = 2**28,
     ) -> None:
         if any(module.training for module in network.modules()):
             raise InputError(
@@ -68,6 +71,9 @@ class JacobianFeatures:
         self.inputs = inputs.detach()
         self._batch, self._columns = batch_size, columns
         self._num_outputs = self.outputs(slice(0, 1)).shape[1]
+        size = self.num_rows * self._num_outputs * self.num_weights * self.dtype.itemsize
+        self._keeps = size <= memory_budget
+        self._kept: Tensor | None = None
 
     @property
     def num_rows(self) -> int:
@@ -106,6 +112,7 @@ class JacobianFeatures:
             )
         other = copy.copy(self)
         other.inputs = inputs.detach()
+        other._keeps, other._kept = False, None
         return other
 
     def outputs(self, rows: RowIndex) -> Tensor:  # -> (b, o)
@@ -114,6 +121,8 @@ class JacobianFeatures:
 
     def apply(self, weights: Tensor, rows: RowIndex) -> Tensor:  # (D, s) -> (b, o, s)
         """J_i w for the rows asked for, by forward products."""
+        if self._keeps:
+            return self._jacobian()[rows] @ weights
         function = self._function(rows)
 
         def column(w: Tensor) -> Tensor:
@@ -123,6 +132,9 @@ class JacobianFeatures:
 
     def adjoint(self, v: Tensor, rows: RowIndex) -> Tensor:  # (b, o, s) -> (D, s)
         """Σ_i J_iᵀ v_i over the rows asked for, by reverse products."""
+        if self._keeps:
+            block = self._jacobian()[rows]
+            return block.reshape(-1, self.num_weights).T @ v.reshape(-1, v.shape[-1])
         pull = vjp(self._function(rows), self._weights)[1]
 
         def column(u: Tensor) -> Tensor:
@@ -143,6 +155,18 @@ class JacobianFeatures:
             return out[:, None] if out.ndim == 1 else out
 
         return function
+
+    def _jacobian(self) -> Tensor:  # -> (n, o, D)
+        """J, formed at the first call by o reverse passes a row."""
+        if self._kept is None:
+            fixed = self._rest
+
+            def row(weights: dict[str, Tensor], x: Tensor) -> Tensor:
+                return functional_call(self.network, {**fixed, **weights}, (x[None],)).reshape(-1)
+
+            parts = vmap(jacrev(row), in_dims=(None, 0), chunk_size=self._batch)(self._weights, self.inputs)
+            self._kept = torch.cat([parts[name].flatten(2) for name in self._weights], dim=2).detach()
+        return self._kept
 
     def _unflatten(self, flat: Tensor) -> dict[str, Tensor]:
         parts = flat.split([p.numel() for p in self._weights.values()])

@@ -46,13 +46,14 @@ class LinearisedLaplace:
         num_samples: k, also the number of functions that predictions use.
         solver, tolerance, max_steps, step_tolerance: as in `BayesianLinearModel`.
         batch_size, columns: rows and columns of one Jacobian product.
+        memory_budget: bytes that the Jacobian may take; where it takes more it is never formed.
 
     Raises:
         InputError: a setting is out of range, or the network is in training mode.
 
     Cost:
         Each iteration of the solver is one forward and one reverse product per column with all n inputs; memory is that
-        of batch_size·columns activations, and about 6·D·(1 + k) numbers. Neither J nor a (D, D) matrix is formed.
+        of batch_size·columns activations, and about 6·D·(1 + k) numbers. No (D, D) matrix is formed.
 
     Source: Antorán et al. 2023, sections 3 and 4; Immer et al. 2021 for predictions by the linearised network.
     Departures: 1. Predictions stay centred at the network where B_i is taken at the optimum of the linear model. 2. As
@@ -73,6 +74,7 @@ class LinearisedLaplace:
     step_tolerance: float = 1e-2
     batch_size: int = 256
     columns: int = 64
+    memory_budget: float = 2**28
 
     def __post_init__(self) -> None:
         if self.likelihood not in ("gaussian", "softmax"):
@@ -96,7 +98,12 @@ class LinearisedLaplace:
             ShapeError, DtypeError, InputError: an argument cannot be used.
         """
         features = JacobianFeatures(
-            self.network, x, parameters=self.parameters, batch_size=self.batch_size, columns=self.columns
+            self.network,
+            x,
+            parameters=self.parameters,
+            batch_size=self.batch_size,
+            columns=self.columns,
+            memory_budget=self.memory_budget,
         )
         model = self._model()
         centre = torch.cat([features.outputs(rows) for rows in batches(features)])

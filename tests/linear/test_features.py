@@ -67,13 +67,27 @@ def function_blocks() -> tuple[BlockFeatures, Tensor]:
 def jacobian() -> tuple[JacobianFeatures, Tensor]:
     net, x = network(), draw(N, 1, 4, 4, seed=3)
     names = [name for name, _ in net.named_parameters()]
-    return JacobianFeatures(net, x, batch_size=4, columns=2), dense_jacobian(net, x, names)
+    return JacobianFeatures(net, x, batch_size=4, columns=2, memory_budget=0), dense_jacobian(net, x, names)
+
+
+def kept_jacobian() -> tuple[JacobianFeatures, Tensor]:
+    net, x = network(), draw(N, 1, 4, 4, seed=3)
+    names = [name for name, _ in net.named_parameters()]
+    return JacobianFeatures(net, x, batch_size=4), dense_jacobian(net, x, names)
+
+
+def other_inputs() -> tuple[JacobianFeatures, Tensor]:
+    net, x = network(), draw(N, 1, 4, 4, seed=3)
+    names = [name for name, _ in net.named_parameters()]
+    features = JacobianFeatures(net, x + 1)
+    features.apply(torch.zeros(features.num_weights, 1).double(), slice(0, 1))  # keeps the Jacobian at x + 1
+    return features.at(x), dense_jacobian(net, x, names)
 
 
 def some_weights() -> tuple[JacobianFeatures, Tensor]:
     net, x = network(), draw(N, 1, 4, 4, seed=3)
     names = ["out.weight", "conv.bias"]
-    return JacobianFeatures(net, x, parameters=names), dense_jacobian(net, x, names)
+    return JacobianFeatures(net, x, parameters=names, memory_budget=0), dense_jacobian(net, x, names)
 
 
 def frozen_weights() -> tuple[JacobianFeatures, Tensor]:
@@ -83,7 +97,16 @@ def frozen_weights() -> tuple[JacobianFeatures, Tensor]:
     return JacobianFeatures(net, x), dense_jacobian(net, x, names)
 
 
-MAKERS = [shared_blocks, plain_blocks, function_blocks, jacobian, some_weights, frozen_weights]
+MAKERS = [
+    shared_blocks,
+    plain_blocks,
+    function_blocks,
+    jacobian,
+    kept_jacobian,
+    other_inputs,
+    some_weights,
+    frozen_weights,
+]
 Maker = Callable[[], tuple[Features, Tensor]]
 
 
@@ -124,7 +147,7 @@ def test_targets_of_one_output_may_be_a_vector() -> None:
 
 def test_the_jacobian_stays_where_the_network_was() -> None:
     net, x = network(), draw(N, 1, 4, 4, seed=3)
-    features = JacobianFeatures(net, x)
+    features = JacobianFeatures(net, x, memory_budget=0)
     before = (
         features.outputs(slice(0, N)),
         features.apply(torch.ones(features.num_weights, 1).double(), slice(0, N)),

@@ -34,7 +34,9 @@ def softmax_blocks(logits: Tensor) -> Tensor:  # (n, o, o)
     return torch.stack([hessian(loss)(f) for f in logits.detach()])
 
 
-def regression(**settings: object) -> tuple[nn.Module, Tensor, Tensor, LaplacePosterior]:
+def regression(
+    budget: float = 2**28, **settings: object
+) -> tuple[nn.Module, Tensor, Tensor, LaplacePosterior]:
     net, x = network(), draw(N, 2, seed=1)
     y = net(x).detach() + 0.3 * draw(N, OUT, seed=2)
     given = {
@@ -48,15 +50,25 @@ def regression(**settings: object) -> tuple[nn.Module, Tensor, Tensor, LaplacePo
     return net, x, y, LinearisedLaplace(net, **given).fit(x, y, generator=0)
 
 
-def classification(**settings: object) -> tuple[nn.Module, Tensor, Tensor, LaplacePosterior]:
+def classification(
+    budget: float = 2**28, **settings: object
+) -> tuple[nn.Module, Tensor, Tensor, LaplacePosterior]:
     net, x = network(), draw(N, 2, seed=1)
     y = net(x).detach().argmax(1)
-    given = {"prior_precision": 0.5, "refine": False, "tolerance": 1e-10, "columns": 2000, **settings}
+    given = {
+        "prior_precision": 0.5,
+        "refine": False,
+        "tolerance": 1e-10,
+        "columns": 2000,
+        "memory_budget": budget,
+        **settings,
+    }
     return net, x, y, LinearisedLaplace(net, likelihood="softmax", **given).fit(x, y, generator=0)
 
 
-def test_regression_has_the_exact_covariance_and_linear_mean() -> None:
-    net, x, y, found = regression()
+@pytest.mark.parametrize("budget", [0, 2**28])
+def test_regression_has_the_exact_covariance_and_linear_mean(budget: float) -> None:
+    net, x, y, found = regression(budget)
     j, theta = jacobian(net, x)
     d = j.shape[2]
     b = torch.eye(N * OUT, dtype=torch.float64) / 0.2
