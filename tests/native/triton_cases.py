@@ -88,9 +88,15 @@ def test_stationary_values_over_forty_orders_of_magnitude(profile, formula, dtyp
     assert found.dtype == dtype
     assert torch.isfinite(found).all()
     assert worst(found, expected, profile) < LIMIT[dtype]
-    r = r.astype(np.float32)  # whose squares leave the range of float32
+
+
+def test_stationary_slow_tails_beyond_the_range_of_float32():
+    profile = Profile("rq", 1.3, 0.02)
+    r = np.logspace(14, 30, 30).astype(np.float32)
     found = block(torch.zeros(1, 1), torch.tensor(r)[:, None], profile)[0]
-    assert worst(found, profile.scale * formula(r.astype(np.longdouble)), profile) < LIMIT[torch.float32]
+    expected = 1.3 * oracles.rational_quadratic(r.astype(np.longdouble), 0.02)
+    assert float(expected[-1]) > 0.05
+    assert worst(found, expected, profile) < LIMIT[torch.float32]
 
 
 @every_profile
@@ -283,6 +289,8 @@ def test_tanimoto_products(s, dtype, monkeypatch):
     bound = 40 * UNIT[dtype] * (k @ np.abs(v.numpy().astype(np.float64)))
     assert (np.abs(found.cpu().numpy() - k @ v.numpy().astype(np.float64)) <= bound).all()
     assert torch.equal(triton.tanimoto_matmul(moved[0][5:20], *moved[1:]), found[5:20])
+    smallest = 64 * (2 * found.element_size() + 8) * s  # a block or two of rows at a time
+    assert torch.equal(triton.tanimoto_matmul(*moved, smallest), found)
     with pytest.raises(MemoryBudgetError, match="raise memory_budget"):
         triton.tanimoto_matmul(*moved, 10)
 

@@ -19,6 +19,9 @@ __all__ = ["available", "unavailable_reason"]
 
 DTYPES = (torch.float32, torch.float64)
 SPAN = 2048  # columns of K that one program adds up in the working precision
+OPTIONS = {
+    "enable_fp_fusion": True
+}  # of the compiler: some versions leave products and sums apart unless told
 _WIDEST = 128  # right-hand sides that one program keeps
 _GRID = 65535  # the largest second and third side of a grid
 

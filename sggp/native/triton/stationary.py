@@ -66,7 +66,7 @@ def stationary_block(
         host.kernels().stationary_block[grid](
             rows.a, rows.b, _weights(rows), _parameters(profile, rows.a), out, n, n, m, m, rows.a.shape[0],
             FAMILY=profile.family, CHUNK=rows.chunk, WEIGHTED=rows.weights is not None, BLOCK_N=block_n,
-            BLOCK_M=block_m, num_warps=warps,
+            BLOCK_M=block_m, num_warps=warps, **host.OPTIONS,
         )  # fmt: skip
     return out.to(dtype)
 
@@ -110,6 +110,7 @@ def stationary_matmul(
             rows.a[:, start:], rows.b, weights, parameters, columns, part, n, count, m, m, rows.a.shape[0], s,
             FAMILY=profile.family, CHUNK=rows.chunk, WEIGHTED=rows.weights is not None,
             TILES=host.SPAN // block_m, BLOCK_N=block_n, BLOCK_M=block_m, BLOCK_S=block_s, num_warps=warps,
+            **host.OPTIONS,
         )  # fmt: skip
 
     with host.on(a.device):
@@ -167,7 +168,7 @@ def stationary_gradient(
                 host.kernels().stationary_gradient[grid](
                     rows.a[:, start:], rows.b, weights, parameters, lt[:, start:], rt, sums, n, count, m, m, d,
                     rows.a.shape[0], s, FAMILY=profile.family, CHUNK=rows.chunk, TILES=host.SPAN // block_m,
-                    BLOCK_N=block_n, BLOCK_M=block_m, BLOCK_D=total.numel(), num_warps=warps,
+                    BLOCK_N=block_n, BLOCK_M=block_m, BLOCK_D=total.numel(), num_warps=warps, **host.OPTIONS,
                 )  # fmt: skip
                 total += sums.sum(0)
     return -2.0 * total[:d], total[-1] / profile.scale

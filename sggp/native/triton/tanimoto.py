@@ -47,7 +47,7 @@ def tanimoto_block(a: Tensor, b: Tensor, *, dtype: torch.dtype = torch.float32) 
     with host.on(a.device):
         host.kernels().tanimoto_block[grid](
             left, right, left_sums, right_sums, out, n, n, m, m, left.shape[0],
-            POPC=_popc(a), BLOCK_N=_BLOCK_N, BLOCK_M=_BLOCK_M, num_warps=4,
+            POPC=_popc(a), BLOCK_N=_BLOCK_N, BLOCK_M=_BLOCK_M, num_warps=4, **host.OPTIONS,
         )  # fmt: skip
     return out
 
@@ -84,7 +84,7 @@ def tanimoto_matmul(a: Tensor, b: Tensor, v: Tensor, memory_budget: int = 256 * 
         host.kernels().tanimoto_matmul[grid](
             left[:, start:], right, left_sums[start:], right_sums, columns, part, n, count, m, m, left.shape[0], s,
             POPC=_popc(a), TILES=host.SPAN // block_m, BLOCK_N=block_n, BLOCK_M=block_m, BLOCK_S=block_s,
-            num_warps=4 if block_s < 64 else 8,
+            num_warps=4 if block_s < 64 else 8, **host.OPTIONS,
         )  # fmt: skip
 
     with host.on(a.device):
