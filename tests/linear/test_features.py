@@ -128,13 +128,12 @@ def test_products_are_those_of_the_dense_features(make: Maker, rows: slice | Ten
 def test_a_model_on_any_features_is_the_model_on_their_matrix(make: Maker) -> None:
     features, full = make()
     y = draw(N, OUT, seed=6)
-    model = BayesianLinearModel(prior_precision=1.0, noise_variance=0.5, num_samples=3, tolerance=1e-9)
+    model = BayesianLinearModel(prior_precision=5.0, noise_variance=0.5, num_samples=3, tolerance=1e-8)
     found, dense = model.fit(features, y, generator=0), model.fit(full, y, generator=0)
     torch.testing.assert_close(found.weights, dense.weights, rtol=1e-6, atol=1e-7)
-    torch.testing.assert_close(
-        found.deviations.square().mean(), dense.deviations.square().mean(), rtol=0.5, atol=0.5
-    )
-    torch.testing.assert_close(found.variance(features, method="solve"), dense.variance(full, method="solve"))
+    some = features.at(features.inputs[:3]) if isinstance(features, JacobianFeatures) else full[:3]
+    variance = found.variance(some, method="solve")
+    torch.testing.assert_close(variance, dense.variance(full[:3], method="solve"), rtol=1e-5, atol=1e-8)
 
 
 def test_targets_of_one_output_may_be_a_vector() -> None:
