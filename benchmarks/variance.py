@@ -8,9 +8,10 @@ factor, root mean square over the rows and over independent posteriors (their le
     64 samples              `Posterior.variance(points)`: the exact variance given the nearest rows is the control
     by solving              `Posterior.variance(points, method="solve")`: one more column per point
 
-Beside it the standard error that is reported beforehand (for plain samples √(2/s)), and the seconds of the median
-posterior: its solve, and the variances at the points. Samples are solved to the default tolerance of `condition` with
-its default features, so that their error is not of Monte Carlo alone.
+Beside it the standard error that is known beforehand (√(2/s) for plain samples, were they exact), and the seconds of
+the median posterior: its solve, and the variances at the points. Samples are solved to the default tolerance of
+`condition`, and their prior functions are made of random features that they share, so that plain ones are worse than
+√(2/s). The aim is to be as good as 1,000 are, and would be if they were exact.
 
     python benchmarks/variance.py [--sets pol elevators bike] [--rows N] [--points Q] [--seeds S]
 """
@@ -117,6 +118,7 @@ def measured(system: System, points: Tensor, arguments: argparse.Namespace) -> l
                 system.y,
                 noise_variance=system.noise,
                 num_samples=num_samples,
+                num_features=arguments.features,
                 generator=seeded(seed),
                 dtype=dtype,
                 memory_budget=MEMORY_BUDGET,
@@ -155,6 +157,7 @@ def main() -> None:
     add("--points", type=int, default=300, help="test rows")
     add("--seeds", type=int, default=5, help="independent posteriors")
     add("--many", type=int, default=MANY, help="plain samples to hold against")
+    add("--features", type=int, default=2048, help="random features of the prior functions")
     add("--dtype", choices=DTYPES, default="float32", help="working precision of the solves")
     arguments = parser.parse_args()
     header("relative error of the posterior variance at test rows, and seconds")
@@ -166,11 +169,21 @@ def main() -> None:
         for line in lines:
             verdict = ""
             if line is control:
-                verdict = "met" if control.error <= many.error else "MISSED"
+                aim = min(many.error, (2 / arguments.many) ** 0.5)
+                verdict = f"{'met' if control.error <= aim else 'MISSED'} (aim {percent(aim)})"
             table.append([f"{name} ({system.n} rows)", *line.cells(), verdict])
     print()
-    aim = f"as good as {arguments.many:,}"
-    columns = ["table", "variance from", "error", "least … largest", "reported", "solve s", "points s", aim]
+    wanted = f"as good as {arguments.many:,}"
+    columns = [
+        "table",
+        "variance from",
+        "error",
+        "least … largest",
+        "reported",
+        "solve s",
+        "points s",
+        wanted,
+    ]
     print_table(columns, table)
     print(f"peak memory of this process: {peak_gib():.1f} GiB")
 

@@ -9,7 +9,7 @@ import torch
 from sggp.datasets import uci, uci_hyperparameters
 from sggp.kernels import TanimotoDotProduct, TanimotoMinMax
 from sggp.operators import InducingOperator, KernelOperator
-from sggp.solvers import Status, StochasticGradientDescent
+from sggp.solvers import AlternatingProjections, Status, StochasticGradientDescent
 from tests.catalogue import SOLVERS, SolverRow, count_rows
 from tests.solvers.dense import matern
 
@@ -23,15 +23,15 @@ def scaled(base) -> gpytorch.kernels.Kernel:
     return gpytorch.kernels.ScaleKernel(base).double()
 
 
-def clustered(generator):
-    """Twelve clusters of near-duplicates, a ten-thousandth of a length scale wide."""
-    centres = 3 * torch.rand(12, 3, generator=generator, dtype=torch.float64)
-    spread = 1e-4 * torch.randn(200, 3, generator=generator, dtype=torch.float64)
-    return matern(3), centres[torch.arange(200) % 12] + spread
+def clustered(generator, n=200, clusters=12):
+    """Clusters of near-duplicates, a ten-thousandth of a length scale wide."""
+    centres = 3 * torch.rand(clusters, 3, generator=generator, dtype=torch.float64)
+    spread = 1e-4 * torch.randn(n, 3, generator=generator, dtype=torch.float64)
+    return matern(3), centres[torch.arange(n) % clusters] + spread
 
 
-def line(generator):
-    return scaled(gpytorch.kernels.RBFKernel()), 10 * torch.rand(200, 1, generator=generator).double()
+def line(generator, n=200):
+    return scaled(gpytorch.kernels.RBFKernel()), 10 * torch.rand(n, 1, generator=generator).double()
 
 
 def five(generator):
@@ -122,3 +122,19 @@ def test_data_sets(name, noise, data_dir, generator):
         told = check_told(row.solver, operator, rhs, dense)
         if row.name in MANAGE:
             assert set(told) == {Status.CONVERGED}, row.name
+
+
+@pytest.mark.parametrize("make", [lambda g: clustered(g, 1000, 40), lambda g: line(g, 1000)])
+def test_projections_notice_rounding(make, generator):
+    """Float32 blocks at little noise, where the kept residual would grow beyond all bounds."""
+    kernel, x = make(generator)
+    dense = make_dense(kernel, x, 1e-6)
+    operator = KernelOperator(kernel, x, 1e-6, dtype=torch.float32)
+    rhs = torch.linalg.cholesky(dense) @ torch.randn(1000, 3, generator=generator, dtype=torch.float64)
+    solution = AlternatingProjections(block_size=666).solve(
+        operator, rhs, tolerance=1e-3, max_epochs=40, generator=0, on_failure="return"
+    )
+    true = (rhs - dense @ solution.x).norm(dim=0) / rhs.norm(dim=0)
+    torch.testing.assert_close(solution.residual, true, rtol=1e-2, atol=1e-6)
+    assert bool((true < 1e-2).all())
+    assert any("rounding" in note for note in solution.notes)
