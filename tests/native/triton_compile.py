@@ -38,12 +38,33 @@ def check(kernel: Any, dtype: torch.dtype, warps: int, capability: int, **consta
     compiled = compile(source, target=target, options={"num_warps": warps, "enable_fp_fusion": True})
     text = compiled.asm["ptx"]
     found = {word: text.count(word) for word in TELLING if word in text}
-    words = (capability, kernel.fn.__name__, NAMES[dtype], constants, found, compiled.metadata.shared)
+    words: tuple[object, ...] = (
+        capability,
+        kernel.fn.__name__,
+        NAMES[dtype],
+        constants,
+        found,
+        compiled.metadata.shared,
+    )
     sys.stdout.write(" ".join(map(str, words)) + "\n")
+
+
+def check_ones(capability: int) -> None:
+    """Arguments that are 1 at the first launch become constants of the kernel, and have to be usable as such."""
+    n, m, warps = stationary._tile(torch.float32, 1)
+    settings: dict[str, Any] = {"FAMILY": "rbf", "CHUNK": 1, "WEIGHTED": False, "POPC": True, "BLOCK_D": 2}
+    settings |= {"TILES": host.SPAN // m, "BLOCK_N": n, "BLOCK_M": m, "BLOCK_S": 1}
+    settings |= dict.fromkeys(("a_stride", "n", "b_stride", "m", "d", "padded", "s", "words"), 1)
+    for name in kernels.__all__:
+        kernel = getattr(kernels, name)
+        names = inspect.signature(kernel.fn).parameters
+        known = {name: value for name, value in settings.items() if name in names}
+        check(kernel, torch.float32, warps, capability, **known)
 
 
 def main(capabilities: list[int]) -> None:
     for capability in capabilities:
+        check_ones(capability)
         for dtype in NAMES:
             n, m, warps = stationary._tile(dtype, 1)
             tile: dict[str, Any] = {"CHUNK": 9, "BLOCK_N": n, "BLOCK_M": m}
