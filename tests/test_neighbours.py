@@ -7,6 +7,7 @@ import sys
 import pytest
 import torch
 
+from sggp import neighbours
 from sggp.errors import InputError, MissingExtra, ShapeError
 from sggp.neighbours import earlier_neighbours, nearest
 
@@ -101,3 +102,24 @@ def test_bad_arguments():
         earlier_neighbours(torch.zeros(4), torch.arange(4), 1)
     with pytest.raises(InputError, match="method"):
         earlier_neighbours(points, torch.arange(4), 1, method="kd")
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+@pytest.mark.parametrize(("n", "d"), [(1, 2), (2, 1), (700, 1), (900, 3), (400, 30)])
+def test_coarse_to_fine_keeps_rows_apart(n, d, compiled, generator, monkeypatch):
+    """A permutation in which each row is at least half as far from all earlier ones as any later row."""
+    if not compiled:
+        monkeypatch.setattr(neighbours.native, "available", lambda device: False)
+    points = torch.randn(n, d, generator=generator, dtype=torch.float64)
+    order = neighbours.coarse_to_fine(points, generator)
+    assert torch.equal(order.sort().values, torch.arange(n))
+    gaps = torch.cdist(points[order], points[order])
+    for i in range(1, n, max(1, n // 60)):
+        nearest_earlier = gaps[i:, :i].amin(1)
+        assert float(nearest_earlier[0]) >= 0.499 * float(nearest_earlier.max())
+
+
+def test_coarse_to_fine_puts_repeats_last(generator):
+    points = torch.randn(50, 2, generator=generator, dtype=torch.float64).repeat(3, 1)
+    order = neighbours.coarse_to_fine(points, generator)
+    assert len(set((order[:50] % 50).tolist())) == 50

@@ -76,6 +76,8 @@ def _declare(library: ctypes.CDLL) -> tuple[str, ...]:
     library.sggp_neighbour_scores.restype = i32
     library.sggp_nearest.argtypes = [i32, i32, p, i64, i64, p, i64, i64, i32, p]
     library.sggp_nearest.restype = i32
+    library.sggp_coarse_to_fine.argtypes = [i32, i32, p, i64, i64, p]
+    library.sggp_coarse_to_fine.restype = i32
     library.sggp_sparse_square.argtypes = [i32, i32, p, p, i64, i64, p, i64, p]
     library.sggp_sparse_square.restype = i32
     library.sggp_small_tanimoto.argtypes = [i32, i32, p, i64, i64, i64, p]

@@ -12,7 +12,7 @@ from sggp.native import library
 if TYPE_CHECKING:
     from sggp.native.reference import Profile
 
-__all__ = ["available", "nearest", "residual_scores", "sparse_columns", "sparse_square"]
+__all__ = ["available", "coarse_to_fine", "nearest", "residual_scores", "sparse_columns", "sparse_square"]
 
 _FAMILIES = ("rbf", "matern12", "matern32", "matern52", "rq")
 
@@ -145,6 +145,22 @@ def nearest(
         int(queries is None), p(out),
     )  # fmt: skip
     library.checked(code, "nearest")
+    return out
+
+
+def coarse_to_fine(points: Tensor, *, isa: str | None = None) -> Tensor:  # (n, d) -> (n,)
+    """A permutation of float32 points from coarse to fine, starting with the first; see `sggp.neighbours`.
+
+    Cost: n²·d/2 multiply-adds, 12·n·d bytes.
+    """
+    points = points.detach().contiguous()
+    library.check_cpu(points)
+    out = torch.empty(len(points), dtype=torch.int64)
+    p = library.pointer
+    code = library.library().sggp_coarse_to_fine(
+        library.isa_index(isa), torch.get_num_threads(), p(points), *points.shape, p(out)
+    )
+    library.checked(code, "coarse_to_fine")
     return out
 
 

@@ -76,6 +76,10 @@ class NeighbourOperator(RowOperator, Protocol):
         """The noise-free diagonal of K in float64."""
         ...
 
+    def ordering(self, generator: torch.Generator) -> Tensor:  # -> (n,)
+        """A permutation of the rows from coarse to fine, random within a level: see `sggp.neighbours`."""
+        ...
+
     def earlier_neighbours(
         self, order: Tensor, k: int, low_rank: Tensor | None = None
     ) -> Tensor:  # (n,) -> (n, k)

@@ -14,18 +14,17 @@ from sggp.kernels import as_covariance
 from sggp.kernels.covariance import Points
 from sggp.kernels.stationary import StationaryCovariance
 from sggp.native import neighbours as native_neighbours
-from sggp.neighbours import earlier_by_score, earlier_neighbours
+from sggp.operators.kernel_neighbours import KernelNeighbours
 from sggp.operators.least_squares import KernelLeastSquares, detached_copy
 
 __all__ = ["KernelOperator"]
 
 _TILE_BYTES = 256 * 2**20
-_SMALL_BYTES = 64 * 2**20
 _NARROW = 8
 """Columns up to which a product with K in memory beats a fused one that evaluates K as it goes."""
 
 
-class KernelOperator(KernelLeastSquares):
+class KernelOperator(KernelNeighbours, KernelLeastSquares):
     """The symmetric positive definite matrix K(x, x) + diag(noise_variance).
 
     Products are in `dtype`, and so are the inputs they see (`rounds_inputs`: whether that moved them; `matmul_wide`
@@ -209,87 +208,6 @@ class KernelOperator(KernelLeastSquares):
         """Blocks K[index_i, index_i] in float64."""
         self.entries_evaluated += index.shape[0] * index.shape[1] ** 2
         return self._covariance64.small_blocks(self.x[index])
-
-    def earlier_neighbours(
-        self, order: Tensor, k: int, low_rank: Tensor | None = None
-    ) -> Tensor:  # -> (n, k)
-        """For each position of `order`, up to k earlier positions that are closest; -1 where there are fewer.
-
-        Closest is by the kernel's own metric, by correlation where the kernel has none, and by the correlation of the
-        residual K − FFᵀ where a low-rank part F (n, r) is given.
-
-        Cost:
-            See `sggp.neighbours`; with F, 3k candidates by the metric and 3·n·k entries; n² entries without a metric.
-        """
-        embedding = self.covariance.embedding(self._points64)
-        if embedding is None:
-            return self._by_correlation(order, k, low_rank)
-        if low_rank is None:
-            return earlier_neighbours(embedding, order, k)
-        return self._rescored(order, earlier_neighbours(embedding, order, 3 * k), k, low_rank)
-
-    def _rescored(self, order: Tensor, candidates: Tensor, k: int, low_rank: Tensor) -> Tensor:
-        """The k candidates of largest |R_ij|/√R_jj, R = K − FFᵀ + Σ."""
-        # the scores only rank candidates, so single precision is enough, and half the traffic
-        left, narrow = self._residual_diagonal(low_rank).rsqrt().float(), low_rank.float()
-        out = candidates.new_empty(len(order), min(k, candidates.shape[1]))
-        width = candidates.shape[1]
-        step = max(1, _SMALL_BYTES // (4 * width * (low_rank.shape[1] + 16 * self.x.shape[1])))
-        for tile in torch.arange(len(order), device=self.device).split(step):
-            place = candidates[tile]
-            score = self._scores(order[tile], torch.where(place >= 0, order[place], -1), narrow, left)
-            out[tile] = torch.gather(place, 1, score.topk(out.shape[1]).indices)
-        return out
-
-    def _scores(
-        self, rows: Tensor, cols: Tensor, low_rank: Tensor, left: Tensor
-    ) -> Tensor:  # (b,), (b, c) -> (b, c)
-        covariance, points = self._covariance64, self._points64
-        if isinstance(covariance, StationaryCovariance) and native_neighbours.available(self.device):
-            self.entries_evaluated += cols.numel()
-            scaled = points.parts["scaled"]
-            return native_neighbours.residual_scores(scaled, covariance.profile, low_rank, left, rows, cols)
-        known = cols.clamp_min(0)
-        pair = torch.stack([rows[:, None].expand_as(known), known], -1).reshape(-1, 2)
-        entries = self.small_blocks(pair)[:, 0, 1].reshape(known.shape).float()
-        entries = entries - torch.einsum("bkr,br->bk", low_rank[known], low_rank[rows])
-        return torch.where(cols >= 0, entries.abs() * left[known], -1.0)
-
-    def sparse_columns(self, index: Tensor, real: Tensor, low_rank: Tensor | None) -> Tensor | None:
-        """Columns of the sparse inverse factor in one fused call, or None where this kernel or device has none.
-
-        See `sggp.native.neighbours.sparse_columns`.
-        """
-        covariance = self._covariance64
-        if not isinstance(covariance, StationaryCovariance) or not native_neighbours.available(self.device):
-            return None
-        self.entries_evaluated += index.shape[0] * index.shape[1] ** 2
-        scaled = self._points64.parts["scaled"]
-        return native_neighbours.sparse_columns(
-            scaled, covariance.profile, self._noise64, low_rank, index, real
-        )
-
-    def _by_correlation(self, order: Tensor, k: int, low_rank: Tensor | None) -> Tensor:
-        points = self._points[order]
-        self.entries_evaluated += len(order) ** 2 // 2
-        if low_rank is None:
-            scale = self.covariance.diagonal(points).clamp_min(torch.finfo(self._dtype).tiny).rsqrt()
-            part = None
-        else:
-            scale = self._residual_diagonal(low_rank)[order].rsqrt().to(self._dtype)
-            part = low_rank[order].to(self._dtype)
-
-        def score(start: int, stop: int) -> Tensor:
-            tile = self.covariance.block(points[start:stop], points[:stop]).to(self._dtype)
-            if part is not None:
-                tile = torch.addmm(tile, part[start:stop], part[:stop].T, alpha=-1).abs_()
-            return tile.mul_(scale[None, :stop])
-
-        return earlier_by_score(score, len(order), k, device=self.device)
-
-    def _residual_diagonal(self, low_rank: Tensor) -> Tensor:
-        left = (self.kernel_diagonal() - low_rank.square().sum(1)).clamp_min(0) + self._noise64
-        return left.clamp_min(1e-14 * float(self.kernel_diagonal().max()))
 
     # helpers --------------------------------------------------------------------------------------------------------
 

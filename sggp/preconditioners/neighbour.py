@@ -22,7 +22,7 @@ _WIDE = 8
 
 
 class SparseInverseFactor:
-    """U with R⁻¹ ≈ UUᵀ for R = K − FFᵀ + Σ: upper triangular in a random ordering, m + 1 entries a column.
+    """U with R⁻¹ ≈ UUᵀ for R = K − FFᵀ + Σ: upper triangular in a coarse-to-fine ordering, m + 1 entries a column.
 
     Column i solves the small system of i and its m nearest earlier rows S, u_S = L⁻ᵀe_last with LLᵀ = R_SS: the
     Kullback-Leibler-optimal factor of that pattern (Schäfer, Katzfuss and Owhadi 2021, theorem 2.1).
@@ -45,7 +45,7 @@ class SparseInverseFactor:
         low_rank: Tensor | None = None,
     ) -> None:
         n = operator.shape[0]
-        order = torch.randperm(n, generator=generator).to(operator.device)
+        order = operator.ordering(generator)
         found = operator.earlier_neighbours(order, min(neighbours, max(1, n - 1)), low_rank)
         own = torch.arange(n, device=order.device)
         real = torch.cat([found >= 0, torch.ones_like(own[:, None], dtype=torch.bool)], 1)

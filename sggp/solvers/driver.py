@@ -238,10 +238,12 @@ def _stopped(run: Run, callback: Callback | None, kind: ResidualKind) -> bool:
 def _confirm(run: Run, active: Tensor, budget: Budget, *, spent: bool, stepped: bool) -> bool:
     """Settle the status of the columns just worked on by their measured residuals; returns whether to end.
 
-    Where a full pass would exceed the budget the residuals are sampled instead: a column then counts as converged only
-    if its estimate is two standard errors below its tolerance, and the solve ends.
+    Where a full pass would exceed the budget the residuals are sampled instead, and the solve ends: a column then
+    counts as converged only if its estimate is two standard errors below its tolerance and the solver, which has seen
+    all rows, claims so as well. Few rows say nothing of a residual that sits in fewer still.
     """
     tolerance, before = run.problem.tolerance, run.measured[active].clone()
+    claimed = run.residual <= tolerance
     if not stepped:  # nothing has changed since the last measurement
         run.residual[active] = before
     elif budget.forbids_pass(run) and run.sample(active):
@@ -258,7 +260,9 @@ def _confirm(run: Run, active: Tensor, budget: Budget, *, spent: bool, stepped: 
         run.record(run.residual, "true")
     for i in active.tolist():
         value = float(run.residual[i])
-        if value + 2 * float(run.error[i]) <= float(tolerance[i]):
+        if value + 2 * float(run.error[i]) <= float(tolerance[i]) and (
+            bool(claimed[i]) or not float(run.error[i])
+        ):
             run.status[i] = Status.CONVERGED
         elif run.status[i] is None:
             progressing = value < _PROGRESS * float(run.measured[i])

@@ -23,7 +23,15 @@ class Described:
         self.shape, self.dtype, self.device = (n, n), torch.float32, torch.device(device)
         self.memory_budget = budget
         rows = ["rows_matmul", "columns_matmul", "block"]
-        blocks = ["noise_variance", "small_blocks", "cross_block", "kernel_diagonal", "earlier_neighbours"]
+        blocks = [
+            "noise_variance",
+            "small_blocks",
+            "cross_block",
+            "kernel_diagonal",
+            "ordering",
+            "earlier_neighbours",
+        ]
+        blocks.append("ordering")
         names = {"dense": ["dense"], "rows": rows, "blocks": [*rows, *blocks]}
         for ability in ("products", *abilities):
             for name in names.get(ability, ["matmul", "diagonal"]):

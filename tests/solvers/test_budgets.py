@@ -68,14 +68,27 @@ def test_an_estimate_converges_only_two_errors_below_the_tolerance(large, monkey
     operator, rhs = large
 
     def sample(self, columns):
-        self.residual[columns] = 0.5
-        self.error[columns] = torch.tensor([0.26, 0.24, 0.0], dtype=torch.float64)
+        self.residual[columns] = 5e3
+        self.error[columns] = torch.tensor([2.6e3, 2.4e3, 0.0], dtype=torch.float64)
         return True
 
     monkeypatch.setattr(run.Run, "sample", sample)
-    limits = torch.tensor([1.0, 1.0, 0.4], dtype=torch.float64) - 1e-9
+    limits = torch.tensor([1e4, 1e4, 4e3], dtype=torch.float64)
     solution = PLAIN.solve(operator, rhs, tolerance=limits, max_epochs=1, on_failure="return")
     assert solution.status == (Status.BUDGET_SPENT, Status.CONVERGED, Status.BUDGET_SPENT)
+
+
+def test_an_estimate_alone_does_not_converge(large, monkeypatch):
+    """A residual in few rows is missed by a sample of rows: the solver, which has seen all of them, must agree."""
+    operator, rhs = large
+
+    def sample(self, columns):
+        self.residual[columns], self.error[columns] = 1e-4, 1e-6
+        return True
+
+    monkeypatch.setattr(run.Run, "sample", sample)
+    solution = PLAIN.solve(operator, rhs, tolerance=1e-3, max_epochs=1, on_failure="return")
+    assert set(solution.status) == {Status.BUDGET_SPENT}
 
 
 def test_the_estimate_is_unbiased_and_its_error_is_right(large, monkeypatch):

@@ -63,7 +63,137 @@ std::vector<float> by_coordinates(const float* points, int64_t n, int64_t d) {
   return lines;
 }
 
+// Orders points from coarse to fine: at every level, in the order given, all that lie further than the level's radius
+// from everything chosen so far; then the radius is halved.
+class CoarseToFine {
+ public:
+  CoarseToFine(const Isa& isa, int threads, const float* points, int64_t n, int64_t d)
+      : isa_(isa), threads_(threads), points_(points), d_(d), left_(size_t(n)), gap_(size_t(n)) {
+    for (int64_t i = 0; i < n; ++i) left_[size_t(i)] = i;
+    std::fill(gap_.begin(), gap_.end(), std::numeric_limits<float>::infinity());
+  }
+
+  void run(int64_t* out) {
+    if (left_.empty()) return;
+    pack();
+    chosen_ = {0};
+    settle(out);
+    float radius = 0.0f;
+    for (size_t i = 1; i < left_.size(); ++i) radius = std::max(radius, gap_[i]);
+    const float least = radius * 1e-14f;
+    while (compact(), !left_.empty()) {
+      radius *= 0.25f;  // of squares
+      if (!(radius > least)) {
+        out = std::copy(left_.begin(), left_.end(), out);
+        return;
+      }
+      for (size_t at = 0; at < left_.size();) {
+        at = choose(at, radius);
+        settle(out);
+      }
+    }
+  }
+
+ private:
+  static constexpr size_t kBatch = 128;
+
+  void pack() {
+    std::vector<float> rows(left_.size() * size_t(d_));
+    for (size_t i = 0; i < left_.size(); ++i)
+      std::copy(points_ + left_[i] * d_, points_ + (left_[i] + 1) * d_, rows.begin() + int64_t(i) * d_);
+    lines_ = by_coordinates(rows.data(), int64_t(left_.size()), d_);
+  }
+
+  // Drops what has been chosen (a negative gap).
+  void compact() {
+    size_t kept = 0;
+    for (size_t i = 0; i < left_.size(); ++i)
+      if (gap_[i] >= 0.0f) {
+        left_[kept] = left_[i];
+        gap_[kept++] = gap_[i];
+      }
+    left_.resize(kept);
+    gap_.resize(kept);
+    pack();
+  }
+
+  const float* point(size_t place) const { return points_ + left_[place] * d_; }
+
+  // Chooses up to kBatch points from place `at` on; returns the place to go on from.
+  size_t choose(size_t at, float radius) {
+    chosen_.clear();
+    size_t seen = 0;
+    for (; at < left_.size() && seen < kBatch; ++at) {
+      if (!(gap_[at] > radius)) continue;
+      ++seen;
+      bool free = true;
+      for (size_t other : chosen_) {
+        float distance = 0.0f;
+        for (int64_t k = 0; k < d_; ++k) {
+          const float e = point(at)[k] - point(other)[k];
+          distance += e * e;
+        }
+        if (!(distance > radius)) {
+          free = false;
+          break;
+        }
+      }
+      if (free) chosen_.push_back(at);
+    }
+    return at;
+  }
+
+  // Writes the chosen points and measures all others against them.
+  void settle(int64_t*& out) {
+    if (chosen_.empty()) return;
+    const size_t groups = (chosen_.size() + 3) / 4;
+    std::vector<float> rows(groups * 4 * size_t(d_));
+    for (size_t i = 0; i < groups * 4; ++i) {
+      const float* from = point(chosen_[std::min(i, chosen_.size() - 1)]);
+      std::copy(from, from + d_, rows.begin() + int64_t(i) * d_);
+    }
+    const int64_t tiles = ceil_div(int64_t(left_.size()), kTile), part = 16;
+    const double work = double(left_.size()) * double(chosen_.size()) * double(d_);
+    parallel_for(work < double(kSmallWork) ? 1 : threads_, ceil_div(tiles, part), [&](int64_t job) {
+      Buffer<float> distances(4 * kTile);
+      for (int64_t tile = job * part; tile < std::min(tiles, (job + 1) * part); ++tile) {
+        const int count = tile_count(int64_t(left_.size()), tile);
+        float* gap = gap_.data() + tile * kTile;
+        for (size_t g = 0; g < groups; ++g) {
+          isa_.search.squared_distances(lines_.data() + tile * d_ * kTile, d_, rows.data() + g * 4 * size_t(d_),
+                                        distances.data());
+          for (int r = 0; r < 4; ++r)
+            for (int j = 0; j < count; ++j) gap[j] = std::min(gap[j], distances.data()[r * kTile + j]);
+        }
+      }
+    });
+    for (size_t place : chosen_) {
+      gap_[place] = -1.0f;
+      *out++ = left_[place];
+    }
+  }
+
+  const Isa& isa_;
+  int threads_;
+  const float* points_;
+  int64_t d_;
+  std::vector<int64_t> left_;  // the points that are not chosen yet, as of the last compaction
+  std::vector<float> gap_;     // squared distance to what is chosen; negative: chosen
+  std::vector<float> lines_;
+  std::vector<size_t> chosen_;
+};
+
 }  // namespace
+
+// out (n): a permutation of the points (n, d) from coarse to fine, starting with point 0.
+SGGP_API int sggp_coarse_to_fine(int isa_index, int threads, const float* points, int64_t n, int64_t d, int64_t* out) {
+  return guarded([&]() -> int {
+    const Isa* isa = isa_at(isa_index);
+    if (isa == nullptr || n < 0 || d < 0) return kBadArgument;
+    CoarseToFine(*isa, threads, points, n, d).run(out);
+    return kOk;
+  });
+}
 
 // out (q, k): the places of the k points (n, d) nearest to every query (q, d), nearest first, -1 beyond the last.
 // `earlier`: the queries are the points themselves, and only places before a query's own count.
