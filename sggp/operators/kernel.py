@@ -32,8 +32,8 @@ class KernelOperator(KernelNeighbours, KernelLeastSquares):
     Products are in `dtype`, and so are the inputs they see (`rounds_inputs`: whether that moved them; `matmul_wide`
     sees them as given); the small blocks that preconditioners ask for are in float64. Where n²·itemsize fits
     `memory_budget`, K is kept in memory from the first product on, or, where a compiled engine makes products
-    nearly as fast without, after 24 passes of at most eight columns; otherwise every product evaluates tiles and nothing
-    of size (rows, n) is held.
+    nearly as fast without, after 24 passes of at most eight columns; otherwise every product evaluates tiles and
+    nothing of size (rows, n) is held.
 
     Args:
         kernel: any GPyTorch kernel, or a `sggp.kernels.Covariance`.

@@ -30,9 +30,12 @@ def choose(operator: Any, columns: int, direct_rows: int = 3000) -> tuple[Solver
     |---|---|---|
     | dense in 8·n² bytes; n ≤ direct_rows or n ≤ 30·s | `Cholesky()` | |
     | dense in 4·n² bytes only; n ≤ direct_rows or n ≤ 30·s | `Cholesky(float32)` | as below |
-    | offers small blocks and neighbours | `ConjugateGradients("auto")` | `Cholesky`, else `AlternatingProjections` |
-    | offers rows | `ConjugateGradients(None)` | `Cholesky`, else `AlternatingProjections` |
-    | offers products only | `ConjugateGradients(None)` | `Cholesky` if it can be made dense |
+    | offers small blocks and neighbours | `ConjugateGradients("auto")` | as below |
+    | offers rows | `ConjugateGradients(None)` | float64 products, `Cholesky`, else `AlternatingProjections` |
+    | offers products only | `ConjugateGradients(None)` | float64 products, `Cholesky` if it can be made dense |
+
+    "Float64 products" are those of `ConjugateGradients(float64_products=True)`, tried where the operator works in
+    float32 and offers them.
 
     Memory is the operator's `memory_budget`. The noise, the number of columns and the memory left enter once more in
     `ConjugateGradients("auto")`, which sizes its preconditioner by them: see `sggp.preconditioners.Balanced`.
@@ -54,9 +57,11 @@ def choose(operator: Any, columns: int, direct_rows: int = 3000) -> tuple[Solver
     factors: tuple[Solver, ...] = (Cholesky(),) if wide else (Cholesky(torch.float32),) if narrow else ()
     blocks: tuple[Solver, ...] = (AlternatingProjections(),) if isinstance(operator, RowOperator) else ()
     iterative = ConjugateGradients("auto" if isinstance(operator, NeighbourOperator) else None)
+    narrow_products = operator.dtype == torch.float32 and hasattr(operator, "matmul_wide")
+    again = (replace(iterative, float64_products=True),) if narrow_products else ()
     if direct and narrow:
-        return (*factors, iterative, *blocks)
-    return (iterative, *(factors or blocks))
+        return (*factors, iterative, *again, *blocks)
+    return (iterative, *again, *(factors or blocks))
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from sggp.errors import InputError
+from sggp.errors import InputError, UnsupportedOperator
 from sggp.operators.base import NeighbourOperator
 from sggp.preconditioners import Balanced, Preconditioner
 from sggp.solvers.base import IterativeSolver, State, column_norms
@@ -61,6 +62,8 @@ class ConjugateGradients(IterativeSolver):
         preconditioner: "auto" (`Balanced`, within half the operator's memory budget, where it offers small blocks; none
             for fewer than 256 rows), None, or one of `sggp.preconditioners`.
         replace_every: steps between replacements of the recursive residual by the true one, at one product each.
+        float64_products: multiply in float64 though the operator works in float32: for matrices that rounding makes
+            indefinite. Two to three times the time of a product.
 
     Cost:
         One product (n² entries, 2·n²·s flops) a step; memory 5·n·s beside the preconditioner.
@@ -73,6 +76,7 @@ class ConjugateGradients(IterativeSolver):
 
     preconditioner: Preconditioner | Literal["auto"] | None = "auto"
     replace_every: int = 50
+    float64_products: bool = False
 
     default_max_epochs: ClassVar[float] = 1000.0
 
@@ -85,10 +89,16 @@ class ConjugateGradients(IterativeSolver):
             )
 
     def start(self, problem: Problem) -> _State:
+        if self.float64_products and not hasattr(problem.operator, "matmul_wide"):
+            raise UnsupportedOperator(
+                f"float64_products needs matmul_wide, which {type(problem.operator).__name__} does not offer; "
+                "leave it out."
+            )
         if "apply" not in problem.memory:
             problem.memory["apply"] = self._build(problem)
         apply = problem.memory["apply"]
-        x, r = torch.zeros_like(problem.rhs), problem.rhs.clone()
+        r = problem.rhs.to(torch.float64 if self.float64_products else problem.rhs.dtype, copy=True)
+        x = torch.zeros_like(r)
         z = apply(r)
         norms = column_norms(r)
         s = r.shape[1]
@@ -119,16 +129,19 @@ class ConjugateGradients(IterativeSolver):
             return torch.clone
         return chosen.build(problem.operator, problem.generator).apply
 
+    def _multiply(self, operator: Any) -> Callable[[Tensor], Tensor]:
+        return operator.matmul_wide if self.float64_products else operator.matmul
+
     def step(self, state: _State) -> None:
-        operator = state.problem.operator
-        h = operator.matmul(state.p)
+        multiply = self._multiply(state.problem.operator)
+        h = multiply(state.p)
         curvature = _dots(state.p, h)
         state.broken |= ~(curvature > 0) | ~torch.isfinite(state.rz)
         alpha = torch.where(state.broken, torch.zeros_like(curvature), state.rz / curvature)
         state.x.addcmul_(alpha.to(state.x)[None], state.p)
         state.steps += 1
         if state.steps % self.replace_every == 0:
-            state.r = state.problem.rhs - operator.matmul(state.x)
+            state.r = state.problem.rhs - multiply(state.x)
         else:
             state.r.addcmul_(alpha.to(state.r)[None], h, value=-1.0)
         state.residual = column_norms(state.r)

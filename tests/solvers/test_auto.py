@@ -32,13 +32,14 @@ class Described:
             "earlier_neighbours",
         ]
         blocks.append("ordering")
-        names = {"dense": ["dense"], "rows": rows, "blocks": [*rows, *blocks]}
+        names = {"dense": ["dense"], "wide": ["matmul_wide"], "rows": rows, "blocks": [*rows, *blocks]}
         for ability in ("products", *abilities):
             for name in names.get(ability, ["matmul", "diagonal"]):
                 setattr(self, name, lambda *_: None)
 
 
 FACTOR, NARROW = Cholesky(), Cholesky(torch.float32)
+WIDE = ConjugateGradients(float64_products=True)
 GRADIENTS, PLAIN, BLOCKS = ConjugateGradients(), ConjugateGradients(None), AlternatingProjections()
 EVERYTHING = ("dense", "blocks")
 
@@ -60,6 +61,8 @@ EVERYTHING = ("dense", "blocks")
         (Described(100_000, "rows"), 1, (PLAIN, BLOCKS)),
         (Described(100, "rows"), 1, (PLAIN, BLOCKS)),
         (Described(100_000), 1, (PLAIN,)),
+        (Described(100_000, "wide"), 1, (PLAIN, ConjugateGradients(None, float64_products=True))),
+        (Described(100_000, "blocks", "wide"), 1, (GRADIENTS, WIDE, BLOCKS)),
     ],
 )  # fmt: skip
 def test_table(operator, columns, wanted):
@@ -121,3 +124,21 @@ def test_budget_holds_for_all_solvers_together(generator):
     assert solution.status == (Status.BUDGET_SPENT,)
     assert "then" not in solution.method
     assert solution.epochs <= 30
+
+
+def test_a_matrix_that_float32_makes_indefinite(generator):
+    """Clusters of near-duplicates at a noise below the rounding of float32 products."""
+    centres = torch.randn(30, 2, generator=generator, dtype=torch.float64)
+    x = (centres[:, None] + 1e-4 * torch.randn(30, 30, 2, generator=generator, dtype=torch.float64)).reshape(
+        -1, 2
+    )
+    kernel = gpytorch.kernels.ScaleKernel(gpytorch.kernels.MaternKernel(nu=2.5)).double()
+    operator = KernelOperator(kernel, x, 1e-8, dtype=torch.float32)
+    rhs = torch.randn(900, 2, generator=generator, dtype=torch.float64)
+    alone = ConjugateGradients().solve(operator, rhs, tolerance=1e-3, on_failure="return", generator=0)
+    assert not alone.converged
+    solution = Auto(direct_rows=0).solve(operator, rhs, tolerance=1e-3, generator=0)
+    assert solution.converged
+    assert "float64_products=True" in solution.method
+    true = (rhs - operator.dense() @ solution.x).norm(dim=0) / rhs.norm(dim=0)
+    assert bool((true <= 1.001e-3).all())
