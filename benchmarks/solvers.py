@@ -30,6 +30,7 @@ PARTS = ("mean", "samples", "low-noise", "accuracy", "precision")
 SETS = ("pol", "bike", "protein", "keggdirected")
 TARGETS = {"mean": (1e-2, 1e-3), "samples": (1e-2,)}
 LADDER = (1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 1e-5)
+PEERS = {"gpytorch": "GPyTorch", "cholesky": "float32 Cholesky", "textbook": "textbook SDD"}
 METHODS = (
     "Auto",
     "ConjugateGradients",
@@ -154,7 +155,9 @@ def race(case: Case, part: str, arguments: argparse.Namespace) -> list[Contender
     auto.climb(case, targets, arguments.limit_seconds, None)
     cap = arguments.cap_seconds or 25.0 * (auto.seconds(targets[0]) or arguments.limit_seconds / 25.0)
     print(f"cap: {cap:.3g} s; peers may take {limit:.1f} GiB", flush=True)
-    field_ = [auto, *contenders(case, arguments.methods, system.n > 1.2 * distinct, cap, limit)]
+    wanted = {PEERS[name] for name in arguments.peers}
+    others = contenders(case, arguments.methods, system.n > 1.2 * distinct, cap, limit)
+    field_ = [auto, *(one for one in others if one.ours or one.label.startswith(tuple(wanted)))]
     for contender in field_[1:]:
         contender.climb(case, targets, cap, limit)
     for _ in range(arguments.repeats - 1):
@@ -162,7 +165,7 @@ def race(case: Case, part: str, arguments: argparse.Namespace) -> list[Contender
             for rung in sorted(set(contender.met.values()), key=contender.rungs.index):
                 if contender.runs[rung][0].seconds <= arguments.once_above:
                     contender.again(case, rung, limit)
-    return [*field_, textbook(case, targets, cap, limit)]
+    return [*field_, textbook(case, targets, cap, limit)] if "textbook" in arguments.peers else field_
 
 
 def report(case: Case, part: str, found: list[Contender], arguments: argparse.Namespace) -> None:
@@ -177,7 +180,11 @@ def report(case: Case, part: str, found: list[Contender], arguments: argparse.Na
         if ours is None:
             print(f"Auto is not within {100 * target:g} %: MISSED")
             continue
-        for label, group, factor in (("best peer", peers[:-1], 3.0), ("textbook SDD", peers[-1:], 20.0)):
+        plain = [peer for peer in peers if peer.label.startswith(PEERS["textbook"])]
+        strong = [peer for peer in peers if peer not in plain]
+        for label, group, factor in (("best peer", strong, 3.0), ("textbook SDD", plain, 20.0)):
+            if not group:
+                continue
             best = min((c.seconds(target) for c in group if c.seconds(target)), default=None)
             text = "none got there" if best is None else f"{best / ours:.1f} × Auto's {ours:.2f} s"
             verdict = f" ({reports.verdict(best is None or best >= factor * ours)}: ≥ {factor:g} ×)"
@@ -202,6 +209,7 @@ def parse() -> argparse.Namespace:
     add("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     add("--sets", nargs="+", choices=reports.FIVE, default=None, help="tables; default those of each part")
     add("--methods", nargs="+", choices=METHODS, default=list(METHODS), help="ours; Auto always runs")
+    add("--peers", nargs="+", choices=list(PEERS), default=list(PEERS), help="of the others")
     add("--rows", type=int, default=None, help="training and test rows to keep (a dry run)")
     add("--samples", type=int, default=64, help="sample columns")
     add("--repeats", type=int, default=3, help="runs of every rung that counts; medians are printed")
