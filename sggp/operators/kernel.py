@@ -20,20 +20,15 @@ from sggp.operators.least_squares import KernelLeastSquares, detached_copy
 __all__ = ["KernelOperator"]
 
 _TILE_BYTES = 256 * 2**20
-_NARROW = 8
-"""Columns up to which a product with K in memory beats a fused one that evaluates K as it goes."""
-_PATIENCE = 24
-"""Products of so few columns, in passes, that are made by a fused engine before K is stored for those to come."""
 
 
 class KernelOperator(KernelNeighbours, KernelLeastSquares):
     """The symmetric positive definite matrix K(x, x) + diag(noise_variance).
 
     Products are in `dtype`, and so are the inputs they see (`rounds_inputs`: whether that moved them; `matmul_wide`
-    sees them as given); the small blocks that preconditioners ask for are in float64. Where n²·itemsize fits
-    `memory_budget`, K is kept in memory from the first product on, or, where a compiled engine makes products
-    nearly as fast without, after 24 passes of at most eight columns; otherwise every product evaluates tiles and
-    nothing of size (rows, n) is held.
+    sees them as given); the small blocks that preconditioners ask for are in float64. A compiled engine evaluates K as
+    it multiplies; where there is none for this kernel or device, K is kept in memory from the first product on if
+    n²·itemsize fits `memory_budget`, else every product evaluates tiles. Nothing of size (rows, n) is held beside.
 
     Args:
         kernel: any GPyTorch kernel, or a `sggp.kernels.Covariance`.
@@ -79,7 +74,6 @@ class KernelOperator(KernelNeighbours, KernelLeastSquares):
             self._points = self.covariance.prepare(self.x)
             self.rounds_inputs = False
         self._matrix: Tensor | None = None
-        self._narrow_entries = 0
         self._fused = isinstance(self.covariance, StationaryCovariance) and native_neighbours.available(
             x.device
         )
@@ -102,18 +96,10 @@ class KernelOperator(KernelNeighbours, KernelLeastSquares):
         """Σ as a float64 vector."""
         return self._noise64
 
-    def _count(self, rows: int, columns: int) -> None:
-        self.entries_evaluated += rows * len(self.x)
-        self._narrow_entries += rows * len(self.x) if columns <= _NARROW else 0
-
-    def _stores_for(self, columns: int) -> bool:
-        """Whether a product is taken from K in memory.
-
-        A fused engine makes wide products faster without, and narrow ones cost twice as much: that adds up to what
-        storing K costs only after many of them.
-        """
-        few = columns > _NARROW or self._narrow_entries < _PATIENCE * len(self.x) ** 2
-        return self.keeps_matrix and not (self._fused and few)
+    @property
+    def _multiplies_stored(self) -> bool:
+        """Whether products are taken from K in memory: a compiled engine makes them nearly as fast without."""
+        return self.keeps_matrix and not self._fused
 
     @property
     def keeps_matrix(self) -> bool:
@@ -129,8 +115,8 @@ class KernelOperator(KernelNeighbours, KernelLeastSquares):
     def matmul(self, v: Tensor) -> Tensor:  # (n, s) -> (n, s)
         """(K + Σ) v."""
         self._check_columns(v)
-        self._count(len(self.x), v.shape[1])
-        if self._stores_for(v.shape[1]):
+        self.entries_evaluated += len(self.x) ** 2
+        if self._multiplies_stored:
             product = self._stored() @ v
         else:
             product = self.covariance.matmul(
@@ -152,8 +138,8 @@ class KernelOperator(KernelNeighbours, KernelLeastSquares):
     def rows_matmul(self, rows: Tensor, v: Tensor) -> Tensor:  # (b,), (n, s) -> (b, s)
         """Rows of K + Σ times v."""
         self._check_columns(v)
-        self._count(len(rows), v.shape[1])
-        if self._stores_for(v.shape[1]):
+        self.entries_evaluated += len(rows) * len(self.x)
+        if self._multiplies_stored:
             product = self._stored()[rows] @ v
         else:
             product = self.covariance.matmul(
@@ -163,8 +149,8 @@ class KernelOperator(KernelNeighbours, KernelLeastSquares):
 
     def columns_matmul(self, cols: Tensor, v: Tensor) -> Tensor:  # (b,), (b, s) -> (n, s)
         """Columns of K + Σ times v."""
-        self._count(len(cols), v.shape[1])
-        if self._stores_for(v.shape[1]):
+        self.entries_evaluated += len(cols) * len(self.x)
+        if self._multiplies_stored:
             product = self._stored()[cols].T @ v
         else:
             product = self.covariance.matmul(
