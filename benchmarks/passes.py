@@ -170,7 +170,6 @@ def show(name: str, row: Row, arguments: argparse.Namespace) -> list[list[str]]:
         dtype=torch.float32,
         memory_budget=MEMORY_GIB * 2**30,
     )
-    operator.matmul(target.float())  # K is in memory from here on where it fits
     label = f"{name} ({raw.n} rows, {system.n} distinct)"
     kinds: dict[Preconditioner | None, tuple[Count, Count]] = dict(row.reference)
     known = [value for value in row.reference.values() if value[0] is not None]

@@ -1,4 +1,4 @@
-"""K + Σ: a kernel matrix plus a diagonal of noise variances, kept in memory or evaluated by tiles."""
+"""K + Σ: a kernel matrix plus a diagonal of noise variances, fused with its products, kept in memory or by tiles."""
 
 from __future__ import annotations
 
@@ -97,17 +97,13 @@ class KernelOperator(KernelNeighbours, KernelLeastSquares):
         return self._noise64
 
     @property
-    def _multiplies_stored(self) -> bool:
-        """Whether products are taken from K in memory: a compiled engine makes them nearly as fast without."""
-        return self.keeps_matrix and not self._fused
-
-    @property
     def keeps_matrix(self) -> bool:
-        """Whether K fits the memory budget and so is evaluated once."""
-        return self._bytes(len(self.x), len(self.x)) + self._tile_bytes() <= self.memory_budget
+        """Whether K is evaluated once: it fits the budget and no compiled engine does nearly as well without."""
+        fits = self._bytes(len(self.x), len(self.x)) + self._tile_bytes() <= self.memory_budget
+        return fits and not self._fused
 
     def __repr__(self) -> str:
-        kept = "kept in memory" if self.keeps_matrix else "by tiles"
+        kept = "kept in memory" if self.keeps_matrix else "fused" if self._fused else "by tiles"
         return f"KernelOperator(n={len(self.x)}, d={self.x.shape[1]}, {self._dtype}, K {kept})"
 
     # products -----------------------------------------------------------------------------------------------------
@@ -116,7 +112,7 @@ class KernelOperator(KernelNeighbours, KernelLeastSquares):
         """(K + Σ) v."""
         self._check_columns(v)
         self.entries_evaluated += len(self.x) ** 2
-        if self._multiplies_stored:
+        if self.keeps_matrix:
             product = self._stored() @ v
         else:
             product = self.covariance.matmul(
@@ -139,7 +135,7 @@ class KernelOperator(KernelNeighbours, KernelLeastSquares):
         """Rows of K + Σ times v."""
         self._check_columns(v)
         self.entries_evaluated += len(rows) * len(self.x)
-        if self._multiplies_stored:
+        if self.keeps_matrix:
             product = self._stored()[rows] @ v
         else:
             product = self.covariance.matmul(
@@ -150,7 +146,7 @@ class KernelOperator(KernelNeighbours, KernelLeastSquares):
     def columns_matmul(self, cols: Tensor, v: Tensor) -> Tensor:  # (b,), (b, s) -> (n, s)
         """Columns of K + Σ times v."""
         self.entries_evaluated += len(cols) * len(self.x)
-        if self._multiplies_stored:
+        if self.keeps_matrix:
             product = self._stored()[cols].T @ v
         else:
             product = self.covariance.matmul(

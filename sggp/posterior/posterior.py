@@ -17,7 +17,7 @@ from sggp.posterior.paths import PathwiseSamples, check_points
 from sggp.posterior.variance import combine, combined_error, local_control
 from sggp.random import as_generator, streams
 from sggp.solvers import Cholesky, Solution
-from sggp.solvers.cholesky import factorise
+from sggp.solvers.cholesky import factorise, substitute
 from sggp.typing import Seed
 
 if TYPE_CHECKING:
@@ -234,7 +234,7 @@ class Posterior:
         if isinstance(solver, Cholesky):
             if self._factor is None:
                 self._factor = factorise(operator)
-            weights = torch.cholesky_solve(cross, self._factor[0])
+            weights = substitute(self._factor[0], cross)
             return cross, weights, operator.matmul_wide(weights)
         # ‖r‖²_{H⁻¹} ≤ ‖r‖²/σ²; the variance given the nearest rows tells beforehand how small the residual has to be
         none = cross.new_zeros(len(self.points), 0)
@@ -247,7 +247,7 @@ class Posterior:
             cross.new_zeros(len(flat), 0),
             _CONTROL_ROWS,
         )[0]
-        weights, least = torch.zeros_like(cross), float(self.noise_variance.min())
+        start, least = None, float(self.noise_variance.min())
         asked = self.settings.tolerances(0, True)
         allowed = _EXCESS * least * (0.5 * local).clamp_min(_LEAST_VARIANCE * own)
         for _ in range(_ROUNDS):
@@ -255,7 +255,7 @@ class Posterior:
             weights = solver.solve(
                 operator,
                 cross,
-                weights,
+                start,
                 tolerance=tolerance,
                 generator=0,
                 on_failure=self.settings.on_failure,
@@ -265,6 +265,7 @@ class Posterior:
             allowed = _EXCESS * least * variance.clamp_min(_LEAST_VARIANCE * own)
             if bool(((cross - product).square().sum(0) <= 2 * allowed).all()):
                 break
+            start = weights
         return cross, weights, product
 
     def _operator(self) -> KernelOperator:

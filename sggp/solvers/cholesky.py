@@ -17,7 +17,7 @@ from sggp.solvers.driver import Limits
 from sggp.solvers.problem import prepare
 from sggp.solvers.solution import Record, Solution, Status
 
-__all__ = ["Cholesky", "factorise"]
+__all__ = ["Cholesky", "factorise", "substitute"]
 
 _JITTERS = {
     torch.float64: (0.0, 1e-12, 1e-10, 1e-8, 1e-6, 1e-4),
@@ -64,7 +64,7 @@ def factorise(operator: Any, dtype: torch.dtype = torch.float64) -> tuple[Tensor
     )
 
 
-def _substitute(lower: Tensor, v: Tensor) -> Tensor:
+def substitute(lower: Tensor, v: Tensor) -> Tensor:
     """(LLᵀ)⁻¹v by two substitutions: `torch.cholesky_solve` would copy the factor."""
     half = torch.linalg.solve_triangular(lower, v, upper=False)
     return torch.linalg.solve_triangular(lower.mT, half, upper=True)
@@ -107,7 +107,7 @@ class _Narrow(Preconditioner):
         return self
 
     def apply(self, v: Tensor) -> Tensor:
-        return _substitute(self.lower, v.float()).double()
+        return substitute(self.lower, v.float()).double()
 
 
 @dataclass(frozen=True)
@@ -158,14 +158,14 @@ class Cholesky(Solver):
         wide = problem.rhs * norms
         lower, jitter = factorise(operator)
         notes = []
-        found = _substitute(lower, wide)
+        found = substitute(lower, wide)
         residual = torch.zeros(total, dtype=torch.float64)
         if jitter:
             notes.append(f"added jitter {jitter:.1e} to the diagonal: the matrix is singular to float64.")
         product = getattr(operator, "matmul_wide", operator.matmul)
         gap = wide - product(found)
         if jitter:
-            refined = found + _substitute(lower, gap)
+            refined = found + substitute(lower, gap)
             after = wide - product(refined)
             better = column_norms(after) < column_norms(gap)
             found[:, better], gap[:, better] = refined[:, better], after[:, better]

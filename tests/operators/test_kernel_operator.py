@@ -12,6 +12,7 @@ import torch
 
 from sggp.errors import DtypeError, InputError, MemoryBudgetError, ShapeError
 from sggp.kernels import TanimotoMinMax
+from sggp.native import neighbours as native_neighbours
 from sggp.operators import KernelOperator, NeighbourOperator
 from sggp.solvers import ConjugateGradients
 from tests.memory import peak_bytes
@@ -37,12 +38,23 @@ def x(generator: torch.Generator) -> torch.Tensor:
     return torch.randn(601, 3, generator=generator, dtype=torch.float64)
 
 
-@pytest.mark.parametrize("budget", [4 * 2**30, TILES], ids=["stored", "tiles"])
+@pytest.fixture
+def no_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a compiled engine: K is stored where it fits."""
+    monkeypatch.setattr(native_neighbours, "available", lambda device: False)
+
+
+@pytest.mark.parametrize("how", ["stored", "tiles", "fused"])
 @pytest.mark.parametrize("noise", ["scalar", "vector"])
-def test_products(x, generator, dtype, budget, noise):
+def test_products(x, generator, dtype, how, noise, request):
+    if how == "fused" and not native_neighbours.available(x.device):
+        pytest.skip("the C++ engine is not built")
+    if how != "fused":
+        request.getfixturevalue("no_engine")
+    budget = TILES if how == "tiles" else 4 * 2**30
     variance = 0.125 if noise == "scalar" else torch.rand(601, generator=generator, dtype=torch.float64)
     operator = KernelOperator(make_kernel(), x, variance, dtype=dtype, memory_budget=budget)
-    assert operator.keeps_matrix == (budget > TILES)
+    assert operator.keeps_matrix == (how == "stored")
     exact = dense_matern(x) + torch.diag(torch.as_tensor(variance).double().expand(601))
     v = torch.randn(601, 5, generator=generator, dtype=dtype)
     rows = torch.tensor([0, 600, 3, 3])
@@ -112,7 +124,9 @@ def test_entries_are_counted(x):
 
 
 @pytest.mark.parametrize("what", ["matmul", "rows_matmul", "stored"])
-def test_peak_memory_stays_within_the_budget(what, generator):
+def test_peak_memory_stays_within_the_budget(what, generator, request):
+    if what == "stored":
+        request.getfixturevalue("no_engine")
     n, s = 3000, 8
     x = torch.randn(n, 6, generator=generator, dtype=torch.float64)
     budget = 2**24 if what != "stored" else 3 * 2**25
