@@ -24,13 +24,16 @@ class FitResult:
         log_marginal_likelihood: without priors, summed over rows and targets; for the nearest-neighbour
             likelihood an estimate of the approximate likelihood, with `log_marginal_likelihood_error` its
             standard error (0 if exact).
-        method: "exact", "nearest-neighbour", "fixed" (nothing was optimised) or "constant target".
+        method: "exact", "nearest-neighbour", "iterative", "em", "fixed" (nothing was optimised) or "constant
+            target".
         seconds: wall-clock seconds.
         converged: whether the stopping rule was met before the budget ran out.
         gradient_norm: largest entry of the gradient of `value` in log coordinates at the end.
         message: one line on why it stopped.
         unidentified: input columns that the data say nothing (or nothing separate) about: column -> reason.
         steps: optimiser steps or function evaluations.
+        posterior: the `sggp.posterior.Posterior` at these values where the fit has solved for one on its way
+            ("iterative", "em"), so that no further solve is needed; None otherwise.
     """
 
     kernel: Kernel
@@ -46,6 +49,7 @@ class FitResult:
     message: str = ""
     unidentified: dict[int, str] = field(default_factory=dict)
     steps: int = 0
+    posterior: Any = field(default=None, repr=False)
 
     @property
     def hyperparameters(self) -> dict[str, Any]:
