@@ -71,12 +71,18 @@ class Apart:
     failure: str = ""
 
 
-def run_apart(call: Callable[..., Any], *arguments: Any, limit_gib: float | None = None) -> Apart:
+def run_apart(
+    call: Callable[..., Any],
+    *arguments: Any,
+    limit_gib: float | None = None,
+    limit_seconds: float | None = None,
+) -> Apart:
     """`call(*arguments)` in a fresh process, whose memory nothing else of this benchmark has touched.
 
     Args:
         call: a function of a module's top level. arguments: what pickle can carry.
         limit_gib: bytes the process may allocate; beyond them an allocation fails there, and nobody else suffers.
+        limit_seconds: after which the process is killed, its start included.
 
     A call that raises something other than a failure to solve or to allocate is broken: its traceback goes to stderr,
     the table says so, and `end` makes the benchmark fail after everything else has been measured.
@@ -86,6 +92,10 @@ def run_apart(call: Callable[..., Any], *arguments: Any, limit_gib: float | None
     process = context.Process(target=_child, args=(theirs, call, arguments, limit_gib))
     process.start()
     theirs.close()
+    if not ours.poll(limit_seconds):
+        process.kill()
+        process.join()
+        return Apart(None, float("nan"), f"stopped after {limit_seconds:.0f} s")
     try:
         found = pickle.loads(ours.recv_bytes())
     except EOFError:

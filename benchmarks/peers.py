@@ -111,7 +111,8 @@ def gpytorch_mean(system: System, tolerance: float, rank: int) -> tuple[Tensor, 
     counted, kernel = _Counted(tolerance, rank), copy.deepcopy(system.kernel).float()
 
     def work() -> Tensor:
-        likelihood = gpytorch.likelihoods.GaussianLikelihood()
+        above = gpytorch.constraints.GreaterThan(1e-8)  # its default bound is above some published noises
+        likelihood = gpytorch.likelihoods.GaussianLikelihood(noise_constraint=above)
         likelihood.noise = float(system.noise)
         model = _ExactModel(system.x.float(), system.y.float(), likelihood, kernel).eval()
         likelihood.eval()

@@ -29,6 +29,7 @@ import sggp.solvers
 PARTS = ("mean", "samples", "low-noise", "accuracy", "precision")
 SETS = ("pol", "bike", "protein", "keggdirected")
 TARGETS = {"mean": (1e-2, 1e-3), "samples": (1e-2,)}
+START_SECONDS = 60.0  # that a process may take before its clock runs
 LADDER = (1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 1e-5)
 PEERS = {"gpytorch": "GPyTorch", "cholesky": "float32 Cholesky", "textbook": "textbook SDD"}
 METHODS = (
@@ -55,6 +56,7 @@ class Contender:
     call: Callable[..., Any]
     rungs: tuple[tuple[Any, ...], ...]
     ours: bool = False
+    patient: bool = False  # knows no limit of its own: each rung is a process that can be stopped
     met: dict[float, tuple[Any, ...]] = field(default_factory=dict)
     runs: dict[tuple[Any, ...], list[Run]] = field(default_factory=dict)
     peak: float = 0.0
@@ -62,18 +64,43 @@ class Contender:
 
     def climb(self, case: Case, targets: tuple[float, ...], cap: float, limit: float | None) -> None:
         """The whole ladder in one process; see `climb`."""
-        apart = run_apart(climb, self.call, case, self.rungs, targets, cap, limit_gib=self.limit(limit))
-        self.peak = apart.peak_gib
-        if not isinstance(apart.value, list):
-            self.note = apart.failure or apart.value
-            return
-        for rung, run in zip(self.rungs, apart.value, strict=False):
+        if self.patient:
+            runs = self._step_by_step(case, targets, cap, limit)
+        else:
+            apart = run_apart(climb, self.call, case, self.rungs, targets, cap, limit_gib=self.limit(limit))
+            self.peak = apart.peak_gib
+            runs = apart.value if isinstance(apart.value, list) else []
+            self.note = "" if runs else apart.failure or apart.value
+        if runs:
+            self._take(runs, targets, cap)
+
+    def _step_by_step(
+        self, case: Case, targets: tuple[float, ...], cap: float, limit: float | None
+    ) -> list[Run]:
+        """The ladder with a process per rung, killed where it outlasts the cap (and a minute to start)."""
+        runs: list[Run] = []
+        for rung in self.rungs:
+            apart = run_apart(
+                self.call, case, *rung, limit_gib=self.limit(limit), limit_seconds=cap + START_SECONDS
+            )
+            self.peak = max(self.peak, apart.peak_gib)  # of the rungs that ended: max(x, nan) is x
+            if not isinstance(apart.value, Run):
+                self.note = apart.failure or str(apart.value)
+                break
+            runs.append(apart.value)
+            if apart.value.error <= min(targets) or apart.value.seconds > cap:
+                break
+        return runs
+
+    def _take(self, found: list[Run], targets: tuple[float, ...], cap: float) -> None:
+        """What the rungs met, and a remark on what they did not."""
+        for rung, run in zip(self.rungs, found, strict=False):
             self.runs[rung] = [run]
             self.met.update({t: rung for t in targets if t not in self.met and run.error <= t})
-        last = apart.value[-1]
+        last, stopped = found[-1], self.note
         self.note = last.note
         if len(self.met) < len(targets):
-            why = "the whole ladder" if len(apart.value) == len(self.rungs) else f"> {cap:.3g} s"
+            why = stopped or ("the whole ladder" if len(found) == len(self.rungs) else f"> {cap:.3g} s")
             self.note = f"{why}, at {last.error:.1e} ({last.note})"
 
     def again(self, case: Case, rung: tuple[Any, ...], limit: float | None) -> None:
@@ -116,7 +143,8 @@ def contenders(
     ]
     for rank, merged in ((15, False), (100, False), *([(100, True)] if repeated else [])):
         label = f"GPyTorch CG, preconditioner rank {rank}{', merged rows' if merged else ''}"
-        found.append(Contender(label, gpytorch_run, tuple((rank, merged, *level) for level in ladder)))
+        rungs = tuple((rank, merged, *level) for level in ladder)
+        found.append(Contender(label, gpytorch_run, rungs, patient=True))
     for merged in (False, True) if repeated else (False,):
         label = f"float32 Cholesky{', merged rows' if merged else ''}"
         found.append(Contender(label, dense_run, ((merged, available),)))
@@ -160,6 +188,7 @@ def race(case: Case, part: str, arguments: argparse.Namespace) -> list[Contender
     field_ = [auto, *(one for one in others if one.ours or one.label.startswith(tuple(wanted)))]
     for contender in field_[1:]:
         contender.climb(case, targets, cap, limit)
+        print("  ".join(contender.cells(targets)), flush=True)
     for _ in range(arguments.repeats - 1):
         for contender in field_:
             for rung in sorted(set(contender.met.values()), key=contender.rungs.index):
