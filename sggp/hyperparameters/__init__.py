@@ -7,15 +7,30 @@ likelihood.
 from sggp.hyperparameters.auto import choose_optimizer, learn_hyperparameters
 from sggp.hyperparameters.defaults import named_kernel
 from sggp.hyperparameters.exact import exact_log_marginal_likelihood, fit_exact
+from sggp.hyperparameters.expectation import fit_em
+from sggp.hyperparameters.iterative import fit_iterative
+from sggp.hyperparameters.lanczos import LogMarginalLikelihood, log_marginal_likelihood
+from sggp.hyperparameters.mixture import MixturePosterior, condition_mixture
 from sggp.hyperparameters.nearest_neighbour import fit_nearest_neighbour
 from sggp.hyperparameters.result import FitResult
+from sggp.hyperparameters.sampling import HyperparameterSamples, sample_hyperparameters
+from sggp.hyperparameters.subset import fit_subset
 
 __all__ = [
     "FitResult",
+    "HyperparameterSamples",
+    "LogMarginalLikelihood",
+    "MixturePosterior",
     "choose_optimizer",
+    "condition_mixture",
     "exact_log_marginal_likelihood",
+    "fit_em",
     "fit_exact",
+    "fit_iterative",
     "fit_nearest_neighbour",
+    "fit_subset",
     "learn_hyperparameters",
+    "log_marginal_likelihood",
     "named_kernel",
+    "sample_hyperparameters",
 ]

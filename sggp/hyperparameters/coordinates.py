@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from gpytorch.kernels import Kernel
+from gpytorch.kernels import Kernel, ScaleKernel
 from torch import Tensor
 
 from sggp.errors import DtypeError, InputError, UnsupportedKernel
@@ -88,6 +88,30 @@ def copy_kernel(kernel: Kernel, device: torch.device | None = None) -> Kernel:
     return duplicate.to(device=device, dtype=torch.float64)
 
 
+def lengthscale_columns(
+    kernel: Kernel, columns: list[int], *, selected: bool = False
+) -> dict[int, list[list[int]]]:
+    """For every length scale parameter (by id), the input columns that each of its entries acts on.
+
+    Args:
+        kernel: any kernel. columns: those that it is given.
+        selected: its `active_dims` were picked already: a ScaleKernel picks those of its base and then leaves it to
+            them.
+    """
+    if kernel.active_dims is not None and not selected:
+        columns = [columns[int(j)] for j in kernel.active_dims]
+    out: dict[int, list[list[int]]] = {}
+    if kernel.has_lengthscale:
+        parameter = kernel.raw_lengthscale
+        single = parameter.numel() == len(columns)
+        out[id(parameter)] = [[c] for c in columns] if single else [columns] * parameter.numel()
+    for child in kernel.children():
+        for part in child if isinstance(child, torch.nn.ModuleList) else [child]:
+            if isinstance(part, Kernel):
+                out.update(lengthscale_columns(part, columns, selected=isinstance(kernel, ScaleKernel)))
+    return out
+
+
 class Coordinates:
     """The learnable part of a kernel, a noise variance and a mean as one vector u of shape (p,), float64.
 
@@ -97,6 +121,7 @@ class Coordinates:
         noise_floor: the learnt noise variance stays above this.
         noise_prior: a GPyTorch prior on the noise variance, or None.
         initial_mean: (t,) starting means, or None when the mean is known or profiled out.
+        mean_scale: the unit of the mean's coordinate, so that a step means as much whatever the units of y.
     """
 
     def __init__(
@@ -107,6 +132,7 @@ class Coordinates:
         noise_floor: float = 0.0,
         noise_prior: Any = None,
         initial_mean: Tensor | None = None,
+        mean_scale: float = 1.0,
     ) -> None:
         self.kernel = kernel
         self.noise_floor = noise_floor
@@ -129,7 +155,8 @@ class Coordinates:
             )
         if initial_mean is not None:
             self.raw_mean = torch.nn.Parameter(initial_mean.detach().clone().to(device, torch.float64))
-            self.items.append(Coordinate("mean", self.raw_mean, _identity, _identity, -math.inf, math.inf))
+            to_raw, to_coordinate = (lambda u: u * mean_scale), (lambda raw: raw / mean_scale)
+            self.items.append(Coordinate("mean", self.raw_mean, to_raw, to_coordinate, -math.inf, math.inf))
 
     @property
     def size(self) -> int:

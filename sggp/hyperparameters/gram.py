@@ -11,9 +11,10 @@ from gpytorch.kernels import Kernel, MaternKernel, RBFKernel, RQKernel, ScaleKer
 from torch import Tensor
 
 from sggp.errors import UnsupportedKernel
+from sggp.hyperparameters.stationary import correlations, profile
+from sggp.kernels import as_covariance
 
 GramFunction = Callable[[Tensor], Tensor]
-_TINY = 1e-30  # keeps sqrt differentiable where two rows coincide; their gradient is zero all the same
 
 
 def stationary_parts(kernel: Kernel) -> tuple[list[ScaleKernel], RBFKernel | MaternKernel | RQKernel] | None:
@@ -27,18 +28,15 @@ def stationary_parts(kernel: Kernel) -> tuple[list[ScaleKernel], RBFKernel | Mat
     return None
 
 
-def _correlation(core: RBFKernel | MaternKernel | RQKernel, square: Tensor) -> Tensor:
-    """The profile phi(r^2) of a stationary kernel, GPyTorch's parametrisation."""
-    if isinstance(core, RBFKernel):
-        return torch.exp(-0.5 * square)
-    if isinstance(core, RQKernel):
-        alpha = core.alpha
-        return (1 + square / (2 * alpha)).pow(-alpha)
-    r = (2 * core.nu * (square + _TINY)).sqrt()
-    if core.nu == 0.5:
-        return torch.exp(-r)
-    polynomial = 1 + r if core.nu == 1.5 else 1 + r + r.square() / 3
-    return polynomial * torch.exp(-r)
+def frozen_base(kernel: Kernel) -> tuple[list[ScaleKernel], Kernel] | None:
+    """Split ScaleKernel(...(base)) where the base has nothing to learn; None where it has."""
+    scales: list[ScaleKernel] = []
+    while type(kernel) is ScaleKernel and kernel.active_dims is None:
+        scales.append(kernel)
+        kernel = kernel.base_kernel
+    if any(p.requires_grad for p in kernel.parameters()):
+        return None
+    return scales, kernel
 
 
 def scaled_points(kernel: Kernel, x: Tensor) -> Tensor | None:  # (n, d)
@@ -52,19 +50,39 @@ def scaled_points(kernel: Kernel, x: Tensor) -> Tensor | None:  # (n, d)
 
 
 def _stationary_gram(scales: list[ScaleKernel], core: RBFKernel | MaternKernel | RQKernel) -> GramFunction:
+    phi = profile(core)
+
     def gram(x: Tensor) -> Tensor:
-        z = (x - x[..., -1:, :]) / core.lengthscale.reshape(
-            -1
-        )  # near the origin: no cancellation to speak of
-        norms = z.square().sum(dim=-1)
-        square = (
-            torch.baddbmm(norms.unsqueeze(-1) + norms.unsqueeze(-2), z, z.transpose(-1, -2), alpha=-2.0)
-            if z.dim() == 3
-            else norms.unsqueeze(-1) + norms.unsqueeze(-2) - 2.0 * (z @ z.transpose(-1, -2))
-        )
-        square = square.clamp_min(0.0)
-        eye = torch.eye(x.shape[-2], dtype=torch.bool, device=x.device)
-        block = torch.where(eye, torch.ones((), dtype=z.dtype, device=z.device), _correlation(core, square))
+        block = _by_autograd(core, x) if phi is None else correlations(x, core.lengthscale, phi)
+        for scale in scales:
+            block = block * scale.outputscale
+        return block
+
+    return gram
+
+
+def _by_autograd(core: RQKernel, x: Tensor) -> Tensor:
+    """Correlations of a kernel whose profile has parameters of its own."""
+    z = (x - x[..., -1:, :]) / core.lengthscale.reshape(-1)
+    norms = z.square().sum(dim=-1)
+    square = norms.unsqueeze(-1) + norms.unsqueeze(-2) - 2.0 * torch.matmul(z, z.transpose(-1, -2))
+    value = (1 + square.clamp_min(0.0) / (2 * core.alpha)).pow(-core.alpha)
+    eye = torch.eye(x.shape[-2], dtype=torch.bool, device=x.device)
+    return torch.where(eye, torch.ones((), dtype=value.dtype, device=x.device), value)
+
+
+def _frozen_gram(scales: list[ScaleKernel], base: Kernel, otherwise: GramFunction) -> GramFunction:
+    """Scales times the base's matrix of the rows asked for last, which is evaluated once; `otherwise` for batches."""
+    covariance = as_covariance(base, dtype=torch.float64)
+    known: list[tuple[Tensor, Tensor]] = []
+
+    def gram(x: Tensor) -> Tensor:
+        if x.dim() != 2:
+            return otherwise(x)
+        if not known or known[0][0] is not x:
+            with torch.no_grad():
+                known[:] = [(x, covariance.block(x))]
+        block = known[0][1]
         for scale in scales:
             block = block * scale.outputscale
         return block
@@ -75,12 +93,21 @@ def _stationary_gram(scales: list[ScaleKernel], core: RBFKernel | MaternKernel |
 def gram_function(kernel: Kernel) -> GramFunction:
     """The Gram matrix of `kernel` as a function of rows, differentiable in the kernel's raw parameters.
 
-    Scaled RBF, Matérn and RQ kernels use their closed form; every other kernel is called itself. The result
-    is float64 for float64 rows.
+    Scaled RBF, Matérn and RQ kernels use their closed form; of kernels in which nothing but scales is learnt (Tanimoto)
+    the matrix below the scales is kept for the rows asked for last; every other kernel is called itself. The result is
+    float64 for float64 rows.
     """
     parts = stationary_parts(kernel)
     if parts is not None:
         return _stationary_gram(*parts)
+    frozen = frozen_base(kernel)
+    if frozen is not None and frozen[0]:
+        return _frozen_gram(*frozen, _called_gram(kernel))
+    return _called_gram(kernel)
+
+
+def _called_gram(kernel: Kernel) -> GramFunction:
+    """The kernel itself, checked for the shape of what it gives."""
 
     def gram(x: Tensor) -> Tensor:
         with gpytorch.settings.lazily_evaluate_kernels(False):

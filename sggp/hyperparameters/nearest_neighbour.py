@@ -318,6 +318,7 @@ def _set_up(
         noise_floor=1e-6 * scale if start["noise_floor"] is None else start["noise_floor"],
         noise_prior=start["noise_prior"],
         initial_mean=None if given_mean is not None else y.mean(dim=0),
+        mean_scale=math.sqrt(scale),
     )
     ordered_noise = noise[order] if noise is not None and noise.dim() else noise
     problem = _Problem(

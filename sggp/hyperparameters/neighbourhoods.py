@@ -5,28 +5,19 @@ from __future__ import annotations
 from itertools import pairwise
 
 import torch
-from gpytorch.kernels import Kernel, ScaleKernel
+from gpytorch.kernels import Kernel
 from torch import Tensor
 
 from sggp.errors import InputError
-from sggp.hyperparameters.gram import gram_function, scaled_points
-from sggp.hyperparameters.search import earlier_rows, earlier_rows_by_correlation
+from sggp.hyperparameters.gram import frozen_base, gram_function, scaled_points
+from sggp.hyperparameters.search import earlier_rows
+from sggp.hyperparameters.similarity import earlier_by_similarity
 from sggp.kernels import as_covariance
 
-_POOL = 2048  # rows whose neighbourhoods are used where searching is dear
+_POOL = 2048  # rows whose neighbourhoods are used where searching is dear and repeated
+_POOL_FROZEN = 8192  # where neighbourhoods are found once
 _COUNT, _COUNT_FROZEN = 20, 40  # neighbours per row; more where their covariances are evaluated once only
 _CHUNK = 256  # neighbourhoods evaluated at once where the base kernel is frozen
-
-
-def _frozen_base(kernel: Kernel) -> tuple[list[ScaleKernel], Kernel] | None:
-    """Split off output scales when nothing below them can be learnt."""
-    scales: list[ScaleKernel] = []
-    while type(kernel) is ScaleKernel and kernel.active_dims is None:
-        scales.append(kernel)
-        kernel = kernel.base_kernel
-    if any(p.requires_grad for p in kernel.parameters()):
-        return None
-    return scales, kernel
 
 
 class Neighbourhoods:
@@ -41,7 +32,7 @@ class Neighbourhoods:
 
     def __init__(self, kernel: Kernel, x: Tensor, count: int | None = None) -> None:
         self.kernel, self.x = kernel, x
-        self.frozen = _frozen_base(kernel)
+        self.frozen = frozen_base(kernel)
         self.metric = scaled_points(kernel, x) is not None if x.is_floating_point() else False
         if not self.metric and self.frozen is None:
             self.metric = x.is_floating_point() and as_covariance(kernel).embedding(x[:2]) is not None
@@ -56,10 +47,10 @@ class Neighbourhoods:
 
     def pool(self, generator: torch.Generator) -> Tensor:
         """Positions that minibatches are drawn from: all rows, or a random few where searching is dear."""
-        n = len(self.x)
-        if self.metric or n <= _POOL:
+        n, most = len(self.x), _POOL if self.frozen is None else _POOL_FROZEN
+        if self.metric or n <= most:
             return torch.arange(n)
-        return torch.randperm(n, generator=generator)[:_POOL].sort().values
+        return torch.randperm(n, generator=generator)[:most].sort().values
 
     def open(self, rows: Tensor) -> None:
         """Find the neighbours of `rows` (ascending positions) with the kernel's present values."""
@@ -78,12 +69,7 @@ class Neighbourhoods:
             near = earlier_rows(points, rows, self.count)
         else:
             base = self.kernel if self.frozen is None else self.frozen[1]
-            covariance = as_covariance(base)
-            prepared = covariance.prepare(self.x)
-            diagonal = covariance.diagonal(self.x)
-            near = earlier_rows_by_correlation(
-                lambda a, b: covariance.block(prepared[a], prepared[b]), diagonal, rows, self.count
-            )
+            near = earlier_by_similarity(as_covariance(base), self.x, rows, self.count)
         return torch.cat([near, rows[:, None]], dim=1)
 
     def _open_frozen(self, rows: Tensor) -> None:

@@ -19,6 +19,7 @@ from sggp.native.tiling import tile_shape
 __all__ = ["DotProductCovariance", "MinMaxCovariance"]
 
 _EXACT = 2**24  # whole numbers up to here are exact in float32
+_ROWS = 8192
 _REAL_BYTES = 80  # live bytes per entry of a tile of real vectors, gradients included
 
 
@@ -98,7 +99,8 @@ class DotProductCovariance(_TanimotoCovariance):
         parts = super()._parts(raw, centre)
         if "real" in parts:
             return parts
-        norms = parts["counts"].float().square().sum(1, dtype=torch.float64)
+        pieces = parts["counts"].split(_ROWS)  # a float copy of a whole library would be four times its size
+        norms = torch.cat([piece.float().square().sum(1, dtype=torch.float64) for piece in pieces])
         return {**parts, "norms": norms}
 
     def _block(self, x: Points, z: Points) -> Tensor:
