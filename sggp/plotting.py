@@ -1,4 +1,4 @@
-"""Figures of a search, a model and a solve: best so far, parity, calibration, residuals.
+"""Figures of a search, a model, a solve and a fit: best so far, parity, calibration, residuals, hyperparameters.
 
 All need matplotlib (extra ``plot``).
 
@@ -23,7 +23,15 @@ if TYPE_CHECKING:
 
     from sggp.solvers import Solution
 
-__all__ = ["new_figure", "plot_best_so_far", "plot_calibration", "plot_convergence", "plot_parity", "to_png"]
+__all__ = [
+    "new_figure",
+    "plot_best_so_far",
+    "plot_calibration",
+    "plot_convergence",
+    "plot_parity",
+    "plot_trace",
+    "to_png",
+]
 
 _OURS = "#0b6e99"
 _OTHER = "#8a8a8a"
@@ -204,6 +212,77 @@ def plot_convergence(
     axes.grid(alpha=0.25)
     axes.legend(frameon=False, fontsize="small")
     return axes
+
+
+def plot_trace(
+    fit: Any, axes: Sequence[Axes] | None = None, *, against: Literal["step", "seconds"] = "step"
+) -> np.ndarray:
+    """How a fit of the hyperparameters went: its objective, and below it every hyperparameter.
+
+    Positive hyperparameters share a logarithmic axis, one line each (the length scales of all columns in one colour);
+    those that took other values, such as the mean, are dashed on a linear axis of their own at the right.
+
+    Args:
+        fit: a `FitResult`, a fitted `GPRegressor`, or the records of a trace: dicts with `step`, `seconds`, `value` and
+            `values` (by name).
+        axes: two axes to draw into; None makes a figure.
+        against: "step" or "seconds".
+
+    Returns:
+        The two axes, of the objective and of the hyperparameters.
+
+    Raises:
+        InputError: no record, or an unknown `against`. ShapeError: another number of axes.
+    """
+    if against not in ("step", "seconds"):
+        raise InputError(f'against must be "step" or "seconds", got {against!r}.')
+    records = list(getattr(fit, "trace_", getattr(fit, "trace", fit)))
+    if not records:
+        raise InputError("the trace is empty: this fit optimised nothing, so there is nothing to draw.")
+    if axes is None:
+        axes = new_figure(5.0, 5.6).subplots(2, sharex=True)
+    if len(axes) != 2:
+        raise ShapeError(f"expected two axes, got {len(axes)}.")
+    work = np.asarray([float(record[against]) for record in records])
+    value = np.asarray([_number(record.get("value")) for record in records])
+    axes[0].plot(work, value, color=_OURS, marker="o" if len(work) < 30 else None, markersize=3)
+    axes[0].set_ylabel("objective per row")
+    _draw_values(axes[1], work, [record["values"] for record in records])
+    axes[1].set_xlabel("seconds" if against == "seconds" else "step")
+    for panel in axes:
+        panel.grid(alpha=0.25)
+    return np.asarray(axes)
+
+
+def _draw_values(axes: Axes, work: np.ndarray, values: Sequence[Mapping[str, Any]]) -> None:
+    """One line per hyperparameter entry: logarithmic where all are positive, otherwise on a second axis."""
+    signed, legend = None, []
+    for number, name in enumerate(dict.fromkeys(name for record in values for name in record)):
+        held = [i for i, record in enumerate(values) if name in record]
+        entries = np.asarray([np.atleast_1d(values[i][name]) for i in held], dtype=float)
+        panel = axes
+        if not (entries > 0).all():
+            signed = axes.twinx() if signed is None else signed
+            panel = signed
+        lines = panel.plot(
+            work[held],
+            entries,
+            color=f"C{number % 10}",
+            linewidth=1.2 if entries.shape[1] == 1 else 0.7,
+            linestyle="-" if panel is axes else "--",
+        )
+        lines[0].set_label(name if entries.shape[1] == 1 else f"{name} ({entries.shape[1]})")
+        legend.append(lines[0])
+    axes.set_yscale("log")
+    axes.set_ylabel("hyperparameters")
+    if signed is not None:
+        signed.set_ylabel("dashed")
+    if legend:
+        axes.legend(handles=legend, frameon=False, fontsize="small")
+
+
+def _number(value: Any) -> float:
+    return float("nan") if value is None else float(value)
 
 
 def _vector(values: Any, name: str) -> np.ndarray:
