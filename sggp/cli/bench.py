@@ -10,10 +10,13 @@ import gpytorch
 import torch
 import typer
 
+from sggp.cli import engines
 from sggp.cli.console import stdout, table
 from sggp.kernels import TanimotoMinMax, as_covariance
+from sggp.native import ceilings
 
 app = typer.Typer(help="Speed of this machine and of the engine.", no_args_is_help=False)
+app.command("engines")(engines.engines)
 
 _ROWS = 4096
 _INPUTS = 16
@@ -28,25 +31,11 @@ def bench(context: typer.Context) -> None:
     """Print the machine's ceilings and the engine's product rates."""
     if context.invoked_subcommand is not None:
         return
-    rows = [*ceilings(), *products()]
+    works = ceilings.works()
+    seconds = {name: [_best_time(work.call)] for name, work in works.items()}
+    rows = [*engines.ceiling_rows(ceilings.rates(works, seconds)), *products()]
     title = f"{torch.get_num_threads()} threads, torch {torch.__version__}"
     stdout().print(table(title, ["what", "rate", "unit"], rows))
-
-
-def ceilings() -> list[tuple[str, float, str]]:
-    """Matrix product, exponential and copy rates."""
-    size = 1536
-    a = torch.rand(size, size)
-    seconds = _best_time(lambda: a @ a)
-    out = [("sgemm 1536", 2 * size**3 / seconds / 1e9, "GFLOP/s")]
-    values = torch.rand(2**20)
-    target = torch.empty_like(values)
-    seconds = _best_time(lambda: torch.exp(values, out=target))
-    out.append(("exp, float32", len(values) / seconds / 1e9, "G/s"))
-    source, copy = torch.rand(2**25), torch.empty(2**25)
-    seconds = _best_time(lambda: copy.copy_(source))
-    out.append(("memory copy", 2 * source.numel() * 4 / seconds / 1e9, "GB/s"))
-    return out
 
 
 def products() -> list[tuple[str, float, str]]:

@@ -66,6 +66,8 @@ def _declare(library: ctypes.CDLL) -> tuple[str, ...]:
             f"sggp_bits_{suffix}": [i32, i32, p, i64, p, i64, i64, p, p, p, i64, p, i64],
             f"sggp_counts_{suffix}": [i32, i32, p, i64, p, i64, i64, p, i64, p, i64],
         }
+        signatures[f"sggp_ceiling_evaluate_{suffix}"] = [i32, i32, i32, i64, i64]
+        signatures[f"sggp_ceiling_multiply_{suffix}"] = [i32, i32, i64, i64]
         for name, arguments in signatures.items():
             function = getattr(library, name)
             function.argtypes, function.restype = arguments, i32
@@ -82,6 +84,8 @@ def _declare(library: ctypes.CDLL) -> tuple[str, ...]:
     library.sggp_sparse_square.restype = i32
     library.sggp_small_tanimoto.argtypes = [i32, i32, p, i64, i64, i64, p]
     library.sggp_small_tanimoto.restype = i32
+    library.sggp_ceiling_intersect.argtypes = [i32, i32, i64, i64]
+    library.sggp_ceiling_intersect.restype = i32
     library.sggp_pack.argtypes, library.sggp_pack.restype = [i32, p, i64, i64, p, i64, p, p], i32
     library.sggp_largest.argtypes, library.sggp_largest.restype = [i32, p, i64, i64, p], i32
     library.sggp_isa_name.argtypes, library.sggp_isa_name.restype = [i32], ctypes.c_char_p

@@ -339,18 +339,6 @@ def test_without_matplotlib_a_report_is_refused_before_any_work(tmp_path, capsys
     assert list(tmp_path.iterdir()) == []
 
 
-def test_bench_prints_ceilings_and_rates(capsys, monkeypatch):
-    from sggp.cli import bench
-
-    monkeypatch.setattr(bench, "_ROWS", 64)
-    monkeypatch.setattr(bench, "_FINGERPRINTS", 64)
-    monkeypatch.setattr(bench, "_best_time", lambda call, repeats=3: (call(), 0.5)[1])
-    assert main(["bench"]) == 0
-    said = capsys.readouterr().out
-    assert "sgemm" in said
-    assert "Tanimoto" in said
-
-
 def test_the_command_lets_idle_threads_sleep_unless_told_otherwise() -> None:
     """Set before torch is loaded, in a process of its own; what the user set stays."""
     code = (
