@@ -13,12 +13,12 @@ READY := $(VENV)/.ready
 PIP := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check $(PIP_ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test setup lint format docs bench clean
+.PHONY: help demo test setup lint format docs bench sanitize clean
 
 help:
 	@echo "make demo    set up, then find good molecules in a library of 5,000: results.csv, report.html"
 	@echo "make test    set up, then lint, types and tests"
-	@echo "make lint | format | docs | bench | clean"
+	@echo "make lint | format | docs | bench | sanitize | clean"
 
 demo: $(READY)
 	$(BIN)/sggp demo $(DEMO_ARGS)
@@ -40,6 +40,11 @@ docs: $(READY)
 
 bench: $(READY)
 	$(BIN)/python benchmarks/spine.py
+
+# Needs a C++ compiler only. The thread sanitizer cannot share a build with the others.
+sanitize:
+	sggp/native/src/sanitize.sh address,undefined build/sanitize/address
+	sggp/native/src/sanitize.sh thread build/sanitize/thread
 
 setup: $(READY)
 

@@ -4,48 +4,17 @@
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
-#include <random>
+#include <mutex>
 #include <thread>
 #include <vector>
 
-extern "C" {
-int sggp_isa_count();
-const char* sggp_isa_name(int isa);
-int sggp_stationary_f32(int, int, int, double, double, const float*, int64_t, const float*, int64_t, int64_t,
-                        const float*, const float*, int64_t, float*, int64_t, int64_t);
-int sggp_stationary_f64(int, int, int, double, double, const double*, int64_t, const double*, int64_t, int64_t,
-                        const double*, const double*, int64_t, double*, int64_t, int64_t);
-int sggp_gradient_f32(int, int, int, double, double, const float*, int64_t, const float*, int64_t, int64_t,
-                      const float*, const float*, int64_t, double*, int64_t);
-int sggp_gradient_f64(int, int, int, double, double, const double*, int64_t, const double*, int64_t, int64_t,
-                      const double*, const double*, int64_t, double*, int64_t);
-int sggp_counts_f32(int, int, const uint8_t*, int64_t, const uint8_t*, int64_t, int64_t, const float*, int64_t, float*,
-                    int64_t);
-int sggp_bits_f32(int, int, const uint64_t*, int64_t, const uint64_t*, int64_t, int64_t, const int32_t*, const int32_t*,
-                  const float*, int64_t, float*, int64_t);
-int sggp_pack(int, const uint8_t*, int64_t, int64_t, const int32_t*, int64_t, uint64_t*, int32_t*);
-int sggp_largest(int, const uint8_t*, int64_t, int64_t, uint8_t*);
-}
+#include "sanitize.h"
+
+std::mt19937 engine(7);
 
 namespace {
 
 int failures = 0;
-std::mt19937 engine(7);
-
-void expect(bool good, const char* what, int isa) {
-  if (good) return;
-  ++failures;
-  std::printf("FAILED: %s on %s\n", what, sggp_isa_name(isa));
-}
-
-template <class T> std::vector<T> normal(int64_t size) {
-  std::normal_distribution<double> draw(0.0, 0.5);
-  std::vector<T> x(static_cast<size_t>(size));
-  for (T& value : x) value = T(draw(engine));
-  return x;
-}
-
-double rbf(double q) { return std::exp(-q / 2); }
 
 struct Functions32 {
   static constexpr auto stationary = sggp_stationary_f32;
@@ -123,6 +92,17 @@ void fingerprints(int isa, int64_t n, int64_t m, int64_t d, int largest, int thr
                        bits.data(), 1 << 20) == 0,
          "bits", isa);
   expect(sggp_counts_f32(isa, threads, a.data(), n, b.data(), m, d, v.data(), 3, out.data(), 1 << 20) == 0, "lists V", isa);
+  std::vector<double> wide_lists(lists.size()), wide_bits(lists.size());
+  expect(sggp_counts_f64(isa, threads, a.data(), n, b.data(), m, d, nullptr, 0, wide_lists.data(), 1 << 20) == 0, "lists", isa);
+  expect(sggp_bits_f64(isa, threads, bits_a.data(), n, bits_b.data(), m, words, sum_a.data(), sum_b.data(), nullptr, 0,
+                       wide_bits.data(), 1 << 20) == 0,
+         "bits", isa);
+  std::vector<float> again(out.size());
+  expect(sggp_bits_f32(isa, threads, bits_a.data(), n, bits_b.data(), m, words, sum_a.data(), sum_b.data(), v.data(), 3,
+                       again.data(), 1 << 20) == 0,
+         "bits V", isa);
+  for (size_t i = 0; i < out.size(); ++i) expect(std::abs(out[i] - again[i]) < 1e-3f, "bits V and lists V", isa);
+  expect(wide_lists == wide_bits, "lists and bits in double", isa);
   for (int64_t i = 0; i < n; ++i)
     for (int64_t j = 0; j < m; ++j) {
       int low = 0, high = 0;
@@ -136,6 +116,23 @@ void fingerprints(int isa, int64_t n, int64_t m, int64_t d, int largest, int thr
 }
 
 }  // namespace
+
+void expect(bool good, const char* what, int isa) {
+  static std::mutex guard;
+  if (good) return;
+  const std::lock_guard<std::mutex> lock(guard);
+  ++failures;
+  std::printf("FAILED: %s on %s\n", what, sggp_isa_name(isa));
+}
+
+void concurrently(const std::function<bool(int)>& call) {
+  std::vector<std::thread> callers;
+  for (int i = 0; i < 4; ++i)
+    callers.emplace_back([&call, i] {
+      for (int k = 0; k < 5; ++k) expect(call(i), "a call beside others", 0);
+    });
+  for (std::thread& caller : callers) caller.join();
+}
 
 int main() {
   for (int isa = 0; isa < sggp_isa_count(); ++isa) {
@@ -151,17 +148,17 @@ int main() {
       fingerprints(isa, 70, 300, 77, largest, 3);
       fingerprints(isa, 3, 40, 1030, largest, 2);
     }
+    newer_functions(isa);
   }
-  std::vector<std::thread> callers;  // several callers at once
-  for (int i = 0; i < 4; ++i)
-    callers.emplace_back([] {
-      std::vector<float> a(200 * 4, 0.1f), v(200, 1.0f), out(200);
-      for (int k = 0; k < 5; ++k)
-        if (sggp_stationary_f32(-1, 2, 2, 1.0, 1.0, a.data(), 200, a.data(), 200, 4, nullptr, v.data(), 1, out.data(),
-                                1 << 20, 0) != 0 || std::abs(out[3] - 200.0f) > 1e-3f)
-          std::printf("FAILED: concurrent call\n");
-    });
-  for (std::thread& caller : callers) caller.join();
+  concurrently([](int) {
+    std::vector<float> a(200 * 4, 0.1f), v(200, 1.0f), out(200);
+    return sggp_stationary_f32(-1, 2, 2, 1.0, 1.0, a.data(), 200, a.data(), 200, 4, nullptr, v.data(), 1, out.data(),
+                               1 << 20, 0) == 0 &&
+           std::abs(out[3] - 200.0f) < 1e-3f;
+  });
+  functions_without_instruction_set();
+  many_callers();
+  expect(sggp_abi_version() > 0, "a version", 0);
   expect(sggp_stationary_f32(99, 1, 0, 1, 1, nullptr, 0, nullptr, 0, 0, nullptr, nullptr, 0, nullptr, 1, 0) == 1,
          "an unknown instruction set is refused", 0);
   std::printf("%d failures\n", failures);

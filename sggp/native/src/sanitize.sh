@@ -1,5 +1,5 @@
 #!/bin/sh
-# Builds tests/native/sanitize.cpp with the engine under a sanitizer and runs it. From the root of the repository:
+# Builds tests/native/sanitize*.cpp with the engine under a sanitizer and runs it. From the root of the repository:
 #   sggp/native/src/sanitize.sh [sanitizers] [folder]     address,undefined by default; "thread" is the other one
 set -eu
 sanitizers=${1:-address,undefined}
@@ -21,6 +21,8 @@ esac
 for path in "$src"/isa_portable.cpp "$src"/dispatch.cpp "$src"/parallel.cpp "$src"/api_*.cpp; do
   $cxx $flags $macros -c "$path" -o "$out/$(basename "$path" .cpp).o"
 done
-$cxx $flags -c "$root/tests/native/sanitize.cpp" -o "$out/sanitize.o"
+for path in "$root"/tests/native/sanitize*.cpp; do
+  $cxx $flags -c "$path" -o "$out/$(basename "$path" .cpp).o"
+done
 $cxx $flags "$out"/*.o -o "$out/sanitize"
 "$out/sanitize"
