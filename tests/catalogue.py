@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import gpytorch.kernels as gk
 import torch
 
 from sggp.kernels import TanimotoDotProduct, TanimotoMinMax
+from sggp.native import cpu, reference, triton
 from sggp.preconditioners import LowRankPlusNeighbour, NearestNeighbour, Nystrom, PivotedCholesky
 from sggp.solvers import (
     AlternatingProjections,
@@ -204,4 +206,45 @@ SOLVERS = [
     SolverRow("sketch-and-project-tail", SketchAndProject(block_size=40, tail_averaging=True)),
     SolverRow("auto", Auto()),
     SolverRow("auto-iterative", Auto(direct_rows=0)),
+]
+
+# --- engines ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class EngineRow:
+    """An engine with the functions of `sggp.native.reference`.
+
+    Args:
+        name: the id of the tests.
+        module: where its functions are.
+        device: where it takes its tensors.
+        settings: more arguments of every function.
+        most: the largest number of kernel entries times dimension that a test may ask of it.
+    """
+
+    name: str
+    module: Any
+    device: str = "cpu"
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    most: int = 2_000_000
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def _triton_rows() -> list[EngineRow]:
+    """On a GPU, or where this process interprets Triton (tests/native/test_triton.py starts such a process)."""
+    if not triton.available():
+        return []
+    if torch.cuda.is_available():
+        return [EngineRow("triton", triton, "cuda")]
+    interprets = os.environ.get("TRITON_INTERPRET") == "1"
+    return [EngineRow("triton-interpreted", triton, most=60_000)] if interprets else []
+
+
+ENGINES = [
+    EngineRow("reference", reference),
+    *(EngineRow(f"cpp-{isa}", cpu, settings={"isa": isa}) for isa in cpu.instruction_sets()),
+    *_triton_rows(),
 ]

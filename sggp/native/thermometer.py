@@ -33,7 +33,7 @@ def tanimoto_block(a: Tensor, b: Tensor, *, dtype: torch.dtype = torch.float32) 
     return _similarity(shared, _totals(a, shared.dtype), _totals(b, shared.dtype), dtype)
 
 
-def tanimoto_matmul(a: Tensor, b: Tensor, v: Tensor, memory_budget: int) -> Tensor:
+def tanimoto_matmul(a: Tensor, b: Tensor, v: Tensor, memory_budget: int = 256 * 2**20) -> Tensor:
     """T(a, b) v by tiles, (n, s) in the dtype of `v`.
 
     Args:

@@ -57,6 +57,16 @@ def test_every_kernel_compiles_without_a_gpu(tmp_path: pathlib.Path) -> None:
     assert not [line for line in lines if "tf32" in line or "lg2.approx" in line]
 
 
+@needs_triton
+def test_the_properties_of_every_engine() -> None:
+    """Those of test_engines.py, whose catalogue has a row for Triton in a process that interprets it."""
+    interpret = "0" if torch.cuda.is_available() else "1"
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "triton"]
+    found = run([*command, str(HERE / "test_engines.py")], TRITON_INTERPRET=interpret)
+    assert found.returncode == 0, found.stdout + found.stderr
+    assert re.search(r"[1-9]\d* passed", found.stdout)
+
+
 def fake(name: str) -> object:
     return object() if name == "triton" else None
 
