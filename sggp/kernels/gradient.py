@@ -14,6 +14,7 @@ from sggp.kernels.covariance import DEFAULT_BUDGET
 from sggp.kernels.generic import dense_tile
 from sggp.kernels.stationary import StationaryCovariance
 from sggp.native import engine
+from sggp.native.reference import BYTES_PER_ENTRY, squared_distances
 from sggp.native.tiling import tile_shape, tiles
 
 __all__ = ["kernel_gradient"]
@@ -39,7 +40,7 @@ def kernel_gradient(
         ShapeError: x, left and right do not fit together.
         UnsupportedKernel: the kernel is a batch or has several outputs per input.
 
-    Cost: O(n²·(d + s)). (Scaled) RBF and Matérn kernels use a closed form in float64; others, the autograd
+    Cost: O(n²·(d + s)). (Scaled) RBF, Matérn and RQ kernels use a closed form in float64; others, the autograd
     graph of one tile at a time.
 
     Example:
@@ -69,7 +70,7 @@ def _closed_form(
     scaled = type(kernel) is gk.ScaleKernel
     base = kernel.base_kernel if scaled else kernel
     covariance = forward_covariance(base, None)
-    if not isinstance(covariance, StationaryCovariance) or covariance.profile.family == "rq":
+    if not isinstance(covariance, StationaryCovariance):
         return None
     work = copy.deepcopy(kernel)
     base = work.base_kernel if scaled else work
@@ -88,7 +89,25 @@ def _closed_form(
     if scaled:
         outputs.append(outputscale)
         grads.append(scale.to(outputscale).reshape(outputscale.shape))
+    if covariance.profile.family == "rq" and base.raw_alpha.requires_grad:
+        shape = _shape_slope(a, left, right, float(covariance.profile.alpha or 1.0), memory_budget)
+        shape = shape * float(outputscale.detach()) if scaled else shape
+        outputs.append(base.alpha)
+        grads.append(shape.to(base.alpha).reshape(base.alpha.shape))
     return _pull_back(work, outputs, grads)
+
+
+def _shape_slope(a: Tensor, left: Tensor, right: Tensor, alpha: float, memory_budget: int) -> Tensor:
+    """Σ_ij (left rightᵀ)_ij ∂φ_ij/∂α of φ = (1 + y)^−α, y = r²/2α: ∂φ/∂α = φ·(y/(1 + y) − log(1 + y)); by tiles."""
+    total = torch.zeros((), dtype=torch.float64, device=a.device)
+    per_row = 32 * a.shape[1] + 16 * left.shape[1]
+    shape = tile_shape(len(a), len(a), memory_budget, per_entry=BYTES_PER_ENTRY + 16, per_row=per_row)
+    for rows, cols in tiles(len(a), len(a), shape):
+        y = squared_distances(a[rows], a[cols], dtype=torch.float64).clamp_max_(1e300).div_(2.0 * alpha)
+        logarithm = y.log1p()
+        value = y.div_(y + 1.0).sub_(logarithm).mul_(logarithm.mul_(-alpha).exp_())
+        total += (value * (left[rows].double() @ right[cols].double().T)).sum()
+    return total
 
 
 def _pull_back(kernel: gk.Kernel, outputs: list[Tensor], grads: list[Tensor]) -> dict[str, Tensor]:

@@ -9,6 +9,7 @@ import torch
 from sggp.errors import DtypeError, ShapeError, UnsupportedKernel
 from sggp.kernels import TanimotoMinMax, gradient, kernel_gradient
 from sggp.native import reference
+from tests import oracles
 from tests.catalogue import KERNELS
 from tests.memory import peak_bytes
 
@@ -63,6 +64,28 @@ def test_agrees_with_differences(generator):
             )
 
 
+@pytest.mark.parametrize("scale", [1.0, 1.7])
+@pytest.mark.parametrize("alpha", [0.05, 3.0, 1e4])
+def test_the_shape_of_a_rational_quadratic_agrees_with_differences(alpha, scale, generator, monkeypatch):
+    """In long double arithmetic by the textbook, and without the graph of any tile."""
+    monkeypatch.setattr(gradient, "_by_tiles", None)
+    base = gk.RQKernel(ard_num_dims=3).double()
+    base.alpha = alpha
+    kernel = base if scale == 1.0 else gk.ScaleKernel(base).double()
+    if scale != 1.0:
+        kernel.outputscale = scale
+    x = torch.randn(25, 3, dtype=torch.float64, generator=generator)
+    left, right = torch.randn(2, 25, 2, dtype=torch.float64, generator=generator)
+    (found,) = (g.item() for n, g in kernel_gradient(kernel, x, left, right).items() if n.endswith("alpha"))
+    r = oracles.distances(x.numpy(), x.numpy(), base.lengthscale.detach().numpy())
+    outer = (left @ right.T).numpy()
+    step = 1e-6 * alpha
+    values = [(outer * oracles.rational_quadratic(r, alpha + sign * step)).sum() for sign in (1, -1)]
+    per_alpha = scale * float((values[0] - values[1]) / (2 * step))
+    chain = torch.autograd.grad(base.alpha.sum(), base.raw_alpha)[0].item()
+    assert found == pytest.approx(per_alpha * chain, rel=1e-5, abs=1e-9)
+
+
 def test_float32_and_active_dims(generator):
     kernel = gk.ScaleKernel(gk.RBFKernel(ard_num_dims=2, active_dims=(0, 2)))
     x = torch.randn(40, 3, generator=generator)
@@ -82,7 +105,7 @@ def test_parameters_that_are_fixed_are_left_out(generator):
 
 
 def test_never_holds_the_graph_of_more_than_a_tile(generator):
-    kernel = gk.ScaleKernel(gk.RQKernel())
+    kernel = gk.ScaleKernel(gk.PeriodicKernel())
     x, v = torch.randn(900, 2, generator=generator), torch.randn(900, 1, generator=generator)
     peak = peak_bytes(lambda: kernel_gradient(kernel, x, v, v, memory_budget=2**21))
     assert peak < 2**21 + 900 * 64
