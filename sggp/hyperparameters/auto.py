@@ -23,20 +23,34 @@ from sggp.hyperparameters.inputs import (
 )
 from sggp.hyperparameters.nearest_neighbour import fit_nearest_neighbour
 from sggp.hyperparameters.result import FitResult
+from sggp.hyperparameters.subset import fit_subset
+from sggp.hyperparameters.unidentified import settle_unidentified
 from sggp.random import as_generator
 from sggp.typing import Seed
 
-Optimizer = Literal["auto", "exact", "nearest-neighbour"] | None
+Recipe = Literal["exact", "nearest-neighbour", "subset"]
+Optimizer = Literal["auto"] | Recipe | None
+RECIPES: dict[str, Callable[..., FitResult]] = {
+    "exact": fit_exact,
+    "nearest-neighbour": fit_nearest_neighbour,
+    "subset": fit_subset,
+}
+"""What `optimizer=` can name beside "auto" and None; all are called alike."""
 EXACT_ROWS = 1500
 _VALUE_ROWS = 2000  # above this, the exact value of given hyperparameters is not computed
 
 
-def choose_optimizer(n: int) -> Literal["exact", "nearest-neighbour"]:
-    """The recipe that "auto" stands for: the exact marginal likelihood up to 1,500 rows, nearest neighbours beyond.
+def choose_optimizer(n: int) -> Recipe:
+    """The recipe that "auto" stands for, as a function of the number of rows.
+
+    | rows | recipe |
+    |---|---|
+    | n ≤ 1,500 | "exact": the marginal likelihood itself, by L-BFGS |
+    | beyond | "nearest-neighbour": Vecchia's likelihood, by stochastic gradients |
 
     At 1,500 rows one exact evaluation costs about a tenth of a second on two cores and a fit some sixty of
     them, which is where the stochastic likelihood, whose cost per step hardly depends on n, becomes the
-    cheaper one.
+    cheaper one. The other recipes are for those who ask for them: see `learn_hyperparameters`.
     """
     return "exact" if n <= EXACT_ROWS else "nearest-neighbour"
 
@@ -60,14 +74,17 @@ def learn_hyperparameters(
     Args:
         kernel: any GPyTorch kernel; its present values are the start. It is copied, never changed.
         x: (n, d) rows; y: (n,) targets, or (n, t) sharing the hyperparameters.
-        optimizer: "exact" (`fit_exact`), "nearest-neighbour" (`fit_nearest_neighbour`), "auto" (see
-            `choose_optimizer`), or None: keep everything as given (mean 0 unless given, noise_variance
-            required).
+        optimizer: "exact" (`fit_exact`), "nearest-neighbour" (`fit_nearest_neighbour`), "subset" (`fit_subset`),
+            "auto" (see `choose_optimizer`), or None: keep everything as given (mean 0
+            unless given, noise_variance required).
         noise_variance, mean: known values; None learns them.
         initial_noise_variance, noise_prior: start and GPyTorch prior of a learnt noise variance.
         generator: needed for reproducible nearest-neighbour fits; exact fits are deterministic.
         callback: called with records of the trace.
         settings: further arguments of the chosen fit.
+
+    Length scales of columns that the data say nothing (or nothing separate) about are settled after the fit, see
+    `sggp.hyperparameters.unidentified`; the columns are in `FitResult.unidentified`.
 
     Returns:
         FitResult. A target without spread teaches nothing: the kernel is returned as it is, method
@@ -84,10 +101,9 @@ def learn_hyperparameters(
         >>> learn_hyperparameters(kernel, x, torch.cos(5 * x[:, 0])).method
         'exact'
     """
-    if optimizer not in ("auto", "exact", "nearest-neighbour", None):
-        raise InputError(
-            f"unknown optimizer {optimizer!r}; expected 'auto', 'exact', 'nearest-neighbour' or None."
-        )
+    if optimizer is not None and optimizer not in ("auto", *RECIPES):
+        names = ", ".join(repr(name) for name in ("auto", *RECIPES))
+        raise InputError(f"unknown optimizer {optimizer!r}; expected {names} or None.")
     x, y = check_data(x, y)
     if optimizer is None:
         return _as_given(kernel, x, y, noise_variance, 0.0 if mean is None else mean, "fixed")
@@ -97,8 +113,7 @@ def learn_hyperparameters(
         floor = 1e-6 if noise_variance is None else noise_variance
         return _as_given(kernel, x, y, floor, centre, "constant target")
     recipe = choose_optimizer(len(x)) if optimizer == "auto" else optimizer
-    fit = fit_exact if recipe == "exact" else fit_nearest_neighbour
-    return fit(
+    fit = RECIPES[recipe](
         kernel,
         x,
         y,
@@ -110,6 +125,9 @@ def learn_hyperparameters(
         callback=callback,
         **settings,
     )
+    if fit.unidentified and fit.posterior is None:
+        settle_unidentified(kernel, fit.kernel, x, fit.unidentified)
+    return fit
 
 
 def _as_given(

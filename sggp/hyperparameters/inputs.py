@@ -51,10 +51,11 @@ def unidentified_columns(kernel: Kernel, x: Tensor) -> dict[int, str]:
     """Input columns whose length scales the likelihood cannot tell: constant ones, and copies of another column.
 
     A column that is an affine copy of an earlier one (|correlation| = 1 to rounding) shares its influence
-    with it: only the combination is identified. Empty for kernels without one length scale per column.
+    with it: only the combination is identified. Empty for kernels without one length scale per column, and for fewer
+    than three rows, of which every column is a copy of every other.
     """
     parts = stationary_parts(kernel)
-    if parts is None or not x.is_floating_point() or x.shape[0] < 2:
+    if parts is None or not x.is_floating_point() or x.shape[0] < 3:
         return {}
     if parts[1].lengthscale.numel() != x.shape[1]:
         return {}

@@ -22,8 +22,7 @@ from sggp.hyperparameters.conditionals import log_conditionals
 from sggp.hyperparameters.coordinates import Coordinates, copy_kernel
 from sggp.hyperparameters.nearest_neighbour import _Problem, _window_sizes
 from sggp.hyperparameters.neighbourhoods import Neighbourhoods
-from sggp.hyperparameters.search import earlier_rows, earlier_rows_by_correlation
-from sggp.kernels import as_covariance
+from sggp.hyperparameters.search import earlier_rows
 
 
 def _data(n=60, d=2, seed=0, noise=0.1):
@@ -63,6 +62,34 @@ def test_all_earlier_rows_as_neighbours_give_the_exact_likelihood(kernel, target
     total = problem.terms(rows).sum()
     exact = exact_log_marginal_likelihood(kernel, x, y, noise_variance=0.05, mean=0.2)
     assert float(total.detach()) == pytest.approx(exact, abs=1e-7)
+
+
+def test_per_point_noise_and_a_known_mean_give_the_exact_likelihood_too():
+    x, y = _data(30)
+    noise, order = torch.linspace(0.02, 0.4, 30, dtype=torch.float64), torch.arange(30)
+    kernel = copy_kernel(named_kernel("matern32", 2))
+    neighbourhoods = Neighbourhoods(kernel, x, 29)
+    mean = torch.tensor([0.4], dtype=torch.float64)
+    problem = _Problem(Coordinates(kernel), neighbourhoods, y[:, None], noise, mean)
+    neighbourhoods.open(order)
+    exact = exact_log_marginal_likelihood(kernel, x, y, noise_variance=noise, mean=0.4)
+    assert float(problem.terms(order).sum().detach()) == pytest.approx(exact, abs=1e-8)
+
+
+def test_per_point_noise_follows_its_rows():
+    """A fit reorders the rows; the noise of a row has to move with it."""
+    x, y = _data(400, noise=0.0)
+    g = torch.Generator().manual_seed(5)
+    noise = torch.where(torch.rand(400, generator=g) < 0.5, 4.0, 1e-4).double()
+    y = y + noise.sqrt() * torch.randn(400, generator=g, dtype=torch.float64)
+    kernel = named_kernel("rbf", 2)
+    fit = fit_nearest_neighbour(
+        kernel, x, y, noise_variance=noise, generator=0, batch_size=128, max_steps=150
+    )
+    assert torch.equal(fit.noise_variance, noise)
+    exact = fit_exact(kernel, x, y, noise_variance=noise)
+    value = exact_log_marginal_likelihood(fit.kernel, x, y, noise_variance=noise, mean=fit.mean)
+    assert value > exact.log_marginal_likelihood - 4.0  # rows with another's noise: some hundreds less
 
 
 def test_gradient_of_the_conditionals():
@@ -109,8 +136,11 @@ def test_gradient_agrees_with_finite_differences():
             assert float(gradient[j]) == pytest.approx(numeric, abs=1e-7)
 
 
+@pytest.mark.parametrize("compiled", [True, False])
 @pytest.mark.parametrize("groups", [1, 7])
-def test_earlier_rows_are_the_nearest_earlier_ones(groups):
+def test_earlier_rows_are_the_nearest_earlier_ones(groups, compiled, monkeypatch):
+    if not compiled:
+        monkeypatch.setattr("sggp.native.neighbours.available", lambda _: False)
     g = torch.Generator().manual_seed(0)
     points = torch.randn(500, 3, generator=g, dtype=torch.float64)
     rows = torch.arange(0, 500, 1)
@@ -119,18 +149,6 @@ def test_earlier_rows_are_the_nearest_earlier_ones(groups):
     for row, near in zip(rows.tolist(), found.tolist(), strict=True):
         assert set(near) - {-1} == expected[row]
         assert len(set(near) - {-1}) == min(6, row)
-
-
-def test_earlier_rows_by_correlation():
-    x, _ = _data(80)
-    covariance = as_covariance(KERNELS[2])
-    dense = covariance.block(x, x).numpy()
-    deviation = np.sqrt(np.diag(dense))
-    expected = _brute_force_earlier(np.abs(dense) / deviation[:, None] / deviation[None], 5)
-    found = earlier_rows_by_correlation(
-        lambda a, b: covariance.block(x[a], x[b]), covariance.diagonal(x), torch.arange(80), 5, budget=8000
-    )
-    assert [set(near) - {-1} for near in found.tolist()] == expected
 
 
 def test_fit_comes_close_to_the_exact_optimum():

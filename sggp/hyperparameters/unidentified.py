@@ -1,0 +1,53 @@
+"""Length scales that the likelihood cannot tell: what they are set to after a fit.
+
+A constant column has no part in any training covariance, so a fit leaves its length scale wherever the start, or the
+mode of a prior, happens to be. It is given the geometric mean of the others: the best guess for a column of which
+nothing is known is a typical one. An affine copy of another column, x_j = a x_i + b, enters only through
+1/ℓ_i² + a²/ℓ_j²; this sum is kept and shared evenly among all copies, so that the answer does not hang on where the
+optimiser started. No training covariance changes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from gpytorch.kernels import Kernel
+from torch import Tensor
+
+from sggp.hyperparameters.gram import stationary_parts
+
+COPY = "copy of column "
+
+
+def settle_unidentified(start: Kernel, learnt: Kernel, x: Tensor, unidentified: Mapping[int, str]) -> None:
+    """Settle, in place, the length scales of columns that are constant or copies.
+
+    Args:
+        start: the kernel before the fit; a length scale that was not to be learnt, or that has an upper bound, stays.
+        learnt: the kernel after it.
+        x: (n, d) rows.
+        unidentified: column -> reason, as in `FitResult.unidentified`.
+    """
+    before, after = stationary_parts(start), stationary_parts(learnt)
+    if before is None or after is None or not before[1].raw_lengthscale.requires_grad:
+        return
+    if math.isfinite(float(after[1].raw_lengthscale_constraint.upper_bound.max())):
+        return
+    scales = after[1].lengthscale.detach().reshape(-1).double().clone()
+    groups: dict[int, list[int]] = {}
+    for column, reason in unidentified.items():
+        if reason.startswith(COPY):
+            first = int(reason.removeprefix(COPY))
+            groups.setdefault(first, [first]).append(column)
+    spread = x.double().std(dim=0, correction=0)
+    for columns in groups.values():
+        share = (spread[columns] / scales[columns]).square().mean().sqrt()
+        scales[columns] = spread[columns] / share
+    constant = [column for column in unidentified if not unidentified[column].startswith(COPY)]
+    others = [column for column in range(len(scales)) if column not in constant]
+    if constant and others:
+        scales[constant] = scales[others].log().mean().exp()
+    with torch.no_grad():
+        after[1].lengthscale = scales.reshape(after[1].lengthscale.shape)

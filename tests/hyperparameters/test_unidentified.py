@@ -1,0 +1,67 @@
+"""Length scales of constant and copied columns: settled, said, and of no effect on the training covariance."""
+
+import numpy as np
+import pytest
+import torch
+from gpytorch.constraints import Interval
+from gpytorch.kernels import RBFKernel, ScaleKernel
+
+from sggp.hyperparameters import learn_hyperparameters, named_kernel
+from sggp.hyperparameters.unidentified import settle_unidentified
+
+
+def _data(n=60, seed=0):
+    g = torch.Generator().manual_seed(seed)
+    x = torch.rand(n, 2, generator=g, dtype=torch.float64) * 3
+    y = torch.sin(2 * x[:, 0]) + 0.5 * x[:, 1] + 0.1 * torch.randn(n, generator=g, dtype=torch.float64)
+    x = torch.cat([x, torch.full((n, 1), 4.0, dtype=torch.float64), 1 - 5 * x[:, :1], 2 * x[:, :1]], dim=1)
+    return x, y
+
+
+UNIDENTIFIED = {2: "constant", 3: "copy of column 0", 4: "copy of column 0"}
+
+
+def test_copies_share_and_constants_are_typical():
+    x, _ = _data()
+    kernel = named_kernel("matern32", 5)
+    given = torch.tensor([[0.5, 3.0, 1e-4, 2.0, 70.0]], dtype=torch.float64)
+    kernel.base_kernel.lengthscale = given
+    before = kernel(x).to_dense().detach()
+    settle_unidentified(named_kernel("matern32", 5), kernel, x, UNIDENTIFIED)
+    torch.testing.assert_close(kernel(x).to_dense().detach(), before, rtol=0, atol=1e-10)
+    scales = kernel.base_kernel.lengthscale.detach().flatten()
+    # each of the three copies carries the same share of 1/0.5² + 5²/2² + 2²/70²
+    share = (3 / (4 + 25 / 4 + 4 / 4900)) ** 0.5
+    expected = [share, 3.0, (share * 3.0 * 5 * share * 2 * share) ** 0.25, 5 * share, 2 * share]
+    torch.testing.assert_close(scales, torch.tensor(expected, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("optimizer", ["exact", "nearest-neighbour"])
+def test_a_fit_settles_them_wherever_it_started(optimizer):
+    x, y = _data()
+    ends = []
+    for start in (0.5, 5.0):
+        kernel = ScaleKernel(RBFKernel(ard_num_dims=5))
+        kernel.base_kernel.lengthscale = start
+        settings = {"max_steps": 20} if optimizer == "nearest-neighbour" else {}
+        fit = learn_hyperparameters(kernel, x, y, optimizer=optimizer, generator=0, **settings)
+        assert fit.unidentified == UNIDENTIFIED
+        scales = np.array(fit.hyperparameters["base_kernel.lengthscale"])
+        assert scales[3] / scales[0] == pytest.approx(5.0)
+        assert scales[4] / scales[0] == pytest.approx(2.0)
+        assert scales[2] == pytest.approx(np.exp(np.log(scales[[0, 1, 3, 4]]).mean()))
+        ends.append(scales)
+    if optimizer == "exact":
+        np.testing.assert_allclose(ends[0][[0, 1]], ends[1][[0, 1]], rtol=0.02)
+
+
+def test_what_was_not_to_be_learnt_stays():
+    x, y = _data()
+    fixed = ScaleKernel(RBFKernel(ard_num_dims=5))
+    fixed.base_kernel.raw_lengthscale.requires_grad_(False)
+    fit = learn_hyperparameters(fixed, x, y)
+    assert fit.hyperparameters["base_kernel.lengthscale"] == pytest.approx([float(np.log(2))] * 5, rel=1e-6)
+    bounded = ScaleKernel(RBFKernel(ard_num_dims=5, lengthscale_constraint=Interval(0.1, 2.0)))
+    fit = learn_hyperparameters(bounded, x, y)
+    assert fit.unidentified == UNIDENTIFIED
+    assert max(fit.hyperparameters["base_kernel.lengthscale"]) <= 2.0
