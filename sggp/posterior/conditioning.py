@@ -19,7 +19,7 @@ from sggp.random import as_generator, streams
 from sggp.solvers import Auto, Cholesky, Solution, Solver
 from sggp.typing import FailurePolicy, Seed
 
-__all__ = ["Settings", "condition"]
+__all__ = ["Settings", "condition", "default_tolerances", "solve_posterior"]
 
 DIRECT_ROWS = 3000
 """Up to this many distinct inputs the default solver is `Cholesky`."""
@@ -134,7 +134,7 @@ def condition(
         )
     work = dtype if dtype is not None else (x.dtype if x.is_floating_point() else torch.float32)
     if tolerance is None:
-        tolerance = _default_tolerances(y - mean, noise) * (1.0 if centres is None else NORMAL_SHARE)
+        tolerance = default_tolerances(y - mean, noise) * (1.0 if centres is None else NORMAL_SHARE)
     settings = Settings(
         solver, tolerance, num_features, work, float(memory_budget), max_epochs, max_seconds, on_failure
     )
@@ -146,7 +146,7 @@ def condition(
     return solve_posterior(kernel, data, float(mean), prior, settings, None, solve, checkpoint)
 
 
-def _default_tolerances(target: Tensor, noise_variance: Tensor) -> Tensor:  # -> (2,)
+def default_tolerances(target: Tensor, noise_variance: Tensor) -> Tensor:  # -> (2,)
     """For the mean and for samples; see `condition`."""
     size = float(target.square().mean().sqrt())
     share = NOISE_SHARE * float(noise_variance.mean().sqrt()) / size if size > 0 else MEAN_TOLERANCE

@@ -1,16 +1,18 @@
 """Preconditioners: frozen settings; `build(operator, generator)` gives an object with `apply(v)` and `log_det`."""
 
 from sggp.preconditioners.balanced import Balanced
-from sggp.preconditioners.base import Built, Preconditioner
+from sggp.preconditioners.base import Built, Given, Preconditioner, Rooted
 from sggp.preconditioners.neighbour import LowRankPlusNeighbour, NearestNeighbour
 from sggp.preconditioners.nystrom import Nystrom, PivotedCholesky
 
 __all__ = [
     "Balanced",
     "Built",
+    "Given",
     "LowRankPlusNeighbour",
     "NearestNeighbour",
     "Nystrom",
     "PivotedCholesky",
     "Preconditioner",
+    "Rooted",
 ]

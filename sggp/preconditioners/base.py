@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, Protocol
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -11,7 +12,7 @@ from torch import Tensor
 from sggp.errors import InputError, UnsupportedOperator
 from sggp.operators.base import NeighbourOperator
 
-__all__ = ["Built", "LowRankPlusDiagonal", "Preconditioner"]
+__all__ = ["Built", "Given", "LowRankPlusDiagonal", "Preconditioner", "Rooted"]
 
 
 class Built(Protocol):
@@ -21,6 +22,19 @@ class Built(Protocol):
 
     def apply(self, v: Tensor) -> Tensor:  # (n, s) -> (n, s)
         """P⁻¹v, in the dtype of v."""
+        ...
+
+
+@runtime_checkable
+class Rooted(Built, Protocol):
+    """A preconditioner with a square root of its inverse, P⁻¹ = WWᵀ, so that log|A| = log|P| + tr log WᵀAW."""
+
+    def root(self, v: Tensor) -> Tensor:  # (n, s) -> (n, s)
+        """Wv, float64."""
+        ...
+
+    def root_transpose(self, v: Tensor) -> Tensor:  # (n, s) -> (n, s)
+        """Wᵀv, float64."""
         ...
 
 
@@ -34,6 +48,20 @@ class Preconditioner(ABC):
         Raises:
             UnsupportedOperator: the operator lacks the small blocks that are needed.
         """
+
+
+@dataclass(frozen=True)
+class Given(Preconditioner):
+    """A preconditioner that is built already, for a matrix not far from the one to solve with.
+
+    Args:
+        built: an object with `apply` and `log_det`.
+    """
+
+    built: Any = field(repr=False)
+
+    def build(self, operator: Any, generator: torch.Generator) -> Built:
+        return self.built
 
 
 def require_blocks(operator: Any, who: str) -> NeighbourOperator:
@@ -51,6 +79,16 @@ def require_positive(name: str, value: int | None) -> None:
         raise InputError(f"{name} must be at least 1 or None, got {value}.")
 
 
+def root_correction(core: Tensor) -> Tensor:  # (r, r) -> (r, r)
+    """B with (I + GGᵀ)^-½ = I + GBGᵀ, from the core I + GᵀG.
+
+    On an eigenvector of GᵀG with eigenvalue t, B is ((1 + t)^-½ − 1)/t, written without its cancellation at small t.
+    """
+    values, vectors = torch.linalg.eigh(core)
+    root = values.clamp_min(1.0).sqrt()
+    return (vectors * -(root * (1.0 + root)).reciprocal()) @ vectors.T
+
+
 class LowRankPlusDiagonal:
     """P = FFᵀ + D, inverted by Woodbury's identity in float64.
 
@@ -65,10 +103,28 @@ class LowRankPlusDiagonal:
         core = factor.T @ weighted
         core.diagonal().add_(1.0)
         lower = torch.linalg.cholesky(core)
-        self._diagonal = diagonal
+        self._diagonal, self._factor, self._core = diagonal, factor, core
         self._half = torch.linalg.solve_triangular(lower, weighted.T, upper=False)  # (r, n)
+        self._correction: Tensor | None = None
         self.log_det = float(2 * lower.diagonal().log().sum() + diagonal.log().sum())
 
     def apply(self, v: Tensor) -> Tensor:
         wide = v.double()
         return (wide / self._diagonal[:, None] - self._half.T @ (self._half @ wide)).to(v.dtype)
+
+    def root(self, v: Tensor) -> Tensor:
+        """Wv for W = D^-½(I + GGᵀ)^-½, G = D^-½F."""
+        scale = self._diagonal.rsqrt()[:, None]
+        wide, weighted = v.double(), self._factor * scale
+        return scale * (wide + weighted @ (self._middle() @ (weighted.T @ wide)))
+
+    def root_transpose(self, v: Tensor) -> Tensor:
+        """Wᵀv."""
+        scale = self._diagonal.rsqrt()[:, None]
+        wide, weighted = scale * v.double(), self._factor * scale
+        return wide + weighted @ (self._middle() @ (weighted.T @ wide))
+
+    def _middle(self) -> Tensor:
+        if self._correction is None:
+            self._correction = root_correction(self._core)
+        return self._correction

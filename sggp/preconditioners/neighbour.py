@@ -11,7 +11,7 @@ from torch.nn.functional import embedding_bag
 
 from sggp.native import neighbours as native
 from sggp.operators.base import NeighbourOperator
-from sggp.preconditioners.base import Preconditioner, require_blocks, require_positive
+from sggp.preconditioners.base import Preconditioner, require_blocks, require_positive, root_correction
 from sggp.preconditioners.low_rank import random_pivoted_cholesky
 
 __all__ = ["LowRankPlusNeighbour", "NearestNeighbour", "SparseInverseFactor"]
@@ -69,8 +69,17 @@ class SparseInverseFactor:
         wide = v.double()
         if wide.shape[1] >= _WIDE and native.available(wide.device):
             return native.sparse_square(self._index, self._values, wide)
-        half = embedding_bag(self._index, wide, per_sample_weights=self._values, mode="sum")
-        return embedding_bag(self._columns, half, self._offsets, per_sample_weights=self._flat, mode="sum")
+        return self.root(self.root_transpose(wide))
+
+    def root(self, v: Tensor) -> Tensor:  # (n, s) -> (n, s)
+        """Uv, in float64."""
+        return embedding_bag(
+            self._columns, v.double(), self._offsets, per_sample_weights=self._flat, mode="sum"
+        )
+
+    def root_transpose(self, v: Tensor) -> Tensor:  # (n, s) -> (n, s)
+        """Uᵀv, in float64."""
+        return embedding_bag(self._index, v.double(), per_sample_weights=self._values, mode="sum")
 
 
 def _all_columns(operator: NeighbourOperator, index: Tensor, real: Tensor, low_rank: Tensor | None) -> Tensor:
@@ -121,13 +130,29 @@ class _LowRankPlusFactor:
         core = 0.5 * (core + core.T)
         core.diagonal().add_(1.0)
         lower = torch.linalg.cholesky(core)
-        self._factor = factor
+        self._factor, self._low_rank, self._core = factor, low_rank, core
         self._half = torch.linalg.solve_triangular(lower, spread.T, upper=False)  # (r, n)
+        self._correction: Tensor | None = None
         self.log_det = factor.log_det + float(2 * lower.diagonal().log().sum())
 
     def apply(self, v: Tensor) -> Tensor:
         wide = v.double()
         return (self._factor.apply(wide) - self._half.T @ (self._half @ wide)).to(v.dtype)
+
+    def root(self, v: Tensor) -> Tensor:
+        """Wv for W = U(I + GGᵀ)^-½, G = UᵀF."""
+        return self._factor.root(self._shrunk(v.double()))
+
+    def root_transpose(self, v: Tensor) -> Tensor:
+        """Wᵀv."""
+        return self._shrunk(self._factor.root_transpose(v))
+
+    def _shrunk(self, v: Tensor) -> Tensor:
+        """(I + GGᵀ)^-½ v."""
+        if self._correction is None:
+            self._correction = root_correction(self._core)
+        inner = self._correction @ (self._low_rank.T @ self._factor.root(v))
+        return v + self._factor.root_transpose(self._low_rank @ inner)
 
 
 class _Narrowing:
@@ -139,6 +164,14 @@ class _Narrowing:
 
     def apply(self, v: Tensor) -> Tensor:
         return self._factor.apply(v).to(v.dtype)
+
+    def root(self, v: Tensor) -> Tensor:
+        """Uv, float64."""
+        return self._factor.root(v)
+
+    def root_transpose(self, v: Tensor) -> Tensor:
+        """Uᵀv, float64."""
+        return self._factor.root_transpose(v)
 
 
 @dataclass(frozen=True)

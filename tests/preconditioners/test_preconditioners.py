@@ -8,7 +8,14 @@ import torch
 
 from sggp.kernels import TanimotoMinMax
 from sggp.operators import KernelOperator
-from sggp.preconditioners import LowRankPlusNeighbour, NearestNeighbour, Nystrom, PivotedCholesky
+from sggp.preconditioners import (
+    Given,
+    LowRankPlusNeighbour,
+    NearestNeighbour,
+    Nystrom,
+    PivotedCholesky,
+    Rooted,
+)
 from sggp.preconditioners.low_rank import pivoted_cholesky, random_pivoted_cholesky, uniform_nystrom
 
 ALL = [
@@ -45,6 +52,20 @@ def test_symmetric_positive_definite_with_its_own_log_det(preconditioner, operat
     values = torch.linalg.eigvalsh(inverse)
     assert float(values.min()) > 0
     assert built.log_det == pytest.approx(-float(values.log().sum()), abs=1e-6)
+
+
+@pytest.mark.parametrize("preconditioner", ALL, ids=repr)
+def test_root_squares_to_the_inverse(preconditioner, operator, generator):
+    built = preconditioner.build(operator, generator)
+    assert isinstance(built, Rooted)
+    root, identity = built.root(torch.eye(N)), torch.eye(N, dtype=torch.float64)
+    torch.testing.assert_close(built.root_transpose(identity), root.T, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(root @ root.T, as_matrix(built), rtol=1e-7, atol=1e-7)
+
+
+def test_a_given_preconditioner_is_used_as_it_is(operator, generator):
+    built = NearestNeighbour(8).build(operator, generator)
+    assert Given(built).build(operator, generator) is built
 
 
 @pytest.mark.parametrize("preconditioner", ALL, ids=repr)

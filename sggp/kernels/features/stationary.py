@@ -23,7 +23,7 @@ from torch import Tensor
 from sggp.errors import ShapeError
 from sggp.kernels.features.base import FeatureMap
 from sggp.kernels.features.registry import draw_features
-from sggp.random import draw_seed, streams
+from sggp.random import streams
 
 
 @dataclass(frozen=True, eq=False)
@@ -184,11 +184,14 @@ def _matern(
 def _rational_quadratic(
     kernel: RQKernel, num_features: int, *, input_dim: int, generator: torch.Generator
 ) -> FourierMap:
-    """ω = z √τ, τ ~ Gamma(α, rate α): (1 + r²/2α)^{−α} = E exp(−τ r²/2), a scale mixture of RBFs."""
+    """ω = z √τ, τ ~ Gamma(α, rate α): (1 + r²/2α)^{−α} = E exp(−τ r²/2), a scale mixture of RBFs.
+
+    τ is a quantile of stratified uniform numbers, so that the features of one seed move smoothly with α.
+    """
     normal, mixing = streams(generator, "rq frequencies", "rq gamma")
     z = _normal(input_dim, num_features, normal)
     alpha = float(kernel.alpha.detach())
-    gamma = np.random.default_rng(draw_seed(mixing)).standard_gamma(alpha, size=z.shape[1])
+    gamma = gammaincinv(alpha, _strata(z.shape[1], mixing))
     return _fourier(kernel, z * torch.from_numpy(gamma / alpha).sqrt(), input_dim)
 
 

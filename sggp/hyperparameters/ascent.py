@@ -1,0 +1,113 @@
+"""Adam on an estimated gradient, and the rule that ends it."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sggp.hyperparameters.inputs import public_mean
+from sggp.hyperparameters.pathwise import Estimate, PathwiseGradient
+
+__all__ = ["Ascent", "AscentSettings"]
+
+BETAS = (0.9, 0.99)
+_log = logging.getLogger(__name__)
+_JUDGE_EVERY = 5
+"""Steps between two estimates of the gradient's standard error, where the stopping rule is asked."""
+_PARTS = 8
+"""Groups of probes that the standard error is estimated from."""
+_LAST_RATE = 0.1
+"""The last step size as a share of the first, on a cosine."""
+
+
+@dataclass(frozen=True)
+class AscentSettings:
+    """Steps allowed, Adam's first step size, and the mean squared z-score of the gradient that ends the ascent."""
+
+    max_steps: int
+    learning_rate: float
+    tolerance: float
+
+
+class Ascent:
+    """Adam on the estimated gradient; the last place where it was estimated is the result."""
+
+    def __init__(
+        self,
+        gradient: PathwiseGradient,
+        settings: AscentSettings,
+        callback: Callable[[dict[str, Any]], None] | None,
+        began: float,
+    ) -> None:
+        self.gradient, self.settings, self.callback, self.began = gradient, settings, callback, began
+        self.u = gradient.coordinates.vector()
+        self.optimizer = torch.optim.Adam([self.u], lr=settings.learning_rate, betas=BETAS)
+        self.trace: list[dict[str, Any]] = []
+        self.last: Estimate | None = None
+        self.error = torch.full_like(self.u, math.nan)
+        self.z_square = math.inf
+        self.settled = False
+
+    def run(self) -> None:
+        """Steps until the rule is met or the budget is spent."""
+        previous: tuple[Tensor, Tensor] | None = None
+        for step in range(self.settings.max_steps):
+            final = step == self.settings.max_steps - 1
+            judged = step % _JUDGE_EVERY == 0 or final
+            found = self.gradient.estimate(self.u.detach().clone(), parts=_PARTS if judged else 1)
+            self.last = found
+            if judged:
+                self.error, self.z_square = found.error, found.z_square
+            gain = 0.0
+            if previous is not None:
+                gain = float(0.5 * (found.gradient + previous[1]) @ (self.u - previous[0]))
+            previous = self.u.detach().clone(), found.gradient
+            self._record(step, gain)
+            self.settled = self.u.numel() == 0 or (judged and self.z_square < self.settings.tolerance)
+            if self.settled or final:
+                return
+            self._advance(found.gradient, step)
+
+    def _advance(self, gradient: Tensor, step: int) -> None:
+        settings = self.settings
+        progress = step / max(1, settings.max_steps - 1)
+        share = _LAST_RATE + 0.5 * (1 - _LAST_RATE) * (1 + math.cos(math.pi * progress))
+        self.optimizer.param_groups[0]["lr"] = settings.learning_rate * share
+        if not bool(torch.isfinite(gradient).all()):
+            _log.warning("a step gave a non-finite gradient; it was skipped")
+            gradient = torch.zeros_like(gradient)
+        self.u.grad = -gradient
+        self.optimizer.step()
+        with torch.no_grad():
+            lower, upper = self.gradient.coordinates.bounds()
+            self.u.copy_(self.u.clamp(lower, upper))
+
+    def _record(self, step: int, gain: float) -> None:
+        found, coordinates = self.last, self.gradient.coordinates
+        if found is None:
+            return
+        count = self.gradient.data.y.numel()
+        target, probe, worst = found.residuals
+        size = found.gradient.numel()
+        values = {**coordinates.values(), "mean": public_mean(found.mean.cpu())}
+        record = {
+            "step": step,
+            "value": (self.trace[-1]["value"] if self.trace else 0.0) + gain / count,
+            "gradient_norm": float(found.gradient.abs().max()) / count if size else 0.0,
+            "gradient_error": float(self.error.max()) / count if size else 0.0,
+            "z_square": self.z_square,
+            "residual": {"target": target, "probe": probe, "worst_probe": worst},
+            "epochs": self.gradient.solves.epochs,
+            "seconds": time.perf_counter() - self.began,
+            "values": values,
+        }
+        self.trace.append(record)
+        if self.callback is not None:
+            self.callback(record)

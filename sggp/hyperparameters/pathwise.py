@@ -1,0 +1,192 @@
+"""The gradient of the log marginal likelihood from solves: quadratic forms of targets and of probes.
+
+With H = K + Σ, v_y = H⁻¹(y − m), probes z_j with E[z_j z_jᵀ] = H, v_j = H⁻¹z_j and their duals w_j (`Probes`),
+
+    ∂L = ½ v_yᵀ ∂H v_y − ½ tr(H⁻¹∂H),    tr(H⁻¹∂H) = E[v_jᵀ ∂H w_j],
+
+because E[v_j w_jᵀ] = H⁻¹.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from gpytorch.kernels import ScaleKernel
+from torch import Tensor
+
+from sggp.hyperparameters.coordinates import Coordinates
+from sggp.hyperparameters.merged import MergedData
+from sggp.hyperparameters.probes import Probes
+from sggp.hyperparameters.warm import WarmSolves, default_tolerances
+from sggp.kernels import kernel_gradient
+from sggp.operators import KernelOperator
+from sggp.solvers import Solution
+
+__all__ = ["Estimate", "PathwiseGradient"]
+
+_GRADIENT_BYTES = 256 * 2**20
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """The gradient at one place.
+
+    Attributes:
+        gradient: (p,) of the log marginal likelihood plus log priors, in the coordinates.
+        error: (p,) its standard error over the probes; NaN where it was not asked for.
+        mean: (t,) the constant mean. row_noise: (n,).
+        weights: (g, t) H⁻¹(y − m). probe_weights: (g, s) H⁻¹z_j.
+        solution: the solve; its columns are [1,] y, z.
+        residuals: relative residuals: worst target, mean and worst probe.
+    """
+
+    gradient: Tensor
+    error: Tensor
+    mean: Tensor
+    row_noise: Tensor
+    weights: Tensor
+    probe_weights: Tensor
+    solution: Solution
+    residuals: tuple[float, float, float]
+
+    @property
+    def z_square(self) -> float:
+        """Mean squared z-score of the gradient; about one or less once only the choice of probes is left of it."""
+        known = self.error > 0
+        if not bool(known.any()):
+            return float("nan") if bool((self.gradient != 0).any()) else 0.0
+        return float((self.gradient[known] / self.error[known]).square().mean())
+
+
+class PathwiseGradient:
+    """Estimates of the gradient with fixed base randomness and warm-started solves.
+
+    Args:
+        coordinates: of a private kernel and, where it is learnt, the noise.
+        data: merged rows. probes: right-hand sides. solves: the solver.
+        noise: the known noise variance, () or (n,), or None where `coordinates` learns it.
+        mean: the known means (t,), or None for the generalised least-squares ones.
+        tolerance: relative residual of targets and of probes; None takes `default_tolerances`.
+    """
+
+    def __init__(
+        self,
+        coordinates: Coordinates,
+        data: MergedData,
+        probes: Probes,
+        solves: WarmSolves,
+        *,
+        noise: Tensor | None,
+        mean: Tensor | None,
+        tolerance: float | tuple[float, float] | None = None,
+    ) -> None:
+        self.coordinates, self.data, self.probes, self.solves = coordinates, data, probes, solves
+        self.noise, self.mean, self.tolerance = noise, mean, tolerance
+
+    def estimate(self, u: Tensor, *, parts: int = 1) -> Estimate:
+        """The gradient at the coordinates u (p,); with `parts` > 1 groups of probes, its standard error as well.
+
+        Cost: one solve of 1 + t + s columns; the duals; `parts` + 1 gradients of quadratic forms, O(n²·(d + s))
+        together and another O(n²·d) for each part.
+        """
+        coordinates, data = self.coordinates, self.data
+        coordinates.assign(u)
+        noise = coordinates.noise().detach() if self.noise is None else self.noise
+        row_noise = data.row_noise(noise)
+        operator = self.solves.operator(coordinates.kernel, data.groups.noise(row_noise))
+        z = self.probes.at(coordinates.kernel, row_noise)
+        targets = data.means(data.y, row_noise)
+        solution = self._solve(operator, targets, z, u)
+        mean, weights, v = self._split(solution, targets)
+        t = targets.shape[1]
+        total = self._pulled(u, operator, 0.5 * weights, weights, float(noise.mean()))
+        duals = self.probes.duals(coordinates.kernel, row_noise, z)
+        right = v if duals is None else duals
+        terms = [
+            self._pulled(u, operator, (-0.5 * t / part.numel()) * v[:, part], right[:, part], None)
+            for part in torch.arange(v.shape[1]).tensor_split(max(1, min(parts, v.shape[1])))
+        ]
+        stack = torch.stack(terms)
+        error = torch.full_like(total, float("nan"))
+        if len(stack) > 1 and u.numel():
+            error = stack.std(dim=0) / len(stack) ** 0.5
+        return Estimate(
+            gradient=total + stack.mean(dim=0),
+            error=error,
+            mean=mean,
+            row_noise=row_noise,
+            weights=weights,
+            probe_weights=v,
+            solution=solution,
+            residuals=_residuals(solution, solution.x.shape[1] - v.shape[1]),
+        )
+
+    def _solve(self, operator: KernelOperator, targets: Tensor, z: Tensor, u: Tensor) -> Solution:
+        given = self.tolerance
+        if given is None:
+            given = default_tolerances(operator.noise_variance, operator.diagonal().double())
+        first, second = given if isinstance(given, tuple) else (given, given)
+        columns = [targets, z] if self.mean is not None else [torch.ones_like(targets[:, :1]), targets, z]
+        if self.mean is not None:
+            columns[0] = targets - self.mean
+        tight = sum(c.shape[1] for c in columns[:-1])
+        tolerance = torch.cat([torch.full((tight,), first), torch.full((z.shape[1],), second)]).double()
+        return self.solves.solve(operator, torch.cat(columns, 1), tolerance, u)
+
+    def _split(self, solution: Solution, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The mean (t,), H⁻¹(y − m) (g, t) and H⁻¹z (g, s)."""
+        x, t = torch.nan_to_num(solution.x.double()), targets.shape[1]
+        if self.mean is not None:
+            return self.mean, x[:, :t], x[:, t:]
+        ones, solved = x[:, :1], x[:, 1 : 1 + t]
+        mean = solved.sum(dim=0) / ones.sum()
+        return mean, solved - ones * mean, x[:, 1 + t :]
+
+    def _pulled(
+        self, u: Tensor, operator: KernelOperator, left: Tensor, right: Tensor, noise: float | None
+    ) -> Tensor:
+        """Σ_j left_jᵀ ∂H right_j in the coordinates; with `noise`, priors and repeats as well."""
+        coordinates, kernel = self.coordinates, self.coordinates.kernel
+        if not coordinates.size:
+            return torch.zeros_like(u)
+        coordinates.assign(u)  # clears the gradients
+        for name, grad in _kernel_part(kernel, operator, left, right).items():
+            _parameter(kernel, name).grad = grad
+        slope = (left * right).sum(dim=1) / self.data.counts if self.noise is None else None
+        with torch.enable_grad():
+            if slope is not None:
+                total = slope.sum() + (0.0 if noise is None else self.data.within_slope(noise))
+                torch.autograd.backward(coordinates.noise(), total)
+            if noise is not None:
+                prior = coordinates.log_prior()
+                if prior.requires_grad:
+                    prior.backward()
+        return coordinates.gradient(u)
+
+
+def _parameter(kernel: Any, name: str) -> torch.nn.Parameter:
+    return dict(kernel.named_parameters())[name]
+
+
+def _kernel_part(kernel: Any, operator: KernelOperator, left: Tensor, right: Tensor) -> dict[str, Tensor]:
+    """`kernel_gradient`; by one product with K where nothing but the outermost scale is learnt."""
+    wanted = [name for name, p in kernel.named_parameters() if p.requires_grad]
+    if not wanted:
+        return {}
+    if isinstance(kernel, ScaleKernel) and wanted == ["raw_outputscale"]:
+        product = operator.matmul(right.to(operator.dtype)).double()
+        product -= operator.noise_variance[:, None] * right
+        with torch.enable_grad():
+            scale = kernel.outputscale
+            slope = (left * product).sum() / scale.detach()
+            (raw,) = torch.autograd.grad(scale, kernel.raw_outputscale, slope.reshape(scale.shape).to(scale))
+        return {"raw_outputscale": raw}
+    return kernel_gradient(kernel, operator.x, left, right, memory_budget=_GRADIENT_BYTES)
+
+
+def _residuals(solution: Solution, targets: int) -> tuple[float, float, float]:
+    found = torch.nan_to_num(solution.residual, nan=float("inf"))
+    own, probes = found[:targets], found[targets:]
+    return float(own.max()), float(probes.mean()), float(probes.max())

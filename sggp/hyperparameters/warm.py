@@ -1,0 +1,144 @@
+"""Solves of a slowly changing system: each from the last solution, with the last preconditioner while it is close."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sggp.operators import KernelOperator
+from sggp.preconditioners import Balanced, Built, Preconditioner
+from sggp.solvers import Auto, Cholesky, ConjugateGradients, Solution, Solver
+
+__all__ = ["DIRECT_ROWS", "WarmSolves", "default_tolerances"]
+
+DIRECT_ROWS = 3000
+"""Up to this many distinct inputs the default solver is `Cholesky`."""
+_PLAIN_BELOW = 256
+_MOVED = 0.2
+"""A preconditioner is built anew once a coordinate (a logarithm, where positive) has moved by more than this."""
+_MEMORY_SHARE = 0.5
+_LOOSEST, _TIGHTEST = 1e-2, 1e-6
+_NOISE_SHARE = 0.1
+_MEAN_SHARE = 0.1
+
+
+def default_tolerances(noise: Tensor, diagonal: Tensor) -> tuple[float, float]:
+    """Relative residuals for targets and for probes: 0.1·√(noise/diag H) for probes, within 1e-6 and 1e-2.
+
+    The residual of a probe is then small beside its noise, so that it moves the quadratic forms of the gradient by
+    less than the choice of probes does. Targets, of which there is only one draw, are solved ten times tighter.
+    """
+    ratio = float(noise.mean() / diagonal.mean())
+    probes = min(_LOOSEST, max(_TIGHTEST, _NOISE_SHARE * ratio**0.5))
+    return max(_TIGHTEST, _MEAN_SHARE * probes), probes
+
+
+@dataclass
+class _Keeper:
+    """A built preconditioner and the coordinates it was built at."""
+
+    inner: Preconditioner
+    at: Tensor
+    present: Tensor
+    built: Built | None = None
+    count: int = 0
+
+    def get(self, operator: Any, generator: torch.Generator) -> Built:
+        stale = self.built is None or bool(((self.present - self.at).abs() > _MOVED).any())
+        if self.built is None or stale:
+            self.built, self.at = self.inner.build(operator, generator), self.present.clone()
+            self.count += 1
+        return self.built
+
+
+@dataclass(frozen=True)
+class _Kept(Preconditioner):
+    """Builds only when the hyperparameters have moved away from where it was built."""
+
+    keeper: _Keeper = field(repr=False)
+
+    def build(self, operator: Any, generator: torch.Generator) -> Built:
+        return self.keeper.get(operator, generator)
+
+
+class WarmSolves:
+    """Solves of (K + Σ)A = B for kernel and noise that move from call to call.
+
+    Args:
+        solver: any solver; None and `Auto` take `Cholesky` up to 3,000 rows and conjugate gradients beyond. The
+            preconditioner of conjugate gradients is built anew only where a coordinate has moved by more than 0.2.
+        rows: (g, d) inputs. columns: of B, to size the preconditioner for.
+        dtype, memory_budget: of the operator.
+        max_epochs: budget of each solve; None for the solver's own cap.
+
+    Attributes:
+        last: the latest solution; the next solve starts from it.
+        epochs: of all solves so far.
+    """
+
+    def __init__(
+        self,
+        solver: Solver | None,
+        rows: Tensor,
+        columns: int,
+        *,
+        dtype: torch.dtype,
+        memory_budget: float,
+        max_epochs: float | None,
+        generator: torch.Generator,
+    ) -> None:
+        self.rows, self.dtype, self.memory_budget = rows, dtype, float(memory_budget)
+        self.max_epochs, self.generator = max_epochs, generator
+        self.last: Solution | None = None
+        self.start: Tensor | None = None
+        self.epochs = 0.0
+        self.keeper: _Keeper | None = None
+        self.solver = self._prepared(solver, columns)
+
+    def _prepared(self, solver: Solver | None, columns: int) -> Solver:
+        g = len(self.rows)
+        if solver is None or isinstance(solver, Auto):
+            direct = DIRECT_ROWS if solver is None else solver.direct_rows
+            solver = Cholesky() if g <= direct else ConjugateGradients()
+        if not isinstance(solver, ConjugateGradients) or solver.preconditioner is None:
+            return solver
+        inner = solver.preconditioner
+        if isinstance(inner, str):
+            if g < _PLAIN_BELOW:
+                return solver
+            inner = Balanced(columns=columns, memory_budget=self.memory_budget * _MEMORY_SHARE)
+        nowhere = torch.zeros(0, dtype=torch.float64)
+        self.keeper = _Keeper(inner, nowhere, nowhere)
+        return replace(solver, preconditioner=_Kept(self.keeper))
+
+    def operator(self, kernel: Any, noise: Tensor) -> KernelOperator:
+        """K + Σ under the kernel's present values."""
+        return KernelOperator(kernel, self.rows, noise, dtype=self.dtype, memory_budget=self.memory_budget)
+
+    def solve(
+        self, operator: KernelOperator, rhs: Tensor, tolerance: Tensor, coordinates: Tensor
+    ) -> Solution:
+        """One more solve, from the last solution where it has as many columns.
+
+        Args:
+            operator: K + Σ. rhs: (g, s). tolerance: (s,).
+            coordinates: (p,) where the hyperparameters are; decides about the preconditioner.
+        """
+        if self.keeper is not None:
+            self.keeper.present = coordinates.detach().clone()
+        start = self.start if self.start is not None and self.start.shape == rhs.shape else None
+        self.last = self.solver.solve(
+            operator,
+            rhs,
+            start,
+            tolerance=tolerance,
+            max_epochs=self.max_epochs,
+            generator=self.generator,
+            on_failure="return",
+        )
+        self.start = torch.nan_to_num(self.last.x.double(), posinf=0.0, neginf=0.0)
+        self.epochs += self.last.epochs
+        return self.last
