@@ -83,3 +83,7 @@ class PrecisionWarning(SggpWarning):
 
 class MoleculeWarning(SggpWarning):
     """Molecules were left out, masked or saturated because the caller asked for that instead of an error."""
+
+
+class UnidentifiedColumns(SggpWarning):
+    """Input columns that the data say nothing, or nothing separate, about: constant, or copies of another column."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -14,15 +15,14 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
-from sggp.errors import InputError, MemoryBudgetError, NoRandomFeatures
+from sggp.errors import InputError, MemoryBudgetError, NoRandomFeatures, UnidentifiedColumns
 from sggp.hyperparameters import FitResult, learn_hyperparameters
-from sggp.hyperparameters.start import StartingPoint, starting_point
+from sggp.hyperparameters.start import StartingPoint, location_and_scale, starting_point
 from sggp.posterior import Posterior, condition
 from sggp.random import streams
 
 __all__ = ["GPRegressor"]
 
-_log = logging.getLogger(__name__)
 EXACT_STD_ROWS = 3000  # up to here std is exact and every solve is a Cholesky factor
 COVARIANCE_BYTES = 2**30
 
@@ -30,8 +30,7 @@ COVARIANCE_BYTES = 2**30
 class GPRegressor(RegressorMixin, BaseEstimator):
     """Gaussian process regression with learnt hyperparameters and an exact posterior, for any number of rows.
 
-    `fit` learns kernel parameters, noise and a constant mean (`sggp.hyperparameters.learn_hyperparameters`:
-    exact marginal likelihood up to 1,500 rows, the stochastic nearest-neighbour likelihood beyond), then
+    `fit` learns kernel parameters, noise and a constant mean (`sggp.hyperparameters.learn_hyperparameters`), then
     solves (K + noise) A = B on all rows (`sggp.posterior.condition`).
 
     Args:
@@ -42,7 +41,10 @@ class GPRegressor(RegressorMixin, BaseEstimator):
             where learning starts.
         noise_variance: known noise variance in squared units of y, a number or one per training row; None
             learns it.
-        optimizer: "auto", "exact", "nearest-neighbour", or None to keep all values as given (mean zero; then
+        optimizer: how hyperparameters are learnt. "auto": "exact" (the marginal likelihood itself) up to 1,500 rows,
+            "nearest-neighbour" (a stochastic likelihood, at a cost per step that hardly grows with n) beyond.
+            "iterative": the marginal likelihood of all rows by iterative solves, whose last ones are the posterior;
+            "subset": the average over small neighbourhoods. None keeps all values as given (mean zero; then
             `noise_variance` or a WhiteKernel is needed).
         solver: a solver of `sggp.solvers`, or None to choose by size.
         num_samples: posterior functions drawn at fit; they give the standard deviations of large fits and
@@ -53,9 +55,9 @@ class GPRegressor(RegressorMixin, BaseEstimator):
         random_state: seed, numpy RandomState or None. Up to 3,000 rows predictions do not depend on it.
         verbose: 1 reports progress on standard error.
 
-    Inputs are standardised (column mean and spread of the training rows) when the kernel is None or a name
-    other than "tanimoto"; kernel objects see the columns as they are. Solves work in float64 up to 3,000 rows,
-    in float32 with float64 refinement beyond; predictions are float64.
+    Inputs are standardised (column mean and spread of the training rows; median and quantiles where outliers swamp
+    them) when the kernel is None or a name other than "tanimoto"; kernel objects see the columns as they are. Solves
+    work in float64 up to 3,000 rows, in float32 with float64 refinement beyond; predictions are float64.
 
     Attributes:
         kernel_: the learnt GPyTorch kernel, for standardised inputs and normalised y.
@@ -66,8 +68,8 @@ class GPRegressor(RegressorMixin, BaseEstimator):
         log_marginal_likelihood_value_: of the normalised targets; an estimate for the nearest-neighbour
             likelihood.
         hyperparameters_: learnt values by GPyTorch name (normalised units) and `unidentified`, the input
-            columns the data say nothing separate about. trace_: one dict per recorded step. fit_result_:
-            the whole FitResult.
+            columns the data say nothing separate about, with the reason. trace_: one dict per recorded step.
+            fit_result_: the whole FitResult.
         X_train_, y_train_: the data as given. x_offset_, x_scale_, y_offset_, y_scale_: the normalisation.
         n_features_in_, feature_names_in_: as in scikit-learn.
 
@@ -126,7 +128,8 @@ class GPRegressor(RegressorMixin, BaseEstimator):
                 settings.
 
         Warns:
-            NotConverged: the solver stopped before its tolerance.
+            NotConverged: the solver stopped before its tolerance. UnidentifiedColumns: columns that are constant, or
+                copies of others.
         """
         self._check_settings()
         X, y = validate_data(self, X, y, multi_output=True, y_numeric=True, dtype="numeric")
@@ -145,8 +148,10 @@ class GPRegressor(RegressorMixin, BaseEstimator):
             noise_prior=start.noise_prior,
             generator=fit_stream,
             callback=self._progress(),
+            **self._shared_settings(len(x)),
         )
         self._record(result)
+        self._report("%s: %s, %.1f s", result.method, result.message, result.seconds)
         posteriors = self._condition(x, targets, sample_stream)
         solutions = [posterior.solution for posterior in posteriors]
         self.posterior_: Any = posteriors[0] if len(posteriors) == 1 else posteriors
@@ -239,14 +244,14 @@ class GPRegressor(RegressorMixin, BaseEstimator):
         self.standardise_ = standardise
         self.x_offset_, self.x_scale_ = np.zeros(d), np.ones(d)
         if standardise:
-            self.x_offset_ = X.mean(axis=0, dtype=float)
-            self.x_scale_ = _spread(X.astype(float), np.ones(d))
+            self.x_offset_, self.x_scale_ = location_and_scale(X.astype(float), np.ones(d))
         self.y_offset_, self.y_scale_ = np.zeros(t), np.ones(t)
         if self.normalize_y:
             self.y_offset_ = y.mean(axis=0)
             # a target without spread is predicted as that constant, with next to no variance
             unit = np.ones(t) if len(y) == 1 else 1e-6 * np.maximum(np.abs(self.y_offset_), 1.0)
-            self.y_scale_ = _spread(y, unit)
+            constant = y.std(axis=0) <= 1e-14 * np.abs(y).max(axis=0)
+            self.y_scale_ = np.where(constant, unit, y.std(axis=0))
 
     def _inputs(self, X: np.ndarray) -> Tensor:  # (q, d)
         """Rows as the kernel sees them: float64, or uint8 fingerprints untouched."""
@@ -271,6 +276,13 @@ class GPRegressor(RegressorMixin, BaseEstimator):
             return torch.tensor(start.white_noise, dtype=torch.float64)
         return None
 
+    def _shared_settings(self, n: int) -> dict[str, Any]:
+        """What the iterative recipe has in common with the solve at the end, so that its last step is that solve."""
+        if self.optimizer != "iterative":
+            return {}
+        probes = {"num_probes": max(2, self.num_samples), "num_features": self.num_features}
+        return {**probes, "solver": self.solver, "dtype": _working_dtype(n)}
+
     def _record(self, result: FitResult) -> None:
         """Fitted attributes that do not depend on the solve."""
         self.fit_result_ = result
@@ -283,11 +295,19 @@ class GPRegressor(RegressorMixin, BaseEstimator):
         else:
             units = float(result.noise_variance) * self.y_scale_**2
             self.noise_variance_ = float(units[0]) if len(units) == 1 else units
-        if result.unidentified:
-            _log.info("length scales of these input columns are not identified: %s", result.unidentified)
+        if result.unidentified and result.method not in ("fixed", "constant target"):
+            names = getattr(self, "feature_names_in_", range(self.n_features_in_))
+            listed = ", ".join(f"{names[j]} ({reason})" for j, reason in result.unidentified.items())
+            warnings.warn(
+                f"the data say nothing separate about these input columns: {listed}. They keep a typical length scale, "
+                "copies share the influence of their column; drop them to be rid of this warning.",
+                UnidentifiedColumns,
+            )
 
     def _condition(self, x: Tensor, targets: Tensor, generator: torch.Generator) -> list[Posterior]:
-        """One posterior per target; without samples where the kernel has no random features."""
+        """One posterior per target, the fit's own if it left one; without samples for kernels without features."""
+        if self.fit_result_.posterior is not None and targets.shape[1] == 1:
+            return [self.fit_result_.posterior]
         means = torch.as_tensor(self.fit_result_.mean).reshape(-1)
         noises = self._noise_per_target()
         out = []
@@ -298,8 +318,7 @@ class GPRegressor(RegressorMixin, BaseEstimator):
                 "solver": self.solver,
                 "num_features": self.num_features,
                 "generator": generator,
-                # the solver refines in float64, so float32 products lose nothing but time and memory
-                "dtype": torch.float32 if len(x) > EXACT_STD_ROWS else torch.float64,
+                "dtype": _working_dtype(len(x)),
             }
             try:
                 posterior = condition(
@@ -307,6 +326,7 @@ class GPRegressor(RegressorMixin, BaseEstimator):
                 )
             except NoRandomFeatures:
                 posterior = condition(self.kernel_, x, targets[:, j], num_samples=0, **arguments)
+            self._report("%r, %.1f s", posterior.solution, posterior.solution.seconds)
             out.append(posterior)
         return out
 
@@ -319,19 +339,17 @@ class GPRegressor(RegressorMixin, BaseEstimator):
             float(given / s**2) if given.ndim == 0 else torch.from_numpy(given / s**2) for s in self.y_scale_
         ]
 
+    def _report(self, line: str, *values: Any) -> None:
+        """Writes on standard error through a private logger; nothing unless verbose."""
+        if self.verbose:
+            logger = logging.Logger("sggp.GPRegressor", logging.INFO)
+            logger.addHandler(logging.StreamHandler(sys.stderr))
+            logger.info(line, *values)
+
     def _progress(self) -> Callable[[dict[str, Any]], None] | None:
-        """Reports on standard error through a private logger; nothing unless verbose."""
-        if not self.verbose:
-            return None
-        logger = logging.Logger("sggp.GPRegressor", logging.INFO)
-        logger.addHandler(logging.StreamHandler(sys.stderr))
-        return lambda record: logger.info(
-            "step %d  value per row %.4f  gradient %.4f  %.1f s",
-            record["step"],
-            record["value"],
-            record["gradient_norm"],
-            record["seconds"],
-        )
+        """A line for every record of the trace; None unless verbose."""
+        line = "step %(step)d  value per row %(value).4f  gradient %(gradient_norm).4f  %(seconds).1f s"
+        return (lambda record: self._report(line, record)) if self.verbose else None
 
     # predicting
 
@@ -377,8 +395,6 @@ class GPRegressor(RegressorMixin, BaseEstimator):
         return torch.Generator().manual_seed(int(seed))
 
 
-def _spread(values: np.ndarray, otherwise: np.ndarray) -> np.ndarray:
-    """Population standard deviation of each column; `otherwise` where a column is constant to rounding."""
-    spread = values.std(axis=0)
-    constant = spread <= 1e-14 * np.abs(values).max(axis=0)
-    return np.where(constant, otherwise, spread)
+def _working_dtype(n: int) -> torch.dtype:
+    """Of solves: the solver refines in float64, so float32 products lose nothing but time and memory."""
+    return torch.float32 if n > EXACT_STD_ROWS else torch.float64

@@ -289,26 +289,6 @@ def test_constant_target_and_one_row():
     assert single.predict(X[1:2] + 100, return_std=True)[1] > 0.1
 
 
-def test_constant_and_copied_columns_and_repeated_rows():
-    X, y = _data(50)
-    X = np.column_stack([X, np.full(50, 3.3), -2 * X[:, 0]])
-    model = GPRegressor(num_samples=2).fit(
-        np.repeat(X, 2, axis=0), np.repeat(y, 2) + np.tile([0.01, -0.01], 50)
-    )
-    assert model.hyperparameters_["unidentified"] == {2: "constant", 3: "copy of column 0"}
-    assert np.isfinite(model.predict(X)).all()
-    assert model.score(X, y) > 0.9
-
-
-def test_outliers_do_not_break_a_fit():
-    X, y = _data(60)
-    X[0] *= 1e3
-    y[1] = 1e3
-    mean, std = GPRegressor(num_samples=2).fit(X, y).predict(X, return_std=True)
-    assert np.isfinite(mean).all()
-    assert np.isfinite(std).all()
-
-
 @pytest.mark.parametrize(
     ("settings", "error", "match"),
     [

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from gpytorch.kernels import Kernel
 from sklearn.gaussian_process.kernels import Kernel as ScikitLearnBase
 
@@ -53,3 +54,29 @@ def starting_point(kernel: Any, input_dim: int) -> StartingPoint:
     raise DtypeError(
         f"kernel must be None, a name, a GPyTorch kernel or a scikit-learn kernel, got {type(kernel).__name__}."
     )
+
+
+_HEAVY = 10.0  # spread over that of the middle from which on the rest counts as outliers
+_NORMAL_MIDDLE = 3.29  # from the 5 % to the 95 % quantile of a standard normal variable
+
+
+def location_and_scale(values: np.ndarray, otherwise: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and population standard deviation of each column; those of its middle where outliers swamp them.
+
+    Where the standard deviation is more than ten times what the 5 % and 95 % quantiles of a normal column would make
+    it, a few rows decide it, and the others would all but coincide in its units: the column gets its median, and the
+    scale that its quantiles imply.
+
+    Args:
+        values: (n, d). otherwise: (d,) the scale of columns that are constant to rounding.
+
+    Returns:
+        location (d,) and scale (d,), the latter positive.
+    """
+    location, spread = values.mean(axis=0), values.std(axis=0)
+    low, median, high = np.quantile(values, [0.05, 0.5, 0.95], axis=0)
+    middle = (high - low) / _NORMAL_MIDDLE
+    constant = spread <= 1e-14 * np.abs(values).max(axis=0)
+    heavy = (middle > 1e-14 * np.abs(median)) & (spread > _HEAVY * middle) & ~constant
+    scale = np.where(heavy, middle, spread)
+    return np.where(heavy, median, location), np.where(constant, otherwise, scale)

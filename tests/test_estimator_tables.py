@@ -1,0 +1,114 @@
+"""GPRegressor on raw tables as they come: constant and copied columns, repeats, outliers, units, few rows."""
+
+import numpy as np
+import pytest
+
+from sggp.errors import UnidentifiedColumns
+from sggp.estimator import GPRegressor
+from sggp.hyperparameters.start import location_and_scale
+
+
+def _data(n=80, d=2, seed=0, noise=0.1):
+    rng = np.random.default_rng(seed)
+    X = rng.uniform(0, 3, (n, d))
+    y = np.sin(2 * X[:, 0]) + 0.5 * X[:, 1] + noise * rng.standard_normal(n)
+    return X, 4.0 + 3.0 * y
+
+
+def _model(**settings):
+    return GPRegressor(num_samples=4, num_features=64, random_state=0, **settings)
+
+
+def test_unidentified_columns_are_named_once_and_do_no_harm():
+    pandas = pytest.importorskip("pandas")
+    X, y = _data()
+    Q, truth = _data(40, seed=1, noise=0.0)
+
+    def widened(X):
+        columns = {"speed": X[:, 0], "load": X[:, 1], "plant": np.full(len(X), 3.3), "knots": -2 * X[:, 0]}
+        return pandas.DataFrame(columns)
+
+    with pytest.warns(UnidentifiedColumns, match=r"plant \(constant\), knots \(copy of column 0\)") as caught:
+        wide = _model().fit(widened(X), y)
+    assert len(caught) == 1
+    assert wide.hyperparameters_["unidentified"] == {2: "constant", 3: "copy of column 0"}
+    scales = wide.hyperparameters_["base_kernel.lengthscale"]
+    assert scales[3] == pytest.approx(scales[0])
+    assert scales[2] == pytest.approx(np.prod([scales[0], scales[1], scales[3]]) ** (1 / 3))
+    plain = _model().fit(X, y)
+    np.testing.assert_allclose(wide.predict(widened(Q)), plain.predict(Q), atol=0.1)
+    assert wide.score(widened(Q), truth) > 0.97
+
+
+def test_nothing_is_said_of_values_that_were_given():
+    X, y = _data(20)
+    X[:, 1] = 7.0
+    _model(optimizer=None, noise_variance=0.1).fit(X, y)  # warnings are errors here
+    _model().fit(X, np.ones(20))
+
+
+@pytest.mark.parametrize("optimizer", ["exact", "nearest-neighbour"])
+def test_repeated_rows(optimizer):
+    X, y = _data()
+    again = np.repeat(X, 5, axis=0), np.repeat(y, 5) + np.tile([0.2, -0.2, 0.1, -0.1, 0.0], len(y))
+    model = _model(optimizer=optimizer).fit(*again)
+    mean, std = model.predict(X, return_std=True)
+    assert np.isfinite(std).all()
+    assert np.sqrt(np.mean((mean - y) ** 2)) < 0.35
+    assert 0.005 < model.noise_variance_ < 0.2  # of the repeats alone it is 0.025
+
+
+@pytest.mark.parametrize("optimizer", ["exact", "nearest-neighbour"])
+@pytest.mark.parametrize("size", [1e3, 1e6])
+def test_outliers_in_the_inputs(optimizer, size):
+    X, y = _data(200)
+    X[0, 0], X[1, 1], X[2] = size, -size, 3 * size
+    Q, truth = _data(60, seed=1, noise=0.0)
+    model = _model(optimizer=optimizer).fit(X, y)
+    mean, std = model.predict(Q, return_std=True, include_noise=True)
+    assert 1 - np.mean((mean - truth) ** 2) / truth.var() > 0.97
+    assert np.mean(np.abs(mean - truth) < 2 * std) > 0.9
+    assert np.isfinite(model.predict(X, return_std=True)).all()
+
+
+@pytest.mark.parametrize(("size", "worst"), [(30.0, 0.9), (1e3, 1.05), (1e6, 1.05)])
+def test_outliers_in_the_target(size, worst):
+    """Gaussian noise takes a few wild targets for noise: predictions fall back to the mean, and no further."""
+    X, y = _data(200)
+    y[:3] += np.array([size, -size, size])
+    Q, truth = _data(60, seed=1, noise=0.0)
+    mean, std = _model().fit(X, y).predict(Q, return_std=True)
+    assert np.isfinite(std).all()
+    assert np.mean((mean - truth) ** 2) < worst * np.mean((y.mean() - truth) ** 2)
+
+
+def test_wildly_different_units():
+    X, y = _data()
+    Q, truth = _data(40, seed=1, noise=0.0)
+    units, offsets = np.array([1e9, 1e-9]), np.array([1e10, -1e-8])
+    model = _model().fit(units * X + offsets, 1e-7 * y - 5.0)
+    mean = model.predict(units * Q + offsets)
+    assert np.corrcoef(mean, truth)[0, 1] > 0.99
+
+
+@pytest.mark.parametrize("n", [2, 3, 10])
+def test_fewer_rows_than_columns(n):
+    X, y = _data(n, d=30)
+    Q, _ = _data(20, d=30, seed=1)
+    mean, std = _model().fit(X, y).predict(Q, return_std=True, include_noise=True)
+    assert (np.abs(mean - y.mean()) < 10 * y.std()).all()
+    assert (std > 0).all()
+
+
+def test_scales_ignore_a_few_outliers_only():
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((500, 4))
+    X[:, 1] = 2.0
+    X[0, 2] = 1e6
+    X[:, 3] = np.arange(500) == 7  # nearly constant, but of one value otherwise: nothing to measure it by
+    location, scale = location_and_scale(X, np.full(4, 5.0))
+    assert location[[0, 1, 3]] == pytest.approx(X.mean(0)[[0, 1, 3]])
+    assert scale[[0, 3]] == pytest.approx(X.std(0)[[0, 3]])
+    assert scale[1] == 5.0
+    assert location[2] == pytest.approx(np.median(X[:, 2]))
+    assert scale[2] == pytest.approx(1.0, rel=0.1)
