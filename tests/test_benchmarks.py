@@ -13,6 +13,7 @@ SCRIPTS = {
     "passes.py": ["--rows", "400", "--sets", "pol", "britain_magnetic"],
     "growth.py": ["--largest", "500", "--sets", "britain_magnetic", "--repeats", "2"],
     "solvers.py": ["--rows", "400", "--parts", "precision"],
+    "likelihood.py": ["--rows", "300", "--seeds", "1"],
     "untuned.py": ["--rows", "300", "--max-seconds", "0.2", "--sets", "pol", "bike-1e-6", "clustered", "n=5"],
     "variance.py": ["--rows", "300", "--points", "20", "--seeds", "1", "--many", "100"],
 }
