@@ -16,6 +16,8 @@ from torch import Tensor
 from sggp.errors import InputError
 from sggp.hyperparameters.conditionals import log_conditionals
 from sggp.hyperparameters.coordinates import Coordinates, copy_kernel
+from sggp.hyperparameters.fixed_base import FixedBase, FixedBaseAscent, total
+from sggp.hyperparameters.gram import frozen_base
 from sggp.hyperparameters.inputs import (
     check_data,
     check_mean,
@@ -197,6 +199,16 @@ class _Descent:
         if len(self.recent) == _JUDGED and self.last_z < _STATIONARY:
             self.cooling = _COOLDOWN
 
+    @property
+    def settled(self) -> bool:
+        """Whether the stopping rule was met, or nearly."""
+        return self.cooling > 0 or self.last_z < 2 * _STATIONARY
+
+    @property
+    def message(self) -> str:
+        """Why it ended."""
+        return f"{self.step_count} steps; mean squared z-score of the gradient {self.last_z:.2f}"
+
     def finish(self) -> None:
         """Leave the average of the last iterates in the kernel."""
         self.problem.coordinates.assign(torch.stack(self.iterates).mean(dim=0))
@@ -207,9 +219,7 @@ def _evaluate(problem: _Problem, rows: Tensor, n: int) -> tuple[float, float]:
     problem.neighbourhoods.open(rows.sort().values)
     with torch.no_grad():
         parts = [problem.terms(part) for part in torch.arange(len(rows)).split(512)]
-    terms = torch.cat(parts)
-    error = float(terms.std()) * n / math.sqrt(len(terms)) if 1 < len(terms) < n else 0.0
-    return float(terms.mean()) * n, error * math.sqrt(max(0.0, 1 - len(terms) / n))
+    return total(torch.cat(parts), n)
 
 
 def fit_nearest_neighbour(
@@ -241,9 +251,10 @@ def fit_nearest_neighbour(
     z-score below 1.5) the step size is run down over 40 more steps. The result is the average of the last
     20 iterates.
 
-    Kernels without a metric (Tanimoto, sums, unknown ones) take the earlier rows of largest correlation. If
-    only scales, noise and mean are learnt (Tanimoto), neighbours and their covariances are found once, for
-    2,048 rows.
+    Kernels without a metric (Tanimoto, sums, unknown ones) take the earlier rows of largest correlation; minibatches
+    are then of 2,048 rows drawn at random. If only scales, noise and mean are learnt (Tanimoto), neighbours and their
+    covariances are found once, for 8,192 rows, and L-BFGS maximises the likelihood of all of these at once
+    (`sggp.hyperparameters.fixed_base`; unless the noise is per point): batch size and learning rates play no part.
 
     Args:
         kernel: any GPyTorch kernel; its present values are the start. It is copied, never changed.
@@ -257,7 +268,7 @@ def fit_nearest_neighbour(
         neighbours: more follow the exact likelihood closer, at cubic cost per row; default 20, and 40 where
             the blocks are found once.
         batch_size: rows per step.
-        max_steps: budget.
+        max_steps: budget of steps, or of L-BFGS iterations.
         learning_rate, final_learning_rate: Adam's step in log coordinates at the start and at the end.
         evaluation_rows: rows used to estimate the final value and its standard error.
         generator: order of the rows and minibatches.
@@ -290,12 +301,37 @@ def fit_nearest_neighbour(
     settings = _Settings(
         min(batch_size, len(pool)), max_steps, learning_rate, final_learning_rate, evaluation_rows
     )
+    if problem.neighbourhoods.fixed and (problem.noise is None or problem.noise.dim() == 0):
+        return _fit_fixed(problem, pool, duplicate, x, given, max_steps, callback)
     descent = _Descent(problem, settings, _Rows(pool, row_stream), callback)
     if problem.coordinates.size:
         descent.run()
         descent.finish()
     rows = pool[torch.randperm(len(pool), generator=row_stream)[:evaluation_rows]]
-    return _result(descent, duplicate, x, given, _evaluate(problem, rows, len(x)))
+    evaluated = _evaluate(problem, rows, len(x))
+    return _result(descent, problem.coordinates, duplicate, x, given, evaluated)
+
+
+def _fit_fixed(
+    problem: _Problem,
+    pool: Tensor,
+    kernel: Kernel,
+    x: Tensor,
+    given: tuple[Tensor | None, Tensor | None],
+    max_steps: int,
+    callback: Callable[[dict[str, Any]], None] | None,
+) -> FitResult:
+    """All rows of the pool at once, where nothing but scales, noise and mean is learnt."""
+    started = time.perf_counter()
+    neighbourhoods = problem.neighbourhoods
+    neighbourhoods.open(pool)
+    scales, _ = frozen_base(neighbourhoods.kernel) or ([], None)
+    conditionals = FixedBase(neighbourhoods, pool, problem.y)
+    ascent = FixedBaseAscent(problem.coordinates, conditionals, scales, problem.noise, problem.mean, started)
+    if problem.coordinates.size:
+        ascent.run(len(x), max_steps, callback)
+    with torch.no_grad():
+        return _result(ascent, problem.coordinates, kernel, x, given, total(ascent.terms(), len(x)))
 
 
 def _set_up(
@@ -332,18 +368,18 @@ def _set_up(
 
 
 def _result(
-    descent: _Descent,
+    descent: _Descent | FixedBaseAscent,
+    coordinates: Coordinates,
     kernel: Kernel,
     x: Tensor,
     given: tuple[Tensor | None, Tensor | None],
     evaluated: tuple[float, float],
 ) -> FitResult:
     """What was learnt, with its value and how the descent ended."""
-    coordinates, (noise, given_mean) = descent.problem.coordinates, given
+    noise, given_mean = given
     learnt_mean = coordinates.raw_mean.detach() if coordinates.raw_mean is not None else given_mean
     if learnt_mean is None:
         raise InputError("the mean was neither given nor learnt.")
-    settled = coordinates.size == 0 or descent.cooling > 0 or descent.last_z < 2 * _STATIONARY
     return FitResult(
         kernel=kernel.requires_grad_(False),
         noise_variance=public_noise(coordinates.noise().detach() if noise is None else noise),
@@ -352,10 +388,10 @@ def _result(
         log_marginal_likelihood=evaluated[0],
         method="nearest-neighbour",
         seconds=time.perf_counter() - descent.started,
-        converged=settled,
+        converged=coordinates.size == 0 or descent.settled,
         gradient_norm=descent.trace[-1]["gradient_norm"] if descent.trace else 0.0,
         log_marginal_likelihood_error=evaluated[1],
-        message=f"{descent.step_count} steps; mean squared z-score of the gradient {descent.last_z:.2f}",
+        message=descent.message,
         unidentified=unidentified_columns(kernel, x),
         steps=descent.step_count,
     )

@@ -45,6 +45,11 @@ class Neighbourhoods:
         self._known_index = torch.zeros(0, count + 1, dtype=torch.long)
         self._known_base: Tensor | None = None
 
+    @property
+    def fixed(self) -> bool:
+        """Whether neighbours and their covariances up to scales never change: they are found once."""
+        return self.frozen is not None and not self.metric
+
     def pool(self, generator: torch.Generator) -> Tensor:
         """Positions that minibatches are drawn from: all rows, or a random few where searching is dear."""
         n, most = len(self.x), _POOL if self.frozen is None else _POOL_FROZEN
@@ -54,7 +59,7 @@ class Neighbourhoods:
 
     def open(self, rows: Tensor) -> None:
         """Find the neighbours of `rows` (ascending positions) with the kernel's present values."""
-        if self.frozen is not None and not self.metric:
+        if self.fixed:
             self._open_frozen(rows)
             return
         self._index = self._search(rows)
@@ -103,10 +108,16 @@ class Neighbourhoods:
         own = torch.where(valid, index, index[:, -1:])
         return own.to(self.x.device), valid.to(self.x.device)
 
+    def base(self, selection: Tensor) -> Tensor:  # (b,) -> (b, k, k)
+        """Covariances below the scales among [neighbours, row], where these are `fixed`."""
+        if self._base is None:
+            raise InputError("there is nothing fixed: open rows of a kernel in which only scales are learnt.")
+        return self._base[selection].to(self.x.device)
+
     def gram(self, selection: Tensor) -> Tensor:  # (b,) -> (b, k, k)
         """Covariances without noise among [neighbours, row], differentiable in the kernel's parameters."""
         if self._base is not None and self.frozen is not None:
-            block = self._base[selection].to(self.x.device)
+            block = self.base(selection)
             for scale in self.frozen[0]:
                 block = block * scale.outputscale
             return block

@@ -43,7 +43,7 @@ def starting_point(kernel: Any, input_dim: int) -> StartingPoint:
     """
     if kernel is None or isinstance(kernel, str):
         name = "matern32" if kernel is None else kernel
-        return StartingPoint(named_kernel(name, input_dim), name != "tanimoto", noise_prior=noise_prior())
+        return StartingPoint(named_kernel(name, input_dim), name != "tanimoto", noise_prior=noise_prior(name))
     if isinstance(kernel, Kernel):
         return StartingPoint(kernel)
     if isinstance(kernel, ScikitLearnBase):
