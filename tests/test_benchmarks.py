@@ -15,9 +15,28 @@ SCRIPTS = {
     "solvers.py": ["--rows", "400", "--parts", "precision"],
     "likelihood.py": ["--rows", "300", "--seeds", "1"],
     "untuned.py": ["--rows", "300", "--max-seconds", "0.2", "--sets", "pol", "bike-1e-6", "clustered", "n=5"],
+    "resume.py": ["--rows", "400", "--samples", "2", "--methods", "Auto"],
+    "fit.py": [
+        *("--rows", "250", "--repeats", "1", "--cap-seconds", "0.5", "--sets", "pol"),
+        *("--peers", "exact", "svgp", "scikit-learn"),
+    ],
+    "engines.py": ["--rows", "200", "--repeats", "1", "--sets", "float64", "counts"],
+    "tanimoto_fit.py": ["--rows", "300", "--targets", "F2", "PGR"],
+    "calibration.py": [
+        *("--sets", "yacht", "--rows", "20", "--splits", "1"),
+        *("--samples", "8", "--warmup", "10"),
+    ],
     "variance.py": ["--rows", "300", "--points", "20", "--seeds", "1", "--many", "100"],
 }
-PARTS = {"common.py", "contenders.py", "peers.py", "reports.py", "systems.py"}  # what the scripts share
+PARTS = {
+    "common.py",
+    "contenders.py",
+    "engine_peers.py",
+    "fitters.py",
+    "peers.py",
+    "reports.py",
+    "systems.py",
+}  # what the scripts share
 RACE = ["--rows", "300", "--methods", "AlternatingProjections", "--cap-seconds", "0.3", "--samples", "3"]
 
 
