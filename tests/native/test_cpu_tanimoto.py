@@ -105,7 +105,7 @@ def test_both_methods_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
         return original(*arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(cpu_tanimoto, "_from_bits", spy)
-    cpu.tanimoto_block(rows(30, 2048, 2, 0.02, 0), rows(30, 2048, 2, 0.02, 1))
+    cpu.tanimoto_block(rows(30, 2048, 2, 0.01, 0), rows(30, 2048, 2, 0.01, 1))
     assert taken == []
     cpu.tanimoto_block(rows(30, 2048, 1, 0.7, 0), rows(30, 2048, 1, 0.7, 1))
     assert taken == ["bits"]

@@ -160,6 +160,10 @@ int32_t pack_levels(const uint8_t* x, int64_t d, const int64_t* starts, uint64_t
   return sum;
 }
 
+void larger_of(uint8_t* __restrict own, const uint8_t* __restrict x, int64_t d) {
+  for (int64_t k = 0; k < d; ++k) own[k] = std::max(own[k], x[k]);
+}
+
 int32_t total_of(const uint8_t* x, int64_t d) {
   int32_t sum = 0;
   for (int64_t k = 0; k < d; ++k) sum += x[k];
@@ -168,20 +172,26 @@ int32_t total_of(const uint8_t* x, int64_t d) {
 
 // Sets bit k where x_k is not zero; returns how many.
 int32_t pack_presence(const uint8_t* x, int64_t d, uint64_t* row) {
-  int64_t k = 0;
   int32_t sum = 0;
-  for (; kLittleEndian && k + 8 <= d; k += 8) {
-    uint64_t word;
-    std::memcpy(&word, x + k, 8);
-    const uint64_t bits = ((nonzero_bytes(word) >> 7) * 0x0102040810204080u) >> 56;  // byte h to bit h
-    row[k / 64] |= bits << (k % 64);
-    sum += __builtin_popcountll(bits);
-  }
-  for (; k < d; ++k)
-    if (x[k]) {
-      row[k / 64] |= uint64_t(1) << (k % 64);
-      ++sum;
+  for (int64_t k0 = 0; k0 < d; k0 += 64) {
+    const int64_t width = std::min<int64_t>(64, d - k0);
+    uint64_t bits = 0, some = 0;  // some: how many, byte by byte
+    int64_t k = 0;
+    for (; kLittleEndian && k + 8 <= width; k += 8) {
+      uint64_t word;
+      std::memcpy(&word, x + k0 + k, 8);
+      const uint64_t ones = nonzero_bytes(word) >> 7;
+      some += ones;
+      bits |= ((ones * 0x0102040810204080u) >> 56) << k;  // byte h to bit h
     }
+    sum += int32_t((some * 0x0101010101010101u) >> 56);
+    for (; k < width; ++k)
+      if (x[k0 + k]) {
+        bits |= uint64_t(1) << k;
+        ++sum;
+      }
+    row[k0 / 64] = bits;
+  }
   return sum;
 }
 
@@ -254,9 +264,7 @@ SGGP_API int sggp_largest(int threads, const uint8_t* x, int64_t n, int64_t d, u
     const int64_t part = 1024, parts = ceil_div(n, part);
     std::vector<uint8_t> all(size_t(parts * d), 0);
     parallel_for(n * d < kSmallWork ? 1 : threads, parts, [&](int64_t p) {
-      uint8_t* own = all.data() + p * d;
-      for (int64_t i = p * part; i < std::min(n, (p + 1) * part); ++i)
-        for (int64_t k = 0; k < d; ++k) own[k] = std::max(own[k], x[i * d + k]);
+      for (int64_t i = p * part; i < std::min(n, (p + 1) * part); ++i) larger_of(all.data() + p * d, x + i * d, d);
     });
     std::fill(largest, largest + d, uint8_t(0));
     for (int64_t p = 0; p < parts; ++p)

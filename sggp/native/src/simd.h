@@ -160,12 +160,20 @@ SGGP_INLINE Reg<double> scaled(Reg<double> p, Reg<double> n, Reg<double> t) { re
 
 #endif
 
-template <class T> SGGP_INLINE T lane_sum(Reg<T> r) {  // halves first: the same order for every call
-  alignas(SGGP_BYTES) T x[Simd<T>::W];
-  store<T>(x, r);
-  for (int half = Simd<T>::W / 2; half > 0; half /= 2)
-    for (int i = 0; i < half; ++i) x[i] += x[i + half];
-  return x[0];
-}
+// The sum of N lanes, halves first: the same order for every call.
+template <class T, int N> struct Lanes {
+  typedef T V __attribute__((vector_size(N * sizeof(T))));
+  SGGP_INLINE T sum(V x) {
+    typename Lanes<T, N / 2>::V low, high;
+    std::memcpy(&low, &x, sizeof low);
+    std::memcpy(&high, reinterpret_cast<const char*>(&x) + sizeof low, sizeof high);
+    return Lanes<T, N / 2>::sum(low + high);
+  }
+};
+template <class T> struct Lanes<T, 2> {
+  typedef T V __attribute__((vector_size(2 * sizeof(T))));
+  SGGP_INLINE T sum(V x) { return x[0] + x[1]; }
+};
+template <class T> SGGP_INLINE T lane_sum(Reg<T> r) { return Lanes<T, Simd<T>::W>::sum(r); }
 
 }  // namespace SGGP_ISA
