@@ -21,6 +21,7 @@ from sggp.hyperparameters.inputs import (
     public_noise,
     unidentified_columns,
 )
+from sggp.hyperparameters.iterative import fit_iterative
 from sggp.hyperparameters.nearest_neighbour import fit_nearest_neighbour
 from sggp.hyperparameters.result import FitResult
 from sggp.hyperparameters.subset import fit_subset
@@ -28,12 +29,13 @@ from sggp.hyperparameters.unidentified import settle_unidentified
 from sggp.random import as_generator
 from sggp.typing import Seed
 
-Recipe = Literal["exact", "nearest-neighbour", "subset"]
+Recipe = Literal["exact", "nearest-neighbour", "subset", "iterative"]
 Optimizer = Literal["auto"] | Recipe | None
 RECIPES: dict[str, Callable[..., FitResult]] = {
     "exact": fit_exact,
     "nearest-neighbour": fit_nearest_neighbour,
     "subset": fit_subset,
+    "iterative": fit_iterative,
 }
 """What `optimizer=` can name beside "auto" and None; all are called alike."""
 EXACT_ROWS = 1500
@@ -75,7 +77,7 @@ def learn_hyperparameters(
         kernel: any GPyTorch kernel; its present values are the start. It is copied, never changed.
         x: (n, d) rows; y: (n,) targets, or (n, t) sharing the hyperparameters.
         optimizer: "exact" (`fit_exact`), "nearest-neighbour" (`fit_nearest_neighbour`), "subset" (`fit_subset`),
-            "auto" (see `choose_optimizer`), or None: keep everything as given (mean 0
+            "iterative" (`fit_iterative`), "auto" (see `choose_optimizer`), or None: keep everything as given (mean 0
             unless given, noise_variance required).
         noise_variance, mean: known values; None learns them.
         initial_noise_variance, noise_prior: start and GPyTorch prior of a learnt noise variance.
