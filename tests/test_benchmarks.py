@@ -13,6 +13,7 @@ SCRIPTS = {
     "passes.py": ["--rows", "400", "--sets", "pol", "britain_magnetic"],
     "growth.py": ["--largest", "500", "--sets", "britain_magnetic", "--repeats", "2"],
     "solvers.py": ["--rows", "400", "--parts", "precision"],
+    "gradient.py": ["--rows", "60", "--features", "64", "--replicates", "2"],
     "likelihood.py": ["--rows", "300", "--seeds", "1"],
     "untuned.py": ["--rows", "300", "--max-seconds", "0.2", "--sets", "pol", "bike-1e-6", "clustered", "n=5"],
     "resume.py": ["--rows", "400", "--samples", "2", "--methods", "Auto"],
