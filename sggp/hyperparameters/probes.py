@@ -3,8 +3,9 @@
 With φ the random features and C = ΦΦᵀ + Σ, z_j ~ N(0, C) given the features. For v_j = H⁻¹z_j and the dual
 w_j = C⁻¹z_j, E[v_j w_jᵀ] = H⁻¹C C⁻¹ = H⁻¹: exactly, for any features and any number of them, where E[v_j v_jᵀ] is H⁻¹
 on average over features only. All probes share one draw of the features, whose error therefore does not average out
-over probes: on 1,500 rows of POL, with 2,048 features and 64 probes, it made the error of the gradient eight times that
-of probes from N(0, H), and the duals make it twice that. They cost one Cholesky factor of the size of the features.
+over probes: on 3,000 rows of POL, with 2,048 features and 64 probes, it makes the error of the gradient four times that
+of probes from N(0, H). With duals it is less than twice that, and falls with the number of probes
+(`benchmarks/gradient.py`). They cost one Cholesky factor of the size of the features.
 """
 
 from __future__ import annotations
