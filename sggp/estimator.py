@@ -299,9 +299,10 @@ class GPRegressor(RegressorMixin, BaseEstimator):
             names = getattr(self, "feature_names_in_", range(self.n_features_in_))
             listed = ", ".join(f"{names[j]} ({reason})" for j, reason in result.unidentified.items())
             warnings.warn(
-                f"the data say nothing separate about these input columns: {listed}. They keep a typical length scale, "
-                "copies share the influence of their column; drop them to be rid of this warning.",
+                f"the data say nothing separate about these input columns: {listed}. Constant ones get a typical "
+                "length scale, copies share the influence of their column; drop them to be rid of this warning.",
                 UnidentifiedColumns,
+                stacklevel=3,
             )
 
     def _condition(self, x: Tensor, targets: Tensor, generator: torch.Generator) -> list[Posterior]:
@@ -391,8 +392,7 @@ class GPRegressor(RegressorMixin, BaseEstimator):
 
     @staticmethod
     def _generator(random_state: Any) -> torch.Generator:
-        seed = check_random_state(random_state).randint(np.iinfo(np.int32).max)
-        return torch.Generator().manual_seed(int(seed))
+        return torch.Generator().manual_seed(int(check_random_state(random_state).randint(2**31 - 1)))
 
 
 def _working_dtype(n: int) -> torch.dtype:

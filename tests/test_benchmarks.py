@@ -18,7 +18,7 @@ SCRIPTS = {
     "untuned.py": ["--rows", "300", "--max-seconds", "0.2", "--sets", "pol", "bike-1e-6", "clustered", "n=5"],
     "resume.py": ["--rows", "400", "--samples", "2", "--methods", "Auto"],
     "fit.py": [
-        *("--rows", "250", "--repeats", "1", "--cap-seconds", "0.5", "--sets", "pol"),
+        *("--rows", "150", "--repeats", "1", "--cap-seconds", "0.5", "--sets", "yacht"),
         *("--peers", "exact", "svgp", "scikit-learn"),
     ],
     "engines.py": ["--rows", "200", "--repeats", "1", "--sets", "float64", "counts"],

@@ -254,39 +254,6 @@ def test_two_fits_agree():
     np.testing.assert_array_equal(seeded[0], seeded[1])
 
 
-def test_nearest_neighbour_recipe_end_to_end():
-    X, y = _data(250)
-    model = GPRegressor(optimizer="nearest-neighbour", random_state=0, num_samples=4).fit(X, y)
-    exact = GPRegressor(optimizer="exact", num_samples=4).fit(X, y)
-    assert model.fit_result_.method == "nearest-neighbour"
-    assert len(model.trace_) > 3
-    assert model.score(X, y) == pytest.approx(exact.score(X, y), abs=0.01)
-
-
-def test_every_recipe_by_its_name():
-    X, y = _data(60)
-    exact = GPRegressor(optimizer="exact", num_samples=4).fit(X, y)
-    for name in ("subset", "iterative"):
-        model = GPRegressor(optimizer=name, random_state=0, num_samples=16, num_features=256).fit(X, y)
-        assert model.fit_result_.method == name
-        assert model.score(X, y) == pytest.approx(exact.score(X, y), abs=0.02)
-
-
-def test_the_solves_of_an_iterative_fit_are_its_posterior(monkeypatch):
-    X, y = _data(60)
-
-    def fail(*_args, **_kwargs):
-        raise RuntimeError("conditioned anew")
-
-    monkeypatch.setattr("sggp.estimator.condition", fail)
-    model = GPRegressor(optimizer="iterative", random_state=0, num_samples=16, num_features=256).fit(X, y)
-    assert model.posterior_ is model.fit_result_.posterior
-    assert model.posterior_.num_samples == 16
-    assert model.sample_y(X, 3).shape == (60, 3)
-    with pytest.raises(RuntimeError, match="anew"):  # several targets share hyperparameters, not solves
-        GPRegressor(optimizer="iterative", random_state=0, num_samples=4).fit(X, np.stack([y, -y], axis=1))
-
-
 def test_clone_grid_search_pipeline_and_pickle():
     X, y = _data(40)
     kernel = ScaleKernel(MaternKernel(nu=2.5))

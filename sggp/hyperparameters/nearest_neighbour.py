@@ -34,7 +34,7 @@ from sggp.typing import Seed
 
 BETAS = (0.9, 0.99)
 _log = logging.getLogger(__name__)
-_STATIONARY = 1.5  # mean squared z-score of the mean gradient below which the descent counts as stationary
+_STATIONARY = 1.2  # mean squared z-score of the mean gradient below which the descent counts as stationary
 _JUDGED = 100  # steps whose gradients are judged together
 _COOLDOWN = 40  # steps from the moment the rule is met to the end, with the step size decaying
 _AVERAGED = 20  # last iterates that are averaged
@@ -234,7 +234,7 @@ def fit_nearest_neighbour(
     noise_prior: Any = None,
     neighbours: int | None = None,
     batch_size: int = 512,
-    max_steps: int = 300,
+    max_steps: int = 500,
     learning_rate: float = 0.1,
     final_learning_rate: float = 0.005,
     evaluation_rows: int = 4096,
@@ -248,7 +248,7 @@ def fit_nearest_neighbour(
     float64. Neighbours are found in the kernel's own metric for the rows of the coming window of steps (5
     at first, 25 later), so they follow the length scales as these move. Adam in log coordinates, the step
     size on a cosine; when the mean gradient of the last 100 steps cannot be told from zero (mean squared
-    z-score below 1.5) the step size is run down over 40 more steps. The result is the average of the last
+    z-score below 1.2) the step size is run down over 40 more steps. The result is the average of the last
     20 iterates.
 
     Kernels without a metric (Tanimoto, sums, unknown ones) take the earlier rows of largest correlation; minibatches
@@ -265,7 +265,7 @@ def fit_nearest_neighbour(
         initial_noise_variance: where the search starts; default a tenth of the variance of y.
         noise_floor: the learnt noise stays above it; default 1e-6 of the variance of y.
         noise_prior: a GPyTorch prior on the noise variance.
-        neighbours: more follow the exact likelihood closer, at cubic cost per row; default 20, and 40 where
+        neighbours: more follow the exact likelihood closer, at cubic cost per row; default 30, and 40 where
             the blocks are found once.
         batch_size: rows per step.
         max_steps: budget of steps, or of L-BFGS iterations.

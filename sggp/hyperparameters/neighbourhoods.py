@@ -16,7 +16,7 @@ from sggp.kernels import as_covariance
 
 _POOL = 2048  # rows whose neighbourhoods are used where searching is dear and repeated
 _POOL_FROZEN = 8192  # where neighbourhoods are found once
-_COUNT, _COUNT_FROZEN = 20, 40  # neighbours per row; more where their covariances are evaluated once only
+_COUNT, _COUNT_FROZEN = 30, 40  # neighbours per row; more where their covariances are evaluated once only
 _CHUNK = 256  # neighbourhoods evaluated at once where the base kernel is frozen
 
 
@@ -26,7 +26,7 @@ class Neighbourhoods:
     Args:
         kernel: the private kernel whose raw parameters are being learnt.
         x: (n, d) rows in their order.
-        count: neighbours per row; default 20, or 40 where nothing but scales is learnt and there is no
+        count: neighbours per row; default 30, or 40 where nothing but scales is learnt and there is no
             metric.
     """
 
