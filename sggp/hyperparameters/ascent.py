@@ -17,7 +17,9 @@ from sggp.hyperparameters.pathwise import Estimate, PathwiseGradient
 
 __all__ = ["Ascent", "AscentSettings"]
 
-BETAS = (0.9, 0.99)
+BETAS = (0.9, 0.9)
+"""Adam's memory of the gradient and of its size: short, for the gradient is a smooth function of the coordinates, and
+the size that it had far from the optimum is of no use near it."""
 _log = logging.getLogger(__name__)
 _JUDGE_EVERY = 5
 """Steps between two estimates of the gradient's standard error, where the stopping rule is asked."""
