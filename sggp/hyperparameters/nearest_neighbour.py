@@ -253,7 +253,7 @@ def fit_nearest_neighbour(
 
     Kernels without a metric (Tanimoto, sums, unknown ones) take the earlier rows of largest correlation; minibatches
     are then of 2,048 rows drawn at random. If only scales, noise and mean are learnt (Tanimoto), neighbours and their
-    covariances are found once, for 8,192 rows, and L-BFGS maximises the likelihood of all of these at once
+    covariances are found once, for 4,096 rows, and L-BFGS maximises the likelihood of all of these at once
     (`sggp.hyperparameters.fixed_base`; unless the noise is per point): batch size and learning rates play no part.
 
     Args:

@@ -15,9 +15,18 @@ from sggp.hyperparameters.similarity import earlier_by_similarity
 from sggp.kernels import as_covariance
 
 _POOL = 2048  # rows whose neighbourhoods are used where searching is dear and repeated
-_POOL_FROZEN = 8192  # where neighbourhoods are found once
+_POOL_FROZEN = 4096  # where neighbourhoods are found once
 _COUNT, _COUNT_FROZEN = 30, 40  # neighbours per row; more where their covariances are evaluated once only
+_LANDMARKS = 64  # rows that every row is conditioned on beside its neighbours, where these are found once
 _CHUNK = 256  # neighbourhoods evaluated at once where the base kernel is frozen
+
+
+def _with_landmarks(near: Tensor, rows: Tensor, count: int) -> Tensor:  # (r, k) -> (r, count + k)
+    """The first rows of the order, which are a random sample, in front of the near ones; each row once."""
+    first = torch.arange(count).expand(len(rows), count)
+    return torch.cat(
+        [first.masked_fill(first >= rows[:, None], -1), near.masked_fill(near < count, -1)], dim=1
+    )
 
 
 class Neighbourhoods:
@@ -38,11 +47,13 @@ class Neighbourhoods:
             self.metric = x.is_floating_point() and as_covariance(kernel).embedding(x[:2]) is not None
         default = _COUNT_FROZEN if self.frozen is not None and not self.metric else _COUNT
         self.count = count = min(default if count is None else count, len(x) - 1)
+        self.landmarks = min(_LANDMARKS, len(x) - 1) if self.fixed else 0
+        width = count + self.landmarks
         self._gram = gram_function(kernel)
         self._index = torch.zeros(0, 1, dtype=torch.long)
         self._base: Tensor | None = None
         self._known: dict[int, int] = {}
-        self._known_index = torch.zeros(0, count + 1, dtype=torch.long)
+        self._known_index = torch.zeros(0, width + 1, dtype=torch.long)
         self._known_base: Tensor | None = None
 
     @property
@@ -75,6 +86,8 @@ class Neighbourhoods:
         else:
             base = self.kernel if self.frozen is None else self.frozen[1]
             near = earlier_by_similarity(as_covariance(base), self.x, rows, self.count)
+            if self.fixed:
+                near = _with_landmarks(near, rows, self.landmarks)
         return torch.cat([near, rows[:, None]], dim=1)
 
     def _open_frozen(self, rows: Tensor) -> None:

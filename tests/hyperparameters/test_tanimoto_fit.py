@@ -122,6 +122,23 @@ def test_one_call_learns_from_few_and_from_many_alike():
     assert many.hyperparameters["noise_variance"] == pytest.approx(few.noise_variance, rel=0.5)
 
 
+def test_rows_are_conditioned_on_a_common_sample_and_on_their_neighbours_each_once():
+    x = _fingerprints(150)
+    similarity = _minmax(x)
+    neighbourhoods = Neighbourhoods(ScaleKernel(TanimotoMinMax()), x, 7)
+    rows = torch.tensor([0, 30, 100, 149])
+    neighbourhoods.open(rows)
+    index, valid = neighbourhoods.members(torch.arange(4))
+    for i, own, there in zip(rows.tolist(), index.tolist(), valid.tolist(), strict=True):
+        members = [j for j, known in zip(own, there, strict=True) if known]
+        assert len(members) == len(set(members))
+        assert members[-1] == i
+        near = sorted(similarity[i, :i], reverse=True)[:7]
+        assert set(range(min(i, 64))) <= set(members)
+        late = [j for j in members[:-1] if j >= 64]
+        assert all(similarity[i, j] >= near[-1] - 1e-6 for j in late)
+
+
 @pytest.mark.parametrize("noise", [None, 0.3])
 @pytest.mark.parametrize("targets", [1, 2])
 def test_the_optimum_is_that_of_the_conditionals(noise, targets):
