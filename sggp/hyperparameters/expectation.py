@@ -243,12 +243,11 @@ class _Expectation:
         else:
             self.mean, self.weights = float(self.known_mean), x
         alpha, centred = self.weights[:, 0], targets[:, 0] - self.mean
-        # H a = b, so that K a = b − Σa: the mean at the rows, and g_j = f⁰_j − K a_j = Σa_j − ε_j
-        misses = noise * alpha
-        deviations = noise[:, None] * self.weights[:, 1:] - data.means(
-            self.probes.noise(row_noise), row_noise
-        )
-        terms = (data.counts[:, None] * deviations.square()).sum(dim=0) / self.noise
+        misses = noise * alpha  # Hα = b, so that b − Kα = Σα
+        duals = self.probes.duals(self.kernel, row_noise, z)
+        if duals is None:
+            raise InputError("a noise variance of 0 has no effective dimension: raise noise_floor above 0.")
+        terms = data.size - (noise[:, None] * self.weights[:, 1:] * duals).sum(dim=0)
         return Moments(
             effective_dimension=float(terms.mean()),
             fit_norm=float(alpha @ (centred - misses)),

@@ -79,15 +79,15 @@ def test_moments_by_samples_are_those_of_dense_algebra(repeats):
         y,
         initial_noise_variance=0.1,
         mean=0.0,
-        num_samples=4000,
-        num_features=8192,
+        num_samples=2000,
+        num_features=512,
         max_steps=2,
         generator=0,
     )
     first, second = fit.trace
     exact = exact_moments(kernel, x, y, 1.2, 0.1)
     error = first["effective_dimension_error"]
-    assert first["effective_dimension"] == pytest.approx(exact.effective_dimension, abs=4 * error + 0.3)
+    assert first["effective_dimension"] == pytest.approx(exact.effective_dimension, abs=4 * error)
     assert error < 0.02 * exact.effective_dimension
     # the rest of the update has no sampling error: put γ in and compare
     known = Moments(first["effective_dimension"], exact.fit_norm, exact.misfit)
@@ -111,7 +111,7 @@ def test_fit_ends_where_the_likelihood_is_stationary(name):
         root = torch.linalg.cholesky(covariance)
         y = root @ torch.randn(120, generator=seeded(3), dtype=torch.float64)
         kernel.outputscale = 0.1
-    fit = fit_em(kernel, x, y, num_samples=512, num_features=4096, max_steps=300, tolerance=1e-4, generator=0)
+    fit = fit_em(kernel, x, y, num_samples=512, num_features=512, max_steps=300, tolerance=1e-4, generator=0)
     assert fit.converged
     scale = float(fit.kernel.outputscale.detach())
     gradient, fisher = slopes(fit.kernel, x, y, scale, fit.noise_variance, fit.mean)

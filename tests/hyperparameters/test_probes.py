@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from gpytorch.kernels import MaternKernel, PeriodicKernel, PolynomialKernel, RBFKernel, RQKernel, ScaleKernel
@@ -75,6 +77,21 @@ def test_probes_move_smoothly_with_the_hyperparameters(name):
     assert moves[0] > 0
     assert moves[1] == pytest.approx(0.5 * moves[0], rel=0.05)
     assert moves[0] < 0.01 * float(before.norm())
+
+
+def test_rational_quadratic_features_do_not_jump_on_a_long_way():
+    x, y = table(40)
+    kernel = copy_kernel(scaled(RQKernel(), 0.8))
+    draws, noise = (
+        Probes(kernel, MergedData(x, y[:, None]), 4, 256, seeded(0)),
+        torch.full((40,), 0.1).double(),
+    )
+    path = []
+    for alpha in torch.linspace(0.7, 1.4, 60, dtype=torch.float64):
+        kernel.base_kernel.alpha = alpha
+        path.append(draws.at(kernel, noise))
+    moves = torch.stack([(b - a).norm() for a, b in itertools.pairwise(path)])
+    assert float(moves.max()) < 3 * float(moves.median())
 
 
 def test_kernels_without_features_have_plain_probes_or_are_refused():
