@@ -25,6 +25,9 @@ __all__ = ["GPRegressor"]
 
 EXACT_STD_ROWS = 3000  # up to here std is exact and every solve is a Cholesky factor
 COVARIANCE_BYTES = 2**30
+NOISE_FLOOR = (
+    1e-5  # share of the variance of y: repeated rows with equal y would drive a learnt noise to nothing
+)
 
 
 class GPRegressor(RegressorMixin, BaseEstimator):
@@ -40,7 +43,7 @@ class GPRegressor(RegressorMixin, BaseEstimator):
             evaluated as they are, unlearnt). Kernel objects are copied, never changed, and their values are
             where learning starts.
         noise_variance: known noise variance in squared units of y, a number or one per training row; None
-            learns it.
+            learns it, above 1e-5 of the variance of y up to 3,000 rows, above 1e-6 of it beyond.
         optimizer: how hyperparameters are learnt. "auto": "exact" (the marginal likelihood itself) up to 1,500 rows,
             "nearest-neighbour" (a stochastic likelihood, at a cost per step that hardly grows with n) beyond.
             "iterative": the marginal likelihood of all rows by iterative solves, whose last ones are the posterior;
@@ -148,14 +151,14 @@ class GPRegressor(RegressorMixin, BaseEstimator):
             noise_prior=start.noise_prior,
             generator=fit_stream,
             callback=self._progress(),
-            **self._shared_settings(len(x)),
+            **self._fit_settings(targets),
         )
         self._record(result)
         self._report("%s: %s, %.1f s", result.method, result.message, result.seconds)
         posteriors = self._condition(x, targets, sample_stream)
-        solutions = [posterior.solution for posterior in posteriors]
-        self.posterior_: Any = posteriors[0] if len(posteriors) == 1 else posteriors
-        self.solution_ = solutions[0] if len(solutions) == 1 else solutions
+        solutions, single = [posterior.solution for posterior in posteriors], len(posteriors) == 1
+        self.posterior_: Any = posteriors[0] if single else posteriors
+        self.solution_ = solutions[0] if single else solutions
         self.n_iter_ = max(1, *(int(solution.iterations) for solution in solutions))
         return self
 
@@ -228,11 +231,8 @@ class GPRegressor(RegressorMixin, BaseEstimator):
     # fitting
 
     def _check_settings(self) -> None:
-        if (
-            isinstance(self.num_samples, bool)
-            or not isinstance(self.num_samples, int | np.integer)
-            or self.num_samples < 0
-        ):
+        whole = isinstance(self.num_samples, int | np.integer) and not isinstance(self.num_samples, bool)
+        if not whole or self.num_samples < 0:
             raise InputError(f"num_samples must be a whole number, 0 or more, got {self.num_samples!r}.")
         if not isinstance(self.num_features, int | np.integer) or self.num_features < 1:
             raise InputError(f"num_features must be a positive whole number, got {self.num_features!r}.")
@@ -276,12 +276,14 @@ class GPRegressor(RegressorMixin, BaseEstimator):
             return torch.tensor(start.white_noise, dtype=torch.float64)
         return None
 
-    def _shared_settings(self, n: int) -> dict[str, Any]:
-        """What the iterative recipe has in common with the solve at the end, so that its last step is that solve."""
-        if self.optimizer != "iterative":
-            return {}
-        probes = {"num_probes": max(2, self.num_samples), "num_features": self.num_features}
-        return {**probes, "solver": self.solver, "dtype": _working_dtype(n)}
+    def _fit_settings(self, targets: Tensor) -> dict[str, Any]:
+        """The floor of a noise learnt from few rows; what the iterative recipe has in common with the last solve."""
+        few, size = len(targets) <= EXACT_STD_ROWS, float(targets.var(dim=0, correction=0).mean())
+        out: dict[str, Any] = {"noise_floor": NOISE_FLOOR * size} if few else {}
+        if self.optimizer == "iterative":
+            out |= {"num_probes": max(2, self.num_samples), "num_features": self.num_features}
+            out |= {"solver": self.solver, "dtype": _working_dtype(len(targets))}
+        return out
 
     def _record(self, result: FitResult) -> None:
         """Fitted attributes that do not depend on the solve."""
@@ -309,10 +311,9 @@ class GPRegressor(RegressorMixin, BaseEstimator):
         """One posterior per target, the fit's own if it left one; without samples for kernels without features."""
         if self.fit_result_.posterior is not None and targets.shape[1] == 1:
             return [self.fit_result_.posterior]
-        means = torch.as_tensor(self.fit_result_.mean).reshape(-1)
-        noises = self._noise_per_target()
+        means, noises = torch.as_tensor(self.fit_result_.mean).reshape(-1), self._noise_per_target()
         out = []
-        for j in range(targets.shape[1]):
+        for j, y in enumerate(targets.unbind(dim=1)):
             arguments: dict[str, Any] = {
                 "noise_variance": noises[j],
                 "mean": float(means[j % len(means)]),
@@ -322,11 +323,9 @@ class GPRegressor(RegressorMixin, BaseEstimator):
                 "dtype": _working_dtype(len(x)),
             }
             try:
-                posterior = condition(
-                    self.kernel_, x, targets[:, j], num_samples=self.num_samples, **arguments
-                )
+                posterior = condition(self.kernel_, x, y, num_samples=self.num_samples, **arguments)
             except NoRandomFeatures:
-                posterior = condition(self.kernel_, x, targets[:, j], num_samples=0, **arguments)
+                posterior = condition(self.kernel_, x, y, num_samples=0, **arguments)
             self._report("%r, %.1f s", posterior.solution, posterior.solution.seconds)
             out.append(posterior)
         return out

@@ -58,6 +58,12 @@ def test_repeated_rows(optimizer):
     assert 0.005 < model.noise_variance_ < 0.2  # of the repeats alone it is 0.025
 
 
+def test_copied_rows_do_not_take_the_noise_to_nothing():
+    X, y = _data(60, noise=0.3)
+    model = _model().fit(np.concatenate([X, X, X]), np.concatenate([y, y, y]))
+    assert model.noise_variance_ >= 1e-5 * y.var()
+
+
 @pytest.mark.parametrize("optimizer", ["exact", "nearest-neighbour"])
 @pytest.mark.parametrize("size", [1e3, 1e6])
 def test_outliers_in_the_inputs(optimizer, size):
