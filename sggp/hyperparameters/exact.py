@@ -144,7 +144,13 @@ class _Objective:
         with torch.no_grad():
             covariance = gram.detach().clone()
             covariance.diagonal().add_(noise.detach())
-            found = _evaluate(covariance, self.y, self.mean)
+            try:
+                found = _evaluate(covariance, self.y, self.mean)
+            except InputError:
+                if not self.trace:
+                    raise
+                # a trial step out to where the matrix has no factor: worse than all so far, so the step is cut
+                return 1e6 - min(record["value"] for record in self.trace), np.zeros_like(u)
             sensitivity = torch.cholesky_inverse(found.factor).mul_(-0.5 * self.y.shape[1])  # d value / d H
             sensitivity.addmm_(found.weights, found.weights.T, alpha=0.5)
         with torch.enable_grad():

@@ -242,3 +242,25 @@ def test_as_given_reports_the_exact_value():
     assert fit.log_marginal_likelihood == pytest.approx(
         exact_log_marginal_likelihood(kernel, x, y, noise_variance=0.1)
     )
+
+
+def test_a_trial_step_without_a_factor_is_cut(monkeypatch):
+    from sggp.hyperparameters import exact
+
+    x, y = _data(40)
+    plain = fit_exact(named_kernel("rbf", 2), x, y)
+    original, calls = exact._factorise, []
+
+    def sometimes(gram):
+        calls.append(1)
+        if len(calls) == 3:
+            raise InputError("no factor")
+        return original(gram)
+
+    monkeypatch.setattr(exact, "_factorise", sometimes)
+    fit = fit_exact(named_kernel("rbf", 2), x, y)
+    assert fit.converged
+    assert fit.log_marginal_likelihood == pytest.approx(plain.log_marginal_likelihood, abs=1e-4)
+    calls[:] = [1, 1]
+    with pytest.raises(InputError, match="no factor"):  # the start itself has to have one
+        fit_exact(named_kernel("rbf", 2), x, y)
