@@ -119,6 +119,14 @@ def fit_em(
     Source: MacKay 1992 (effective dimension); Antorán et al. 2023, section 3.3 (by samples). Departures: 1. In function
         space, where sums over rows take the place of sums over weights. 2. γ = n − tr(ΣH⁻¹) by the samples' weights and
         their duals (`sggp.hyperparameters.probes`): the mean of ‖g_j(X)‖²/λ carries the error of the random features.
+
+    Example:
+        >>> import torch, gpytorch
+        >>> from sggp.hyperparameters import fit_em
+        >>> x = torch.linspace(0, 1, 40, dtype=torch.float64)[:, None]
+        >>> kernel = gpytorch.kernels.ScaleKernel(gpytorch.kernels.MaternKernel(nu=1.5))
+        >>> fit_em(kernel, x, torch.sin(6 * x[:, 0]), noise_variance=0.01, generator=0).method
+        'em'
     """
     began = time.perf_counter()
     raw, (x, y) = x, check_data(x, y)

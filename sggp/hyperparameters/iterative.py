@@ -152,6 +152,15 @@ def fit_iterative(
         v_j on one side, which takes the error of the features out of the gradient (`sggp.hyperparameters.probes`).
         2. The mean is profiled out. 3. The stopping rule. 4. Repeats are merged. 5. The preconditioner is kept while
         it is close.
+
+    Example:
+        >>> import torch, gpytorch
+        >>> from sggp.hyperparameters import fit_iterative
+        >>> x = torch.linspace(0, 1, 40, dtype=torch.float64)[:, None]
+        >>> kernel = gpytorch.kernels.ScaleKernel(gpytorch.kernels.RBFKernel())
+        >>> fit = fit_iterative(kernel, x, torch.sin(6 * x[:, 0]), noise_variance=0.01, max_steps=5, generator=0)
+        >>> fit.posterior.samples(x).shape
+        torch.Size([64, 40])
     """
     if num_probes < 2 or (max_steps is not None and max_steps < 1) or not tolerance > 0:
         raise InputError(

@@ -80,7 +80,7 @@ def test_moments_by_samples_are_those_of_dense_algebra(repeats):
         initial_noise_variance=0.1,
         mean=0.0,
         num_samples=2000,
-        num_features=512,
+        num_features=64,
         max_steps=2,
         generator=0,
     )
