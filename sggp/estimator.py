@@ -25,9 +25,7 @@ __all__ = ["GPRegressor"]
 
 EXACT_STD_ROWS = 3000  # up to here std is exact and every solve is a Cholesky factor
 COVARIANCE_BYTES = 2**30
-NOISE_FLOOR = (
-    1e-5  # share of the variance of y: repeated rows with equal y would drive a learnt noise to nothing
-)
+NOISE_FLOOR = 1e-5  # share of the variance of y; repeated rows with equal y would say that there is none
 
 
 class GPRegressor(RegressorMixin, BaseEstimator):
