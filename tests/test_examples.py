@@ -51,6 +51,8 @@ def need_extras_of(code: str) -> None:
     for name, module in EXTRA_OF.items():
         if re.search(rf"^\s*(?:from|import) {re.escape(name)}\b", code, flags=re.M):
             pytest.importorskip(module)
+    if "sample_hyperparameters" in code:
+        pytest.importorskip("pyro")
 
 
 def run_script(script: Path, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
