@@ -26,7 +26,14 @@ from systems import LEARNING_ROWS, System, docking_system, large_system, learn, 
 
 from sggp.errors import MissingExtra
 from sggp.operators import KernelOperator
-from sggp.preconditioners import Balanced, LowRankPlusNeighbour, NearestNeighbour, Nystrom, Preconditioner
+from sggp.preconditioners import (
+    Balanced,
+    Given,
+    LowRankPlusNeighbour,
+    NearestNeighbour,
+    Nystrom,
+    Preconditioner,
+)
 from sggp.solvers import ConjugateGradients
 
 LEVELS = (1e-2, 1e-4)
@@ -103,16 +110,6 @@ ROWS: dict[str, Row] = {
 }
 
 
-@dataclass(frozen=True)
-class Kept(Preconditioner):
-    """One that has been built, for a second solve with it."""
-
-    built: Any
-
-    def build(self, operator: Any, generator: torch.Generator) -> Any:
-        return self.built
-
-
 def passes(
     operator: KernelOperator,
     target: torch.Tensor,
@@ -127,7 +124,7 @@ def passes(
     kept, setup = kind, 0.0
     if kind is not None:
         begin = time.perf_counter()
-        kept = Kept(kind.build(operator, seeded(0)))
+        kept = Given(kind.build(operator, seeded(0)))
         setup = time.perf_counter() - begin
     for level in levels:
         solution = ConjugateGradients(kept, float64_products=float64_products).solve(

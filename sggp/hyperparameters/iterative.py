@@ -32,9 +32,9 @@ from sggp.hyperparameters.pathwise import Estimate, PathwiseGradient
 from sggp.hyperparameters.probes import Probes
 from sggp.hyperparameters.result import FitResult
 from sggp.hyperparameters.unidentified import settle_unidentified
-from sggp.hyperparameters.warm import DIRECT_ROWS, WarmSolves
+from sggp.hyperparameters.warm import WarmSolves
 from sggp.posterior import Posterior
-from sggp.posterior.conditioning import Settings, default_tolerances, solve_posterior
+from sggp.posterior.conditioning import DIRECT_ROWS, Settings, default_tolerances, solve_posterior
 from sggp.posterior.data import Data
 from sggp.random import as_generator, streams
 from sggp.solvers import Solver

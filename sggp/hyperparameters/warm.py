@@ -9,17 +9,15 @@ import torch
 from torch import Tensor
 
 from sggp.operators import KernelOperator
-from sggp.preconditioners import Balanced, Built, Preconditioner
+from sggp.posterior.conditioning import DIRECT_ROWS
+from sggp.preconditioners import Built, Preconditioner
 from sggp.solvers import Auto, Cholesky, ConjugateGradients, Solution, Solver
+from sggp.solvers.conjugate_gradients import automatic
 
-__all__ = ["DIRECT_ROWS", "WarmSolves", "default_tolerances"]
+__all__ = ["WarmSolves", "default_tolerances"]
 
-DIRECT_ROWS = 3000
-"""Up to this many distinct inputs the default solver is `Cholesky`."""
-_PLAIN_BELOW = 256
 _MOVED = 0.2
 """A preconditioner is built anew once a coordinate (a logarithm, where positive) has moved by more than this."""
-_MEMORY_SHARE = 0.5
 _LOOSEST, _TIGHTEST = 1e-2, 1e-6
 _NOISE_SHARE = 0.1
 _MEAN_SHARE = 0.1
@@ -96,23 +94,27 @@ class WarmSolves:
         self.start: Tensor | None = None
         self.epochs = 0.0
         self.keeper: _Keeper | None = None
-        self.solver = self._prepared(solver, columns)
+        self.columns = columns
+        self.solver = self._prepared(solver)
 
-    def _prepared(self, solver: Solver | None, columns: int) -> Solver:
+    def _prepared(self, solver: Solver | None) -> Solver:
         g = len(self.rows)
         if solver is None or isinstance(solver, Auto):
             direct = DIRECT_ROWS if solver is None else solver.direct_rows
             solver = Cholesky() if g <= direct else ConjugateGradients()
         if not isinstance(solver, ConjugateGradients) or solver.preconditioner is None:
             return solver
-        inner = solver.preconditioner
-        if isinstance(inner, str):
-            if g < _PLAIN_BELOW:
-                return solver
-            inner = Balanced(columns=columns, memory_budget=self.memory_budget * _MEMORY_SHARE)
+        return replace(solver, preconditioner=self._kept(solver.preconditioner))
+
+    def _kept(self, inner: Preconditioner | str) -> Preconditioner | None:
+        chosen = (
+            automatic(len(self.rows), self.columns, self.memory_budget) if isinstance(inner, str) else inner
+        )
+        if chosen is None:
+            return None
         nowhere = torch.zeros(0, dtype=torch.float64)
-        self.keeper = _Keeper(inner, nowhere, nowhere)
-        return replace(solver, preconditioner=_Kept(self.keeper))
+        self.keeper = _Keeper(chosen, nowhere, nowhere)
+        return _Kept(self.keeper)
 
     def operator(self, kernel: Any, noise: Tensor) -> KernelOperator:
         """K + Σ under the kernel's present values."""

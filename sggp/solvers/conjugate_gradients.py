@@ -17,7 +17,7 @@ from sggp.solvers.problem import Problem
 from sggp.solvers.solution import Status
 from sggp.typing import ResidualKind
 
-__all__ = ["ConjugateGradients"]
+__all__ = ["ConjugateGradients", "automatic"]
 
 _PLAIN_BELOW = 256
 _MEMORY_SHARE = 0.5
@@ -120,11 +120,10 @@ class ConjugateGradients(IterativeSolver):
 
     def _build(self, problem: Problem) -> Any:
         chosen = self.preconditioner
-        if chosen == "auto":
+        if isinstance(chosen, str):
+            budget = getattr(problem.operator, "memory_budget", float("inf"))
             neighbourly = isinstance(problem.operator, NeighbourOperator)
-            budget = getattr(problem.operator, "memory_budget", float("inf")) * _MEMORY_SHARE
-            balanced = Balanced(columns=problem.rhs.shape[1], memory_budget=budget)
-            chosen = balanced if neighbourly and problem.n >= _PLAIN_BELOW else None
+            chosen = automatic(problem.n, problem.rhs.shape[1], budget) if neighbourly else None
         if chosen is None:
             return torch.clone
         return chosen.build(problem.operator, problem.generator).apply
@@ -171,6 +170,13 @@ class ConjugateGradients(IterativeSolver):
 
     def failures(self, state: _State) -> list[Status | None]:
         return [Status.BREAKDOWN if broken else None for broken in state.broken.tolist()]
+
+
+def automatic(n: int, columns: int, memory_budget: float) -> Balanced | None:
+    """What "auto" stands for on n rows with small blocks, for so many right-hand sides; None for few rows."""
+    if n < _PLAIN_BELOW:
+        return None
+    return Balanced(columns=columns, memory_budget=memory_budget * _MEMORY_SHARE)
 
 
 def _dots(a: Tensor, b: Tensor) -> Tensor:  # (n, s), (n, s) -> (s,) float64
