@@ -8,7 +8,10 @@
 namespace SGGP_ISA {
 
 template <int Family> SGGP_INLINE Reg<double> phi_of(Reg<double> q, const Constants<double>& c) {
-  return profile<double, Family, false>(q, c, nullptr);
+  const Reg<double> squared[1] = {q}, t[1] = {argument<double, Family>(q, c)};
+  Reg<double> value[1], unused[1];
+  profile<double, Family, false, 1>(squared, t, c, value, unused);
+  return value[0];
 }
 
 SGGP_INLINE Reg<double> phi(int family, Reg<double> q, const Constants<double>& c) {

@@ -1,8 +1,9 @@
-// The five stationary profiles phi(q), q = squared distance, and psi(q) = -2 phi'(q), on one register.
+// The five stationary profiles phi(q), q = squared distance, and psi(q) = -2 phi'(q), on registers.
 //
-// The exponential is 2^t = 2^n p(f), t = c q or c sqrt(q) with c in two parts, so that f = t - n is good to about one
-// unit in the last place; p is a polynomial with p(0) = 1 fitted to the relative error (2e-9 in float, 3e-18 in
-// double), so phi(0) = 1 exactly. sqrt is the correctly rounded instruction.
+// Each is a polynomial in t times 2^-t, where t >= 0 is c q, sqrt(c q) or a logarithm: the rounding of c and of the
+// product costs t about as much as that of q itself. sqrt is the correctly rounded instruction. 2^-t = 2^-n p(f) with
+// f = t - n exact and a polynomial with p(0) = 1 fitted to the relative error (2e-9 in float, 3e-18 in double), so
+// phi(0) = 1 exactly. Steps are taken for N registers at a time, since those of one wait for one another.
 #pragma once
 
 #include "kernels.h"
@@ -10,48 +11,70 @@
 
 namespace SGGP_ISA {
 
+#define SGGP_EACH SGGP_UNROLL for (int i = 0; i < N; ++i)
+
 template <class T> struct Exponential;
 
 template <> struct Exponential<float> {
   static constexpr int degree = 6;
-  static constexpr float p[degree] = {0.69314720288631248803f,  0.24022647909581948661f,  0.055503324011890249824f,
-                                      0.009618437651272404073f, 0.0013398902851562386291f, 0.00015353335167184590829f};
+  static constexpr float p[degree] = {
+      -0.69314720288631248803f, 0.24022647909581948661f, -0.055503324011890249824f,
+      0.009618437651272404073f, -0.0013398902851562386291f, 0.00015353335167184590829f};
 };
 
 template <> struct Exponential<double> {
   static constexpr int degree = 11;
   static constexpr double p[degree] = {
-      0.6931471805599453258482054,    0.2402265069591013138786555,    0.05550410866482007997639619,
-      0.009618129107594062670512147,  0.001333355814677522550616363,  0.0001540353045719115954204593,
-      0.00001525273349271182141247495, 0.000001321543523997555830977394, 0.0000001017819967851587021051637,
-      7.073790971610360604361138e-9,  4.43476481920697092790699e-10};
+      -0.6931471805599453258482054, 0.2402265069591013138786555, -0.05550410866482007997639619,
+      0.009618129107594062670512147, -0.001333355814677522550616363, 0.0001540353045719115954204593,
+      -0.00001525273349271182141247495, 0.000001321543523997555830977394, -0.0000001017819967851587021051637,
+      7.073790971610360604361138e-9, -4.43476481920697092790699e-10};
 };
 
-// 2^(n + f), |f| <= 1/2, zero where t < cutoff.
-template <class T> SGGP_INLINE Reg<T> exp2_parts(Reg<T> n, Reg<T> f, Reg<T> t) {
+#if defined(__AVX512F__)
+// 2^-t in steps of 1/16: 2^-n is an entry of one register and an exponent, and the polynomial is short. t + magic holds
+// 16 n in its lowest bits. The entries are 2^-(j/16) as bits, plus j << 19.
+alignas(64) constexpr uint32_t kSixteenths[16] = {
+    0x3f800000u, 0x3f7d257du, 0x3f7ac0c7u, 0x3f78ccdfu, 0x3f7744fdu, 0x3f76248cu, 0x3f75672au, 0x3f7508a4u,
+    0x3f7504f3u, 0x3f75583fu, 0x3f75fed7u, 0x3f76f532u, 0x3f7837f0u, 0x3f79c3d3u, 0x3f7b95c2u, 0x3f7daac3u};
+
+template <int N> SGGP_INLINE void power_by_table(const Reg<float> (&t)[N], Reg<float> (&out)[N]) {
+  using S = Simd<float>;
+  constexpr float p[3] = {-0.6931472f, 0.24023429f, -0.055502135f};
+  const Reg<float> magic = set(S::magic / 16);
+  const __m512i powers = _mm512_load_si512(kSixteenths);
+  Reg<float> n[N], f[N], power[N];
+  SGGP_EACH n[i] = t[i] + magic;
+  SGGP_EACH {
+    const __m512i bits = (__m512i)n[i];
+    power[i] = (Reg<float>)_mm512_sub_epi32(_mm512_permutexvar_epi32(bits, powers), _mm512_slli_epi32(bits, 19));
+  }
+  SGGP_EACH f[i] = t[i] - (n[i] - magic);
+  SGGP_EACH out[i] = fma(f[i], set(p[2]), set(p[1]));
+  SGGP_EACH out[i] = fma(out[i], f[i], set(p[0]));
+  SGGP_EACH f[i] = f[i] * power[i];
+  SGGP_EACH {
+    const __mmask16 keep = _mm512_cmp_ps_mask((__m512)t[i], (__m512)set(S::cutoff), _CMP_NGT_UQ);
+    out[i] = (Reg<float>)_mm512_maskz_fmadd_ps(keep, (__m512)out[i], (__m512)f[i], (__m512)power[i]);
+  }
+}
+#endif
+
+// 2^-t for t >= 0, zero beyond the cutoff.
+template <class T, int N> SGGP_INLINE void power(const Reg<T> (&t)[N], Reg<T> (&out)[N]) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == sizeof(float)) return power_by_table<N>(t, out);
+#endif
   using E = Exponential<T>;
-  Reg<T> p = set(E::p[E::degree - 1]);
-  for (int i = E::degree - 2; i >= 0; --i) p = fma(p, f, set(E::p[i]));
-  return scaled(fma(p, f, set(T(1))), n, t);
+  Reg<T> n[N], f[N];
+  SGGP_EACH n[i] = nearest(t[i]);
+  SGGP_EACH f[i] = t[i] - n[i];
+  SGGP_EACH out[i] = set(E::p[E::degree - 1]);
+  SGGP_UNROLL for (int k = E::degree - 2; k >= 0; --k) SGGP_EACH out[i] = fma(out[i], f[i], set(E::p[k]));
+  SGGP_EACH out[i] = scaled(fma(out[i], f[i], set(T(1))), n[i], t[i]);
 }
-
-// exp(-c x) for x >= 0, where -c log2(e) = Hi + Lo.
-template <class T> SGGP_INLINE Reg<T> decay(Reg<T> x, T hi, T lo) {
-  const Reg<T> t = x * set(hi);
-  const Reg<T> n = nearest(t);
-  Reg<T> f = fma(x, set(hi), -n);
-  f = fma(x, set(lo), f);
-  return exp2_parts<T>(n, f, t);
-}
-
-template <class T> struct Split {
-  T hi, lo;
-  constexpr explicit Split(long double c) : hi(T(c)), lo(T(c - (long double)T(c))) {}
-};
 
 constexpr long double kLog2e = 1.442695040888963407359924681001892137427L;
-constexpr long double kRoot3 = 1.732050807568877293527446341505872366943L;
-constexpr long double kRoot5 = 2.236067977499789696409173668731276235441L;
 constexpr long double kLn2 = 0.693147180559945309417232121458176568L;
 
 // log(1 + y) for 0 <= y <= largest, relative error a few units in the last place: returned as e ln 2 + g.
@@ -81,50 +104,48 @@ template <class T> struct Constants {
   T alpha, half_inverse_alpha;
 };
 
-// phi(q); with `slope`, *slope = -2 phi'(q), zero for matern12 at q = 0.
-template <class T, int Family, bool Slope>
-SGGP_INLINE Reg<T> profile(Reg<T> q, const Constants<T>& c, Reg<T>* slope) {
-  if (Family == kRbf) {
-    constexpr Split<T> k(-kLog2e / 2);
-    const Reg<T> value = decay<T>(q, k.hi, k.lo);
-    if (Slope) *slope = value;
-    return value;
-  }
+constexpr long double squared_rate(int family) {
+  return kLog2e * kLog2e * (family == kMatern12 ? 1 : family == kMatern32 ? 3 : 5);
+}
+
+// t(q), of which the profile is a function.
+template <class T, int Family> SGGP_INLINE Reg<T> argument(Reg<T> q, const Constants<T>& c) {
+  if (Family == kRbf) return q * set(T(kLog2e / 2));
   if (Family == kRationalQuadratic) {
-    const Reg<T> y = capped(q * set(c.half_inverse_alpha), set(Simd<T>::largest));
+    constexpr T high = T(kLog2e), low = T(kLog2e - (long double)high);
     Reg<T> e, g;
-    log1p_parts<T>(y, e, g);
-    constexpr Split<T> log2e(kLog2e);
-    const Reg<T> logarithm = e + fma(g, set(log2e.hi), g * set(log2e.lo));
-    const Reg<T> t = logarithm * set(-c.alpha);
-    const Reg<T> n = nearest(t);
-    const Reg<T> value = exp2_parts<T>(n, t - n, t);
-    if (Slope) *slope = value / (set(T(1)) + y);
-    return value;
+    log1p_parts<T>(capped(q * set(c.half_inverse_alpha), set(Simd<T>::largest)), e, g);
+    return (e + fma(g, set(high), g * set(low))) * set(c.alpha);
   }
-  q = capped(q, set(T(1e8)));  // beyond, phi is zero; keeps infinity out of (1 + r) exp(-r)
-  const Reg<T> r = root(q);
-  const Reg<T> one = set(T(1));
-  if (Family == kMatern12) {
-    constexpr Split<T> k(-kLog2e);
-    const Reg<T> value = decay<T>(r, k.hi, k.lo);
-    if (Slope) {
-      const Reg<T> ratio = value / r;
-      *slope = (Reg<T>)((IntReg<T>)ratio & (q > Reg<T>{}));
+  // beyond 1e8, phi is zero; keeps infinity out of the polynomial
+  return root(capped(q, set(T(1e8))) * set(T(squared_rate(Family))));
+}
+
+// phi from t = argument(q); with Slope, slope = -2 phi'(q), zero for matern12 at q = 0.
+template <class T, int Family, bool Slope, int N>
+SGGP_INLINE void profile(const Reg<T> (&q)[N], const Reg<T> (&t)[N], const Constants<T>& c, Reg<T> (&phi)[N],
+                         Reg<T> (&slope)[N]) {
+  const Reg<T> one = set(T(1)), ln2 = set(T(kLn2));
+  Reg<T> value[N];
+  power<T, N>(t, value);
+  SGGP_EACH {
+    phi[i] = value[i];
+    if (Family == kRbf && Slope) slope[i] = value[i];
+    if (Family == kMatern12 && Slope) {
+      const Reg<T> ratio = value[i] / (t[i] * ln2);
+      slope[i] = (Reg<T>)((IntReg<T>)ratio & (t[i] > Reg<T>{}));
     }
-    return value;
+    if (Family == kMatern32) {
+      if (Slope) slope[i] = value[i] * set(T(3));
+      phi[i] = fma(t[i], ln2, one) * value[i];
+    }
+    if (Family == kMatern52) {
+      if (Slope) slope[i] = fma(t[i], ln2, one) * (value[i] * set(T(5.0L / 3.0L)));
+      phi[i] = fma(fma(t[i], set(T(kLn2 * kLn2 / 3)), ln2), t[i], one) * value[i];
+    }
+    if (Family == kRationalQuadratic && Slope)
+      slope[i] = value[i] / (one + capped(q[i] * set(c.half_inverse_alpha), set(Simd<T>::largest)));
   }
-  if (Family == kMatern32) {
-    constexpr Split<T> k(-kLog2e * kRoot3);
-    const Reg<T> value = decay<T>(r, k.hi, k.lo);
-    if (Slope) *slope = value * set(T(3));
-    return fma(r, set(T(kRoot3)), one) * value;
-  }
-  constexpr Split<T> k(-kLog2e * kRoot5);
-  const Reg<T> value = decay<T>(r, k.hi, k.lo);
-  const Reg<T> linear = fma(r, set(T(kRoot5)), one);
-  if (Slope) *slope = linear * (value * set(T(5.0L / 3.0L)));
-  return fma(q, set(T(5.0L / 3.0L)), linear) * value;
 }
 
 }  // namespace SGGP_ISA

@@ -47,20 +47,18 @@ SGGP_INLINE void squares(const T* a, const T* weights, int64_t d, int64_t k0, in
     for (int c = 0; c < kCols; ++c) b[c] = load(panel + k * P + c * W);
     Reg<T> w{};
     if (Weighted) w = set(weights[k]);
-    for (int r = 0; r < R; ++r) {
-      const Reg<T> x = set(a[r * d + k]);
+    for (int r = 0; r < R; ++r)
       for (int c = 0; c < kCols; ++c) {
-        Reg<T> e = b[c] - x;
+        Reg<T> e = minus_each(b[c], a + r * d + k);
         if (Weighted) e = e * w;
         q[r][c] = fma(e, e, q[r][c]);
       }
-    }
   }
 }
 
-template <class T, int Family, int R, bool Weighted>
-void tile_block(const T* a, const T* weights, int64_t d, int64_t k0, int64_t k1, const T* panel,
-                const Constants<T>& constants, T* k) {
+// The squares of R rows and one panel over coordinates [k0, k1), in k (added to it where k0 > 0).
+template <class T, int R, bool Weighted>
+void squares_block(const T* a, const T* weights, int64_t d, int64_t k0, int64_t k1, const T* panel, T* k) {
   constexpr int W = Simd<T>::W;
   Reg<T> q[R][kCols];
   squares<T, R, Weighted>(a, weights, d, k0, k1, panel, q);
@@ -68,14 +66,27 @@ void tile_block(const T* a, const T* weights, int64_t d, int64_t k0, int64_t k1,
     SGGP_UNROLL for (int r = 0; r < R; ++r)
       SGGP_UNROLL for (int c = 0; c < kCols; ++c) q[r][c] = load(k + r * kStride + c * W) + q[r][c];
   }
-  if (k1 == d) {
-    const Constants<T> own = constants;
-    SGGP_UNROLL for (int r = 0; r < R; ++r)
-      SGGP_UNROLL for (int c = 0; c < kCols; ++c)
-        store<T>(k + r * kStride + c * W, profile<T, Family, false>(q[r][c], own, nullptr));
-  } else {
-    SGGP_UNROLL for (int r = 0; r < R; ++r)
-      SGGP_UNROLL for (int c = 0; c < kCols; ++c) store<T>(k + r * kStride + c * W, q[r][c]);
+  SGGP_UNROLL for (int r = 0; r < R; ++r)
+    SGGP_UNROLL for (int c = 0; c < kCols; ++c) store<T>(k + r * kStride + c * W, q[r][c]);
+}
+
+// phi of the squares in `groups` groups of kCols registers in each of `rows` rows. Apart from their sums, so that the
+// constants stay in registers, and with the roots of the next group under way while this one's are used.
+template <class T, int Family> void profile_tile(const Constants<T>& constants, int rows, int groups, T* k) {
+  constexpr int W = Simd<T>::W, P = panel_width<T>();
+  const Constants<T> own = constants;
+  Reg<T> next[kCols], unused[kCols];
+  SGGP_UNROLL for (int c = 0; c < kCols; ++c) next[c] = argument<T, Family>(load(k + c * W), own);
+  for (int r = 0, g = 0; r < rows;) {
+    g = g + 1 < groups ? g + 1 : 0;
+    r += g == 0;
+    T* ahead = g > 0 ? k + P : r < rows ? k + kStride - (groups - 1) * P : k;
+    Reg<T> t[kCols], phi[kCols];
+    SGGP_UNROLL for (int c = 0; c < kCols; ++c) t[c] = next[c];
+    SGGP_UNROLL for (int c = 0; c < kCols; ++c) next[c] = argument<T, Family>(load(ahead + c * W), own);
+    profile<T, Family, false, kCols>(t, t, own, phi, unused);
+    SGGP_UNROLL for (int c = 0; c < kCols; ++c) store<T>(k + c * W, phi[c]);
+    k = ahead;
   }
 }
 
@@ -88,10 +99,11 @@ void tile_of(const Constants<T>& constants, const T* a, const T* weights, int64_
       const int64_t k1 = k0 + kRun < d ? k0 + kRun : d;
       int r = 0;
       for (; r + kRows <= rows; r += kRows)
-        tile_block<T, Family, kRows, Weighted>(a + r * d, weights, d, k0, k1, packed, constants, k + r * kStride + first);
+        squares_block<T, kRows, Weighted>(a + r * d, weights, d, k0, k1, packed, k + r * kStride + first);
       for (; r < rows; ++r)
-        tile_block<T, Family, 1, Weighted>(a + r * d, weights, d, k0, k1, packed, constants, k + r * kStride + first);
+        squares_block<T, 1, Weighted>(a + r * d, weights, d, k0, k1, packed, k + r * kStride + first);
     }
+  profile_tile<T, Family>(constants, rows, (count + P - 1) / P, k);
 }
 
 template <class T> Constants<T> constants_of(T alpha) { return {alpha, T(0.5) / alpha}; }
@@ -114,27 +126,43 @@ template <class T, int Family, int R>
 void gradient_block(const T* a, int64_t d, const T* left, int64_t s, const T* panel, const T* right,
                     const Constants<T>& constants, T* k, Reg<T>* value) {
   constexpr int W = Simd<T>::W, P = panel_width<T>();
-  Reg<T> q[R][kCols], w[R][kCols];
-  squares<T, R, false>(a, nullptr, d, 0, d < kRun ? d : kRun, panel, q);
-  for (int64_t k0 = kRun; k0 < d; k0 += kRun) {
-    squares<T, R, false>(a, nullptr, d, k0, k0 + kRun < d ? k0 + kRun : d, panel, w);
+  alignas(64) T squared[R * P];
+  {
+    Reg<T> w[R][kCols];
     for (int r = 0; r < R; ++r)
-      for (int c = 0; c < kCols; ++c) q[r][c] = q[r][c] + w[r][c];
+      for (int c = 0; c < kCols; ++c) w[r][c] = Reg<T>{};
+    for (int64_t t = 0; t < s; ++t)
+      for (int r = 0; r < R; ++r) {
+        const Reg<T> x = set(left[r * s + t]);
+        for (int c = 0; c < kCols; ++c) w[r][c] = fma(x, load(right + t * P + c * W), w[r][c]);
+      }
+    for (int r = 0; r < R; ++r)
+      for (int c = 0; c < kCols; ++c) store<T>(k + r * kStride + c * W, w[r][c]);
   }
-  for (int r = 0; r < R; ++r)
-    for (int c = 0; c < kCols; ++c) w[r][c] = Reg<T>{};
-  for (int64_t t = 0; t < s; ++t)
-    for (int r = 0; r < R; ++r) {
-      const Reg<T> x = set(left[r * s + t]);
-      for (int c = 0; c < kCols; ++c) w[r][c] = fma(x, load(right + t * P + c * W), w[r][c]);
+  for (int64_t k0 = 0; k0 == 0 || k0 < d; k0 += kRun) {
+    Reg<T> q[R][kCols];
+    squares<T, R, false>(a, nullptr, d, k0, k0 + kRun < d ? k0 + kRun : d, panel, q);
+    for (int r = 0; r < R; ++r)
+      for (int c = 0; c < kCols; ++c) {
+        T* at = squared + r * P + c * W;
+        store<T>(at, k0 > 0 ? load(at) + q[r][c] : q[r][c]);
+      }
+  }
+  const Constants<T> own = constants;
+  Reg<T> sum = *value;
+  for (int r = 0; r < R; ++r) {
+    Reg<T> q[kCols], t[kCols], phi[kCols], slope[kCols];
+    SGGP_UNROLL for (int c = 0; c < kCols; ++c) q[c] = load(squared + r * P + c * W);
+    SGGP_UNROLL for (int c = 0; c < kCols; ++c) t[c] = argument<T, Family>(q[c], own);
+    profile<T, Family, true, kCols>(q, t, own, phi, slope);
+    SGGP_UNROLL for (int c = 0; c < kCols; ++c) {
+      T* at = k + r * kStride + c * W;
+      const Reg<T> w = load(at);
+      sum = fma(w, phi[c], sum);
+      store<T>(at, w * slope[c]);
     }
-  for (int r = 0; r < R; ++r)
-    for (int c = 0; c < kCols; ++c) {
-      Reg<T> slope;
-      const Reg<T> phi = profile<T, Family, true>(q[r][c], constants, &slope);
-      *value = fma(w[r][c], phi, *value);
-      store<T>(k + r * kStride + c * W, w[r][c] * slope);
-    }
+  }
+  *value = sum;
 }
 
 // sums[k] += sum over R rows and the panel of g_ij (a_ik - b_jk)^2, one register per coordinate.
