@@ -7,7 +7,7 @@
 
 namespace {
 
-constexpr int kBitTileRows = 96;
+constexpr int kCeilingRows = 48, kBitTileRows = 96;  // of a tile
 
 // Runs one(work) `repeats` times on every thread, each with its own memory.
 template <class Make> int repeated(int threads, int64_t repeats, const Make& make) {
@@ -32,10 +32,10 @@ template <class T> int evaluate(int isa_index, int threads, int family, int64_t 
     const std::vector<T> points = spread<T>(kTile * d);
     return repeated(threads, repeats, [&] {
       auto packed = std::make_shared<Buffer<T>>(size_t(kTile * d));
-      auto k = std::make_shared<Buffer<T>>(size_t(kTileRows * kStride));
+      auto k = std::make_shared<Buffer<T>>(size_t(kCeilingRows * kStride));
       kernels.pack(points.data(), d, kTile, packed->data());
       return [&, packed, k, family, d] {
-        kernels.tile(family, T(1), points.data(), nullptr, d, kTileRows, packed->data(), kTile, k->data());
+        kernels.tile(family, T(1), points.data(), nullptr, d, kCeilingRows, packed->data(), kTile, k->data());
       };
     });
   });
@@ -46,19 +46,19 @@ template <class T> int multiply(int isa_index, int threads, int64_t s, int64_t r
     const Isa* isa = isa_at(isa_index);
     if (isa == nullptr || threads < 1 || s < 0 || repeats < 0) return kBadArgument;
     const ProductKernels<T>& kernels = kernels_of<T>(*isa).product;
-    const std::vector<T> v = spread<T>(kTile * s + 1), tile = spread<T>(kTileRows * kStride);
+    const std::vector<T> v = spread<T>(kTile * s + 1), tile = spread<T>(kCeilingRows * kStride);
     return repeated(threads, repeats, [&] {
       auto packed = std::make_shared<Buffer<T>>(size_t(kernels.packed_size(s)));
-      auto sums = std::make_shared<std::vector<double>>(size_t(kTileRows * s));
+      auto sums = std::make_shared<std::vector<double>>(size_t(kCeilingRows * s));
       kernels.pack(v.data(), s, kTile, packed->data());
-      return [&, packed, sums, s] { kernels.multiply(tile.data(), kTileRows, packed->data(), s, kTile, sums->data()); };
+      return [&, packed, sums, s] { kernels.multiply(tile.data(), kCeilingRows, packed->data(), s, kTile, sums->data()); };
     });
   });
 }
 
 }  // namespace
 
-// On every thread, `repeats` times a tile of kTileRows by kTile entries of the kernel between points of dimension d.
+// On every thread, `repeats` times a tile of kCeilingRows by kTile entries of the kernel between points of dimension d.
 SGGP_API int sggp_ceiling_evaluate_f32(int isa, int threads, int family, int64_t d, int64_t repeats) {
   return evaluate<float>(isa, threads, family, d, repeats);
 }

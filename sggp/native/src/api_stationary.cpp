@@ -13,7 +13,7 @@ template <class T> class Stationary final : public Source<T> {
       : kernels_(kernels), family_(family), alpha_(alpha), a_(a), b_(b), weights_(weights), d_(d) {}
 
   size_t packed_bytes() const override { return round_up(sizeof(T) * size_t(kTile) * size_t(d_), 64); }
-  int chunk_rows() const override { return kTileRows; }
+  int chunk_rows() const override { return 2 * kTileRows; }
   double entry_cost() const override { return double(d_) + 10.0; }
 
   void pack(int64_t first, int count, unsigned char* out) const override {

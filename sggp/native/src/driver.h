@@ -20,7 +20,7 @@ template <class T> class Source {
  public:
   virtual ~Source() = default;
   virtual size_t packed_bytes() const = 0;  // of one tile, a multiple of 64
-  virtual int chunk_rows() const = 0;       // rows computed at a time
+  virtual int chunk_rows() const = 0;       // rows that one thread takes at a time, for all tiles in turn
   virtual double entry_cost() const = 0;    // operations per entry, roughly
   virtual void pack(int64_t first, int count, unsigned char* out) const = 0;
   // k: (rows, kStride), written up to `count` columns rounded up to the lanes of a register at least.
@@ -69,15 +69,18 @@ void block_of(const Source<T>& source, int64_t n, int64_t m, T scale, T* out, in
     parallel_for(p.threads, p.chunks * segments, [&](int64_t job) {
       const int64_t row = job / segments * p.rows, t0 = job % segments * kSegment;
       const int rows = int(std::min(p.rows, n - row));
-      Buffer<T> k(size_t(rows) * kStride);
+      Buffer<T> k(size_t(kTileRows) * kStride);
       for (int64_t t = t0; t < std::min(here, t0 + kSegment); ++t) {
         const int64_t first = (start + t) * kTile;
         const int count = tile_count(m, start + t);
-        source.fill(row, rows, first, count, packed.data() + size_t(t) * bytes, k.data());
-        for (int r = 0; r < rows; ++r) {
-          const T* from = k.data() + r * kStride;
-          T* to = out + (row + r) * m + first;
-          for (int j = 0; j < count; ++j) to[j] = from[j] * scale;
+        for (int done = 0; done < rows; done += kTileRows) {
+          const int some = std::min(kTileRows, rows - done);
+          source.fill(row + done, some, first, count, packed.data() + size_t(t) * bytes, k.data());
+          for (int r = 0; r < some; ++r) {
+            const T* from = k.data() + r * kStride;
+            T* to = out + (row + done + r) * m + first;
+            for (int j = 0; j < count; ++j) to[j] = from[j] * scale;
+          }
         }
       }
     });
@@ -92,8 +95,11 @@ void segment_product(const Source<T>& source, const ProductKernels<T>& product, 
   for (int64_t t = t0; t < t1; ++t) {
     const unsigned char* at = packed + size_t(t) * tile_bytes;
     const int count = tile_count(m, start + t);
-    source.fill(row, rows, (start + t) * kTile, count, at, k);
-    product.multiply(k, rows, reinterpret_cast<const T*>(at + bytes), s, count, acc);
+    for (int done = 0; done < rows; done += kTileRows) {
+      const int some = std::min(kTileRows, rows - done);
+      source.fill(row + done, some, (start + t) * kTile, count, at, k);
+      product.multiply(k, some, reinterpret_cast<const T*>(at + bytes), s, count, acc + done * s);
+    }
   }
 }
 
@@ -122,7 +128,7 @@ void matmul_of(const Source<T>& source, const ProductKernels<T>& product, int64_
       parallel_for(p.threads, p.chunks, [&](int64_t chunk) {
         const int64_t row = chunk * p.rows;
         const int rows = int(std::min(p.rows, n - row));
-        Buffer<T> k(size_t(rows) * kStride);
+        Buffer<T> k(size_t(kTileRows) * kStride);
         Buffer<double> sums(size_t(2 * rows * s));
         double* part = sums.data();
         double* total = part + rows * s;
@@ -143,7 +149,7 @@ void matmul_of(const Source<T>& source, const ProductKernels<T>& product, int64_
     parallel_for(p.threads, p.chunks * segments, [&](int64_t job) {
       const int64_t row = job / segments * p.rows, g = job % segments;
       const int rows = int(std::min(p.rows, n - row));
-      Buffer<T> k(size_t(rows) * kStride);
+      Buffer<T> k(size_t(kTileRows) * kStride);
       segment_product(source, product, row, rows, m, s, start, g * kSegment, std::min(here, (g + 1) * kSegment),
                       packed.data(), bytes, tile_bytes, k.data(), parts.data() + (g * n + row) * s);
     });

@@ -12,7 +12,7 @@ enum Family : int { kRbf = 0, kMatern12 = 1, kMatern32 = 2, kMatern52 = 3, kRati
 
 constexpr int kTile = 256;          // columns of a tile
 constexpr int kStride = kTile + 16; // not a power of two: rows of a tile fall into different cache sets
-constexpr int kTileRows = 48;       // rows of a stationary tile; a multiple of every row block
+constexpr int kTileRows = 24;       // rows of a tile, few enough for the first cache; a multiple of every row block
 
 template <class T> struct StationaryKernels {
   int panel;  // columns per panel, a divisor of kTile
