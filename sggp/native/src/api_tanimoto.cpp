@@ -143,21 +143,36 @@ template <class T> class CountSource final : public Source<T> {
   int64_t d_;
 };
 
-// Sets the first min(x_k, width of k) bits of every column's range; returns the sum of x.
-int32_t pack_levels(const uint8_t* x, int64_t d, const int64_t* starts, uint64_t* row) {
-  int32_t sum = 0;
-  each_count(x, d, [&](int64_t k, uint8_t value) {
-    sum += value;
-    int64_t bit = starts[k];
-    int64_t left = std::min<int64_t>(value, starts[k + 1] - bit);
-    while (left > 0) {
-      const int64_t at = bit % 64, run = std::min<int64_t>(left, 64 - at);
-      row[bit / 64] |= (run == 64 ? ~uint64_t(0) : (uint64_t(1) << run) - 1) << at;
-      bit += run;
-      left -= run;
-    }
-  });
-  return sum;
+// A thermometer code is written in pieces of at most kPiece bits: those of a column's levels above `below`.
+struct Piece {
+  int32_t column;
+  uint8_t below, width;
+};
+constexpr int kPiece = 16;
+
+std::vector<Piece> pieces_of(const int32_t* levels, int64_t d) {
+  std::vector<Piece> pieces;
+  for (int64_t k = 0; k < d; ++k)
+    for (int below = 0; below < levels[k]; below += kPiece)
+      pieces.push_back({int32_t(k), uint8_t(below), uint8_t(std::min(kPiece, levels[k] - below))});
+  return pieces;
+}
+
+// One row's code, as a stream whose only branch depends on the pieces, so that it is the same for every row.
+void pack_levels(const uint8_t* x, const std::vector<Piece>& pieces, uint64_t* row) {
+  uint64_t word = 0;
+  int at = 0;  // bits of it taken
+  for (const Piece& piece : pieces) {
+    const int set = std::min<int>(std::max(x[piece.column] - piece.below, 0), piece.width);
+    const uint64_t ones = (uint64_t(1) << set) - 1;
+    word |= ones << at;
+    at += piece.width;
+    if (at < 64) continue;
+    *row++ = word;
+    at -= 64;
+    word = ones >> (piece.width - at);
+  }
+  if (at > 0) *row = word;
 }
 
 void larger_of(uint8_t* __restrict own, const uint8_t* __restrict x, int64_t d) {
@@ -236,17 +251,22 @@ SGGP_API int sggp_pack(int threads, const uint8_t* x, int64_t n, int64_t d, cons
                        uint64_t* bits, int32_t* sums) {
   return guarded([&]() -> int {
     if (n < 0 || d < 0 || words < 0) return kBadArgument;
-    std::vector<int64_t> starts(size_t(d) + 1, 0);
-    for (int64_t k = 0; k < d; ++k) starts[size_t(k) + 1] = starts[size_t(k)] + (levels ? levels[k] : 1);
-    if (starts.back() > words * 64) return kBadArgument;
+    int64_t width = 0;
+    for (int64_t k = 0; k < d; ++k) {
+      if (levels && (levels[k] < 0 || levels[k] > 255)) return kBadArgument;
+      width += levels ? levels[k] : 1;
+    }
+    if (width > words * 64) return kBadArgument;
     const bool single = levels && std::all_of(levels, levels + d, [](int32_t level) { return level == 1; });
+    const std::vector<Piece> pieces = levels && !single ? pieces_of(levels, d) : std::vector<Piece>();
     const int64_t part = 256;
     parallel_for(n * d < kSmallWork ? 1 : threads, ceil_div(n, part), [&](int64_t p) {
       for (int64_t i = p * part; i < std::min(n, (p + 1) * part); ++i) {
         uint64_t* row = bits + i * words;
         std::fill(row, row + words, uint64_t(0));
         if (levels && !single) {
-          sums[i] = pack_levels(x + i * d, d, starts.data(), row);
+          pack_levels(x + i * d, pieces, row);
+          sums[i] = total_of(x + i * d, d);
           continue;
         }
         sums[i] = pack_presence(x + i * d, d, row);
