@@ -81,6 +81,16 @@ def test_entries_are_within_a_few_units_in_the_last_place(family: str, dtype: to
 
 
 @needs_library
+def test_a_large_block_is_made_of_its_parts_bit_for_bit() -> None:
+    profile = profile_of("matern32")
+    a, b = cloud(1600, 2, 1.0, torch.float32, 0), cloud(2999, 2, 1.0, torch.float32, 1)
+    whole = cpu.stationary_block(a, b, profile)
+    assert whole.nbytes > 2**24  # from here on written past the caches
+    for columns in (slice(0, 1300), slice(1300, None)):
+        assert torch.equal(whole[:, columns], cpu.stationary_block(a, b[columns], profile))
+
+
+@needs_library
 @each_isa
 @pytest.mark.parametrize("alpha", [0.05, 2.0, 1e5])
 def test_rational_quadratic_of_any_shape(alpha: float, isa: str) -> None:

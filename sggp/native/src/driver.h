@@ -9,6 +9,10 @@
 #include <algorithm>
 #include <cstring>
 
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#endif
+
 #include "kernels.h"
 #include "parallel.h"
 
@@ -53,12 +57,36 @@ Plan plan_for(const Source<T>& source, int64_t n, int64_t m, int64_t extra_cost,
 
 inline int tile_count(int64_t m, int64_t tile) { return int(std::min<int64_t>(kTile, m - tile * kTile)); }
 
+constexpr int64_t kStreamed = int64_t(1) << 24;  // bytes from which an output is written past the caches
+
+// to = from * scale; `streamed`: past the caches, which would first read what is about to be overwritten.
+template <class T> void write_scaled(T* to, const T* from, int count, T scale, bool streamed) {
+  int j = 0;
+#if defined(__SSE2__)
+  typedef T Vector __attribute__((vector_size(16)));
+  constexpr int width = 16 / int(sizeof(T));
+  if (streamed) {
+    for (; j < count && reinterpret_cast<uintptr_t>(to + j) % 64 != 0; ++j) to[j] = from[j] * scale;
+    for (; j + 4 * width <= count; j += 4 * width)  // whole lines
+      for (int h = 0; h < 4 * width; h += width) {
+        Vector x;
+        std::memcpy(&x, from + j + h, sizeof x);
+        _mm_stream_si128(reinterpret_cast<__m128i*>(to + j + h), (__m128i)(x * scale));
+      }
+  }
+#else
+  (void)streamed;
+#endif
+  for (; j < count; ++j) to[j] = from[j] * scale;
+}
+
 template <class T>
 void block_of(const Source<T>& source, int64_t n, int64_t m, T scale, T* out, int threads,
               int64_t pack_bytes) {
   const size_t bytes = source.packed_bytes();
   const Plan p = plan_for(source, n, m, 0, bytes, threads, pack_bytes);
   expect_writes(out, sizeof(T) * size_t(n) * size_t(m));
+  const bool streamed = int64_t(sizeof(T)) * n * m >= kStreamed;
   Buffer<unsigned char> packed(bytes * size_t(p.batch));
   for (int64_t start = 0; start < p.tiles; start += p.batch) {
     const int64_t here = std::min(p.batch, p.tiles - start);
@@ -79,10 +107,13 @@ void block_of(const Source<T>& source, int64_t n, int64_t m, T scale, T* out, in
           for (int r = 0; r < some; ++r) {
             const T* from = k.data() + r * kStride;
             T* to = out + (row + done + r) * m + first;
-            for (int j = 0; j < count; ++j) to[j] = from[j] * scale;
+            write_scaled(to, from, count, scale, streamed);
           }
         }
       }
+#if defined(__SSE2__)
+      if (streamed) _mm_sfence();
+#endif
     });
   }
 }
