@@ -1,0 +1,129 @@
+"""Quasi-Newton descent from a Hessian that is known beforehand, within bounds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+__all__ = ["Descent", "descend", "differenced_hessian", "positive_part"]
+
+Objective = Callable[[np.ndarray], tuple[float, np.ndarray]]
+_LONGEST_STEP = 2.0  # of a coordinate; logarithms, so a factor e²
+_ARMIJO, _TRIALS = 1e-4, 12
+_DAMPING = 0.2  # Powell's
+_FLAT = 100.0  # times the tolerance: what the model promises is believed where the gradient is below it
+_LEAST_CURVATURE = 1e-4  # of the largest
+
+
+@dataclass(frozen=True)
+class Descent:
+    """Where a descent ended, u (p,), whether it is done or stuck (neither: the iterations ran out), and why."""
+
+    u: np.ndarray
+    value: float
+    converged: bool
+    stuck: bool
+    message: str
+
+
+def positive_part(hessian: np.ndarray) -> np.ndarray:  # (p, p) -> (p, p)
+    """The symmetric part with the absolute values of its eigenvalues, 1e-4 of the largest at least."""
+    values, vectors = np.linalg.eigh(0.5 * (hessian + hessian.T))
+    size = np.abs(values)
+    return (vectors * np.maximum(size, max(_LEAST_CURVATURE * size.max(), 1e-300))) @ vectors.T
+
+
+def differenced_hessian(
+    objective: Objective, u: np.ndarray, gradient: np.ndarray, upper: np.ndarray, *, step: float = 1e-3
+) -> np.ndarray:  # (p, p)
+    """The Hessian at u from p further gradients, one step ahead in each coordinate (back at an upper bound)."""
+    rows = []
+    for j in range(len(u)):
+        moved = u.copy()
+        moved[j] += step if u[j] + step <= upper[j] else -step
+        rows.append((objective(moved)[1] - gradient) / (moved[j] - u[j]))
+    return 0.5 * (np.array(rows) + np.array(rows).T)
+
+
+def descend(
+    objective: Objective,
+    u: np.ndarray,
+    hessian: np.ndarray,
+    lower: np.ndarray,
+    upper: np.ndarray,
+    *,
+    gain: float,
+    tolerance: float,
+    max_iterations: int,
+    callback: Callable[[], None] | None = None,
+) -> Descent:
+    """Minimise by damped BFGS steps, the first of them with the Hessian that is given.
+
+    Args:
+        objective: u (p,) -> value and gradient (p,); at least finite where steps may end.
+        u: the start. hessian: (p, p), positive definite. lower, upper: (p,) bounds, which may be infinite.
+        gain: stop when the quadratic model expects to win less than this, and the gradient is below 100 tolerances.
+        tolerance: stop when the largest entry of the gradient (of coordinates that can move) is below it.
+        max_iterations: steps at most. callback: called after each.
+
+    Cost: one evaluation per step where the model fits.
+
+    Source: Nocedal & Wright 2006, procedure 18.2 (damped BFGS), section 16.7 (bounds by projection).
+    """
+    u = np.clip(u, lower, upper)
+    value, gradient = objective(u)
+    for _ in range(max_iterations):
+        free = ~(((u <= lower) & (gradient > 0)) | ((u >= upper) & (gradient < 0)))
+        if not free.any() or np.abs(gradient[free]).max() <= tolerance:
+            return Descent(u, value, True, False, "the gradient is below the tolerance")
+        direction = np.zeros_like(u)
+        direction[free] = -np.linalg.solve(hessian[np.ix_(free, free)], gradient[free])
+        if -0.5 * gradient @ direction <= gain and np.abs(gradient[free]).max() <= _FLAT * tolerance:
+            return Descent(u, value, True, False, f"no more than {gain:.1e} to win per row")
+        direction *= min(1.0, _LONGEST_STEP / np.abs(direction).max())
+        found = _search(objective, u, value, gradient, direction, lower, upper)
+        if found is None:
+            return Descent(u, value, False, True, "no lower value along the direction of search")
+        moved, value, slope = found
+        hessian = _updated(hessian, moved - u, slope - gradient)
+        u, gradient = moved, slope
+        if callback is not None:
+            callback()
+    return Descent(u, value, False, False, "the iterations ran out")
+
+
+def _search(
+    objective: Objective,
+    u: np.ndarray,
+    value: float,
+    gradient: np.ndarray,
+    direction: np.ndarray,
+    lower: np.ndarray,
+    upper: np.ndarray,
+) -> tuple[np.ndarray, float, np.ndarray] | None:
+    """A point on the projected path that is lower by a share of what the slope promises, with its gradient."""
+    length = 1.0
+    for _ in range(_TRIALS):
+        moved = np.clip(u + length * direction, lower, upper)
+        promised = float(gradient @ (moved - u))
+        trial, slope = objective(moved)
+        if promised < 0 and trial <= value + _ARMIJO * promised:
+            return moved, trial, slope
+        bend = trial - value - promised
+        length *= min(0.5, max(0.1, -0.5 * promised / bend)) if bend > 0 else 0.5
+    return None
+
+
+def _updated(hessian: np.ndarray, step: np.ndarray, change: np.ndarray) -> np.ndarray:
+    """BFGS with Powell's damping, which keeps the matrix positive definite."""
+    image = hessian @ step
+    model, seen = float(step @ image), float(step @ change)
+    if model <= 0:
+        return hessian
+    if seen < _DAMPING * model:
+        share = (1 - _DAMPING) * model / (model - seen)
+        change = share * change + (1 - share) * image
+        seen = float(step @ change)
+    return hessian + np.outer(change, change) / seen - np.outer(image, image) / model
