@@ -24,7 +24,6 @@ _ROUGH = 0.7
 _NEIGHBOURS = (20, 30, 40, 50, 60, 80, 100, 120, 140, 160, 200)
 _RANKS = (100, 150, 200, 300, 400, 500, 700, 1000, 1500)
 _FEW = 20
-_MANY = 100
 _MIXED_RANK = 500
 
 
@@ -37,9 +36,9 @@ class Balanced(Preconditioner):
 
     | the pilot leaves | kind | rank | neighbours |
     |---|---|---|---|
-    | q ≤ 25 | smooth, or noisy | as the budget allows, to 1,500 | 20 |
-    | q > 25, e > 0.7 | rough | none | as the budget allows, to 200 |
-    | else | mixed | what 100 neighbours leave of the budget, to 500 | as the budget allows, to 100 |
+    | e > 0.7 | rough | none | as the budget allows, to 200 |
+    | else, q ≤ 25 | smooth, or noisy | as the budget allows, to 1,500 | 20 |
+    | else | mixed | what 200 neighbours leave of the budget, to 500 | as the budget allows, to 200 |
 
     Args:
         columns: s, the right-hand sides that will be solved for: more of them are worth a better preconditioner.
@@ -80,12 +79,12 @@ class Balanced(Preconditioner):
         share = float(left.sum() / diagonal.sum().clamp_min(1e-300))
         ratio = float((left / noise.clamp_min(1e-300)).mean())
         most = max(1, n // 10)
-        if ratio <= _SMOOTH:
+        rough = share > _ROUGH
+        if ratio <= _SMOOTH and not rough:
             ranks = [r for r in _RANKS if r <= most and self._fits(n, r, _FEW)]
             return max([min(most, _RANKS[0]), *ranks]), _FEW
-        cap = _NEIGHBOURS[-1] if share > _ROUGH else _MANY
-        neighbours = max([_FEW, *(m for m in _NEIGHBOURS if m <= cap and self._fits(n, 0, m))])
-        if share > _ROUGH or neighbours < _MANY:
+        neighbours = max([_FEW, *(m for m in _NEIGHBOURS if self._fits(n, 0, m))])
+        if rough or neighbours < _NEIGHBOURS[-1]:
             return 0, neighbours
         ranks = [r for r in _RANKS if r <= min(most, _MIXED_RANK) and self._fits(n, r, neighbours)]
         return max([0, *ranks]), neighbours
