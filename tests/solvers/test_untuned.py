@@ -125,11 +125,11 @@ def test_data_sets(name, noise, data_dir, generator):
 
 
 def test_projections_notice_rounding(generator):
-    """Float32 blocks at little noise, where the kept residual would grow beyond all bounds."""
+    """Float32 blocks at little noise, where the kept residual grows beyond all bounds for some of the columns."""
     kernel, x = clustered(generator, 1000, 40)
     dense = make_dense(kernel, x, 1e-6)
     operator = KernelOperator(kernel, x, 1e-6, dtype=torch.float32)
-    rhs = torch.linalg.cholesky(dense) @ torch.randn(1000, 3, generator=generator, dtype=torch.float64)
+    rhs = torch.linalg.cholesky(dense) @ torch.randn(1000, 40, generator=generator, dtype=torch.float64)
     solution = AlternatingProjections(block_size=666).solve(
         operator, rhs, tolerance=1e-3, max_epochs=40, generator=0, on_failure="return"
     )
