@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import torch
 from torch import Tensor
 
@@ -69,6 +71,17 @@ class MergedData:
         spread = row_noise.log().sum() - self.groups.noise(row_noise).log().sum()
         return -0.5 * float(quadratic + t * (spread + (self.n - self.size) * log_two_pi()))
 
+    def within_shared(self, noise: Tensor) -> Tensor:  # () -> ()
+        """`within` for a noise variance that all rows share, differentiable in it."""
+        quadratic = self._squares / noise
+        freedom = self.n - self.size
+        spread = freedom * (noise.log() + log_two_pi()) + self.counts.log().sum()
+        return -0.5 * (quadratic + self.y.shape[1] * spread)
+
+    @cached_property
+    def _squares(self) -> float:
+        return self.sum_of_squares(self.y.new_ones(self.n))
+
     def sum_of_squares(self, row_noise: Tensor) -> float:
         """Σ_i (y_i − ȳ_g)², summed over targets."""
         return 0.0 if self.groups.trivial else float(self._deviations(row_noise).square().sum())
@@ -77,8 +90,7 @@ class MergedData:
         """The derivative of `within` in a noise variance that all rows share."""
         if self.groups.trivial:
             return 0.0
-        squares = self.sum_of_squares(self.y.new_full((self.n,), noise))
-        return 0.5 * (squares / noise**2 - self.y.shape[1] * (self.n - self.size) / noise)
+        return 0.5 * (self._squares / noise**2 - self.y.shape[1] * (self.n - self.size) / noise)
 
     def _deviations(self, row_noise: Tensor) -> Tensor:  # (n, t)
         return self.y - self.means(self.y, row_noise)[self.groups.member]

@@ -27,8 +27,10 @@ from sggp.hyperparameters.inputs import (
     target_scale,
     unidentified_columns,
 )
+from sggp.hyperparameters.merged import MergedData
 from sggp.hyperparameters.neighbourhoods import Neighbourhoods
 from sggp.hyperparameters.result import FitResult
+from sggp.hyperparameters.windows import RowQueue, window_sizes, z_square
 from sggp.random import as_generator, streams
 from sggp.typing import Seed
 
@@ -59,73 +61,46 @@ class _Problem:
         y: Tensor,
         noise: Tensor | None,
         mean: Tensor | None,
+        merged: MergedData | None = None,
     ) -> None:
         self.coordinates, self.neighbourhoods = coordinates, neighbourhoods
-        self.y, self.noise, self.mean = y, noise, mean
+        self.y, self.noise, self.mean, self.merged = y, noise, mean, merged
+
+    def shared_noise(self) -> Tensor:  # (), or (n,) where it was given per point
+        return self.coordinates.noise() if self.noise is None else self.noise
 
     def terms(self, selection: Tensor) -> Tensor:  # (b,) of the current window -> (b,)
         """Log conditionals of some rows of the present window, differentiable in the raw parameters."""
         index, valid = self.neighbourhoods.members(selection)
         mean = self.mean if self.coordinates.raw_mean is None else self.coordinates.raw_mean
         residuals = self.y[index] if mean is None else self.y[index] - mean
-        noise = self.coordinates.noise() if self.noise is None else self.noise
+        noise = self.shared_noise()
+        if self.merged is not None:
+            noise = noise / self.merged.counts
         noise = noise[index] if noise.dim() else noise
         return log_conditionals(self.neighbourhoods.gram(selection), residuals, noise, valid)
+
+    @property
+    def targets(self) -> int:
+        """Observed numbers, before merging."""
+        return self.y.numel() if self.merged is None else self.merged.y.numel()
 
     def step(self, u: Tensor, selection: Tensor) -> tuple[float, Tensor]:
         """Unbiased value (per row and target, priors included) and its gradient in the coordinates."""
         self.coordinates.assign(u)
         with torch.enable_grad():
-            value = self.terms(selection).mean() / self.y.shape[1]
-            value = value + self.coordinates.log_prior() / self.y.numel()
+            value = self.terms(selection).mean() * len(self.y) + self.coordinates.log_prior()
+            if self.merged is not None:
+                value = value + self.merged.within_shared(self.shared_noise())
+            value = value / self.targets
             value.backward()
         return float(value.detach()), self.coordinates.gradient(u)
-
-
-def _window_sizes(max_steps: int) -> list[int]:
-    """Steps between two neighbour searches: short while length scales still move, longer later."""
-    sizes: list[int] = []
-    for size in (5, 5, 10, 10, 20):
-        sizes.append(size)
-    while sum(sizes) < max_steps:
-        sizes.append(25)
-    while sum(sizes) - sizes[-1] >= max_steps:
-        sizes.pop()
-    sizes[-1] -= sum(sizes) - max_steps
-    return sizes
-
-
-class _Rows:
-    """Positions without replacement, epoch after epoch."""
-
-    def __init__(self, pool: Tensor, generator: torch.Generator) -> None:
-        self.pool, self.generator = pool, generator
-        self.queue = torch.empty(0, dtype=torch.long)
-
-    def draw(self, count: int) -> Tensor:  # (count,)
-        while len(self.queue) < count:
-            order = torch.randperm(len(self.pool), generator=self.generator)
-            self.queue = torch.cat([self.queue, self.pool[order]])
-        out, self.queue = self.queue[:count], self.queue[count:]
-        return out
-
-
-def _z_square(gradients: list[Tensor]) -> float:
-    """Mean over coordinates of the squared z-score of the window's mean gradient; about one when stationary."""
-    stack = torch.stack(gradients)
-    if len(stack) < 2:
-        return math.inf
-    spread = stack.std(dim=0) / math.sqrt(len(stack))
-    moving = spread > 0
-    if not bool(moving.any()):
-        return 0.0
-    return float((stack.mean(dim=0)[moving] / spread[moving]).square().mean())
 
 
 class _Descent:
     """Adam on the coordinates with cosine decay, windows of kept neighbours, and the stopping rule."""
 
-    def __init__(self, problem: _Problem, settings: _Settings, rows: _Rows, callback: Any) -> None:
+    def __init__(self, problem: _Problem, settings: _Settings, rows: RowQueue, callback: Any) -> None:
         self.problem, self.settings, self.rows, self.callback = problem, settings, rows, callback
         self.trace: list[dict[str, Any]] = []
         self.started = time.perf_counter()
@@ -175,7 +150,7 @@ class _Descent:
     def run(self) -> None:
         """All windows, until the budget or the stopping rule ends them."""
         batch = self.settings.batch_size
-        for size in _window_sizes(self.settings.max_steps):
+        for size in window_sizes(self.settings.max_steps):
             if self.cooling == 1:
                 break
             steps = min(size, self.cooling - 1) if self.cooling else size
@@ -195,7 +170,7 @@ class _Descent:
         if steps < 20 or self.cooling:
             return
         self.recent = [*self.recent, *gradients][-_JUDGED:]
-        self.last_z = _z_square(self.recent)
+        self.last_z = z_square(self.recent)
         if len(self.recent) == _JUDGED and self.last_z < _STATIONARY:
             self.cooling = _COOLDOWN
 
@@ -214,12 +189,15 @@ class _Descent:
         self.problem.coordinates.assign(torch.stack(self.iterates).mean(dim=0))
 
 
-def _evaluate(problem: _Problem, rows: Tensor, n: int) -> tuple[float, float]:
+def _evaluate(problem: _Problem, rows: Tensor) -> tuple[float, float]:
     """Estimated log likelihood over all rows and its standard error, from some rows."""
     problem.neighbourhoods.open(rows.sort().values)
     with torch.no_grad():
         parts = [problem.terms(part) for part in torch.arange(len(rows)).split(512)]
-    return total(torch.cat(parts), n)
+        value, error = total(torch.cat(parts), len(problem.y))
+        if problem.merged is not None:
+            value += float(problem.merged.within_shared(problem.shared_noise()))
+    return value, error
 
 
 def fit_nearest_neighbour(
@@ -237,7 +215,7 @@ def fit_nearest_neighbour(
     max_steps: int = 500,
     learning_rate: float = 0.1,
     final_learning_rate: float = 0.005,
-    evaluation_rows: int = 4096,
+    evaluation_rows: int = 16384,
     generator: Seed = None,
     callback: Callable[[dict[str, Any]], None] | None = None,
 ) -> FitResult:
@@ -250,6 +228,9 @@ def fit_nearest_neighbour(
     size on a cosine; when the mean gradient of the last 100 steps cannot be told from zero (mean squared
     z-score below 1.2) the step size is run down over 40 more steps. The result is the average of the last
     20 iterates.
+
+    Rows with equal inputs are one row, with their mean and their share of the noise (`MergedData`): a neighbour that
+    repeats another tells nothing new. Not so where the noise is given per point, or nothing but scales is learnt.
 
     Kernels without a metric (Tanimoto, sums, unknown ones) take the earlier rows of largest correlation; minibatches
     are then of 2,048 rows drawn at random. If only scales, noise and mean are learnt (Tanimoto), neighbours and their
@@ -287,7 +268,7 @@ def fit_nearest_neighbour(
         raise InputError(
             f"neighbours, batch_size and max_steps must be positive, got {neighbours}, {batch_size}, {max_steps}."
         )
-    order_stream, row_stream = streams(as_generator(generator), "order", "rows")
+    order_stream, row_stream, last_stream = streams(as_generator(generator), "order", "rows", "evaluation")
     start = {
         "initial_noise": initial_noise_variance,
         "noise_floor": noise_floor,
@@ -303,12 +284,12 @@ def fit_nearest_neighbour(
     )
     if problem.neighbourhoods.fixed and (problem.noise is None or problem.noise.dim() == 0):
         return _fit_fixed(problem, pool, duplicate, x, given, max_steps, callback)
-    descent = _Descent(problem, settings, _Rows(pool, row_stream), callback)
+    descent = _Descent(problem, settings, RowQueue(pool, row_stream), callback)
     if problem.coordinates.size:
         descent.run()
         descent.finish()
-    rows = pool[torch.randperm(len(pool), generator=row_stream)[:evaluation_rows]]
-    evaluated = _evaluate(problem, rows, len(x))
+    rows = pool[torch.randperm(len(pool), generator=last_stream)[:evaluation_rows]]
+    evaluated = _evaluate(problem, rows)
     return _result(descent, problem.coordinates, duplicate, x, given, evaluated)
 
 
@@ -357,12 +338,17 @@ def _set_up(
         mean_scale=math.sqrt(scale),
     )
     ordered_noise = noise[order] if noise is not None and noise.dim() else noise
+    x, y, merged = x[order.to(x.device)], y[order.to(y.device)], None
+    if frozen_base(duplicate) is None and (noise is None or (noise.dim() == 0 and float(noise) > 0)):
+        merged = MergedData(x, y)
+        x, y = merged.rows, merged.means(y, torch.ones_like(y[:, 0]))
     problem = _Problem(
         coordinates,
-        Neighbourhoods(duplicate, x[order.to(x.device)], start["neighbours"]),
-        y[order.to(y.device)],
+        Neighbourhoods(duplicate, x, start["neighbours"]),
+        y,
         None if ordered_noise is None else ordered_noise.to(x.device),
         None if given_mean is None else given_mean.to(x.device),
+        None if merged is None or merged.groups.trivial else merged,
     )
     return duplicate, problem, (noise, given_mean)
 

@@ -20,9 +20,11 @@ from sggp.hyperparameters import (
 )
 from sggp.hyperparameters.conditionals import log_conditionals
 from sggp.hyperparameters.coordinates import Coordinates, copy_kernel
-from sggp.hyperparameters.nearest_neighbour import _Problem, _window_sizes
+from sggp.hyperparameters.merged import MergedData
+from sggp.hyperparameters.nearest_neighbour import _Problem
 from sggp.hyperparameters.neighbourhoods import Neighbourhoods
 from sggp.hyperparameters.search import earlier_rows
+from sggp.hyperparameters.windows import window_sizes
 
 
 def _data(n=60, d=2, seed=0, noise=0.1):
@@ -62,6 +64,40 @@ def test_all_earlier_rows_as_neighbours_give_the_exact_likelihood(kernel, target
     total = problem.terms(rows).sum()
     exact = exact_log_marginal_likelihood(kernel, x, y, noise_variance=0.05, mean=0.2)
     assert float(total.detach()) == pytest.approx(exact, abs=1e-7)
+
+
+def test_merged_repeats_change_neither_the_likelihood_nor_its_gradient():
+    x, y = _data(24)
+    x = torch.cat([x, x[:10], x[:4]])
+    y = torch.stack([torch.cat([y, y[:10] + 0.3, y[:4] - 0.2]), torch.cos(3 * x[:, 0])], dim=1)
+    merged = MergedData(x, y)
+    kernel = copy_kernel(ScaleKernel(MaternKernel(nu=1.5)))
+    coordinates = Coordinates(kernel, initial_noise=0.05, initial_mean=torch.tensor([0.2, 0.1]))
+    means = merged.means(y, torch.ones(len(y), dtype=torch.float64))
+    problem = _Problem(coordinates, Neighbourhoods(kernel, merged.rows, 23), means, None, None, merged)
+    problem.neighbourhoods.open(torch.arange(24))
+    u = coordinates.vector()
+
+    def exact(u):
+        coordinates.assign(u)
+        with torch.no_grad():
+            noise, mean = float(coordinates.noise()), coordinates.raw_mean.clone()
+        return exact_log_marginal_likelihood(kernel, x, y, noise_variance=noise, mean=mean) / y.numel()
+
+    steps = 1e-5 * torch.eye(len(u), dtype=torch.float64)
+    differences = torch.tensor([(exact(u + e) - exact(u - e)) / 2e-5 for e in steps])
+    value, gradient = problem.step(u, torch.arange(24))
+    assert value == pytest.approx(exact(u), abs=1e-9)
+    torch.testing.assert_close(gradient, differences.to(gradient), rtol=1e-5, atol=1e-8)
+
+
+def test_a_fit_of_repeated_rows_reports_the_likelihood_of_all_of_them():
+    x, y = _data(40)
+    x, y = torch.cat([x, x[:20]]), torch.cat([y, y[:20] + 0.2])
+    fit = fit_nearest_neighbour(named_kernel("rbf", 2), x, y, neighbours=39, max_steps=10, generator=0)
+    known = {"noise_variance": fit.noise_variance, "mean": fit.mean}
+    exact = exact_log_marginal_likelihood(fit.kernel, x, y, **known)
+    assert fit.log_marginal_likelihood == pytest.approx(exact, abs=1e-6)
 
 
 def test_per_point_noise_and_a_known_mean_give_the_exact_likelihood_too():
@@ -252,7 +288,7 @@ def test_repeats_constant_columns_and_few_rows_are_harmless():
 
 def test_windows_add_up():
     for steps in (1, 5, 7, 49, 50, 51, 300):
-        sizes = _window_sizes(steps)
+        sizes = window_sizes(steps)
         assert sum(sizes) == steps
         assert min(sizes) > 0
 
