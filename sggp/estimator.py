@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import logging
-import sys
 import warnings
-from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,9 +15,16 @@ from torch import Tensor
 
 from sggp.errors import InputError, MemoryBudgetError, NoRandomFeatures, UnidentifiedColumns
 from sggp.hyperparameters import FitResult, learn_hyperparameters
-from sggp.hyperparameters.start import StartingPoint, location_and_scale, starting_point
+from sggp.hyperparameters.progress import report, report_record
+from sggp.hyperparameters.rougher import prefer_rougher
+from sggp.hyperparameters.start import (
+    StartingPoint,
+    location_and_scale,
+    starting_point,
+    target_location_and_scale,
+)
 from sggp.posterior import Posterior, condition
-from sggp.random import streams
+from sggp.random import draw_seed, streams
 
 __all__ = ["GPRegressor"]
 
@@ -35,11 +40,11 @@ class GPRegressor(RegressorMixin, BaseEstimator):
     solves (K + noise) A = B on all rows (`sggp.posterior.condition`).
 
     Args:
-        kernel: None (a scaled Matérn-3/2 kernel with one length scale per column), "rbf", "matern12",
-            "matern32", "matern52", "tanimoto" (rows are fingerprints: counts or bits), a GPyTorch kernel, or a
-            scikit-learn kernel (WhiteKernel terms become the noise; types without a GPyTorch equal are
-            evaluated as they are, unlearnt). Kernel objects are copied, never changed, and their values are
-            where learning starts.
+        kernel: None (a scaled Matérn-3/2 kernel with one length scale per column; beyond 1,500 rows Matérn-1/2 where
+            its likelihood is clearly higher), "rbf", "matern12", "matern32", "matern52", "tanimoto" (rows are
+            fingerprints: counts or bits), a GPyTorch kernel, or a scikit-learn kernel (WhiteKernel terms become the
+            noise; types without a GPyTorch equal are evaluated as they are, unlearnt). Kernel objects are copied,
+            never changed, and their values are where learning starts.
         noise_variance: known noise variance in squared units of y, a number or one per training row; None
             learns it, above 1e-5 of the variance of y up to 3,000 rows, above 1e-6 of it beyond.
         optimizer: how hyperparameters are learnt. "auto": "exact" (the marginal likelihood itself) up to 1,500 rows,
@@ -139,20 +144,10 @@ class GPRegressor(RegressorMixin, BaseEstimator):
         self._normalise(start.standardise)
         x, targets = self._inputs(X), self._targets(y)
         fit_stream, sample_stream = streams(self._generator(self.random_state), "hyperparameters", "samples")
-        result = learn_hyperparameters(
-            start.kernel,
-            x,
-            targets,
-            optimizer=self.optimizer,  # type: ignore[arg-type]
-            noise_variance=self._shared_noise(start),
-            initial_noise_variance=start.white_noise,
-            noise_prior=start.noise_prior,
-            generator=fit_stream,
-            callback=self._progress(),
-            **self._fit_settings(targets),
-        )
+        result = self._learn(start, x, targets, draw_seed(fit_stream))
         self._record(result)
-        self._report("%s: %s, %.1f s", result.method, result.message, result.seconds)
+        if self.verbose:
+            report("%s: %s, %.1f s", result.method, result.message, result.seconds)
         posteriors = self._condition(x, targets, sample_stream)
         solutions, single = [posterior.solution for posterior in posteriors], len(posteriors) == 1
         self.posterior_: Any = posteriors[0] if single else posteriors
@@ -245,11 +240,7 @@ class GPRegressor(RegressorMixin, BaseEstimator):
             self.x_offset_, self.x_scale_ = location_and_scale(X.astype(float), np.ones(d))
         self.y_offset_, self.y_scale_ = np.zeros(t), np.ones(t)
         if self.normalize_y:
-            self.y_offset_ = y.mean(axis=0)
-            # a target without spread is predicted as that constant, with next to no variance
-            unit = np.ones(t) if len(y) == 1 else 1e-6 * np.maximum(np.abs(self.y_offset_), 1.0)
-            constant = y.std(axis=0) <= 1e-14 * np.abs(y).max(axis=0)
-            self.y_scale_ = np.where(constant, unit, y.std(axis=0))
+            self.y_offset_, self.y_scale_ = target_location_and_scale(y)
 
     def _inputs(self, X: np.ndarray) -> Tensor:  # (q, d)
         """Rows as the kernel sees them: float64, or uint8 fingerprints untouched."""
@@ -282,6 +273,24 @@ class GPRegressor(RegressorMixin, BaseEstimator):
             out |= {"num_probes": max(2, self.num_samples), "num_features": self.num_features}
             out |= {"solver": self.solver, "dtype": _working_dtype(len(targets))}
         return out
+
+    def _learn(self, start: StartingPoint, x: Tensor, targets: Tensor, seed: int) -> FitResult:
+        """The learnt hyperparameters, of the rougher of two kernels where there is a choice and it explains more."""
+        settings: dict[str, Any] = {
+            "optimizer": self.optimizer,
+            "noise_variance": self._shared_noise(start),
+            "noise_prior": start.noise_prior,
+            "generator": seed,
+            "callback": report_record if self.verbose else None,
+            **self._fit_settings(targets),
+        }
+        result = learn_hyperparameters(
+            start.kernel, x, targets, initial_noise_variance=start.white_noise, **settings
+        )
+        if start.rougher is None or result.method != "nearest-neighbour":
+            return result
+        again = partial(learn_hyperparameters, x=x, y=targets, **settings)
+        return prefer_rougher(result, start.rougher, targets.numel(), again)
 
     def _record(self, result: FitResult) -> None:
         """Fitted attributes that do not depend on the solve."""
@@ -324,7 +333,8 @@ class GPRegressor(RegressorMixin, BaseEstimator):
                 posterior = condition(self.kernel_, x, y, num_samples=self.num_samples, **arguments)
             except NoRandomFeatures:
                 posterior = condition(self.kernel_, x, y, num_samples=0, **arguments)
-            self._report("%r, %.1f s", posterior.solution, posterior.solution.seconds)
+            if self.verbose:
+                report("%r, %.1f s", posterior.solution, posterior.solution.seconds)
             out.append(posterior)
         return out
 
@@ -336,18 +346,6 @@ class GPRegressor(RegressorMixin, BaseEstimator):
         return [
             float(given / s**2) if given.ndim == 0 else torch.from_numpy(given / s**2) for s in self.y_scale_
         ]
-
-    def _report(self, line: str, *values: Any) -> None:
-        """Writes on standard error through a private logger; nothing unless verbose."""
-        if self.verbose:
-            logger = logging.Logger("sggp.GPRegressor", logging.INFO)
-            logger.addHandler(logging.StreamHandler(sys.stderr))
-            logger.info(line, *values)
-
-    def _progress(self) -> Callable[[dict[str, Any]], None] | None:
-        """A line for every record of the trace; None unless verbose."""
-        line = "step %(step)d  value per row %(value).4f  gradient %(gradient_norm).4f  %(seconds).1f s"
-        return (lambda record: self._report(line, record)) if self.verbose else None
 
     # predicting
 

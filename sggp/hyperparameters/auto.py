@@ -50,9 +50,9 @@ def choose_optimizer(n: int) -> Recipe:
     | n ≤ 1,500 | "exact": the marginal likelihood itself, by L-BFGS |
     | beyond | "nearest-neighbour": Vecchia's likelihood, by stochastic gradients |
 
-    At 1,500 rows one exact evaluation costs about a tenth of a second on two cores and a fit some sixty of
-    them, which is where the stochastic likelihood, whose cost per step hardly depends on n, becomes the
-    cheaper one. The other recipes are for those who ask for them: see `learn_hyperparameters`.
+    At 1,500 rows one exact evaluation costs about a tenth of a second of one core and a fit about a dozen of them on
+    all rows, n³ each; the stochastic likelihood's cost per step hardly depends on n. The other recipes are for those who
+    ask for them: see `learn_hyperparameters`.
     """
     return "exact" if n <= EXACT_ROWS else "nearest-neighbour"
 

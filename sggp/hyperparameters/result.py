@@ -20,7 +20,8 @@ class FitResult:
         noise_variance: the noise variance in squared units of y: a float, or the (n,) tensor that was given.
         mean: the constant mean in units of y; a (t,) tensor when y has several columns.
         trace: one dict per recorded step: `step`, `value` (log marginal likelihood plus log prior, per row
-            and target), `gradient_norm`, `seconds`, `values` (constrained values by name).
+            and target), `gradient_norm`, `seconds`, `values` (constrained values by name), in exact fits `rows`, the
+            number that the value is of.
         log_marginal_likelihood: without priors, summed over rows and targets; for the nearest-neighbour
             likelihood an estimate of the approximate likelihood, with `log_marginal_likelihood_error` its
             standard error (0 if exact).

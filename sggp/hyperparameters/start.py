@@ -25,6 +25,7 @@ class StartingPoint:
             normalised targets.
         white_noise_fixed: whether that noise is to stay as it is.
         noise_prior: a GPyTorch prior for a learnt noise variance, or None.
+        rougher: a kernel to try beside this one where there are rows enough (`prefer_rougher`), or None.
     """
 
     kernel: Kernel
@@ -32,6 +33,7 @@ class StartingPoint:
     white_noise: float | None = None
     white_noise_fixed: bool = False
     noise_prior: Any = None
+    rougher: Kernel | None = None
 
 
 def starting_point(kernel: Any, input_dim: int) -> StartingPoint:
@@ -43,7 +45,12 @@ def starting_point(kernel: Any, input_dim: int) -> StartingPoint:
     """
     if kernel is None or isinstance(kernel, str):
         name = "matern32" if kernel is None else kernel
-        return StartingPoint(named_kernel(name, input_dim), name != "tanimoto", noise_prior=noise_prior(name))
+        return StartingPoint(
+            named_kernel(name, input_dim),
+            name != "tanimoto",
+            noise_prior=noise_prior(name),
+            rougher=named_kernel("matern12", input_dim) if kernel is None else None,
+        )
     if isinstance(kernel, Kernel):
         return StartingPoint(kernel)
     if isinstance(kernel, ScikitLearnBase):
@@ -80,3 +87,14 @@ def location_and_scale(values: np.ndarray, otherwise: np.ndarray) -> tuple[np.nd
     heavy = (middle > 1e-14 * np.abs(median)) & (spread > _HEAVY * middle) & ~constant
     scale = np.where(heavy, middle, spread)
     return np.where(heavy, median, location), np.where(constant, otherwise, scale)
+
+
+def target_location_and_scale(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:  # (n, t) -> (t,), (t,)
+    """Mean and standard deviation of each target.
+
+    One without spread gets a tiny scale: it is then predicted as its constant, with next to no variance.
+    """
+    location = y.mean(axis=0)
+    unit = np.ones(y.shape[1]) if len(y) == 1 else 1e-6 * np.maximum(np.abs(location), 1.0)
+    constant = y.std(axis=0) <= 1e-14 * np.abs(y).max(axis=0)
+    return location, np.where(constant, unit, y.std(axis=0))

@@ -1,0 +1,99 @@
+"""The default kernel's one choice: Matérn-1/2 where it explains the data clearly better than Matérn-3/2."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from gpytorch.kernels import ScaleKernel
+
+from sggp import GPRegressor
+from sggp.errors import InputError
+from sggp.hyperparameters import FitResult, named_kernel
+from sggp.hyperparameters.rougher import prefer_rougher
+from sggp.kernels import TanimotoMinMax
+
+
+def walk(n=500):
+    """A Brownian path: as rough as Matérn-1/2."""
+    rng = np.random.default_rng(0)
+    return np.arange(n)[:, None] / n, np.cumsum(rng.standard_normal(n)) / np.sqrt(n)
+
+
+def wave(n=500):
+    x = np.arange(n)[:, None] / n
+    return x, np.sin(9 * x[:, 0]) + 0.05 * np.random.default_rng(1).standard_normal(n)
+
+
+def fitted(table, kernel=None):
+    x, y = table
+    model = GPRegressor(kernel, optimizer="nearest-neighbour", num_samples=0, random_state=0)
+    return model.fit(x, y)
+
+
+def result(value, kernel=None, **changes):
+    kernel = named_kernel("matern32", 2) if kernel is None else kernel
+    record = {"step": 5, "value": value, "gradient_norm": 0.0, "seconds": 1.0, "values": {}}
+    base = FitResult(
+        kernel, 0.1, 0.0, [record], value, "nearest-neighbour", 2.0, True, message="end", steps=5
+    )
+    return replace(base, **changes)
+
+
+def test_a_rough_function_gets_the_rough_kernel_and_a_smooth_one_keeps_its_own():
+    rough, smooth = fitted(walk()), fitted(wave())
+    assert rough.kernel_.base_kernel.nu == 0.5
+    assert "Matérn-3/2 is" in rough.fit_result_.message
+    assert smooth.kernel_.base_kernel.nu == 1.5
+    assert "Matérn-1/2 is" in smooth.fit_result_.message
+    steps = [record["step"] for record in rough.trace_]
+    seconds = [record["seconds"] for record in rough.trace_]
+    assert steps == sorted(set(steps))
+    assert steps[-1] == rough.fit_result_.steps
+    assert seconds == sorted(seconds)
+    assert seconds[-1] <= rough.fit_result_.seconds
+
+
+def test_a_kernel_that_was_named_is_kept():
+    assert fitted(walk(200), "matern32").kernel_.base_kernel.nu == 1.5
+
+
+def test_few_rows_keep_the_default():
+    x, y = walk(60)
+    assert GPRegressor(num_samples=0).fit(x, y).kernel_.base_kernel.nu == 1.5
+
+
+@pytest.mark.parametrize(("gain", "taken"), [(0.002, False), (0.004, True)])
+def test_it_must_win_by_three_thousandths_of_a_nat_a_row(gain, taken):
+    calls = []
+
+    def fit(kernel, **settings):
+        calls.append(settings)
+        return result(100 * gain, kernel)
+
+    chosen = prefer_rougher(result(0.0), named_kernel("matern12", 2), 100, fit)
+    assert (chosen.kernel.base_kernel.nu == 0.5) is taken
+    assert len(calls) == (2 if taken else 1)
+    assert chosen.seconds == (6.0 if taken else 4.0)
+    assert all(settings["initial_noise_variance"] == 0.1 for settings in calls)
+
+
+def test_it_starts_from_what_the_smooth_one_learnt():
+    smooth = named_kernel("matern32", 2)
+    smooth.base_kernel.lengthscale, smooth.outputscale = torch.tensor([[0.3, 4.0]]), 2.5
+    seen = []
+
+    def fit(kernel, **settings):
+        seen.append((kernel.base_kernel.lengthscale.detach().clone(), float(kernel.outputscale.detach())))
+        return result(0.0, kernel)
+
+    rougher = named_kernel("matern12", 2)
+    prefer_rougher(result(0.0, smooth), rougher, 10, fit)
+    torch.testing.assert_close(seen[0][0], 2 * smooth.base_kernel.lengthscale.detach())
+    assert seen[0][1] == pytest.approx(2.5)
+    assert float(rougher.outputscale.detach()) == pytest.approx(1.0)  # the caller's is left alone
+
+
+def test_kernels_without_length_scales_are_refused():
+    with pytest.raises(InputError, match="ScaleKernel"):
+        prefer_rougher(result(0.0), ScaleKernel(TanimotoMinMax()), 10, lambda *_, **__: None)
