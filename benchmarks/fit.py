@@ -1,7 +1,8 @@
 """From raw rows to predictions, nothing tuned and nothing published: `GPRegressor()` beside what else there is.
 
 UCI tables, split 0. Everyone gets the same standardised rows in a process of its own and learns its hyperparameters
-itself: a Matérn-3/2 kernel with one length scale per input, noise and a constant mean. RMSE and the mean negative log
+itself: a Matérn-3/2 kernel with one length scale per input, noise and a constant mean; `GPRegressor()` takes Matérn-1/2
+where it finds that the likelihood is higher, and says so. RMSE and the mean negative log
 density (NLL, noise included) are on standardised test targets. Seconds are those of fitting and predicting mean and
 variance of all test rows. Peers with no end of their own (GPyTorch's Adam) train for four times our seconds, or for
 `--cap-seconds`. Runs are repeated in turn, medians are printed, with the seed of the repeat.

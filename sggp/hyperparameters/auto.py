@@ -51,8 +51,8 @@ def choose_optimizer(n: int) -> Recipe:
     | beyond | "nearest-neighbour": Vecchia's likelihood, by stochastic gradients |
 
     At 1,500 rows one exact evaluation costs about a tenth of a second of one core and a fit about a dozen of them on
-    all rows, n³ each; the stochastic likelihood's cost per step hardly depends on n. The other recipes are for those who
-    ask for them: see `learn_hyperparameters`.
+    all rows, n³ each; the stochastic likelihood's cost per step hardly depends on n. The other recipes are for those
+    who ask for them: see `learn_hyperparameters`.
     """
     return "exact" if n <= EXACT_ROWS else "nearest-neighbour"
 
