@@ -14,9 +14,9 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
 from sggp.errors import InputError, MemoryBudgetError, NoRandomFeatures, UnidentifiedColumns
-from sggp.hyperparameters import FitResult, learn_hyperparameters
+from sggp.hyperparameters import FitResult, choose_optimizer, learn_hyperparameters
 from sggp.hyperparameters.progress import report, report_record
-from sggp.hyperparameters.rougher import prefer_rougher
+from sggp.hyperparameters.rougher import fit_smoother_or_rougher
 from sggp.hyperparameters.start import (
     StartingPoint,
     location_and_scale,
@@ -275,7 +275,7 @@ class GPRegressor(RegressorMixin, BaseEstimator):
         return out
 
     def _learn(self, start: StartingPoint, x: Tensor, targets: Tensor, seed: int) -> FitResult:
-        """The learnt hyperparameters, of the rougher of two kernels where there is a choice and it explains more."""
+        """The learnt hyperparameters, of the better of two kernels where there is a choice."""
         settings: dict[str, Any] = {
             "optimizer": self.optimizer,
             "noise_variance": self._shared_noise(start),
@@ -284,13 +284,11 @@ class GPRegressor(RegressorMixin, BaseEstimator):
             "callback": report_record if self.verbose else None,
             **self._fit_settings(targets),
         }
-        result = learn_hyperparameters(
-            start.kernel, x, targets, initial_noise_variance=start.white_noise, **settings
-        )
-        if start.rougher is None or result.method != "nearest-neighbour":
-            return result
-        again = partial(learn_hyperparameters, x=x, y=targets, **settings)
-        return prefer_rougher(result, start.rougher, targets.numel(), again)
+        fit = partial(learn_hyperparameters, x=x, y=targets, **settings)
+        recipe = choose_optimizer(len(x)) if self.optimizer == "auto" else self.optimizer
+        if start.rougher is None or recipe != "nearest-neighbour":
+            return fit(start.kernel, initial_noise_variance=start.white_noise)
+        return fit_smoother_or_rougher(start.kernel, start.rougher, targets.numel(), fit)
 
     def _record(self, result: FitResult) -> None:
         """Fitted attributes that do not depend on the solve."""

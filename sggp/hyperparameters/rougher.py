@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 from gpytorch.kernels import Kernel
 from torch import Tensor
@@ -13,67 +14,78 @@ from sggp.hyperparameters.coordinates import copy_kernel
 from sggp.hyperparameters.gram import stationary_parts
 from sggp.hyperparameters.result import FitResult
 
-__all__ = ["prefer_rougher"]
+__all__ = ["fit_smoother_or_rougher"]
 
 GAIN = 0.003  # nats per row by which the rougher kernel must win
-_TRIAL_STEPS, _FULL_STEPS = 120, 300
-_TRIAL_RATE, _FULL_RATE = 0.1, 0.05
+_FIRST: dict[str, Any] = {"max_steps": 150}
+_TRIAL: dict[str, Any] = {"max_steps": 120}
+_LAST: dict[str, Any] = {"max_steps": 350, "learning_rate": 0.05}
 _STRETCH = 2.0  # of the length scales: near the origin a rougher kernel decays faster
 
 
-def _shared(noise: float | Tensor) -> float | None:
-    """Where a learnt noise starts; None where it was given per point."""
-    return None if isinstance(noise, Tensor) else noise
+def fit_smoother_or_rougher(
+    smoother: Kernel, rougher: Kernel, rows: int, fit: Callable[..., FitResult]
+) -> FitResult:
+    """A nearest-neighbour fit of the one of two kernels that explains the data better.
 
-
-def prefer_rougher(smooth: FitResult, rougher: Kernel, rows: int, fit: Callable[..., FitResult]) -> FitResult:
-    """The better of a nearest-neighbour fit and of one with a rougher kernel, by their likelihoods.
-
-    The rougher kernel starts from what the smooth one learnt and gets 120 steps; if it then wins by 0.003 nats a row
-    it is fitted to the end. Both likelihoods are of the same rows. Only rougher kernels are tried: given a few
-    neighbours a smooth kernel looks better than it is to all rows at once (ELEVATORS: Matérn-5/2 wins .008 nats a row
-    over Matérn-3/2 and loses .016 on the test rows), a rough one whose conditionals are local does not.
+    The smoother kernel gets 150 steps, the rougher one 120 from there. If the rougher one then wins by 0.003 nats a row
+    it is fitted to the end, if not the other. Both likelihoods are of the same rows. Only a rougher kernel is tried:
+    given a few neighbours a smooth kernel looks better than it is to all rows at once (ELEVATORS: Matérn-5/2 wins .008
+    nats a row over Matérn-3/2 and loses .016 on the test rows); a rough one, whose conditionals are local, does not.
 
     Args:
-        smooth: a fit of a scaled stationary kernel. rougher: another one, with priors, to take its place.
-        rows: n. fit: `fit_nearest_neighbour` but for the kernel and the settings of the descent; called twice with the
-            same generator state, so that it sees the rows in the same order.
+        smoother, rougher: scaled stationary kernels with their priors; copied, never changed.
+        rows: the number of targets that a likelihood is of.
+        fit: (kernel, max_steps=, learning_rate=, initial_noise_variance=) -> FitResult, of the same rows in the same
+            order at every call.
 
     Returns:
-        FitResult; the message says which kernel lost. Time and trace count all steps from the first.
+        FitResult of the winner; the message says what the other one lost by. Seconds, steps and trace count all steps.
 
-    Cost: 120 steps of `fit_nearest_neighbour`, and up to 300 more where the rougher kernel wins.
+    Raises:
+        InputError: a kernel is not ScaleKernel(stationary kernel).
+
+    Cost: at most 620 steps of `fit_nearest_neighbour`.
     """
-    kernel = copy_kernel(rougher)
-    ours, theirs = stationary_parts(kernel), stationary_parts(smooth.kernel)
+    first = fit(smoother, **_FIRST)
+    if first.method != "nearest-neighbour":
+        return first
+    trial = fit(_started(rougher, first.kernel), **_TRIAL, initial_noise_variance=_learnt(first))
+    gain = (trial.log_marginal_likelihood - first.log_marginal_likelihood) / rows
+    winner, loser = (trial, first) if gain >= GAIN else (first, trial)
+    last = fit(winner.kernel, **_LAST, initial_noise_variance=_learnt(winner))
+    message = f"{last.message}; {_name(loser.kernel)} lost by {abs(gain):.4f} nats a row"
+    return _joined([first, trial, last], message)
+
+
+def _started(kernel: Kernel, learnt: Kernel) -> Kernel:
+    """A copy of `kernel` with the output scale and, stretched, the length scales of another."""
+    kernel = copy_kernel(kernel)
+    ours, theirs = stationary_parts(kernel), stationary_parts(learnt)
     if ours is None or theirs is None or len(ours[0]) != 1 or len(theirs[0]) != 1:
         raise InputError("both kernels must be ScaleKernel(stationary kernel).")
     ours[1].lengthscale = _STRETCH * theirs[1].lengthscale.detach()
     ours[0][0].outputscale = theirs[0][0].outputscale.detach()
-    trial = fit(
-        kernel,
-        max_steps=_TRIAL_STEPS,
-        learning_rate=_TRIAL_RATE,
-        initial_noise_variance=_shared(smooth.noise_variance),
-    )
-    gain = (trial.log_marginal_likelihood - smooth.log_marginal_likelihood) / rows
-    names = [f"Matérn-{int(2 * parts[1].nu)}/2" for parts in (theirs, ours)]
-    if gain < GAIN:
-        message = f"{smooth.message}; {names[1]} is {-gain:.4f} nats a row worse"
-        return replace(smooth, seconds=smooth.seconds + trial.seconds, message=message)
-    final = fit(
-        trial.kernel,
-        max_steps=_FULL_STEPS,
-        learning_rate=_FULL_RATE,
-        initial_noise_variance=_shared(trial.noise_variance),
-    )
-    gain = (final.log_marginal_likelihood - smooth.log_marginal_likelihood) / rows
-    trace, seconds, steps = [*smooth.trace], smooth.seconds, smooth.steps
-    for part in (trial, final):
-        trace += [
-            {**record, "step": steps + record["step"], "seconds": seconds + record["seconds"]}
-            for record in part.trace
-        ]
-        seconds, steps = seconds + part.seconds, steps + part.steps
-    message = f"{final.message}; {names[0]} is {gain:.4f} nats a row worse"
-    return replace(final, trace=trace, seconds=seconds, steps=steps, message=message)
+    return kernel
+
+
+def _learnt(fit: FitResult) -> float | None:
+    """The noise that a search starts from; None where it was given per point."""
+    return None if isinstance(fit.noise_variance, Tensor) else fit.noise_variance
+
+
+def _name(kernel: Kernel) -> str:
+    parts = stationary_parts(kernel)
+    nu = getattr(parts[1], "nu", None) if parts is not None else None
+    return type(kernel).__name__ if nu is None else f"Matérn-{int(2 * nu)}/2"
+
+
+def _joined(fits: list[FitResult], message: str) -> FitResult:
+    """The last fit, with the time, steps and records of those before it."""
+    trace: list[dict[str, Any]] = []
+    seconds, steps = 0.0, 0
+    for fit in fits:
+        for record in fit.trace:
+            trace.append({**record, "step": steps + record["step"], "seconds": seconds + record["seconds"]})
+        seconds, steps = seconds + fit.seconds, steps + fit.steps
+    return replace(fits[-1], trace=trace, seconds=seconds, steps=steps, message=message)

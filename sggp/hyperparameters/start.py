@@ -25,7 +25,7 @@ class StartingPoint:
             normalised targets.
         white_noise_fixed: whether that noise is to stay as it is.
         noise_prior: a GPyTorch prior for a learnt noise variance, or None.
-        rougher: a kernel to try beside this one where there are rows enough (`prefer_rougher`), or None.
+        rougher: a kernel to try beside this one where there are rows enough (`fit_smoother_or_rougher`), or None.
     """
 
     kernel: Kernel

@@ -6,6 +6,7 @@ import ctypes
 import functools
 import logging
 import pathlib
+import re
 from typing import Any, NamedTuple
 
 import torch
@@ -17,7 +18,7 @@ __all__ = ["NativeError", "available", "instruction_sets", "unavailable_reason"]
 
 _log = logging.getLogger(__name__)
 
-_ABI = 2
+_ABI = 3
 SUFFIX = {torch.float32: "f32", torch.float64: "f64"}
 TILE = 256  # columns packed together
 PACK_BYTES = 24 * 2**20  # packed columns that stay near the caches
@@ -45,7 +46,9 @@ def _loaded() -> _Loaded:
         try:
             library = ctypes.CDLL(str(found[0]))
             if library.sggp_abi_version() == _ABI:
-                return _Loaded(library, _declare(library), "")
+                isas = _declare(library)
+                library.sggp_use_team(openmp_team())
+                return _Loaded(library, isas, "")
             reason = f"{found[0].name} belongs to another version of sggp; install sggp again"
         except (OSError, AttributeError) as error:
             reason = f"{found[0].name} could not be loaded ({error})"
@@ -88,8 +91,30 @@ def _declare(library: ctypes.CDLL) -> tuple[str, ...]:
     library.sggp_ceiling_intersect.restype = i32
     library.sggp_pack.argtypes, library.sggp_pack.restype = [i32, p, i64, i64, p, i64, p, p], i32
     library.sggp_largest.argtypes, library.sggp_largest.restype = [i32, p, i64, i64, p], i32
+    library.sggp_use_team.argtypes, library.sggp_use_team.restype = [p], None
     library.sggp_isa_name.argtypes, library.sggp_isa_name.restype = [i32], ctypes.c_char_p
     return tuple(library.sggp_isa_name(i).decode() for i in range(library.sggp_isa_count()))
+
+
+def openmp_team() -> int | None:
+    """Address of GOMP_parallel in the OpenMP runtime that torch has loaded; None where there is none to be found.
+
+    Its threads spin for a while after each of torch's operations: an engine with threads of its own would get half of
+    the cores. Only Linux says where a process has its libraries from.
+    """
+    try:
+        lines = pathlib.Path("/proc/self/maps").read_text().splitlines()
+    except OSError:
+        return None
+    loaded = {line.split(maxsplit=5)[5] for line in lines if len(line.split(maxsplit=5)) == 6}
+    runtimes = [path for path in loaded if re.match(r"lib(gomp|iomp5|omp)\b", pathlib.PurePath(path).name)]
+    home = str(pathlib.Path(torch.__file__).parent)
+    for path in sorted(runtimes, key=lambda found: (not found.startswith(home), found)):
+        try:
+            return ctypes.cast(ctypes.CDLL(path).GOMP_parallel, ctypes.c_void_p).value
+        except (OSError, AttributeError):
+            continue
+    return None
 
 
 def available() -> bool:

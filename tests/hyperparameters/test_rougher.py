@@ -10,7 +10,8 @@ from gpytorch.kernels import ScaleKernel
 from sggp import GPRegressor
 from sggp.errors import InputError
 from sggp.hyperparameters import FitResult, named_kernel
-from sggp.hyperparameters.rougher import prefer_rougher
+from sggp.hyperparameters.coordinates import copy_kernel
+from sggp.hyperparameters.rougher import fit_smoother_or_rougher
 from sggp.kernels import TanimotoMinMax
 
 
@@ -43,9 +44,9 @@ def result(value, kernel=None, **changes):
 def test_a_rough_function_gets_the_rough_kernel_and_a_smooth_one_keeps_its_own():
     rough, smooth = fitted(walk()), fitted(wave())
     assert rough.kernel_.base_kernel.nu == 0.5
-    assert "Matérn-3/2 is" in rough.fit_result_.message
+    assert "Matérn-3/2 lost by" in rough.fit_result_.message
     assert smooth.kernel_.base_kernel.nu == 1.5
-    assert "Matérn-1/2 is" in smooth.fit_result_.message
+    assert "Matérn-1/2 lost by" in smooth.fit_result_.message
     steps = [record["step"] for record in rough.trace_]
     seconds = [record["seconds"] for record in rough.trace_]
     assert steps == sorted(set(steps))
@@ -63,37 +64,57 @@ def test_few_rows_keep_the_default():
     assert GPRegressor(num_samples=0).fit(x, y).kernel_.base_kernel.nu == 1.5
 
 
+SMOOTH, ROUGH = named_kernel("matern32", 2), named_kernel("matern12", 2)
+
+
 @pytest.mark.parametrize(("gain", "taken"), [(0.002, False), (0.004, True)])
 def test_it_must_win_by_three_thousandths_of_a_nat_a_row(gain, taken):
     calls = []
 
     def fit(kernel, **settings):
-        calls.append(settings)
-        return result(100 * gain, kernel)
+        calls.append((kernel, settings))
+        return result(100 * gain * (kernel.base_kernel.nu == 0.5), kernel)
 
-    chosen = prefer_rougher(result(0.0), named_kernel("matern12", 2), 100, fit)
-    assert (chosen.kernel.base_kernel.nu == 0.5) is taken
-    assert len(calls) == (2 if taken else 1)
-    assert chosen.seconds == (6.0 if taken else 4.0)
-    assert all(settings["initial_noise_variance"] == 0.1 for settings in calls)
+    chosen = fit_smoother_or_rougher(SMOOTH, ROUGH, 100, fit)
+    assert chosen.kernel.base_kernel.nu == (0.5 if taken else 1.5)
+    assert chosen.message == f"end; Matérn-{3 if taken else 1}/2 lost by {gain:.4f} nats a row"
+    assert (chosen.seconds, chosen.steps, len(chosen.trace)) == (6.0, 15, 3)
+    assert [record["step"] for record in chosen.trace] == [5, 10, 15]
+    assert [record["seconds"] for record in chosen.trace] == [1.0, 3.0, 5.0]
+    assert [settings.get("initial_noise_variance") for _, settings in calls] == [None, 0.1, 0.1]
 
 
-def test_it_starts_from_what_the_smooth_one_learnt():
-    smooth = named_kernel("matern32", 2)
-    smooth.base_kernel.lengthscale, smooth.outputscale = torch.tensor([[0.3, 4.0]]), 2.5
+def test_the_rougher_one_starts_from_what_the_smoother_one_learnt():
     seen = []
 
-    def fit(kernel, **settings):
+    def fit(kernel, **_):
         seen.append((kernel.base_kernel.lengthscale.detach().clone(), float(kernel.outputscale.detach())))
-        return result(0.0, kernel)
+        learnt = copy_kernel(kernel)
+        learnt.base_kernel.lengthscale, learnt.outputscale = torch.tensor([[0.3, 4.0]]), 2.5
+        return result(0.0, learnt)
 
-    rougher = named_kernel("matern12", 2)
-    prefer_rougher(result(0.0, smooth), rougher, 10, fit)
-    torch.testing.assert_close(seen[0][0], 2 * smooth.base_kernel.lengthscale.detach())
-    assert seen[0][1] == pytest.approx(2.5)
-    assert float(rougher.outputscale.detach()) == pytest.approx(1.0)  # the caller's is left alone
+    fit_smoother_or_rougher(SMOOTH, ROUGH, 10, fit)
+    torch.testing.assert_close(seen[1][0], torch.tensor([[0.6, 8.0]], dtype=torch.float64), rtol=1e-6, atol=0)
+    assert seen[1][1] == pytest.approx(2.5)
+    assert float(ROUGH.outputscale.detach()) == pytest.approx(1.0)  # the caller's is left alone
+
+
+def test_noise_given_per_point_is_not_started_from():
+    settings = []
+
+    def fit(kernel, **given):
+        settings.append(given)
+        return result(0.0, kernel, noise_variance=torch.ones(10))
+
+    fit_smoother_or_rougher(SMOOTH, ROUGH, 10, fit)
+    assert all(given.get("initial_noise_variance") is None for given in settings)
+
+
+def test_a_constant_target_is_left_at_that():
+    model = GPRegressor(optimizer="nearest-neighbour", num_samples=0).fit(walk(40)[0], np.ones(40))
+    assert model.fit_result_.method == "constant target"
 
 
 def test_kernels_without_length_scales_are_refused():
     with pytest.raises(InputError, match="ScaleKernel"):
-        prefer_rougher(result(0.0), ScaleKernel(TanimotoMinMax()), 10, lambda *_, **__: None)
+        fit_smoother_or_rougher(SMOOTH, ScaleKernel(TanimotoMinMax()), 10, lambda k, **_: result(0.0, k))

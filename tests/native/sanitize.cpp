@@ -134,6 +134,14 @@ void concurrently(const std::function<bool(int)>& call) {
   for (std::thread& caller : callers) caller.join();
 }
 
+// What an OpenMP runtime's GOMP_parallel does, with threads that the sanitizers understand.
+void team(void (*work)(void*), void* data, unsigned threads, unsigned) {
+  std::vector<std::thread> others;
+  for (unsigned i = 1; i < threads; ++i) others.emplace_back(work, data);
+  work(data);
+  for (std::thread& other : others) other.join();
+}
+
 int main() {
   for (int isa = 0; isa < sggp_isa_count(); ++isa) {
     const int64_t shapes[][4] = {{1, 1, 1, 1}, {5, 70, 3, 2}, {49, 300, 34, 17}, {13, 257, 9, 65}, {3, 5, 0, 3}, {4, 33, 70, 13}};
@@ -158,6 +166,11 @@ int main() {
   });
   functions_without_instruction_set();
   many_callers();
+  sggp_use_team(reinterpret_cast<void*>(team));
+  stationary<float, Functions32>(-1, 49, 300, 34, 17, 3);
+  fingerprints(-1, 70, 300, 77, 3, 3);
+  many_callers();
+  sggp_use_team(nullptr);
   expect(sggp_abi_version() > 0, "a version", 0);
   expect(sggp_stationary_f32(99, 1, 0, 1, 1, nullptr, 0, nullptr, 0, 0, nullptr, nullptr, 0, nullptr, 1, 0) == 1,
          "an unknown instruction set is refused", 0);

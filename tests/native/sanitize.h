@@ -28,6 +28,7 @@ int sggp_bits_f32(int, int, const uint64_t*, int64_t, const uint64_t*, int64_t, 
 int sggp_bits_f64(int, int, const uint64_t*, int64_t, const uint64_t*, int64_t, int64_t, const int32_t*, const int32_t*,
                   const double*, int64_t, double*, int64_t);
 int sggp_pack(int, const uint8_t*, int64_t, int64_t, const int32_t*, int64_t, uint64_t*, int32_t*);
+void sggp_use_team(void*);
 int sggp_largest(int, const uint8_t*, int64_t, int64_t, uint8_t*);
 int sggp_small_tanimoto(int, int, const uint8_t*, int64_t, int64_t, int64_t, double*);
 int sggp_neighbour_columns(int, int, int, double, double, const double*, int64_t, const double*, const double*, int64_t,

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import pathlib
+import sys
 import threading
+from collections.abc import Iterator
 
 import pytest
 import torch
 
-from sggp.native import ceilings, cpu, neighbours
+from sggp.native import ceilings, cpu, library, neighbours
 from sggp.native.cpu_tanimoto import small_tanimoto
 from tests.native.test_cpu import cloud, needs_library, profile_of
 
@@ -67,10 +69,54 @@ def test_several_python_threads_at_once() -> None:
     assert failures == []
 
 
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@needs_library
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux says where libraries are")
+@pytest.mark.skipif(
+    "OpenMP" not in torch.__config__.parallel_info(), reason="this torch is built without OpenMP"
+)
+def test_threads_are_those_of_torch(two_threads) -> None:
+    """Threads of its own would compete with torch's, which spin for a while after every operation."""
+    torch.ones(1 << 20).sqrt()  # torch's second thread exists from here on
+    a = cloud(3000, 4, 1.0, torch.float32, 0)
+    cpu.stationary_block(a, a, profile_of("matern52"))
+    before = set(os.listdir("/proc/self/task"))
+    for _ in range(5):
+        cpu.stationary_block(a, a, profile_of("matern52"))
+    seen: set[str] = set()
+    worker = threading.Thread(target=lambda: [seen.update(os.listdir("/proc/self/task")) for _ in range(200)])
+    worker.start()
+    while worker.is_alive():
+        cpu.stationary_block(a, a, profile_of("matern52"))
+    worker.join()
+    assert library.openmp_team() is not None
+    assert seen - before <= {str(worker.native_id)}
+
+
+@needs_library
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux says where libraries are")
+def test_whose_threads_they_are_changes_nothing(two_threads) -> None:
+    a = cloud(500, 4, 1.0, torch.float32, 0)
+    expected = [cpu.stationary_block(a, a, profile_of("matern52")), *newer_functions(200)]
+    library.library().sggp_use_team(None)
+    try:
+        assert same([cpu.stationary_block(a, a, profile_of("matern52")), *newer_functions(200)], expected)
+    finally:
+        library.library().sggp_use_team(library.openmp_team())
+
+
 @needs_library
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-def test_a_forked_child_computes_too() -> None:
+def test_a_forked_child_computes_too(two_threads) -> None:
+    """The engine does; torch's own operations may wait for ever there, so the child compares by numpy."""
     a = cloud(400, 4, 1.0, torch.float32, 0)
     profile = profile_of("matern52")
     expected = [cpu.stationary_block(a, a, profile), *newer_functions(200)]
@@ -78,7 +124,8 @@ def test_a_forked_child_computes_too() -> None:
     if child == 0:
         good = False
         try:
-            good = same([cpu.stationary_block(a, a, profile), *newer_functions(200)], expected)
+            found = [cpu.stationary_block(a, a, profile), *newer_functions(200)]
+            good = all((x.numpy() == y.numpy()).all() for x, y in zip(found, expected, strict=True))
         finally:
             os._exit(0 if good else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

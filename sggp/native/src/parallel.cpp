@@ -10,6 +10,31 @@
 #if defined(__linux__)
 #include <sys/mman.h>
 #endif
+#if defined(__unix__) || defined(__APPLE__)
+#include <pthread.h>
+#endif
+
+#include "api.h"
+
+namespace {
+
+// GOMP_parallel of an OpenMP runtime: runs work(data) on a team of `threads`, the caller among them, and waits.
+using Team = void (*)(void (*work)(void*), void* data, unsigned threads, unsigned flags);
+
+std::atomic<Team> shared_team{nullptr};
+
+template <class Run> void call(void* run) { (*static_cast<Run*>(run))(); }
+
+}  // namespace
+
+SGGP_API void sggp_use_team(void* team) {
+#if defined(__unix__) || defined(__APPLE__)
+  static const int watched = pthread_atfork(nullptr, nullptr, [] { shared_team = nullptr; });
+  if (watched == 0) shared_team = reinterpret_cast<Team>(team);
+#else
+  (void)team;
+#endif
+}
 
 void parallel_for(int threads, int64_t count, const std::function<void(int64_t)>& work) {
   if (threads > count) threads = int(count);
@@ -29,6 +54,11 @@ void parallel_for(int threads, int64_t count, const std::function<void(int64_t)>
       if (!failure) failure = std::current_exception();
     }
   };
+  if (const Team team = shared_team) {
+    team(call<decltype(run)>, &run, unsigned(threads), 0);
+    if (failure) std::rethrow_exception(failure);
+    return;
+  }
   std::vector<std::thread> others;
   others.reserve(size_t(threads) - 1);
   try {

@@ -1,4 +1,9 @@
-// Threads for one call, and memory that frees itself. No pool: nothing outlives a call, so a fork is always safe.
+// Threads for one call, and memory that frees itself.
+//
+// Threads are the caller's OpenMP team where `sggp_use_team` has named one, so that a call between two of torch's finds
+// torch's threads awake instead of competing with them for the cores while they spin; otherwise they are made for the
+// call. No pool is kept here, and a forked child, in which a team would wait for threads that the fork left behind,
+// makes its own: a fork is always safe.
 #pragma once
 
 #include <cstddef>
