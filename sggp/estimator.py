@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -284,7 +283,10 @@ class GPRegressor(RegressorMixin, BaseEstimator):
             "callback": report_record if self.verbose else None,
             **self._fit_settings(targets),
         }
-        fit = partial(learn_hyperparameters, x=x, y=targets, **settings)
+
+        def fit(kernel: Any, **more: Any) -> FitResult:
+            return learn_hyperparameters(kernel, x, targets, **settings, **more)
+
         recipe = choose_optimizer(len(x)) if self.optimizer == "auto" else self.optimizer
         if start.rougher is None or recipe != "nearest-neighbour":
             return fit(start.kernel, initial_noise_variance=start.white_noise)

@@ -84,6 +84,24 @@ def test_it_must_win_by_three_thousandths_of_a_nat_a_row(gain, taken):
     assert [settings.get("initial_noise_variance") for _, settings in calls] == [None, 0.1, 0.1]
 
 
+@pytest.mark.parametrize(("gain", "order"), [(0.0, [1.5, 1.5, 0.5]), (0.5, [1.5, 1.5, 0.5, 0.5])])
+def test_a_smoother_one_that_still_climbs_is_fitted_first(gain, order):
+    """A trial would beat it by its further steps alone."""
+    calls = []
+
+    def fit(kernel, **_):
+        calls.append(kernel.base_kernel.nu)
+        found = result(100 * gain * (kernel.base_kernel.nu == 0.5), kernel, message=f"end {len(calls)}")
+        steps = [{**found.trace[0], "step": j, "value": 0.03 * j} for j in (1, 2, 3)]
+        return replace(found, trace=steps)
+
+    chosen = fit_smoother_or_rougher(SMOOTH, ROUGH, 100, fit)
+    assert calls == order
+    assert chosen.kernel.base_kernel.nu == (0.5 if gain else 1.5)
+    assert chosen.message.startswith("end 4" if gain else "end 2")
+    assert chosen.steps == 5 * len(calls)
+
+
 def test_the_rougher_one_starts_from_what_the_smoother_one_learnt():
     seen = []
 
