@@ -109,9 +109,11 @@ class _Rows:
 
     def noise(self, shared: Tensor | None) -> Tensor:
         """Noise variances, (g,) or a scalar."""
-        if self.known is not None:
-            return self.known
-        return shared if self.merged is None else shared * self.shares  # type: ignore[operator,return-value]
+        if shared is not None:
+            return shared * self.shares
+        if self.known is None:
+            raise InputError("a noise variance is neither known nor learnt.")
+        return self.known
 
     def within(self, shared: Tensor | None) -> tuple[float, float]:
         """What the likelihood of distinct inputs lacks, and its derivative in the shared noise variance."""

@@ -106,7 +106,7 @@ def openmp_team() -> int | None:
         lines = pathlib.Path("/proc/self/maps").read_text().splitlines()
     except OSError:
         return None
-    loaded = {line.split(maxsplit=5)[5] for line in lines if len(line.split(maxsplit=5)) == 6}
+    loaded = {line.split(maxsplit=5)[-1] for line in lines}
     runtimes = [path for path in loaded if re.match(r"lib(gomp|iomp5|omp)\b", pathlib.PurePath(path).name)]
     home = str(pathlib.Path(torch.__file__).parent)
     for path in sorted(runtimes, key=lambda found: (not found.startswith(home), found)):

@@ -44,9 +44,9 @@ def result(value, kernel=None, **changes):
 def test_a_rough_function_gets_the_rough_kernel_and_a_smooth_one_keeps_its_own():
     rough, smooth = fitted(walk()), fitted(wave())
     assert rough.kernel_.base_kernel.nu == 0.5
-    assert "Matérn-3/2 lost by" in rough.fit_result_.message
+    assert "Matérn-1/2 +" in rough.fit_result_.message
     assert smooth.kernel_.base_kernel.nu == 1.5
-    assert "Matérn-1/2 lost by" in smooth.fit_result_.message
+    assert "Matérn-1/2 -" in smooth.fit_result_.message
     steps = [record["step"] for record in rough.trace_]
     seconds = [record["seconds"] for record in rough.trace_]
     assert steps == sorted(set(steps))
@@ -77,7 +77,7 @@ def test_it_must_win_by_three_thousandths_of_a_nat_a_row(gain, taken):
 
     chosen = fit_smoother_or_rougher(SMOOTH, ROUGH, 100, fit)
     assert chosen.kernel.base_kernel.nu == (0.5 if taken else 1.5)
-    assert chosen.message == f"end; Matérn-{3 if taken else 1}/2 lost by {gain:.4f} nats a row"
+    assert chosen.message == f"end; Matérn-1/2 +{gain:.4f} nats a row beside Matérn-3/2"
     assert (chosen.seconds, chosen.steps, len(chosen.trace)) == (6.0, 15, 3)
     assert [record["step"] for record in chosen.trace] == [5, 10, 15]
     assert [record["seconds"] for record in chosen.trace] == [1.0, 3.0, 5.0]
@@ -92,7 +92,7 @@ def test_a_smoother_one_that_still_climbs_is_fitted_first(gain, order):
     def fit(kernel, **_):
         calls.append(kernel.base_kernel.nu)
         found = result(100 * gain * (kernel.base_kernel.nu == 0.5), kernel, message=f"end {len(calls)}")
-        steps = [{**found.trace[0], "step": j, "value": 0.03 * j} for j in (1, 2, 3)]
+        steps = [{**found.trace[0], "step": j, "value": 0.03 * j, "call": len(calls)} for j in (1, 2, 3)]
         return replace(found, trace=steps)
 
     chosen = fit_smoother_or_rougher(SMOOTH, ROUGH, 100, fit)
@@ -100,6 +100,7 @@ def test_a_smoother_one_that_still_climbs_is_fitted_first(gain, order):
     assert chosen.kernel.base_kernel.nu == (0.5 if gain else 1.5)
     assert chosen.message.startswith("end 4" if gain else "end 2")
     assert chosen.steps == 5 * len(calls)
+    assert [record["call"] for record in chosen.trace] == [c + 1 for c in range(len(calls)) for _ in range(3)]
 
 
 def test_the_rougher_one_starts_from_what_the_smoother_one_learnt():
