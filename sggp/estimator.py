@@ -14,6 +14,7 @@ from torch import Tensor
 
 from sggp.errors import InputError, MemoryBudgetError, NoRandomFeatures, UnidentifiedColumns
 from sggp.hyperparameters import FitResult, choose_optimizer, learn_hyperparameters
+from sggp.hyperparameters.defaults import noise_floor
 from sggp.hyperparameters.progress import report, report_record
 from sggp.hyperparameters.rougher import fit_smoother_or_rougher
 from sggp.hyperparameters.start import (
@@ -22,6 +23,7 @@ from sggp.hyperparameters.start import (
     starting_point,
     target_location_and_scale,
 )
+from sggp.hyperparameters.unidentified import columns_without_influence
 from sggp.posterior import Posterior, condition
 from sggp.random import draw_seed, streams
 
@@ -29,7 +31,6 @@ __all__ = ["GPRegressor"]
 
 EXACT_STD_ROWS = 3000  # up to here std is exact and every solve is a Cholesky factor
 COVARIANCE_BYTES = 2**30
-NOISE_FLOOR = 1e-5  # share of the variance of y; repeated rows with equal y would say that there is none
 
 
 class GPRegressor(RegressorMixin, BaseEstimator):
@@ -45,7 +46,7 @@ class GPRegressor(RegressorMixin, BaseEstimator):
             noise; types without a GPyTorch equal are evaluated as they are, unlearnt). Kernel objects are copied,
             never changed, and their values are where learning starts.
         noise_variance: known noise variance in squared units of y, a number or one per training row; None
-            learns it, above 1e-5 of the variance of y up to 3,000 rows, above 1e-6 of it beyond.
+            learns it, above 1e-5 of the variance of y up to 3,000 rows, above 1e-10 of it beyond.
         optimizer: how hyperparameters are learnt. "auto": "exact" (the marginal likelihood itself) up to 1,500 rows,
             "nearest-neighbour" (a stochastic likelihood, at a cost per step that hardly grows with n) beyond.
             "iterative": the marginal likelihood of all rows by iterative solves, whose last ones are the posterior;
@@ -72,10 +73,11 @@ class GPRegressor(RegressorMixin, BaseEstimator):
         solution_: the solver's `Solution` (a list for several targets). n_iter_: its iterations, at least 1.
         log_marginal_likelihood_value_: of the normalised targets; an estimate for the nearest-neighbour
             likelihood.
-        hyperparameters_: learnt values by GPyTorch name (normalised units) and `unidentified`, the input
-            columns the data say nothing separate about, with the reason. trace_: one dict per recorded step.
-            fit_result_: the whole FitResult.
-        X_train_, y_train_: the data as given. x_offset_, x_scale_, y_offset_, y_scale_: the normalisation.
+        hyperparameters_: learnt values by GPyTorch name (normalised units); `unidentified`, the input columns the data
+            say nothing separate about, with the reason; `without_influence`, those whose learnt length scales make no
+            difference, which count as constant. trace_: one dict per recorded step. fit_result_: the whole FitResult.
+        X_train_, y_train_: the data as given. x_offset_, x_scale_ (infinite for columns without influence), y_offset_,
+            y_scale_: the normalisation.
         n_features_in_, feature_names_in_: as in scikit-learn.
 
     Example:
@@ -144,7 +146,8 @@ class GPRegressor(RegressorMixin, BaseEstimator):
         x, targets = self._inputs(X), self._targets(y)
         fit_stream, sample_stream = streams(self._generator(self.random_state), "hyperparameters", "samples")
         result = self._learn(start, x, targets, draw_seed(fit_stream))
-        self._record(result)
+        self._record(result, x)
+        x = self._inputs(X)  # rows that differ in nothing the kernel sees are repeats now, which are merged
         if self.verbose:
             report("%s: %s, %.1f s", result.method, result.message, result.seconds)
         posteriors = self._condition(x, targets, sample_stream)
@@ -265,9 +268,9 @@ class GPRegressor(RegressorMixin, BaseEstimator):
         return None
 
     def _fit_settings(self, targets: Tensor) -> dict[str, Any]:
-        """The floor of a noise learnt from few rows; what the iterative recipe has in common with the last solve."""
-        few, size = len(targets) <= EXACT_STD_ROWS, float(targets.var(dim=0, correction=0).mean())
-        out: dict[str, Any] = {"noise_floor": NOISE_FLOOR * size} if few else {}
+        """The floor of a learnt noise; what the iterative recipe has in common with the last solve."""
+        variance = float(targets.var(dim=0, correction=0).mean())
+        out: dict[str, Any] = {"noise_floor": noise_floor(len(targets)) * variance}
         if self.optimizer == "iterative":
             out |= {"num_probes": max(2, self.num_samples), "num_features": self.num_features}
             out |= {"solver": self.solver, "dtype": _working_dtype(len(targets))}
@@ -292,13 +295,15 @@ class GPRegressor(RegressorMixin, BaseEstimator):
             return fit(start.kernel, initial_noise_variance=start.white_noise)
         return fit_smoother_or_rougher(start.kernel, start.rougher, targets.numel(), fit)
 
-    def _record(self, result: FitResult) -> None:
+    def _record(self, result: FitResult, x: Tensor) -> None:
         """Fitted attributes that do not depend on the solve."""
         self.fit_result_ = result
         self.kernel_ = result.kernel
         self.trace_ = result.trace
         self.log_marginal_likelihood_value_ = result.log_marginal_likelihood
         self.hyperparameters_ = {**result.hyperparameters, "unidentified": dict(result.unidentified)}
+        idle = columns_without_influence(self.kernel_, x) if self.standardise_ else []
+        self.hyperparameters_["without_influence"], self.x_scale_[idle] = idle, np.inf
         if self.noise_variance is not None:
             self.noise_variance_: Any = self.noise_variance
         else:

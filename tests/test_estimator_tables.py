@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+import torch
 
 from sggp.errors import UnidentifiedColumns
 from sggp.estimator import GPRegressor
+from sggp.hyperparameters import learn_hyperparameters
 from sggp.hyperparameters.start import location_and_scale
 
 
@@ -38,6 +40,40 @@ def test_unidentified_columns_are_named_once_and_do_no_harm():
     plain = _model().fit(X, y)
     np.testing.assert_allclose(wide.predict(widened(Q)), plain.predict(Q), atol=0.1)
     assert wide.score(widened(Q), truth) > 0.97
+
+
+def test_columns_without_influence_are_constant_and_rows_become_repeats(monkeypatch):
+    """A kernel whose second length scale is endless sees rows that differ in that column alone as one."""
+
+    def endless(kernel, x, y, **settings):
+        found = learn_hyperparameters(kernel, x, y, **settings)
+        found.kernel.base_kernel.lengthscale = torch.tensor([0.5, 1e7])
+        return found
+
+    monkeypatch.setattr("sggp.estimator.learn_hyperparameters", endless)
+    X, y = _data(60)
+    X[30:, 0] = X[:30, 0]
+    model = _model().fit(X, y)
+    assert model.hyperparameters_["without_influence"] == [1]
+    assert len(model.posterior_.x) == 30
+    moved = X + np.array([0.0, 0.3])
+    np.testing.assert_array_equal(model.predict(moved), model.predict(X))
+    plain = _model(
+        kernel=model.kernel_, optimizer=None, noise_variance=model.noise_variance_, normalize_y=False
+    )
+    scaled = (X - model.x_offset_) / np.where(np.isinf(model.x_scale_), 1.0, model.x_scale_)
+    plain.noise_variance = model.noise_variance_ / float(model.y_scale_[0]) ** 2
+    mean = float(model.fit_result_.mean)
+    plain.fit(scaled, (y - model.y_offset_) / model.y_scale_ - mean)  # all rows, all columns
+    expected = (plain.predict(scaled) + mean) * model.y_scale_ + model.y_offset_
+    np.testing.assert_allclose(model.predict(X), expected, rtol=1e-6)
+
+
+def test_a_noise_learnt_from_many_rows_may_all_but_vanish():
+    X = np.linspace(0, 12, 3100)[:, None]
+    model = GPRegressor(num_samples=0, random_state=0).fit(X, np.sin(X[:, 0]))
+    assert 1e-10 <= model.noise_variance_ / np.var(model.y_train_) < 1e-7
+    assert np.abs(model.predict(X + 0.001) - np.sin(X[:, 0] + 0.001)).max() < 1e-4
 
 
 def test_nothing_is_said_of_values_that_were_given():

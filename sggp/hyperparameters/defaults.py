@@ -11,6 +11,7 @@ from gpytorch.priors import LogNormalPrior
 from sggp.errors import InputError
 
 _SMOOTHNESS = {"matern12": 0.5, "matern32": 1.5, "matern52": 2.5}
+_FEW_ROWS = 3000
 KERNEL_NAMES = ("rbf", *_SMOOTHNESS, "tanimoto")
 
 
@@ -63,3 +64,12 @@ def noise_prior(name: str = "matern32") -> LogNormalPrior:
     different targets are told from noise by little, and a prior density that grows towards zero would win.
     """
     return (LogNormalPrior(-1.5, 1.0) if name == "tanimoto" else LogNormalPrior(-4.0, 3.0)).double()
+
+
+def noise_floor(rows: int) -> float:
+    """Share of the variance of y that a noise learnt from so many rows stays above.
+
+    1e-5 up to 3,000 rows, since a few repeated rows with equal targets would say that there is no noise; 1e-10 beyond,
+    where it takes a function without noise to get there.
+    """
+    return 1e-5 if rows <= _FEW_ROWS else 1e-10

@@ -1,4 +1,4 @@
-"""Length scales that the likelihood cannot tell: what they are set to after a fit.
+"""Length scales that the likelihood cannot tell: what they are set to after a fit; columns that a fit found useless.
 
 A constant column has no part in any training covariance, so a fit leaves its length scale wherever the start, or the
 mode of a prior, happens to be. It is given the geometric mean of the others: the best guess for a column of which
@@ -19,6 +19,9 @@ from torch import Tensor
 from sggp.hyperparameters.gram import stationary_parts
 
 COPY = "copy of column "
+NO_INFLUENCE = 1e-9
+"""Squared distance, in length scales, that columns without influence may make together. Smooth kernels change by that
+share of their scale, so the function by 3e-5 of its spread."""
 
 
 def settle_unidentified(start: Kernel, learnt: Kernel, x: Tensor, unidentified: Mapping[int, str]) -> None:
@@ -51,3 +54,26 @@ def settle_unidentified(start: Kernel, learnt: Kernel, x: Tensor, unidentified: 
         scales[constant] = scales[others].log().mean().exp()
     with torch.no_grad():
         after[1].lengthscale = scales.reshape(after[1].lengthscale.shape)
+
+
+def columns_without_influence(kernel: Kernel, x: Tensor) -> list[int]:
+    """Columns whose length scales are so long that all of them together make no difference between any two rows.
+
+    Taking them as constant moves no entry of a kernel matrix by more than about `NO_INFLUENCE` of the output scale, and
+    rows that differ in nothing else become repeats. Constant columns are not among them.
+
+    Args:
+        kernel: a learnt kernel; only a single stationary one, scaled or not, has such columns.
+        x: (n, d) rows, float.
+    """
+    parts = stationary_parts(kernel)
+    if parts is None:
+        return []
+    ranges = x.amax(dim=0) - x.amin(dim=0)
+    squares = (ranges / parts[1].lengthscale.detach().to(x).reshape(-1)).square()
+    ascending, order = squares.sort()
+    most = (
+        NO_INFLUENCE**2 if getattr(parts[1], "nu", None) == 0.5 else NO_INFLUENCE
+    )  # its decay starts linearly
+    small = order[ascending.cumsum(dim=0) <= most]
+    return sorted(int(column) for column in small if ranges[column] > 0)

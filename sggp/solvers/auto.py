@@ -35,7 +35,8 @@ def choose(operator: Any, columns: int, direct_rows: int = 3000) -> tuple[Solver
     | offers products only | `ConjugateGradients(None)` | float64 products, `Cholesky` if it can be made dense |
 
     "Float64 products" are those of `ConjugateGradients(float64_products=True)`, tried where the operator works in
-    float32 and offers them.
+    float32 and offers them; they come first where the mean noise is below 1.2e-7 (float32's ε) of the mean of K's
+    diagonal.
 
     Memory is the operator's `memory_budget`. The noise, the number of columns and the memory left enter once more in
     `ConjugateGradients("auto")`, which sizes its preconditioner by them: see `sggp.preconditioners.Balanced`.
@@ -59,9 +60,19 @@ def choose(operator: Any, columns: int, direct_rows: int = 3000) -> tuple[Solver
     iterative = ConjugateGradients("auto" if isinstance(operator, NeighbourOperator) else None)
     narrow_products = operator.dtype == torch.float32 and hasattr(operator, "matmul_wide")
     again = (replace(iterative, float64_products=True),) if narrow_products else ()
+    if again and _rounds_noise_away(operator):
+        iterative, again = again[0], ()
     if direct and narrow:
         return (*factors, iterative, *again, *blocks)
     return (iterative, *again, *(factors or blocks))
+
+
+def _rounds_noise_away(operator: Any) -> bool:
+    """Whether the noise is less than what rounding does to K's diagonal: products would be with another matrix."""
+    if not isinstance(operator, NeighbourOperator):
+        return False
+    least = torch.finfo(operator.dtype).eps * float(operator.kernel_diagonal().mean())
+    return float(operator.noise_variance.mean()) < least
 
 
 @dataclass(frozen=True)

@@ -84,21 +84,30 @@ def test_it_must_win_by_three_thousandths_of_a_nat_a_row(gain, taken):
     assert [settings.get("initial_noise_variance") for _, settings in calls] == [None, 0.1, 0.1]
 
 
-@pytest.mark.parametrize(("gain", "order"), [(0.0, [1.5, 1.5, 0.5]), (0.5, [1.5, 1.5, 0.5, 0.5])])
-def test_a_smoother_one_that_still_climbs_is_fitted_first(gain, order):
-    """A trial would beat it by its further steps alone."""
-    calls = []
+@pytest.mark.parametrize(
+    ("rough", "anew", "order", "taken"),
+    [
+        (0.0, 0.0, [1.5, 1.5, 0.5], "end 2"),
+        (0.5, 0.0, [1.5, 1.5, 0.5, 0.5], "end 4"),
+        (0.0, -1.0, [1.5, 1.5, 0.5, 1.5], "end 4"),
+    ],
+)
+def test_a_smoother_one_that_still_climbs_is_fitted_anew_first(rough, anew, order, taken):
+    """A trial would beat it by its further steps alone; and the better of the two is kept."""
+    calls, starts = [], []
 
-    def fit(kernel, **_):
+    def fit(kernel, **settings):
         calls.append(kernel.base_kernel.nu)
-        found = result(100 * gain * (kernel.base_kernel.nu == 0.5), kernel, message=f"end {len(calls)}")
+        starts.append((kernel, settings.get("initial_noise_variance")))
+        value = 100 * (rough if kernel.base_kernel.nu == 0.5 else anew if len(calls) == 2 else 0.0)
+        found = result(value, copy_kernel(kernel), message=f"end {len(calls)}")
         steps = [{**found.trace[0], "step": j, "value": 0.03 * j, "call": len(calls)} for j in (1, 2, 3)]
         return replace(found, trace=steps)
 
     chosen = fit_smoother_or_rougher(SMOOTH, ROUGH, 100, fit)
     assert calls == order
-    assert chosen.kernel.base_kernel.nu == (0.5 if gain else 1.5)
-    assert chosen.message.startswith("end 4" if gain else "end 2")
+    assert starts[0] == starts[1] == (SMOOTH, None)
+    assert chosen.message.startswith(taken)
     assert chosen.steps == 5 * len(calls)
     assert [record["call"] for record in chosen.trace] == [c + 1 for c in range(len(calls)) for _ in range(3)]
 

@@ -1,5 +1,6 @@
 """Length scales of constant and copied columns: settled, said, and of no effect on the training covariance."""
 
+import gpytorch
 import numpy as np
 import pytest
 import torch
@@ -7,7 +8,7 @@ from gpytorch.constraints import Interval
 from gpytorch.kernels import RBFKernel, ScaleKernel
 
 from sggp.hyperparameters import learn_hyperparameters, named_kernel
-from sggp.hyperparameters.unidentified import settle_unidentified
+from sggp.hyperparameters.unidentified import columns_without_influence, settle_unidentified
 
 
 def _data(n=60, seed=0):
@@ -65,3 +66,32 @@ def test_what_was_not_to_be_learnt_stays():
     fit = learn_hyperparameters(bounded, x, y)
     assert fit.unidentified == UNIDENTIFIED
     assert max(fit.hyperparameters["base_kernel.lengthscale"]) <= 2.0
+
+
+@pytest.mark.parametrize("name", ["matern12", "matern32", "matern52", "rbf"])
+def test_columns_without_influence_move_no_entry(name, generator):
+    x = torch.randn(200, 5, generator=generator, dtype=torch.float64)
+    x[:, 4] = 2.0  # constant: said elsewhere
+    kernel = named_kernel(name, 5)
+    longest = 1e11 if name == "matern12" else 1e6
+    kernel.base_kernel.lengthscale = torch.tensor([1.0, longest, 3 * longest, longest / 1e3, 1e12])
+    assert columns_without_influence(kernel, x) == [1, 2]
+    without = x.clone()
+    without[:, [1, 2]] = 0.0
+    moved = (kernel(x).to_dense() - kernel(without).to_dense()).abs().max()
+    assert moved < 2e-9
+    without[:, 3] = 0.0
+    assert (kernel(x).to_dense() - kernel(without).to_dense()).abs().max() > 2e-9
+
+
+def test_columns_count_together(generator):
+    x = torch.rand(50, 30, generator=generator, dtype=torch.float64)
+    x[0], x[1] = 0.0, 1.0
+    kernel = named_kernel("matern32", 30)
+    kernel.base_kernel.lengthscale = 1.2e-9**-0.5 * 30**0.5
+    assert len(columns_without_influence(kernel, x)) == 25  # of thirty that make 1.2e-9 together
+
+
+def test_other_kernels_have_none(generator):
+    x = torch.rand(5, 2, generator=generator, dtype=torch.float64)
+    assert columns_without_influence(gpytorch.kernels.CosineKernel(), x) == []

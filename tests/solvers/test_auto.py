@@ -36,6 +36,8 @@ class Described:
         for ability in ("products", *abilities):
             for name in names.get(ability, ["matmul", "diagonal"]):
                 setattr(self, name, lambda *_: None)
+        if "blocks" in abilities:
+            self.noise_variance, self.kernel_diagonal = torch.ones(1), lambda: torch.ones(1)
 
 
 FACTOR, NARROW = Cholesky(), Cholesky(torch.float32)
@@ -74,6 +76,16 @@ def test_real_operators_fall_where_the_table_says(generator):
     kernel = gpytorch.kernels.ScaleKernel(gpytorch.kernels.MaternKernel(nu=1.5)).double()
     assert choose(KernelOperator(kernel, x, 0.1), 1) == (GRADIENTS, FACTOR)
     assert choose(InducingOperator(kernel, x, x[:50], 0.1), 1) == (FACTOR,)
+
+
+@pytest.mark.parametrize(("noise", "wide_first"), [(1e-6, False), (2e-7, True), (1e-10, True)])
+def test_float64_products_come_first_where_rounding_would_drown_the_noise(generator, noise, wide_first):
+    x = torch.randn(3100, 2, generator=generator, dtype=torch.float64)
+    kernel = gpytorch.kernels.ScaleKernel(gpytorch.kernels.MaternKernel(nu=1.5)).double()
+    kernel.outputscale = 2.0
+    operator = KernelOperator(kernel, x, noise, dtype=torch.float32)
+    assert choose(operator, 1) == ((WIDE, FACTOR) if wide_first else (GRADIENTS, WIDE, FACTOR))
+    assert choose(KernelOperator(kernel, x, noise), 1) == (GRADIENTS, FACTOR)
 
 
 def hard(generator) -> DenseOperator:
