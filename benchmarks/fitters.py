@@ -39,13 +39,14 @@ Predict = Callable[[Any, np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 @dataclass(frozen=True)
 class Task:
-    """A table, split 0; `rows` cuts training and test rows."""
+    """A table's split; `rows` cuts training and test rows."""
 
     name: str
     rows: int | None
+    split: int = 0
 
     def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:  # (n, d), (n,), (m, d), (m,)
-        data = uci(self.name, 0)
+        data = uci(self.name, self.split)
         return tuple(a[: self.rows] for a in (data.x_train, data.y_train, data.x_test, data.y_test))
 
 
