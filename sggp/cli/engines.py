@@ -23,7 +23,7 @@ _PROFILE = Profile("matern32")
 _FORMULA = (
     "d, s: Matérn-3/2 of d coordinates, times s columns; bits, counts: Tanimoto blocks of dense rows.\n"
     "bound: 1 / max(evaluation, product), evaluation = one coordinate from cache + 2 (d - 1) FLOP, product = 2 s FLOP; "
-    "of fingerprints: popcounts from cache, or entries written to memory."
+    "of fingerprints: popcounts from cache, then entries written to new memory."
 )
 _NAMES = {
     "matrix product": ("sgemm, 1536", 1e9, "GFLOP/s"),
@@ -32,6 +32,7 @@ _NAMES = {
     "tile evaluation": ("Matérn-3/2 of one coordinate, a tile in cache", 1e9, "G entries/s"),
     "bit count": ("popcount of intersections, in cache", 1e9, "G words/s"),
     "memory": ("memory copy", 1e9, "GB/s"),
+    "new memory": ("memory written for the first time", 1e9, "GB/s"),
 }
 
 

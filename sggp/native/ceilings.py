@@ -11,7 +11,8 @@ exponential, root and one difference. Every further coordinate costs one multipl
 in the same unit need two operations, so there the bound cannot be reached in large dimensions. Where evaluation and
 product share the unit, as on every CPU so far, their *sum* is what can be reached; K(x, x) V of equal sides makes only
 half of K and may pass it. An intersection of bits takes words/P seconds, P the words that the engine counts from
-cache, and a block of entries their bytes through the memory.
+cache; an entry of a block takes besides what it takes to write its bytes to new memory, whose pages the same cores
+clear.
 
 `works` gives one callable per ceiling, and `alternate` times ceilings and products in turn, so that a machine that is
 slow for a while is slow for both.
@@ -72,7 +73,7 @@ def works(
     Returns:
         "matrix product" (torch's, FLOP), "memory" (written and read by a copy, bytes); on a CPU also "exp" (torch's,
         values) and, with the C++ engine, "tile product" (FLOP), "tile evaluation" (entries, Matérn-3/2, one
-        coordinate) and "bit count" (words of 64 bits).
+        coordinate), "bit count" (words of 64 bits) and "new memory" (bytes written to pages never used before).
     """
     device = torch.device(device)
     side, numbers = max(16, int(_SQUARE * size ** (1 / 3))), max(64, int(_NUMBERS * size))
@@ -131,7 +132,14 @@ def _engine_works(dtype: torch.dtype, isa: str | None, size: float) -> dict[str,
             f"sggp_ceiling_evaluate_{suffix}", (_MATERN32, 1), 4 * repeats, entries, "entries"
         ),
         "bit count": work("sggp_ceiling_intersect", (_WORDS,), repeats, float(words), "words"),
+        "new memory": Work(partial(_fill_new, max(64, int(_NUMBERS * size))), 4.0 * _NUMBERS * size, "bytes"),
     }
+
+
+def _fill_new(numbers: int) -> None:
+    out = torch.empty(numbers)
+    code = library.library().sggp_ceiling_fill(torch.get_num_threads(), library.pointer(out), numbers)
+    library.checked(code, "sggp_ceiling_fill")
 
 
 def _called(function: Callable[..., int], name: str, arguments: tuple[int, ...]) -> None:
@@ -181,6 +189,6 @@ def stationary_bound(measured: Mapping[str, float], d: int, s: int) -> tuple[flo
 
 
 def bits_bound(measured: Mapping[str, float], words: int, *, entry_bytes: int = 0) -> float:
-    """Entries per second of intersections of `words` 64-bit words, each entry written to memory in `entry_bytes`."""
-    seconds = max(words / measured["bit count"], entry_bytes / measured["memory"])
-    return 1.0 / seconds
+    """Entries per second of intersections of `words` 64-bit words, each written to new memory in `entry_bytes`."""
+    memory = measured.get("new memory") or measured["memory"]
+    return 1.0 / (words / measured["bit count"] + entry_bytes / memory)

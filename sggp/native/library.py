@@ -89,6 +89,7 @@ def _declare(library: ctypes.CDLL) -> tuple[str, ...]:
     library.sggp_small_tanimoto.restype = i32
     library.sggp_ceiling_intersect.argtypes = [i32, i32, i64, i64]
     library.sggp_ceiling_intersect.restype = i32
+    library.sggp_ceiling_fill.argtypes, library.sggp_ceiling_fill.restype = [i32, p, i64], i32
     library.sggp_pack.argtypes, library.sggp_pack.restype = [i32, p, i64, i64, p, i64, p, p], i32
     library.sggp_largest.argtypes, library.sggp_largest.restype = [i32, p, i64, i64, p], i32
     library.sggp_use_team.argtypes, library.sggp_use_team.restype = [p], None

@@ -14,6 +14,7 @@ MEASURED = {
     "tile evaluation": 2e9,
     "bit count": 8e9,
     "memory": 10e9,
+    "new memory": 4e9,
 }
 
 
@@ -26,7 +27,9 @@ def test_bounds_are_those_of_the_formula():
     most, _ = ceilings.stationary_bound(MEASURED, 1, 1)
     assert most == pytest.approx(2e9)
     assert ceilings.bits_bound(MEASURED, 32) == pytest.approx(8e9 / 32)
-    assert ceilings.bits_bound(MEASURED, 1, entry_bytes=4) == pytest.approx(2.5e9)
+    assert ceilings.bits_bound(MEASURED, 8, entry_bytes=4) == pytest.approx(0.5e9)
+    warm = {name: rate for name, rate in MEASURED.items() if name != "new memory"}
+    assert ceilings.bits_bound(warm, 8, entry_bytes=4) == pytest.approx(1 / 1.4e-9)
 
 
 def test_without_the_engine_torch_sets_the_ceilings(monkeypatch):

@@ -89,3 +89,19 @@ SGGP_API int sggp_ceiling_intersect(int isa_index, int threads, int64_t words, i
     });
   });
 }
+
+// Fills `out`, which nobody has touched yet, the way blocks are written.
+SGGP_API int sggp_ceiling_fill(int threads, float* out, int64_t count) {
+  return guarded([&]() -> int {
+    if (threads < 1 || count < 0) return kBadArgument;
+    expect_writes(out, sizeof(float) * size_t(count));
+    constexpr int64_t kPart = int64_t(1) << 18;
+    const std::vector<float> line(size_t(kTile), 1.0f);
+    parallel_for(threads, ceil_div(count, kPart), [&](int64_t part) {
+      const int64_t last = std::min(count, (part + 1) * kPart);
+      for (int64_t at = part * kPart; at < last; at += kTile)
+        write_scaled(out + at, line.data(), int(std::min<int64_t>(kTile, last - at)), 1.0f, true);
+    });
+    return kOk;
+  });
+}
