@@ -14,7 +14,6 @@ from gpytorch.kernels import Kernel
 from torch import Tensor
 
 from sggp.errors import InputError
-from sggp.hyperparameters.conditionals import log_conditionals
 from sggp.hyperparameters.coordinates import Coordinates, copy_kernel
 from sggp.hyperparameters.fixed_base import FixedBase, FixedBaseAscent, total
 from sggp.hyperparameters.gram import frozen_base
@@ -71,14 +70,14 @@ class _Problem:
 
     def terms(self, selection: Tensor) -> Tensor:  # (b,) of the current window -> (b,)
         """Log conditionals of some rows of the present window, differentiable in the raw parameters."""
-        index, valid = self.neighbourhoods.members(selection)
+        index, _ = self.neighbourhoods.members(selection)
         mean = self.mean if self.coordinates.raw_mean is None else self.coordinates.raw_mean
         residuals = self.y[index] if mean is None else self.y[index] - mean
         noise = self.shared_noise()
         if self.merged is not None:
             noise = noise / self.merged.counts
         noise = noise[index] if noise.dim() else noise
-        return log_conditionals(self.neighbourhoods.gram(selection), residuals, noise, valid)
+        return self.neighbourhoods.log_conditionals(selection, residuals, noise)
 
     @property
     def targets(self) -> int:

@@ -1,4 +1,4 @@
-"""Rows with their earlier neighbours, window after window, and the small covariances among them."""
+"""Rows with their earlier neighbours, window after window, the small covariances among them, and their conditionals."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from gpytorch.kernels import Kernel
 from torch import Tensor
 
 from sggp.errors import InputError
+from sggp.hyperparameters.conditionals import log_conditionals
+from sggp.hyperparameters.fused import fused_conditionals
 from sggp.hyperparameters.gram import frozen_base, gram_function, scaled_points
 from sggp.hyperparameters.search import earlier_rows
 from sggp.hyperparameters.similarity import earlier_by_similarity
@@ -50,6 +52,7 @@ class Neighbourhoods:
         self.landmarks = min(_LANDMARKS, len(x) - 1) if self.fixed else 0
         width = count + self.landmarks
         self._gram = gram_function(kernel)
+        self._fused = fused_conditionals(kernel, x)
         self._index = torch.zeros(0, 1, dtype=torch.long)
         self._base: Tensor | None = None
         self._known: dict[int, int] = {}
@@ -136,3 +139,15 @@ class Neighbourhoods:
             return block
         own, _ = self.members(selection)
         return self._gram(self.x[own]).to(torch.float64)
+
+    def log_conditionals(self, selection: Tensor, residuals: Tensor, noise: Tensor) -> Tensor:  # (b,)
+        """Log densities of some rows of the window given their neighbours; see `conditionals.log_conditionals`.
+
+        Args:
+            selection: (b,) rows of the window.
+            residuals: (b, k, t) targets less the mean of their `members`. noise: a scalar, or (b, k).
+        """
+        if self._fused is not None:
+            return self._fused(self._index[selection], residuals, noise)
+        _, valid = self.members(selection)
+        return log_conditionals(self.gram(selection), residuals, noise, valid)

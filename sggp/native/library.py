@@ -18,11 +18,11 @@ __all__ = ["NativeError", "available", "instruction_sets", "unavailable_reason"]
 
 _log = logging.getLogger(__name__)
 
-_ABI = 3
+_ABI = 4
 SUFFIX = {torch.float32: "f32", torch.float64: "f64"}
 TILE = 256  # columns packed together
 PACK_BYTES = 24 * 2**20  # packed columns that stay near the caches
-_NO_MEMORY = 2
+BAD_ARGUMENT, _NO_MEMORY = 1, 2
 
 
 class NativeError(SggpError, RuntimeError):
@@ -79,6 +79,9 @@ def _declare(library: ctypes.CDLL) -> tuple[str, ...]:
     library.sggp_neighbour_columns.restype = i32
     library.sggp_neighbour_scores.argtypes = [*systems, p, i64, p, p, p, i64, i64, p]
     library.sggp_neighbour_scores.restype = i32
+    conditionals: list[Any] = [i32, i32, i32, f64, p, i64, p, i64, p, i64, i64, p, i64, p, i32]
+    library.sggp_conditionals.argtypes = [*conditionals, p, p, p, p, p]
+    library.sggp_conditionals.restype = i32
     library.sggp_nearest.argtypes = [i32, i32, p, i64, i64, p, i64, i64, i32, p]
     library.sggp_nearest.restype = i32
     library.sggp_coarse_to_fine.argtypes = [i32, i32, p, i64, i64, p]

@@ -1,6 +1,7 @@
 // Gathers this translation unit's functions into its table; included last by isa_*.cpp.
 #pragma once
 
+#include "conditional_kernels.h"
 #include "neighbour_kernels.h"
 #include "product_kernels.h"
 #include "search_kernels.h"
@@ -16,6 +17,7 @@ template <class T> constexpr Kernels<T> kernels() {
 }
 
 constexpr NeighbourKernels kNeighbours = {column_work, column, score_work, scores};
+constexpr ConditionalKernels kConditionals = {conditional_work, conditional};
 constexpr SearchKernels kSearch = {squared_distances, append_below, sparse_square};
 
 }  // namespace SGGP_ISA

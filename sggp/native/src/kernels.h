@@ -80,6 +80,28 @@ struct NeighbourKernels {
                  const int64_t* candidates, int count, double* work, float* out);
 };
 
+// Rows with their neighbours, whose conditional densities are wanted: see conditional_kernels.h.
+struct Conditionals {
+  int family;  // not kRationalQuadratic
+  double scale;
+  const double* x;        // (n, d)
+  const double* weights;  // (d) inverse length scales
+  int64_t d, width, t;    // width: neighbours and the row itself; t: targets
+  bool shared_noise;      // one number for all
+};
+
+// Of one row: its value, and derivatives where the pointer is not null.
+struct ConditionalOut {
+  double *value, *lengths, *scale;  // lengths (d)
+  double *noise, *residuals;        // (1) where it is shared or (width), (width, t)
+};
+
+struct ConditionalKernels {
+  int64_t (*work)(int64_t d, int64_t width, int64_t t);
+  void (*conditional)(const Conditionals& s, const int64_t* index, const double* residuals, const double* noise,
+                      double* work, const ConditionalOut& out);
+};
+
 struct SearchKernels {
   // out (4, kTile): squared distances of 4 rows to kTile points packed by coordinates.
   void (*squared_distances)(const float* lines, int64_t d, const float* rows, float* out);
@@ -104,6 +126,7 @@ struct Isa {
   BitKernels bits;
   ListKernels lists;
   NeighbourKernels neighbours;
+  ConditionalKernels conditionals;
   SearchKernels search;
 };
 

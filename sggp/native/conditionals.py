@@ -1,0 +1,104 @@
+"""Terms of Vecchia's likelihood with their gradients, in C++: one small system at a time, in the caches of one core."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from sggp.errors import DtypeError, InputError, ShapeError
+from sggp.native import library
+
+__all__ = ["FAMILIES", "Terms", "available", "log_conditionals"]
+
+FAMILIES = ("rbf", "matern12", "matern32", "matern52")
+_MOST = 4096  # members of a row, and targets
+
+
+class Terms(NamedTuple):
+    """Values of some rows and their derivatives, row by row; None where these were not asked for."""
+
+    value: Tensor  # (b,)
+    lengthscale: Tensor | None  # (b, d)
+    scale: Tensor | None  # (b,)
+    noise: Tensor | None  # (b,) for a shared noise, else (b, k)
+    residuals: Tensor | None  # (b, k, t)
+
+
+def available(device: torch.device) -> bool:
+    """Whether `log_conditionals` can be used for tensors on `device`."""
+    return device.type == "cpu" and library.available()
+
+
+def log_conditionals(
+    x: Tensor,
+    lengthscale: Tensor,
+    scale: float,
+    family: str,
+    index: Tensor,
+    residuals: Tensor,
+    noise: Tensor,
+    *,
+    wanted: tuple[bool, bool, bool, bool] = (True, True, True, True),
+    isa: str | None = None,
+) -> Terms:
+    """log N(y_i | y_N(i)) of rows given their neighbours under scale · φ(|x_a − x_b|²/ℓ²) + noise, summed over targets.
+
+    Args:
+        x: (n, d) float64 rows as they are: differences are taken before they are divided by the length scales.
+        lengthscale: (d,) float64. scale: the variance k(a, a). family: one of `FAMILIES`.
+        index: (b, k) int64 rows of x: neighbours, -1 where one is missing, and the row itself last.
+        residuals: (b, k, t) float64 targets less the mean, in the same order; unread where a neighbour is missing.
+        noise: float64 noise variance, a scalar or (b, k).
+        wanted: which derivatives: in the length scales, the scale, the noise and the residuals.
+
+    Returns:
+        Terms. NaN for a row whose neighbours have no factor even with a jitter of 1e-4 of the diagonal.
+
+    Raises:
+        ShapeError, DtypeError, InputError: arguments that cannot be used.
+
+    Cost: per row k²·d multiply-adds, twice that with the length scales, and k³/3; (3k + d)·k numbers a thread.
+
+    Source: Vecchia 1988; the gradient is that of `sggp.hyperparameters.conditionals`.
+    """
+    _check(x, lengthscale, family, index, residuals, noise)
+    x, index, residuals, noise = (v.detach().contiguous() for v in (x, index, residuals, noise))
+    weights = lengthscale.detach().reciprocal().contiguous()
+    (b, k), t, d = index.shape, residuals.shape[2], x.shape[1]
+    shapes = ((b, d), (b,), (b,) if noise.dim() == 0 else (b, k), (b, k, t))
+    value = x.new_empty(b)
+    gradients = [x.new_empty(shape) if want else None for shape, want in zip(shapes, wanted, strict=True)]
+    p = library.pointer
+    code = library.library().sggp_conditionals(
+        library.isa_index(isa), torch.get_num_threads(), FAMILIES.index(family), float(scale), p(x), len(x),
+        p(weights), d, p(index), b, k, p(residuals), t, p(noise), int(noise.dim() == 0), p(value),
+        *(p(gradient) for gradient in gradients),
+    )  # fmt: skip
+    if code == library.BAD_ARGUMENT:
+        raise InputError(f"index must hold rows below {len(x)}, the row itself last; others do not exist.")
+    library.checked(code, "log_conditionals")
+    return Terms(value, *gradients)
+
+
+def _check(
+    x: Tensor, lengthscale: Tensor, family: str, index: Tensor, residuals: Tensor, noise: Tensor
+) -> None:
+    if family not in FAMILIES:
+        raise InputError(f"unknown family {family!r}; expected one of {', '.join(FAMILIES)}.")
+    library.check_cpu(x, lengthscale, index, residuals, noise)
+    if any(v.dtype != torch.float64 for v in (x, lengthscale, residuals, noise)) or index.dtype != torch.int64:
+        raise DtypeError("x, lengthscale, residuals and noise must be float64, and index int64.")
+    if x.dim() != 2 or index.dim() != 2 or lengthscale.shape != x.shape[1:]:
+        raise ShapeError(
+            f"expected x (n, d), lengthscale (d,) and index (b, k), got {tuple(x.shape)}, "
+            f"{tuple(lengthscale.shape)} and {tuple(index.shape)}."
+        )
+    if residuals.dim() != 3 or residuals.shape[:2] != index.shape or noise.shape not in ((), index.shape):
+        raise ShapeError(
+            f"expected residuals {(*index.shape, 't')} and noise () or {tuple(index.shape)}, got "
+            f"{tuple(residuals.shape)} and {tuple(noise.shape)}."
+        )
+    if not (1 <= index.shape[1] <= _MOST and residuals.shape[2] <= _MOST):
+        raise ShapeError(f"a row may have 1 to {_MOST} members and at most {_MOST} targets.")
