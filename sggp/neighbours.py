@@ -205,7 +205,7 @@ def earlier_neighbours(points: Tensor, order: Tensor, k: int, *, method: Method 
 
 def _earlier_by_tiles(ordered: Tensor, k: int) -> Tensor:
     if native.available(ordered.device):
-        return native.nearest(ordered, None, k)
+        return native.nearest(ordered, ordered, k, before=torch.arange(len(ordered)))
     half = 0.5 * ordered.square().sum(1)
 
     def score(start: int, stop: int) -> Tensor:  # larger is closer

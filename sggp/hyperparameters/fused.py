@@ -46,7 +46,7 @@ class _LogConditional(torch.autograd.Function):
     ) -> Tensor:  # (b,)
         wanted = tuple(learning and needed for needed in ctx.needs_input_grad[:4])
         terms = native.log_conditionals(
-            x, lengthscale, float(scale), family, index, residuals, noise, wanted=wanted
+            x, lengthscale, float(scale.detach()), family, index, residuals, noise, wanted=wanted
         )
         ctx.save_for_backward(*terms[1:])
         return terms.value

@@ -21,14 +21,11 @@ def _within(z: Tensor, rows: Tensor, start: int, k: int) -> tuple[Tensor, Tensor
 
 def _before(z: Tensor, own: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Squared distances and positions of the k points of `z` nearest to each of `own`."""
-    if native.available(z.device):
-        index = native.nearest(z, own, k)
-    else:
-        half = 0.5 * z.square().sum(dim=1)
-        tiles = own.split(max(1, _TILE_BYTES // (4 * len(z))))
-        index = torch.cat(
-            [torch.addmm(half[None], tile, z.T, alpha=-1).topk(k, dim=1, largest=False)[1] for tile in tiles]
-        )
+    half = 0.5 * z.square().sum(dim=1)
+    tiles = own.split(max(1, _TILE_BYTES // (4 * len(z))))
+    index = torch.cat(
+        [torch.addmm(half[None], tile, z.T, alpha=-1).topk(k, dim=1, largest=False)[1] for tile in tiles]
+    )
     return (own[:, None] - z[index]).square_().sum(dim=2), index
 
 
@@ -39,8 +36,8 @@ def earlier_rows(points: Tensor, rows: Tensor, k: int, *, groups: int = 48) -> T
         points: (n, d) rows in their order, already divided by length scales and centred.
         rows: (r,) positions, ascending.
         k: how many.
-        groups: rows are searched in this many groups; all rows before a group are its candidates, and the
-            few inside it are compared one by one.
+        groups: without the C++ engine, rows are searched in this many groups; all rows before a group are its
+            candidates, and the few inside it are compared one by one.
 
     Returns:
         (r, k) positions, -1 where a row has fewer than k earlier ones.
@@ -49,6 +46,8 @@ def earlier_rows(points: Tensor, rows: Tensor, k: int, *, groups: int = 48) -> T
     """
     z = points.to(torch.float32)
     rows = rows.to(z.device)
+    if native.available(z.device):
+        return native.nearest(z, z[rows], k, before=rows)
     out = torch.full((len(rows), k), -1, dtype=torch.long)
     for part in torch.arange(len(rows)).tensor_split(min(groups, max(1, len(rows) // 64))):
         if part.numel() == 0:

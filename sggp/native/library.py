@@ -82,7 +82,7 @@ def _declare(library: ctypes.CDLL) -> tuple[str, ...]:
     conditionals: list[Any] = [i32, i32, i32, f64, p, i64, p, i64, p, i64, i64, p, i64, p, i32]
     library.sggp_conditionals.argtypes = [*conditionals, p, p, p, p, p]
     library.sggp_conditionals.restype = i32
-    library.sggp_nearest.argtypes = [i32, i32, p, i64, i64, p, i64, i64, i32, p]
+    library.sggp_nearest.argtypes = [i32, i32, p, i64, i64, p, i64, i64, p, p]
     library.sggp_nearest.restype = i32
     library.sggp_coarse_to_fine.argtypes = [i32, i32, p, i64, i64, p]
     library.sggp_coarse_to_fine.restype = i32

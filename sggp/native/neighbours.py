@@ -124,25 +124,26 @@ def _systems(points: Tensor, profile: Profile, isa: str | None) -> tuple:
 
 
 def nearest(
-    points: Tensor, queries: Tensor | None, k: int, *, isa: str | None = None
+    points: Tensor, queries: Tensor, k: int, *, before: Tensor | None = None, isa: str | None = None
 ) -> Tensor:  # (n, d), (q, d) -> (q, k)
     """The k points nearest to every query by comparing with all, nearest first; -1 beyond the last.
 
     Args:
         points: (n, d) float32.
-        queries: (q, d) float32; None takes the points themselves, for each of which only earlier points count.
+        queries: (q, d) float32.
         k: how many.
+        before: (q,) int64: only points at places below a query's number count; None takes all. Best ascending.
 
-    Cost: q·n·d multiply-adds (half of that for None), 4·n·d bytes.
+    Cost: q·n·d multiply-adds (Σ before·d), 4·n·d bytes.
     """
-    points = points.detach().contiguous()
-    asked = points if queries is None else queries.detach().contiguous()
-    library.check_cpu(points, asked)
-    out = torch.empty(len(asked), k, dtype=torch.int64)
+    points, queries = points.detach().contiguous(), queries.detach().contiguous()
+    before = None if before is None else before.contiguous()
+    library.check_cpu(points, queries, *(() if before is None else (before,)))
+    out = torch.empty(len(queries), k, dtype=torch.int64)
     p = library.pointer
     code = library.library().sggp_nearest(
-        library.isa_index(isa), torch.get_num_threads(), p(points), *points.shape, p(asked), len(asked), k,
-        int(queries is None), p(out),
+        library.isa_index(isa), torch.get_num_threads(), p(points), *points.shape, p(queries), len(queries), k,
+        p(before), p(out),
     )  # fmt: skip
     library.checked(code, "nearest")
     return out

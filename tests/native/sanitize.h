@@ -35,7 +35,9 @@ int sggp_neighbour_columns(int, int, int, double, double, const double*, int64_t
                            const int64_t*, const uint8_t*, int64_t, int64_t, double*);
 int sggp_neighbour_scores(int, int, int, double, double, const double*, int64_t, const float*, int64_t, const float*,
                           const int64_t*, const int64_t*, int64_t, int64_t, float*);
-int sggp_nearest(int, int, const float*, int64_t, int64_t, const float*, int64_t, int64_t, int, int64_t*);
+int sggp_conditionals(int, int, int, double, const double*, int64_t, const double*, int64_t, const int64_t*, int64_t,
+                      int64_t, const double*, int64_t, const double*, int, double*, double*, double*, double*, double*);
+int sggp_nearest(int, int, const float*, int64_t, int64_t, const float*, int64_t, int64_t, const int64_t*, int64_t*);
 int sggp_coarse_to_fine(int, int, const float*, int64_t, int64_t, int64_t*);
 int sggp_sparse_square(int, int, const int64_t*, const double*, int64_t, int64_t, const double*, int64_t, double*);
 int sggp_ceiling_evaluate_f32(int, int, int, int64_t, int64_t);

@@ -67,6 +67,51 @@ void systems(int isa, int64_t n, int64_t d, int64_t rank, int64_t width, int thr
   }
 }
 
+// Values and slopes of the conditionals against densities of two rows, and what is left alone.
+void conditionals(int isa, int64_t n, int64_t d, int64_t width, int64_t t, int threads) {
+  const std::vector<double> x = normal<double>(n * d), weights(static_cast<size_t>(d), 0.8);
+  const int64_t rows = 40;
+  std::vector<int64_t> index(static_cast<size_t>(rows * width));
+  for (int64_t i = 0; i < rows; ++i)
+    for (int64_t j = 0; j < width; ++j) index[size_t(i * width + j)] = j + 1 < width && (i + j) % 3 == 0 ? -1 : (i + 2 * j) % n;
+  const std::vector<double> residuals = normal<double>(rows * width * t), noise(static_cast<size_t>(rows * width), 0.4);
+  const size_t b = size_t(rows), k = size_t(width);
+  for (int family = 0; family < 4; ++family)
+    for (int shared : {0, 1}) {
+      std::vector<double> value(b), lengths(b * size_t(d)), scale(b), slope(shared ? b : b * k), pulled(b * k * size_t(t));
+      const auto run = [&](double* l, double* s, double* e, double* r) {
+        return sggp_conditionals(isa, threads, family, 1.5, x.data(), n, weights.data(), d, index.data(), rows, width,
+                                 residuals.data(), t, noise.data(), shared, value.data(), l, s, e, r);
+      };
+      expect(run(nullptr, nullptr, nullptr, nullptr) == 0, "conditionals return ok", isa);
+      const std::vector<double> alone = value;
+      expect(run(lengths.data(), scale.data(), slope.data(), pulled.data()) == 0, "conditionals return ok", isa);
+      expect(alone == value, "conditionals with and without gradient", isa);
+      for (int64_t i = 0; i < rows && width <= 2; ++i) {
+        const int64_t own = i * width + width - 1;
+        double mean[8] = {}, variance = 1.9;
+        if (width == 2 && index[size_t(i * width)] >= 0) {
+          const double q = 0.64 * squared(x.data() + index[size_t(own)] * d, x.data() + index[size_t(own - 1)] * d, d);
+          if (family != 0) continue;
+          const double share = 1.5 * rbf(q) / 1.9;
+          for (int64_t c = 0; c < t; ++c) mean[c] = share * residuals[size_t((own - 1) * t + c)];
+          variance -= share * share * 1.9;
+        }
+        double density = 0;
+        for (int64_t c = 0; c < t; ++c) {
+          const double e = residuals[size_t(own * t + c)] - mean[c];
+          density -= 0.5 * (e * e / variance + std::log(2 * 3.14159265358979323846 * variance));
+        }
+        expect(std::abs(density - value[size_t(i)]) < 1e-10, "a conditional density", isa);
+      }
+    }
+  index[size_t(width - 1)] = n;
+  double value[40];
+  expect(sggp_conditionals(isa, threads, 0, 1.5, x.data(), n, weights.data(), d, index.data(), rows, width,
+                           residuals.data(), t, noise.data(), 1, value, nullptr, nullptr, nullptr, nullptr) == 1,
+         "a row that does not exist is refused", isa);
+}
+
 void searches(int isa, int64_t n, int64_t d, int64_t k, int threads) {
   std::vector<float> points(static_cast<size_t>(n * d));
   for (float& x : points) x = float(int(engine() % 41) - 20);
@@ -81,8 +126,11 @@ void searches(int isa, int64_t n, int64_t d, int64_t k, int threads) {
   for (int earlier : {0, 1}) {
     const float* from = earlier ? points.data() : queries.data();
     const int64_t rows = earlier ? n : asked;
-    std::vector<int64_t> out(static_cast<size_t>(rows * k));
-    expect(sggp_nearest(isa, threads, points.data(), n, d, from, rows, k, earlier, out.data()) == 0, "nearest", isa);
+    std::vector<int64_t> out(static_cast<size_t>(rows * k)), before(static_cast<size_t>(rows));
+    for (int64_t i = 0; i < rows; ++i) before[size_t(i)] = i;
+    expect(sggp_nearest(isa, threads, points.data(), n, d, from, rows, k, earlier ? before.data() : nullptr,
+                        out.data()) == 0,
+           "nearest", isa);
     for (int64_t i = 0; i < rows; ++i) {
       const int64_t reach = earlier ? i : n;
       std::vector<float> all;
@@ -155,6 +203,11 @@ void newer_functions(int isa) {
   systems(isa, 80, 1, 0, 1, 1);
   systems(isa, 90, 5, 3, 9, 3);
   systems(isa, 75, 26, 40, 41, 2);
+  conditionals(isa, 50, 3, 1, 1, 1);
+  conditionals(isa, 50, 1, 2, 3, 3);
+  conditionals(isa, 60, 0, 5, 1, 2);
+  conditionals(isa, 70, 26, 31, 1, 2);
+  conditionals(isa, 80, 7, 40, 2, 3);
   searches(isa, 1, 3, 2, 1);
   searches(isa, 5, 0, 9, 2);
   searches(isa, 700, 3, 7, 3);
@@ -182,12 +235,15 @@ void many_callers() {
     std::vector<uint8_t> counts(static_cast<size_t>(6 * 5 * 8), uint8_t(seed));
     std::vector<double> grams(6 * 5 * 5), noise(static_cast<size_t>(n), 0.1), columns(near.size());
     const std::vector<uint8_t> real(near.size(), 1);
-    bool good = sggp_nearest(-1, 2, points.data(), n, d, points.data(), n, k, 0, near.data()) == 0;
+    bool good = sggp_nearest(-1, 2, points.data(), n, d, points.data(), n, k, nullptr, near.data()) == 0;
     good = good && sggp_coarse_to_fine(-1, 2, points.data(), n, d, order.data()) == 0;
     good = good && sggp_sparse_square(-1, 2, near.data(), values.data(), n, k, v.data(), 2, out.data()) == 0;
     good = good && sggp_small_tanimoto(2, 0, counts.data(), 6, 5, 8, grams.data()) == 0;
     good = good && sggp_neighbour_columns(-1, 2, 2, 1.0, 1.0, wide.data(), d, noise.data(), nullptr, 0, near.data(),
                                           real.data(), n, k, columns.data()) == 0;
+    const double units[3] = {1.0, 1.0, 1.0};
+    good = good && sggp_conditionals(-1, 2, 2, 1.0, wide.data(), n, units, d, near.data(), n, k, values.data(), 1,
+                                     noise.data(), 1, v.data(), nullptr, out.data(), nullptr, nullptr) == 0;
     good = good && sggp_ceiling_intersect(-1, 2, 3, 1) == 0;
     return good;
   });

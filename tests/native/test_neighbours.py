@@ -97,14 +97,16 @@ def test_nearest_rows_are_the_nearest(isa, n, d, k, generator):
     distances = everything.gather(1, found[:, :some])
     assert torch.equal(distances, everything.sort(1).values[:, :some])
     assert all(len(set(row)) == some for row in found[:, :some].tolist())
-    earlier = neighbours.nearest(points, None, k, isa=isa)
     among = torch.cdist(points.double(), points.double()).square().round()
-    for i in range(0, n, max(1, n // 20)):
-        real = earlier[i][earlier[i] >= 0]
-        assert len(real) == min(i, k)
-        assert bool((earlier[i, len(real) :] == -1).all())
-        assert bool((real < i).all())
-        assert torch.equal(among[i, real], among[i, :i].sort().values[:k])
+    some = torch.arange(0, n, 3)
+    for rows in (torch.arange(n), some, some[torch.randperm(len(some), generator=generator)]):
+        earlier = neighbours.nearest(points, points[rows], k, before=rows, isa=isa)
+        for row, found in list(zip(rows.tolist(), earlier, strict=True))[:: max(1, len(rows) // 20)]:
+            real = found[found >= 0]
+            assert len(real) == min(row, k)
+            assert bool((found[len(real) :] == -1).all())
+            assert bool((real < row).all())
+            assert torch.equal(among[row, real], among[row, :row].sort().values[:k])
 
 
 @pytest.mark.parametrize("isa", library.instruction_sets())

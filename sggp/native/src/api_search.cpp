@@ -196,34 +196,36 @@ SGGP_API int sggp_coarse_to_fine(int isa_index, int threads, const float* points
 }
 
 // out (q, k): the places of the k points (n, d) nearest to every query (q, d), nearest first, -1 beyond the last.
-// `earlier`: the queries are the points themselves, and only places before a query's own count.
+// `before` (q) or null: only points at places below a query's number count.
 SGGP_API int sggp_nearest(int isa_index, int threads, const float* points, int64_t n, int64_t d, const float* queries,
-                          int64_t q, int64_t k, int earlier, int64_t* out) {
+                          int64_t q, int64_t k, const int64_t* before, int64_t* out) {
   return guarded([&]() -> int {
     const Isa* isa = isa_at(isa_index);
-    if (isa == nullptr || n < 0 || n > std::numeric_limits<int32_t>::max() || d < 0 || q < 0 || k < 1 ||
-        (earlier && q != n))
+    if (isa == nullptr || n < 0 || n > std::numeric_limits<int32_t>::max() || d < 0 || q < 0 || k < 1)
       return kBadArgument;
     const std::vector<float> lines = by_coordinates(points, n, d);
+    const auto reach = [&](int64_t row) { return before ? std::min(before[row], n) : n; };
     const int64_t jobs = ceil_div(q, kJobRows);
     parallel_for(threads, jobs, [&](int64_t turn) {
-      const int64_t job = jobs - 1 - turn;  // the last have the most earlier rows
+      const int64_t job = jobs - 1 - turn;  // where places ascend, the last have the most earlier rows
       const int64_t start = job * kJobRows, stop = std::min(q, start + kJobRows);
       std::vector<Smallest> best(size_t(stop - start), Smallest(k));
       std::vector<float> rows(size_t(4 * d), 0.0f);
       Buffer<float> distances(4 * kTile);
-      const int64_t reach = earlier ? stop - 1 : n;
-      for (int64_t tile = 0; tile * kTile < reach; ++tile)
+      int64_t most = 0;
+      for (int64_t row = start; row < stop; ++row) most = std::max(most, reach(row));
+      for (int64_t tile = 0; tile * kTile < most; ++tile)
         for (int64_t row = start; row < stop; row += 4) {
           const int64_t group = std::min<int64_t>(4, stop - row);
+          int64_t limits[4], any = 0;
+          for (int64_t r = 0; r < group; ++r) any = std::max(any, limits[r] = reach(row + r) - tile * kTile);
+          if (any <= 0) continue;
           std::copy(queries + row * d, queries + (row + group) * d, rows.begin());
           isa->search.squared_distances(lines.data() + tile * d * kTile, d, rows.data(), distances.data());
-          for (int64_t r = 0; r < group; ++r) {
-            const int64_t limit = (earlier ? row + r : n) - tile * kTile;
-            if (limit > 0)
-              best[size_t(row + r - start)].offer(*isa, distances.data() + r * kTile, int(std::min<int64_t>(limit, kTile)),
-                                                  int32_t(tile * kTile));
-          }
+          for (int64_t r = 0; r < group; ++r)
+            if (limits[r] > 0)
+              best[size_t(row + r - start)].offer(*isa, distances.data() + r * kTile,
+                                                  int(std::min<int64_t>(limits[r], kTile)), int32_t(tile * kTile));
         }
       for (int64_t row = start; row < stop; ++row) best[size_t(row - start)].finish(out + row * k);
     });
