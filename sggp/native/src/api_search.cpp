@@ -1,6 +1,7 @@
 // Nearest rows and products with sparse inverse factors behind the C interface.
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <limits>
 #include <vector>
 
@@ -24,27 +25,33 @@ class Smallest {
 
   // The places of the k smallest, smallest first, ties by place; -1 where fewer were offered.
   void finish(int64_t* out) {
-    pairs();
+    order();
     const int64_t kept = std::min(k_, found_);
-    std::partial_sort(pairs_.begin(), pairs_.begin() + kept, pairs_.end());
-    for (int64_t i = 0; i < k_; ++i) out[i] = i < kept ? pairs_[size_t(i)].second : -1;
+    std::partial_sort(keys_.begin(), keys_.begin() + kept, keys_.end());
+    for (int64_t i = 0; i < k_; ++i) out[i] = i < kept ? int64_t(uint32_t(keys_[size_t(i)])) : -1;
   }
 
  private:
-  void pairs() {
-    pairs_.resize(size_t(found_));
-    for (size_t i = 0; i < size_t(found_); ++i) pairs_[i] = {values_[i], places_[i]};
+  // One number each that orders as (value, place) do: the bits of a float that is not negative order as it does.
+  void order() {
+    keys_.resize(size_t(found_));
+    for (size_t i = 0; i < size_t(found_); ++i) {
+      uint32_t bits;
+      std::memcpy(&bits, &values_[i], sizeof bits);
+      keys_[i] = uint64_t(bits) << 32 | uint32_t(places_[i]);
+    }
   }
 
   void shrink() {
     if (found_ <= k_) return;
-    pairs();
-    std::nth_element(pairs_.begin(), pairs_.begin() + (k_ - 1), pairs_.end());
-    bound_ = std::nextafter(pairs_[size_t(k_ - 1)].first, std::numeric_limits<float>::infinity());
+    order();
+    std::nth_element(keys_.begin(), keys_.begin() + (k_ - 1), keys_.end());
     for (size_t i = 0; i < size_t(k_); ++i) {
-      values_[i] = pairs_[i].first;
-      places_[i] = pairs_[i].second;
+      const uint32_t bits = uint32_t(keys_[i] >> 32);
+      std::memcpy(&values_[i], &bits, sizeof bits);
+      places_[i] = int32_t(uint32_t(keys_[i]));
     }
+    bound_ = std::nextafter(values_[size_t(k_ - 1)], std::numeric_limits<float>::infinity());
     found_ = k_;
   }
 
@@ -52,7 +59,7 @@ class Smallest {
   float bound_ = std::numeric_limits<float>::infinity();
   std::vector<float> values_;
   std::vector<int32_t> places_;
-  std::vector<std::pair<float, int32_t>> pairs_;
+  std::vector<uint64_t> keys_;
 };
 
 std::vector<float> by_coordinates(const float* points, int64_t n, int64_t d) {

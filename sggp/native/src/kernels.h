@@ -105,7 +105,8 @@ struct ConditionalKernels {
 struct SearchKernels {
   // out (4, kTile): squared distances of 4 rows to kTile points packed by coordinates.
   void (*squared_distances)(const float* lines, int64_t d, const float* rows, float* out);
-  // Appends the values below `bound` with their places; returns how many there are then.
+  // Appends the first `count` values of a tile that lie below `bound`, with their places; returns how many there are
+  // then. Overwrites up to a register past them.
   int64_t (*append_below)(const float* values, int count, float bound, int32_t first, float* kept, int32_t* places,
                           int64_t found);
   // Columns [from, to) of out += U U^T v.

@@ -27,28 +27,59 @@ static void squared_distances(const float* lines, int64_t d, const float* rows, 
   }
 }
 
-// Appends (value, first + j) of every value below the bound, j < count; returns how many there are then.
+#if defined(__AVX512F__)
+SGGP_INLINE uint32_t lanes_below(Reg<float> x, Reg<float> bound) {
+  return _mm512_cmp_ps_mask((__m512)x, (__m512)bound, _CMP_LT_OQ);
+}
+// The lanes of `bits` side by side; what follows them is overwritten too.
+SGGP_INLINE int64_t keep_lanes(uint32_t bits, Reg<float> x, int32_t first, float* kept, int32_t* places, int64_t found) {
+  const __m512i numbers = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+  const __m512i place = _mm512_add_epi32(numbers, _mm512_set1_epi32(first));
+  store(kept + found, (Reg<float>)_mm512_maskz_compress_ps(__mmask16(bits), (__m512)x));
+  const __m512i packed = _mm512_maskz_compress_epi32(__mmask16(bits), place);
+  std::memcpy(places + found, &packed, sizeof packed);
+  return found + __builtin_popcount(bits);
+}
+#else
+SGGP_INLINE uint32_t lanes_below(Reg<float> x, Reg<float> bound) {
+  const IntReg<float> below = x < bound;
+#if SGGP_BYTES == 32
+  return uint32_t(_mm256_movemask_ps((__m256)below));
+#elif defined(__SSE2__)
+  return uint32_t(_mm_movemask_ps((__m128)below));
+#else
+  uint32_t bits = 0;
+  for (int i = 0; i < Simd<float>::W; ++i) bits |= uint32_t(below[i] & 1) << i;
+  return bits;
+#endif
+}
+SGGP_INLINE int64_t keep_lanes(uint32_t bits, Reg<float> x, int32_t first, float* kept, int32_t* places, int64_t found) {
+  float lanes[Simd<float>::W];
+  store(lanes, x);
+  for (; bits != 0; bits &= bits - 1, ++found) {
+    const int lane = __builtin_ctz(bits);
+    kept[found] = lanes[lane];
+    places[found] = first + lane;
+  }
+  return found;
+}
+#endif
+
+// Appends (value, first + j) of every value below the bound, j < count; returns how many there are then. `values` is
+// a whole tile; kept and places are overwritten up to a register past what they hold.
 static int64_t append_below(const float* values, int count, float bound, int32_t first, float* kept, int32_t* places,
                             int64_t found) {
-  constexpr int W = Simd<float>::W, kGroup = 64;
-  int j = 0;
-  for (; j + kGroup <= count; j += kGroup) {
-    IntReg<float> some = {};
-    for (int i = 0; i < kGroup; i += W) some |= load(values + j + i) < set(bound);
-    uint64_t words[SGGP_BYTES / 8], any = 0;
-    std::memcpy(words, &some, sizeof some);
-    for (uint64_t word : words) any |= word;
+  constexpr int W = Simd<float>::W, kGroup = 64, N = kGroup / W;
+  const Reg<float> limit = set(bound);
+  for (int j = 0; j < count; j += kGroup) {
+    uint32_t bits[N], any = 0;
+    for (int i = 0; i < N; ++i) any |= bits[i] = lanes_below(load(values + j + i * W), limit);
     if (any == 0) continue;
-    for (int i = j; i < j + kGroup; ++i) {
-      kept[found] = values[i];
-      places[found] = first + i;
-      found += values[i] < bound;
+    for (int i = 0; i < N; ++i) {
+      const int left = count - j - i * W;
+      if (left < W) bits[i] &= left > 0 ? (1u << left) - 1 : 0;
+      if (bits[i] != 0) found = keep_lanes(bits[i], load(values + j + i * W), first + j + i * W, kept, places, found);
     }
-  }
-  for (; j < count; ++j) {
-    kept[found] = values[j];
-    places[found] = first + j;
-    found += values[j] < bound;
   }
   return found;
 }
