@@ -30,7 +30,8 @@ except ImportError:  # setuptools < 70.1
 SOURCES = "sggp/native/src"
 COMMON = [f"{name}.cpp" for name in ("dispatch", "parallel", "isa_portable")]
 COMMON += [
-    f"api_{name}.cpp" for name in ("stationary", "tanimoto", "small", "neighbours", "conditionals", "search", "ceilings")
+    f"api_{name}.cpp"
+    for name in ("stationary", "tanimoto", "small", "neighbours", "conditionals", "search", "ceilings")
 ]
 FLAGS = ["-std=c++17", "-O3", "-g0", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off", "-fno-math-errno"]
 FLAGS += [

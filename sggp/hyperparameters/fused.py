@@ -42,11 +42,16 @@ class _LogConditional(torch.autograd.Function):
         family: str,
         x: Tensor,
         index: Tensor,
-        learning: bool,
     ) -> Tensor:  # (b,)
-        wanted = tuple(learning and needed for needed in ctx.needs_input_grad[:4])
         terms = native.log_conditionals(
-            x, lengthscale, float(scale.detach()), family, index, residuals, noise, wanted=wanted
+            x,
+            lengthscale,
+            float(scale.detach()),
+            family,
+            index,
+            residuals,
+            noise,
+            wanted=ctx.needs_input_grad[:4],
         )
         ctx.save_for_backward(*terms[1:])
         return terms.value
@@ -63,7 +68,7 @@ class _LogConditional(torch.autograd.Function):
             None if scale is None else grad @ scale,
             noise,
             None if residuals is None else grad[:, None, None] * residuals,
-            *(None,) * 4,
+            *(None,) * 3,
         )
 
 
@@ -88,9 +93,7 @@ def fused_conditionals(kernel: Kernel, x: Tensor) -> FusedConditionals | None:
         for outer in scales:
             scale = scale * outer.outputscale
         lengthscale = core.lengthscale.reshape(-1).expand(x.shape[1])
-        value: Tensor = _LogConditional.apply(
-            lengthscale, scale, noise, residuals, family, x, index, torch.is_grad_enabled()
-        )
+        value: Tensor = _LogConditional.apply(lengthscale, scale, noise, residuals, family, x, index)
         return value
 
     return conditionals

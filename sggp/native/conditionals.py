@@ -88,7 +88,10 @@ def _check(
     if family not in FAMILIES:
         raise InputError(f"unknown family {family!r}; expected one of {', '.join(FAMILIES)}.")
     library.check_cpu(x, lengthscale, index, residuals, noise)
-    if any(v.dtype != torch.float64 for v in (x, lengthscale, residuals, noise)) or index.dtype != torch.int64:
+    if (
+        any(v.dtype != torch.float64 for v in (x, lengthscale, residuals, noise))
+        or index.dtype != torch.int64
+    ):
         raise DtypeError("x, lengthscale, residuals and noise must be float64, and index int64.")
     if x.dim() != 2 or index.dim() != 2 or lengthscale.shape != x.shape[1:]:
         raise ShapeError(

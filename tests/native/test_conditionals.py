@@ -13,7 +13,17 @@ from sggp.native import conditionals, library
 if not library.available():
     pytest.skip("the C++ engine is not built", allow_module_level=True)
 
-SHAPES = [(1, 1, 1), (2, 1, 1), (3, 2, 2), (8, 5, 1), (9, 40, 3), (16, 3, 2), (31, 26, 1), (33, 9, 1), (65, 4, 3)]
+SHAPES = [
+    (1, 1, 1),
+    (2, 1, 1),
+    (3, 2, 2),
+    (8, 5, 1),
+    (9, 40, 3),
+    (16, 3, 2),
+    (31, 26, 1),
+    (33, 9, 1),
+    (65, 4, 3),
+]
 
 
 def correlation(family: str, square: torch.Tensor) -> torch.Tensor:
@@ -50,7 +60,7 @@ def term(problem: dict, family: str, i: int) -> torch.Tensor:
 
 
 def make(generator: torch.Generator, k: int, d: int, t: int, *, shared: bool, rows: int = 6) -> dict:
-    """Rows with missing neighbours, none but itself, and members that repeat one another or differ in one coordinate."""
+    """Rows with missing neighbours, with none, and with members that are equal or differ in one coordinate."""
     n = 90
     x = torch.randn(n, d, generator=generator, dtype=torch.float64) + 3.0
     x[1] = x[0]
@@ -63,7 +73,7 @@ def make(generator: torch.Generator, k: int, d: int, t: int, *, shared: bool, ro
         index[4, 0] = index[4, -1]
     index[-1, :-1] = -1
     noise = torch.rand((rows, k), generator=generator, dtype=torch.float64) + 0.1
-    problem = {
+    return {
         "x": x,
         "lengthscale": (0.5 + torch.rand(d, generator=generator, dtype=torch.float64)) * math.sqrt(d),
         "scale": torch.tensor(1.7, dtype=torch.float64),
@@ -71,7 +81,6 @@ def make(generator: torch.Generator, k: int, d: int, t: int, *, shared: bool, ro
         "residuals": torch.randn(rows, k, t, generator=generator, dtype=torch.float64),
         "noise": torch.tensor(0.3, dtype=torch.float64) if shared else noise,
     }
-    return problem
 
 
 def call(problem: dict, family: str, **options) -> conditionals.Terms:
@@ -148,6 +157,18 @@ def test_equal_rows_without_noise_get_a_jitter_not_a_failure(family):
     problem["x"] = torch.zeros_like(problem["x"])
     problem["noise"] = torch.zeros((), dtype=torch.float64)
     found = call(problem, family)
+    assert all(bool(part.isfinite().all()) for part in found)
+
+
+@pytest.mark.parametrize("family", conditionals.FAMILIES)
+def test_what_a_neighbour_tells_exactly_keeps_a_variance(family, generator):
+    """A row and its only neighbour are one point without noise: 1e-14 of the scale is left."""
+    problem = make(generator, 2, 3, 1, shared=True)
+    problem["index"] = torch.tensor([[0, 1]])
+    problem["residuals"] = torch.full((1, 2, 1), 0.7, dtype=torch.float64)
+    problem["noise"] = torch.zeros((), dtype=torch.float64)
+    found = call(problem, family)
+    assert float(found.value) == pytest.approx(-0.5 * math.log(2 * math.pi * 1e-14 * float(problem["scale"])))
     assert all(bool(part.isfinite().all()) for part in found)
 
 
