@@ -85,7 +85,9 @@ def test_what_has_no_factor_is_an_error():
 
 
 @pytest.mark.parametrize("isa", library.instruction_sets())
-@pytest.mark.parametrize(("n", "d", "k"), [(1, 3, 2), (5, 1, 9), (300, 2, 7), (1000, 26, 40), (700, 90, 300)])
+@pytest.mark.parametrize(
+    ("n", "d", "k"), [(1, 3, 2), (5, 1, 9), (300, 2, 7), (1000, 26, 40), (700, 90, 300), (3000, 1, 7)]
+)
 def test_nearest_rows_are_the_nearest(isa, n, d, k, generator):
     """Against a sort of all distances in float64; whole coordinates, so that no distance is rounded."""
     points = torch.randint(-50, 50, (n, d), generator=generator).float()
@@ -94,9 +96,7 @@ def test_nearest_rows_are_the_nearest(isa, n, d, k, generator):
     found = neighbours.nearest(points, queries, k, isa=isa)
     some = min(k, n)
     assert bool((found[:, some:] == -1).all())
-    distances = everything.gather(1, found[:, :some])
-    assert torch.equal(distances, everything.sort(1).values[:, :some])
-    assert all(len(set(row)) == some for row in found[:, :some].tolist())
+    assert torch.equal(found[:, :some], everything.sort(stable=True).indices[:, :some])  # of equals the first
     among = torch.cdist(points.double(), points.double()).square().round()
     some = torch.arange(0, n, 3)
     for rows in (torch.arange(n), some, some[torch.randperm(len(some), generator=generator)]):

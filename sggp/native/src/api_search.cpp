@@ -20,18 +20,20 @@ class Smallest {
 
   void offer(const Isa& isa, const float* values, int count, int32_t first) {
     found_ = isa.search.append_below(values, count, bound_, first, values_.data(), places_.data(), found_);
-    if (found_ > room_ - kTile) shrink();
+    if (found_ > room_ - kTile) shrink(isa);
   }
 
   // The places of the k smallest, smallest first, ties by place; -1 where fewer were offered.
-  void finish(int64_t* out) {
+  void finish(const Isa& isa, int64_t* out) {
+    if (found_ > most()) shrink(isa);
     order();
-    const int64_t kept = std::min(k_, found_);
-    std::partial_sort(keys_.begin(), keys_.begin() + kept, keys_.end());
-    for (int64_t i = 0; i < k_; ++i) out[i] = i < kept ? int64_t(uint32_t(keys_[size_t(i)])) : -1;
+    std::sort(keys_.begin(), keys_.end());
+    for (int64_t i = 0; i < k_; ++i) out[i] = i < found_ ? int64_t(uint32_t(keys_[size_t(i)])) : -1;
   }
 
  private:
+  int64_t most() const { return k_ + k_ / 2; }  // few enough to go on with
+
   // One number each that orders as (value, place) do: the bits of a float that is not negative order as it does.
   void order() {
     keys_.resize(size_t(found_));
@@ -42,9 +44,15 @@ class Smallest {
     }
   }
 
-  void shrink() {
-    if (found_ <= k_) return;
-    order();
+  void shrink(const Isa& isa) {
+    float bound = 0.0f;
+    const int64_t kept = isa.search.keep_smallest(values_.data(), places_.data(), found_, k_, most(), &bound);
+    if (kept >= 0) {
+      found_ = kept;
+      bound_ = bound;
+      return;
+    }
+    order();  // equal values, of which the first places stay
     std::nth_element(keys_.begin(), keys_.begin() + (k_ - 1), keys_.end());
     for (size_t i = 0; i < size_t(k_); ++i) {
       const uint32_t bits = uint32_t(keys_[i] >> 32);
@@ -234,7 +242,7 @@ SGGP_API int sggp_nearest(int isa_index, int threads, const float* points, int64
               best[size_t(row + r - start)].offer(*isa, distances.data() + r * kTile,
                                                   int(std::min<int64_t>(limits[r], kTile)), int32_t(tile * kTile));
         }
-      for (int64_t row = start; row < stop; ++row) best[size_t(row - start)].finish(out + row * k);
+      for (int64_t row = start; row < stop; ++row) best[size_t(row - start)].finish(*isa, out + row * k);
     });
     return kOk;
   });

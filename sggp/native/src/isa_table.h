@@ -18,6 +18,6 @@ template <class T> constexpr Kernels<T> kernels() {
 
 constexpr NeighbourKernels kNeighbours = {column_work, column, score_work, scores};
 constexpr ConditionalKernels kConditionals = {conditional_work, conditional};
-constexpr SearchKernels kSearch = {squared_distances, append_below, sparse_square};
+constexpr SearchKernels kSearch = {squared_distances, append_below, keep_smallest, sparse_square};
 
 }  // namespace SGGP_ISA

@@ -109,6 +109,9 @@ struct SearchKernels {
   // then. Overwrites up to a register past them.
   int64_t (*append_below)(const float* values, int count, float bound, int32_t first, float* kept, int32_t* places,
                           int64_t found);
+  // Keeps at least k and at most `most` of the smallest of `count` > k values with their places: returns how many, and
+  // the bound that they lie below; -1 where too many are equal. Overwrites a register past them.
+  int64_t (*keep_smallest)(float* values, int32_t* places, int64_t count, int64_t k, int64_t most, float* bound);
   // Columns [from, to) of out += U U^T v.
   void (*sparse_square)(const int64_t* index, const double* values, int64_t n, int64_t width, const double* v,
                         int64_t s, int64_t from, int64_t to, double* half, double* out);

@@ -32,11 +32,10 @@ SGGP_INLINE uint32_t lanes_below(Reg<float> x, Reg<float> bound) {
   return _mm512_cmp_ps_mask((__m512)x, (__m512)bound, _CMP_LT_OQ);
 }
 // The lanes of `bits` side by side; what follows them is overwritten too.
-SGGP_INLINE int64_t keep_lanes(uint32_t bits, Reg<float> x, int32_t first, float* kept, int32_t* places, int64_t found) {
-  const __m512i numbers = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
-  const __m512i place = _mm512_add_epi32(numbers, _mm512_set1_epi32(first));
+SGGP_INLINE int64_t keep_lanes(uint32_t bits, Reg<float> x, IntReg<float> place, float* kept, int32_t* places,
+                               int64_t found) {
   store(kept + found, (Reg<float>)_mm512_maskz_compress_ps(__mmask16(bits), (__m512)x));
-  const __m512i packed = _mm512_maskz_compress_epi32(__mmask16(bits), place);
+  const __m512i packed = _mm512_maskz_compress_epi32(__mmask16(bits), (__m512i)place);
   std::memcpy(places + found, &packed, sizeof packed);
   return found + __builtin_popcount(bits);
 }
@@ -53,13 +52,16 @@ SGGP_INLINE uint32_t lanes_below(Reg<float> x, Reg<float> bound) {
   return bits;
 #endif
 }
-SGGP_INLINE int64_t keep_lanes(uint32_t bits, Reg<float> x, int32_t first, float* kept, int32_t* places, int64_t found) {
+SGGP_INLINE int64_t keep_lanes(uint32_t bits, Reg<float> x, IntReg<float> place, float* kept, int32_t* places,
+                               int64_t found) {
   float lanes[Simd<float>::W];
+  int32_t numbers[Simd<float>::W];
   store(lanes, x);
+  std::memcpy(numbers, &place, sizeof place);
   for (; bits != 0; bits &= bits - 1, ++found) {
     const int lane = __builtin_ctz(bits);
     kept[found] = lanes[lane];
-    places[found] = first + lane;
+    places[found] = numbers[lane];
   }
   return found;
 }
@@ -71,6 +73,8 @@ static int64_t append_below(const float* values, int count, float bound, int32_t
                             int64_t found) {
   constexpr int W = Simd<float>::W, kGroup = 64, N = kGroup / W;
   const Reg<float> limit = set(bound);
+  IntReg<float> numbers;
+  for (int i = 0; i < W; ++i) numbers[i] = first + i;
   for (int j = 0; j < count; j += kGroup) {
     uint32_t bits[N], any = 0;
     for (int i = 0; i < N; ++i) any |= bits[i] = lanes_below(load(values + j + i * W), limit);
@@ -78,8 +82,51 @@ static int64_t append_below(const float* values, int count, float bound, int32_t
     for (int i = 0; i < N; ++i) {
       const int left = count - j - i * W;
       if (left < W) bits[i] &= left > 0 ? (1u << left) - 1 : 0;
-      if (bits[i] != 0) found = keep_lanes(bits[i], load(values + j + i * W), first + j + i * W, kept, places, found);
+      if (bits[i] != 0)
+        found = keep_lanes(bits[i], load(values + j + i * W), numbers + (j + i * W), kept, places, found);
     }
+  }
+  return found;
+}
+
+SGGP_INLINE int32_t bits_of(float x) {
+  int32_t bits;
+  std::memcpy(&bits, &x, sizeof bits);
+  return bits;
+}
+
+// Of `count` numbers >= 0 with their places, keeps all below a bound, at least k and at most `most`, and returns their
+// count; the bound is found by halving its bits, which order as the numbers do. -1, with nothing changed but what a
+// register holds past the end, where too many numbers are equal.
+static int64_t keep_smallest(float* values, int32_t* places, int64_t count, int64_t k, int64_t most, float* bound) {
+  constexpr int W = Simd<float>::W;
+  for (int i = 0; i < W; ++i) values[count + i] = __builtin_inff();
+  float least = values[0], largest = values[0];
+  for (int64_t i = 1; i < count; ++i) {
+    least = values[i] < least ? values[i] : least;
+    largest = values[i] > largest ? values[i] : largest;
+  }
+  int32_t low = bits_of(least), high = bits_of(largest) + 1;  // too few below one, perhaps too many below the other
+  while (true) {
+    const int32_t middle = low + (high - low) / 2;
+    if (middle == low) return -1;
+    std::memcpy(bound, &middle, sizeof middle);
+    const Reg<float> limit = set(*bound);
+    IntReg<float> below = {};
+    for (int64_t i = 0; i < count; i += W) below -= load(values + i) < limit;
+    int64_t found = 0;
+    for (int i = 0; i < W; ++i) found += below[i];
+    if (found < k) low = middle;
+    else if (found > most) high = middle;
+    else break;
+  }
+  const Reg<float> limit = set(*bound);
+  int64_t found = 0;
+  for (int64_t i = 0; i < count; i += W) {
+    const Reg<float> x = load(values + i);
+    IntReg<float> place;
+    std::memcpy(&place, places + i, sizeof place);
+    found = keep_lanes(lanes_below(x, limit), x, place, values, places, found);
   }
   return found;
 }
