@@ -13,7 +13,7 @@ from sggp.native import library
 __all__ = ["FAMILIES", "Terms", "available", "log_conditionals"]
 
 FAMILIES = ("rbf", "matern12", "matern32", "matern52")
-_MOST = 4096  # members of a row, and targets
+_MEMBERS, _TARGETS = 4096, 2**18  # at most, of a row
 
 
 class Terms(NamedTuple):
@@ -103,5 +103,5 @@ def _check(
             f"expected residuals {(*index.shape, 't')} and noise () or {tuple(index.shape)}, got "
             f"{tuple(residuals.shape)} and {tuple(noise.shape)}."
         )
-    if not (1 <= index.shape[1] <= _MOST and residuals.shape[2] <= _MOST):
-        raise ShapeError(f"a row may have 1 to {_MOST} members and at most {_MOST} targets.")
+    if not (1 <= index.shape[1] <= _MEMBERS and residuals.shape[2] <= _TARGETS):
+        raise ShapeError(f"a row may have 1 to {_MEMBERS} members and at most {_TARGETS} targets.")

@@ -8,7 +8,7 @@
 namespace {
 
 constexpr int64_t kRowsAtATime = 16;
-constexpr int64_t kMost = 4096;  // members of a row, and targets
+constexpr int64_t kMostMembers = 4096, kMostTargets = int64_t(1) << 18;  // their product is an int
 
 template <class T> T* at(T* values, int64_t offset) { return values ? values + offset : nullptr; }
 
@@ -30,7 +30,7 @@ SGGP_API int sggp_conditionals(int isa_index, int threads, int family, double sc
   return guarded([&]() -> int {
     const Isa* isa = isa_at(isa_index);
     if (isa == nullptr || family < 0 || family >= kRationalQuadratic || n < 0 || d < 0 || rows < 0 || width < 1 ||
-        width > kMost || t < 0 || t > kMost)
+        width > kMostMembers || t < 0 || t > kMostTargets)
       return kBadArgument;
     const Conditionals s = {family, scale, x, weights, d, width, t, shared_noise != 0};
     const int64_t noises = s.shared_noise ? 1 : width;
