@@ -81,7 +81,7 @@ template <int Family, bool Slope> static void correlations(const Conditionals& s
       SGGP_UNROLL for (int r = 0; r < 4; ++r) t[r] = argument<double, Family>(q[r], c);
       profile<double, Family, Slope, 4>(q, t, c, phi, psi);
       SGGP_UNROLL for (int r = 0; r < 4; ++r) {
-        const IntReg<double> above = lanes > set(double(i + r - j));
+        const IntReg<double> above = (IntReg<double>)(lanes > set(double(i + r - j)));
         store(p.phi + (i + r) * p.wide + j, (Reg<double>)((IntReg<double>)phi[r] & above));
         if (Slope) store(p.psi + (i + r) * p.wide + j, (Reg<double>)((IntReg<double>)psi[r] & above));
       }

@@ -41,7 +41,7 @@ SGGP_INLINE int64_t keep_lanes(uint32_t bits, Reg<float> x, IntReg<float> place,
 }
 #else
 SGGP_INLINE uint32_t lanes_below(Reg<float> x, Reg<float> bound) {
-  const IntReg<float> below = x < bound;
+  const IntReg<float> below = (IntReg<float>)(x < bound);
 #if SGGP_BYTES == 32
   return uint32_t(_mm256_movemask_ps((__m256)below));
 #elif defined(__SSE2__)
@@ -113,7 +113,7 @@ static int64_t keep_smallest(float* values, int32_t* places, int64_t count, int6
     std::memcpy(bound, &middle, sizeof middle);
     const Reg<float> limit = set(*bound);
     IntReg<float> below = {};
-    for (int64_t i = 0; i < count; i += W) below -= load(values + i) < limit;
+    for (int64_t i = 0; i < count; i += W) below -= (IntReg<float>)(load(values + i) < limit);
     int64_t found = 0;
     for (int i = 0; i < W; ++i) found += below[i];
     if (found < k) low = middle;
