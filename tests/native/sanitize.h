@@ -45,6 +45,7 @@ int sggp_ceiling_evaluate_f64(int, int, int, int64_t, int64_t);
 int sggp_ceiling_multiply_f32(int, int, int64_t, int64_t);
 int sggp_ceiling_multiply_f64(int, int, int64_t, int64_t);
 int sggp_ceiling_intersect(int, int, int64_t, int64_t);
+int sggp_ceiling_fill(int, float*, int64_t);
 }
 
 extern std::mt19937 engine;

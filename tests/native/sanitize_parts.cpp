@@ -194,6 +194,11 @@ void ceilings(int isa, int threads) {
     expect(sggp_ceiling_multiply_f64(isa, threads, size, 1) == 0, "ceiling of the product", isa);
     expect(sggp_ceiling_intersect(isa, threads, size, 2) == 0, "ceiling of bits", isa);
   }
+  for (int64_t size : {0, 1, 257, 300000}) {
+    std::vector<float> out(static_cast<size_t>(size), 0.0f);
+    expect(sggp_ceiling_fill(threads, out.data(), size) == 0, "ceiling of writing", isa);
+    expect(std::all_of(out.begin(), out.end(), [](float x) { return x == 1.0f; }), "what was written", isa);
+  }
   expect(sggp_ceiling_evaluate_f32(isa, threads, 9, 1, 1) == 1, "an unknown family is refused", isa);
 }
 
