@@ -237,4 +237,6 @@ def test_estimator_learns_from_fingerprints():
     model = GPRegressor(kernel="tanimoto", random_state=0).fit(x.numpy(), y.numpy())
     exact = fit_exact(ScaleKernel(TanimotoMinMax()), x, y)
     assert model.noise_variance_ == pytest.approx(exact.noise_variance, rel=0.5)  # priors apart
-    assert set(model.hyperparameters_) == {"outputscale", "noise_variance", "mean", "unidentified"}
+    assert set(model.hyperparameters_) == {
+        *("outputscale", "noise_variance", "mean", "unidentified", "without_influence")
+    }
