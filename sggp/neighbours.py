@@ -206,10 +206,11 @@ def earlier_neighbours(points: Tensor, order: Tensor, k: int, *, method: Method 
 def _earlier_by_tiles(ordered: Tensor, k: int) -> Tensor:
     if native.available(ordered.device):
         return native.nearest(ordered, ordered, k, before=torch.arange(len(ordered)))
-    half = 0.5 * ordered.square().sum(1)
+    wide = ordered.double()  # norms and products far from the origin nearly cancel
+    half = 0.5 * wide.square().sum(1)
 
     def score(start: int, stop: int) -> Tensor:  # larger is closer
-        return torch.addmm(-half[None, :stop], ordered[start:stop], ordered[:stop].T)
+        return torch.addmm(-half[None, :stop], wide[start:stop], wide[:stop].T)
 
     return earlier_by_score(score, len(ordered), k, device=ordered.device)
 
