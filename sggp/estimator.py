@@ -46,7 +46,7 @@ class GPRegressor(RegressorMixin, BaseEstimator):
             noise; types without a GPyTorch equal are evaluated as they are, unlearnt). Kernel objects are copied,
             never changed, and their values are where learning starts.
         noise_variance: known noise variance in squared units of y, a number or one per training row; None
-            learns it, above 1e-5 of the variance of y up to 3,000 rows, above 1e-10 of it beyond.
+            learns it, above 1e-5 of the variance of y up to 3,000 rows, 1e-10 beyond ("iterative": 1e-6).
         optimizer: how hyperparameters are learnt. "auto": "exact" (the marginal likelihood itself) up to 1,500 rows,
             "nearest-neighbour" (a stochastic likelihood, at a cost per step that hardly grows with n) beyond.
             "iterative": the marginal likelihood of all rows by iterative solves, whose last ones are the posterior;
@@ -270,7 +270,7 @@ class GPRegressor(RegressorMixin, BaseEstimator):
     def _fit_settings(self, targets: Tensor) -> dict[str, Any]:
         """The floor of a learnt noise; what the iterative recipe has in common with the last solve."""
         variance = float(targets.var(dim=0, correction=0).mean())
-        out: dict[str, Any] = {"noise_floor": noise_floor(len(targets)) * variance}
+        out: dict[str, Any] = {"noise_floor": noise_floor(len(targets), self.optimizer) * variance}
         if self.optimizer == "iterative":
             out |= {"num_probes": max(2, self.num_samples), "num_features": self.num_features}
             out |= {"solver": self.solver, "dtype": _working_dtype(len(targets))}

@@ -7,6 +7,7 @@ import torch
 from sggp.errors import UnidentifiedColumns
 from sggp.estimator import GPRegressor
 from sggp.hyperparameters import learn_hyperparameters
+from sggp.hyperparameters.defaults import noise_floor
 from sggp.hyperparameters.start import location_and_scale
 
 
@@ -74,6 +75,12 @@ def test_a_noise_learnt_from_many_rows_may_all_but_vanish():
     model = GPRegressor(num_samples=0, random_state=0).fit(X, np.sin(X[:, 0]))
     assert 1e-10 <= model.noise_variance_ / np.var(model.y_train_) < 1e-7
     assert np.abs(model.predict(X + 0.001) - np.sin(X[:, 0] + 0.001)).max() < 1e-4
+
+
+def test_the_floor_of_a_learnt_noise():
+    assert noise_floor(3000) == noise_floor(10, "iterative") == 1e-5
+    assert noise_floor(3001) == noise_floor(10**6, "subset") == 1e-10
+    assert noise_floor(3001, "iterative") == 1e-6  # whose float32 solves break down below
 
 
 def test_nothing_is_said_of_values_that_were_given():

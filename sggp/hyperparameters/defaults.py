@@ -66,10 +66,12 @@ def noise_prior(name: str = "matern32") -> LogNormalPrior:
     return (LogNormalPrior(-1.5, 1.0) if name == "tanimoto" else LogNormalPrior(-4.0, 3.0)).double()
 
 
-def noise_floor(rows: int) -> float:
-    """Share of the variance of y that a noise learnt from so many rows stays above.
+def noise_floor(rows: int, optimizer: str | None = "auto") -> float:
+    """Share of the variance of y that a noise learnt from so many rows by such a recipe stays above.
 
     1e-5 up to 3,000 rows, since a few repeated rows with equal targets would say that there is no noise; 1e-10 beyond,
-    where it takes a function without noise to get there.
+    where it takes a function without noise to get there, but 1e-6 for "iterative", whose solves multiply in float32.
     """
-    return 1e-5 if rows <= _FEW_ROWS else 1e-10
+    if rows <= _FEW_ROWS:
+        return 1e-5
+    return 1e-6 if optimizer == "iterative" else 1e-10

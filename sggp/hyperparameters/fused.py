@@ -10,23 +10,18 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from gpytorch.kernels import Kernel, MaternKernel, RBFKernel
+from gpytorch.kernels import Kernel
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from sggp.hyperparameters.gram import stationary_parts
+from sggp.kernels import as_covariance
+from sggp.kernels.stationary import StationaryCovariance
 from sggp.native import conditionals as native
 
 __all__ = ["fused_conditionals"]
 
 FusedConditionals = Callable[[Tensor, Tensor, Tensor], Tensor]
-_MATERN = {0.5: "matern12", 1.5: "matern32", 2.5: "matern52"}
-
-
-def _family(core: Kernel) -> str | None:
-    if type(core) is RBFKernel:
-        return "rbf"
-    return _MATERN.get(core.nu) if type(core) is MaternKernel else None
 
 
 class _LogConditional(torch.autograd.Function):
@@ -83,8 +78,9 @@ def fused_conditionals(kernel: Kernel, x: Tensor) -> FusedConditionals | None:
     if parts is None or x.dtype != torch.float64 or not native.available(x.device):
         return None
     scales, core = parts
-    family = _family(core)
-    if family is None or core.lengthscale.dtype != torch.float64:
+    known = as_covariance(core)
+    family = known.profile.family if isinstance(known, StationaryCovariance) else ""
+    if family not in native.FAMILIES or core.lengthscale.dtype != torch.float64:
         return None
     x = x.contiguous()
 

@@ -72,8 +72,7 @@ def columns_without_influence(kernel: Kernel, x: Tensor) -> list[int]:
     ranges = x.amax(dim=0) - x.amin(dim=0)
     squares = (ranges / parts[1].lengthscale.detach().to(x).reshape(-1)).square()
     ascending, order = squares.sort()
-    most = (
-        NO_INFLUENCE**2 if getattr(parts[1], "nu", None) == 0.5 else NO_INFLUENCE
-    )  # its decay starts linearly
+    linear = getattr(parts[1], "nu", None) == 0.5  # Matérn-1/2 decays with the distance, not with its square
+    most = NO_INFLUENCE**2 if linear else NO_INFLUENCE
     small = order[ascending.cumsum(dim=0) <= most]
     return sorted(int(column) for column in small if ranges[column] > 0)
