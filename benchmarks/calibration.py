@@ -30,8 +30,8 @@ from torch import Tensor
 from sggp.datasets import uci
 from sggp.hyperparameters import learn_hyperparameters, named_kernel
 from sggp.hyperparameters.defaults import noise_prior
-from sggp.hyperparameters.mixture import MixturePosterior, condition_mixture
-from sggp.hyperparameters.sampling import sample_hyperparameters
+from sggp.hyperparameters.sampling.mixture import MixturePosterior, condition_mixture
+from sggp.hyperparameters.sampling.sample import sample_hyperparameters
 from sggp.posterior import condition
 from sggp.solvers import Cholesky
 

@@ -22,8 +22,8 @@ from systems import System, uci_system
 from torch import Tensor
 
 from sggp.hyperparameters.coordinates import Coordinates, copy_kernel
+from sggp.hyperparameters.iterative.probes import Probes
 from sggp.hyperparameters.merged import MergedData
-from sggp.hyperparameters.probes import Probes
 from sggp.kernels import as_covariance, kernel_gradient
 
 

@@ -25,7 +25,7 @@ EXTRAS = {
     "pooch": ("sggp.datasets",),
     "tqdm": ("sggp.molecules",),
     "faiss": ("sggp.neighbours",),
-    "pyro": ("sggp.hyperparameters.sampling",),
+    "pyro": ("sggp.hyperparameters.sampling.sample",),
     "triton": ("sggp.native.triton",),  # comes with torch for CUDA; there is no extra of that name
 }
 # scipy and joblib come with scikit-learn

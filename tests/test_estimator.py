@@ -26,7 +26,7 @@ from sggp.errors import (
     UnsupportedKernel,
 )
 from sggp.estimator import GPRegressor
-from sggp.hyperparameters.scikit import ScikitLearnKernel, from_scikit_learn
+from sggp.fitting.scikit_kernels import ScikitLearnKernel, from_scikit_learn
 from sggp.solvers import ConjugateGradients
 
 
@@ -220,9 +220,9 @@ def test_mean_only_never_computes_a_variance(monkeypatch):
 def test_large_fits_take_std_from_samples(monkeypatch):
     X, y = _data(150)
     exact = GPRegressor(random_state=0, num_samples=256).fit(X, y)
-    monkeypatch.setattr("sggp.estimator.EXACT_STD_ROWS", 100)
+    monkeypatch.setattr("sggp.estimator.regressor.DIRECT_ROWS", 100)
     std = exact.predict(X, return_std=True)[1]
-    monkeypatch.setattr("sggp.estimator.EXACT_STD_ROWS", 3000)
+    monkeypatch.setattr("sggp.estimator.regressor.DIRECT_ROWS", 3000)
     np.testing.assert_allclose(std, exact.predict(X, return_std=True)[1], rtol=0.35)
     assert np.abs(std / exact.predict(X, return_std=True)[1] - 1).max() > 1e-6
 
@@ -232,7 +232,7 @@ def test_working_precision(monkeypatch):
     noise = 1e-4 * y.var()
     wide = GPRegressor("rbf", noise_variance=noise, num_samples=2, num_features=32, optimizer=None).fit(X, y)
     assert wide.posterior_.settings.dtype == torch.float64
-    monkeypatch.setattr("sggp.estimator.EXACT_STD_ROWS", 50)
+    monkeypatch.setattr("sggp.estimator.regressor.DIRECT_ROWS", 50)
     narrow = GPRegressor("rbf", noise_variance=noise, num_samples=2, num_features=32, optimizer=None).fit(
         X, y
     )

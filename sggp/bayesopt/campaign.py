@@ -16,6 +16,7 @@ from sggp.bayesopt.space import Box, Pool, Space
 from sggp.bayesopt.storage import DuplicateAsk, NewTrial, Trial, TrialStore
 from sggp.bayesopt.surrogate import Surrogate, fit_surrogate
 from sggp.bayesopt.thompson import ThompsonSampling
+from sggp.defaults import NUM_FEATURES
 from sggp.errors import InputError, ShapeError
 from sggp.random import as_generator, draw_seed, streams
 
@@ -59,7 +60,7 @@ class Campaign:
         maximize: bool | None = None,
         kernel: gpytorch.kernels.Kernel | None = None,
         num_initial: int | None = None,
-        num_features: int = 2048,
+        num_features: int = NUM_FEATURES,
         search: BoxSearch | None = None,
         seed: int | None = None,
         info: dict[str, Any] | None = None,

@@ -11,6 +11,7 @@ import gpytorch
 import torch
 from torch import Tensor
 
+from sggp.defaults import NUM_FEATURES
 from sggp.errors import InputError, ShapeError
 from sggp.hyperparameters import learn_hyperparameters
 from sggp.kernels import TanimotoMinMax, as_covariance
@@ -103,7 +104,7 @@ def fit_surrogate(
     *,
     num_samples: int,
     kernel: gpytorch.kernels.Kernel | None = None,
-    num_features: int = 2048,
+    num_features: int = NUM_FEATURES,
     solver: Any = None,
     generator: Seed = None,
 ) -> Surrogate:

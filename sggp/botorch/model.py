@@ -26,6 +26,7 @@ from sggp.botorch.checks import (
 )
 from sggp.botorch.output import OutputGP, SolveSettings
 from sggp.botorch.posterior import PathwisePosterior
+from sggp.defaults import NUM_FEATURES, NUM_SAMPLES
 from sggp.errors import InputError, ShapeError
 from sggp.hyperparameters.auto import Optimizer
 from sggp.random import as_generator, draw_seed, streams
@@ -84,8 +85,8 @@ class PathwiseGPModel(OutputsModel):
         *,
         covar_module: Kernel | Sequence[Kernel] | None = None,
         solver: Any = None,
-        num_samples: int = 64,
-        num_features: int = 2048,
+        num_samples: int = NUM_SAMPLES,
+        num_features: int = NUM_FEATURES,
         noise_variance: float | Sequence[float] | None = None,
         mean: float = 0.0,
         input_transform: InputTransform | None = None,

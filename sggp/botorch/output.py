@@ -18,6 +18,7 @@ from gpytorch.priors import LogNormalPrior
 from gpytorch.utils.warnings import NumericalWarning
 from torch import Tensor
 
+from sggp.defaults import NUM_FEATURES, NUM_SAMPLES
 from sggp.hyperparameters import learn_hyperparameters, named_kernel
 from sggp.hyperparameters.auto import Optimizer
 from sggp.hyperparameters.defaults import noise_prior
@@ -30,8 +31,8 @@ from sggp.typing import FailurePolicy
 class SolveSettings:
     """How a posterior is solved; see `PathwiseGPModel` for the meaning of each."""
 
-    num_samples: int = 64
-    num_features: int = 2048
+    num_samples: int = NUM_SAMPLES
+    num_features: int = NUM_FEATURES
     solver: Any = None
     tolerance: Any = None
     on_failure: FailurePolicy = "warn"

@@ -16,6 +16,7 @@ import typer
 from sggp.bayesopt import Surrogate, fit_surrogate
 from sggp.cli.console import check_folder, csv_text, stderr, stdout, whole_file, write_whole
 from sggp.cli.library import Reject, write_rejects
+from sggp.defaults import NUM_SAMPLES
 from sggp.errors import DataFileError, InputError
 from sggp.molecules.files import DataTable, parse_numbers, read_table
 from sggp.posterior import Posterior
@@ -33,7 +34,7 @@ def fit(
         str | None, typer.Option(help="Input columns, comma separated; default: all.")
     ] = None,
     kernel: Annotated[str, typer.Option(help="One of " + ", ".join(_KERNELS) + ".")] = "matern32",
-    num_samples: Annotated[int, typer.Option(help="Posterior samples to carry.")] = 64,
+    num_samples: Annotated[int, typer.Option(help="Posterior samples to carry.")] = NUM_SAMPLES,
     seed: Annotated[int | None, typer.Option(help="Makes the result reproducible.")] = None,
 ) -> None:
     """Learn a Gaussian process from a table and save it."""

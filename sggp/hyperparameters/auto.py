@@ -12,8 +12,11 @@ from torch import Tensor
 
 from sggp.errors import InputError
 from sggp.hyperparameters.coordinates import copy_kernel
-from sggp.hyperparameters.exact import exact_log_marginal_likelihood, fit_exact
-from sggp.hyperparameters.inputs import (
+from sggp.hyperparameters.exact.fit import exact_log_marginal_likelihood, fit_exact
+from sggp.hyperparameters.exact.subset import fit_subset
+from sggp.hyperparameters.iterative.fit import fit_iterative
+from sggp.hyperparameters.nearest_neighbour.fit import fit_nearest_neighbour
+from sggp.hyperparameters.problem import (
     check_data,
     check_mean,
     check_noise,
@@ -21,10 +24,7 @@ from sggp.hyperparameters.inputs import (
     public_noise,
     unidentified_columns,
 )
-from sggp.hyperparameters.iterative import fit_iterative
-from sggp.hyperparameters.nearest_neighbour import fit_nearest_neighbour
 from sggp.hyperparameters.result import FitResult
-from sggp.hyperparameters.subset import fit_subset
 from sggp.hyperparameters.unidentified import settle_unidentified
 from sggp.random import as_generator
 from sggp.typing import Seed

@@ -8,10 +8,10 @@ from gpytorch.constraints import Positive
 from gpytorch.kernels import Kernel, MaternKernel, RBFKernel, ScaleKernel
 from gpytorch.priors import LogNormalPrior
 
+from sggp.defaults import DIRECT_ROWS
 from sggp.errors import InputError
 
 _SMOOTHNESS = {"matern12": 0.5, "matern32": 1.5, "matern52": 2.5}
-_FEW_ROWS = 3000
 KERNEL_NAMES = ("rbf", *_SMOOTHNESS, "tanimoto")
 
 
@@ -72,6 +72,6 @@ def noise_floor(rows: int, optimizer: str | None = "auto") -> float:
     1e-5 up to 3,000 rows, since a few repeated rows with equal targets would say that there is no noise; 1e-10 beyond,
     where it takes a function without noise to get there, but 1e-6 for "iterative", whose solves multiply in float32.
     """
-    if rows <= _FEW_ROWS:
+    if rows <= DIRECT_ROWS:
         return 1e-5
     return 1e-6 if optimizer == "iterative" else 1e-10

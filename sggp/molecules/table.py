@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sggp.defaults import MEMORY_BUDGET
 from sggp.errors import (
     DataFileError,
     DtypeError,
@@ -31,7 +32,7 @@ from sggp.molecules.strings import PackedStrings
 
 _LOGGER = logging.getLogger(__name__)
 _FORMAT = 1
-_DENSE_BUDGET = 4 * 2**30
+_DENSE_BUDGET = MEMORY_BUDGET
 
 
 class FingerprintTable:

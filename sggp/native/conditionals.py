@@ -61,7 +61,7 @@ def log_conditionals(
 
     Cost: per row k²·d multiply-adds, twice that with the length scales, and k³/3; (3k + d)·k numbers a thread.
 
-    Source: Vecchia 1988; the gradient is that of `sggp.hyperparameters.conditionals`.
+    Source: Vecchia 1988; the gradient is that of `sggp.hyperparameters.nearest_neighbour.conditionals`.
     """
     _check(x, lengthscale, family, index, residuals, noise)
     x, index, residuals, noise = (v.detach().contiguous() for v in (x, index, residuals, noise))

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sggp.defaults import MEMORY_BUDGET
 from sggp.errors import DtypeError, InputError, MemoryBudgetError, ShapeError
 from sggp.kernels import as_covariance
 from sggp.kernels.covariance import Covariance, Points
@@ -57,7 +58,7 @@ class InducingOperator(PenaltyEstimate):
         noise_variance: float | Tensor,
         *,
         dtype: torch.dtype | None = None,
-        memory_budget: float = 4 * 2**30,
+        memory_budget: float = MEMORY_BUDGET,
     ) -> None:
         dtype = check_rows("x", x, dtype)
         check_rows("z", z, dtype)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sggp.defaults import MEMORY_BUDGET
 from sggp.errors import DtypeError, InputError, MemoryBudgetError, ShapeError
 from sggp.kernels import as_covariance
 from sggp.kernels.covariance import Points
@@ -52,7 +53,7 @@ class KernelOperator(KernelNeighbours, KernelLeastSquares):
         noise_variance: float | Tensor,
         *,
         dtype: torch.dtype | None = None,
-        memory_budget: float = 4 * 2**30,
+        memory_budget: float = MEMORY_BUDGET,
     ) -> None:
         dtype = check_rows("x", x, dtype)
         if memory_budget <= 0:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sggp.defaults import DIRECT_ROWS, MEMORY_BUDGET, NUM_FEATURES, NUM_SAMPLES
 from sggp.errors import InputError, ShapeError
 from sggp.kernels import as_covariance
 from sggp.operators import InducingOperator, KernelOperator
@@ -21,8 +22,6 @@ from sggp.typing import FailurePolicy, Seed
 
 __all__ = ["Settings", "condition", "default_tolerances", "solve_posterior"]
 
-DIRECT_ROWS = 3000
-"""Up to this many distinct inputs the default solver is `Cholesky`."""
 NORMAL_SHARE = 1e-3
 """Default tolerances with centres, as a share of those without: a normal equation squares the condition."""
 MEAN_TOLERANCE = 1e-3
@@ -72,8 +71,8 @@ def condition(
     noise_variance: float | Tensor,
     mean: float = 0.0,
     solver: Solver | None = None,
-    num_samples: int = 64,
-    num_features: int = 2048,
+    num_samples: int = NUM_SAMPLES,
+    num_features: int = NUM_FEATURES,
     centres: Tensor | int | None = None,
     generator: Seed = None,
     tolerance: float | Tensor | None = None,
@@ -81,7 +80,7 @@ def condition(
     max_seconds: float | None = None,
     on_failure: FailurePolicy = "warn",
     dtype: torch.dtype | None = None,
-    memory_budget: float = 4 * 2**30,
+    memory_budget: float = MEMORY_BUDGET,
     checkpoint: str | os.PathLike[str] | None = None,
 ) -> Posterior:
     """The posterior of f ~ GP(mean, kernel) given y = f(x) + ε, ε ~ N(0, noise_variance).

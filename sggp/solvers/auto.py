@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sggp.defaults import DIRECT_ROWS
 from sggp.operators.base import NeighbourOperator, RowOperator
 from sggp.solvers.alternating_projections import AlternatingProjections
 from sggp.solvers.base import Solver
@@ -23,7 +24,7 @@ _ROWS_PER_COLUMN = 30
 _LOST = (Status.STAGNATED, Status.BREAKDOWN, Status.DIVERGED)
 
 
-def choose(operator: Any, columns: int, direct_rows: int = 3000) -> tuple[Solver, ...]:
+def choose(operator: Any, columns: int, direct_rows: int = DIRECT_ROWS) -> tuple[Solver, ...]:
     """Solvers for an operator, in the order in which they are tried.
 
     | operator | first | where columns are lost |
@@ -87,7 +88,7 @@ class Auto(Solver):
     Cost: that of the solvers tried; `Solution.method` names them, `Solution.notes` tells each change of mind.
     """
 
-    direct_rows: int = 3000
+    direct_rows: int = DIRECT_ROWS
 
     def _solve(self, operator: Any, rhs: Tensor, x0: Tensor | None, limits: Limits) -> Solution:
         columns = 1 if rhs.ndim == 1 else rhs.shape[1]

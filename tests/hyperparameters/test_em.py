@@ -9,7 +9,7 @@ from gpytorch.kernels import LinearKernel, MaternKernel, RBFKernel, ScaleKernel
 
 from sggp.errors import InputError, NoRandomFeatures, UnsupportedKernel
 from sggp.hyperparameters import exact_log_marginal_likelihood, fit_em
-from sggp.hyperparameters.expectation import Moments, updated
+from sggp.hyperparameters.iterative.em import Moments, updated
 from sggp.kernels import TanimotoMinMax
 from sggp.posterior import condition
 from sggp.solvers import ConjugateGradients

@@ -13,8 +13,8 @@ from sklearn.gaussian_process import kernels as sk
 from sggp.errors import DtypeError, InputError, MemoryBudgetError, ShapeError, UnsupportedKernel
 from sggp.hyperparameters import exact_log_marginal_likelihood, fit_exact, learn_hyperparameters, named_kernel
 from sggp.hyperparameters.coordinates import Coordinates, copy_kernel
+from sggp.hyperparameters.exact.objective import Objective
 from sggp.hyperparameters.gram import gram_function
-from sggp.hyperparameters.objective import Objective
 
 
 def _data(n=60, d=2, seed=0, noise=0.1):
@@ -245,7 +245,7 @@ def test_as_given_reports_the_exact_value():
 
 
 def test_a_trial_step_without_a_factor_is_cut(monkeypatch):
-    from sggp.hyperparameters import objective
+    from sggp.hyperparameters.exact import objective
 
     x, y = _data(40)
     plain = fit_exact(named_kernel("rbf", 2), x, y)

@@ -6,12 +6,13 @@ import pytest
 import torch
 from gpytorch.kernels import MaternKernel, RBFKernel, RQKernel, ScaleKernel
 
-from sggp.hyperparameters import exact, exact_log_marginal_likelihood, fit_exact, named_kernel
+from sggp.hyperparameters import exact_log_marginal_likelihood, fit_exact, named_kernel
 from sggp.hyperparameters.coordinates import Coordinates, copy_kernel
 from sggp.hyperparameters.defaults import noise_prior
-from sggp.hyperparameters.dense import GramMatrix, Sensitivity
-from sggp.hyperparameters.objective import Objective
-from sggp.hyperparameters.quasi_newton import descend, differenced_hessian, positive_part
+from sggp.hyperparameters.exact import fit as exact
+from sggp.hyperparameters.exact.gram_matrix import GramMatrix, Sensitivity
+from sggp.hyperparameters.exact.objective import Objective
+from sggp.hyperparameters.exact.quasi_newton import descend, differenced_hessian, positive_part
 
 
 def _rows(n, d=3, seed=0):
@@ -40,7 +41,7 @@ KERNELS = [
 @pytest.mark.parametrize("kernel", KERNELS, ids=lambda k: type(getattr(k, "base_kernel", k)).__name__)
 @pytest.mark.parametrize("tile_entries", [32_768, 300])
 def test_gram_matrix_and_its_derivatives_agree_with_autograd(kernel, tile_entries, monkeypatch):
-    monkeypatch.setattr("sggp.hyperparameters.dense._TILE_ENTRIES", tile_entries)
+    monkeypatch.setattr("sggp.hyperparameters.exact.gram_matrix._TILE_ENTRIES", tile_entries)
     x, y = _rows(57)
     x[5] = x[40]
     ours, theirs = copy_kernel(kernel), copy_kernel(kernel)
@@ -80,7 +81,7 @@ def test_merged_repeats_change_neither_value_nor_gradient(case, monkeypatch):
         return Objective(Coordinates(kernel, initial_noise=start, noise_floor=1e-6), x, y, noise, None)
 
     merged = objective()
-    monkeypatch.setattr("sggp.hyperparameters.objective._Rows._merge", lambda *_: None)
+    monkeypatch.setattr("sggp.hyperparameters.exact.objective._Rows._merge", lambda *_: None)
     plain = objective()
     assert (merged.size, plain.size) == (n if case == "zero" else 40, n)
     u = merged.coordinates.vector().numpy() + 0.1

@@ -7,12 +7,13 @@ import pytest
 import torch
 from gpytorch.kernels import MaternKernel, RBFKernel, RQKernel, ScaleKernel
 
-from sggp.hyperparameters import fit_nearest_neighbour, fused
+from sggp.hyperparameters import fit_nearest_neighbour
 from sggp.hyperparameters.coordinates import Coordinates, copy_kernel
-from sggp.hyperparameters.fused import fused_conditionals
 from sggp.hyperparameters.merged import MergedData
-from sggp.hyperparameters.nearest_neighbour import _Problem
-from sggp.hyperparameters.neighbourhoods import Neighbourhoods
+from sggp.hyperparameters.nearest_neighbour import fused
+from sggp.hyperparameters.nearest_neighbour.fit import _Problem
+from sggp.hyperparameters.nearest_neighbour.fused import fused_conditionals
+from sggp.hyperparameters.nearest_neighbour.neighbourhoods import Neighbourhoods
 from sggp.native import library
 
 D = 4

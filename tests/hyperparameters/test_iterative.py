@@ -11,10 +11,10 @@ from gpytorch.priors import LogNormalPrior
 from sggp.errors import InputError
 from sggp.hyperparameters import exact_log_marginal_likelihood, fit_exact, fit_iterative
 from sggp.hyperparameters.coordinates import Coordinates, copy_kernel
+from sggp.hyperparameters.iterative.gradient import PathwiseGradient
+from sggp.hyperparameters.iterative.probes import Probes
+from sggp.hyperparameters.iterative.warm_start import WarmSolves
 from sggp.hyperparameters.merged import MergedData
-from sggp.hyperparameters.pathwise import PathwiseGradient
-from sggp.hyperparameters.probes import Probes
-from sggp.hyperparameters.warm import WarmSolves
 from sggp.kernels import TanimotoMinMax
 from sggp.posterior import condition
 from sggp.solvers import (

@@ -10,8 +10,8 @@ from gpytorch.kernels import MaternKernel, RBFKernel, ScaleKernel
 from sggp.datasets import uci, uci_hyperparameters
 from sggp.errors import InputError, UnsupportedOperator
 from sggp.hyperparameters import exact_log_marginal_likelihood, log_marginal_likelihood
+from sggp.hyperparameters.iterative.quadrature import trace_of_log
 from sggp.hyperparameters.merged import MergedData
-from sggp.hyperparameters.quadrature import trace_of_log
 from sggp.kernels import TanimotoMinMax
 from sggp.preconditioners import (
     LowRankPlusNeighbour,

@@ -18,13 +18,13 @@ from sggp.hyperparameters import (
     learn_hyperparameters,
     named_kernel,
 )
-from sggp.hyperparameters.conditionals import log_conditionals
 from sggp.hyperparameters.coordinates import Coordinates, copy_kernel
 from sggp.hyperparameters.merged import MergedData
-from sggp.hyperparameters.nearest_neighbour import _Problem
-from sggp.hyperparameters.neighbourhoods import Neighbourhoods
-from sggp.hyperparameters.search import earlier_rows
-from sggp.hyperparameters.windows import window_sizes
+from sggp.hyperparameters.nearest_neighbour.conditionals import log_conditionals
+from sggp.hyperparameters.nearest_neighbour.fit import _Problem
+from sggp.hyperparameters.nearest_neighbour.minibatches import window_sizes
+from sggp.hyperparameters.nearest_neighbour.neighbourhoods import Neighbourhoods
+from sggp.neighbours.earlier import earlier_rows
 
 
 def _data(n=60, d=2, seed=0, noise=0.1):

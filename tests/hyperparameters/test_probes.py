@@ -10,8 +10,8 @@ from gpytorch.kernels import MaternKernel, PeriodicKernel, PolynomialKernel, RBF
 
 from sggp.errors import NoRandomFeatures
 from sggp.hyperparameters.coordinates import copy_kernel
+from sggp.hyperparameters.iterative.probes import Probes
 from sggp.hyperparameters.merged import MergedData
-from sggp.hyperparameters.probes import Probes
 from sggp.kernels import TanimotoMinMax
 
 

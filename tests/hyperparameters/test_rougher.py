@@ -9,9 +9,9 @@ from gpytorch.kernels import ScaleKernel
 
 from sggp import GPRegressor
 from sggp.errors import InputError
+from sggp.fitting.smoothness import fit_smoother_or_rougher
 from sggp.hyperparameters import FitResult, named_kernel
 from sggp.hyperparameters.coordinates import copy_kernel
-from sggp.hyperparameters.rougher import fit_smoother_or_rougher
 from sggp.kernels import TanimotoMinMax
 
 

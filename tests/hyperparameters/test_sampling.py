@@ -14,9 +14,9 @@ from scipy.optimize import approx_fprime
 
 from sggp.errors import InputError, MemoryBudgetError, MissingExtra, ShapeError, UnsupportedKernel
 from sggp.hyperparameters.coordinates import copy_kernel
-from sggp.hyperparameters.density import LogDensity
-from sggp.hyperparameters.mixture import MixturePosterior, condition_mixture
-from sggp.hyperparameters.sampling import sample_hyperparameters
+from sggp.hyperparameters.sampling.density import LogDensity
+from sggp.hyperparameters.sampling.mixture import MixturePosterior, condition_mixture
+from sggp.hyperparameters.sampling.sample import sample_hyperparameters
 from sggp.kernels import TanimotoMinMax
 from sggp.posterior import condition
 

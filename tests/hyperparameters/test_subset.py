@@ -9,7 +9,7 @@ from gpytorch.kernels import MaternKernel, RBFKernel, ScaleKernel
 from sggp.errors import InputError, MemoryBudgetError
 from sggp.hyperparameters import exact_log_marginal_likelihood, fit_exact, named_kernel
 from sggp.hyperparameters.coordinates import lengthscale_columns
-from sggp.hyperparameters.subset import _subsets, fit_subset
+from sggp.hyperparameters.exact.subset import _subsets, fit_subset
 from sggp.kernels import TanimotoMinMax
 from sggp.random import as_generator, streams
 

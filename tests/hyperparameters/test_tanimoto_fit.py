@@ -11,11 +11,11 @@ from sggp.hyperparameters import (
     fit_nearest_neighbour,
     learn_hyperparameters,
 )
-from sggp.hyperparameters import neighbourhoods as neighbourhoods_module
 from sggp.hyperparameters.coordinates import Coordinates, copy_kernel
 from sggp.hyperparameters.gram import gram_function
-from sggp.hyperparameters.nearest_neighbour import _Problem
-from sggp.hyperparameters.neighbourhoods import Neighbourhoods
+from sggp.hyperparameters.nearest_neighbour import neighbourhoods as neighbourhoods_module
+from sggp.hyperparameters.nearest_neighbour.fit import _Problem
+from sggp.hyperparameters.nearest_neighbour.neighbourhoods import Neighbourhoods
 from sggp.hyperparameters.similarity import earlier_by_similarity
 from sggp.kernels import TanimotoDotProduct, TanimotoMinMax, as_covariance
 from sggp.random import as_generator, streams

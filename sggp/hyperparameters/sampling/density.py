@@ -14,7 +14,7 @@ from torch import Tensor
 from sggp.errors import InputError, UnsupportedKernel
 from sggp.hyperparameters.coordinates import Coordinates, lengthscale_columns
 from sggp.hyperparameters.gram import GramFunction, gram_function, log_two_pi
-from sggp.hyperparameters.inputs import target_scale
+from sggp.hyperparameters.problem import target_scale
 
 _SPREAD, _NOISE_SPREAD = 2.0, 3.0  # of the default priors, in natural logarithms
 _NOISE_SHARE = 0.02  # median of the default prior on the noise variance, as a share of the variance of y

@@ -15,9 +15,12 @@ from torch import Tensor
 
 from sggp.errors import InputError
 from sggp.hyperparameters.coordinates import Coordinates, copy_kernel
-from sggp.hyperparameters.fixed_base import FixedBase, FixedBaseAscent, total
 from sggp.hyperparameters.gram import frozen_base
-from sggp.hyperparameters.inputs import (
+from sggp.hyperparameters.merged import MergedData
+from sggp.hyperparameters.nearest_neighbour.fixed_correlation import FixedBase, FixedBaseAscent, total
+from sggp.hyperparameters.nearest_neighbour.minibatches import RowQueue, window_sizes, z_square
+from sggp.hyperparameters.nearest_neighbour.neighbourhoods import Neighbourhoods
+from sggp.hyperparameters.problem import (
     check_data,
     check_mean,
     check_noise,
@@ -26,10 +29,7 @@ from sggp.hyperparameters.inputs import (
     target_scale,
     unidentified_columns,
 )
-from sggp.hyperparameters.merged import MergedData
-from sggp.hyperparameters.neighbourhoods import Neighbourhoods
 from sggp.hyperparameters.result import FitResult
-from sggp.hyperparameters.windows import RowQueue, window_sizes, z_square
 from sggp.random import as_generator, streams
 from sggp.typing import Seed
 
@@ -234,7 +234,7 @@ def fit_nearest_neighbour(
     Kernels without a metric (Tanimoto, sums, unknown ones) take the earlier rows of largest correlation; minibatches
     are then of 2,048 rows drawn at random. If only scales, noise and mean are learnt (Tanimoto), neighbours and their
     covariances are found once, for 4,096 rows, and L-BFGS maximises the likelihood of all of these at once
-    (`sggp.hyperparameters.fixed_base`; unless the noise is per point): batch size and learning rates play no part.
+    (`nearest_neighbour.fixed_correlation`; unless the noise is per point): batch size and learning rates play no part.
 
     Args:
         kernel: any GPyTorch kernel; its present values are the start. It is copied, never changed.

@@ -12,13 +12,14 @@ import torch
 from gpytorch.kernels import Kernel, ScaleKernel
 from torch import Tensor
 
+from sggp.defaults import MEMORY_BUDGET, NUM_FEATURES, NUM_SAMPLES
 from sggp.errors import InputError, UnsupportedKernel
 from sggp.hyperparameters.coordinates import Coordinates, copy_kernel
-from sggp.hyperparameters.inputs import check_data, check_mean, check_noise, public_mean, target_scale
+from sggp.hyperparameters.iterative.probes import Probes
+from sggp.hyperparameters.iterative.warm_start import WarmSolves, default_tolerances
 from sggp.hyperparameters.merged import MergedData
-from sggp.hyperparameters.probes import Probes
+from sggp.hyperparameters.problem import check_data, check_mean, check_noise, public_mean, target_scale
 from sggp.hyperparameters.result import FitResult
-from sggp.hyperparameters.warm import WarmSolves, default_tolerances
 from sggp.posterior.conditioning import Settings, solve_posterior
 from sggp.posterior.conditioning import default_tolerances as posterior_tolerances
 from sggp.posterior.data import Data
@@ -69,13 +70,13 @@ def fit_em(
     initial_noise_variance: float | None = None,
     noise_floor: float | None = None,
     solver: Solver | None = None,
-    num_samples: int = 64,
-    num_features: int = 2048,
+    num_samples: int = NUM_SAMPLES,
+    num_features: int = NUM_FEATURES,
     max_steps: int = 30,
     tolerance: float = 1e-2,
     max_epochs: float | None = None,
     dtype: torch.dtype | None = None,
-    memory_budget: float = 4 * 2**30,
+    memory_budget: float = MEMORY_BUDGET,
     generator: Seed = None,
     callback: Callable[[dict[str, Any]], None] | None = None,
 ) -> FitResult:
@@ -118,7 +119,7 @@ def fit_em(
 
     Source: MacKay 1992 (effective dimension); Antorán et al. 2023, section 3.3 (by samples). Departures: 1. In function
         space, where sums over rows take the place of sums over weights. 2. γ = n − tr(ΣH⁻¹) by the samples' weights and
-        their duals (`sggp.hyperparameters.probes`): the mean of ‖g_j(X)‖²/λ carries the error of the random features.
+        their duals (`iterative.probes`): the mean of ‖g_j(X)‖²/λ carries the error of the random features.
 
     Example:
         >>> import torch, gpytorch

@@ -17,9 +17,9 @@ from gpytorch.kernels import ScaleKernel
 from torch import Tensor
 
 from sggp.hyperparameters.coordinates import Coordinates
+from sggp.hyperparameters.iterative.probes import Probes
+from sggp.hyperparameters.iterative.warm_start import WarmSolves, default_tolerances
 from sggp.hyperparameters.merged import MergedData
-from sggp.hyperparameters.probes import Probes
-from sggp.hyperparameters.warm import WarmSolves, default_tolerances
 from sggp.kernels import kernel_gradient
 from sggp.operators import KernelOperator
 from sggp.solvers import Solution

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sggp.hyperparameters.inputs import public_mean
-from sggp.hyperparameters.pathwise import Estimate, PathwiseGradient
+from sggp.hyperparameters.iterative.gradient import Estimate, PathwiseGradient
+from sggp.hyperparameters.problem import public_mean
 
 __all__ = ["Ascent", "AscentSettings"]
 

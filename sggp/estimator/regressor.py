@@ -12,24 +12,24 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
+from sggp.defaults import DIRECT_ROWS, NUM_FEATURES, NUM_SAMPLES
 from sggp.errors import InputError, MemoryBudgetError, NoRandomFeatures, UnidentifiedColumns
-from sggp.hyperparameters import FitResult, choose_optimizer, learn_hyperparameters
-from sggp.hyperparameters.defaults import noise_floor
-from sggp.hyperparameters.progress import report, report_record
-from sggp.hyperparameters.rougher import fit_smoother_or_rougher
-from sggp.hyperparameters.start import (
+from sggp.estimator.progress import report, report_record
+from sggp.fitting.smoothness import fit_smoother_or_rougher
+from sggp.fitting.start import (
     StartingPoint,
     location_and_scale,
     starting_point,
     target_location_and_scale,
 )
+from sggp.hyperparameters import FitResult, choose_optimizer, learn_hyperparameters
+from sggp.hyperparameters.defaults import noise_floor
 from sggp.hyperparameters.unidentified import columns_without_influence
 from sggp.posterior import Posterior, condition
 from sggp.random import draw_seed, streams
 
 __all__ = ["GPRegressor"]
 
-EXACT_STD_ROWS = 3000  # up to here std is exact and every solve is a Cholesky factor
 COVARIANCE_BYTES = 2**30
 
 
@@ -97,8 +97,8 @@ class GPRegressor(RegressorMixin, BaseEstimator):
         noise_variance: Any = None,
         optimizer: str | None = "auto",
         solver: Any = None,
-        num_samples: int = 64,
-        num_features: int = 2048,
+        num_samples: int = NUM_SAMPLES,
+        num_features: int = NUM_FEATURES,
         normalize_y: bool = True,
         device: Any = None,
         random_state: Any = None,
@@ -374,7 +374,7 @@ class GPRegressor(RegressorMixin, BaseEstimator):
         return np.broadcast_to(noise, self.y_scale_.shape)
 
     def _variance(self, posterior: Posterior, x: Tensor) -> Tensor:  # (q,)
-        exact = len(posterior.x) <= EXACT_STD_ROWS or posterior.num_samples == 0
+        exact = len(posterior.x) <= DIRECT_ROWS or posterior.num_samples == 0
         return (
             posterior.variance(x, method="solve" if exact else "samples")
             .detach()
@@ -397,4 +397,4 @@ class GPRegressor(RegressorMixin, BaseEstimator):
 
 def _working_dtype(n: int) -> torch.dtype:
     """Of solves: the solver refines in float64, so float32 products lose nothing but time and memory."""
-    return torch.float32 if n > EXACT_STD_ROWS else torch.float64
+    return torch.float32 if n > DIRECT_ROWS else torch.float64

@@ -15,10 +15,11 @@ from gpytorch.kernels import Kernel
 from scipy.optimize import minimize
 from torch import Tensor
 
+from sggp.defaults import MEMORY_BUDGET, NUM_SAMPLES
 from sggp.errors import InputError, MemoryBudgetError, MissingExtra, ShapeError
 from sggp.hyperparameters.coordinates import Coordinates, copy_kernel
-from sggp.hyperparameters.density import LogDensity
-from sggp.hyperparameters.inputs import check_data, check_mean, check_noise
+from sggp.hyperparameters.problem import check_data, check_mean, check_noise
+from sggp.hyperparameters.sampling.density import LogDensity
 from sggp.random import as_generator, draw_seed, streams
 from sggp.typing import Seed
 
@@ -94,13 +95,13 @@ def sample_hyperparameters(
     initial_noise_variance: float | None = None,
     noise_floor: float | None = None,
     noise_prior: Any = None,
-    num_samples: int = 64,
+    num_samples: int = NUM_SAMPLES,
     warmup: int = 150,
     thinning: int = 4,
     num_chains: int = 2,
     max_tree_depth: int = 7,
     target_acceptance: float = 0.8,
-    memory_budget: int = 4 * 2**30,
+    memory_budget: float = MEMORY_BUDGET,
     generator: Seed = None,
     callback: Callable[[dict[str, Any]], None] | None = None,
 ) -> HyperparameterSamples:
@@ -194,7 +195,7 @@ def _nuts() -> Any:
 
 
 def _check_settings(
-    n: int, y: Tensor, num_samples: int, warmup: int, thinning: int, num_chains: int, memory_budget: int
+    n: int, y: Tensor, num_samples: int, warmup: int, thinning: int, num_chains: int, memory_budget: float
 ) -> None:
     if y.shape[1] != 1:
         raise ShapeError(f"y must have one target, got {y.shape[1]}: draw for each of them on its own.")

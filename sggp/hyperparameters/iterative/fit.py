@@ -12,11 +12,18 @@ import torch
 from gpytorch.kernels import Kernel
 from torch import Tensor
 
+from sggp.defaults import DIRECT_ROWS, MEMORY_BUDGET, NUM_FEATURES, NUM_SAMPLES
 from sggp.errors import InputError
-from sggp.hyperparameters.ascent import Ascent, AscentSettings
 from sggp.hyperparameters.coordinates import Coordinates, copy_kernel
-from sggp.hyperparameters.exact import exact_log_marginal_likelihood
-from sggp.hyperparameters.inputs import (
+from sggp.hyperparameters.exact.fit import exact_log_marginal_likelihood
+from sggp.hyperparameters.iterative.ascent import Ascent, AscentSettings
+from sggp.hyperparameters.iterative.gradient import Estimate, PathwiseGradient
+from sggp.hyperparameters.iterative.lanczos import log_marginal_likelihood
+from sggp.hyperparameters.iterative.probes import Probes
+from sggp.hyperparameters.iterative.warm_start import WarmSolves
+from sggp.hyperparameters.merged import MergedData
+from sggp.hyperparameters.nearest_neighbour.fit import fit_nearest_neighbour
+from sggp.hyperparameters.problem import (
     check_data,
     check_mean,
     check_noise,
@@ -25,16 +32,10 @@ from sggp.hyperparameters.inputs import (
     target_scale,
     unidentified_columns,
 )
-from sggp.hyperparameters.lanczos import log_marginal_likelihood
-from sggp.hyperparameters.merged import MergedData
-from sggp.hyperparameters.nearest_neighbour import fit_nearest_neighbour
-from sggp.hyperparameters.pathwise import Estimate, PathwiseGradient
-from sggp.hyperparameters.probes import Probes
 from sggp.hyperparameters.result import FitResult
 from sggp.hyperparameters.unidentified import settle_unidentified
-from sggp.hyperparameters.warm import WarmSolves
 from sggp.posterior import Posterior
-from sggp.posterior.conditioning import DIRECT_ROWS, Settings, default_tolerances, solve_posterior
+from sggp.posterior.conditioning import Settings, default_tolerances, solve_posterior
 from sggp.posterior.data import Data
 from sggp.random import as_generator, streams
 from sggp.solvers import Solver
@@ -82,8 +83,8 @@ def fit_iterative(
     noise_floor: float | None = None,
     noise_prior: Any = None,
     solver: Solver | None = None,
-    num_probes: int = 64,
-    num_features: int = 2048,
+    num_probes: int = NUM_SAMPLES,
+    num_features: int = NUM_FEATURES,
     start: Start = "auto",
     max_steps: int | None = None,
     learning_rate: float | None = None,
@@ -92,7 +93,7 @@ def fit_iterative(
     max_epochs: float | None = None,
     evaluate: bool = True,
     dtype: torch.dtype | None = None,
-    memory_budget: float = 4 * 2**30,
+    memory_budget: float = MEMORY_BUDGET,
     generator: Seed = None,
     callback: Callable[[dict[str, Any]], None] | None = None,
 ) -> FitResult:
@@ -149,7 +150,7 @@ def fit_iterative(
         for p features; memory O(n·(d + s) + p²) beside the solver's.
 
     Source: Lin et al. 2024 (pathwise estimator, warm starts, budgets). Departures: 1. w_j in place of
-        v_j on one side, which takes the error of the features out of the gradient (`sggp.hyperparameters.probes`).
+        v_j on one side, which takes the error of the features out of the gradient (`iterative.probes`).
         2. The mean is profiled out. 3. The stopping rule. 4. Repeats are merged. 5. The preconditioner is kept while
         it is close.
 

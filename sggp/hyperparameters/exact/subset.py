@@ -12,10 +12,11 @@ import torch
 from gpytorch.kernels import Kernel
 from torch import Tensor
 
+from sggp.defaults import MEMORY_BUDGET
 from sggp.errors import InputError
 from sggp.hyperparameters.coordinates import Coordinates, copy_kernel, lengthscale_columns
-from sggp.hyperparameters.exact import exact_log_marginal_likelihood, fit_exact
-from sggp.hyperparameters.inputs import (
+from sggp.hyperparameters.exact.fit import exact_log_marginal_likelihood, fit_exact
+from sggp.hyperparameters.problem import (
     check_data,
     check_mean,
     check_noise,
@@ -58,7 +59,7 @@ def fit_subset(
     subset_rows: int = _ROWS,
     max_iterations: int = 200,
     tolerance: float = 1e-5,
-    memory_budget: int = 4 * 2**30,
+    memory_budget: float = MEMORY_BUDGET,
     generator: Seed = None,
     callback: Callable[[dict[str, Any]], None] | None = None,
 ) -> FitResult:
@@ -105,7 +106,7 @@ def fit_subset(
 
     Example:
         >>> import torch, gpytorch
-        >>> from sggp.hyperparameters.subset import fit_subset
+        >>> from sggp.hyperparameters.exact.subset import fit_subset
         >>> x = torch.linspace(0, 1, 60, dtype=torch.float64)[:, None]
         >>> kernel = gpytorch.kernels.ScaleKernel(gpytorch.kernels.RBFKernel())
         >>> fit_subset(kernel, x, torch.sin(9 * x[:, 0]), subsets=2, subset_rows=30, generator=0).method

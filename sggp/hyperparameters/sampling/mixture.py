@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from sggp.errors import InputError, NoRandomFeatures, ShapeError
-from sggp.hyperparameters.sampling import HyperparameterSamples
+from sggp.hyperparameters.sampling.sample import HyperparameterSamples
 from sggp.posterior import PathwiseSamples, Posterior, condition
 from sggp.random import as_generator, draw_seed
 from sggp.typing import Seed

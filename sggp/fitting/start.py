@@ -10,8 +10,8 @@ from gpytorch.kernels import Kernel
 from sklearn.gaussian_process.kernels import Kernel as ScikitLearnBase
 
 from sggp.errors import DtypeError
+from sggp.fitting.scikit_kernels import from_scikit_learn
 from sggp.hyperparameters.defaults import named_kernel, noise_prior
-from sggp.hyperparameters.scikit import from_scikit_learn
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sggp.defaults import DIRECT_ROWS
 from sggp.operators import KernelOperator
-from sggp.posterior.conditioning import DIRECT_ROWS
 from sggp.preconditioners import Built, Preconditioner
 from sggp.solvers import Auto, Cholesky, ConjugateGradients, Solution, Solver
 from sggp.solvers.conjugate_gradients import automatic

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sggp.errors import InputError
 from sggp.hyperparameters.coordinates import Coordinates
-from sggp.hyperparameters.dense import GramMatrix, Sensitivity
+from sggp.hyperparameters.exact.gram_matrix import GramMatrix, Sensitivity
 from sggp.hyperparameters.gram import log_two_pi
 from sggp.hyperparameters.merged import MergedData
 

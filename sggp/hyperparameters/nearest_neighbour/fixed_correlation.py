@@ -23,7 +23,7 @@ from torch import Tensor
 
 from sggp.hyperparameters.coordinates import Coordinates
 from sggp.hyperparameters.gram import log_two_pi
-from sggp.hyperparameters.neighbourhoods import Neighbourhoods
+from sggp.hyperparameters.nearest_neighbour.neighbourhoods import Neighbourhoods
 
 _CHUNK = 512  # rows decomposed at once
 

@@ -14,10 +14,13 @@ from gpytorch.kernels import Kernel
 from scipy.optimize import minimize
 from torch import Tensor
 
+from sggp.defaults import MEMORY_BUDGET
 from sggp.errors import InputError, MemoryBudgetError
 from sggp.hyperparameters.coordinates import Coordinates, copy_kernel
+from sggp.hyperparameters.exact.objective import Objective, Trace, evaluate
+from sggp.hyperparameters.exact.quasi_newton import descend, differenced_hessian, positive_part
 from sggp.hyperparameters.gram import gram_function
-from sggp.hyperparameters.inputs import (
+from sggp.hyperparameters.problem import (
     check_data,
     check_mean,
     check_noise,
@@ -26,8 +29,6 @@ from sggp.hyperparameters.inputs import (
     target_scale,
     unidentified_columns,
 )
-from sggp.hyperparameters.objective import Objective, Trace, evaluate
-from sggp.hyperparameters.quasi_newton import descend, differenced_hessian, positive_part
 from sggp.hyperparameters.result import FitResult
 from sggp.posterior.merge import group_rows
 from sggp.random import as_generator
@@ -86,7 +87,7 @@ def fit_exact(
     restarts: int = 0,
     max_iterations: int = 200,
     tolerance: float = 1e-5,
-    memory_budget: int = 4 * 2**30,
+    memory_budget: float = MEMORY_BUDGET,
     generator: Seed = None,
     callback: Callable[[dict[str, Any]], None] | None = None,
 ) -> FitResult:

@@ -9,12 +9,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from sggp.defaults import MEMORY_BUDGET
 from sggp.errors import InputError, UnsupportedOperator
 from sggp.hyperparameters.coordinates import copy_kernel
 from sggp.hyperparameters.gram import log_two_pi
-from sggp.hyperparameters.inputs import check_data, check_mean, check_noise
+from sggp.hyperparameters.iterative.quadrature import TraceEstimate, trace_of_log
 from sggp.hyperparameters.merged import MergedData
-from sggp.hyperparameters.quadrature import TraceEstimate, trace_of_log
+from sggp.hyperparameters.problem import check_data, check_mean, check_noise
 from sggp.operators import KernelOperator
 from sggp.preconditioners import Given, NearestNeighbour, Preconditioner, Rooted
 from sggp.random import as_generator, streams
@@ -76,7 +77,7 @@ def log_marginal_likelihood(
     max_steps: int = 60,
     tolerance: float | None = None,
     generator: Seed = None,
-    memory_budget: float = 4 * 2**30,
+    memory_budget: float = MEMORY_BUDGET,
     dtype: torch.dtype | None = None,
 ) -> LogMarginalLikelihood:
     """The log marginal likelihood by products with K, with its standard error: for comparing fits at any n.

@@ -1,0 +1,1 @@
+"""Vecchia's likelihood: every row given its nearest earlier rows."""

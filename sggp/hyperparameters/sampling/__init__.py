@@ -1,0 +1,1 @@
+"""Draws of the hyperparameters from their posterior, and predictions mixed over them."""
