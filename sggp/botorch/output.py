@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -14,14 +13,12 @@ from gpytorch.constraints import Positive
 from gpytorch.kernels import Kernel
 from gpytorch.likelihoods import FixedNoiseGaussianLikelihood, GaussianLikelihood
 from gpytorch.means import ConstantMean
-from gpytorch.priors import LogNormalPrior
 from gpytorch.utils.warnings import NumericalWarning
 from torch import Tensor
 
 from sggp.defaults import NUM_FEATURES, NUM_SAMPLES
-from sggp.hyperparameters import learn_hyperparameters, named_kernel
+from sggp.fitting import ModelSettings, default_kernel, fit_model
 from sggp.hyperparameters.auto import Optimizer
-from sggp.hyperparameters.defaults import noise_prior
 from sggp.posterior import PathwiseSamples, Posterior, condition
 from sggp.random import streams
 from sggp.typing import FailurePolicy
@@ -37,33 +34,6 @@ class SolveSettings:
     tolerance: Any = None
     on_failure: FailurePolicy = "warn"
     learning: dict[str, Any] = field(default_factory=dict)
-
-
-def default_kernel(x: Tensor, y: Tensor) -> Kernel:
-    """`named_kernel("matern32", d)` with its starting values and priors moved to the spread of each input and of y."""
-    d = x.shape[-1]
-    kernel = named_kernel("matern32", d)
-    spread = x.double().std(dim=0, correction=0)
-    spread = spread.where(spread > 0, torch.ones_like(spread))
-    variance = float(y.double().var(correction=0)) or 1.0
-    base = kernel.base_kernel
-    location = spread.log() + 0.5 * math.log(d)
-    base.register_prior(
-        "lengthscale_prior", LogNormalPrior(location, torch.full_like(location, 2.0)), "lengthscale"
-    )
-    base.lengthscale = spread * math.sqrt(d) / 2
-    kernel.register_prior(
-        "outputscale_prior", LogNormalPrior(math.log(variance), 2.0).double(), "outputscale"
-    )
-    kernel.outputscale = torch.tensor(variance, dtype=torch.float64)
-    return kernel
-
-
-def default_noise_prior(y: Tensor) -> LogNormalPrior:
-    """The weak noise prior of `sggp.hyperparameters` for targets of unit variance, moved to the variance of y."""
-    prior = noise_prior()
-    variance = float(y.double().var(correction=0)) or 1.0
-    return LogNormalPrior(float(prior.loc) + math.log(variance), float(prior.scale)).double()
 
 
 class OutputGP(torch.nn.Module):
@@ -107,6 +77,7 @@ class OutputGP(torch.nn.Module):
         self.settings = settings
         self._seed = seed
         self._given_noise = noise_variance
+        self._default = kernel is None
         self.covar_module = (default_kernel(x, y) if kernel is None else copy.deepcopy(kernel)).to(x)
         self.mean_module = ConstantMean().to(x)
         self._set_mean(mean)
@@ -146,21 +117,28 @@ class OutputGP(torch.nn.Module):
         return self._posterior
 
     def learn(self, optimizer: Optimizer) -> None:
-        """Learn kernel, mean and (unless it is known) noise from the data, starting at the present values."""
-        known = self._given_noise if self.known_noise is None else self.known_noise
-        result = learn_hyperparameters(
-            self.covar_module,
-            self.x,
-            self.y,
+        """Learn kernel, mean and (unless it is known) noise from the data, as `sggp.GPRegressor` does.
+
+        The default kernel is learnt for standardised inputs and targets and rewritten for the given ones; a kernel that
+        was given is learnt as it is, starting at its present values.
+        """
+        known = self._given_noise if self.known_noise is None else self.known_noise.double().cpu().numpy()
+        settings = ModelSettings(
+            kernel=None if self._default else self.covar_module,
             noise_variance=known,
             optimizer=optimizer,
-            generator=self._stream("learn"),
-            **({"noise_prior": default_noise_prior(self.y)} | self.settings.learning),
+            solver=self.settings.solver,
+            num_samples=self.num_samples,
+            num_features=self.settings.num_features,
+            normalise=self._default,
+            options=self.settings.learning,
         )
-        self.covar_module = copy.deepcopy(result.kernel).to(self.x)
-        self._set_mean(float(result.mean))
+        model = fit_model(self.x, self.y[:, None], settings, self._stream("learn"))
+        learned = model.in_units()
+        self.covar_module = learned.kernel.to(self.x)
+        self._set_mean(learned.mean)
         if known is None:
-            self.likelihood = self._make_likelihood(float(result.noise_variance))
+            self.likelihood = self._make_likelihood(learned.noise_variance)
         self.invalidate()
 
     def invalidate(self) -> None:
