@@ -41,7 +41,7 @@ def of_regressor(model: GPRegressor, d: int) -> np.ndarray:
 
 def packed(kernel: gpytorch.kernels.Kernel, noise: float, mean: float, d: int) -> np.ndarray:
     lengths = kernel.base_kernel.lengthscale.detach().reshape(-1).tolist() if d else []
-    return np.array([*lengths, float(kernel.outputscale), noise, mean])
+    return np.array([*lengths, float(kernel.outputscale.detach()), noise, mean])
 
 
 def of_surrogate(model, widths: np.ndarray) -> np.ndarray:
