@@ -86,7 +86,7 @@ def _target(path: Any) -> Path:
         raise DataFileError(f"cannot write {target}: it is a folder; give the path of a file in it.")
     if not target.parent.is_dir():
         raise DataFileError(
-            f"cannot write {target}: there is no folder {target.parent}; create it, or choose another."
+            f"cannot write {target}: the folder {target.parent} does not exist; create it, or choose another."
         )
     return target
 
