@@ -14,6 +14,7 @@ from sggp.errors import InputError, ShapeError
 from sggp.fitting import ModelSettings, fit_model
 from sggp.fitting.model import working_dtype
 from sggp.kernels import as_covariance
+from sggp.linalg import cholesky
 from sggp.posterior import Posterior, condition
 from sggp.random import as_generator, streams
 from sggp.typing import Seed
@@ -77,7 +78,8 @@ class Surrogate:
             raise InputError("leave-one-out needs the measurements; this model was loaded without them.")
         gram = as_covariance(self.posterior.kernel, dtype=torch.float64).block(self.x).to(torch.float64)
         noise = torch.as_tensor(self.posterior.noise_variance, dtype=torch.float64).max()
-        factor = torch.linalg.cholesky(gram + noise * torch.eye(len(gram), dtype=torch.float64))
+        gram.diagonal().add_(noise)
+        factor = cholesky(gram, "K + noise")
         inverse = torch.cholesky_inverse(factor)
         residual = self.target.to(torch.float64) - self.mean
         precision = inverse.diagonal()

@@ -10,10 +10,11 @@ import typer
 
 from sggp.bayesopt import Box, Campaign, Pool, Trial
 from sggp.bayesopt.storage import TrialStore
-from sggp.cli.console import check_folder, csv_text, direction, stderr, stdout, table, write_whole
+from sggp.cli.console import csv_text, direction, stderr, stdout, table
 from sggp.cli.library import default_cache, load_library, load_measured, write_rejects
 from sggp.cli.report import page, paragraph, picture, rows_table
 from sggp.errors import DataFileError, InputError
+from sggp.files import check_target, write_whole
 from sggp.molecules.files import parse_numbers, read_table
 
 app = typer.Typer(help="A measurement campaign kept in one file.", no_args_is_help=True)
@@ -44,7 +45,7 @@ def init(
 ) -> None:
     """Start a campaign over a library of molecules or a box of numbers."""
     better = direction(maximize, minimize)
-    check_folder(store)
+    check_target(store)
     if TrialStore(store).exists:
         raise InputError(f"{store} exists already; a campaign is never overwritten.")
     if (library is None) == (not bound):
@@ -86,7 +87,7 @@ def ask(
 ) -> None:
     """Get the next points to measure."""
     if out is not None:
-        check_folder(out)
+        check_target(out)
     campaign = _open(store)
     trials = campaign.ask(q)
     header, rows = _listing(campaign, trials, state=False)
@@ -147,7 +148,7 @@ def report(store: Store, out: Annotated[Path, typer.Option(help="HTML file to wr
     """Write an HTML report of the campaign."""
     from sggp.plotting import new_figure, plot_best_so_far
 
-    check_folder(out)
+    check_target(out)
     campaign = _open(store)
     values = [trial.value for trial in campaign.results() if trial.value is not None]
     sections = [("State", paragraph(f"{len(values)} measurements, {len(campaign.pending)} pending."))]

@@ -1,21 +1,17 @@
-"""What the commands share: consoles, progress bars, tables, and files that appear whole or not at all."""
+"""What the commands share: consoles, progress bars and tables."""
 
 from __future__ import annotations
 
 import csv
 import io
-import os
-import tempfile
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from sggp.errors import DataFileError, InputError
+from sggp.errors import InputError
 
 __all__ = [
     "csv_text",
@@ -25,8 +21,6 @@ __all__ = [
     "stderr",
     "stdout",
     "table",
-    "whole_file",
-    "write_whole",
 ]
 
 
@@ -86,52 +80,3 @@ def csv_text(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     writer.writerow(header)
     writer.writerows(["" if cell is None else cell for cell in row] for row in rows)
     return buffer.getvalue()
-
-
-@contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`, which replaces it once the block ends well and leaves nothing otherwise.
-
-    Raises:
-        DataFileError: the folder does not exist or cannot be written.
-    """
-    try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    except OSError as error:
-        raise DataFileError(f"cannot write {path}: {error.strerror or error}.") from error
-    os.close(handle)
-    try:
-        yield Path(name)
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    finally:
-        with suppress(FileNotFoundError):
-            os.unlink(name)
-
-
-def write_whole(path: Path, content: str | bytes) -> None:
-    """Write a file so that it appears whole or not at all.
-
-    Raises:
-        DataFileError: the folder does not exist or cannot be written.
-    """
-    with whole_file(path) as temporary:
-        data = content.encode() if isinstance(content, str) else content
-        with temporary.open("wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-
-
-def check_folder(path: Path) -> None:
-    """Refuse an output path before any work is done.
-
-    Raises:
-        DataFileError: the folder of `path` does not exist or cannot be written, or `path` is a folder.
-    """
-    if path.is_dir():
-        raise DataFileError(f"cannot write {path}: it is a folder.")
-    if not path.parent.is_dir():
-        raise DataFileError(f"cannot write {path}: the folder {path.parent} does not exist.")
-    if not os.access(path.parent, os.W_OK):
-        raise DataFileError(f"cannot write {path}: no permission in {path.parent}.")

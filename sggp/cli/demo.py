@@ -12,10 +12,11 @@ from rich.progress import Progress
 from torch import Tensor
 
 from sggp.bayesopt.screening import RandomScreenings, Screening, random_screenings, screen
-from sggp.cli.console import csv_text, progress, stderr, stdout, table, write_whole
+from sggp.cli.console import csv_text, progress, stderr, stdout, table
 from sggp.cli.demo_report import picture_file, render
 from sggp.datasets import nci_first_5k
 from sggp.errors import DataFileError, InputError, MoleculeWarning
+from sggp.files import write_whole
 from sggp.molecules import FingerprintTable, compute_property
 from sggp.molecules.properties import PROPERTY_NAMES
 from sggp.plotting import new_figure

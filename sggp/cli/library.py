@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sggp.cli.console import csv_text, stderr, write_whole
+from sggp.cli.console import csv_text, stderr
 from sggp.errors import DataFileError, MoleculeError, MoleculeWarning
+from sggp.files import write_whole
 from sggp.molecules import (
     FingerprintTable,
     MoleculeFile,

@@ -13,11 +13,12 @@ import torch
 import typer
 
 from sggp.bayesopt import Surrogate
-from sggp.cli.console import check_folder, csv_text, stderr, stdout, whole_file, write_whole
+from sggp.cli.console import csv_text, stderr, stdout
 from sggp.cli.library import Reject, write_rejects
 from sggp.defaults import NUM_SAMPLES
 from sggp.errors import DataFileError, InputError
 from sggp.estimator import GPRegressor
+from sggp.files import check_target, whole_file, write_whole
 from sggp.molecules.files import DataTable, parse_numbers, read_table
 from sggp.posterior import Posterior
 
@@ -39,7 +40,7 @@ def fit(
     seed: Annotated[int | None, typer.Option(help="Makes the result reproducible.")] = None,
 ) -> None:
     """Learn a Gaussian process from a table, as sggp.GPRegressor does, and save it."""
-    check_folder(out)
+    check_target(out)
     if kernel not in _KERNELS:
         raise InputError(f"--kernel must be one of {', '.join(_KERNELS)}, got {kernel!r}.")
     table = read_table(data)
@@ -77,7 +78,7 @@ def predict(
     ] = False,
 ) -> None:
     """Predict mean and standard deviation for every usable row of a table."""
-    check_folder(out)
+    check_target(out)
     meta, posterior = _load(model)
     table = read_table(data)
     numbers, rejects = _numbers(table, meta["features"], data)
@@ -145,10 +146,10 @@ def _numbers(table: DataTable, names: list[str], path: Path) -> tuple[np.ndarray
 
 
 def _save(path: Path, meta: dict[str, Any], posterior: Posterior) -> None:
-    with whole_file(path) as temporary, tempfile.TemporaryDirectory() as folder:
+    with whole_file(path) as stream, tempfile.TemporaryDirectory() as folder:
         inner = Path(folder) / "posterior"
         posterior.save(inner)
-        with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
+        with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
             archive.writestr("model.json", json.dumps(meta))
             archive.write(inner, "posterior")
 

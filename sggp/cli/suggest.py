@@ -10,10 +10,11 @@ import typer
 from torch import Tensor
 
 from sggp.bayesopt import Pool, Surrogate, ThompsonSampling, fit_surrogate
-from sggp.cli.console import check_folder, csv_text, direction, progress, stderr, stdout, table, write_whole
+from sggp.cli.console import csv_text, direction, progress, stderr, stdout, table
 from sggp.cli.library import Measured, default_cache, load_library, load_measured, write_rejects
 from sggp.cli.suggest_report import render
 from sggp.errors import DataFileError, InputError
+from sggp.files import check_target, write_whole
 from sggp.molecules import FingerprintTable
 from sggp.plotting import new_figure
 from sggp.random import as_generator, draw_seed, streams
@@ -44,7 +45,7 @@ def suggest(
         raise InputError(f"-q must be at least 1, got {q}.")
     for path in (out, report):
         if path is not None:
-            check_folder(path)
+            check_target(path)
     if report is not None:
         new_figure()  # without matplotlib, refuse before the work
     where = None if no_cache else (cache or default_cache())

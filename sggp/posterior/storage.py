@@ -11,6 +11,7 @@ import torch
 
 import sggp.solvers as solvers
 from sggp.errors import DataFileError, InputError
+from sggp.files import whole_file
 from sggp.kernels import as_covariance
 from sggp.posterior.data import Data, Prior, seeded_features
 from sggp.posterior.kernel_values import describe_kernel, rebuild_kernel
@@ -61,13 +62,8 @@ def save(posterior: Posterior, path: str | os.PathLike[str]) -> None:
             "centres": settings.centres,
         },
     }
-    target = Path(path)
-    part = target.with_name(target.name + ".part")
-    try:
-        torch.save(content, part)
-        os.replace(part, target)
-    finally:
-        part.unlink(missing_ok=True)
+    with whole_file(path) as stream:
+        torch.save(content, stream)
 
 
 def load(path: str | os.PathLike[str], *, kernel: Any = None) -> Posterior:

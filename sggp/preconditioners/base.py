@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from sggp.errors import InputError, UnsupportedOperator
+from sggp.linalg import cholesky
 from sggp.operators.base import NeighbourOperator
 
 __all__ = ["Built", "Given", "LowRankPlusDiagonal", "Preconditioner", "Rooted"]
@@ -102,7 +103,7 @@ class LowRankPlusDiagonal:
         weighted = factor / diagonal[:, None]
         core = factor.T @ weighted
         core.diagonal().add_(1.0)
-        lower = torch.linalg.cholesky(core)
+        lower = cholesky(core, "the inner matrix of Woodbury's identity")
         self._diagonal, self._factor, self._core = diagonal, factor, core
         self._half = torch.linalg.solve_triangular(lower, weighted.T, upper=False)  # (r, n)
         self._correction: Tensor | None = None

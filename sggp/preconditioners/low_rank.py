@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sggp.linalg import cholesky
+
 __all__ = ["pivoted_cholesky", "random_pivoted_cholesky", "uniform_nystrom"]
 
 _BLOCK = 100
@@ -88,14 +90,8 @@ def _columns_to_factor(columns: Tensor, pivots: Tensor, scale: float) -> Tensor:
     """F with FFᵀ = G M⁻¹ Gᵀ for columns G of a positive semi-definite matrix and their pivot block M."""
     core = columns[pivots]
     core = 0.5 * (core + core.T)
-    jitter = _JITTER * scale
-    while True:
-        lower, info = torch.linalg.cholesky_ex(
-            core + jitter * torch.eye(len(core), dtype=core.dtype, device=core.device)
-        )
-        if int(info) == 0:
-            return torch.linalg.solve_triangular(lower, columns.T, upper=False).T
-        jitter *= 10
+    lower = cholesky(core, "the kernel matrix of the pivots", scale=scale, least=_JITTER)
+    return torch.linalg.solve_triangular(lower, columns.T, upper=False).T
 
 
 def _weighted_draw(weights: Tensor, size: int, generator: torch.Generator) -> Tensor:

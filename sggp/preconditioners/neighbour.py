@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
+from sggp.linalg import cholesky
 from sggp.native import neighbours as native
 from sggp.operators.base import NeighbourOperator
 from sggp.preconditioners.base import Preconditioner, require_blocks, require_positive, root_correction
@@ -107,14 +108,7 @@ def _columns(operator: NeighbourOperator, index: Tensor, real: Tensor, low_rank:
     small.diagonal(dim1=1, dim2=2).add_(noise)
     both = real[:, :, None] & real[:, None, :]
     small = torch.where(both, small, torch.eye(index.shape[1], dtype=small.dtype, device=small.device))
-    jitter = 1e-13
-    lower, info = torch.linalg.cholesky_ex(small)
-    while bool((info != 0).any()) and jitter < 1e-2:
-        bad = (info != 0).nonzero()[:, 0]
-        raised = small[bad]
-        raised.diagonal(dim1=1, dim2=2).add_((jitter * ceiling[bad])[:, None])
-        lower[bad], info[bad] = torch.linalg.cholesky_ex(raised)
-        jitter *= 10
+    lower = cholesky(small, "the covariance of a row's neighbours", scale=ceiling)
     last = torch.zeros(index.shape[0], index.shape[1], 1, dtype=small.dtype, device=small.device)
     last[:, -1] = 1
     column = torch.linalg.solve_triangular(lower.transpose(1, 2), last, upper=True)[..., 0]
@@ -129,7 +123,7 @@ class _LowRankPlusFactor:
         core = low_rank.T @ spread
         core = 0.5 * (core + core.T)
         core.diagonal().add_(1.0)
-        lower = torch.linalg.cholesky(core)
+        lower = cholesky(core, "the correction by the low-rank part")
         self._factor, self._low_rank, self._core = factor, low_rank, core
         self._half = torch.linalg.solve_triangular(lower, spread.T, upper=False)  # (r, n)
         self._correction: Tensor | None = None

@@ -10,25 +10,21 @@ import torch
 from torch import Tensor
 
 from sggp.errors import InputError, SolverFailure, UnsupportedOperator
+from sggp.linalg import JITTERS
 from sggp.preconditioners import Preconditioner
-from sggp.solvers.base import Solver, column_norms
 from sggp.solvers.conjugate_gradients import ConjugateGradients
-from sggp.solvers.driver import Limits
-from sggp.solvers.problem import prepare
-from sggp.solvers.solution import Record, Solution, Status
+from sggp.solvers.core.base import Solver, column_norms
+from sggp.solvers.core.driver import Limits
+from sggp.solvers.core.problem import prepare
+from sggp.solvers.core.solution import Record, Solution, Status
 
 __all__ = ["Cholesky", "factorise", "substitute"]
-
-_JITTERS = {
-    torch.float64: (0.0, 1e-12, 1e-10, 1e-8, 1e-6, 1e-4),
-    torch.float32: (0.0, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3),
-}
 
 
 def factorise(operator: Any, dtype: torch.dtype = torch.float64) -> tuple[Tensor, float]:
     """Lower Cholesky factor of the operator and the jitter that was added to its diagonal.
 
-    The jitter tries 0, then 1e-12 … 1e-4 (in float32: 1e-7 … 1e-3) times the mean of the diagonal.
+    The jitter is that of `sggp.linalg`; the matrix is built anew for each, so that there is only one at a time.
 
     Args:
         operator: offers `dense(dtype)`, a new tensor at each call: the factor takes its place.
@@ -47,7 +43,7 @@ def factorise(operator: Any, dtype: torch.dtype = torch.float64) -> tuple[Tensor
             f"Cholesky needs operator.dense(), which {type(operator).__name__} does not offer; use ConjugateGradients."
         )
     mean = added = 0.0
-    for relative in _JITTERS[dtype]:
+    for relative in JITTERS[dtype]:
         # by columns, as LAPACK wants it, so that the factor can overwrite the matrix; A = Aᵀ
         factor = operator.dense(dtype).mT
         mean = float(factor.diagonal().double().mean())
@@ -133,7 +129,7 @@ class Cholesky(Solver):
     factor_dtype: torch.dtype = torch.float64
 
     def __post_init__(self) -> None:
-        if self.factor_dtype not in _JITTERS:
+        if self.factor_dtype not in JITTERS:
             raise InputError(f"factor_dtype must be torch.float64 or torch.float32, got {self.factor_dtype}.")
 
     def _refined(self, operator: Any, rhs: Tensor, x0: Tensor | None, limits: Limits) -> Solution:

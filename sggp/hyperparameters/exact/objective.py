@@ -15,10 +15,9 @@ from sggp.hyperparameters.coordinates import Coordinates
 from sggp.hyperparameters.exact.gram_matrix import GramMatrix, Sensitivity
 from sggp.hyperparameters.gram import log_two_pi
 from sggp.hyperparameters.merged import MergedData
+from sggp.linalg import cholesky
 
 __all__ = ["Best", "Evaluation", "Objective", "Trace", "evaluate"]
-
-_JITTERS = (0.0, 1e-12, 1e-10, 1e-8, 1e-6, 1e-4)
 
 
 @dataclass(frozen=True)
@@ -50,29 +49,9 @@ class Trace:
     started: float = field(default_factory=time.perf_counter)
 
 
-def factorise(gram: Tensor, out: Tensor | None = None) -> Tensor:
-    """Cholesky factor, with the smallest relative jitter that makes it exist.
-
-    Args:
-        gram: (n, n), of which the lower triangle is read. out: where the factor goes; None takes new memory.
-    """
-    factor = torch.empty_like(gram) if out is None else out
-    info = torch.empty((), dtype=torch.int32, device=gram.device)
-    scale = gram.diagonal().mean()
-    for jitter in _JITTERS:
-        shifted = gram if jitter == 0.0 else gram + torch.diag_embed((jitter * scale).expand(len(gram)))
-        torch.linalg.cholesky_ex(shifted, out=(factor, info))
-        if int(info) == 0:
-            return factor
-    raise InputError(
-        "K + noise is not positive definite even with a jitter of 1e-4 of its diagonal: the kernel returned NaN or is "
-        "not a covariance function on these inputs."
-    )
-
-
 def evaluate(covariance: Tensor, y: Tensor, mean: Tensor | None, out: Tensor | None = None) -> Evaluation:
     """log N(y; mean, covariance), the mean by generalised least squares where it is not given; factor in `out`."""
-    factor = factorise(covariance, out)
+    factor = cholesky(covariance, "K + noise", out=out)
     right = y - mean if mean is not None else torch.cat([torch.ones_like(y[:, :1]), y], dim=1)
     halved = torch.linalg.solve_triangular(factor, right, upper=False)
     solved = torch.linalg.solve_triangular(factor.mT, halved, upper=True)

@@ -8,19 +8,7 @@ import torch
 from torch import Tensor
 
 from sggp.hyperparameters.gram import log_two_pi
-
-
-def _factorise(blocks: Tensor) -> Tensor:
-    """Cholesky factors of (b, m, m) blocks; those that fail get a growing jitter of their own."""
-    factor, info = torch.linalg.cholesky_ex(blocks)
-    jitter = 1e-12
-    while bool((info > 0).any()) and jitter < 1e-2:
-        bad = info > 0
-        eye = torch.eye(blocks.shape[-1], dtype=blocks.dtype, device=blocks.device)
-        size = blocks[bad].diagonal(dim1=-2, dim2=-1).mean(dim=-1)[:, None, None]
-        factor[bad], info[bad] = torch.linalg.cholesky_ex(blocks[bad] + jitter * size * eye)
-        jitter *= 100.0
-    return factor
+from sggp.linalg import try_cholesky
 
 
 class _LogConditional(torch.autograd.Function):
@@ -33,7 +21,7 @@ class _LogConditional(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, blocks: Tensor, residuals: Tensor) -> Tensor:  # (b, k, k), (b, k, t) -> (b,)
         rest = residuals.shape[1] - 1
-        factor = _factorise(blocks[:, :rest, :rest])
+        factor = try_cholesky(blocks[:, :rest, :rest])[0]
         columns = torch.cat([blocks[:, :rest, rest:], residuals[:, :rest]], dim=2)
         solved = torch.cholesky_solve(columns, factor) if rest else columns
         b, a = solved[:, :, :1], solved[:, :, 1:]
@@ -67,7 +55,8 @@ def log_conditionals(gram: Tensor, residuals: Tensor, noise: Tensor, valid: Tens
 
     Returns:
         (b,) log densities, differentiable in gram, residuals and noise. Summed over all rows of an ordering
-        they are Vecchia's log likelihood; with all earlier rows as neighbours, the exact one.
+        they are Vecchia's log likelihood; with all earlier rows as neighbours, the exact one. NaN for a row whose
+        neighbours have no factor even with a jitter of 1e-4 of the diagonal.
 
     Source: Vecchia 1988; Katzfuss & Guinness 2021, equation 2.
     """

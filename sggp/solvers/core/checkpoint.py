@@ -12,7 +12,6 @@ import hashlib
 import io
 import os
 import pickle
-import tempfile
 import time
 import warnings
 from collections.abc import Callable
@@ -23,12 +22,13 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import torch
 from torch import Tensor
 
-from sggp.errors import CheckpointError, SggpWarning
-from sggp.solvers.run import Run
-from sggp.solvers.solution import Record, Status
+from sggp.errors import CheckpointError, DataFileError, SggpWarning
+from sggp.files import check_target, whole_file
+from sggp.solvers.core.run import Run
+from sggp.solvers.core.solution import Record, Status
 
 if TYPE_CHECKING:
-    from sggp.solvers.problem import Problem
+    from sggp.solvers.core.problem import Problem
 
 __all__ = ["Checkpoint", "is_plain"]
 
@@ -54,7 +54,7 @@ def is_plain(value: Any) -> bool:
 class Checkpoint:
     """One file for one solve.
 
-    It is written to a temporary file beside it and moved into place, so that it is whole at any time. Writing takes at
+    It is whole at any time (`sggp.files`). Writing takes at
     most a twentieth of the time: the next write waits for 20 times what the last one took, and at least a second. The
     time counts as the solve's own.
 
@@ -82,16 +82,10 @@ class Checkpoint:
         self._try_directory()
 
     def _try_directory(self) -> None:
-        if self.path.is_dir():
-            raise CheckpointError(f"checkpoint={self.path} is a directory; give the path of a file.")
         try:
-            with tempfile.TemporaryFile(dir=self.path.parent):
-                pass
-        except OSError as error:
-            raise CheckpointError(
-                f"checkpoint={self.path} cannot be written ({error}); give a path in a directory that exists and is "
-                "writable."
-            ) from error
+            check_target(self.path)
+        except DataFileError as error:
+            raise CheckpointError(f"checkpoint={self.path} cannot be used: {error}") from error
 
     # writing --------------------------------------------------------------------------------------------------------
 
@@ -128,15 +122,15 @@ class Checkpoint:
             }
         try:
             _write(self.path, content)
-        except OSError as error:
+        except DataFileError as error:
             self._complain(run, error)
         self._last = time.perf_counter()
         self._took = self._last - begin
 
-    def _complain(self, run: Run, error: OSError) -> None:
+    def _complain(self, run: Run, error: DataFileError) -> None:
         """A full disk must not cost the work already done: the solve goes on, and says what it lacks."""
         if not self._warned:
-            message = f"the checkpoint {self.path} could not be written ({error}); the solve goes on without."
+            message = f"{error} The solve goes on without a checkpoint."
             run.notes.append(message)
             warnings.warn(message, SggpWarning, stacklevel=2)
         self._warned = True
@@ -325,17 +319,10 @@ class _Window(io.RawIOBase):
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            through = _Hashing(file)
-            torch.save(content, through)  # type: ignore[arg-type]
-            file.write(through.digest.digest())
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(name, path)
-    finally:
-        Path(name).unlink(missing_ok=True)
+    with whole_file(path) as file:
+        through = _Hashing(file)
+        torch.save(content, through)  # type: ignore[arg-type]
+        file.write(through.digest.digest())
 
 
 def _read(path: Path, device: torch.device) -> dict[str, Any]:
