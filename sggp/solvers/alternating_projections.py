@@ -10,9 +10,9 @@ from torch import Tensor
 
 from sggp.errors import InputError, UnsupportedOperator
 from sggp.operators.base import RowOperator
-from sggp.solvers.base import IterativeSolver, State, column_norms
-from sggp.solvers.problem import Problem
-from sggp.solvers.solution import Status
+from sggp.solvers.core.base import IterativeSolver, State, column_norms
+from sggp.solvers.core.problem import Problem
+from sggp.solvers.core.solution import Status
 from sggp.typing import ResidualKind
 
 __all__ = ["AlternatingProjections"]

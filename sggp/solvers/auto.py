@@ -11,11 +11,11 @@ from torch import Tensor
 from sggp.defaults import DIRECT_ROWS
 from sggp.operators.base import NeighbourOperator, RowOperator
 from sggp.solvers.alternating_projections import AlternatingProjections
-from sggp.solvers.base import Solver
 from sggp.solvers.cholesky import Cholesky
 from sggp.solvers.conjugate_gradients import ConjugateGradients
-from sggp.solvers.driver import Limits
-from sggp.solvers.solution import Solution, Status
+from sggp.solvers.core.base import Solver
+from sggp.solvers.core.driver import Limits
+from sggp.solvers.core.solution import Solution, Status
 
 __all__ = ["Auto", "choose"]
 

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from sggp.errors import InputError, SolverFailure, UnsupportedOperator
 from sggp.preconditioners import Preconditioner
-from sggp.solvers.base import Solver, column_norms
 from sggp.solvers.conjugate_gradients import ConjugateGradients
-from sggp.solvers.driver import Limits
-from sggp.solvers.problem import prepare
-from sggp.solvers.solution import Record, Solution, Status
+from sggp.solvers.core.base import Solver, column_norms
+from sggp.solvers.core.driver import Limits
+from sggp.solvers.core.problem import prepare
+from sggp.solvers.core.solution import Record, Solution, Status
 
 __all__ = ["Cholesky", "factorise", "substitute"]
 

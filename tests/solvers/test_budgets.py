@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from sggp.operators import KernelOperator
-from sggp.solvers import ConjugateGradients, Status, StochasticDualDescent, run
-from sggp.solvers.problem import prepare
+from sggp.solvers import ConjugateGradients, Status, StochasticDualDescent
+from sggp.solvers.core import run
+from sggp.solvers.core.problem import prepare
 from tests.solvers.dense import DenseOperator, matern, with_spectrum
 
 PLAIN = ConjugateGradients(preconditioner=None)

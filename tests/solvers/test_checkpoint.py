@@ -20,8 +20,8 @@ from sggp.solvers import (
     SketchAndProject,
     Status,
     StochasticDualDescent,
-    checkpoint,
 )
+from sggp.solvers.core import checkpoint
 from tests.solvers.dense import matern
 
 SOLVERS = {
@@ -262,7 +262,7 @@ def test_writes_are_rare(generator, tmp_path, monkeypatch):
 
 VICTIM = """
 import sys, time, torch
-from sggp.solvers import checkpoint
+from sggp.solvers.core import checkpoint
 from tests.solvers.test_checkpoint import SOLVERS, make_system
 checkpoint._INTERVAL = checkpoint._WORK_PER_WRITE = 0.0
 torch.set_num_threads(1)

@@ -8,7 +8,7 @@ import torch
 from sggp.errors import InputError
 from sggp.operators import KernelOperator
 from sggp.solvers import SketchAndProject, StochasticDualDescent
-from sggp.solvers.problem import prepare
+from sggp.solvers.core.problem import prepare
 from sggp.solvers.stochastic_dual_descent import stable_step
 from tests.solvers.dense import matern
 

@@ -9,7 +9,7 @@ from typing import ClassVar
 import pytest
 import torch
 
-import sggp.solvers.checkpoint
+import sggp.solvers.core.checkpoint
 import sggp.testing.solvers
 from sggp.solvers import ConjugateGradients, IterativeSolver, Solver, State, Status
 from sggp.testing import check_solver
@@ -19,7 +19,7 @@ from tests.catalogue import SOLVERS
 @pytest.fixture(autouse=True)
 def _no_waiting(monkeypatch):
     """A checkpoint after every step, where a user of the check waits a second for one."""
-    monkeypatch.setattr(sggp.solvers.checkpoint, "_INTERVAL", 0.0)
+    monkeypatch.setattr(sggp.solvers.core.checkpoint, "_INTERVAL", 0.0)
     monkeypatch.setattr(sggp.testing.solvers, "_PAUSE", 0.0)
 
 

@@ -23,14 +23,14 @@ import torch
 from torch import Tensor
 
 from sggp.errors import InputError, NotConverged
-from sggp.solvers.checkpoint import Checkpoint
-from sggp.solvers.problem import Problem, prepare
-from sggp.solvers.run import Budget, Run, begin, describe_step, settled
-from sggp.solvers.solution import Solution, Status
+from sggp.solvers.core.checkpoint import Checkpoint
+from sggp.solvers.core.problem import Problem, prepare
+from sggp.solvers.core.run import Budget, Run, begin, describe_step, settled
+from sggp.solvers.core.solution import Solution, Status
 from sggp.typing import FailurePolicy, ResidualKind, Seed
 
 if TYPE_CHECKING:
-    from sggp.solvers.base import IterativeSolver
+    from sggp.solvers.core.base import IterativeSolver
 
 __all__ = ["Callback", "Limits", "Progress", "drive", "finish"]
 

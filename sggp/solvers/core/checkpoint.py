@@ -24,11 +24,11 @@ import torch
 from torch import Tensor
 
 from sggp.errors import CheckpointError, SggpWarning
-from sggp.solvers.run import Run
-from sggp.solvers.solution import Record, Status
+from sggp.solvers.core.run import Run
+from sggp.solvers.core.solution import Record, Status
 
 if TYPE_CHECKING:
-    from sggp.solvers.problem import Problem
+    from sggp.solvers.core.problem import Problem
 
 __all__ = ["Checkpoint", "is_plain"]
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from sggp.operators.base import NeighbourOperator
-from sggp.solvers.problem import Problem
-from sggp.solvers.solution import Record, Status
+from sggp.solvers.core.problem import Problem
+from sggp.solvers.core.solution import Record, Status
 from sggp.typing import ResidualKind
 
 __all__ = ["Budget", "Run", "begin"]

@@ -11,9 +11,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from sggp.solvers.driver import Callback, Limits, drive, finish
-from sggp.solvers.problem import Problem
-from sggp.solvers.solution import Solution, Status
+from sggp.solvers.core.driver import Callback, Limits, drive, finish
+from sggp.solvers.core.problem import Problem
+from sggp.solvers.core.solution import Solution, Status
 from sggp.typing import FailurePolicy, ResidualKind, Seed
 
 __all__ = ["IterativeSolver", "Solver", "State"]
