@@ -12,6 +12,7 @@ from sggp.defaults import MEMORY_BUDGET
 from sggp.errors import DtypeError, InputError, MemoryBudgetError, ShapeError
 from sggp.kernels import as_covariance
 from sggp.kernels.covariance import Covariance, Points
+from sggp.operators.base import Operator
 from sggp.operators.kernel import check_rows, noise_vector, retyped
 from sggp.operators.least_squares import PenaltyEstimate, detached_copy
 
@@ -20,7 +21,7 @@ __all__ = ["InducingOperator"]
 _TILE_BYTES = 256 * 2**20
 
 
-class InducingOperator(PenaltyEstimate):
+class InducingOperator(PenaltyEstimate, Operator):
     """The symmetric positive definite matrix A = K_ZX Σ⁻¹ K_XZ + K_ZZ.
 
     A u = K_ZX Σ⁻¹ y minimises ½(y − K_XZ u)ᵀΣ⁻¹(y − K_XZ u) + ½uᵀK_ZZ u, and K(·, Z)u is the posterior mean of the

@@ -15,6 +15,7 @@ from sggp.kernels import as_covariance
 from sggp.kernels.covariance import Points
 from sggp.kernels.stationary import StationaryCovariance
 from sggp.native import neighbours as native_neighbours
+from sggp.operators.base import Operator
 from sggp.operators.kernel_neighbours import KernelNeighbours
 from sggp.operators.least_squares import KernelLeastSquares, detached_copy
 
@@ -23,7 +24,7 @@ __all__ = ["KernelOperator"]
 _TILE_BYTES = 256 * 2**20
 
 
-class KernelOperator(KernelNeighbours, KernelLeastSquares):
+class KernelOperator(KernelNeighbours, KernelLeastSquares, Operator):  # type: ignore[misc]
     """The symmetric positive definite matrix K(x, x) + diag(noise_variance).
 
     Products are in `dtype`, and so are the inputs they see (`rounds_inputs`: whether that moved them; `matmul_wide`
