@@ -11,7 +11,7 @@ import typer
 from sggp.bayesopt import Box, Campaign, Pool, Trial
 from sggp.bayesopt.storage import TrialStore
 from sggp.cli.console import check_folder, csv_text, direction, stderr, stdout, table, write_whole
-from sggp.cli.library import default_cache, load_library, load_measured, write_rejects
+from sggp.cli.molecules.tables import default_cache, load_library, load_measured, write_rejects
 from sggp.cli.report import page, paragraph, picture, rows_table
 from sggp.errors import DataFileError, InputError
 from sggp.molecules.files import parse_numbers, read_table

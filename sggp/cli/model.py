@@ -15,7 +15,7 @@ import typer
 
 from sggp.bayesopt import Surrogate, fit_surrogate
 from sggp.cli.console import check_folder, csv_text, stderr, stdout, whole_file, write_whole
-from sggp.cli.library import Reject, write_rejects
+from sggp.cli.molecules.tables import Reject, write_rejects
 from sggp.defaults import NUM_SAMPLES
 from sggp.errors import DataFileError, InputError
 from sggp.molecules.files import DataTable, parse_numbers, read_table

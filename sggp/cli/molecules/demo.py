@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sggp.bayesopt.screening import RandomScreenings, Screening, random_screenings, screen
 from sggp.cli.console import csv_text, progress, stderr, stdout, table, write_whole
-from sggp.cli.demo_report import picture_file, render
+from sggp.cli.molecules.demo_report import picture_file, render
 from sggp.datasets import nci_first_5k
 from sggp.errors import DataFileError, InputError, MoleculeWarning
 from sggp.molecules import FingerprintTable, compute_property

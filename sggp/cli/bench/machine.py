@@ -10,7 +10,7 @@ import gpytorch
 import torch
 import typer
 
-from sggp.cli import engines
+from sggp.cli.bench import engines
 from sggp.cli.console import stdout, table
 from sggp.kernels import TanimotoMinMax, as_covariance
 from sggp.native import ceilings

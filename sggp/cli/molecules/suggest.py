@@ -11,8 +11,8 @@ from torch import Tensor
 
 from sggp.bayesopt import Pool, Surrogate, ThompsonSampling, fit_surrogate
 from sggp.cli.console import check_folder, csv_text, direction, progress, stderr, stdout, table, write_whole
-from sggp.cli.library import Measured, default_cache, load_library, load_measured, write_rejects
-from sggp.cli.suggest_report import render
+from sggp.cli.molecules.suggest_report import render
+from sggp.cli.molecules.tables import Measured, default_cache, load_library, load_measured, write_rejects
 from sggp.errors import DataFileError, InputError
 from sggp.molecules import FingerprintTable
 from sggp.plotting import new_figure
