@@ -10,8 +10,8 @@ import typer
 
 from sggp.bayesopt import Box, Campaign, Pool, Trial
 from sggp.bayesopt.storage import TrialStore
-from sggp.cli.console import csv_text, direction, stderr, stdout, table
-from sggp.cli.library import default_cache, load_library, load_measured, write_rejects
+from sggp.cli.console import csv_text, direction, print_table, stderr, stdout
+from sggp.cli.molecules.tables import default_cache, load_library, load_measured, write_rejects
 from sggp.cli.report import page, paragraph, picture, rows_table
 from sggp.errors import DataFileError, InputError
 from sggp.files import check_target, write_whole
@@ -93,7 +93,7 @@ def ask(
     header, rows = _listing(campaign, trials, state=False)
     if out is not None:
         write_whole(out, csv_text([*header, "value"], ([*row, None] for row in rows)))
-    stdout().print(table(f"{len(trials)} points to measure", header, rows))
+    print_table(f"{len(trials)} points to measure", header, rows)
 
 
 @app.command()
@@ -137,10 +137,10 @@ def status(store: Store) -> None:
     stdout().print(f"{store}: {'maximise' if campaign.maximize else 'minimise'}; {counted}")
     header, rows = _listing(campaign, campaign.best(_BEST), state=True)
     if rows:
-        stdout().print(table("best so far", header, rows))
+        print_table("best so far", header, rows)
     header, rows = _listing(campaign, campaign.pending, state=False)
     if rows:
-        stdout().print(table("pending", header, rows))
+        print_table("pending", header, rows)
 
 
 @app.command()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
+import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rich.console import Console
+from rich.measure import Measurement
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -16,22 +18,22 @@ from sggp.errors import InputError
 __all__ = [
     "csv_text",
     "direction",
+    "print_table",
     "progress",
     "shown",
     "stderr",
     "stdout",
-    "table",
 ]
 
 
 def stdout() -> Console:
-    """Console for results."""
-    return Console(highlight=False, soft_wrap=True)
+    """Console for results: text as it is, since `[nH]` of a molecule is no markup and `:o:` no emoji."""
+    return Console(markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
 def stderr() -> Console:
-    """Console for progress and notes."""
-    return Console(stderr=True, highlight=False, soft_wrap=True)
+    """Console for progress and notes, text as it is."""
+    return Console(stderr=True, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
 def progress() -> Progress:
@@ -40,8 +42,12 @@ def progress() -> Progress:
     return Progress(*columns, console=stderr())
 
 
-def table(title: str, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> Table:
-    """A table of text; numbers are shown with four significant digits and aligned to the right."""
+def print_table(title: str, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Print a table of text; numbers are shown with four significant digits and aligned to the right.
+
+    A terminal folds long cells at its width. In a pipe or file every cell stays on one line, so that a SMILES
+    remains one.
+    """
     listed = [list(row) for row in rows]
     out = Table(title=title, title_justify="left")
     for position, name in enumerate(header):
@@ -49,7 +55,11 @@ def table(title: str, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> T
         out.add_column(name, justify="right" if numeric else "left", overflow="fold")
     for row in listed:
         out.add_row(*(shown(cell) for cell in row))
-    return out
+    console = stdout()
+    if not console.is_terminal:
+        whole = console.options.update(width=sys.maxsize)
+        console.width = max(console.width, Measurement.get(console, whole, out).maximum)
+    console.print(out)
 
 
 def shown(cell: Any) -> str:

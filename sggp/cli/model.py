@@ -14,7 +14,7 @@ import typer
 
 from sggp.bayesopt import Surrogate
 from sggp.cli.console import csv_text, stderr, stdout
-from sggp.cli.library import Reject, write_rejects
+from sggp.cli.molecules.tables import Reject, write_rejects
 from sggp.defaults import NUM_SAMPLES
 from sggp.errors import DataFileError, InputError
 from sggp.estimator import GPRegressor

@@ -41,6 +41,13 @@ def refused(capsys: pytest.CaptureFixture[str], *argv: object) -> str:
     return lines[0]
 
 
+@pytest.fixture(autouse=True)
+def _caches(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test writes fingerprints into the user's cache."""
+    for name in ("XDG_CACHE_HOME", "LOCALAPPDATA", "HOME"):
+        monkeypatch.setenv(name, str(tmp_path_factory.mktemp("cache")))
+
+
 @pytest.fixture
 def files(tmp_path: Path) -> dict[str, Path]:
     rows = [[name, float(name.count("C"))] for name in ALCOHOLS]
@@ -100,6 +107,34 @@ class TestSuggest:
         assert "not a number" in listed["m.csv", 14]
         assert "not finite" in listed["m.csv", 15]
         assert "same molecule as line 3" in listed["l.csv", 20]
+
+    def test_molecules_are_shown_as_the_user_wrote_them(self, tmp_path, capsys):
+        """Not as markup (`[nH]`, `[n+]`), not as emoji (`:o:`), not canonical, and in one piece."""
+        names = ["c1cc[nH]c1", "C[n+]1ccccc1", "C1:C:C:O:C:1".lower(), "OCC", "C(" * 40 + "C" + ")C" * 40]
+        library = write(
+            tmp_path / "l.csv", ["code", "smiles"], [[f"[bold]{i}", s] for i, s in enumerate(names)]
+        )
+        measured = write(
+            tmp_path / "m.csv", ["smiles", "value"], [[s, len(s)] for s in ALCOHOLS if s != "CCO"]
+        )
+        line = ["suggest", "--measured", measured, "--library", library, "--out", tmp_path / "o.csv", "-q", 5]
+        line += ["--no-cache", "--maximize", "--id-column", "code"]
+        assert main([str(part) for part in line]) == 0
+        said = capsys.readouterr().out
+        for i, name in enumerate(names):
+            assert name in said
+            assert f"[bold]{i}" in said
+        store = tmp_path / "c.db"
+        assert main([str(p) for p in ["campaign", "init", store, "--library", library, "--maximize"]]) == 0
+        assert main(["campaign", "ask", str(store), "-q", "5"]) == 0
+        said = capsys.readouterr().out
+        assert [name for name in names if name not in said] == []
+
+    def test_repeats_are_listed_as_the_user_wrote_them(self, files):
+        assert main([str(part) for part in suggest_line(files, "--minimize", "-q", 2, "--seed", 1)]) == 0
+        listed = {int(row["line"]): row for row in read(files["out"].with_suffix(".rejected.csv"))}
+        assert listed[20]["content"] == "OCC"
+        assert listed[20]["reason"] == "same molecule as line 3"
 
     def test_same_seed_same_file_and_compressed_input_is_the_same(self, files, tmp_path):
         packed = tmp_path / "l.csv.gz"
@@ -252,11 +287,8 @@ class TestCampaign:
         assert main(["campaign", "report", str(store), "--out", str(tmp_path / "r.html")]) == 0
         check_alone((tmp_path / "r.html").read_text())
 
-    def test_a_library_campaign_starts_from_measurements(self, files, tmp_path, capsys, monkeypatch):
+    def test_a_library_campaign_starts_from_measurements(self, files, tmp_path, capsys):
         pytest.importorskip("rdkit", reason="the extra molecules is not installed")
-        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-        monkeypatch.setenv("LOCALAPPDATA", str(tmp_path / "cache"))
-        monkeypatch.setenv("HOME", str(tmp_path))
         store = tmp_path / "c.db"
         line = ["campaign", "init", store, "--library", files["l"], "--measured", files["m"], "--maximize"]
         assert main([str(part) for part in line]) == 0

@@ -11,7 +11,7 @@ from typing import Annotated
 import torch
 import typer
 
-from sggp.cli.console import stdout, table
+from sggp.cli.console import print_table, stdout
 from sggp.native import ceilings, cpu, reference, triton
 from sggp.native.reference import Profile
 
@@ -58,14 +58,14 @@ def _report(device: str, name: str, rows: int, repeats: int) -> None:
     calls.update({f"{engine}: {what}": call for engine, what, call, _ in products})
     seconds = ceilings.alternate(calls, repeats)
     rates = ceilings.rates(works, {key: seconds[f"ceiling {key}"] for key in works})
-    stdout().print(table(f"Ceilings, float32: {name}", ["what", "rate", "unit"], ceiling_rows(rates)))
+    print_table(f"Ceilings, float32: {name}", ["what", "rate", "unit"], ceiling_rows(rates))
     found = []
     for engine, what, _, bound in products:
         rate = rows * rows / statistics.median(seconds[f"{engine}: {what}"])
         limit = bound(rates)
         found.append([engine, what, rate / 1e9, limit / 1e9, f"{100 * rate / limit:.0f} %"])
     header = ["engine", "product", "G entries/s", "bound", "share"]
-    stdout().print(table(f"Engines, float32: {rows} × {rows} entries", header, found))
+    print_table(f"Engines, float32: {rows} × {rows} entries", header, found)
 
 
 def ceiling_rows(rates: dict[str, float]) -> list[tuple[str, float, str]]:

@@ -10,8 +10,8 @@ import gpytorch
 import torch
 import typer
 
-from sggp.cli import engines
-from sggp.cli.console import stdout, table
+from sggp.cli.bench import engines
+from sggp.cli.console import print_table
 from sggp.kernels import TanimotoMinMax, as_covariance
 from sggp.native import ceilings
 
@@ -35,7 +35,7 @@ def bench(context: typer.Context) -> None:
     seconds = {name: [_best_time(work.call)] for name, work in works.items()}
     rows = [*engines.ceiling_rows(ceilings.rates(works, seconds)), *products()]
     title = f"{torch.get_num_threads()} threads, torch {torch.__version__}"
-    stdout().print(table(title, ["what", "rate", "unit"], rows))
+    print_table(title, ["what", "rate", "unit"], rows)
 
 
 def products() -> list[tuple[str, float, str]]:

@@ -12,8 +12,8 @@ from rich.progress import Progress
 from torch import Tensor
 
 from sggp.bayesopt.screening import RandomScreenings, Screening, random_screenings, screen
-from sggp.cli.console import csv_text, progress, stderr, stdout, table
-from sggp.cli.demo_report import picture_file, render
+from sggp.cli.console import csv_text, print_table, progress, stderr, stdout
+from sggp.cli.molecules.demo_report import picture_file, render
 from sggp.datasets import nci_first_5k
 from sggp.errors import DataFileError, InputError, MoleculeWarning
 from sggp.files import write_whole
@@ -137,9 +137,7 @@ def _tell(
     for rank, (row, number) in enumerate(done.best(_SHOWN), start=1):
         smiles = library.smiles[row] if library.smiles is not None else ""
         rows.append([rank, float(done.values[row]), "known" if number == 0 else number, smiles])
-    stdout().print(
-        table(f"The best molecules found ({objective})", ["rank", objective, "round", "smiles"], rows)
-    )
+    print_table(f"The best molecules found ({objective})", ["rank", objective, "round", "smiles"], rows)
     top, found = done.top_found()
     chance = random.top_found.mean()
     stdout().print(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from sggp.bayesopt import Surrogate
-from sggp.cli.library import Measured
+from sggp.cli.molecules.tables import Measured
 from sggp.cli.report import cards, page, paragraph, picture, rows_table
 from sggp.molecules import molecule_svg
 from sggp.plotting import new_figure, plot_calibration, plot_parity

@@ -71,7 +71,8 @@ def load_library(
     Raises:
         DataFileError: unreadable or empty file, no SMILES column, or no usable row.
     """
-    guess = guess_columns(read_table(path), smiles=smiles_column, id=id_column)
+    data = read_table(path)
+    guess = guess_columns(data, smiles=smiles_column, id=id_column)
     if guess.smiles is None:
         raise DataFileError(
             f"{path}: no SMILES column found ({guess.reasons['smiles']}); name it by an option."
@@ -94,11 +95,17 @@ def load_library(
             cache=cache,
         )
     rejects = [Reject(path.name, _line(e), e.reason, e.smiles) for e in table.report.invalid]
+    position = {int(row): i for i, row in enumerate(data.rows)} if table.report.duplicates else {}
     for group in table.report.duplicates:
-        places = group.lines if group.lines is not None else group.rows
+        first = int(data.lines[group.rows[0]])
         rejects += [
-            Reject(path.name, int(place), f"same molecule as line {places[0]}", group.canonical)
-            for place in places[1:]
+            Reject(
+                path.name,
+                int(data.lines[row]),
+                f"same molecule as line {first}",
+                data.columns[guess.smiles][position[row]],
+            )
+            for row in group.rows[1:]
         ]
     if len(table) == 0:
         raise DataFileError(f"{path}: no row holds a usable SMILES ({len(rejects)} rows are unusable).")

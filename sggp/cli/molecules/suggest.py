@@ -10,9 +10,16 @@ import typer
 from torch import Tensor
 
 from sggp.bayesopt import Pool, Surrogate, ThompsonSampling, fit_surrogate
-from sggp.cli.console import csv_text, direction, progress, stderr, stdout, table
-from sggp.cli.library import Measured, default_cache, load_library, load_measured, write_rejects
-from sggp.cli.suggest_report import render
+from sggp.cli.console import (
+    csv_text,
+    direction,
+    print_table,
+    progress,
+    stderr,
+    stdout,
+)
+from sggp.cli.molecules.suggest_report import render
+from sggp.cli.molecules.tables import Measured, default_cache, load_library, load_measured, write_rejects
 from sggp.errors import DataFileError, InputError
 from sggp.files import check_target, write_whole
 from sggp.molecules import FingerprintTable
@@ -129,5 +136,5 @@ def _tell(
     shown = [name for name in header if name in ("rank", "id", "smiles", "predicted_mean", "predicted_std")]
     rows = [[line[header.index(name)] for name in shown] for line in listed[:_SHOWN]]
     names = [name.replace("predicted_", "") for name in shown]
-    stdout().print(table(f"{len(rows)} of {len(listed)} suggestions", names, rows))
+    print_table(f"{len(rows)} of {len(listed)} suggestions", names, rows)
     stdout().print(f"{len(listed)} suggestions in {out}; {unused} unused rows in {rejected}")
