@@ -18,8 +18,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from common import available_gib, end, header, print_table, run_apart
-from fitters import (
+from lib.common import available_gib, end, header, print_table, run_apart
+from lib.fitters import (
     Scores,
     Task,
     gpboost_run,

@@ -21,9 +21,9 @@ from functools import cache, partial
 from typing import Any
 
 import torch
-from common import header, peak_gib, print_table, seeded
-from systems import LEARNING_ROWS, System, docking_system, large_system, learn, uci_system
 
+from lib.common import header, peak_gib, print_table, seeded
+from lib.systems import LEARNING_ROWS, System, docking_system, large_system, learn, uci_system
 from sggp.errors import MissingExtra
 from sggp.operators import KernelOperator
 from sggp.preconditioners import (

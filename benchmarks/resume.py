@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import end, header, print_table, run_apart, seeded
-from contenders import right_hand_sides
-from systems import uci_system
 
 import sggp.solvers
+from lib.common import end, header, print_table, run_apart, seeded
+from lib.contenders import right_hand_sides
+from lib.systems import uci_system
 from sggp.operators import KernelOperator
 
 

@@ -18,8 +18,8 @@ from collections.abc import Callable
 
 import gpytorch
 import torch
-from common import header, print_table, seeded
 
+from lib.common import header, print_table, seeded
 from sggp.datasets import uci, uci_hyperparameters
 from sggp.posterior import condition
 from sggp.solvers import Cholesky, ConjugateGradients, StochasticDualDescent

@@ -24,9 +24,9 @@ from pathlib import Path
 import gpytorch
 import numpy as np
 import torch
-from common import Apart, end, header, peak_gib, print_table, run_apart, seeded
 from torch import Tensor
 
+from lib.common import Apart, end, header, peak_gib, print_table, run_apart, seeded
 from sggp.datasets.molecules import dockstring_small, zinc250k
 from sggp.hyperparameters import FitResult, exact_log_marginal_likelihood, learn_hyperparameters
 from sggp.kernels import TanimotoMinMax, draw_features

@@ -26,9 +26,9 @@ from typing import Any
 
 import gpytorch
 import torch
-from common import header, print_table, seeded
-from systems import System, docking_system, uci_system
 
+from lib.common import header, print_table, seeded
+from lib.systems import System, docking_system, uci_system
 from sggp.errors import DataFileError, MissingExtra, SggpError
 from sggp.kernels import TanimotoDotProduct, draw_features
 from sggp.operators import InducingOperator, KernelOperator, select_centres

@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import seeded
-from peers import dense_bytes, dense_cholesky, gpytorch_columns, gpytorch_mean, textbook_sdd
-from systems import System, uci_system
 from torch import Tensor
 
 import sggp.solvers
+from lib.common import seeded
+from lib.peers import dense_bytes, dense_cholesky, gpytorch_columns, gpytorch_mean, textbook_sdd
+from lib.systems import System, uci_system
 from sggp.kernels import as_covariance
 from sggp.operators import KernelOperator
 from sggp.posterior import condition

@@ -10,9 +10,9 @@ from typing import Any
 import gpytorch
 import numpy as np
 import torch
-from common import seeded
 from torch import Tensor
 
+from lib.common import seeded
 from sggp.datasets import large, random_fold, uci, uci_hyperparameters
 from sggp.datasets.files import data_file
 from sggp.hyperparameters import learn_hyperparameters, named_kernel

@@ -15,8 +15,9 @@ from unittest.mock import patch
 import gpytorch
 import linear_operator
 import torch
-from systems import System
 from torch import Tensor
+
+from lib.systems import System
 
 __all__ = ["dense_bytes", "dense_cholesky", "gpytorch_columns", "gpytorch_mean", "matern32", "textbook_sdd"]
 

@@ -9,9 +9,9 @@ from types import ModuleType
 
 import gpytorch
 import torch
-from peers import matern32
 from torch import Tensor
 
+from lib.peers import matern32
 from sggp.native import reference
 from sggp.native.reference import Profile
 

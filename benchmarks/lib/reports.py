@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import print_table, run_apart, seeded
-from systems import uci_system
 from torch import Tensor
 
+from lib.common import print_table, run_apart, seeded
+from lib.systems import uci_system
 from sggp.plotting import new_figure, plot_convergence, to_png
 from sggp.posterior import Posterior, condition
 from sggp.solvers import Auto
