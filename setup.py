@@ -8,6 +8,8 @@ Environment:
     SGGP_NATIVE=0         do not build it.
     SGGP_NATIVE=require   fail if it cannot be built (for wheels).
     SGGP_NATIVE_FLAGS     more flags for compiling and linking, e.g. "-fsanitize=address".
+
+At run time SGGP_NATIVE=0 leaves the engine out, and SGGP_NATIVE=portable, avx2, ... names the instruction set.
 """
 
 from __future__ import annotations

@@ -13,8 +13,8 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """One torch thread per xdist worker: two workers with two threads each only wait for one another."""
-    if "PYTEST_XDIST_WORKER" in os.environ:
+    """One torch thread per xdist worker, unless said otherwise: more would only wait for one another."""
+    if "PYTEST_XDIST_WORKER" in os.environ and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(1)
 
 

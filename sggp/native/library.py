@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import logging
+import os
 import pathlib
 import re
 from typing import Any, NamedTuple
@@ -37,6 +38,9 @@ class _Loaded(NamedTuple):
 
 @functools.cache
 def _loaded() -> _Loaded:
+    setting = os.environ.get("SGGP_NATIVE", "").strip().lower()
+    if setting == "0":
+        return _Loaded(None, (), "the C++ engine was switched off by SGGP_NATIVE=0")
     folder = pathlib.Path(__file__).parent
     found = [path for path in (folder / "_cpu.so", folder / "_cpu.pyd") if path.exists()]
     reason = ""
@@ -46,7 +50,7 @@ def _loaded() -> _Loaded:
         try:
             library = ctypes.CDLL(str(found[0]))
             if library.sggp_abi_version() == _ABI:
-                isas = _declare(library)
+                isas = _up_to(setting, _declare(library))
                 library.sggp_use_team(openmp_team())
                 return _Loaded(library, isas, "")
             reason = f"{found[0].name} belongs to another version of sggp; install sggp again"
@@ -54,6 +58,18 @@ def _loaded() -> _Loaded:
             reason = f"{found[0].name} could not be loaded ({error})"
     _log.warning("sggp computes kernels with torch, which is slower: %s.", reason)
     return _Loaded(None, (), reason)
+
+
+def _up_to(setting: str, isas: tuple[str, ...]) -> tuple[str, ...]:
+    """The instruction sets that `SGGP_NATIVE` leaves: those up to the one it names, all of them where it names none."""
+    if setting in ("", "1", "require"):
+        return isas
+    if setting not in isas:
+        raise InputError(
+            f"SGGP_NATIVE={setting!r} is no engine of this machine; expected 0 (torch computes the kernels) or one of "
+            f"{', '.join(isas)}, or unset it: the last one is used."
+        )
+    return isas[: isas.index(setting) + 1]
 
 
 def _declare(library: ctypes.CDLL) -> tuple[str, ...]:
@@ -132,7 +148,11 @@ def unavailable_reason() -> str:
 
 
 def instruction_sets() -> tuple[str, ...]:
-    """The instruction sets that this machine can run, slowest first; the last is the one used."""
+    """The instruction sets that can run here, slowest first; the last is the one used.
+
+    The environment variable `SGGP_NATIVE`, read once, ends the list at the one it names (`SGGP_NATIVE=avx2`); with
+    `SGGP_NATIVE=0` there is no engine.
+    """
     return _loaded().isas
 
 
@@ -144,9 +164,9 @@ def library() -> ctypes.CDLL:
 
 
 def isa_index(name: str | None) -> int:
-    if name is None:
-        return -1
     isas = instruction_sets()
+    if name is None:
+        return len(isas) - 1
     if name not in isas:
         raise InputError(f"isa={name!r} cannot run here; expected one of {', '.join(isas)} or None.")
     return isas.index(name)

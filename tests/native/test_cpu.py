@@ -364,6 +364,7 @@ def test_a_missing_library_is_said_once_and_not_at_import(
     monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(library, "__file__", str(tmp_path / "library.py"))
+    monkeypatch.delenv("SGGP_NATIVE", raising=False)
     library._loaded.cache_clear()
     try:
         with caplog.at_level(logging.WARNING):
@@ -381,10 +382,29 @@ def test_a_missing_library_is_said_once_and_not_at_import(
 def test_a_broken_library_is_not_used(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> None:
     (tmp_path / "_cpu.so").write_bytes(b"not a library")
     monkeypatch.setattr(library, "__file__", str(tmp_path / "library.py"))
+    monkeypatch.delenv("SGGP_NATIVE", raising=False)
     library._loaded.cache_clear()
     try:
         assert not cpu.available()
         assert "could not be loaded" in cpu.unavailable_reason()
+    finally:
+        library._loaded.cache_clear()
+
+
+@needs_library
+def test_the_environment_chooses_the_instruction_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    library._loaded.cache_clear()
+    try:
+        monkeypatch.setenv("SGGP_NATIVE", "vax")
+        with pytest.raises(InputError, match=r"SGGP_NATIVE='vax'.*expected 0 .*portable"):
+            cpu.available()
+        monkeypatch.setenv("SGGP_NATIVE", "portable")
+        assert cpu.instruction_sets() == ("portable",)
+        assert library.isa_index(None) == 0
+        library._loaded.cache_clear()
+        monkeypatch.setenv("SGGP_NATIVE", "0")
+        assert not cpu.available()
+        assert "SGGP_NATIVE=0" in cpu.unavailable_reason()
     finally:
         library._loaded.cache_clear()
 

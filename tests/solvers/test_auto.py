@@ -11,7 +11,7 @@ import torch
 from sggp.operators import InducingOperator, KernelOperator
 from sggp.solvers import AlternatingProjections, Auto, Cholesky, ConjugateGradients, Status
 from sggp.solvers.auto import choose
-from tests.solvers.dense import DenseOperator, with_spectrum
+from tests.solvers.dense import DenseOperator, residual_rounding, with_spectrum
 
 
 class Described:
@@ -104,10 +104,10 @@ def test_lost_columns_go_to_the_next_solver(generator):
     solution = Auto(direct_rows=0).solve(operator, rhs, tolerance=1e-2, generator=0)
     strict = Auto(direct_rows=0).solve(operator, rhs, tolerance=1e-9, on_failure="return", generator=0)
     assert solution.converged
-    assert float(strict.residual[1]) <= float(alone.residual[1])
     for found in (solution, strict):
         true = (rhs - operator.matrix @ found.x).norm(dim=0) / rhs.norm(dim=0)
-        torch.testing.assert_close(true, found.residual, rtol=0.1, atol=1e-12)
+        assert bool(((true - found.residual).abs() <= residual_rounding(operator.matrix, found.x, rhs)).all())
+    assert float(strict.residual[1]) <= 201 * float(residual_rounding(operator.matrix, strict.x, rhs)[1])
     assert "ConjugateGradients(preconditioner=None), then Cholesky()" in strict.method
     assert any("1 of 2 columns ended as" in note and "Cholesky() took over" in note for note in strict.notes)
 
