@@ -59,7 +59,7 @@ def test_a_file_that_is_no_campaign_is_refused(tmp_path):
 
 def test_box_campaign_improves_on_its_first_points(tmp_path):
     campaign = Campaign(Box(BOX), tmp_path / "c.db", maximize=True, seed=3, num_initial=6)
-    for q in (6, 4, 4):
+    for q in (6, 4, 4, 4, 4):
         trials = campaign.ask(q)
         assert [trial.state for trial in trials] == ["pending"] * q
         for trial in trials:
