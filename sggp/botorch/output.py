@@ -36,6 +36,20 @@ class SolveSettings:
     learning: dict[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Given:
+    """Hyperparameters as the user gives them, in the working units; None for those that are to be found.
+
+    Attributes:
+        kernel: covariance; copied. None is the default of `sggp.GPRegressor`.
+        noise_variance: known noise variance. mean: constant prior mean.
+    """
+
+    kernel: Kernel | None
+    noise_variance: float | None
+    mean: float
+
+
 class OutputGP(torch.nn.Module):
     """A Gaussian process of one output, conditioned lazily, whose paths can always be extended.
 
@@ -47,9 +61,7 @@ class OutputGP(torch.nn.Module):
         x: inputs after the model's input transform, (n, d).
         y: targets after the outcome transform, (n,).
         noise: known noise variance per row in the same units, (n,), or None.
-        kernel: covariance; deep-copied. None is a scaled Matérn-3/2 with one length scale per dimension.
-        noise_variance: noise variance if it is known or a starting value is not wanted.
-        mean: constant prior mean.
+        given: hyperparameters that are known, or where learning starts.
         settings: how to solve.
         seed: root of all random streams of this output.
     """
@@ -66,9 +78,7 @@ class OutputGP(torch.nn.Module):
         y: Tensor,
         noise: Tensor | None,
         *,
-        kernel: Kernel | None,
-        noise_variance: float | None,
-        mean: float,
+        given: Given,
         settings: SolveSettings,
         seed: int,
     ) -> None:
@@ -76,12 +86,16 @@ class OutputGP(torch.nn.Module):
         self.x, self.y, self.known_noise = x, y, noise
         self.settings = settings
         self._seed = seed
-        self._given_noise = noise_variance
-        self._default = kernel is None
-        self.covar_module = (default_kernel(x, y) if kernel is None else copy.deepcopy(kernel)).to(x)
+        self._given_noise = given.noise_variance
+        self._default = given.kernel is None
+        self.covar_module = (
+            default_kernel(x, y) if given.kernel is None else copy.deepcopy(given.kernel)
+        ).to(x)
         self.mean_module = ConstantMean().to(x)
-        self._set_mean(mean)
-        self.likelihood = self._make_likelihood(1e-2 if noise_variance is None else noise_variance)
+        self._set_mean(given.mean)
+        self.likelihood = self._make_likelihood(
+            1e-2 if given.noise_variance is None else given.noise_variance
+        )
         self.invalidate()
 
     @property
