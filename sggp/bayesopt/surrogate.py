@@ -103,8 +103,8 @@ def fit_surrogate(
         x: (n, d) measured inputs; integer counts are fingerprints.
         y: (n,) measured values, any units; repeats of an input are kept as repeats.
         num_samples: sample paths to carry, one per batch slot.
-        kernel: starting kernel, copied, or the name of one; None is that of `sggp.GPRegressor`, "tanimoto" for
-            integer counts.
+        kernel: starting kernel, copied, or the name of one; None is "matern52", since what is optimised is mostly
+            smooth, and "tanimoto" for integer counts. Learnt as `sggp.GPRegressor` learns it.
         num_features: random features of the prior draws.
         solver: passed to `condition`; None chooses by size.
         generator: seed or generator.
@@ -127,8 +127,8 @@ def fit_surrogate(
     usable = len(y) >= _LEARN_FROM and not constant
     offset = float(y.mean()) if constant else 0.0
     y = y[:, None] - offset
-    if kernel is None and not x.is_floating_point():
-        kernel = "tanimoto"
+    if kernel is None:
+        kernel = "matern52" if x.is_floating_point() else "tanimoto"
     settings = ModelSettings(
         kernel=kernel,
         noise_variance=None if usable else _PRIOR_NOISE * (1.0 if constant else float(y.var(correction=0))),
