@@ -9,6 +9,7 @@ import pickle
 import secrets
 import struct
 import tempfile
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -22,7 +23,10 @@ __all__ = ["check_target", "checked_path", "read_content", "whole_file", "write_
 
 _DIGEST = 32
 _CHUNK = 2**24
-_NO_CONTENT = "{} is damaged, or not a file of the format {} ({}). It is left as it is: write it again, or give another path."
+_NO_CONTENT = (
+    "{} is damaged, or not a file of the format {} ({}). It is left as it is: "
+    "write it again, delete it, or give another path."
+)
 _UNREADABLE = (
     OSError,
     RuntimeError,
@@ -211,7 +215,9 @@ def read_content(
                 raise DataFileError(_NO_CONTENT.format(target, form, "its checksum is wrong"))
             file.seek(0)
             stream: Any = _Window(file, size) if checked else file
-            content = torch.load(stream, map_location=where, weights_only=True)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # torch's, of a file that is none of its own
+                content = torch.load(stream, map_location=where, weights_only=True)
     except PermissionError as error:
         raise DataFileError(f"cannot read {target}: {error.strerror}.") from error
     except _UNREADABLE as error:
