@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sggp.arrays import real_numbers
 from sggp.defaults import DIRECT_ROWS
-from sggp.errors import DtypeError, ShapeError
+from sggp.errors import DtypeError, InputError, ShapeError
 from sggp.operators import InducingOperator, KernelOperator
 from sggp.posterior.data import Data, Prior
 from sggp.solvers import Auto, Cholesky, Solution, Solver
@@ -83,6 +83,8 @@ class SolveOptions:
         """
         means = 1 if with_mean else 0
         given = real_numbers(self.tolerance, "tolerance", "one number, or two (mean, samples)").reshape(-1)
+        if not bool((given > 0).all()) or not bool(torch.isfinite(given).all()):
+            raise InputError(f"tolerance must be positive and finite, got {given.tolist()}.")
         if len(given) == 1:
             return given.expand(means + samples).clone()
         if len(given) == 2:
