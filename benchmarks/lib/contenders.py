@@ -23,8 +23,7 @@ from lib.systems import System, uci_system
 from sggp.kernels import as_covariance
 from sggp.operators import KernelOperator
 from sggp.posterior import condition
-from sggp.posterior.conditioning import draw_noise
-from sggp.posterior.data import draw_prior
+from sggp.posterior.data import draw_noise, draw_prior
 from sggp.random import streams
 from sggp.solvers import Auto, ConjugateGradients, Solution
 

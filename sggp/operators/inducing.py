@@ -8,12 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sggp.arrays import check_budget, check_noise, check_rows, working_dtype
 from sggp.defaults import MEMORY_BUDGET
-from sggp.errors import DtypeError, InputError, MemoryBudgetError, ShapeError
+from sggp.errors import DtypeError, MemoryBudgetError, ShapeError
 from sggp.kernels import as_covariance
 from sggp.kernels.covariance import Covariance, Points
 from sggp.operators.base import Operator
-from sggp.operators.kernel import check_rows, noise_vector, retyped
+from sggp.operators.kernel import retyped
 from sggp.operators.least_squares import PenaltyEstimate, detached_copy
 
 __all__ = ["InducingOperator"]
@@ -61,19 +62,16 @@ class InducingOperator(PenaltyEstimate, Operator):
         dtype: torch.dtype | None = None,
         memory_budget: float = MEMORY_BUDGET,
     ) -> None:
-        dtype = check_rows("x", x, dtype)
-        check_rows("z", z, dtype)
-        if z.shape[1] != x.shape[1]:
-            raise ShapeError(f"z must be (m, {x.shape[1]}) like x, got shape {tuple(z.shape)}.")
+        self.x = x = check_rows(x)
+        z = check_rows(z, "z", dimension=x.shape[1])
+        dtype = working_dtype(dtype, x)
         if z.is_floating_point() != x.is_floating_point():
             raise DtypeError(f"z must be integer exactly where x is, got {z.dtype} and {x.dtype}.")
-        if memory_budget <= 0:
-            raise InputError(f"memory_budget must be a positive number of bytes, got {memory_budget}.")
-        self.x, self.z = x.detach(), z.detach().to(x.device)
-        self.memory_budget = float(memory_budget)
+        self.z = z.to(x.device)
+        self.memory_budget = check_budget(memory_budget)
         self.entries_evaluated = 0
         self._dtype = dtype
-        self._noise64 = noise_vector(noise_variance, x)
+        self._noise64 = check_noise(noise_variance, len(x), x.device)
         self._noise = self._noise64.to(dtype)
         self.require_noise()
         self._kernel = detached_copy(kernel)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from sggp.arrays import check_budget, check_noise, check_rows, working_dtype
 from sggp.defaults import MEMORY_BUDGET
-from sggp.errors import DtypeError, InputError, MemoryBudgetError, ShapeError
+from sggp.errors import DtypeError, MemoryBudgetError, ShapeError
 from sggp.kernels import as_covariance
 from sggp.kernels.covariance import Points
 from sggp.kernels.stationary import StationaryCovariance
@@ -56,14 +56,12 @@ class KernelOperator(KernelNeighbours, KernelLeastSquares, Operator):  # type: i
         dtype: torch.dtype | None = None,
         memory_budget: float = MEMORY_BUDGET,
     ) -> None:
-        dtype = check_rows("x", x, dtype)
-        if memory_budget <= 0:
-            raise InputError(f"memory_budget must be a positive number of bytes, got {memory_budget}.")
-        self.x = x.detach()
-        self.memory_budget = float(memory_budget)
+        self.x = x = check_rows(x)
+        dtype = working_dtype(dtype, x)
+        self.memory_budget = check_budget(memory_budget)
         self.entries_evaluated = 0
         self._dtype = dtype
-        self._noise64 = noise_vector(noise_variance, x)
+        self._noise64 = check_noise(noise_variance, len(x), x.device)
         self._noise = self._noise64.to(dtype)
         self._covariance64 = as_covariance(kernel, dtype=torch.float64)
         if x.is_floating_point():
@@ -241,26 +239,6 @@ class KernelOperator(KernelNeighbours, KernelLeastSquares, Operator):  # type: i
             raise DtypeError(f"expected a right-hand side of dtype {self._dtype}, got {v.dtype}.")
 
 
-def check_rows(name: str, rows: Any, dtype: torch.dtype | None) -> torch.dtype:
-    """Check (n, d) rows and settle the working precision: `dtype`, else that of float rows, else float32.
-
-    Raises:
-        ShapeError, InputError, DtypeError: naming what was given and what is expected.
-    """
-    if not isinstance(rows, Tensor):
-        raise DtypeError(f"{name} must be a torch.Tensor of shape (n, d), got {type(rows).__name__}.")
-    if rows.ndim != 2 or len(rows) == 0:
-        raise ShapeError(f"{name} must be (n, d) with n ≥ 1, got shape {tuple(rows.shape)}.")
-    if dtype is None:
-        dtype = rows.dtype if rows.is_floating_point() else torch.float32
-    if dtype not in (torch.float32, torch.float64):
-        raise DtypeError(f"the working precision must be torch.float32 or torch.float64, got {dtype}.")
-    if rows.is_floating_point() and not bool(torch.isfinite(rows).all()):
-        bad = int((~torch.isfinite(rows)).any(1).nonzero()[0])
-        raise InputError(f"{name} holds NaN or infinity (first in row {bad}); remove or impute such rows.")
-    return dtype
-
-
 def _working_points(points: Points, dtype: torch.dtype) -> tuple[Points, bool]:
     """The rows that products work with, and whether they are rounded.
 
@@ -281,17 +259,3 @@ def retyped(points: Points, dtype: torch.dtype) -> Points:
     """The same prepared rows with another working precision for what is computed from them."""
     children = tuple(retyped(child, dtype) for child in points.children)
     return replace(points, dtype=dtype, children=children)
-
-
-def noise_vector(noise_variance: float | Tensor, x: Tensor) -> Tensor:  # -> (n,)
-    """Σ as a float64 vector, checked."""
-    noise = torch.as_tensor(noise_variance, dtype=torch.float64, device=x.device).detach()
-    if noise.ndim == 0 or noise.numel() == 1:
-        noise = noise.reshape(()).expand(len(x))
-    if noise.shape != (len(x),):
-        raise ShapeError(f"noise_variance must be a scalar or ({len(x)},), got shape {tuple(noise.shape)}.")
-    if not bool(torch.isfinite(noise).all()) or bool((noise < 0).any()) or math.isnan(float(noise.sum())):
-        raise InputError(
-            "noise_variance must be finite and not negative; it is a variance in squared units of the target."
-        )
-    return noise.contiguous()

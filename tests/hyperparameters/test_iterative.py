@@ -290,7 +290,7 @@ def test_last_solves_are_the_posterior():
     assert fit.posterior.solution.converged
     assert fit.posterior.solution.iterations == 0
     assert (
-        fit.posterior.settings.solver == ConjugateGradients()
+        fit.posterior.options.solver == ConjugateGradients()
     )  # for later solves, as the caller asked for it
     assert fit.log_marginal_likelihood != fit.log_marginal_likelihood  # NaN: it was not asked for
     assert not fit.converged

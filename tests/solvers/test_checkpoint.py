@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from sggp.errors import CheckpointError, SggpWarning
+from sggp.files import read_content
 from sggp.operators import KernelOperator
 from sggp.solvers import (
     AlternatingProjections,
@@ -152,7 +153,7 @@ def test_a_column_leaves_the_file_with_its_work(generator, tmp_path):
     limits = torch.tensor([1e-1, 1e-1, 1e-1, 1e-10])
     with pytest.raises(Killed):
         SOLVERS["cg"].solve(operator, rhs, tolerance=limits, checkpoint=tmp_path / "c", callback=killer(40))
-    content = checkpoint._read(tmp_path / "c", torch.device("cpu"))
+    content = read_content(tmp_path / "c", checkpoint._FORMAT)
     assert content["state"]["fields"]["x"].shape == (300, 1)
     assert content["state"]["kept"].tolist() == [2]  # the last of the three columns that need work
 
@@ -249,7 +250,7 @@ def test_writes_are_rare(generator, tmp_path, monkeypatch):
         written.append(now[0])
         now[0] += 1.0
 
-    monkeypatch.setattr(checkpoint, "_write", slow)
+    monkeypatch.setattr(checkpoint, "write_content", slow)
 
     def tick(_):
         now[0] += 0.5
@@ -285,7 +286,7 @@ def test_sigkill(tmp_path, root):
     time.sleep(0.3)
     victim.send_signal(signal.SIGKILL)
     assert victim.wait() == -signal.SIGKILL
-    halfway = checkpoint._read(path, torch.device("cpu"))
+    halfway = read_content(path, checkpoint._FORMAT)
     assert halfway["state"] is not None
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as in the process that was killed

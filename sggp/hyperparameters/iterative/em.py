@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -20,9 +20,9 @@ from sggp.hyperparameters.iterative.warm_start import WarmSolves, default_tolera
 from sggp.hyperparameters.merged import MergedData
 from sggp.hyperparameters.problem import check_data, check_mean, check_noise, public_mean, target_scale
 from sggp.hyperparameters.result import FitResult
-from sggp.posterior.conditioning import Settings, solve_posterior
-from sggp.posterior.conditioning import default_tolerances as posterior_tolerances
+from sggp.posterior import Posterior
 from sggp.posterior.data import Data
+from sggp.posterior.solving import Process, SolveOptions, posterior_tolerances
 from sggp.random import as_generator, streams
 from sggp.solvers import Solver
 from sggp.typing import Seed
@@ -293,27 +293,20 @@ class _Expectation:
         options, y = self.options, self.data.y[:, 0]
         self.kernel.requires_grad_(False)
         row_noise = self.data.row_noise(self.data.y.new_tensor(self.noise)).contiguous()
-        tolerance = posterior_tolerances(y - self.mean, row_noise)
-        settings = Settings(
-            options.solver,
-            tolerance,
-            options.num_features,
-            self.solves.dtype,
-            options.memory_budget,
-            None,
-            None,
-            "warn",
+        solving = SolveOptions(
+            solver=options.solver,
+            tolerance=posterior_tolerances(y - self.mean, row_noise),
+            num_features=options.num_features,
+            dtype=self.solves.dtype,
+            memory_budget=options.memory_budget,
         )
-        posterior = solve_posterior(
-            self.kernel,
+        posterior = Posterior.from_weights(
+            Process(self.kernel, self.mean, self.probes.prior(self.kernel), solving),
             Data(raw.detach(), y, row_noise, self.probes.noise(row_noise)),
-            self.mean,
-            self.probes.prior(self.kernel),
-            replace(settings, solver=self.solves.solver),
             self.weights,
             self.ending,
+            solver=self.solves.solver,
         )
-        posterior.settings = settings
         last, state = self.trace[-1], "settled" if settled else "budget of steps spent"
         return FitResult(
             kernel=self.kernel,

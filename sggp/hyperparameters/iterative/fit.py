@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -35,8 +35,8 @@ from sggp.hyperparameters.problem import (
 from sggp.hyperparameters.result import FitResult
 from sggp.hyperparameters.unidentified import settle_unidentified
 from sggp.posterior import Posterior
-from sggp.posterior.conditioning import Settings, default_tolerances, solve_posterior
 from sggp.posterior.data import Data
+from sggp.posterior.solving import Process, SolveOptions, posterior_tolerances
 from sggp.random import as_generator, streams
 from sggp.solvers import Solver
 from sggp.typing import Seed
@@ -332,26 +332,13 @@ def _posterior(
     """The posterior whose weights the last step solved for; the solver only measures them, and goes on if it must."""
     kernel, y, mean = gradient.coordinates.kernel, gradient.data.y[:, 0], float(found.mean)
     data = Data(raw.detach(), y, found.row_noise.contiguous(), gradient.probes.noise(found.row_noise))
-    tolerance = default_tolerances(y - mean, found.row_noise)
-    settings = Settings(
-        options.solver,
-        tolerance,
-        options.num_features,
-        options.dtype,
-        options.memory_budget,
-        None,
-        None,
-        "warn",
+    solving = SolveOptions(
+        solver=options.solver,
+        tolerance=posterior_tolerances(y - mean, found.row_noise),
+        num_features=options.num_features,
+        dtype=options.dtype,
+        memory_budget=options.memory_budget,
     )
+    process = Process(kernel, mean, gradient.probes.prior(kernel), solving)
     weights = torch.cat([found.weights, found.probe_weights], dim=1)
-    posterior = solve_posterior(
-        kernel,
-        data,
-        mean,
-        gradient.probes.prior(kernel),
-        replace(settings, solver=gradient.solves.solver),
-        weights,
-        generator,
-    )
-    posterior.settings = settings
-    return posterior
+    return Posterior.from_weights(process, data, weights, generator, solver=gradient.solves.solver)

@@ -8,22 +8,19 @@ plain, or a cache whose loss changes no number.
 
 from __future__ import annotations
 
-import hashlib
-import io
 import os
-import pickle
 import time
 import warnings
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from sggp.errors import CheckpointError, DataFileError, SggpWarning
-from sggp.files import check_target, whole_file
+from sggp.files import check_target, read_content, write_content
 from sggp.solvers.core.run import Run
 from sggp.solvers.core.solution import Record, Status
 
@@ -38,8 +35,6 @@ _INTERVAL = 1.0
 _WORK_PER_WRITE = 20.0
 """Seconds of work for each second of writing: at most a twentieth of the time goes into checkpoints."""
 _PROBE_ROWS = 32
-_DIGEST = 32
-_CHUNK = 2**24
 _RUN_TENSORS = ("x", "gap", "residual", "measured", "denied", "error")
 _RUN_PLAIN = ("wide", "iterations", "last_step", "step_epochs", "step_seconds")
 
@@ -121,7 +116,7 @@ class Checkpoint:
                 "memory": {k: v for k, v in run.problem.memory.items() if is_plain(v)},
             }
         try:
-            _write(self.path, content)
+            write_content(self.path, content)
         except DataFileError as error:
             self._complain(run, error)
         self._last = time.perf_counter()
@@ -145,7 +140,10 @@ class Checkpoint:
         """
         if not self.path.exists():
             return None
-        content = _read(self.path, self._device)
+        try:
+            content = read_content(self.path, _FORMAT, device="cpu" if self._device.type == "cpu" else None)
+        except DataFileError as error:
+            raise CheckpointError(f"checkpoint={self.path} cannot be used: {error}") from error
         theirs, ours = content["prints"], self._prints
         different = [name for name in ours if not _same(ours[name], theirs.get(name))]
         if isinstance(self._seed, int) and not torch.equal(self._start, content["seed"]):
@@ -274,80 +272,3 @@ def _explain(name: str, ours: Any, theirs: Any) -> str:
     if isinstance(ours, Tensor) or isinstance(theirs, Tensor):
         return f"{name} differs"
     return f"{name} is {ours}, the file has {theirs}"
-
-
-# the file -----------------------------------------------------------------------------------------------------------
-
-
-class _Hashing(io.RawIOBase):
-    """Writes through and keeps a digest of what went by."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self.file = file
-        self.digest = hashlib.blake2b(digest_size=_DIGEST)
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, data: Any) -> int:
-        self.digest.update(data)
-        return self.file.write(data)
-
-
-class _Window(io.RawIOBase):
-    """The first `size` bytes of a file."""
-
-    def __init__(self, file: BinaryIO, size: int) -> None:
-        self.file, self.size = file, size
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self.file.tell()
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        base = {0: 0, 1: self.file.tell(), 2: self.size}[whence]
-        return self.file.seek(base + offset)
-
-    def readinto(self, buffer: Any) -> int:
-        view = memoryview(buffer).cast("B")
-        return self.file.readinto(view[: max(0, min(len(view), self.size - self.file.tell()))])  # type: ignore[attr-defined]
-
-
-def _write(path: Path, content: dict[str, Any]) -> None:
-    with whole_file(path) as file:
-        through = _Hashing(file)
-        torch.save(content, through)  # type: ignore[arg-type]
-        file.write(through.digest.digest())
-
-
-def _read(path: Path, device: torch.device) -> dict[str, Any]:
-    """The checked content of a file, without running anything in it.
-
-    Raises:
-        CheckpointError: it is damaged, or not a checkpoint; it is left as it is.
-    """
-    where = "cpu" if device.type == "cpu" else None
-    try:
-        with path.open("rb") as file:
-            size = max(0, os.fstat(file.fileno()).st_size - _DIGEST)
-            digest, left = hashlib.blake2b(digest_size=_DIGEST), size
-            while left > 0 and (chunk := file.read(min(_CHUNK, left))):
-                digest.update(chunk)
-                left -= len(chunk)
-            if file.read(_DIGEST) != digest.digest():
-                raise ValueError("its checksum is wrong")
-            file.seek(0)
-            content = torch.load(_Window(file, size), map_location=where, weights_only=True)  # type: ignore[arg-type]
-        if not isinstance(content, dict) or content.get("format") != _FORMAT:
-            raise ValueError(f"its format is not {_FORMAT}")
-    except (OSError, RuntimeError, ValueError, EOFError, KeyError, pickle.UnpicklingError) as error:
-        raise CheckpointError(
-            f"checkpoint={path} is damaged or not a checkpoint ({error}). It is left as it is: delete it to "
-            "start afresh, or give another path."
-        ) from error
-    return content
