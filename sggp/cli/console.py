@@ -133,14 +133,16 @@ def write_whole(path: Path, content: str | bytes) -> None:
             os.fsync(stream.fileno())
 
 
-def check_folder(path: Path) -> None:
+def check_output(path: Path, *inputs: Path) -> None:
     """Refuse an output path before any work is done.
 
     Raises:
-        DataFileError: the folder of `path` does not exist or cannot be written, or `path` is a folder.
+        DataFileError: the folder of `path` does not exist or cannot be written, or `path` is a folder or an input.
     """
     if path.is_dir():
         raise DataFileError(f"cannot write {path}: it is a folder.")
+    if path.resolve() in [given.resolve() for given in inputs]:
+        raise DataFileError(f"cannot write {path}: it is read as an input; choose another name.")
     if not path.parent.is_dir():
         raise DataFileError(f"cannot write {path}: the folder {path.parent} does not exist.")
     if not os.access(path.parent, os.W_OK):

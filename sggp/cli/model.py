@@ -14,7 +14,8 @@ import torch
 import typer
 
 from sggp.bayesopt import Surrogate, fit_surrogate
-from sggp.cli.console import check_folder, csv_text, stderr, stdout, whole_file, write_whole
+from sggp.checks import whole_number
+from sggp.cli.console import check_output, csv_text, stderr, stdout, whole_file, write_whole
 from sggp.cli.molecules.tables import Reject, write_rejects
 from sggp.defaults import NUM_SAMPLES
 from sggp.errors import DataFileError, InputError
@@ -38,7 +39,8 @@ def fit(
     seed: Annotated[int | None, typer.Option(help="Makes the result reproducible.")] = None,
 ) -> None:
     """Learn a Gaussian process from a table and save it."""
-    check_folder(out)
+    check_output(out, data)
+    whole_number(num_samples, "--num-samples")
     if kernel not in _KERNELS:
         raise InputError(f"--kernel must be one of {', '.join(_KERNELS)}, got {kernel!r}.")
     table = read_table(data)
@@ -80,7 +82,7 @@ def predict(
     ] = False,
 ) -> None:
     """Predict mean and standard deviation for every usable row of a table."""
-    check_folder(out)
+    check_output(out, model, data)
     meta, posterior = _load(model)
     table = read_table(data)
     numbers, rejects = _numbers(table, meta["features"], data)

@@ -16,6 +16,7 @@ pytest.importorskip("typer", reason="the extra cli is not installed")
 pytest.importorskip("rich", reason="the extra cli is not installed")
 
 from sggp.cli import main
+from sggp.datasets import nci_first_5k
 
 ALCOHOLS = ["CO", "CCO", "CCCO", "CCCCO", "CCCCCO", "CCCCCCO", "CC(C)O", "CC(C)CO", "OCCO", "OCCCO"]
 LIBRARY = [*ALCOHOLS, "CCCCCCCO", "CCCCCCCCO", "c1ccccc1O", "c1ccccc1CO", "CCN", "CCCN", "CCCCN", "OCC(O)CO"]
@@ -188,6 +189,7 @@ class TestSuggest:
             (["-q", "50"], "library has only"),
             (["-q", "many"], "valid integer"),
             (["--report", "no/such/folder/r.html"], "does not exist"),
+            (["--rule", "oracle"], "'thompson'"),
         ],
     )
     def test_what_cannot_work_is_refused_and_nothing_written(self, files, capsys, more, message):
@@ -195,6 +197,13 @@ class TestSuggest:
         assert message in refused(capsys, *suggest_line(files, "--maximize", *more))
         assert files["out"].read_text() == "yesterday's"
         assert not list(files["out"].parent.glob("*.part"))
+
+    def test_no_output_replaces_an_input(self, files, capsys):
+        for name in ("m", "l"):
+            before = files[name].read_bytes()
+            line = suggest_line({**files, "out": files[name]}, "--maximize", "-q", 2)
+            assert "read as an input" in refused(capsys, *line)
+            assert files[name].read_bytes() == before
 
     def test_unusable_files_are_refused(self, files, tmp_path, capsys):
         empty = tmp_path / "empty.csv"
@@ -336,6 +345,9 @@ def test_quick_demo_writes_its_three_files(tmp_path, capsys):
     assert main(["demo", "--quick", "--out", str(out), "--seed", "2"]) == 0
     said = capsys.readouterr().out
     assert "best molecules found" in said
+    shown = [line.split("│")[4].strip() for line in said.splitlines() if line.startswith("│")]
+    assert len(shown) == 10
+    assert set(shown) <= set(nci_first_5k().smiles)  # as they stand in the file
     check_alone((out / "report.html").read_text())
     assert (out / "demo.png").read_bytes().startswith(b"\x89PNG")
     rows = read(out / "results.csv")
