@@ -231,7 +231,7 @@ class Campaign:
 def _storage(storage: Any) -> Storage:
     if isinstance(storage, str | os.PathLike):
         return SQLiteStorage(storage)
-    if not isinstance(storage, Storage):
+    if isinstance(storage, type) or not isinstance(storage, Storage):
         raise DtypeError(f"storage must be a path or a Storage, got {type(storage).__name__}.")
     return storage
 

@@ -93,10 +93,10 @@ def check_space(space: Any) -> Space:
     Raises:
         DtypeError: not a `Box`, a `Pool` or something that answers like them.
     """
-    if not isinstance(space, Space):
+    if isinstance(space, type) or not isinstance(space, Space):
+        given = space.__name__ if isinstance(space, type) else f"a {type(space).__name__}"
         raise DtypeError(
-            f"space must be a Box or a Pool, got {type(space).__name__}: wrap bounds in Box(...) and candidates in "
-            "Pool(...)."
+            f"space must be a Box or a Pool, got {given}: wrap bounds in Box(...) and candidates in Pool(...)."
         )
     return space
 
