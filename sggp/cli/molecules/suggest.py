@@ -84,22 +84,11 @@ def suggest(
     chooser = make_rule(rule, Pool(candidates), q, maximize=better)
     model = fit_surrogate(known.counts, known.values, num_samples=chooser.num_samples, generator=learn)
     rows, sampled = choose_rows(chooser, model, exclude, choose)
-    mean, std = model.predict(candidates[rows])
-    names = candidates.smiles if candidates.smiles is not None else [""] * len(candidates)
-    listed = [
-        [rank, _id(candidates, row), names[row], m, s, v, int(candidates.source_rows[row])]
-        for rank, row, m, s, v in zip(
-            range(1, q + 1), rows.tolist(), mean.tolist(), std.tolist(), sampled.tolist(), strict=True
-        )
-    ]
-    header = list(_HEADER)
-    if candidates.ids is None:
-        header.remove("id")
-        listed = [[cell for place, cell in enumerate(line) if place != 1] for line in listed]
+    header, listed = _listing(candidates, model, rows, sampled)
     if report is not None:
         write_whole(report, render(model, known, header, listed, better))
     write_whole(out, csv_text(header, listed))
-    _tell(model, header, listed, out, rejected, len(rejects))
+    _summary(model, header, listed, out, rejected, len(rejects))
 
 
 def measured_rows(candidates: FingerprintTable, known: Measured) -> list[int]:
@@ -121,11 +110,24 @@ def choose_rows(
     return rows[order], sampled[order]
 
 
-def _id(candidates: FingerprintTable, row: int) -> str | None:
-    return None if candidates.ids is None else str(candidates.ids[row])
+def _listing(
+    candidates: FingerprintTable, model: Surrogate, rows: Tensor, sampled: Tensor
+) -> tuple[list[str], list[list[Any]]]:
+    """Header and one line per suggested molecule; without the column of ids where the library has none."""
+    mean, std = model.predict(candidates[rows])
+    names, ids = candidates.smiles or (), candidates.ids
+    lines = [
+        [rank, None if ids is None else ids[row], names[row], m, s, v, int(candidates.source_rows[row])]
+        for rank, (row, m, s, v) in enumerate(
+            zip(rows.tolist(), mean.tolist(), std.tolist(), sampled.tolist(), strict=True), start=1
+        )
+    ]
+    if ids is not None:
+        return list(_HEADER), lines
+    return [name for name in _HEADER if name != "id"], [[line[0], *line[2:]] for line in lines]
 
 
-def _tell(
+def _summary(
     model: Surrogate, header: list[str], listed: list[list[Any]], out: Path, rejected: Path, unused: int
 ) -> None:
     if not model.learned:
