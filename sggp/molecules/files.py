@@ -17,6 +17,7 @@ from typing import TextIO
 
 import numpy as np
 
+from sggp.checks import as_path
 from sggp.errors import DataFileError
 from sggp.molecules.columns import ColumnGuess, check_header, choose_columns
 
@@ -187,7 +188,7 @@ def read_table(path: str | os.PathLike[str]) -> DataTable:
     Raises:
         DataFileError: missing, empty, damaged or undecodable file, no header, no data row, repeated column names.
     """
-    target = Path(path)
+    target = as_path(path, "path")
     with _open_text(target) as stream:
         try:
             return _parse(target, stream)
@@ -280,7 +281,7 @@ def write_rejects(path: str | os.PathLike[str], rows: Iterable[RejectedRow]) -> 
     Returns:
         How many rows were written.
     """
-    target = Path(path)
+    target = as_path(path, "path")
     entries = list(rows)
     try:
         handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")

@@ -11,11 +11,11 @@ import json
 import os
 import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from sggp.checks import as_path
 from sggp.errors import DataFileError
 
 _MAGIC = b"SGGPTAB1"
@@ -37,7 +37,7 @@ def write_arrays(
     Raises:
         DataFileError: the folder does not exist or cannot be written.
     """
-    target = Path(path)
+    target = as_path(path, "path")
     layout: dict[str, dict[str, Any]] = {}
     position = 0
     for name, array in arrays.items():
@@ -81,7 +81,7 @@ def read_arrays(
     Raises:
         DataFileError: the file is missing, empty, truncated or not of this format.
     """
-    target = Path(path)
+    target = as_path(path, "path")
     try:
         size = target.stat().st_size
         with target.open("rb") as stream:
