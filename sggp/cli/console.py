@@ -6,6 +6,7 @@ import csv
 import io
 import sys
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -13,7 +14,8 @@ from rich.measure import Measurement
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from sggp.errors import InputError
+from sggp.errors import DataFileError, InputError
+from sggp.files import check_target
 
 __all__ = [
     "csv_text",
@@ -90,3 +92,14 @@ def csv_text(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     writer.writerow(header)
     writer.writerows(["" if cell is None else cell for cell in row] for row in rows)
     return buffer.getvalue()
+
+
+def check_output(path: Path, *inputs: Path) -> None:
+    """Refuse an output path before any work is done.
+
+    Raises:
+        DataFileError: `path` is an input or a folder, or its folder does not exist or cannot be written.
+    """
+    if path.resolve() in [given.resolve() for given in inputs]:
+        raise DataFileError(f"cannot write {path}: it is read as an input; choose another name.")
+    check_target(path)

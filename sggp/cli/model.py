@@ -13,12 +13,13 @@ import torch
 import typer
 
 from sggp.bayesopt import Surrogate
-from sggp.cli.console import csv_text, stderr, stdout
+from sggp.checks import whole_number
+from sggp.cli.console import check_output, csv_text, stderr, stdout
 from sggp.cli.molecules.tables import Reject, write_rejects
 from sggp.defaults import NUM_SAMPLES
 from sggp.errors import DataFileError, InputError
 from sggp.estimator import GPRegressor
-from sggp.files import check_target, whole_file, write_whole
+from sggp.files import whole_file, write_whole
 from sggp.molecules.files import DataTable, parse_numbers, read_table
 from sggp.posterior import Posterior
 
@@ -40,7 +41,8 @@ def fit(
     seed: Annotated[int | None, typer.Option(help="Makes the result reproducible.")] = None,
 ) -> None:
     """Learn a Gaussian process from a table, as sggp.GPRegressor does, and save it."""
-    check_target(out)
+    check_output(out, data)
+    whole_number(num_samples, "--num-samples")
     if kernel not in _KERNELS:
         raise InputError(f"--kernel must be one of {', '.join(_KERNELS)}, got {kernel!r}.")
     table = read_table(data)
@@ -78,7 +80,7 @@ def predict(
     ] = False,
 ) -> None:
     """Predict mean and standard deviation for every usable row of a table."""
-    check_target(out)
+    check_output(out, model, data)
     meta, posterior = _load(model)
     table = read_table(data)
     numbers, rejects = _numbers(table, meta["features"], data)

@@ -9,13 +9,12 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from sggp.errors import DataFileError
-from sggp.files import whole_file
+from sggp.files import checked_path, whole_file
 
 _MAGIC = b"SGGPTAB1"
 _ALIGN = 64
@@ -61,7 +60,7 @@ def read_arrays(
     Raises:
         DataFileError: the file is missing, empty, truncated or not of this format.
     """
-    target = Path(path)
+    target = checked_path(path, "path")
     try:
         size = target.stat().st_size
         with target.open("rb") as stream:

@@ -17,7 +17,7 @@ from sggp.errors import (
     ShapeError,
 )
 from sggp.molecules import FingerprintTable, SmilesFingerprinter
-from sggp.molecules.strings import PackedStrings
+from sggp.molecules.packed import PackedStrings
 
 SMILES = ["CCO", "c1ccccc1O", "CC(=O)Oc1ccccc1C(=O)O", "OCC", "CCN(CC)CC", "O"]
 
@@ -93,7 +93,7 @@ def test_a_saved_table_reads_back_the_same(table, tmp_path, mmap):
     assert list(found.canonical) == list(table.canonical)
     assert found.report == table.report
     assert found.settings == table.settings
-    assert isinstance(found._columns, np.memmap) is mmap
+    assert isinstance(found._fingerprints.columns, np.memmap) is mmap
     assert found.nbytes == table.nbytes
     assert torch.equal(pickle.loads(pickle.dumps(found))[:], table[:])
 

@@ -9,8 +9,11 @@ import torch
 import typer
 from torch import Tensor
 
-from sggp.bayesopt import Pool, Surrogate, ThompsonSampling, fit_surrogate
+from sggp.bayesopt import Pool, Surrogate, fit_surrogate
+from sggp.bayesopt.rules import RULES, Rule, check_rule, make_rule
+from sggp.checks import whole_number
 from sggp.cli.console import (
+    check_output,
     csv_text,
     direction,
     print_table,
@@ -21,7 +24,7 @@ from sggp.cli.console import (
 from sggp.cli.molecules.suggest_report import render
 from sggp.cli.molecules.tables import Measured, default_cache, load_library, load_measured, write_rejects
 from sggp.errors import DataFileError, InputError
-from sggp.files import check_target, write_whole
+from sggp.files import write_whole
 from sggp.molecules import FingerprintTable
 from sggp.plotting import new_figure
 from sggp.random import as_generator, draw_seed, streams
@@ -45,14 +48,15 @@ def suggest(
     cache: Annotated[Path | None, typer.Option(help="Folder that keeps fingerprints between calls.")] = None,
     no_cache: Annotated[bool, typer.Option("--no-cache", help="Keep no fingerprints.")] = False,
     report: Annotated[Path | None, typer.Option(help="Also write an HTML report to this file.")] = None,
+    rule: Annotated[str, typer.Option(help="How to choose: " + ", ".join(RULES) + ".")] = "thompson",
 ) -> None:
     """Choose the next molecules to measure from a library, by Thompson sampling."""
     better = direction(maximize, minimize)
-    if q < 1:
-        raise InputError(f"-q must be at least 1, got {q}.")
+    whole_number(q, "-q")
+    check_rule(rule)
     for path in (out, report):
         if path is not None:
-            check_target(path)
+            check_output(path, measured, library)
     if report is not None:
         new_figure()  # without matplotlib, refuse before the work
     where = None if no_cache else (cache or default_cache())
@@ -72,24 +76,19 @@ def suggest(
             f"{measured}: no usable measurement; the {len(rejects)} unused rows are in {rejected}."
         )
     exclude = measured_rows(candidates, known)
-    model = fit_surrogate(known.counts, known.values, num_samples=q, generator=learn)
-    rows, sampled = choose_rows(model, candidates, q, better, exclude, choose)
-    mean, std = model.predict(candidates[rows])
-    names = candidates.smiles if candidates.smiles is not None else [""] * len(candidates)
-    listed = [
-        [rank, _id(candidates, row), names[row], m, s, v, int(candidates.source_rows[row])]
-        for rank, row, m, s, v in zip(
-            range(1, q + 1), rows.tolist(), mean.tolist(), std.tolist(), sampled.tolist(), strict=True
+    if len(candidates) - len(exclude) < q:
+        raise InputError(
+            f"-q {q} molecules are asked for but the library has only {len(candidates) - len(exclude)} that are "
+            "not measured yet."
         )
-    ]
-    header = list(_HEADER)
-    if candidates.ids is None:
-        header.remove("id")
-        listed = [[cell for place, cell in enumerate(line) if place != 1] for line in listed]
+    chooser = make_rule(rule, Pool(candidates), q, maximize=better)
+    model = fit_surrogate(known.counts, known.values, num_samples=chooser.num_samples, generator=learn)
+    rows, sampled = choose_rows(chooser, model, exclude, choose)
+    header, listed = _listing(candidates, model, rows, sampled)
     if report is not None:
         write_whole(report, render(model, known, header, listed, better))
     write_whole(out, csv_text(header, listed))
-    _tell(model, header, listed, out, rejected, len(rejects))
+    _summary(model, header, listed, out, rejected, len(rejects))
 
 
 def measured_rows(candidates: FingerprintTable, known: Measured) -> list[int]:
@@ -99,36 +98,36 @@ def measured_rows(candidates: FingerprintTable, known: Measured) -> list[int]:
 
 
 def choose_rows(
-    model: Surrogate,
-    candidates: FingerprintTable,
-    q: int,
-    maximize: bool,
-    exclude: list[int],
-    generator: torch.Generator,
+    chooser: Rule, model: Surrogate, exclude: list[int], generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Rows of the batch in the order of their predicted means, and the sampled value that chose each."""
-    if len(candidates) - len(exclude) < q:
-        raise InputError(
-            f"-q {q} molecules are asked for but the library has only {len(candidates) - len(exclude)} that are "
-            "not measured yet."
-        )
+    """Rows of the batch in the order of the values for which the rule chose them, and these values."""
     with progress() as bar:
-        task = bar.add_task("searching the library", total=len(candidates))
-        chooser = ThompsonSampling(
-            Pool(candidates), q, maximize=maximize, progress=lambda done: bar.update(task, completed=done)
-        )
-        rows = chooser.suggest(model.posterior, exclude=exclude, generator=generator)
-    paths = model.posterior.samples(candidates[rows]).detach().to(torch.float64)
-    sampled = model.offset + model.scale * paths.diagonal()
-    order = torch.argsort(sampled, descending=maximize, stable=True)
+        task = bar.add_task("searching the library", total=int(chooser.space.capacity))
+        chooser.progress = lambda done: bar.update(task, completed=done)
+        rows, values = chooser.choose(model.posterior, exclude=exclude, generator=generator)
+    sampled = model.offset + model.scale * values.to(torch.float64)
+    order = torch.argsort(sampled, descending=chooser.maximize, stable=True)
     return rows[order], sampled[order]
 
 
-def _id(candidates: FingerprintTable, row: int) -> str | None:
-    return None if candidates.ids is None else str(candidates.ids[row])
+def _listing(
+    candidates: FingerprintTable, model: Surrogate, rows: Tensor, sampled: Tensor
+) -> tuple[list[str], list[list[Any]]]:
+    """Header and one line per suggested molecule; without the column of ids where the library has none."""
+    mean, std = model.predict(candidates[rows])
+    names, ids = candidates.smiles or (), candidates.ids
+    lines = [
+        [rank, None if ids is None else ids[row], names[row], m, s, v, int(candidates.source_rows[row])]
+        for rank, (row, m, s, v) in enumerate(
+            zip(rows.tolist(), mean.tolist(), std.tolist(), sampled.tolist(), strict=True), start=1
+        )
+    ]
+    if ids is not None:
+        return list(_HEADER), lines
+    return [name for name in _HEADER if name != "id"], [[line[0], *line[2:]] for line in lines]
 
 
-def _tell(
+def _summary(
     model: Surrogate, header: list[str], listed: list[list[Any]], out: Path, rejected: Path, unused: int
 ) -> None:
     if not model.learned:

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
+from sggp.bayesopt.storage.base import DuplicateAsk, Result, ended
+from sggp.bayesopt.trials import Place, Trial
 from sggp.errors import DataFileError, InputError
 
-__all__ = ["DuplicateAsk", "NewTrial", "Trial", "TrialStore"]
-
-State = Literal["pending", "measured", "failed"]
+__all__ = ["SQLiteStorage"]
 
 _VERSION = 1
 _WAIT_SECONDS = 30.0
@@ -41,55 +41,7 @@ CREATE UNIQUE INDEX asked_once ON trials (pool_row) WHERE source = 'asked' AND p
 _COLUMNS = "id, batch, source, state, pool_row, point, label, value, reason, asked_at, told_at"
 
 
-class DuplicateAsk(Exception):
-    """Another process asked for one of these pool rows in the meantime."""
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One measurement, asked for or attached.
-
-    Attributes:
-        id: number to `tell` or `fail` with.
-        index: row in the pool, None in a box or for a molecule outside the pool.
-        x: point (d,) as a tuple, None for a pool row.
-        label: what the pool calls the row (its SMILES), None where it has no names.
-        state: pending, measured or failed.
-        value: the measurement, once measured.
-        reason: why it failed, once failed.
-        batch: number of the `ask` that made it; 0 for attached data.
-        source: asked or attached.
-        asked_at, told_at: UTC times, ISO 8601.
-    """
-
-    id: int
-    index: int | None
-    x: tuple[float, ...] | None
-    label: str | None
-    state: State
-    value: float | None
-    reason: str | None
-    batch: int
-    source: str
-    asked_at: str
-    told_at: str | None
-
-    @property
-    def smiles(self) -> str | None:
-        """The label, under the name a molecule library gives it."""
-        return self.label
-
-
-@dataclass(frozen=True)
-class NewTrial:
-    """A trial about to be written."""
-
-    index: int | None = None
-    x: tuple[float, ...] | None = None
-    label: str | None = None
-
-
-class TrialStore:
+class SQLiteStorage:
     """Trials and settings of one campaign in an SQLite file.
 
     A connection is opened for each operation, changes run in an immediate transaction with
@@ -97,8 +49,13 @@ class TrialStore:
     leaves the last committed state.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
+
+    @property
+    def name(self) -> str:
+        """The path."""
+        return str(self.path)
 
     @property
     def exists(self) -> bool:
@@ -142,16 +99,7 @@ class TrialStore:
         with self._connect() as db:
             return [_trial(row) for row in db.execute(f"SELECT {_COLUMNS} FROM trials ORDER BY id")]
 
-    def get(self, trial_id: int) -> Trial:
-        """One trial.
-
-        Raises:
-            InputError: no such trial.
-        """
-        with self._connect() as db:
-            return self._get(db, trial_id)
-
-    def add_asked(self, new: Sequence[NewTrial]) -> list[Trial]:
+    def add_asked(self, places: Sequence[Place]) -> list[Trial]:
         """Write a batch of pending trials, all or none.
 
         Raises:
@@ -160,63 +108,50 @@ class TrialStore:
         now = _now()
         with self._change() as db:
             (last,) = db.execute("SELECT COALESCE(MAX(batch), 0) FROM trials").fetchone()
+            values = [
+                (p.index, _json(p.x), p.label, last + 1, "asked", "pending", None, now, None) for p in places
+            ]
             try:
-                ids = [self._insert(db, trial, last + 1, "asked", None, now) for trial in new]
+                return [self._insert(db, row) for row in values]
             except sqlite3.IntegrityError as error:
                 raise DuplicateAsk(str(error)) from error
-            return [self._get(db, trial_id) for trial_id in ids]
 
-    def add_measured(self, new: Sequence[tuple[NewTrial, float]]) -> list[Trial]:
+    def add_measured(self, measured: Sequence[tuple[Place, float]]) -> list[Trial]:
         """Write measurements made outside the campaign, all or none."""
         now = _now()
         with self._change() as db:
-            ids = [self._insert(db, trial, 0, "attached", value, now) for trial, value in new]
-            return [self._get(db, trial_id) for trial_id in ids]
+            return [
+                self._insert(db, (p.index, _json(p.x), p.label, 0, "attached", "measured", value, now, now))
+                for p, value in measured
+            ]
 
-    def finish(self, results: Sequence[tuple[int, float | None, str | None]]) -> list[Trial]:
+    def finish(self, results: Sequence[Result]) -> list[Trial]:
         """Give pending trials a value, or a reason of failure, all or none; the same value twice is allowed.
 
         Raises:
             InputError: no such trial, or it already ended otherwise.
         """
-        now = _now()
+        now, out = _now(), []
         with self._change() as db:
-            for trial_id, value, reason in results:
-                self._finish(db, trial_id, value, reason, now)
-            return [self._get(db, trial_id) for trial_id, _, _ in results]
+            for result in results:
+                new = ended(self._get(db, result.id), result, now)
+                db.execute(
+                    "UPDATE trials SET state = ?, value = ?, reason = ?, told_at = ? WHERE id = ?",
+                    (new.state, new.value, new.reason, new.told_at, new.id),
+                )
+                out.append(new)
+        return out
 
-    def _finish(
-        self, db: sqlite3.Connection, trial_id: int, value: float | None, reason: str | None, now: str
-    ) -> None:
-        old = self._get(db, trial_id)
-        state = "failed" if value is None else "measured"
-        if old.state == state and (value is None or old.value == value):
-            return
-        if old.state != "pending":
-            was = f"measured as {old.value!r}" if old.state == "measured" else f"marked failed ({old.reason})"
-            raise InputError(
-                f"trial {trial_id} was already {was}; attach(x, value) adds a repeat measurement instead."
-            )
-        db.execute(
-            "UPDATE trials SET state = ?, value = ?, reason = ?, told_at = ? WHERE id = ?",
-            (state, value, reason, now, trial_id),
-        )
-
-    def _insert(
-        self, db: sqlite3.Connection, new: NewTrial, batch: int, source: str, value: float | None, now: str
-    ) -> int:
-        point = None if new.x is None else json.dumps(list(new.x))
-        measured = value is not None
+    def _insert(self, db: sqlite3.Connection, values: tuple[Any, ...]) -> Trial:
         cursor = db.execute(
-            "INSERT INTO trials (batch, source, state, pool_row, point, label, value, asked_at, told_at) "
+            "INSERT INTO trials (pool_row, point, label, batch, source, state, value, asked_at, told_at) "
             "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (batch, source, "measured" if measured else "pending", new.index, point, new.label, value, now)
-            + ((now,) if measured else (None,)),
+            values,
         )
-        return cast(int, cursor.lastrowid)
+        return self._get(db, cast(int, cursor.lastrowid))
 
     def _get(self, db: sqlite3.Connection, trial_id: int) -> Trial:
-        row = db.execute(f"SELECT {_COLUMNS} FROM trials WHERE id = ?", (int(trial_id),)).fetchone()
+        row = db.execute(f"SELECT {_COLUMNS} FROM trials WHERE id = ?", (trial_id,)).fetchone()
         if row is None:
             (count,) = db.execute("SELECT COUNT(*) FROM trials").fetchone()
             raise InputError(f"{self.path} has no trial {trial_id}; it holds {count} trials (see results()).")
@@ -246,6 +181,10 @@ class TrialStore:
                 db.execute("ROLLBACK")
                 raise
             db.execute("COMMIT")
+
+
+def _json(point: tuple[float, ...] | None) -> str | None:
+    return None if point is None else json.dumps(list(point))
 
 
 def _trial(row: tuple[Any, ...]) -> Trial:
