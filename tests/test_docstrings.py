@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.test_architecture import PACKAGE, ROOT, module_name, sources
+from tests.architecture import PACKAGE, ROOT, module_name, sources
 
 NEEDS = {"botorch": "botorch", "molecules": "rdkit", "hyperparameters/sampling": "pyro"}  # part: its extra
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE

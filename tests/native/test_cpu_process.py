@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+from sggp.errors import InputError
 from sggp.native import ceilings, cpu, library, neighbours
 from sggp.native.cpu_tanimoto import small_tanimoto
 from tests.native.test_cpu import cloud, needs_library, profile_of
@@ -174,3 +175,21 @@ def test_memory_stays_flat_over_many_calls() -> None:
     before = resident_bytes()
     many_calls(10_000)
     assert resident_bytes() - before < 4 * 2**20
+
+
+@needs_library
+def test_the_environment_chooses_the_instruction_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    library._loaded.cache_clear()
+    try:
+        monkeypatch.setenv("SGGP_NATIVE", "vax")
+        with pytest.raises(InputError, match=r"SGGP_NATIVE='vax'.*expected 0 .*portable"):
+            cpu.available()
+        monkeypatch.setenv("SGGP_NATIVE", "portable")
+        assert cpu.instruction_sets() == ("portable",)
+        assert library.isa_index(None) == 0
+        library._loaded.cache_clear()
+        monkeypatch.setenv("SGGP_NATIVE", "0")
+        assert not cpu.available()
+        assert "SGGP_NATIVE=0" in cpu.unavailable_reason()
+    finally:
+        library._loaded.cache_clear()
