@@ -7,17 +7,19 @@ PIP_ARGS ?=
 WORKERS ?= 2
 PYTEST_ARGS ?=
 DEMO_ARGS ?=
+MACHINES_ARGS ?=
 
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PIP := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check $(PIP_ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test setup lint format docs bench sanitize clean
+.PHONY: help demo test test-machines setup lint format docs bench sanitize clean
 
 help:
 	@echo "make demo    set up, then find good molecules in a library of 5,000: results.csv, report.html"
 	@echo "make test    set up, then lint, types and tests"
+	@echo "make test-machines    the tests on every instruction set of torch, MKL and the engine: an hour"
 	@echo "make lint | format | docs | bench | sanitize | clean"
 
 demo: $(READY)
@@ -25,6 +27,11 @@ demo: $(READY)
 
 test: lint
 	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -n $(WORKERS) $(PYTEST_ARGS)
+	$(if $(PYTEST_ARGS),,$(BIN)/python -m tests.machines --workers $(WORKERS) --short --only lowest threads-2)
+
+# MACHINES_ARGS="--only lowest threads-2", "--numerical", "-- tests/solvers -k auto": see tests/machines.py
+test-machines: $(READY)
+	$(BIN)/python -m tests.machines --workers $(WORKERS) $(MACHINES_ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff check .

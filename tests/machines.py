@@ -6,7 +6,7 @@
     python -m tests.machines -- tests/solvers -k auto   what follows the dashes goes to pytest
 
 One line per configuration, with pytest's closing line; the full output of a failure; exit status 1 where one failed.
-`make test-machines` runs it, and `make test` runs `--numerical --only lowest threads-2` after the ordinary tests.
+`make test-machines` runs it, and `make test` runs `--short --only lowest threads-2` after the ordinary tests.
 """
 
 from __future__ import annotations
@@ -24,13 +24,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-NUMERICAL = [
+NUMERICAL = tuple(
     f"tests/{room}"
     for room in (
-        *("kernels", "operators", "solvers", "preconditioners", "posterior", "hyperparameters", "native"),
-        "linear",
+        *("solvers", "operators", "preconditioners", "posterior", "linear", "hyperparameters"),
+        *("kernels", "native"),
     )
-]
+)
+# What `make test` has time for: the rooms where rounding decides something, without their longest files.
+SHORT = (
+    *NUMERICAL[:6],
+    *(
+        f"--ignore=tests/hyperparameters/test_{name}.py"
+        for name in ("tanimoto_fit", "sampling", "rougher", "smoothness", "iterative", "em")
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -131,10 +139,11 @@ def main(arguments: list[str] | None = None) -> int:
         "--only", nargs="+", metavar="NAME", choices=CONFIGURATIONS, help=", ".join(CONFIGURATIONS)
     )
     parser.add_argument("--numerical", action="store_true", help="only the rooms that compute")
+    parser.add_argument("--short", action="store_true", help="a core of these, a minute each")
     parser.add_argument("--workers", type=int, default=2, help="pytest's -n")
     parser.add_argument("pytest", nargs="*", help="after --: tests and options of pytest")
     chosen = parser.parse_args(arguments)
-    tests = [*(NUMERICAL if chosen.numerical else []), *chosen.pytest]
+    tests = [*(SHORT if chosen.short else NUMERICAL if chosen.numerical else ()), *chosen.pytest]
     failed = []
     for name in chosen.only or CONFIGURATIONS:
         if why := cannot_run(CONFIGURATIONS[name]):

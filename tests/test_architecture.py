@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
-PACKAGE = ROOT / "sggp"
+from tests.architecture import PACKAGE, ROOT, functions, length_of, module_name, sources, text_of, tree_of
+
 MAX_FILE_LINES = 400
 MAX_FUNCTION_LINES = 60
 
@@ -30,15 +30,6 @@ EXTRAS = {
 }
 # scipy and joblib come with scikit-learn
 HARD = {"torch", "gpytorch", "linear_operator", "numpy", "sklearn", "scipy", "joblib"}
-
-
-def sources() -> list[Path]:
-    return sorted(PACKAGE.rglob("*.py"))
-
-
-def module_name(path: Path) -> str:
-    parts = path.relative_to(ROOT).with_suffix("").parts
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
 def inside(module: str, packages: tuple[str, ...]) -> bool:
@@ -74,7 +65,7 @@ def all_imports() -> list[tuple[Path, str, str, int]]:
         for path in sources()
         for name, line in imports_of(
             module_name(path),
-            ast.parse(path.read_text(encoding="utf-8")),
+            tree_of(path),
             is_package=path.name == "__init__.py",
         )
     ]
@@ -88,20 +79,6 @@ def check_no_import(source: tuple[str, ...], target: tuple[str, ...], *, but: tu
         if inside(module, source) and inside(name, target) and not inside(name, but)
     ]
     assert not found, "\n".join(found)
-
-
-def functions(path: Path) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            yield node
-
-
-def length_of(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
-    """Lines of a function without its docstring, which is meant to be complete."""
-    length = (node.end_lineno or node.lineno) - node.lineno + 1
-    if ast.get_docstring(node) is not None:
-        length -= (node.body[0].end_lineno or 0) - node.body[0].lineno + 1
-    return length
 
 
 def test_each_layer_imports_only_the_layers_below_it(capsys: pytest.CaptureFixture[str]) -> None:
@@ -169,8 +146,8 @@ def test_nothing_else_is_imported() -> None:
 @pytest.mark.parametrize("folder", ["sggp", "tests", "examples", "benchmarks"])
 def test_files_and_functions_stay_short(folder: str) -> None:
     long = []
-    for path in sorted((ROOT / folder).rglob("*.py")):
-        lines = len(path.read_text(encoding="utf-8").splitlines())
+    for path in sources(ROOT / folder):
+        lines = len(text_of(path).splitlines())
         if lines > MAX_FILE_LINES:
             long.append(f"{path.relative_to(ROOT)}: {lines} lines")
         for node in functions(path):
@@ -183,7 +160,7 @@ def test_the_library_neither_prints_nor_asserts_nor_swallows_everything() -> Non
     found = []
     for path in sources():
         module = module_name(path)
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in ast.walk(tree_of(path)):
             prints = (
                 isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
             )

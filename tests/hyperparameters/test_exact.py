@@ -132,7 +132,9 @@ def test_priors_and_constraints_are_honoured():
         0.5 * free, rel=1e-3
     )
     above = ScaleKernel(RBFKernel(lengthscale_constraint=gpytorch.constraints.GreaterThan(2 * free)))
-    assert fit_exact(above, x, y).hyperparameters["base_kernel.lengthscale"] >= 2 * free
+    assert fit_exact(above, x, y).hyperparameters["base_kernel.lengthscale"] >= 2 * free * (
+        1 - 1e-6
+    )  # rounded
     frozen = ScaleKernel(RBFKernel())
     frozen.base_kernel.lengthscale = 0.123
     frozen.base_kernel.raw_lengthscale.requires_grad_(False)
@@ -248,7 +250,8 @@ def test_a_trial_step_without_a_factor_is_cut(monkeypatch):
     from sggp.hyperparameters.exact import objective
 
     x, y = _data(40)
-    plain = fit_exact(named_kernel("rbf", 2), x, y)
+    tight = {"tolerance": 1e-7}  # of the slope: at the end the value is off by its square over the curvature
+    plain = fit_exact(named_kernel("rbf", 2), x, y, **tight)
     original, calls = objective.cholesky, []
 
     def sometimes(gram, what, out=None):
@@ -258,7 +261,7 @@ def test_a_trial_step_without_a_factor_is_cut(monkeypatch):
         return original(gram, what, out=out)
 
     monkeypatch.setattr(objective, "cholesky", sometimes)
-    fit = fit_exact(named_kernel("rbf", 2), x, y)
+    fit = fit_exact(named_kernel("rbf", 2), x, y, **tight)
     assert fit.converged
     assert fit.log_marginal_likelihood == pytest.approx(plain.log_marginal_likelihood, abs=1e-4)
     calls[:] = [1, 1]

@@ -389,24 +389,3 @@ def test_a_broken_library_is_not_used(monkeypatch: pytest.MonkeyPatch, tmp_path:
         assert "could not be loaded" in cpu.unavailable_reason()
     finally:
         library._loaded.cache_clear()
-
-
-@needs_library
-def test_the_environment_chooses_the_instruction_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    library._loaded.cache_clear()
-    try:
-        monkeypatch.setenv("SGGP_NATIVE", "vax")
-        with pytest.raises(InputError, match=r"SGGP_NATIVE='vax'.*expected 0 .*portable"):
-            cpu.available()
-        monkeypatch.setenv("SGGP_NATIVE", "portable")
-        assert cpu.instruction_sets() == ("portable",)
-        assert library.isa_index(None) == 0
-        library._loaded.cache_clear()
-        monkeypatch.setenv("SGGP_NATIVE", "0")
-        assert not cpu.available()
-        assert "SGGP_NATIVE=0" in cpu.unavailable_reason()
-    finally:
-        library._loaded.cache_clear()
-
-
-# --- threads, forks, memory -------------------------------------------------------------------------------------

@@ -194,6 +194,7 @@ def test_products_check_their_columns(x):
         operator.matmul(torch.ones(601, 1))
 
 
+@pytest.mark.slow  # a reading of the process decides it
 @pytest.mark.skipif(not pathlib.Path("/proc/self/clear_refs").exists(), reason="needs Linux's /proc")
 def test_the_process_itself_grows_no_more_than_the_budget():
     """The meter above sees torch's memory; this one sees all, a C++ engine's too, in a process of its own."""

@@ -113,7 +113,7 @@ def test_sixty_four_samples_are_as_good_as_a_thousand_plain_ones(data):
 
 
 def test_error_never_exceeds_the_plain_one(generator):
-    value, total = torch.tensor([0.5, 1e-3, 0.2]), torch.tensor([0.5, 1.0, 0.3])
+    value, total = (torch.tensor(v, dtype=torch.float64) for v in ([0.5, 1e-3, 0.2], [0.5, 1.0, 0.3]))
     error = combined_error(value, total, 64)
     assert float(error[0]) == 0
     assert bool((error <= (2 / 64) ** 0.5 * value).all())

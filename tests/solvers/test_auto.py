@@ -152,5 +152,6 @@ def test_a_matrix_that_float32_makes_indefinite(generator):
     solution = Auto(direct_rows=0).solve(operator, rhs, tolerance=1e-3, generator=0)
     assert solution.converged
     assert "float64_products=True" in solution.method
-    true = (rhs - operator.dense() @ solution.x).norm(dim=0) / rhs.norm(dim=0)
-    assert bool((true <= 1.001e-3).all())
+    dense = operator.dense()
+    true = (rhs - dense @ solution.x).norm(dim=0) / rhs.norm(dim=0)
+    assert bool((true <= 1e-3 + residual_rounding(dense, solution.x, rhs)).all())

@@ -176,7 +176,7 @@ def condition_mixture(
         >>> x = torch.linspace(0, 1, 15, dtype=torch.float64)[:, None]
         >>> y = torch.sin(6 * x[:, 0])
         >>> kernel = gpytorch.kernels.ScaleKernel(gpytorch.kernels.RBFKernel())
-        >>> draws = sample_hyperparameters(kernel, x, y, num_samples=8, warmup=20, generator=0)
+        >>> draws = sample_hyperparameters(kernel, x, y, num_samples=2, warmup=5, generator=0)
         >>> condition_mixture(draws, x, y, generator=0).mean(x).shape
         torch.Size([15])
     """

@@ -152,9 +152,9 @@ def sample_hyperparameters(
         >>> from sggp.hyperparameters import sample_hyperparameters
         >>> x = torch.linspace(0, 1, 15, dtype=torch.float64)[:, None]
         >>> kernel = gpytorch.kernels.ScaleKernel(gpytorch.kernels.RBFKernel())
-        >>> draws = sample_hyperparameters(kernel, x, torch.sin(6 * x[:, 0]), num_samples=8, warmup=20, generator=0)
+        >>> draws = sample_hyperparameters(kernel, x, torch.sin(6 * x[:, 0]), num_samples=2, warmup=5, generator=0)
         >>> draws.values["outputscale"].shape
-        torch.Size([8])
+        torch.Size([2])
     """
     nuts = _nuts()
     started = time.perf_counter()

@@ -67,14 +67,22 @@ def _root(x):
 
 
 @triton.jit
-def _log1p(t):
-    """log(1 + t) for t ≥ 0 with a small relative error: 2 artanh(t / (2 + t)) by its series below 1/2."""
-    TERMS: tl.constexpr = 12 if t.dtype == tl.float64 else 6
-    ratio = t / (2.0 + t)
-    square = ratio * ratio
-    series = tl.zeros_like(t)
+def _odd_series(square, TERMS: tl.constexpr):
+    """Σ_k square^k / (2k + 1), TERMS terms."""
+    series = tl.zeros_like(square)
     for k in tl.static_range(TERMS):
         series = series * square + 1.0 / (2 * (TERMS - 1 - k) + 1)
+    return series
+
+
+@triton.jit
+def _log1p(t):
+    """log(1 + t) for t ≥ 0 with a small relative error: 2 artanh(t / (2 + t)) by its series below 1/2."""
+    ratio = t / (2.0 + t)
+    if t.dtype == tl.float64:
+        series = _odd_series(ratio * ratio, 12)
+    else:
+        series = _odd_series(ratio * ratio, 6)
     return tl.where(t < 0.5, 2.0 * ratio * series, tl.log(1.0 + t))
 
 
