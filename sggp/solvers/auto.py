@@ -124,7 +124,8 @@ def _taken_over(
     tolerance = tolerance[lost] if len(tolerance) > 1 else tolerance
     reasons = sorted({str(solution.status[i]) for i in lost})
     second = solver._solve(operator, block[:, lost], None, replace(limits, tolerance=tolerance))
-    x = (solution.x[:, None] if rhs.ndim == 1 else solution.x).clone()
+    x = solution.x[:, None] if rhs.ndim == 1 else solution.x
+    x = x.to(torch.promote_types(x.dtype, second.x.dtype), copy=True)
     residual, error, status = (
         solution.residual.clone(),
         solution.residual_error.clone(),
