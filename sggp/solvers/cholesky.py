@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -58,6 +59,8 @@ def factorise(operator: Any, dtype: torch.dtype = torch.float64) -> tuple[Tensor
         if int(info) == 0 and bool(torch.isfinite(factor.diagonal()).all()):
             return factor, added
         del factor
+        if not math.isfinite(mean):
+            break
     raise SolverFailure(
         f"no Cholesky factor even with jitter {added:.1e} on the diagonal (mean diagonal {mean:.1e}): the matrix is "
         "not positive semi-definite. Check the kernel, and that noise_variance is positive."
@@ -164,7 +167,8 @@ class Cholesky(Solver):
         run.iterations = 1
         run.record(run.residual, "true")
         for i, met in enumerate((run.residual <= problem.tolerance).tolist()):
-            run.status[i] = Status.CONVERGED if met else Status.STAGNATED
+            lost = Status.STAGNATED if math.isfinite(run.residual[i]) else Status.BREAKDOWN
+            run.status[i] = Status.CONVERGED if met else lost
         return solution(run, self.describe())
 
 

@@ -191,7 +191,9 @@ def _iterate(
             settle(everything)
             return True
         failed = solver.failures(state)
-        leaving = done | solver.stalled(state) | torch.tensor([status is not None for status in failed])
+        # comparisons with NaN are false: a column that is no longer finite is measured, and goes no further by itself
+        lost = ~torch.isfinite(run.residual[segment.kept])
+        leaving = done | lost | solver.stalled(state) | torch.tensor([s is not None for s in failed])
         if bool(leaving.any()):
             settle(leaving)
             for place, status in zip(segment.kept.tolist(), failed, strict=True):
