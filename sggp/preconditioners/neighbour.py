@@ -12,7 +12,13 @@ from torch.nn.functional import embedding_bag
 from sggp.linalg import cholesky
 from sggp.native import neighbours as native
 from sggp.operators.base import NeighbourOperator
-from sggp.preconditioners.base import Preconditioner, require_blocks, require_positive, root_correction
+from sggp.preconditioners.base import (
+    Preconditioner,
+    require_blocks,
+    require_finite,
+    require_positive,
+    root_correction,
+)
 from sggp.preconditioners.low_rank import random_pivoted_cholesky
 
 __all__ = ["LowRankPlusNeighbour", "NearestNeighbour", "SparseInverseFactor"]
@@ -53,6 +59,7 @@ class SparseInverseFactor:
         place = torch.cat([found, own[:, None]], 1)
         place = torch.where(real, place, own[:, None])
         values = _all_columns(operator, order[place], real, low_rank)
+        require_finite("the neighbour factor of the preconditioner", values)
         self.log_det = float(-2 * values[:, -1].log().sum())
         # columns of U as rows of a table: Uᵀv gathers; U v gathers from the transposed table
         self._index = order[place]
@@ -123,7 +130,10 @@ class _LowRankPlusFactor:
         core = low_rank.T @ spread
         core = 0.5 * (core + core.T)
         core.diagonal().add_(1.0)
-        lower = cholesky(core, "the correction by the low-rank part")
+        lower = cholesky(
+            require_finite("the low-rank part of the preconditioner", core),
+            "the correction by the low-rank part",
+        )
         self._factor, self._low_rank, self._core = factor, low_rank, core
         self._half = torch.linalg.solve_triangular(lower, spread.T, upper=False)  # (r, n)
         self._correction: Tensor | None = None

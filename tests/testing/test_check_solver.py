@@ -112,6 +112,15 @@ class Deaf(Solver):
 
 
 @dataclass(frozen=True)
+class Rounding(Solver):
+    """Fault: what it measured is rounded to the dtype of the right-hand side afterwards."""
+
+    def _solve(self, operator, rhs, x0, limits):
+        solution = ConjugateGradients(None)._solve(operator, rhs, x0, limits)
+        return replace(solution, x=solution.x.to(rhs.dtype))
+
+
+@dataclass(frozen=True)
 class Clinging(Solver):
     """Fault: the first row counts double, so that the answer depends on which row comes first."""
 
@@ -139,6 +148,13 @@ class Clinging(Solver):
                 "started at the solution",
                 "gives x of shape",
                 "gives x in torch.float64",
+            ],
+        ),
+        (
+            Rounding(),
+            [
+                "at low noise: column 0 is said to be converged, but .* returned in torch.float32",
+                "at low noise: the residual of column . is said .* measured",
             ],
         ),
         (Clinging(), ["rows in another order"]),

@@ -73,7 +73,8 @@ class Solver(ABC):
                 time: once a second, or less often where a write takes long. Direct solvers ignore it.
 
         Returns:
-            A `Solution`; its `status` tells the outcome of each column.
+            A `Solution`; its `status` tells the outcome of each column. Its `x` has the dtype of `rhs`, or is float64
+            where rounding would lose the tolerance: what is stated was measured on the tensor that is returned.
 
         Raises:
             ShapeError, DtypeError, InputError, UnsupportedOperator: an argument cannot be used.

@@ -29,14 +29,14 @@ if TYPE_CHECKING:
 
 __all__ = ["Checkpoint", "is_plain"]
 
-_FORMAT = "sggp-checkpoint-1"
+_FORMAT = "sggp-checkpoint-2"
 _INTERVAL = 1.0
 """Least seconds between two writes."""
 _WORK_PER_WRITE = 20.0
 """Seconds of work for each second of writing: at most a twentieth of the time goes into checkpoints."""
 _PROBE_ROWS = 32
-_RUN_TENSORS = ("x", "gap", "residual", "measured", "denied", "error")
-_RUN_PLAIN = ("wide", "iterations", "last_step", "step_epochs", "step_seconds")
+_RUN_TENSORS = ("x", "gap", "residual", "measured", "denied", "error", "whole")
+_RUN_PLAIN = ("wide", "both", "iterations", "last_step", "step_epochs", "step_seconds")
 
 
 def is_plain(value: Any) -> bool:
@@ -241,11 +241,12 @@ def _fingerprint(solver: Any, problem: Problem) -> dict[str, Any]:
     found = {
         "solver": repr(solver),
         "n": n,
-        "s": len(problem.norms),
+        "s": len(problem.scale),
         "dtype": f"{operator.dtype}, right-hand side {problem.dtype}, {operator.device.type}",
         "tolerance": problem.all_tolerances,
         "columns": problem.columns,
-        "right-hand side": torch.cat([problem.norms[problem.columns][None], (signs.T @ problem.rhs).cpu()]),
+        "right-hand side": torch.cat([problem.norms[None], (signs.T @ problem.rhs).cpu()]),
+        "its scale": problem.scale[problem.columns],
         "x0": None if problem.x0 is None else (signs.T @ problem.x0).cpu(),
         "operator's diagonal": operator.diagonal().double().cpu(),
     }

@@ -12,11 +12,12 @@ speed, float64 answers.
 
 from __future__ import annotations
 
+import math
 import os
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -24,8 +25,8 @@ from torch import Tensor
 
 from sggp.errors import InputError, NotConverged
 from sggp.solvers.core.checkpoint import Checkpoint
-from sggp.solvers.core.problem import Problem, prepare
-from sggp.solvers.core.run import Budget, Run, begin, describe_step, settled
+from sggp.solvers.core.problem import prepare
+from sggp.solvers.core.run import Budget, Run, begin, describe_step, solution
 from sggp.solvers.core.solution import Solution, Status
 from sggp.typing import FailurePolicy, ResidualKind, Seed
 
@@ -38,6 +39,8 @@ _CONFIRMATIONS = 3
 """How often a column may claim convergence that a measured residual denies before it counts as stagnated."""
 _PROGRESS = 0.7
 """A restart that brings the measured residual below this share of what it was is progress."""
+
+_NOT_FINITE = "the measured residual is not finite: the operator, or the solver, gave NaN or infinity."
 
 
 @dataclass(frozen=True)
@@ -104,19 +107,19 @@ def drive(solver: IterativeSolver, operator: Any, rhs: Tensor, x0: Tensor | None
         if content["state"] is not None:
             segment = _revived(solver, store, run, content)
         elif not _reopened(run, budget):
-            return _assemble(solver, run)
+            return solution(run, solver.describe())
         else:
             segment = None
     if len(problem.columns):
         _loop(solver, run, limits, budget, segment, store)
     if store is not None:
         store.write(run)
-    return _assemble(solver, run)
+    return solution(run, solver.describe())
 
 
 def _revived(solver: IterativeSolver, store: Checkpoint, run: Run, content: dict[str, Any]) -> _Segment:
     def start(columns: Tensor) -> Any:
-        return solver.start(_correction(run, columns))
+        return solver.start(run.correction(columns))
 
     return _Segment(*store.revive(run, content, start, solver.keep), stepped=True)
 
@@ -149,24 +152,12 @@ def _loop(
             if budget.spent(run):
                 _confirm(run, active, budget, spent=True, stepped=False)
                 return
-            segment = _Segment(solver.start(_correction(run, active)), active, active.clone())
+            segment = _Segment(solver.start(run.correction(active)), active, active.clone())
         spent = _iterate(solver, run, segment, budget, limits.callback, store)
         run.notes.extend(note for note in segment.state.notes if note not in run.notes)
         if _confirm(run, segment.active, budget, spent=spent, stepped=segment.stepped):
             return
         segment = None
-
-
-def _correction(run: Run, active: Tensor) -> Problem:
-    """A d = gap for the columns that are still open, with unit columns and tolerances that follow."""
-    problem, norms = run.problem, run.measured[active]
-    return replace(
-        problem,
-        rhs=(run.gap[:, active] / norms.to(run.gap)).to(problem.operator.dtype),
-        x0=None,
-        tolerance=problem.tolerance[active] / norms,
-        columns=problem.columns[active],
-    )
 
 
 def _iterate(
@@ -182,7 +173,7 @@ def _iterate(
 
     def settle(leaving: Tensor) -> None:
         places = segment.kept[leaving]
-        scale = run.measured[places].to(run.x)
+        scale = (run.measured[places] * run.problem.norms[places]).to(run.x)
         run.x[:, places] += solver.iterate(state)[:, leaving].to(run.x) * scale
 
     while True:
@@ -200,7 +191,9 @@ def _iterate(
             settle(everything)
             return True
         failed = solver.failures(state)
-        leaving = done | solver.stalled(state) | torch.tensor([status is not None for status in failed])
+        # comparisons with NaN are false: a column that is no longer finite is measured, and goes no further by itself
+        lost = ~torch.isfinite(run.residual[segment.kept])
+        leaving = done | lost | solver.stalled(state) | torch.tensor([s is not None for s in failed])
         if bool(leaving.any()):
             settle(leaving)
             for place, status in zip(segment.kept.tolist(), failed, strict=True):
@@ -250,13 +243,7 @@ def _confirm(run: Run, active: Tensor, budget: Budget, *, spent: bool, stepped: 
         spent = True
         run.record(run.residual, "estimated")
     else:
-        run.measure(active)
-        operator = run.problem.operator
-        refinable = not run.wide and operator.dtype == torch.float32 and hasattr(operator, "matmul_wide")
-        if refinable and not spent and bool((run.residual[active] > tolerance[active]).any()):
-            run.wide = True
-            run.notes.append("refined: gaps measured in float64, corrections solved in float32.")
-            run.measure(active)
+        run.measure(active, None if spent else budget)
         run.record(run.residual, "true")
     for i in active.tolist():
         value = float(run.residual[i])
@@ -264,28 +251,18 @@ def _confirm(run: Run, active: Tensor, budget: Budget, *, spent: bool, stepped: 
             bool(claimed[i]) or not float(run.error[i])
         ):
             run.status[i] = Status.CONVERGED
+        elif not math.isfinite(value):
+            run.status[i] = Status.BREAKDOWN
+            run.notes.extend([_NOT_FINITE] if _NOT_FINITE not in run.notes else [])
         elif run.status[i] is None:
             progressing = value < _PROGRESS * float(run.measured[i])
             run.denied[i] = 0 if progressing else run.denied[i] + 1
             if spent:
                 run.status[i] = Status.BUDGET_SPENT
-            elif int(run.denied[i]) >= _CONFIRMATIONS or value != value:
+            elif int(run.denied[i]) >= _CONFIRMATIONS:
                 run.status[i] = Status.STAGNATED
     run.measured[active] = run.residual[active]
     return spent
-
-
-def _assemble(solver: IterativeSolver, run: Run) -> Solution:
-    return Solution(
-        **settled(run),
-        tolerance=run.problem.all_tolerances,
-        history=tuple(run.history),
-        epochs=run.epochs,
-        seconds=run.seconds,
-        iterations=run.iterations,
-        method=solver.describe(),
-        notes=tuple(run.notes),
-    )
 
 
 def finish(solution: Solution, on_failure: FailurePolicy) -> Solution:

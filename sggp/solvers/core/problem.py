@@ -22,11 +22,14 @@ class Problem:
 
     Attributes:
         operator: A.
-        rhs: (n, s) unit columns, only those that need work, in the operator's dtype for a solver.
-        x0: (n, s) scaled start for the driver; a solver always starts from zero.
+        rhs: (n, s) only the columns that need work: for a solver unit ones in the operator's dtype, for the driver
+            float64 ones, as given but for a power of two.
+        x0: (n, s) start for the driver, scaled as `rhs`; a solver always starts from zero.
         tolerance: (s,) relative, float64.
         columns: (s,) their places among all columns given.
-        norms: (s_all,) float64 norms of all columns given (0 for zero columns, NaN for non-finite ones).
+        norms: (s,) float64 norms of the driver's columns.
+        scale: (s_all,) the powers of two that all columns given were divided by, so that no norm overflows and scaling
+            back is exact; 0 for zero columns, NaN for non-finite ones.
         generator: the source of all randomness of the solve.
         vector: whether the right-hand side was one-dimensional.
         dtype: the dtype of the right-hand side as given, and so of the solution.
@@ -39,6 +42,7 @@ class Problem:
     tolerance: Tensor
     columns: Tensor
     norms: Tensor
+    scale: Tensor
     all_tolerances: Tensor
     generator: torch.Generator
     vector: bool
@@ -73,10 +77,9 @@ def prepare(
     if not bool((limits > 0).all()):
         raise InputError(f"tolerance must be positive, got {tolerance}.")
     limits = limits.reshape(-1).expand(s).clone() if limits.numel() == 1 else limits.clone()
-    norms = torch.linalg.vector_norm(block.double(), dim=0).cpu()
-    finite = torch.isfinite(norms)
-    work = (finite & (norms > 0)).nonzero()[:, 0]
-    scaled = block[:, work].double() / norms[work].to(block.device)
+    scale = _powers_of_two(block)
+    work = (scale > 0).nonzero()[:, 0]
+    scaled = block[:, work].double() / scale[work].to(block.device)
     start = None
     if x0 is not None:
         x0 = _columns("x0", x0, n, operator)
@@ -84,19 +87,28 @@ def prepare(
             raise ShapeError(f"x0 must have the shape of rhs, {tuple(rhs.shape)}, got {tuple(x0.shape)}.")
         if not bool(torch.isfinite(x0).all()):
             raise InputError("x0 holds NaN or infinity; pass None to start from zero.")
-        start = x0.reshape(n, s)[:, work].double() / norms[work].to(block.device)
+        start = x0.reshape(n, s)[:, work].double() / scale[work].to(block.device)
     return Problem(
         operator=operator,
         rhs=scaled,
         x0=start,
         tolerance=limits[work],
         columns=work,
-        norms=norms,
+        norms=torch.linalg.vector_norm(scaled, dim=0).cpu(),
+        scale=scale,
         all_tolerances=limits,
         generator=as_generator(generator),
         vector=rhs.ndim == 1,
         dtype=rhs.dtype,
     )
+
+
+def _powers_of_two(block: Tensor) -> Tensor:  # (n, s) -> (s,)
+    """The power of two below the largest entry of each column; 0 for zeros, NaN where an entry is not finite."""
+    largest = block.abs().amax(0).double().cpu() if len(block) else torch.zeros(block.shape[1]).double()
+    mantissa, _ = torch.frexp(largest)
+    power = torch.where(largest > 0, largest / (2 * mantissa), 0.0)
+    return torch.where(torch.isfinite(largest), power, float("nan"))
 
 
 def _columns(name: str, value: Tensor, n: int, operator: LinearOperator) -> Tensor:

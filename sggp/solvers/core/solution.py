@@ -46,7 +46,9 @@ class Solution:
     """The outcome of `solver.solve(operator, rhs)`.
 
     Attributes:
-        x: (n, s) or (n,), as the right-hand side was.
+        x: (n, s) or (n,), as the right-hand side was, and in its dtype; in float64 where rounding to that dtype would
+            lose a tolerance that was met, or raise a residual by a tenth (then `notes` say so). All else here is said
+            of this very tensor.
         status: one `Status` per column.
         residual: (s,) relative 2-norms ‖b − Ax‖/‖b‖, float64.
         residual_kind: "true" (measured by a full product) or "estimated" (from a random sample of rows, because a full
