@@ -23,6 +23,7 @@ from sggp import GPRegressor
 from sggp.datasets import uci
 
 __all__ = [
+    "INDUCING",
     "Scores",
     "Task",
     "gpboost_run",

@@ -1,4 +1,4 @@
-"""`GPRegressor`: a Gaussian process in scikit-learn's clothes, from ten rows to millions."""
+"""`GPRegressor`: a Gaussian process as a scikit-learn estimator, for ten rows to hundreds of thousands."""
 
 from __future__ import annotations
 
