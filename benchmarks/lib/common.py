@@ -22,6 +22,8 @@ from sggp.errors import SggpError
 __all__ = [
     "Apart",
     "available_gib",
+    "described",
+    "end",
     "forget_peak",
     "header",
     "peak_gib",
@@ -38,13 +40,17 @@ def seeded(seed: int) -> torch.Generator:
 
 def header(what: str, packages: tuple[str, ...] = ("torch", "gpytorch", "linear_operator")) -> None:
     """Print what is measured, on which machine, with which versions."""
-    print(f"# {what}")
+    print(f"# {what}\n{described(packages)}\n", flush=True)
+
+
+def described(packages: tuple[str, ...]) -> str:
+    """Two lines: the machine, and the versions."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    print(
-        f"machine: {_processor()}, {os.cpu_count()} cores, {memory:.0f} GiB; torch threads {torch.get_num_threads()}"
-    )
     versions = [f"{name} {_version(name)}" for name in ("sggp", *packages)]
-    print(f"versions: Python {platform.python_version()}, {', '.join(versions)}\n", flush=True)
+    return (
+        f"machine: {_processor()}, {os.cpu_count()} cores, {memory:.0f} GiB; torch threads {torch.get_num_threads()}\n"
+        f"versions: Python {platform.python_version()}, {', '.join(versions)}"
+    )
 
 
 def print_table(columns: list[str], rows: list[list[str]]) -> None:

@@ -52,8 +52,8 @@ class Case:
     def error(self, predicted: Tensor) -> float:
         """Relative 2-norm on the test rows; of the worst column for samples. (m,) or (m, s)."""
         truth = torch.as_tensor(np.load(self.reference)["samples" if self.samples else "mean"])
-        gap = predicted.reshape(truth.shape) - truth
-        return float((gap.norm(dim=0) / truth.norm(dim=0)).max())
+        difference = predicted.reshape(truth.shape) - truth
+        return float((difference.norm(dim=0) / truth.norm(dim=0)).max())
 
 
 @dataclass(frozen=True)

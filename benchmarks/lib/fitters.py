@@ -23,11 +23,13 @@ from sggp import GPRegressor
 from sggp.datasets import uci
 
 __all__ = [
+    "INDUCING",
     "Scores",
     "Task",
     "gpboost_run",
     "gpytorch_exact_run",
     "gpytorch_svgp_run",
+    "measured",
     "ours_run",
     "scikit_learn_run",
 ]
@@ -66,7 +68,8 @@ class Scores:
         return self.fit_seconds + self.predict_seconds
 
 
-def _measured(task: Task, fit: Fit, predict: Predict) -> Scores:
+def measured(task: Task, fit: Fit, predict: Predict) -> Scores:
+    """Seconds of fitting on a task's training rows and of predicting its test rows, and the scores."""
     x, y, xs, ys = task.arrays()
     begin, cpu = time.perf_counter(), time.process_time()
     model, note = fit(x, y)
@@ -92,7 +95,7 @@ def ours_run(task: Task, recipe: str, seed: int) -> Scores:
 
     x, y, xs, _ = task.arrays()
     predict(GPRegressor(random_state=0).fit(x[:WARM_ROWS], y[:WARM_ROWS]), xs[:5])
-    return _measured(task, fit, predict)
+    return measured(task, fit, predict)
 
 
 def scikit_learn_run(task: Task, seed: int) -> Scores:
@@ -111,7 +114,7 @@ def scikit_learn_run(task: Task, seed: int) -> Scores:
         mean, std = model.predict(xs, return_std=True)  # WhiteKernel is in it
         return mean, std**2
 
-    return _measured(task, fit, predict)
+    return measured(task, fit, predict)
 
 
 def gpboost_run(task: Task, seed: int) -> Scores | str:
@@ -138,7 +141,7 @@ def gpboost_run(task: Task, seed: int) -> Scores | str:
         found = model.predict(gp_coords_pred=xs, predict_var=True, predict_response=True)
         return found["mu"], found["var"]
 
-    return _measured(task, fit, predict)
+    return measured(task, fit, predict)
 
 
 def _kernel(d: int) -> gpytorch.kernels.Kernel:
@@ -202,7 +205,7 @@ def gpytorch_exact_run(task: Task, cap_seconds: float, seed: int) -> Scores:
                 steps += 1
         return (model, likelihood), f"{steps} steps of Adam"
 
-    return _measured(task, fit, _gpytorch_predict)
+    return measured(task, fit, _gpytorch_predict)
 
 
 def gpytorch_svgp_run(task: Task, cap_seconds: float, seed: int) -> Scores:
@@ -229,4 +232,4 @@ def gpytorch_svgp_run(task: Task, cap_seconds: float, seed: int) -> Scores:
     def predict(pair: tuple[Any, Any], xs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return _gpytorch_predict(pair, xs, rows=1024)
 
-    return _measured(task, fit, predict)
+    return measured(task, fit, predict)

@@ -169,9 +169,9 @@ def precision(arguments: argparse.Namespace, memory: float) -> None:
         if any(run.value is None for run in runs):
             table.append([name, *[run.failure or "done" for run in runs], "–", "–"])
             continue
-        gap = abs(runs[0].value[0] - runs[1].value[0])
+        difference = abs(runs[0].value[0] - runs[1].value[0])
         cells = [f"{run.value[0]:.5f} ({run.value[1]})" for run in runs]
-        table.append([name, *cells, f"{gap:.1e}", verdict(gap <= 1e-3)])
+        table.append([name, *cells, f"{difference:.1e}", verdict(difference <= 1e-3)])
     print_table(["table", "RMSE float32", "RMSE float64", "difference", "≤ 1e-3"], table)
 
 

@@ -143,8 +143,8 @@ def docking_system(rows: int | None, noise_variance: float) -> System:
 
     text = gzip.decompress(data_file("mol/dockstring_merged_5targets.csv.gz").read_bytes()).decode()
     table = [row for row in csv.DictReader(text.splitlines()) if row["F2"]][:rows]
-    printer = SmilesFingerprinter(radius=1, fp_size=1024, on_invalid="skip")
-    counts = FingerprintTable.from_smiles([row["smiles"] for row in table], printer)[:]
+    fingerprinter = SmilesFingerprinter(radius=1, fp_size=1024, on_invalid="skip")
+    counts = FingerprintTable.from_smiles([row["smiles"] for row in table], fingerprinter)[:]
     y = torch.tensor([min(float(row["F2"]), 5.0) for row in table], dtype=torch.float64)
     y = (y - y.mean()) / y.std()
     kernel = gpytorch.kernels.ScaleKernel(TanimotoMinMax()).double()

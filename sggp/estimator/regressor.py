@@ -1,4 +1,4 @@
-"""`GPRegressor`: Gaussian process regression with an exact posterior as a scikit-learn estimator."""
+"""`GPRegressor`: a Gaussian process as a scikit-learn estimator, for ten rows to hundreds of thousands."""
 
 from __future__ import annotations
 
