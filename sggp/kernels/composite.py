@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from sggp.errors import InputError
-from sggp.kernels.covariance import Covariance, Points
+from sggp.kernels.covariance import Covariance
+from sggp.kernels.points import Points
 
 __all__ = ["ColumnsCovariance", "ProductCovariance", "ScaledCovariance", "SumCovariance"]
 

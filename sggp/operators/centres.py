@@ -11,8 +11,9 @@ from torch import Tensor
 
 from sggp.errors import InputError, UnsupportedKernel
 from sggp.kernels import as_covariance
-from sggp.kernels.covariance import Covariance, Points
-from sggp.operators.kernel import check_rows
+from sggp.kernels.covariance import Covariance
+from sggp.kernels.points import Points
+from sggp.operators.rows import check_rows
 from sggp.random import as_generator, draw_seed
 from sggp.typing import Seed
 
