@@ -15,7 +15,7 @@ twice, which moves results by a unit in the last place and depends on the number
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -31,11 +31,9 @@ from sggp.native.cpu_tanimoto import (
     tanimoto_matmul,
     thermometer,
 )
+from sggp.native.families import Profile
 from sggp.native.library import available, instruction_sets, unavailable_reason
-
-if TYPE_CHECKING:
-    from sggp.native.families import Profile
-    from sggp.native.reference import Source
+from sggp.native.reference import BUDGET, Given
 
 __all__ = [
     "PackedRows",
@@ -70,7 +68,7 @@ def stationary_block(
     profile: Profile,
     *,
     dtype: torch.dtype | None = None,
-    source: Source | None = None,
+    source: Given = None,
     isa: str | None = None,
 ) -> Tensor:
     """The kernel as a dense block: see `reference.stationary_block`.
@@ -94,9 +92,9 @@ def stationary_matmul(
     b: Tensor,
     v: Tensor,
     profile: Profile,
-    memory_budget: int = 256 * 2**20,
+    memory_budget: int = BUDGET,
     *,
-    source: Source | None = None,
+    source: Given = None,
     isa: str | None = None,
 ) -> Tensor:
     """K(a, b) v without K: see `reference.stationary_matmul`.
@@ -128,7 +126,7 @@ def stationary_gradient(
     right: Tensor,
     profile: Profile,
     *,
-    memory_budget: int = 256 * 2**20,
+    memory_budget: int = BUDGET,
     isa: str | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The gradient of a bilinear form: see `reference.stationary_gradient`; from differences in every term.
@@ -176,7 +174,7 @@ def _profile(profile: Profile) -> tuple[int, float, float]:
     return profile.kind.code, float(profile.scale), profile.shape
 
 
-def _rows(a: Tensor, b: Tensor, dtype: torch.dtype, source: Source | None) -> _Rows:
+def _rows(a: Tensor, b: Tensor, dtype: torch.dtype, source: Given) -> _Rows:
     """Contiguous rows of both sides, with weights for their differences where they come from `source`.
 
     Rounding a row at distance R moves it by up to ε·R. Where rows of `b` lie beyond a small R, the unscaled rows are

@@ -12,6 +12,7 @@ place of float32 (τ = 1e-8) and below 1e-14 of the scale in float64 (τ = 0.03)
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -42,6 +43,7 @@ _DIRECT_DIMENSION = 4  # up to this dimension, differences are as cheap as a mat
 _MANY = 16  # more than one entry in this many ill conditioned: the whole tile by differences
 _SEARCH_BYTES = 64 * 2**20  # of one tile of scores
 _PAIR_CHUNK = 2**18  # coordinates gathered at a time when single entries are repaired
+BUDGET = 256 * 2**20  # bytes for tiles unless told otherwise
 BYTES_PER_ENTRY = 32  # live bytes per tile entry, temporaries included, in the worst family
 
 
@@ -54,6 +56,9 @@ class Source(NamedTuple):
     x: Tensor  # (n, d)
     z: Tensor  # (m, d)
     weights: Tensor  # (d,) float64, the inverse length scales
+
+
+Given = Source | None  # what `source` may be
 
 
 # --- profiles ---------------------------------------------------------------------------------------------------
@@ -72,7 +77,7 @@ def profile_slope(r2: Tensor, profile: Profile) -> Tensor:
 # --- distances --------------------------------------------------------------------------------------------------
 
 
-def squared_distances(a: Tensor, b: Tensor, *, dtype: torch.dtype, source: Source | None = None) -> Tensor:
+def squared_distances(a: Tensor, b: Tensor, *, dtype: torch.dtype, source: Given = None) -> Tensor:
     """|a_i − b_j|² as (n, m) float64, accurate enough for entries of `dtype`; see the module's note.
 
     Args:
@@ -122,11 +127,19 @@ def _working(r2: Tensor, dtype: torch.dtype, profile: Profile) -> Tensor:
     return profile_values(r2.clamp_max_(1e37).to(dtype), profile)
 
 
+def _tiles(
+    a: Tensor, b: Tensor, memory_budget: int, per_row: int, *, more: int = 0
+) -> Iterator[tuple[slice, slice]]:
+    """Rows and columns of tiles of K(a, b) within the budget; `more` bytes per entry beside the usual temporaries."""
+    n, m = len(a), len(b)
+    return tiles(n, m, tile_shape(n, m, memory_budget, per_entry=BYTES_PER_ENTRY + more, per_row=per_row))
+
+
 # --- stationary kernels -----------------------------------------------------------------------------------------
 
 
 def stationary_block(
-    a: Tensor, b: Tensor, profile: Profile, *, dtype: torch.dtype | None = None, source: Source | None = None
+    a: Tensor, b: Tensor, profile: Profile, *, dtype: torch.dtype | None = None, source: Given = None
 ) -> Tensor:
     """The kernel scale · φ(|a_i − b_j|²) as a dense (n, m) block.
 
@@ -143,20 +156,14 @@ def stationary_block(
     return _working(squared_distances(a, b, dtype=dtype, source=source), dtype, profile)
 
 
-def stationary_slope(a: Tensor, b: Tensor, profile: Profile, *, source: Source | None = None) -> Tensor:
+def stationary_slope(a: Tensor, b: Tensor, profile: Profile, *, source: Given = None) -> Tensor:
     """The slopes scale · dφ/d(r²) at (a_i, b_j) as a dense (n, m) float64 block, for gradients."""
     r2 = squared_distances(a, b, dtype=torch.float64, source=source)
     return profile_slope(r2.clamp_max_(1e300), profile)
 
 
 def stationary_matmul(
-    a: Tensor,
-    b: Tensor,
-    v: Tensor,
-    profile: Profile,
-    memory_budget: int = 256 * 2**20,
-    *,
-    source: Source | None = None,
+    a: Tensor, b: Tensor, v: Tensor, profile: Profile, memory_budget: int = BUDGET, *, source: Given = None
 ) -> Tensor:
     """K(a, b) v by tiles, (n, s) in the dtype of `v`.
 
@@ -172,14 +179,7 @@ def stationary_matmul(
         MemoryBudgetError: not even one small tile fits the budget.
     """
     out = torch.zeros(a.shape[0], v.shape[1], dtype=v.dtype, device=v.device)
-    shape = tile_shape(
-        a.shape[0],
-        b.shape[0],
-        memory_budget,
-        per_entry=BYTES_PER_ENTRY,
-        per_row=16 * a.shape[1] + 8 * v.shape[1],
-    )
-    for rows, cols in tiles(a.shape[0], b.shape[0], shape):
+    for rows, cols in _tiles(a, b, memory_budget, 16 * a.shape[1] + 8 * v.shape[1]):
         part = None if source is None else Source(source.x[rows], source.z[cols], source.weights)
         tile = stationary_block(a[rows], b[cols], profile, dtype=v.dtype, source=part)
         out[rows].addmm_(tile, v[cols])
@@ -187,7 +187,7 @@ def stationary_matmul(
 
 
 def stationary_gradient(
-    a: Tensor, b: Tensor, left: Tensor, right: Tensor, profile: Profile, *, memory_budget: int = 256 * 2**20
+    a: Tensor, b: Tensor, left: Tensor, right: Tensor, profile: Profile, *, memory_budget: int = BUDGET
 ) -> tuple[Tensor, Tensor]:
     """The gradient of Σ_j left_jᵀ K(a, b) right_j in the logarithms of the length scales and in the scale.
 
@@ -207,14 +207,7 @@ def stationary_gradient(
     a, b = a.double(), b.double()
     log_lengthscale = torch.zeros(a.shape[1], dtype=torch.float64, device=a.device)
     scale = torch.zeros((), dtype=torch.float64, device=a.device)
-    shape = tile_shape(
-        a.shape[0],
-        b.shape[0],
-        memory_budget,
-        per_entry=BYTES_PER_ENTRY,
-        per_row=32 * a.shape[1] + 16 * left.shape[1],
-    )
-    for rows, cols in tiles(a.shape[0], b.shape[0], shape):
+    for rows, cols in _tiles(a, b, memory_budget, 32 * a.shape[1] + 16 * left.shape[1]):
         x, z = a[rows], b[cols]
         outer = left[rows].double() @ right[cols].double().T
         r2 = squared_distances(x, z, dtype=torch.float64).clamp_max_(1e300)
@@ -231,9 +224,7 @@ def shape_gradient(a: Tensor, left: Tensor, right: Tensor, alpha: float, memory_
     With φ = (1 + y)^−α, y = r²/2α: ∂φ/∂α = φ·(y/(1 + y) − log(1 + y)).
     """
     total = torch.zeros((), dtype=torch.float64, device=a.device)
-    per_row = 32 * a.shape[1] + 16 * left.shape[1]
-    shape = tile_shape(len(a), len(a), memory_budget, per_entry=BYTES_PER_ENTRY + 16, per_row=per_row)
-    for rows, cols in tiles(len(a), len(a), shape):
+    for rows, cols in _tiles(a, a, memory_budget, 32 * a.shape[1] + 16 * left.shape[1], more=16):
         y = squared_distances(a[rows], a[cols], dtype=torch.float64).clamp_max_(1e300).div_(2.0 * alpha)
         logarithm = y.log1p()
         value = y.div_(y + 1.0).sub_(logarithm).mul_(logarithm.mul_(-alpha).exp_())

@@ -11,7 +11,7 @@ from sggp.defaults import MEMORY_BUDGET
 from sggp.neighbours import KernelNeighbours
 from sggp.operators.least_squares import KernelLeastSquares
 from sggp.operators.matrix import KernelMatrix
-from sggp.operators.rows import SystemOperator
+from sggp.operators.rows import SystemOperator, require
 
 __all__ = ["KernelOperator"]
 
@@ -51,11 +51,9 @@ class KernelOperator(SystemOperator):
         super().__init__(x, len(x), noise_variance, dtype, memory_budget)
         self._matrix = matrix = KernelMatrix(kernel, x, self._dtype, self.memory_budget)
         self.covariance, self.rounds_inputs = matrix.covariance, matrix.rounds_inputs
+        self._exact = (matrix.covariance64, matrix.points64)
         self._neighbours = KernelNeighbours(
-            (matrix.covariance, matrix.points),
-            (matrix.covariance64, matrix.points64),
-            self._noise64,
-            matrix.count,
+            (matrix.covariance, matrix.points), self._exact, self._noise64, matrix.count
         )
         self._least_squares = KernelLeastSquares(kernel, matrix, self._noise)
 
@@ -90,7 +88,10 @@ class KernelOperator(SystemOperator):
         v = v.double()
         if self._dtype == torch.float64:
             return self.matmul(v)
-        return self._matrix.matmul_wide(v).addcmul_(self._noise64[:, None], v)
+        self._matrix.count(len(self.x) ** 2)
+        covariance, points = self._exact
+        product = covariance.matmul(points, points, v, memory_budget=self._tile_bytes()).double()
+        return product.addcmul_(self._noise64[:, None], v)
 
     def rows_matmul(self, rows: Tensor, v: Tensor) -> Tensor:  # (b,), (n, s) -> (b, s)
         """Rows of K + Σ times v."""
@@ -103,7 +104,13 @@ class KernelOperator(SystemOperator):
 
     def block(self, rows: Tensor, cols: Tensor) -> Tensor:  # (b,), (c,) -> (b, c)
         """A dense block of K + Σ; the noise enters where a row meets itself."""
-        out = self._matrix.block(rows, cols)
+        matrix, b, c = self._matrix, len(rows), len(cols)
+        self._require(matrix.bytes_of(b, c), f"a dense ({b}, {c}) block")
+        matrix.count(b * c)
+        if matrix.kept is not None:
+            out = matrix.kept[rows][:, cols]
+        else:
+            out = self.covariance.block(matrix.points[rows], matrix.points[cols])
         return out + torch.where(rows[:, None] == cols[None], self._noise[rows, None], out.new_zeros(()))
 
     def dense(self, dtype: torch.dtype = torch.float64) -> Tensor:  # -> (n, n)
@@ -112,7 +119,10 @@ class KernelOperator(SystemOperator):
         Raises:
             MemoryBudgetError: n²·itemsize exceeds the budget.
         """
-        out = self._matrix.dense(dtype)
+        n = len(self.x)
+        self._require(torch.finfo(dtype).bits // 8 * n * n, f"the dense ({n}, {n}) matrix")
+        self._matrix.count(n * n)
+        out = self._matrix.by_tiles(dtype, wide=dtype == torch.float64)
         out.diagonal().add_(self._noise64.to(dtype))
         return out
 
@@ -124,22 +134,30 @@ class KernelOperator(SystemOperator):
 
     def kernel_diagonal(self) -> Tensor:  # (n,)
         """The diagonal of K in float64."""
-        return self._matrix.diagonal()
+        covariance, points = self._exact
+        return covariance.diagonal(points).double()
 
     def cross_block(self, rows: Tensor, cols: Tensor) -> Tensor:  # (b,), (c,) -> (b, c)
         """A block of K in float64."""
-        return self._matrix.cross_block(rows, cols)
+        self._require(8 * len(rows) * len(cols), f"a dense ({len(rows)}, {len(cols)}) block")
+        self._matrix.count(len(rows) * len(cols))
+        covariance, points = self._exact
+        return covariance.block(points[rows], points[cols]).double()
 
     def small_blocks(self, index: Tensor) -> Tensor:  # (b, m) -> (b, m, m)
         """Blocks K[index_i, index_i] in float64."""
-        return self._matrix.small_blocks(index)
+        self._matrix.count(index.shape[0] * index.shape[1] ** 2)
+        return self._exact[0].small_blocks(self.x[index])
 
     def sparse_columns(self, index: Tensor, real: Tensor, low_rank: Tensor | None) -> Tensor | None:
         """Columns of the sparse inverse factor in one fused call, or None where this kernel or device has none.
 
         See `sggp.native.neighbours.sparse_columns`.
         """
-        return self._matrix.neighbour_columns(self._noise64, low_rank, index, real)
+        covariance, points = self._exact
+        found = covariance.neighbour_columns(points, self._noise64, low_rank, index, real)
+        self._matrix.count(0 if found is None else index.shape[0] * index.shape[1] ** 2)
+        return found
 
     def ordering(self, generator: torch.Generator) -> Tensor:  # -> (n,)
         """See `sggp.neighbours.KernelNeighbours.ordering`."""
@@ -179,3 +197,7 @@ class KernelOperator(SystemOperator):
     def design_norms(self, rows: Tensor) -> Tensor:  # (b,) -> (b,)
         """Squared norms of rows of K in float64, by tiles; b·n entries."""
         return self._least_squares.design_norms(rows)
+
+    def _require(self, size: float, what: str) -> None:
+        instead = "a solver that needs only products (ConjugateGradients, StochasticDualDescent)"
+        require(size, what, self.memory_budget, instead)

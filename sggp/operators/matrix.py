@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sggp.kernels import as_covariance
-from sggp.operators.rows import require, tile_bytes, working_points
+from sggp.operators.rows import tile_bytes, working_points
 
 __all__ = ["KernelMatrix"]
 
@@ -36,7 +36,7 @@ class KernelMatrix:
             self.points64 = self.covariance64.prepare(self.x)
             self.points, self.rounds_inputs = self.covariance.prepare(self.x), False
         self.recomputes = self.covariance.recomputes(x.device)
-        self._stored: Tensor | None = None
+        self.kept: Tensor | None = None
 
     def count(self, entries: int) -> None:
         """Add to the number of entries that were evaluated or read."""
@@ -50,16 +50,14 @@ class KernelMatrix:
         return fits and not self.recomputes
 
     def stored(self) -> Tensor:
-        """K, once it is held."""
-        if self._stored is None:
-            self._stored = self._by_tiles(self.dtype)
-        return self._stored
+        """K, evaluated at the first call."""
+        if self.kept is None:
+            self.kept = self.by_tiles(self.dtype)
+        return self.kept
 
     def bytes_of(self, rows: int, cols: int) -> int:
         """Size of a block in the working precision."""
         return (torch.finfo(self.dtype).bits // 8) * rows * cols
-
-    # products in the working precision ------------------------------------------------------------------------------
 
     def matmul(self, v: Tensor) -> Tensor:  # (n, s) -> (n, s)
         """K v."""
@@ -88,56 +86,8 @@ class KernelMatrix:
             return self.stored()[rows]
         return self.covariance.block(self.points[rows], self.points).to(self.dtype)
 
-    def block(self, rows: Tensor, cols: Tensor) -> Tensor:  # (b,), (c,) -> (b, c)
-        """A dense block of K."""
-        self._require(self.bytes_of(len(rows), len(cols)), f"a dense ({len(rows)}, {len(cols)}) block")
-        self.count(len(rows) * len(cols))
-        if self._stored is not None:
-            return self._stored[rows][:, cols]
-        return self.covariance.block(self.points[rows], self.points[cols])
-
-    def dense(self, dtype: torch.dtype) -> Tensor:  # -> (n, n)
-        """K as a new tensor, evaluated from the rows as given where `dtype` is float64."""
-        n = len(self.x)
-        self._require(torch.finfo(dtype).bits // 8 * n * n, f"the dense ({n}, {n}) matrix")
-        self.count(n * n)
-        return self._by_tiles(dtype, wide=dtype == torch.float64)
-
-    # in float64 -----------------------------------------------------------------------------------------------------
-
-    def matmul_wide(self, v: Tensor) -> Tensor:  # (n, s) -> (n, s)
-        """K v in float64 whatever the working precision, by tiles."""
-        self.count(len(self.x) ** 2)
-        budget = tile_bytes(self.memory_budget)
-        return self.covariance64.matmul(self.points64, self.points64, v, memory_budget=budget).double()
-
-    def diagonal(self) -> Tensor:  # (n,)
-        """The diagonal of K."""
-        return self.covariance64.diagonal(self.points64).double()
-
-    def cross_block(self, rows: Tensor, cols: Tensor) -> Tensor:  # (b,), (c,) -> (b, c)
-        """A block of K."""
-        self._require(8 * len(rows) * len(cols), f"a dense ({len(rows)}, {len(cols)}) block")
-        self.count(len(rows) * len(cols))
-        return self.covariance64.block(self.points64[rows], self.points64[cols]).double()
-
-    def small_blocks(self, index: Tensor) -> Tensor:  # (b, m) -> (b, m, m)
-        """Blocks K[index_i, index_i]."""
-        self.count(index.shape[0] * index.shape[1] ** 2)
-        return self.covariance64.small_blocks(self.x[index])
-
-    def neighbour_columns(
-        self, noise: Tensor, low_rank: Tensor | None, index: Tensor, real: Tensor
-    ) -> Tensor | None:
-        """Columns of the sparse inverse factor of K + noise in one fused call, or None where there is none."""
-        found = self.covariance64.neighbour_columns(self.points64, noise, low_rank, index, real)
-        if found is not None:
-            self.count(index.shape[0] * index.shape[1] ** 2)
-        return found
-
-    # helpers --------------------------------------------------------------------------------------------------------
-
-    def _by_tiles(self, dtype: torch.dtype, *, wide: bool = False) -> Tensor:
+    def by_tiles(self, dtype: torch.dtype, *, wide: bool = False) -> Tensor:  # -> (n, n)
+        """K as a new tensor; `wide`: evaluated in float64 from the rows as given. Counts nothing."""
         n = len(self.x)
         covariance, points = (self.covariance64, self.points64) if wide else (self.covariance, self.points)
         out = torch.empty(n, n, dtype=dtype, device=self.x.device)
@@ -146,7 +96,3 @@ class KernelMatrix:
         for tile in torch.arange(n, device=self.x.device).split(rows):
             out[tile] = covariance.block(points[tile], points).to(dtype)
         return out
-
-    def _require(self, size: float, what: str) -> None:
-        instead = "a solver that needs only products (ConjugateGradients, StochasticDualDescent)"
-        require(size, what, self.memory_budget, instead)

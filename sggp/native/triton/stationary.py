@@ -6,17 +6,15 @@ Tiles by dimension and number of columns are estimates from register counts, not
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from sggp.native.checks import check_columns, check_pair, check_points
+from sggp.native.families import Profile
+from sggp.native.reference import BUDGET, Given
 from sggp.native.triton import host
-
-if TYPE_CHECKING:
-    from sggp.native.families import Profile
-    from sggp.native.reference import Source
 
 __all__ = ["stationary_block", "stationary_gradient", "stationary_matmul"]
 
@@ -35,12 +33,7 @@ class _Rows(NamedTuple):
 
 
 def stationary_block(
-    a: Tensor,
-    b: Tensor,
-    profile: Profile,
-    *,
-    dtype: torch.dtype | None = None,
-    source: Source | None = None,
+    a: Tensor, b: Tensor, profile: Profile, *, dtype: torch.dtype | None = None, source: Given = None
 ) -> Tensor:
     """The kernel as a dense block: see `reference.stationary_block`.
 
@@ -67,13 +60,7 @@ def stationary_block(
 
 
 def stationary_matmul(
-    a: Tensor,
-    b: Tensor,
-    v: Tensor,
-    profile: Profile,
-    memory_budget: int = 256 * 2**20,
-    *,
-    source: Source | None = None,
+    a: Tensor, b: Tensor, v: Tensor, profile: Profile, memory_budget: int = BUDGET, *, source: Given = None
 ) -> Tensor:
     """K(a, b) v without K: see `reference.stationary_matmul`.
 
@@ -109,13 +96,7 @@ def stationary_matmul(
 
 
 def stationary_gradient(
-    a: Tensor,
-    b: Tensor,
-    left: Tensor,
-    right: Tensor,
-    profile: Profile,
-    *,
-    memory_budget: int = 256 * 2**20,
+    a: Tensor, b: Tensor, left: Tensor, right: Tensor, profile: Profile, *, memory_budget: int = BUDGET
 ) -> tuple[Tensor, Tensor]:
     """The gradient of a bilinear form: see `reference.stationary_gradient`.
 
@@ -160,7 +141,7 @@ def _tile(dtype: torch.dtype, block_s: int) -> tuple[int, int, int]:
     return (64, 64, 4) if block_s < 64 else (64, 64, 8)
 
 
-def _rows(a: Tensor, b: Tensor, dtype: torch.dtype, source: Source | None) -> _Rows:
+def _rows(a: Tensor, b: Tensor, dtype: torch.dtype, source: Given) -> _Rows:
     """Both sides for the kernels, with weights for their differences where they come from `source`.
 
     Rounding a row at distance R moves it by up to ε·R. Where rows of `b` lie beyond a small R, the unscaled rows are
