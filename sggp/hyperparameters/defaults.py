@@ -10,8 +10,9 @@ from gpytorch.priors import LogNormalPrior
 
 from sggp.defaults import DIRECT_ROWS
 from sggp.errors import InputError
+from sggp.native.families import FAMILIES
 
-_SMOOTHNESS = {"matern12": 0.5, "matern32": 1.5, "matern52": 2.5}
+_SMOOTHNESS = {f.name: f.nu for f in FAMILIES.values() if f.nu in (0.5, 1.5, 2.5)}  # those of MaternKernel
 KERNEL_NAMES = ("rbf", *_SMOOTHNESS, "tanimoto")
 
 

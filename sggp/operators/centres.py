@@ -12,7 +12,8 @@ from torch import Tensor
 from sggp.arrays import check_rows
 from sggp.errors import InputError, UnsupportedKernel
 from sggp.kernels import as_covariance
-from sggp.kernels.covariance import Covariance, Points
+from sggp.kernels.covariance import Covariance
+from sggp.kernels.points import Points
 from sggp.random import as_generator, draw_seed
 from sggp.typing import Seed
 

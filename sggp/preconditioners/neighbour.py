@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import embedding_bag
 
 from sggp.linalg import cholesky
-from sggp.native import neighbours as native
+from sggp.native import engine
 from sggp.operators.base import NeighbourOperator
 from sggp.preconditioners.base import (
     Preconditioner,
@@ -75,9 +75,10 @@ class SparseInverseFactor:
     def apply(self, v: Tensor) -> Tensor:  # (n, s) -> (n, s)
         """R⁻¹v ≈ UUᵀv, in float64."""
         wide = v.double()
-        if wide.shape[1] >= _WIDE and native.available(wide.device):
-            return native.sparse_square(self._index, self._values, wide)
-        return self.root(self.root_transpose(wide))
+        fused = None
+        if wide.shape[1] >= _WIDE:
+            fused = engine(wide.device, wide.dtype).sparse_square(self._index, self._values, wide)
+        return self.root(self.root_transpose(wide)) if fused is None else fused
 
     def root(self, v: Tensor) -> Tensor:  # (n, s) -> (n, s)
         """Uv, in float64."""

@@ -24,7 +24,7 @@ from sggp.hyperparameters.nearest_neighbour.conditionals import log_conditionals
 from sggp.hyperparameters.nearest_neighbour.fit import _Problem
 from sggp.hyperparameters.nearest_neighbour.minibatches import window_sizes
 from sggp.hyperparameters.nearest_neighbour.neighbourhoods import Neighbourhoods
-from sggp.neighbours.earlier import earlier_rows
+from sggp.neighbours import earlier_rows
 
 
 def _data(n=60, d=2, seed=0, noise=0.1):
@@ -173,14 +173,14 @@ def test_gradient_agrees_with_finite_differences():
 
 
 @pytest.mark.parametrize("compiled", [True, False])
-@pytest.mark.parametrize("groups", [1, 7])
-def test_earlier_rows_are_the_nearest_earlier_ones(groups, compiled, monkeypatch):
+@pytest.mark.parametrize("step", [1, 7])
+def test_earlier_rows_are_the_nearest_earlier_ones(step, compiled, monkeypatch):
     if not compiled:
-        monkeypatch.setattr("sggp.native.neighbours.available", lambda _: False)
+        monkeypatch.setattr("sggp.native.library.available", lambda: False)
     g = torch.Generator().manual_seed(0)
     points = torch.randn(500, 3, generator=g, dtype=torch.float64)
-    rows = torch.arange(0, 500, 1)
-    found = earlier_rows(points, rows, 6, groups=groups)
+    rows = torch.arange(0, 500, step)
+    found = earlier_rows(points, rows, 6)
     expected = _brute_force_earlier(-torch.cdist(points, points).numpy(), 6)
     for row, near in zip(rows.tolist(), found.tolist(), strict=True):
         assert set(near) - {-1} == expected[row]

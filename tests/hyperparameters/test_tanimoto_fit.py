@@ -16,8 +16,8 @@ from sggp.hyperparameters.gram import gram_function
 from sggp.hyperparameters.nearest_neighbour import neighbourhoods as neighbourhoods_module
 from sggp.hyperparameters.nearest_neighbour.fit import _Problem
 from sggp.hyperparameters.nearest_neighbour.neighbourhoods import Neighbourhoods
-from sggp.hyperparameters.similarity import earlier_by_similarity
 from sggp.kernels import TanimotoDotProduct, TanimotoMinMax, as_covariance
+from sggp.neighbours import earlier_by_similarity
 from sggp.random import as_generator, streams
 
 

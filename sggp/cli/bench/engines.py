@@ -5,15 +5,15 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable
 from functools import partial
-from types import ModuleType
 from typing import Annotated
 
 import torch
 import typer
 
 from sggp.cli.console import print_table, stdout
-from sggp.native import ceilings, cpu, reference, triton
-from sggp.native.reference import Profile
+from sggp.native import Engine, ceilings, cpu, engine
+from sggp.native.engines import TORCH
+from sggp.native.families import Profile
 
 __all__ = ["ceiling_rows", "engines"]
 
@@ -55,15 +55,15 @@ def _report(device: str, name: str, rows: int, repeats: int) -> None:
     works = ceilings.works(device=device, size=min(8.0, rows / 2048))
     products = _products(rows, device)
     calls: dict[str, Callable[[], object]] = {f"ceiling {key}": work.call for key, work in works.items()}
-    calls.update({f"{engine}: {what}": call for engine, what, call, _ in products})
+    calls.update({f"{own}: {what}": call for own, what, call, _ in products})
     seconds = ceilings.alternate(calls, repeats)
     rates = ceilings.rates(works, {key: seconds[f"ceiling {key}"] for key in works})
     print_table(f"Ceilings, float32: {name}", ["what", "rate", "unit"], ceiling_rows(rates))
     found = []
-    for engine, what, _, bound in products:
-        rate = rows * rows / statistics.median(seconds[f"{engine}: {what}"])
+    for name, what, _, bound in products:
+        rate = rows * rows / statistics.median(seconds[f"{name}: {what}"])
         limit = bound(rates)
-        found.append([engine, what, rate / 1e9, limit / 1e9, f"{100 * rate / limit:.0f} %"])
+        found.append([name, what, rate / 1e9, limit / 1e9, f"{100 * rate / limit:.0f} %"])
     header = ["engine", "product", "G entries/s", "bound", "share"]
     print_table(f"Engines, float32: {rows} × {rows} entries", header, found)
 
@@ -87,16 +87,16 @@ def _products(rows: int, device: str) -> list[_Product]:
         a, b = (torch.randn(rows, d, generator=generator).to(device) / d**0.5 for _ in range(2))
         v = torch.randn(rows, s, generator=generator).to(device)
         bound = partial(_stationary_bound, d=d, s=s)
-        for name, engine in available.items():
-            call = partial(_waited, engine.stationary_matmul, a, b, v, _PROFILE)
+        for name, own in available.items():
+            call = partial(_waited, own.stationary_matmul, a, b, v, _PROFILE)
             out.append((name, f"d = {d}, s = {s}", call, bound))
     bits = (torch.rand(2, rows, _BITS, generator=generator) < 0.5).to(torch.uint8)
     counts = torch.randint(0, 4, (2, rows, _COUNTS), generator=generator, dtype=torch.uint8)
     for x, what, words in ((bits, "bits", _BITS // 64), (counts, "counts", 3 * _COUNTS // 64)):
         a, b = x.to(device)
         bound = partial(_bits_bound, words=words)
-        for name, engine in available.items():
-            call = partial(_waited, engine.tanimoto_block, a, b)
+        for name, own in available.items():
+            call = partial(_waited, own.tanimoto_block, a, b)
             out.append((name, f"{x.shape[2]} {what}", call, bound))
     return out
 
@@ -111,11 +111,11 @@ def _bits_bound(rates: dict[str, float], *, words: int) -> float:
     return ceilings.bits_bound(rates, words, entry_bytes=4)
 
 
-def _engines(device: str) -> dict[str, ModuleType]:
-    if device != "cpu":
-        return {"Triton": triton} if triton.available() else {}
-    native = {f"C++ ({cpu.instruction_sets()[-1]})": cpu} if cpu.available() else {}
-    return {**native, "torch": reference}
+def _engines(device: str) -> dict[str, Engine]:
+    """The engine of the device and, on a CPU, torch beside it."""
+    chosen = engine(device, torch.float32)
+    name = f"C++ ({cpu.instruction_sets()[-1]})" if chosen.name == "C++" else chosen.name
+    return {name: chosen, "torch": TORCH}
 
 
 def _waited(product: Callable[..., torch.Tensor], *arguments: object) -> None:

@@ -16,8 +16,7 @@ from torch.autograd.function import once_differentiable
 
 from sggp.hyperparameters.gram import stationary_parts
 from sggp.kernels import as_covariance
-from sggp.kernels.stationary import StationaryCovariance
-from sggp.native import conditionals as native
+from sggp.native.conditionals import Rows
 
 __all__ = ["fused_conditionals"]
 
@@ -34,20 +33,11 @@ class _LogConditional(torch.autograd.Function):
         scale: Tensor,  # ()
         noise: Tensor,  # () or (b, k)
         residuals: Tensor,  # (b, k, t)
-        family: str,
-        x: Tensor,
+        terms_of: Any,  # what `Covariance.log_conditionals` gives
         index: Tensor,
     ) -> Tensor:  # (b,)
-        terms = native.log_conditionals(
-            x,
-            lengthscale,
-            float(scale.detach()),
-            family,
-            index,
-            residuals,
-            noise,
-            wanted=ctx.needs_input_grad[:4],
-        )
+        rows = Rows(index, residuals, noise)
+        terms = terms_of(lengthscale, float(scale.detach()), rows, ctx.needs_input_grad[:4])
         ctx.save_for_backward(*terms[1:])
         return terms.value
 
@@ -63,7 +53,7 @@ class _LogConditional(torch.autograd.Function):
             None if scale is None else grad @ scale,
             noise,
             None if residuals is None else grad[:, None, None] * residuals,
-            *(None,) * 3,
+            *(None,) * 2,
         )
 
 
@@ -75,21 +65,19 @@ def fused_conditionals(kernel: Kernel, x: Tensor) -> FusedConditionals | None:
     in the noise. None for kernels other than scaled RBF and Matérn ones, and where there is no such engine.
     """
     parts = stationary_parts(kernel)
-    if parts is None or x.dtype != torch.float64 or not native.available(x.device):
+    if parts is None:
         return None
     scales, core = parts
-    known = as_covariance(core)
-    family = known.profile.family if isinstance(known, StationaryCovariance) else ""
-    if family not in native.FAMILIES or core.lengthscale.dtype != torch.float64:
+    terms_of = as_covariance(core).log_conditionals(x)
+    if terms_of is None or core.lengthscale.dtype != torch.float64:
         return None
-    x = x.contiguous()
 
     def conditionals(index: Tensor, residuals: Tensor, noise: Tensor) -> Tensor:
         scale = torch.ones((), dtype=torch.float64)
         for outer in scales:
             scale = scale * outer.outputscale
         lengthscale = core.lengthscale.reshape(-1).expand(x.shape[1])
-        value: Tensor = _LogConditional.apply(lengthscale, scale, noise, residuals, family, x, index)
+        value: Tensor = _LogConditional.apply(lengthscale, scale, noise, residuals, terms_of, index)
         return value
 
     return conditionals

@@ -12,9 +12,8 @@ from sggp.errors import InputError
 from sggp.hyperparameters.gram import frozen_base, gram_function, scaled_points
 from sggp.hyperparameters.nearest_neighbour.conditionals import log_conditionals
 from sggp.hyperparameters.nearest_neighbour.fused import fused_conditionals
-from sggp.hyperparameters.similarity import earlier_by_similarity
 from sggp.kernels import as_covariance
-from sggp.neighbours.earlier import earlier_rows
+from sggp.neighbours import earlier_by_similarity, earlier_rows
 
 _POOL = 2048  # rows whose neighbourhoods are used where searching is dear and repeated
 _POOL_FROZEN = 4096  # where neighbourhoods are found once

@@ -16,23 +16,14 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 
 from sggp.errors import InputError, MissingExtra, ShapeError
-from sggp.native import neighbours as native
+from sggp.native import engine
 
-__all__ = [
-    "Method",
-    "coarse_to_fine",
-    "coarse_to_fine_by_gaps",
-    "earlier_by_score",
-    "earlier_neighbours",
-    "nearest",
-]
+__all__ = ["Method", "earlier_neighbours", "earlier_rows", "nearest"]
 
 Method = Literal["auto", "exact", "tree", "approximate"]
 
 TREE_DIMENSION = 6
 _TREE_ROWS = 4096
-_TILE_BYTES = 64 * 2**20
-_LEVEL_ROWS = 128
 _CANDIDATES = 10_000
 """Rows that one query of the approximate index looks at, about."""
 _LEAST_PROBES = 16
@@ -42,14 +33,14 @@ _MOST_ASKED = 1024
 """Rows asked of the approximate index at most; who still lacks earlier ones then is searched exactly."""
 
 
-def _check(points: Tensor, k: int) -> None:
+def check(points: Tensor, k: int) -> None:
     if points.ndim != 2:
         raise ShapeError(f"points must be (n, d), got shape {tuple(points.shape)}.")
     if k < 1:
         raise InputError(f"k must be at least 1, got {k}.")
 
 
-def _scaled(points: Tensor) -> Tensor:
+def centred(points: Tensor) -> Tensor:
     """Centred float32 copy: neighbours only steer, so a last-digit swap of two equal distances is harmless."""
     points = points.detach().double()
     return (points - points.mean(0)).float()
@@ -67,7 +58,7 @@ def nearest(points: Tensor, queries: Tensor, k: int) -> Tensor:
     Cost:
         O(q·n·d) by tiles, or O(q log n) by a k-d tree when d ≤ 6.
     """
-    _check(points, k)
+    check(points, k)
     if queries.ndim != 2 or queries.shape[1] != points.shape[1]:
         raise ShapeError(f"queries must be (q, {points.shape[1]}), got shape {tuple(queries.shape)}.")
     k = min(k, len(points))
@@ -76,92 +67,8 @@ def nearest(points: Tensor, queries: Tensor, k: int) -> Tensor:
         found = tree.query(queries.detach().numpy(), k=k, workers=torch.get_num_threads())[1]
         return torch.as_tensor(np.asarray(found).reshape(len(queries), k), dtype=torch.long)
     centre = points.detach().double().mean(0)
-    base, ask = (points.detach().double() - centre).float(), (queries.detach().double() - centre).float()
-    if native.available(base.device):
-        return native.nearest(base, ask, k)
-    half = 0.5 * base.square().sum(1)
-    rows = max(1, _TILE_BYTES // (4 * max(1, len(base))))
-    found_tiles = [
-        torch.topk(torch.addmm(half[None], tile, base.T, alpha=-1), k, largest=False).indices
-        for tile in ask.split(rows)
-    ]
-    return (
-        torch.cat(found_tiles) if found_tiles else torch.empty(0, k, dtype=torch.long, device=points.device)
-    )
-
-
-def coarse_to_fine(points: Tensor, generator: torch.Generator) -> Tensor:
-    """An ordering in which every row lies far from all earlier ones, as far as rows at its level can.
-
-    Level by level the radius is halved, and of the rows not yet chosen all that lie further than the radius from every
-    chosen one are chosen, in random order. Within a factor of two this is the max-min ordering, in which each row is
-    the one furthest from all earlier ones; early rows then tell of the whole set and late ones only of their
-    surroundings, which is what a factor on nearest earlier rows needs.
-
-    Args:
-        points: (n, d) points in the kernel's metric.
-        generator: for the order within a level.
-
-    Returns:
-        (n,) a permutation.
-
-    Cost: n²·d/2 multiply-adds.
-
-    Source: Guinness 2018 (max-min ordering for Vecchia's approximation); Schäfer, Katzfuss and Owhadi 2021, section 4.
-    """
-    _check(points, 1)
-    shuffle = torch.randperm(len(points), generator=generator).to(points.device)
-    shuffled = _scaled(points)[shuffle]
-    if native.available(shuffled.device):
-        return shuffle[native.coarse_to_fine(shuffled)]
-
-    def gaps(rows: Tensor) -> Tensor:
-        exactly = "donot_use_mm_for_euclid_dist"
-        return torch.cdist(shuffled[rows], shuffled, compute_mode=exactly).square()
-
-    return shuffle[coarse_to_fine_by_gaps(gaps, len(points), device=shuffled.device)]
-
-
-def coarse_to_fine_by_gaps(
-    gaps: Callable[[Tensor], Tensor], n: int, *, device: torch.device | str = "cpu"
-) -> Tensor:
-    """`coarse_to_fine` under any squared distance: `gaps(rows)` gives (b, n). Cost: n² of them."""
-    gap = torch.full((n,), torch.inf, device=device)
-    chosen = torch.zeros(n, dtype=torch.bool, device=device)
-    out: list[Tensor] = []
-
-    def settle(rows: Tensor, found: Tensor) -> None:
-        gap.copy_(torch.minimum(gap, found.amin(0)))
-        chosen[rows] = True
-        out.append(rows)
-
-    first = torch.zeros(1, dtype=torch.long, device=device)
-    settle(first, gaps(first).to(gap))
-    radius = float(gap.max())
-    least = 1e-14 * radius
-    while not bool(chosen.all()):
-        radius *= 0.25
-        if not radius > least:
-            out.append((~chosen).nonzero()[:, 0])
-            break
-        candidates = (~chosen & (gap > radius)).nonzero()[:, 0]
-        for block in candidates.split(_LEVEL_ROWS):
-            rows = block[gap[block] > radius]
-            if not len(rows):
-                continue
-            found = gaps(rows).to(gap)
-            keep = _spread_out(found[:, rows].cpu(), radius)
-            settle(rows[keep.to(rows.device)], found[keep.to(found.device)])
-    return torch.cat(out)
-
-
-def _spread_out(gaps: Tensor, radius: float) -> Tensor:  # (b, b) -> indices
-    """In order, the rows that lie further than the radius from those kept so far."""
-    kept: list[int] = []
-    for i in range(len(gaps)):
-        if not kept or bool((gaps[i, kept] > radius).all()):
-            kept.append(i)
-    return torch.tensor(kept, dtype=torch.long)
+    base, ask = ((x.detach().double() - centre).float() for x in (points, queries))
+    return engine(base.device, base.dtype).nearest(base, ask, k)
 
 
 def earlier_neighbours(points: Tensor, order: Tensor, k: int, *, method: Method = "auto") -> Tensor:
@@ -189,10 +96,10 @@ def earlier_neighbours(points: Tensor, order: Tensor, k: int, *, method: Method 
 
     Source of the approximate index: Jégou, Douze and Schmid 2011 (inverted file), without the compression.
     """
-    _check(points, k)
+    check(points, k)
     if method not in ("auto", "exact", "tree", "approximate"):
         raise InputError(f'method must be "auto", "exact", "tree" or "approximate", got {method!r}.')
-    ordered = _scaled(points)[order]
+    ordered = centred(points)[order]
     on_cpu = ordered.device.type == "cpu"
     if method == "auto":
         by_tree = ordered.shape[1] <= TREE_DIMENSION and len(ordered) > _TREE_ROWS and on_cpu
@@ -200,37 +107,26 @@ def earlier_neighbours(points: Tensor, order: Tensor, k: int, *, method: Method 
     if method != "exact":
         search = _tree_search if method == "tree" else _index_search(ordered.cpu(), k)
         return _earlier_by_search(ordered.cpu(), k, search).to(ordered.device)
-    return _earlier_by_tiles(ordered, k)
+    return earlier_rows(ordered, torch.arange(len(ordered)), k)
 
 
-def _earlier_by_tiles(ordered: Tensor, k: int) -> Tensor:
-    if native.available(ordered.device):
-        return native.nearest(ordered, ordered, k, before=torch.arange(len(ordered)))
-    wide = ordered.double()  # norms and products far from the origin nearly cancel
-    half = 0.5 * wide.square().sum(1)
+def earlier_rows(points: Tensor, rows: Tensor, k: int) -> Tensor:  # (r, k)
+    """For each position in `rows`, the k positions before it that are nearest in Euclidean distance.
 
-    def score(start: int, stop: int) -> Tensor:  # larger is closer
-        return torch.addmm(-half[None, :stop], wide[start:stop], wide[:stop].T)
+    Args:
+        points: (n, d) rows in their order, already divided by length scales and centred.
+        rows: (r,) positions, ascending.
+        k: how many.
 
-    return earlier_by_score(score, len(ordered), k, device=ordered.device)
+    Returns:
+        (r, k) positions, nearest first; -1 where a row has fewer than k earlier ones. Of rows that are equally near any
+        may be taken.
 
-
-def earlier_by_score(
-    score: Callable[[int, int], Tensor], n: int, k: int, *, device: torch.device | str = "cpu"
-) -> Tensor:
-    """Earlier neighbours under any similarity: `score(start, stop)` gives (stop - start, stop), larger is closer."""
-    out = torch.full((n, k), -1, dtype=torch.long, device=device)
-    start = 0
-    while start < n:
-        stop = min(n, start + max(16, min(1024, _TILE_BYTES // (4 * max(1, n)))))
-        tile = score(start, stop)
-        position = torch.arange(start, stop, device=device)
-        tile = tile.masked_fill(torch.arange(stop, device=device)[None] >= position[:, None], -torch.inf)
-        width = min(k, stop)
-        value, index = tile.topk(width)
-        out[start:stop, :width] = torch.where(value > -torch.inf, index, -1)
-        start = stop
-    return out
+    Cost: about r·n/2 distances.
+    """
+    z = points.to(torch.float32)
+    own = rows.to(z.device)
+    return engine(z.device, z.dtype).nearest(z, z[own], k, before=own).to(rows.device)
 
 
 Asking = Callable[[np.ndarray, int], np.ndarray | None]
@@ -247,7 +143,7 @@ def _earlier_by_search(ordered: Tensor, k: int, search: Callable[[np.ndarray, in
     n = len(points)
     out = np.full((n, k), -1, dtype=np.int64)
     first = min(n, _TREE_ROWS)
-    out[:first] = _earlier_by_tiles(ordered[:first], k).numpy()
+    out[:first] = earlier_rows(ordered[:first], torch.arange(first), k).numpy()
     start = first
     while start < n:
         stop = min(n, 2 * start)

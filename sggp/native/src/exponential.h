@@ -1,12 +1,9 @@
-// The five stationary profiles phi(q), q = squared distance, and psi(q) = -2 phi'(q), on registers.
+// 2^-t and log(1 + y) on registers.
 //
-// Each is a polynomial in t times 2^-t, where t >= 0 is c q, sqrt(c q) or a logarithm: the rounding of c and of the
-// product costs t about as much as that of q itself. sqrt is the correctly rounded instruction. 2^-t = 2^-n p(f) with
-// f = t - n exact and a polynomial with p(0) = 1 fitted to the relative error (2e-9 in float, 3e-18 in double), so
-// phi(0) = 1 exactly. Steps are taken for N registers at a time, since those of one wait for one another.
+// 2^-t = 2^-n p(f) with f = t - n exact and a polynomial with p(0) = 1 fitted to the relative error (2e-9 in float, 3e-18
+// in double), so 2^0 = 1 exactly. Steps are taken for N registers at a time, since those of one wait for one another.
 #pragma once
 
-#include "kernels.h"
 #include "simd.h"
 
 namespace SGGP_ISA {
@@ -98,54 +95,6 @@ template <class T> SGGP_INLINE void log1p_parts(Reg<T> y, Reg<T>& e, Reg<T>& g) 
   for (int i = terms - 1; i >= 1; --i) p = fma(p, s2, set(T(1) / T(2 * i + 1)));
   // 2 atanh(s) = 2 s (1 + s2 p); f - s f = 2 s, written so that the leading term is exact
   g = f - s * (f - (s2 + s2) * p);
-}
-
-template <class T> struct Constants {
-  T alpha, half_inverse_alpha;
-};
-
-constexpr long double squared_rate(int family) {
-  return kLog2e * kLog2e * (family == kMatern12 ? 1 : family == kMatern32 ? 3 : 5);
-}
-
-// t(q), of which the profile is a function.
-template <class T, int Family> SGGP_INLINE Reg<T> argument(Reg<T> q, const Constants<T>& c) {
-  if (Family == kRbf) return q * set(T(kLog2e / 2));
-  if (Family == kRationalQuadratic) {
-    constexpr T high = T(kLog2e), low = T(kLog2e - (long double)high);
-    Reg<T> e, g;
-    log1p_parts<T>(capped(q * set(c.half_inverse_alpha), set(Simd<T>::largest)), e, g);
-    return (e + fma(g, set(high), g * set(low))) * set(c.alpha);
-  }
-  // beyond 1e8, phi is zero; keeps infinity out of the polynomial
-  return root(capped(q, set(T(1e8))) * set(T(squared_rate(Family))));
-}
-
-// phi from t = argument(q); with Slope, slope = -2 phi'(q), zero for matern12 at q = 0.
-template <class T, int Family, bool Slope, int N>
-SGGP_INLINE void profile(const Reg<T> (&q)[N], const Reg<T> (&t)[N], const Constants<T>& c, Reg<T> (&phi)[N],
-                         Reg<T> (&slope)[N]) {
-  const Reg<T> one = set(T(1)), ln2 = set(T(kLn2));
-  Reg<T> value[N];
-  power<T, N>(t, value);
-  SGGP_EACH {
-    phi[i] = value[i];
-    if (Family == kRbf && Slope) slope[i] = value[i];
-    if (Family == kMatern12 && Slope) {
-      const Reg<T> ratio = value[i] / (t[i] * ln2);
-      slope[i] = (Reg<T>)((IntReg<T>)ratio & (t[i] > Reg<T>{}));
-    }
-    if (Family == kMatern32) {
-      if (Slope) slope[i] = value[i] * set(T(3));
-      phi[i] = fma(t[i], ln2, one) * value[i];
-    }
-    if (Family == kMatern52) {
-      if (Slope) slope[i] = fma(t[i], ln2, one) * (value[i] * set(T(5.0L / 3.0L)));
-      phi[i] = fma(fma(t[i], set(T(kLn2 * kLn2 / 3)), ln2), t[i], one) * value[i];
-    }
-    if (Family == kRationalQuadratic && Slope)
-      slope[i] = value[i] / (one + capped(q[i] * set(c.half_inverse_alpha), set(Simd<T>::largest)));
-  }
 }
 
 }  // namespace SGGP_ISA

@@ -1,18 +1,36 @@
-"""The most similar *earlier* rows of a few chosen rows, for kernels without a metric (Tanimoto, sums, unknown ones)."""
+"""The most similar *earlier* rows, for kernels without a metric (Tanimoto, sums, unknown ones)."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from sggp.kernels.covariance import Covariance, Points
+__all__ = ["Kernel", "earlier_by_score", "earlier_by_similarity"]
+
+
+class Kernel(Protocol):
+    """What the search asks of a covariance: see `sggp.kernels.Covariance`. Its points are whatever `prepare` gives."""
+
+    def prepare(self, x: Any) -> Any: ...
+    def block(self, x: Any, z: Any) -> Tensor: ...
+    def diagonal(self, x: Any) -> Tensor: ...
+    def embedding(self, x: Any) -> Tensor | None: ...
+    def small_blocks(self, x: Tensor) -> Tensor: ...
+
+    def residual_scores(
+        self, x: Any, low_rank: Tensor, weight: Tensor, rows: Tensor, candidates: Tensor
+    ) -> Tensor | None: ...
+
 
 _ROWS = 1024  # searched together, so that the columns are read once for all of them
 _TILE_BYTES = 64 * 2**20
 
 
 def earlier_by_similarity(
-    covariance: Covariance, x: Tensor | Points, rows: Tensor, k: int, *, budget: int = _TILE_BYTES
+    covariance: Kernel, x: Any, rows: Tensor, k: int, *, budget: int = _TILE_BYTES
 ) -> Tensor:  # (r, k)
     """For each position in `rows`, the k positions before it of largest |correlation|.
 
@@ -40,7 +58,7 @@ def earlier_by_similarity(
 
 
 def _search(
-    covariance: Covariance, points: Points, weight: Tensor, rows: Tensor, k: int, budget: int
+    covariance: Kernel, points: Any, weight: Tensor, rows: Tensor, k: int, budget: int
 ) -> Tensor:  # (r, k)
     """One group of rows against all columns before its last row, tile by tile, keeping the best k."""
     device = points.device
@@ -61,3 +79,21 @@ def _search(
         value[first:], chosen = near.topk(k, dim=1)
         index[first:] = where.gather(1, chosen)
     return index.masked_fill(value < 0, -1)
+
+
+def earlier_by_score(
+    score: Callable[[int, int], Tensor], n: int, k: int, *, device: torch.device | str = "cpu"
+) -> Tensor:
+    """Earlier neighbours under any similarity: `score(start, stop)` gives (stop - start, stop), larger is closer."""
+    out = torch.full((n, k), -1, dtype=torch.long, device=device)
+    start = 0
+    while start < n:
+        stop = min(n, start + max(16, min(1024, _TILE_BYTES // (4 * max(1, n)))))
+        tile = score(start, stop)
+        position = torch.arange(start, stop, device=device)
+        tile = tile.masked_fill(torch.arange(stop, device=device)[None] >= position[:, None], -torch.inf)
+        width = min(k, stop)
+        value, index = tile.topk(width)
+        out[start:stop, :width] = torch.where(value > -torch.inf, index, -1)
+        start = stop
+    return out
