@@ -175,5 +175,5 @@ def test_a_kernel_that_returns_nan_is_an_error(generator):
             return torch.full((len(rows), len(columns)), torch.nan, dtype=torch.float64)
 
     for approximate in (random_pivoted_cholesky, uniform_nystrom):
-        with pytest.raises(InputError, match="the kernel returned NaN"):
+        with pytest.raises(InputError, match="NaN"):
             approximate(Broken(), 5, generator)
