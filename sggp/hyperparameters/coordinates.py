@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,8 +64,8 @@ def _coordinate(name: str, parameter: torch.nn.Parameter, constraint: Any) -> Co
     return Coordinate(name, parameter, _identity, _identity, -math.inf, math.inf)
 
 
-def copy_kernel(kernel: Kernel, device: torch.device | None = None) -> Kernel:
-    """A float64 deep copy of `kernel` that can be changed without anyone noticing.
+def check_kernel(kernel: Kernel) -> None:
+    """Refuse what is no single kernel.
 
     Raises:
         DtypeError: `kernel` is not a GPyTorch kernel.
@@ -78,6 +78,15 @@ def copy_kernel(kernel: Kernel, device: torch.device | None = None) -> Kernel:
             f"the kernel has batch_shape {tuple(kernel.batch_shape)}; hyperparameters are learnt for one kernel at a "
             "time: build it without batch_shape, or learn kernel[i] one by one."
         )
+
+
+def copy_kernel(kernel: Kernel, device: torch.device | None = None) -> Kernel:
+    """A float64 deep copy of `kernel`, which can be changed and leaves the caller's as it is.
+
+    Raises:
+        DtypeError, UnsupportedKernel: see `check_kernel`; or it cannot be copied.
+    """
+    check_kernel(kernel)
     try:
         duplicate = copy.deepcopy(kernel)
     except RuntimeError as error:
@@ -173,39 +182,35 @@ class Coordinates:
 
     def bounds(self) -> tuple[Tensor, Tensor]:  # (p,), (p,)
         """Lower and upper bounds of the coordinates."""
-        lower = torch.cat(
-            [torch.full((i.parameter.numel(),), i.lower, dtype=torch.float64) for i in self.items]
-        )
-        upper = torch.cat(
-            [torch.full((i.parameter.numel(),), i.upper, dtype=torch.float64) for i in self.items]
-        )
+        sizes = torch.tensor([item.parameter.numel() for item in self.items], dtype=torch.long)
+        ends = torch.tensor([[item.lower, item.upper] for item in self.items], dtype=torch.float64)
+        lower, upper = ends.reshape(-1, 2).repeat_interleave(sizes, dim=0).unbind(dim=1)
         return lower, upper
+
+    def _pieces(self, u: Tensor) -> Iterator[tuple[Coordinate, Tensor]]:
+        """Each coordinate with its part of u (p,), in the shape and on the device of its parameter."""
+        parts = u.detach().split([item.parameter.numel() for item in self.items])
+        for item, part in zip(self.items, parts, strict=True):
+            yield item, part.reshape(item.parameter.shape).to(item.parameter)
 
     def assign(self, u: Tensor) -> None:
         """Write the coordinates u (p,) into the raw parameters and clear their gradients."""
-        start = 0
-        for item in self.items:
-            size = item.parameter.numel()
-            part = u[start : start + size].reshape(item.parameter.shape).to(item.parameter)
+        for item, part in self._pieces(u):
             with torch.no_grad():
                 item.parameter.copy_(item.to_raw(part))
             item.parameter.grad = None
-            start += size
 
     def gradient(self, u: Tensor) -> Tensor:  # (p,)
         """Gradient in the coordinates, from the `.grad` of the raw parameters (chain rule through u -> raw)."""
-        parts, start = [], 0
-        for item in self.items:
-            size = item.parameter.numel()
+        parts = [torch.zeros(0, dtype=torch.float64)]
+        for item, part in self._pieces(u):
             grad = item.parameter.grad
             if grad is None:
-                parts.append(torch.zeros(size, dtype=torch.float64))
-            else:
-                part = u[start : start + size].reshape(item.parameter.shape).to(item.parameter)
-                part = part.detach().requires_grad_(True)
-                (pulled,) = torch.autograd.grad(item.to_raw(part), part, grad)
-                parts.append(pulled.reshape(-1).cpu())
-            start += size
+                parts.append(torch.zeros(part.numel(), dtype=torch.float64))
+                continue
+            place = part.detach().requires_grad_(True)
+            (pulled,) = torch.autograd.grad(item.to_raw(place), place, grad)
+            parts.append(pulled.reshape(-1).cpu())
         return torch.cat(parts)
 
     def noise(self) -> Tensor:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from sggp.hyperparameters.coordinates import Coordinates
 from sggp.hyperparameters.iterative.probes import Probes
-from sggp.hyperparameters.iterative.warm_start import WarmSolves, default_tolerances
+from sggp.hyperparameters.iterative.warm_start import WarmSolves, solve_tolerances
 from sggp.hyperparameters.merged import MergedData
 from sggp.kernels import kernel_gradient
 from sggp.operators import KernelOperator
@@ -68,7 +68,7 @@ class PathwiseGradient:
         data: merged rows. probes: right-hand sides. solves: the solver.
         noise: the known noise variance, () or (n,), or None where `coordinates` learns it.
         mean: the known means (t,), or None for the generalised least-squares ones.
-        tolerance: relative residual of targets and of probes; None takes `default_tolerances`.
+        tolerance: relative residual of targets and of probes; None takes `solve_tolerances`.
     """
 
     def __init__(
@@ -101,11 +101,12 @@ class PathwiseGradient:
         solution = self._solve(operator, targets, z, u)
         mean, weights, v = self._split(solution, targets)
         t = targets.shape[1]
-        total = self._pulled(u, operator, 0.5 * weights, weights, float(noise.mean()))
+        # ½ v_yᵀ∂H v_y, then −½ v_jᵀ∂H w_j averaged over groups of probes: Lin et al. 2024, with duals on one side
+        total = self._pulled(u, operator, 0.5 * weights, weights, whole=True)
         duals = self.probes.duals(coordinates.kernel, row_noise, z)
         right = v if duals is None else duals
         terms = [
-            self._pulled(u, operator, (-0.5 * t / part.numel()) * v[:, part], right[:, part], None)
+            self._pulled(u, operator, (-0.5 * t / part.numel()) * v[:, part], right[:, part])
             for part in torch.arange(v.shape[1]).tensor_split(max(1, min(parts, v.shape[1])))
         ]
         stack = torch.stack(terms)
@@ -126,7 +127,7 @@ class PathwiseGradient:
     def _solve(self, operator: KernelOperator, targets: Tensor, z: Tensor, u: Tensor) -> Solution:
         given = self.tolerance
         if given is None:
-            given = default_tolerances(operator.noise_variance, operator.diagonal().double())
+            given = solve_tolerances(operator.noise_variance, operator.diagonal().double())
         first, second = given if isinstance(given, tuple) else (given, given)
         columns = [targets, z] if self.mean is not None else [torch.ones_like(targets[:, :1]), targets, z]
         if self.mean is not None:
@@ -145,24 +146,26 @@ class PathwiseGradient:
         return mean, solved - ones * mean, x[:, 1 + t :]
 
     def _pulled(
-        self, u: Tensor, operator: KernelOperator, left: Tensor, right: Tensor, noise: float | None
+        self, u: Tensor, operator: KernelOperator, left: Tensor, right: Tensor, *, whole: bool = False
     ) -> Tensor:
-        """Σ_j left_jᵀ ∂H right_j in the coordinates; with `noise`, priors and repeats as well."""
+        """Σ_j left_jᵀ ∂H right_j in the coordinates; with `whole`, priors and repeats as well."""
         coordinates, kernel = self.coordinates, self.coordinates.kernel
         if not coordinates.size:
             return torch.zeros_like(u)
         coordinates.assign(u)  # clears the gradients
         for name, grad in _kernel_part(kernel, operator, left, right).items():
             _parameter(kernel, name).grad = grad
-        slope = (left * right).sum(dim=1) / self.data.counts if self.noise is None else None
         with torch.enable_grad():
-            if slope is not None:
-                total = slope.sum() + (0.0 if noise is None else self.data.within_slope(noise))
-                torch.autograd.backward(coordinates.noise(), total)
-            if noise is not None:
-                prior = coordinates.log_prior()
-                if prior.requires_grad:
-                    prior.backward()
+            total = (
+                coordinates.log_prior() if whole else torch.zeros((), dtype=torch.float64, device=left.device)
+            )
+            if self.noise is None:
+                # ∂H/∂σ² = I/r for r repeats: Σ_j left_jᵀ ∂H right_j without a product
+                noise = coordinates.noise()
+                total = total + ((left * right).sum(dim=1) / self.data.counts).sum() * noise
+                total = total + self.data.within(noise) if whole else total
+            if total.requires_grad:
+                total.backward()
         return coordinates.gradient(u)
 
 

@@ -57,7 +57,7 @@ class Probes:
         need_features: bool = False,
     ) -> None:
         draw, eps, plain = streams(generator, "prior", "noise", "plain probes")
-        self._data = data
+        self._data, self.num_features = data, num_features
         self._prior: Prior | None = None
         try:
             self._prior = draw_prior(kernel, data.x, num_probes, num_features, draw)

@@ -14,7 +14,7 @@ from sggp.preconditioners import Built, Preconditioner
 from sggp.solvers import Auto, Cholesky, ConjugateGradients, Solution, Solver
 from sggp.solvers.conjugate_gradients import automatic
 
-__all__ = ["WarmSolves", "default_tolerances"]
+__all__ = ["WarmSolves", "solve_tolerances"]
 
 _MOVED = 0.2
 """A preconditioner is built anew once a coordinate (a logarithm, where positive) has moved by more than this."""
@@ -23,7 +23,7 @@ _NOISE_SHARE = 0.1
 _MEAN_SHARE = 0.1
 
 
-def default_tolerances(noise: Tensor, diagonal: Tensor) -> tuple[float, float]:
+def solve_tolerances(noise: Tensor, diagonal: Tensor) -> tuple[float, float]:
     """Relative residuals for targets and for probes: 0.1·√(noise/diag H) for probes, within 1e-6 and 1e-2.
 
     The residual of a probe is then small beside its noise, so that it moves the quadratic forms of the gradient by
@@ -73,6 +73,7 @@ class WarmSolves:
         max_epochs: budget of each solve; None for the solver's own cap.
 
     Attributes:
+        asked: the solver as it was given. solver: the one that is used.
         last: the latest solution; the next solve starts from it.
         epochs: of all solves so far.
     """
@@ -94,7 +95,7 @@ class WarmSolves:
         self.start: Tensor | None = None
         self.epochs = 0.0
         self.keeper: _Keeper | None = None
-        self.columns = columns
+        self.columns, self.asked = columns, solver
         self.solver = self._prepared(solver)
 
     def _prepared(self, solver: Solver | None) -> Solver:
