@@ -61,7 +61,7 @@ def noise_prior(name: str = "matern32") -> LogNormalPrior:
     """A weak log-normal prior on the noise variance of targets of unit variance, for a kernel of that name.
 
     Median 0.02 and log-spread 3; for "tanimoto" 0.22 and 1: without length scales to learn, similar fingerprints with
-    different targets are told from noise by little, and a prior density that grows towards zero would win.
+    different targets hardly differ from noise, and a prior density that grows towards zero would win.
     """
     return (LogNormalPrior(-1.5, 1.0) if name == "tanimoto" else LogNormalPrior(-4.0, 3.0)).double()
 

@@ -11,7 +11,7 @@ from sggp.errors import InputError
 from sggp.hyperparameters.gram import LOG_TWO_PI
 from sggp.posterior.merge import group_rows
 
-__all__ = ["MergedData"]
+__all__ = ["MergedData", "mean_and_weights", "right_sides"]
 
 
 class MergedData:
@@ -89,3 +89,16 @@ class MergedData:
 
     def _deviations(self, row_noise: Tensor) -> Tensor:  # (n, t)
         return self.y - self.means(self.y, row_noise)[self.groups.member]
+
+
+def right_sides(y: Tensor, mean: Tensor | None) -> Tensor:  # (g, t) -> (g, t) or (g, 1 + t)
+    """What to solve with H for: y − m; or [1, y] where the mean is not known."""
+    return torch.cat([torch.ones_like(y[:, :1]), y], dim=1) if mean is None else y - mean
+
+
+def mean_and_weights(solved: Tensor, mean: Tensor | None) -> tuple[Tensor, Tensor]:  # (t,), (g, t)
+    """m and H⁻¹(y − m) from the solution for `right_sides`; by generalised least squares, m = 1ᵀH⁻¹y / 1ᵀH⁻¹1."""
+    if mean is not None:
+        return mean, solved
+    mean = solved[:, 1:].sum(dim=0) / solved[:, 0].sum()
+    return mean, solved[:, 1:] - solved[:, :1] * mean

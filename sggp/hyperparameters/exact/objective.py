@@ -12,7 +12,7 @@ from sggp.errors import InputError
 from sggp.hyperparameters.coordinates import Coordinates
 from sggp.hyperparameters.exact.gram_matrix import GramMatrix, Sensitivity
 from sggp.hyperparameters.gram import LOG_TWO_PI
-from sggp.hyperparameters.merged import MergedData
+from sggp.hyperparameters.merged import MergedData, mean_and_weights, right_sides
 from sggp.hyperparameters.problem import FitProblem
 from sggp.hyperparameters.result import Trace
 
@@ -65,12 +65,8 @@ def factorise(gram: Tensor, out: Tensor | None = None) -> Tensor:
 def evaluate(covariance: Tensor, y: Tensor, mean: Tensor | None, out: Tensor | None = None) -> Evaluation:
     """log N(y; mean, covariance), the mean by generalised least squares where it is not given; factor in `out`."""
     factor = factorise(covariance, out)
-    right = y - mean if mean is not None else torch.cat([torch.ones_like(y[:, :1]), y], dim=1)
-    halved = torch.linalg.solve_triangular(factor, right, upper=False)
-    solved = torch.linalg.solve_triangular(factor.mT, halved, upper=True)
-    if mean is None:
-        mean = solved[:, 1:].sum(dim=0) / solved[:, 0].sum()
-        solved = solved[:, 1:] - solved[:, :1] * mean
+    halved = torch.linalg.solve_triangular(factor, right_sides(y, mean), upper=False)
+    mean, solved = mean_and_weights(torch.linalg.solve_triangular(factor.mT, halved, upper=True), mean)
     n, t = y.shape
     # Rasmussen & Williams 2006, equation 2.30: −½ (y − m)ᵀH⁻¹(y − m) − ½ log|H| − ½ n log 2π, for every target
     value = -0.5 * ((y - mean) * solved).sum() - t * factor.diagonal().log().sum() - 0.5 * n * t * LOG_TWO_PI

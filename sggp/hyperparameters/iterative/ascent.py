@@ -88,13 +88,13 @@ class Ascent:
         if found is None:
             return
         count, records = self.gradient.data.y.numel(), self.trace.records
-        target, probe, worst = found.residuals
+        target, probe, worst = found.solved.residuals
         size = found.gradient.numel()
         self.trace.add(
             step,
             (records[-1]["value"] if records else 0.0) + gain / count,
             float(found.gradient.abs().max()) / count if size else 0.0,
-            {**coordinates.values(), "mean": public_mean(found.mean)},
+            {**coordinates.values(), "mean": public_mean(found.solved.mean)},
             gradient_error=float(self.error.max()) / count if size else 0.0,
             z_square=self.z_square,
             residual={"target": target, "probe": probe, "worst_probe": worst},

@@ -13,9 +13,9 @@ from torch import Tensor
 from sggp.defaults import MEMORY_BUDGET, NUM_FEATURES, NUM_SAMPLES
 from sggp.errors import InputError, UnsupportedKernel
 from sggp.hyperparameters.coordinates import Coordinates, copy_kernel
-from sggp.hyperparameters.iterative.posterior import Solved, posterior_of
+from sggp.hyperparameters.iterative.posterior import posterior_of
 from sggp.hyperparameters.iterative.probes import Probes
-from sggp.hyperparameters.iterative.warm_start import WarmSolves, solve_tolerances
+from sggp.hyperparameters.iterative.warm_start import WarmSolves
 from sggp.hyperparameters.merged import MergedData
 from sggp.hyperparameters.problem import FitProblem, Options, at_least
 from sggp.hyperparameters.result import FitResult
@@ -198,33 +198,21 @@ class _Expectation:
         return False
 
     def _moments(self) -> PosteriorMoments:
-        data, known = self.data, self.problem.mean
+        data = self.data
         row_noise = data.row_noise(data.y.new_tensor(self.noise))
         noise = data.groups.noise(row_noise)
         operator = self.solves.operator(self.kernel, noise)
         targets, z = data.means(data.y, row_noise), self.probes.at(self.kernel, row_noise)
-        first = torch.ones_like(targets) if known is None else targets[:, :0]
-        given = targets if known is None else targets - known
-        tight, loose = solve_tolerances(noise, operator.diagonal().double())
-        tolerance = torch.full((first.shape[1] + 1 + z.shape[1],), loose, dtype=torch.float64)
-        tolerance[: first.shape[1] + 1] = tight
         place = torch.tensor([float(self.kernel.outputscale.detach()), self.noise], dtype=torch.float64)
-        x = self.solves.solve(
-            operator, torch.cat([first, given, z], dim=1), tolerance, place.log()
-        ).x.double()
-        x = torch.nan_to_num(x)
-        if known is None:
-            self.mean = float(x[:, 1].sum() / x[:, 0].sum())
-            self.weights = torch.cat([x[:, 1:2] - self.mean * x[:, :1], x[:, 2:]], dim=1)
-        else:
-            self.mean, self.weights = float(known), x
-        alpha, centred = self.weights[:, 0], targets[:, 0] - self.mean
+        self.solved = self.solves.solve(operator, targets, z, self.problem.mean, place.log())
+        self.mean = float(self.solved.mean)
+        alpha, centred = self.solved.targets[:, 0], targets[:, 0] - self.mean
         misses = noise * alpha  # Hα = b, so that b − Kα = Σα
         duals = self.probes.duals(self.kernel, row_noise, z)
         if duals is None:
             raise InputError("a noise variance of 0 has no effective dimension: raise noise_floor above 0.")
         # γ = n − tr(ΣH⁻¹), the trace as the mean of v_jᵀΣw_j over samples; αᵀKα = αᵀ(b − Σα)
-        terms = data.size - (noise[:, None] * self.weights[:, 1:] * duals).sum(dim=0)
+        terms = data.size - (noise[:, None] * self.solved.probes * duals).sum(dim=0)
         return PosteriorMoments(
             effective_dimension=float(terms.mean()),
             fit_norm=float(alpha @ (centred - misses)),
@@ -233,9 +221,7 @@ class _Expectation:
         )
 
     def _record(self, step: int, moments: PosteriorMoments) -> None:
-        solution = self.solves.last
-        residual = torch.zeros(1) if solution is None else solution.residual
-        targets = len(residual) - self.settings.num_samples
+        target, _, sample = self.solved.residuals
         self.trace.add(
             step,
             math.nan,
@@ -243,7 +229,7 @@ class _Expectation:
             {**Coordinates(self.kernel).values(), "noise_variance": self.noise, "mean": self.mean},
             effective_dimension=moments.effective_dimension,
             effective_dimension_error=moments.effective_dimension_error,
-            residual={"target": float(residual[:targets].max()), "sample": float(residual[targets:].max())},
+            residual={"target": target, "sample": sample},
             epochs=self.solves.epochs,
         )
         self.trace.report()
@@ -252,14 +238,13 @@ class _Expectation:
         """The last values, and the posterior that their solves are."""
         self.kernel.requires_grad_(False)
         row_noise = self.data.row_noise(self.data.y.new_tensor(self.noise))
-        solved = Solved(self.kernel, self.mean, row_noise, self.weights)
         records = self.trace.records
         state, last = "settled" if settled else "budget of steps spent", records[-1]
         return self.problem.result(
             "em",
             self.kernel,
             self.noise,
-            torch.tensor([self.mean], dtype=torch.float64),
+            self.solved.mean,
             trace=records,
             log_marginal_likelihood=math.nan,
             log_marginal_likelihood_error=math.nan,
@@ -270,7 +255,9 @@ class _Expectation:
             ),
             unidentified_columns=(),
             steps=len(records),
-            posterior=posterior_of(self.problem, solved, self.probes, self.solves, self.ending),
+            posterior=posterior_of(
+                self.problem, self.kernel, row_noise, self.solved, self.probes, self.solves, self.ending
+            ),
         )
 
 

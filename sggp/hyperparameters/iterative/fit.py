@@ -17,7 +17,7 @@ from sggp.hyperparameters.exact.fit import log_density
 from sggp.hyperparameters.iterative.ascent import Ascent, AscentSettings
 from sggp.hyperparameters.iterative.gradient import PathwiseGradient
 from sggp.hyperparameters.iterative.lanczos import LikelihoodSettings, estimate_value
-from sggp.hyperparameters.iterative.posterior import Solved, posterior_of
+from sggp.hyperparameters.iterative.posterior import posterior_of
 from sggp.hyperparameters.iterative.probes import Probes
 from sggp.hyperparameters.iterative.warm_start import WarmSolves
 from sggp.hyperparameters.merged import MergedData
@@ -207,9 +207,9 @@ def _result(problem: FitProblem, settings: IterativeSettings, ascent: Ascent) ->
     settle_unidentified(problem.kernel, kernel, problem.x, unidentified)
     kernel.requires_grad_(False)
     noise = coordinates.noise().detach() if problem.noise is None else problem.noise
-    value, error = math.nan, math.nan
+    value, error, mean = math.nan, math.nan, found.solved.mean
     if settings.evaluate:
-        learnt = replace(problem, kernel=kernel, noise=noise, mean=found.mean, generator=valuing)
+        learnt = replace(problem, kernel=kernel, noise=noise, mean=mean, generator=valuing)
         value, error = _value(learnt, settings)
         count = problem.y.numel()
         lift = (value + log_prior) / count - records[-1]["value"]
@@ -217,15 +217,15 @@ def _result(problem: FitProblem, settings: IterativeSettings, ascent: Ascent) ->
             record["value"] += lift
     posterior = None
     if gradient.probes.pathwise and problem.y.shape[1] == 1:
-        weights = torch.cat([found.weights, found.probe_weights], dim=1)
-        solved = Solved(kernel, float(found.mean), found.row_noise, weights)
-        posterior = posterior_of(problem, solved, gradient.probes, gradient.solves, ending)
+        posterior = posterior_of(
+            problem, kernel, found.row_noise, found.solved, gradient.probes, gradient.solves, ending
+        )
     state = "settled" if ascent.settled else "budget of steps spent"
     return problem.result(
         "iterative",
         kernel,
         noise,
-        found.mean,
+        mean,
         trace=records,
         log_marginal_likelihood=value,
         log_marginal_likelihood_error=error,
@@ -233,7 +233,7 @@ def _result(problem: FitProblem, settings: IterativeSettings, ascent: Ascent) ->
         gradient_norm=records[-1]["gradient_norm"],
         message=(
             f"{state} after {len(records)} steps and {gradient.solves.epochs:.3g} epochs; mean squared z-score of "
-            f"the gradient {ascent.z_square:.2f}, worst residual {max(found.residuals):.1e}"
+            f"the gradient {ascent.z_square:.2f}, worst residual {max(found.solved.residuals):.1e}"
         ),
         unidentified_columns=unidentified,
         steps=len(records),

@@ -18,11 +18,10 @@ from torch import Tensor
 
 from sggp.hyperparameters.coordinates import Coordinates
 from sggp.hyperparameters.iterative.probes import Probes
-from sggp.hyperparameters.iterative.warm_start import WarmSolves, solve_tolerances
+from sggp.hyperparameters.iterative.warm_start import WarmSolves, Weights
 from sggp.hyperparameters.merged import MergedData
 from sggp.kernels import kernel_gradient
 from sggp.operators import KernelOperator
-from sggp.solvers import Solution
 
 __all__ = ["Estimate", "PathwiseGradient"]
 
@@ -36,20 +35,13 @@ class Estimate:
     Attributes:
         gradient: (p,) of the log marginal likelihood plus log priors, in the coordinates.
         error: (p,) its standard error over the probes; NaN where it was not asked for.
-        mean: (t,) the constant mean. row_noise: (n,).
-        weights: (g, t) H⁻¹(y − m). probe_weights: (g, s) H⁻¹z_j.
-        solution: the solve; its columns are [1,] y, z.
-        residuals: relative residuals: worst target, mean and worst probe.
+        row_noise: (n,) noise variances. solved: mean and weights.
     """
 
     gradient: Tensor
     error: Tensor
-    mean: Tensor
     row_noise: Tensor
-    weights: Tensor
-    probe_weights: Tensor
-    solution: Solution
-    residuals: tuple[float, float, float]
+    solved: Weights
 
     @property
     def z_square(self) -> float:
@@ -97,10 +89,8 @@ class PathwiseGradient:
         row_noise = data.row_noise(noise)
         operator = self.solves.operator(coordinates.kernel, data.groups.noise(row_noise))
         z = self.probes.at(coordinates.kernel, row_noise)
-        targets = data.means(data.y, row_noise)
-        solution = self._solve(operator, targets, z, u)
-        mean, weights, v = self._split(solution, targets)
-        t = targets.shape[1]
+        solved = self.solves.solve(operator, data.means(data.y, row_noise), z, self.mean, u, self.tolerance)
+        weights, v, t = solved.targets, solved.probes, data.y.shape[1]
         # ½ v_yᵀ∂H v_y, then −½ v_jᵀ∂H w_j averaged over groups of probes: Lin et al. 2024, with duals on one side
         total = self._pulled(u, operator, 0.5 * weights, weights, whole=True)
         duals = self.probes.duals(coordinates.kernel, row_noise, z)
@@ -116,34 +106,9 @@ class PathwiseGradient:
         return Estimate(
             gradient=total + stack.mean(dim=0),
             error=error,
-            mean=mean,
             row_noise=row_noise,
-            weights=weights,
-            probe_weights=v,
-            solution=solution,
-            residuals=_residuals(solution, solution.x.shape[1] - v.shape[1]),
+            solved=solved,
         )
-
-    def _solve(self, operator: KernelOperator, targets: Tensor, z: Tensor, u: Tensor) -> Solution:
-        given = self.tolerance
-        if given is None:
-            given = solve_tolerances(operator.noise_variance, operator.diagonal().double())
-        first, second = given if isinstance(given, tuple) else (given, given)
-        columns = [targets, z] if self.mean is not None else [torch.ones_like(targets[:, :1]), targets, z]
-        if self.mean is not None:
-            columns[0] = targets - self.mean
-        tight = sum(c.shape[1] for c in columns[:-1])
-        tolerance = torch.cat([torch.full((tight,), first), torch.full((z.shape[1],), second)]).double()
-        return self.solves.solve(operator, torch.cat(columns, 1), tolerance, u)
-
-    def _split(self, solution: Solution, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The mean (t,), H⁻¹(y − m) (g, t) and H⁻¹z (g, s)."""
-        x, t = torch.nan_to_num(solution.x.double()), targets.shape[1]
-        if self.mean is not None:
-            return self.mean, x[:, :t], x[:, t:]
-        ones, solved = x[:, :1], x[:, 1 : 1 + t]
-        mean = solved.sum(dim=0) / ones.sum()
-        return mean, solved - ones * mean, x[:, 1 + t :]
 
     def _pulled(
         self, u: Tensor, operator: KernelOperator, left: Tensor, right: Tensor, *, whole: bool = False
@@ -187,9 +152,3 @@ def _kernel_part(kernel: Any, operator: KernelOperator, left: Tensor, right: Ten
             (raw,) = torch.autograd.grad(scale, kernel.raw_outputscale, slope.reshape(scale.shape).to(scale))
         return {"raw_outputscale": raw}
     return kernel_gradient(kernel, operator.x, left, right, memory_budget=_GRADIENT_BYTES)
-
-
-def _residuals(solution: Solution, targets: int) -> tuple[float, float, float]:
-    found = torch.nan_to_num(solution.residual, nan=float("inf"))
-    own, probes = found[:targets], found[targets:]
-    return float(own.max()), float(probes.mean()), float(probes.max())

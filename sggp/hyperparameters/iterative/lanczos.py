@@ -15,7 +15,7 @@ from sggp.errors import InputError, UnsupportedOperator
 from sggp.hyperparameters.coordinates import copy_kernel
 from sggp.hyperparameters.gram import LOG_TWO_PI
 from sggp.hyperparameters.iterative.quadrature import TraceEstimate, trace_of_log
-from sggp.hyperparameters.merged import MergedData
+from sggp.hyperparameters.merged import MergedData, mean_and_weights, right_sides
 from sggp.hyperparameters.problem import FitProblem, Options, at_least
 from sggp.operators import KernelOperator
 from sggp.preconditioners import Given, NearestNeighbour, Preconditioner, Rooted
@@ -219,19 +219,14 @@ def _data_term(
 ) -> _DataTerm:
     """2bᵀv − vᵀHv ≤ bᵀH⁻¹b, short of it by rᵀH⁻¹r with r = b − Hv."""
     t, least = targets.shape[1], float(operator.noise_variance.min())
-    rhs = targets - mean if mean is not None else torch.cat([torch.ones_like(targets[:, :1]), targets], dim=1)
     if tolerance is None:
         size = float((targets - targets.mean(dim=0)).square().sum().sqrt())
         open_ = math.sqrt(2 * _NATS * least / t) / size if size > 0 else 1.0
         tolerance = min(1e-3, max(_LEAST_TOLERANCE, open_))
     solution = ConjugateGradients(Given(built)).solve(
-        operator, rhs, tolerance=tolerance, generator=generator, on_failure="return"
+        operator, right_sides(targets, mean), tolerance=tolerance, generator=generator, on_failure="return"
     )
-    v = torch.nan_to_num(solution.x.double())
-    if mean is None:
-        ones, solved = v[:, :1], v[:, 1:]
-        mean = solved.sum(dim=0) / ones.sum()
-        v = solved - ones * mean
+    mean, v = mean_and_weights(torch.nan_to_num(solution.x.double()), mean)
     centred = targets - mean
     product = operator.matmul_wide(v)
     residual = float((centred - product).square().sum())

@@ -2,48 +2,40 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from gpytorch.kernels import Kernel
 from torch import Tensor
 
 from sggp.hyperparameters.iterative.probes import Probes
-from sggp.hyperparameters.iterative.warm_start import WarmSolves
+from sggp.hyperparameters.iterative.warm_start import WarmSolves, Weights
 from sggp.hyperparameters.problem import FitProblem
 from sggp.posterior import Posterior
 from sggp.posterior.conditioning import Settings, default_tolerances, solve_posterior
 from sggp.posterior.data import Data
 
-__all__ = ["Solved", "posterior_of"]
-
-
-@dataclass(frozen=True)
-class Solved:
-    """What the last solve was of, and what it gave: weights (g, 1 + s), of the mean and of each probe.
-
-    Attributes:
-        row_noise: (n,) noise variances of the rows before merging.
-    """
-
-    kernel: Kernel
-    mean: float
-    row_noise: Tensor
-    weights: Tensor
+__all__ = ["posterior_of"]
 
 
 def posterior_of(
-    problem: FitProblem, solved: Solved, probes: Probes, solves: WarmSolves, generator: torch.Generator
+    problem: FitProblem,
+    kernel: Kernel,
+    row_noise: Tensor,
+    solved: Weights,
+    probes: Probes,
+    solves: WarmSolves,
+    generator: torch.Generator,
 ) -> Posterior:
-    """The posterior of one target whose samples are the probes.
+    """The posterior of one target whose samples are the probes, where kernel and row_noise (n,) were solved for.
 
     The solver starts from the weights: it measures their residuals, and takes further steps only where one is above the
     tolerance of `sggp.condition`. What the posterior solves later it solves with the solver that was asked for.
     """
-    y, noise = problem.y[:, 0], solved.row_noise.contiguous()
+    y, mean, noise = problem.y[:, 0], float(solved.mean), row_noise.contiguous()
     settings = Settings(
         solver=solves.asked,
-        tolerance=default_tolerances(y - solved.mean, noise),
+        tolerance=default_tolerances(y - mean, noise),
         num_features=probes.num_features,
         dtype=solves.dtype,
         memory_budget=solves.memory_budget,
@@ -52,12 +44,12 @@ def posterior_of(
         on_failure="warn",
     )
     posterior = solve_posterior(
-        solved.kernel,
-        Data(problem.given_x, y, noise, probes.noise(solved.row_noise)),
-        solved.mean,
-        probes.prior(solved.kernel),
+        kernel,
+        Data(problem.given_x, y, noise, probes.noise(row_noise)),
+        mean,
+        probes.prior(kernel),
         replace(settings, solver=solves.solver),
-        solved.weights,
+        torch.cat([solved.targets, solved.probes], dim=1),
         generator,
     )
     posterior.settings = settings

@@ -160,7 +160,7 @@ def fit_nearest_neighbour(kernel: Kernel, x: Tensor, y: Tensor, **options: Any) 
     minibatch of rows gives an unbiased estimate of its gradient: every row is one small Cholesky factor in
     float64. Neighbours are found in the kernel's own metric for the rows of the coming minibatches (of 5 steps
     at first, of 25 later), so they follow the length scales as these move. Adam in log coordinates, the step
-    size on a cosine; when the mean gradient of the last 100 steps cannot be told from zero (mean squared
+    size on a cosine; when the mean gradient of the last 100 steps cannot be distinguished from zero (mean squared
     z-score below 1.2) the step size is run down over 40 more steps. The result is the average of the last
     20 iterates.
 
