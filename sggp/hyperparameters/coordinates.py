@@ -39,28 +39,27 @@ def _identity(value: Tensor) -> Tensor:
 
 def _coordinate(name: str, parameter: torch.nn.Parameter, constraint: Any) -> Coordinate:
     """The map for one kernel parameter: log above its lower bound where it has one, raw otherwise."""
-    if constraint is None:
-        return Coordinate(name, parameter, _identity, _identity, -math.inf, math.inf)
-    lower, upper = float(constraint.lower_bound.min()), float(constraint.upper_bound.max())
-    if math.isfinite(lower) and math.isinf(upper):
-        return Coordinate(
-            name,
-            parameter,
-            lambda u: constraint.inverse_transform(lower + u.exp()),
-            lambda raw: (constraint.transform(raw) - lower).clamp_min(1e-300).log(),
-            -_LOG_RANGE,
-            _LOG_RANGE,
-        )
-    if lower >= 0.0 and math.isfinite(upper):
-        low, high = max(lower * (1 + 1e-7), 1e-10), upper * (1 - 1e-7)
-        return Coordinate(
-            name,
-            parameter,
-            lambda u: constraint.inverse_transform(u.exp().clamp(low, high)),
-            lambda raw: constraint.transform(raw).clamp(low, high).log(),
-            math.log(low),
-            math.log(high),
-        )
+    if constraint is not None:
+        lower, upper = float(constraint.lower_bound.min()), float(constraint.upper_bound.max())
+        if math.isfinite(lower) and math.isinf(upper):
+            return Coordinate(
+                name,
+                parameter,
+                lambda u: constraint.inverse_transform(lower + u.exp()),
+                lambda raw: (constraint.transform(raw) - lower).clamp_min(1e-300).log(),
+                -_LOG_RANGE,
+                _LOG_RANGE,
+            )
+        if lower >= 0.0 and math.isfinite(upper):
+            low, high = max(lower * (1 + 1e-7), 1e-10), upper * (1 - 1e-7)
+            return Coordinate(
+                name,
+                parameter,
+                lambda u: constraint.inverse_transform(u.exp().clamp(low, high)),
+                lambda raw: constraint.transform(raw).clamp(low, high).log(),
+                math.log(low),
+                math.log(high),
+            )
     return Coordinate(name, parameter, _identity, _identity, -math.inf, math.inf)
 
 
@@ -237,7 +236,7 @@ class Coordinates:
                 if name.rpartition(".")[2].startswith("_"):
                     continue  # bookkeeping of the kernel, not a hyperparameter
                 value = parameter if constraint is None else constraint.transform(parameter)
-                out[_public(name)] = value.item() if value.numel() == 1 else value.reshape(-1).tolist()
+                out[public_name(name)] = value.item() if value.numel() == 1 else value.reshape(-1).tolist()
             if self.raw_noise is not None:
                 out["noise_variance"] = float(self.noise())
             if self.raw_mean is not None:
@@ -245,7 +244,7 @@ class Coordinates:
         return out
 
 
-def _public(name: str) -> str:
+def public_name(name: str) -> str:
     """`base_kernel.raw_lengthscale` -> `base_kernel.lengthscale`."""
     head, _, tail = name.rpartition(".")
     tail = tail.removeprefix("raw_")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from gpytorch.constraints import Positive
 from gpytorch.kernels import Kernel, MaternKernel, RBFKernel, ScaleKernel
@@ -10,6 +11,7 @@ from gpytorch.priors import LogNormalPrior
 
 from sggp.defaults import DIRECT_ROWS
 from sggp.errors import InputError
+from sggp.kernels import TanimotoMinMax
 
 _SMOOTHNESS = {"matern12": 0.5, "matern32": 1.5, "matern52": 2.5}
 KERNEL_NAMES = ("rbf", *_SMOOTHNESS, "tanimoto")
@@ -34,23 +36,14 @@ def named_kernel(name: str, input_dim: int) -> Kernel:
             f"unknown kernel {name!r}; expected one of {', '.join(KERNEL_NAMES)}, or a kernel object."
         )
     if name == "tanimoto":
-        from sggp.kernels import TanimotoMinMax
-
         base: Kernel = TanimotoMinMax()
     else:
-        prior = LogNormalPrior(0.5 * math.log(input_dim), 2.0)
-        constraint = Positive()
-        if name == "rbf":
-            base = RBFKernel(
-                ard_num_dims=input_dim, lengthscale_prior=prior, lengthscale_constraint=constraint
-            )
-        else:
-            base = MaternKernel(
-                nu=_SMOOTHNESS[name],
-                ard_num_dims=input_dim,
-                lengthscale_prior=prior,
-                lengthscale_constraint=constraint,
-            )
+        ard: dict[str, Any] = {
+            "ard_num_dims": input_dim,
+            "lengthscale_prior": LogNormalPrior(0.5 * math.log(input_dim), 2.0),
+            "lengthscale_constraint": Positive(),
+        }
+        base = RBFKernel(**ard) if name == "rbf" else MaternKernel(nu=_SMOOTHNESS[name], **ard)
         base.lengthscale = math.sqrt(input_dim) / 2
     kernel = ScaleKernel(base, outputscale_prior=LogNormalPrior(0.0, 2.0)).double()
     kernel.outputscale = 1.0

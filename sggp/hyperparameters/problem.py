@@ -131,12 +131,12 @@ class FitProblem:
 
     def coordinates(self, *, learns_mean: bool = False) -> Coordinates:
         """What there is to learn, in a private float64 copy of the kernel, at the values to start from."""
-        prior = self.noise_prior
+        prior = copy.deepcopy(self.noise_prior)
         return Coordinates(
             copy_kernel(self.kernel, self.x.device),
             initial_noise=None if self.noise is not None else self.starting_noise,
             noise_floor=self.noise_floor,
-            noise_prior=None if prior is None else copy.deepcopy(prior).double(),
+            noise_prior=prior.double() if isinstance(prior, torch.nn.Module) else prior,
             initial_mean=self.y.mean(dim=0) if learns_mean and self.mean is None else None,
             mean_scale=math.sqrt(self.scale),
         )

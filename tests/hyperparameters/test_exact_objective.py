@@ -11,7 +11,7 @@ from sggp.hyperparameters.coordinates import Coordinates, copy_kernel
 from sggp.hyperparameters.defaults import noise_prior
 from sggp.hyperparameters.exact import fit as exact
 from sggp.hyperparameters.exact.gram_matrix import GramMatrix, Sensitivity
-from sggp.hyperparameters.exact.objective import Objective
+from sggp.hyperparameters.exact.objective import Best, Objective
 from sggp.hyperparameters.exact.quasi_newton import (
     Box,
     StoppingRule,
@@ -274,3 +274,24 @@ def test_differenced_hessian_is_symmetric_and_its_positive_part_definite():
     size = np.abs(np.linalg.eigvalsh(matrix))
     values = np.linalg.eigvalsh(positive_part(matrix))
     np.testing.assert_allclose(values, np.sort(np.maximum(size, 1e-4 * size.max())), rtol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("ends", "kept"), [([1.0, 1.0 - 1e-12], 0), ([1.0, 2.0], 0), ([1.0, 1.0 - 1e-12, 0.5], 2)]
+)
+def test_a_further_start_wins_only_by_more_than_rounding(ends, kept, monkeypatch):
+    """Two starts that end at one optimum differ by rounding: the first of them is kept on every machine."""
+    places = iter(enumerate(ends))
+
+    def search(self, whole, part, u):
+        number, value = next(places)
+        best = Best(value, np.full(len(u), 0.1 * number), np.zeros(len(u)), -value, torch.zeros(1))
+        whole.best = best if whole.best is None or value < whole.best.objective else whole.best
+        return True, f"start {number}"
+
+    monkeypatch.setattr(exact._Search, "through", search)
+    fit = fit_exact(
+        named_kernel("rbf", 3), *_rows(20), noise_variance=0.1, restarts=len(ends) - 1, generator=0
+    )
+    assert fit.message == f"start {kept}"
+    assert fit.hyperparameters["outputscale"] == pytest.approx(np.exp(0.1 * kept))

@@ -14,7 +14,7 @@ from torch import Tensor
 from sggp.defaults import MEMORY_BUDGET
 from sggp.errors import InputError
 from sggp.hyperparameters.coordinates import copy_kernel
-from sggp.hyperparameters.exact.objective import Objective, evaluate
+from sggp.hyperparameters.exact.objective import Best, Objective, evaluate
 from sggp.hyperparameters.exact.quasi_newton import (
     Box,
     StoppingRule,
@@ -34,6 +34,7 @@ _GAIN = 1e3  # times the tolerance: nats to be won in all below which a search i
 _PART_GAIN = 0.1  # nats, on the part
 _LEAST_NOISE = 1.6  # below e^-this of the initial noise variance, all rows choose between the two
 _PART_TOLERANCE = 1e-3  # of the gradient there
+_SAME = 1e-8  # nats per value: a further start that wins less is no better, so that rounding chooses nothing
 _DIFFERENCES = 200  # learnt coordinates up to which the Hessian is differenced on the part
 
 
@@ -187,17 +188,17 @@ def _minimise(
         for _ in range(settings.restarts)
     ]
     search = _Search(settings, Box.of(coordinates), whole.trace)
-    ends: list[tuple[float, bool, str]] = []
+    best: Best | None = None
     for u in [start, *scattered]:
         converged, message = search.through(whole, part, search.box.clip(u.numpy()))
-        if whole.best is not None and (not ends or whole.best.objective < ends[-1][0]):
-            ends.append((whole.best.objective, converged, message))
-    best = whole.best
+        found = whole.best
+        if found is not None and (best is None or found.objective < best.objective - _SAME):
+            best, ended = found, (converged, message)
+        whole.best = best
     if best is None:
         raise InputError("the marginal likelihood was never evaluated.")
     coordinates.assign(torch.as_tensor(best.u))
-    slope = float(np.abs(best.gradient).max())
-    return _Optimum(best.value, best.mean, slope, *ends[-1][1:])
+    return _Optimum(best.value, best.mean, float(np.abs(best.gradient).max()), *ended)
 
 
 @dataclass(frozen=True)

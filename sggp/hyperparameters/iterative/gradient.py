@@ -119,7 +119,7 @@ class PathwiseGradient:
             return torch.zeros_like(u)
         coordinates.assign(u)  # clears the gradients
         for name, grad in _kernel_part(kernel, operator, left, right).items():
-            _parameter(kernel, name).grad = grad
+            kernel.get_parameter(name).grad = grad
         with torch.enable_grad():
             total = (
                 coordinates.log_prior() if whole else torch.zeros((), dtype=torch.float64, device=left.device)
@@ -132,10 +132,6 @@ class PathwiseGradient:
             if total.requires_grad:
                 total.backward()
         return coordinates.gradient(u)
-
-
-def _parameter(kernel: Any, name: str) -> torch.nn.Parameter:
-    return dict(kernel.named_parameters())[name]
 
 
 def _kernel_part(kernel: Any, operator: KernelOperator, left: Tensor, right: Tensor) -> dict[str, Tensor]:

@@ -112,6 +112,7 @@ class Probes:
         if len(z) <= p:
             phi = prior.features.phi(self._data.rows).double()
             return torch.cholesky_solve(z, torch.linalg.cholesky(phi @ phi.T + torch.diag_embed(noise)))
+        # C⁻¹z = Σ⁻¹(z − Φ (I + ΦᵀΣ⁻¹Φ)⁻¹ ΦᵀΣ⁻¹z), by Woodbury's identity
         core = torch.eye(p, dtype=torch.float64, device=z.device)
         pulled = torch.zeros(p, z.shape[1], dtype=torch.float64, device=z.device)
         for rows in torch.arange(len(z), device=z.device).split(max(1, _BLOCK_BYTES // (8 * p))):

@@ -123,7 +123,8 @@ class _Lanczos:
         self._beside.append(length)
         self._basis[k + 1] = torch.where(length > 0, w / length.clamp_min(1e-300), 0.0)
 
-    def _quadrature(self) -> tuple[Tensor, Tensor]:  # (s, k), (s, k)
+    def measure(self) -> tuple[Tensor, Tensor]:  # (s, k), (s, k)
+        """Nodes and weights of the distribution of eigenvalues: Gauss quadrature, from T = QᵀSQ."""
         k = self.steps
         small = torch.diag_embed(torch.stack(self._diagonal, dim=1))
         if k > 1:
@@ -134,16 +135,12 @@ class _Lanczos:
 
     def logarithm(self) -> Tensor:  # (s,)
         """uᵀ log(S) u ≈ ‖u‖² Σ_i τ_i² log θ_i, θ_i the eigenvalues of T and τ_i the first entries of its vectors."""
-        nodes, weights = self._quadrature()
+        nodes, weights = self.measure()
         return self._size * (weights * nodes.log()).sum(dim=1)
 
     def first(self) -> Tensor:  # (s,)
         """uᵀSu."""
         return self._size * self._diagonal[0]
-
-    def measure(self) -> tuple[Tensor, Tensor]:
-        """Nodes and weights of the distribution of eigenvalues."""
-        return self._quadrature()
 
     def settled(self, num_probes: int, exact_trace: bool) -> bool:
         """Whether the last steps moved the mean by little beside its standard error over all probes."""

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sggp.defaults import MEMORY_BUDGET, NUM_SAMPLES
 from sggp.errors import InputError, MissingExtra, ShapeError
-from sggp.hyperparameters.coordinates import Coordinates
+from sggp.hyperparameters.coordinates import Coordinates, public_name
 from sggp.hyperparameters.exact.quasi_newton import Box, lbfgs
 from sggp.hyperparameters.problem import FitProblem, Options, at_least
 from sggp.hyperparameters.result import Trace
@@ -161,8 +161,8 @@ def sample_hyperparameters(kernel: Kernel, x: Tensor, y: Tensor, **options: Any)
         >>> import torch, gpytorch
         >>> from sggp.hyperparameters import sample_hyperparameters
         >>> x = torch.linspace(0, 1, 15, dtype=torch.float64)[:, None]
-        >>> kernel = gpytorch.kernels.ScaleKernel(gpytorch.kernels.RBFKernel())
-        >>> draws = sample_hyperparameters(kernel, x, torch.sin(6 * x[:, 0]), num_samples=8, warmup=20, generator=0)
+        >>> y, kernel = torch.sin(6 * x[:, 0]), gpytorch.kernels.ScaleKernel(gpytorch.kernels.RBFKernel())
+        >>> draws = sample_hyperparameters(kernel, x, y, num_samples=8, warmup=20, generator=0)
         >>> draws.values["outputscale"].shape
         torch.Size([8])
     """
@@ -279,12 +279,8 @@ class _Run:
 
 def _names(coordinates: Coordinates) -> list[str]:
     """One name per coordinate, as GPyTorch calls the value."""
-    out = []
-    for item in coordinates.items:
-        name = ".".join(part.removeprefix("raw_") for part in item.name.split("."))
-        size = item.parameter.numel()
-        out += [name] if size == 1 else [f"{name}[{i}]" for i in range(size)]
-    return out
+    sizes = {public_name(item.name): item.parameter.numel() for item in coordinates.items}
+    return [n if size == 1 else f"{n}[{i}]" for n, size in sizes.items() for i in range(size)]
 
 
 def _collect(run: _Run, chains: Tensor, stream: torch.Generator) -> HyperparameterSamples:
