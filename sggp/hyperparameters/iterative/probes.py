@@ -58,7 +58,7 @@ class Probes:
         need_features: bool = False,
     ) -> None:
         draw, eps, plain = streams(generator, "prior", "noise", "plain probes")
-        self._data = data
+        self._data, self.num_features = data, num_features
         self._prior: Prior | None = None
         try:
             self._prior = draw_prior(kernel, data.x, num_probes, num_features, draw)
@@ -112,9 +112,9 @@ class Probes:
         p = prior.features.num_features
         if len(z) <= p:
             phi = prior.features.phi(self._data.rows).double()
-            return torch.cholesky_solve(
-                z, cholesky(phi @ phi.T + torch.diag_embed(noise), "the probes' covariance")
-            )
+            covariance = phi @ phi.T + torch.diag_embed(noise)
+            return torch.cholesky_solve(z, cholesky(covariance, "the probes' covariance"))
+        # C⁻¹z = Σ⁻¹(z − Φ (I + ΦᵀΣ⁻¹Φ)⁻¹ ΦᵀΣ⁻¹z), by Woodbury's identity
         core = torch.eye(p, dtype=torch.float64, device=z.device)
         pulled = torch.zeros(p, z.shape[1], dtype=torch.float64, device=z.device)
         for rows in torch.arange(len(z), device=z.device).split(max(1, _BLOCK_BYTES // (8 * p))):
