@@ -17,6 +17,7 @@ from sggp.hyperparameters.iterative.warm_start import WarmSolves
 from sggp.hyperparameters.merged import MergedData
 from sggp.kernels import TanimotoMinMax
 from sggp.posterior import condition
+from sggp.preconditioners import NearestNeighbour
 from sggp.solvers import (
     AlternatingProjections,
     Cholesky,
@@ -166,11 +167,12 @@ def test_only_the_scale_learnt_takes_one_product():
 def test_warm_starts_and_kept_preconditioners_save_work():
     x, y = table(400)
     kernel = scaled(MaternKernel(nu=1.5, ard_num_dims=2), [[0.5, 2.0]])
-    warm, u = problem(kernel, x, y, 0, solver=ConjugateGradients(), start=0.01)
+    solver = ConjugateGradients(NearestNeighbour(2))  # some fifty steps, where a better start shows
+    warm, u = problem(kernel, x, y, 0, solver=solver, start=0.01)
     first = warm.estimate(u).solved.solution.iterations
     again = warm.estimate(u + 0.02).solved.solution.iterations
     assert warm.solves.keeper.count == 1
-    cold, _ = problem(kernel, x, y, 0, solver=ConjugateGradients(), start=0.01)
+    cold, _ = problem(kernel, x, y, 0, solver=solver, start=0.01)
     assert again < cold.estimate(u + 0.02).solved.solution.iterations
     assert again < first
     warm.estimate(u + 0.5)
