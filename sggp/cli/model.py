@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -26,6 +27,7 @@ from sggp.posterior import Posterior
 _DEFAULT = "auto"
 _KERNELS = (_DEFAULT, "matern12", "matern32", "matern52", "rbf")
 _FORMAT = "sggp-model-1"
+_META = ("target", "features", "shift", "spread", "offset", "scale")
 _SOLVE_UP_TO = 5000
 
 
@@ -162,8 +164,19 @@ def _load(path: Path) -> tuple[dict[str, Any], Posterior]:
     try:
         with zipfile.ZipFile(path) as archive, tempfile.TemporaryDirectory() as folder:
             meta = json.loads(archive.read("model.json"))
-            if meta.get("format") != _FORMAT:
-                raise DataFileError(f"{path}: model format {meta.get('format')!r} is not {_FORMAT!r}.")
-            return meta, Posterior.load(Path(archive.extract("posterior", folder)))
-    except (zipfile.BadZipFile, KeyError, json.JSONDecodeError) as error:
-        raise DataFileError(f"{path}: not a model written by sggp fit ({error}).") from error
+            found = meta["format"]
+            if found == _FORMAT and all(name in meta for name in _META):
+                return meta, Posterior.load(Path(archive.extract("posterior", folder)))
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        OSError,
+        LookupError,
+        TypeError,
+        ValueError,
+        RuntimeError,
+    ) as error:
+        raise DataFileError(f"{path}: damaged, or not a model written by sggp fit; fit it again.") from error
+    raise DataFileError(
+        f"{path}: model format {found!r} is not {_FORMAT!r}, or it lacks a part; fit it again."
+    )
