@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from sggp.bayesopt.maximise import BoxSearch, Paths, as_indices, maximise_box
+from sggp.bayesopt.maximise import Look, Paths, as_indices, maximise_box
 from sggp.bayesopt.trials import Place, Trial
 from sggp.checks import as_numbers, whole_number
 from sggp.errors import InputError, ShapeError
@@ -147,30 +147,25 @@ class Box:
         """The coordinates."""
         return list(trial.x or ())
 
-    def excluded(self, exclude: Iterable[int] | Tensor, pending: Iterable[int] | Tensor) -> Tensor:
-        """Nothing: a box has no rows, and points being measured change nothing."""
-        if as_indices(exclude, None, what="exclude").numel():
-            raise InputError("exclude names pool rows; a box has none: leave it empty.")
-        return torch.empty(0, dtype=torch.long)
-
     def maximise(
         self,
         paths: Paths,
         posterior: Any,
+        look: Look,
         *,
-        maximize: bool,
-        exclude: Tensor,
-        search: BoxSearch | None,
-        progress: Callable[[int], Any] | None,
+        exclude: Iterable[int] | Tensor,
+        pending: Iterable[int] | Tensor,
         generator: torch.Generator,
     ) -> tuple[Tensor, Tensor]:
-        """`maximise_box`, near the points that the posterior was conditioned on: points (s, d) and values (s,)."""
+        """`maximise_box` near the points that the posterior was conditioned on; pending points change nothing."""
+        if as_indices(exclude, None, what="exclude").numel():
+            raise InputError("exclude names pool rows; a box has none: leave it empty.")
         return maximise_box(
             paths,
             self,
             generator=generator,
-            search=search,
-            maximize=maximize,
+            search=look.search,
+            maximize=look.maximize,
             near=_measured(posterior),
             lengthscale=_lengthscale(getattr(posterior, "kernel", None), self.dimension),
         )

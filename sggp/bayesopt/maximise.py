@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from sggp.bayesopt.box import Box
     from sggp.bayesopt.pool import Pool
 
-__all__ = ["BoxSearch", "Paths", "as_indices", "as_rows", "maximise_box", "maximise_pool"]
+__all__ = ["BoxSearch", "Look", "Paths", "as_indices", "as_rows", "maximise_box", "maximise_pool"]
 
 
 class Paths(Protocol):
@@ -28,15 +28,20 @@ class Paths(Protocol):
     @property
     def num_samples(self) -> int:
         """Number of paths s."""
-        ...
 
     def __call__(self, points: Tensor) -> Tensor:
         """Every path at shared points: (q, d) -> (s, q)."""
-        ...
 
     def paired(self, points: Tensor) -> Tensor:
         """Path i at its own points: (s, q, d) -> (s, q)."""
-        ...
+
+
+class Look(Protocol):
+    """How a batch is looked for; every `Rule` is one."""
+
+    maximize: bool
+    search: BoxSearch | None
+    progress: Callable[[int], Any] | None
 
 
 @dataclass(frozen=True)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from sggp.bayesopt.maximise import BoxSearch, Paths, as_indices, as_rows, maximise_pool
+from sggp.bayesopt.maximise import Look, Paths, as_indices, as_rows, maximise_pool
 from sggp.bayesopt.trials import Place, Trial
 from sggp.checks import as_numbers, whole_number
 from sggp.errors import DtypeError, InputError, ShapeError
@@ -146,24 +146,20 @@ class Pool:
         """The label."""
         return [trial.label or ("(outside the library)" if trial.index is None else f"row {trial.index}")]
 
-    def excluded(self, exclude: Iterable[int] | Tensor, pending: Iterable[int] | Tensor) -> Tensor:
-        """The union of both, distinct and ascending."""
-        rows = [as_rows(exclude, len(self), what="exclude"), as_rows(pending, len(self), what="pending")]
-        return torch.unique(torch.cat(rows))
-
     def maximise(
         self,
         paths: Paths,
         posterior: Any,
+        look: Look,
         *,
-        maximize: bool,
-        exclude: Tensor,
-        search: BoxSearch | None,
-        progress: Callable[[int], Any] | None,
+        exclude: Iterable[int] | Tensor,
+        pending: Iterable[int] | Tensor,
         generator: torch.Generator,
     ) -> tuple[Tensor, Tensor]:
-        """`maximise_pool`: distinct rows (s,) and values (s,)."""
-        return maximise_pool(paths, self, maximize=maximize, exclude=exclude, progress=progress)
+        """`maximise_pool` over the rows that are neither excluded nor pending."""
+        rows = [as_rows(exclude, len(self), what="exclude"), as_rows(pending, len(self), what="pending")]
+        banned = torch.cat(rows)
+        return maximise_pool(paths, self, maximize=look.maximize, exclude=banned, progress=look.progress)
 
 
 def _as_table(table: Any) -> Any:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from sggp.bayesopt.maximise import BoxSearch, Paths
+from sggp.bayesopt.maximise import Look, Paths
 from sggp.bayesopt.trials import Place, Trial
 from sggp.errors import DtypeError, InputError
 
@@ -25,66 +25,53 @@ class Space(Protocol):
     @property
     def capacity(self) -> float:
         """How many different measurements there are."""
-        ...
 
     @property
     def num_initial(self) -> int:
         """How many measurements to collect before a model is used, unless the user says otherwise."""
-        ...
 
     @property
     def names(self) -> list[str]:
         """The columns in which a trial's place is listed."""
-        ...
 
     @property
     def scaled(self) -> Space:
         """The same space in the coordinates of the model."""
-        ...
 
     def describe(self) -> dict[str, Any]:
         """What identifies this space in a stored campaign, as JSON."""
-        ...
 
     def start(
         self, count: int, trials: Sequence[Trial], *, seed: int, generator: torch.Generator
     ) -> list[Place]:
         """`count` new places that need no model, after these trials."""
-        ...
 
     def place(self, x: Any) -> Place:
         """The place that a user names, checked."""
-        ...
 
     def places(self, choice: Tensor) -> list[Place]:
         """The places of a choice."""
-        ...
 
     def features(self, trials: Sequence[Trial]) -> Tensor:
         """(n, d) inputs of the model at these trials."""
-        ...
 
     def cells(self, trial: Trial) -> list[Any]:
         """The place of a trial, one cell for each of `names`."""
-        ...
-
-    def excluded(self, exclude: Iterable[int] | Tensor, pending: Iterable[int] | Tensor) -> Tensor:
-        """Rows that may not be chosen, checked; empty where there are none."""
-        ...
 
     def maximise(
         self,
         paths: Paths,
         posterior: Any,
+        look: Look,
         *,
-        maximize: bool,
-        exclude: Tensor,
-        search: BoxSearch | None,
-        progress: Callable[[int], Any] | None,
+        exclude: Iterable[int] | Tensor,
+        pending: Iterable[int] | Tensor,
         generator: torch.Generator,
     ) -> tuple[Tensor, Tensor]:
-        """The choice that holds the best point of each of s paths, and the paths' values there (s,)."""
-        ...
+        """The choice that holds the best point of each of s paths, and the paths' values there (s,).
+
+        `exclude` and `pending` are rows that may not be chosen; a space without rows refuses the first.
+        """
 
 
 def check_space(space: Any) -> Space:

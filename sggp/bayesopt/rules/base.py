@@ -25,7 +25,6 @@ class PosteriorLike(Protocol):
     @property
     def samples(self) -> Any:
         """Sample paths with ``num_samples``, a call, ``paired`` and ``select``."""
-        ...
 
 
 class Rule(ABC):
@@ -121,12 +120,7 @@ class Rule(ABC):
             )
         # the names of the streams are those of the first rule: campaigns go on with the numbers they began with
         pick, look = streams(as_generator(generator), "thompson paths", "thompson candidates")
+        functions = self.functions(posterior, pick)
         return self.space.maximise(
-            self.functions(posterior, pick),
-            posterior,
-            maximize=self.maximize,
-            exclude=self.space.excluded(exclude, pending),
-            search=self.search,
-            progress=self.progress,
-            generator=look,
+            functions, posterior, self, exclude=exclude, pending=pending, generator=look
         )

@@ -36,24 +36,19 @@ class Storage(Protocol):
     @property
     def name(self) -> str:
         """What messages call it."""
-        ...
 
     @property
     def exists(self) -> bool:
         """Whether it holds a campaign."""
-        ...
 
     def create(self, meta: dict[str, Any]) -> None:
         """Start a campaign with its settings, which JSON can hold."""
-        ...
 
     def meta(self) -> dict[str, Any]:
         """The settings given to `create`."""
-        ...
 
     def trials(self) -> list[Trial]:
         """All trials by id."""
-        ...
 
     def add_asked(self, places: Sequence[Place]) -> list[Trial]:
         """Add a batch of pending trials; its number follows the last batch's.
@@ -61,11 +56,9 @@ class Storage(Protocol):
         Raises:
             DuplicateAsk: a pool row was asked for before.
         """
-        ...
 
     def add_measured(self, measured: Sequence[tuple[Place, float]]) -> list[Trial]:
         """Add measurements made outside the campaign, as batch 0."""
-        ...
 
     def finish(self, results: Sequence[Result]) -> list[Trial]:
         """End trials, each as `ended` says.
@@ -73,7 +66,6 @@ class Storage(Protocol):
         Raises:
             InputError: no such trial, or it ended otherwise before.
         """
-        ...
 
 
 def ended(trial: Trial, result: Result, now: str) -> Trial:

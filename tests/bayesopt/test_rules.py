@@ -1,0 +1,111 @@
+"""A rule of the user's own in a campaign and a screening, and what a campaign remembers of its rule."""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+
+from sggp.bayesopt import Box, Campaign, Pool, Rule, Storage, ThompsonSampling, fit_surrogate
+from sggp.bayesopt.rules import RULES, make_rule
+from sggp.bayesopt.screening import screen
+from sggp.bayesopt.storage import SQLiteStorage
+from sggp.errors import InputError
+
+COUNTS = torch.randint(0, 3, (30, 8), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+VALUES = COUNTS.sum(1).double()
+
+
+@dataclass(frozen=True)
+class Mean:
+    posterior: Any
+    num_samples: int
+    calls: list
+
+    def __call__(self, points):
+        self.calls.append(len(points))
+        return self.posterior.mean(points).expand(self.num_samples, -1)
+
+
+class Greedy(Rule):
+    """The rows of the largest posterior means."""
+
+    num_samples = 1
+    calls: list = []
+
+    def functions(self, posterior, generator):
+        return Mean(posterior, self.batch_size, self.calls)
+
+
+def test_a_rule_of_ones_own_chooses_in_a_campaign(tmp_path):
+    campaign = Campaign(Pool(COUNTS), tmp_path / "c.db", maximize=True, seed=1, num_initial=8, rule=Greedy)
+    for trial in campaign.ask(8):
+        campaign.tell(trial.id, float(VALUES[trial.index]))
+    taken = {trial.index for trial in campaign.results()}
+    Greedy.calls.clear()
+    chosen = [trial.index for trial in campaign.ask(3)]
+    assert sum(Greedy.calls) == 30
+    assert not taken & set(chosen)
+    with pytest.raises(InputError, match="rule of its own"):
+        Campaign(Pool(COUNTS), tmp_path / "c.db")
+    assert Campaign(Pool(COUNTS), tmp_path / "c.db", rule=Greedy).ask(1)[0].index not in chosen
+
+
+def test_a_greedy_rule_takes_the_largest_means():
+    posterior = fit_surrogate(COUNTS[:8], VALUES[:8], num_samples=1, generator=0).posterior
+    rows = Greedy(Pool(COUNTS), 4).suggest(posterior, exclude=range(8), generator=0)
+    mean = posterior.mean(COUNTS)
+    rest = sorted(set(range(8, 30)) - set(rows.tolist()))
+    assert len(rest) == 18
+    assert mean[rows].min() >= mean[rest].max() - 1e-9 * mean.abs().max()
+
+
+def test_a_screening_takes_any_rule():
+    done = screen(COUNTS, VALUES, range(8), rounds=2, batch_size=4, generator=0, rule=partial(Greedy))
+    assert len({row for step in done.steps for row in step.rows}) == 16
+
+
+def test_the_default_is_thompson_sampling_and_files_without_a_rule_mean_it(tmp_path):
+    path = tmp_path / "c.db"
+    asked = Campaign(Box([[0.0, 1.0]]), path, maximize=True, seed=1).ask(2)
+    with sqlite3.connect(path) as db:
+        assert db.execute("DELETE FROM meta WHERE key = 'rule'").rowcount == 1
+    again = Campaign(Box([[0.0, 1.0]]), path)
+    assert again.results() == asked
+    assert len(again.ask(1)) == 1
+    rule = make_rule("thompson", Box([[0.0, 1.0]]), 2, maximize=False)
+    assert type(rule) is ThompsonSampling
+    assert (rule.batch_size, rule.num_samples, rule.maximize) == (2, 2, False)
+
+
+def test_every_rule_of_the_table_fills_a_batch_of_distinct_places(tmp_path):
+    for name in RULES:
+        campaign = Campaign(
+            Pool(COUNTS), tmp_path / f"{name}.db", maximize=False, seed=2, num_initial=5, rule=name
+        )
+        for trial in campaign.ask(5):
+            campaign.tell(trial.id, float(VALUES[trial.index]))
+        rows = [trial.index for trial in campaign.ask(6)]
+        assert len({trial.index for trial in campaign.results()}) == 11
+        assert len(rows) == 6
+        assert Campaign(Pool(COUNTS), tmp_path / f"{name}.db").store.meta()["rule"] == name
+
+
+def test_a_storage_can_be_passed_instead_of_a_path(tmp_path):
+    class Counted(SQLiteStorage):
+        writes = 0
+
+        def finish(self, results):
+            self.writes += 1
+            return super().finish(results)
+
+    storage = Counted(tmp_path / "c.db")
+    assert isinstance(storage, Storage)
+    campaign = Campaign(Box([[0.0, 1.0]]), storage, maximize=True, seed=1)
+    campaign.tell(campaign.ask()[0].id, 1.0)
+    assert storage.writes == 1
+    assert [trial.value for trial in Campaign(Box([[0.0, 1.0]]), tmp_path / "c.db").results()] == [1.0]
