@@ -5,9 +5,9 @@ hyperparameters itself (Matérn-3/2 or, ours, Matérn-1/2 where its likelihood i
 noise, constant mean) and predicts mean and variance of all test rows. A cell is seconds and the mean negative log
 density of the standardised test targets, noise included. GPyTorch's models train by Adam for `--adam-seconds`, or
 twice our seconds where that is longer. "—": not installed, or not made for so many rows; "> N s": stopped. It takes
-less than 15 minutes on two cores. `fit.py` has more tables, peers, scores and repeats.
+about 15 minutes on two cores. `fit.py` has more tables, peers, scores and repeats.
 
-    python benchmarks/readme.py [--sets concrete pol] [--limit-seconds 240]
+    python benchmarks/readme.py [--sets concrete pol] [--limit-seconds 180]
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def main() -> None:
     add = parser.add_argument
     add("--sets", nargs="+", choices=SETS, default=list(SETS))
     add("--rows", type=int, default=None, help="training and test rows to keep (a dry run)")
-    add("--limit-seconds", type=float, default=240.0, help="after which anyone is stopped")
+    add("--limit-seconds", type=float, default=180.0, help="after which anyone is stopped")
     add("--adam-seconds", type=float, default=60.0, help="training of GPyTorch's models, at least")
     arguments = parser.parse_args()
     print_table(COLUMNS, [row(name, arguments) for name in arguments.sets])

@@ -5,7 +5,7 @@ Two parts, count fingerprints of radius 1 and 1,024 positions, T_MM throughout.
 docking    The five DOCKSTRING targets of the published study on its small table: our values (from all rows, by
            `learn_hyperparameters`) beside the published ones (exact marginal likelihood on 5,000 rows of the large
            table), and the exact log marginal likelihood per row of the small table that each of them gives.
-library    All of ZINC250k. Two targets: logP (RDKit), whose values nobody knows, and a draw from a Gaussian process
+library    All of ZINC250k. Two targets: logP (RDKit), of unknown hyperparameters, and a draw from a Gaussian process
            with known mean, output scale and noise, which the fit should find again. Each fit runs in a process of its
            own: "peak" is all of it, "table" what the fingerprints alone take.
 

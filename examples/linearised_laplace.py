@@ -2,7 +2,7 @@
 
 The network is trained as usual, with no thought of uncertainty. Afterwards its weights get a Gaussian posterior by
 products with its Jacobian; the prior precision is learnt from the same training data, and no matrix over pairs of
-weights is formed. "Network alone" knows its training images by heart and is too sure of itself.
+weights is formed. "Network alone" has memorised its training images and is overconfident.
 
 python examples/linearised_laplace.py            (under a minute on one core)
 python examples/linearised_laplace.py --quick

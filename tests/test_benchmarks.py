@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 SCRIPTS = {
-    "readme.py": ["--rows", "120", "--sets", "concrete", "--adam-seconds", "0.2"],
+    "readme.py": ["--rows", "60", "--sets", "concrete", "--adam-seconds", "0.2"],
     "passes.py": ["--rows", "400", "--sets", "pol", "britain_magnetic"],
     "growth.py": ["--largest", "500", "--sets", "britain_magnetic", "--repeats", "2"],
     "solvers.py": ["--rows", "400", "--parts", "precision"],
@@ -47,7 +47,7 @@ def printed(root: Path, script: str, *arguments: str) -> list[str]:
     return [line for line in done.stdout.splitlines() if line.startswith("| ")]
 
 
-@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize("script", [name for name in SCRIPTS if name != "readme.py"])
 def test_benchmark_runs_and_prints_its_table(script: str, root: Path, data_dir: Path) -> None:
     assert len(printed(root, script, *SCRIPTS[script])) >= 3
 

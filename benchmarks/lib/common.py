@@ -87,7 +87,7 @@ def run_apart(
 
     Args:
         call: a function of a module's top level. arguments: what pickle can carry.
-        limit_gib: bytes the process may allocate; beyond them an allocation fails there, and nobody else suffers.
+        limit_gib: bytes the process may allocate; beyond them an allocation fails there, and only there.
         limit_seconds: after which the process is killed, its start included.
 
     A call that raises something other than a failure to solve or to allocate is broken: its traceback goes to stderr,

@@ -18,7 +18,7 @@ from sggp.native.reference import Profile
 __all__ = ["Contender", "stationary_peers", "tanimoto_peers"]
 
 _PROFILE = Profile("matern32")
-_FEW = 256  # rows for those that would take all day
+_FEW = 256  # rows for the slowest
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""HiGP beside us: its AFN preconditioner in our conjugate gradients, and its fit of a table.
+"""HiGP as a peer: its AFN preconditioner in our conjugate gradients, and its fit of a table.
 
 `pip install higp` (Apache 2.0; wheels for Linux on x86-64 only, Python 3.8 to 3.12 at version 2025.11.3). Its kernels
 are RBF, Matérn-3/2 and Matérn-5/2 with one length scale for all inputs and one noise variance for all rows.
