@@ -46,7 +46,7 @@ docs: $(READY)
 	$(BIN)/mkdocs build --strict
 
 bench: $(READY)
-	$(BIN)/python benchmarks/spine.py
+	$(BIN)/python benchmarks/readme.py
 
 # Needs a C++ compiler only. The thread sanitizer cannot share a build with the others.
 sanitize:

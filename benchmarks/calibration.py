@@ -24,9 +24,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from common import header, print_table, seeded
 from torch import Tensor
 
+from lib.common import header, print_table, seeded
 from sggp.datasets import uci
 from sggp.hyperparameters import learn_hyperparameters, named_kernel
 from sggp.hyperparameters.defaults import noise_prior

@@ -24,10 +24,10 @@ from functools import partial
 
 import gpytorch
 import torch
-from common import header, print_table, seeded
-from engine_peers import Contender, stationary_peers, tanimoto_peers
 from torch import Tensor
 
+from lib.common import header, print_table, seeded
+from lib.engine_peers import Contender, stationary_peers, tanimoto_peers
 from sggp.kernels import TanimotoMinMax, as_covariance
 from sggp.native import ceilings, cpu
 

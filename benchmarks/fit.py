@@ -4,8 +4,9 @@ UCI tables, split 0 unless another is asked for. Everyone gets the same standard
 learns its hyperparameters itself: a Matérn-3/2 kernel with one length scale per input, noise and a constant mean;
 `GPRegressor()` takes Matérn-1/2 where it finds that the likelihood is higher, and says so. RMSE and the mean negative
 log density (NLL, noise included) are on standardised test targets. Seconds are those of fitting and predicting mean and
-variance of all test rows. Peers with no end of their own (GPyTorch's Adam) train for four times our seconds, or for
-`--cap-seconds`. Runs are repeated in turn, medians are printed, with the seed of the repeat.
+variance of all test rows. Peers with no end of their own (Adam, of GPyTorch and HiGP) train for four times our seconds,
+or for `--cap-seconds`. HiGP's kernel has one length scale for all inputs. gpboost and higp are optional: a row says
+where one is missing. Runs are repeated in turn, medians are printed, with the seed of the repeat.
 
     python benchmarks/fit.py [--sets pol protein] [--peers svgp gpboost] [--repeats 3]
 """
@@ -18,8 +19,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from common import available_gib, end, header, print_table, run_apart
-from fitters import (
+from lib.common import available_gib, end, header, print_table, run_apart
+from lib.fitters import (
     Scores,
     Task,
     gpboost_run,
@@ -28,6 +29,7 @@ from fitters import (
     ours_run,
     scikit_learn_run,
 )
+from lib.higp_peer import higp_run
 
 LARGE = ("pol", "bike", "protein", "keggdirected")
 SMALL = ("concrete", "energy", "yacht", "wine")
@@ -36,6 +38,7 @@ PEERS = {
     "svgp": "GPyTorch SVGP, 1,024 points",
     "scikit-learn": "scikit-learn",
     "gpboost": "gpboost, Vecchia",
+    "higp": "HiGP, AFN",
 }
 SCIKIT_ROWS, SVGP_ROWS, LARGE_ROWS = 1600, 1025, 10_000
 WANTED = {"pol": (0.070, -1.28, 40.0), "protein": (0.48, 0.54, 150.0)}  # RMSE, NLL, seconds
@@ -88,6 +91,7 @@ def contenders(task: Task, recipes: list[str], peers: list[str], cap: float) -> 
         "svgp": (gpytorch_svgp_run, (cap,)),
         "scikit-learn": (scikit_learn_run, ()),
         "gpboost": (gpboost_run, ()),
+        "higp": (higp_run, (cap,)),
     }
     fitting = {"scikit-learn": n <= SCIKIT_ROWS, "svgp": n >= SVGP_ROWS or task.rows is not None}
     others = [Contender(f"GPRegressor, {r}", ours_run, (r,), ours=True) for r in recipes if r != "auto"]
@@ -158,7 +162,7 @@ def parse() -> argparse.Namespace:
     add("--rows", type=int, default=None, help="training and test rows to keep (a dry run)")
     add("--repeats", type=int, default=3, help="runs of everyone; medians are printed")
     add("--once-above", type=float, default=100.0, help="no repeats of who took longer, in seconds")
-    add("--cap-seconds", type=float, default=None, help="training of GPyTorch's models; default 4 × ours")
+    add("--cap-seconds", type=float, default=None, help="training by Adam; default 4 × ours")
     add("--limit-seconds", type=float, default=1800.0, help="after which anyone is stopped")
     add("--peer-gib", type=float, default=None, help="memory a peer may take; default what is free less 1")
     return parser.parse_args()
@@ -166,7 +170,7 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     arguments = parse()
-    packages = ("torch", "gpytorch", "linear_operator", "scikit-learn", "gpboost")
+    packages = ("torch", "gpytorch", "linear_operator", "scikit-learn", "gpboost", "higp")
     header(f"fit and predict from raw rows: split {arguments.split}, nothing tuned", packages)
     results = []
     for name in arguments.sets:

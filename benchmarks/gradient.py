@@ -17,10 +17,10 @@ import argparse
 from collections.abc import Callable
 
 import torch
-from common import header, print_table, seeded
-from systems import System, uci_system
 from torch import Tensor
 
+from lib.common import header, print_table, seeded
+from lib.systems import System, uci_system
 from sggp.hyperparameters.coordinates import Coordinates, copy_kernel
 from sggp.hyperparameters.iterative.probes import Probes
 from sggp.hyperparameters.merged import MergedData

@@ -17,9 +17,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from common import end, forget_peak, header, peak_gib, print_table, run_apart, seeded
-from systems import LEARNING_ROWS, Learnt, large_system, learn
 
+from lib.common import end, forget_peak, header, peak_gib, print_table, run_apart, seeded
+from lib.systems import LEARNING_ROWS, Learnt, large_system, learn
 from sggp.plotting import new_figure, to_png
 from sggp.posterior import condition
 from sggp.solvers import ConjugateGradients

@@ -15,9 +15,9 @@ import math
 import time
 
 import torch
-from common import header, print_table, seeded
-from systems import System, uci_system
 
+from lib.common import header, print_table, seeded
+from lib.systems import System, uci_system
 from sggp.hyperparameters import log_marginal_likelihood
 from sggp.operators import KernelOperator
 from sggp.solvers.cholesky import factorise, substitute

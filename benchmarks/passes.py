@@ -6,7 +6,9 @@ is a solve of its own to that tolerance, which ends only when a residual measure
 where the solver refines); a pass is one step, that is one product with K. The references are those of a prototype
 with a stored float64 K, 500 low-rank columns with 40 neighbours, or 60 neighbours alone; they move by two or so with
 the seed of the ordering, and so do ours. The automatic preconditioner stands beside them twice: `Balanced()`, sized for
-the least seconds, and `Balanced(passes=60)`, sized for few passes, which is held against the best reference.
+the least seconds, and `Balanced(passes=60)`, sized for few passes, which is held against the best reference. The peer
+is HiGP's adaptive factorised Nyström (AFN) in the same conjugate gradients, at its default of 50 columns without
+neighbours and with 40 and 100 neighbours; it is optional (`pip install higp`), and a row says where it is missing.
 
     python benchmarks/passes.py [--sets pol elevators bike] [--rows N] [--growth] [--with-none]
 """
@@ -21,9 +23,10 @@ from functools import cache, partial
 from typing import Any
 
 import torch
-from common import header, peak_gib, print_table, seeded
-from systems import LEARNING_ROWS, System, docking_system, large_system, learn, uci_system
 
+from lib.common import header, peak_gib, print_table, seeded
+from lib.higp_peer import NOT_INSTALLED, afn_preconditioners, installed
+from lib.systems import LEARNING_ROWS, System, docking_system, large_system, learn, uci_system
 from sggp.errors import MissingExtra
 from sggp.operators import KernelOperator
 from sggp.preconditioners import (
@@ -185,6 +188,9 @@ def show(name: str, row: Row, arguments: argparse.Namespace) -> list[list[str]]:
     kinds.update(dict.fromkeys((GENEROUS, *row.larger), best))
     if arguments.with_none:
         kinds[None] = (None, None)
+    peers = afn_preconditioners(system)
+    kinds.update(dict.fromkeys(peers if installed() else [], (None, None)))
+    absent = [[label, "HiGP's AFN", *["–"] * 6, NOT_INSTALLED, "–"]] if peers and not installed() else []
     return [
         line(
             f"{label}, float64 products" if wide else label,
@@ -195,7 +201,7 @@ def show(name: str, row: Row, arguments: argparse.Namespace) -> list[list[str]]:
         )
         for wide in (False, True)[: 1 + row.low_noise]
         for kind, reference in kinds.items()
-    ]
+    ] + absent
 
 
 def show_growth(sizes: list[int], arguments: argparse.Namespace) -> list[list[str]]:
@@ -228,7 +234,8 @@ def main() -> None:
     add("--with-none", action="store_true", help="also without preconditioner")
     add("--most", type=int, default=400, help="passes after which a solve ends")
     arguments = parser.parse_args()
-    header("passes over K to a true relative residual, repeats merged, one right-hand side")
+    packages = ("torch", "gpytorch", "linear_operator", "higp")
+    header("passes over K to a true relative residual, repeats merged, one right-hand side", packages)
     rows: list[list[str]] = []
     for name in arguments.sets:
         if name != "britain_magnetic":

@@ -1,8 +1,8 @@
-"""A solve killed with SIGKILL and resumed: that it ends where an unbroken one ends, and what that costs.
+"""A solve killed with SIGKILL and resumed: that it ends where an uninterrupted one ends, and what that costs.
 
 Mean and sample columns of a UCI table (split 0, published hyperparameters), float32 products, `checkpoint=path`. The
 first process solves without a break; the second is killed halfway through the seconds that took; the third resumes
-from the file the second left. A row says how many steps each made and how far the weights are from the unbroken ones.
+from the file the second left. A row says how many steps each made and how far apart the weights are.
 
     python benchmarks/resume.py [--sets bike] [--rows N] [--methods Auto StochasticDualDescent]
 """
@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import end, header, print_table, run_apart, seeded
-from contenders import right_hand_sides
-from systems import uci_system
 
 import sggp.solvers
+from lib.common import end, header, print_table, run_apart, seeded
+from lib.contenders import right_hand_sides
+from lib.systems import uci_system
 from sggp.operators import KernelOperator
 
 
@@ -76,8 +76,8 @@ def show(name: str, method: str, arguments: Any, folder: Path) -> list[str]:
     path = folder / f"{name}-{method}"
     left = killed(call, path, folder / f"{name}-{method}-mark", arguments.share * whole["seconds"])
     again = run_apart(solve, *call, str(path)).value
-    gap = torch.as_tensor(again["x"]) - torch.as_tensor(whole["x"])
-    distance = float(gap.norm() / torch.as_tensor(whole["x"]).norm())
+    difference = torch.as_tensor(again["x"]) - torch.as_tensor(whole["x"])
+    distance = float(difference.norm() / torch.as_tensor(whole["x"]).norm())
     cells = [
         name,
         method,
@@ -101,7 +101,10 @@ def main() -> None:
     add("--tolerance", type=float, default=1e-4)
     add("--max-epochs", type=float, default=200.0)
     add(
-        "--share", type=float, default=0.5, help="of the unbroken solve's seconds, after which the kill comes"
+        "--share",
+        type=float,
+        default=0.5,
+        help="of the uninterrupted solve's seconds, after which the kill comes",
     )
     arguments = parser.parse_args()
     header("a solve killed and resumed")
@@ -111,8 +114,18 @@ def main() -> None:
             for name in arguments.sets
             for method in arguments.methods
         ]
-    columns = ["set", "method", "unbroken, s", "steps", "killed", "resumed, s", "steps", "residual", "status"]
-    print_table([*columns, "distance to unbroken"], rows)
+    columns = [
+        "set",
+        "method",
+        "uninterrupted, s",
+        "steps",
+        "killed",
+        "resumed, s",
+        "steps",
+        "residual",
+        "status",
+    ]
+    print_table([*columns, "distance to uninterrupted"], rows)
     end()
 
 

@@ -20,11 +20,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import reports
-from common import available_gib, end, header, print_table, run_apart
-from contenders import Case, Run, climb, dense_run, exact, gpytorch_run, ours_run, sdd_run
-
 import sggp.solvers
+from lib import reports
+from lib.common import available_gib, end, header, print_table, run_apart
+from lib.contenders import Case, Run, climb, dense_run, exact, gpytorch_run, ours_run, sdd_run
 
 PARTS = ("mean", "samples", "low-noise", "accuracy", "precision")
 SETS = ("pol", "bike", "protein", "keggdirected")

@@ -24,9 +24,9 @@ from pathlib import Path
 import gpytorch
 import numpy as np
 import torch
-from common import Apart, end, header, peak_gib, print_table, run_apart, seeded
 from torch import Tensor
 
+from lib.common import Apart, end, header, peak_gib, print_table, run_apart, seeded
 from sggp.datasets.molecules import dockstring_small, zinc250k
 from sggp.hyperparameters import FitResult, exact_log_marginal_likelihood, learn_hyperparameters
 from sggp.kernels import TanimotoMinMax, draw_features
@@ -59,8 +59,8 @@ def value(counts: Tensor, y: Tensor, outputscale: float, noise: float, mean: flo
 
 def docking(targets: list[str], rows: int | None) -> None:
     data = dockstring_small()
-    printer = SmilesFingerprinter(radius=1, fp_size=1024)
-    counts = FingerprintTable.from_smiles(data.smiles[:rows], printer)[:]
+    fingerprinter = SmilesFingerprinter(radius=1, fp_size=1024)
+    counts = FingerprintTable.from_smiles(data.smiles[:rows], fingerprinter)[:]
     table = []
     for name in targets:
         y = torch.from_numpy(data.values[name][:rows])
@@ -106,11 +106,13 @@ def library(rows: int | None, cache: Path) -> None:
     smiles = zinc250k().smiles[:rows]
     name = hashlib.blake2b("\n".join(smiles).encode(), digest_size=6).hexdigest()
     stored, properties = cache / f"counts-{name}.npy", cache / f"logp-{name}.npy"
-    printer = SmilesFingerprinter(radius=1, fp_size=1024)
+    fingerprinter = SmilesFingerprinter(radius=1, fp_size=1024)
     if not stored.is_file():
         np.save(
             stored,
-            FingerprintTable.from_smiles(smiles, printer).dense(slice(None), memory_budget=2**30).numpy(),
+            FingerprintTable.from_smiles(smiles, fingerprinter)
+            .dense(slice(None), memory_budget=2**30)
+            .numpy(),
         )
     if not properties.is_file():
         np.save(properties, compute_property(smiles, "logp"))

@@ -1,13 +1,13 @@
-"""Every method from its defaults on every kind of system: what it claims, and what is true.
+"""Every method from its defaults on every kind of system: what it reports, and what is true.
 
 Right-hand sides: the target and sample-like columns (a prior function and noise), repeats merged. Each run has the same
-tolerance and time. What a solve claims is held against residuals that a float64 operator of its own measures:
+tolerance and time. What a solve reports is held against residuals that a float64 operator of its own measures:
 
-    ok      every column converged, and is as good as claimed
-    told    some columns missed the tolerance and say so; "worse than zero" where the answer is no better than none,
+    ok      every column converged, and is as good as reported
+    missed  some columns missed the tolerance and say so; "worse than zero" where the answer is no better than none,
             "estimate off" where an estimated residual is wrong by more than five of its standard errors
-    SILENT  a column claims convergence but is not converged, reports a measured residual that it does not have, or
-            holds NaN or infinity without saying so
+    SILENT  a column is reported as converged but is not converged, has another residual than the measured one it
+            reports, or holds NaN or infinity without saying so
     raised  an error says that there is no answer
 
 Exits with code 1 if anything was SILENT.
@@ -26,9 +26,9 @@ from typing import Any
 
 import gpytorch
 import torch
-from common import header, print_table, seeded
-from systems import System, docking_system, uci_system
 
+from lib.common import header, print_table, seeded
+from lib.systems import System, docking_system, uci_system
 from sggp.errors import DataFileError, MissingExtra, SggpError
 from sggp.kernels import TanimotoDotProduct, draw_features
 from sggp.operators import InducingOperator, KernelOperator, select_centres
@@ -49,7 +49,7 @@ SAMPLES, FEATURES, CENTRES = 4, 1000, 500
 LOW_NOISE = 1e-6
 DOCKING_NOISE = 0.21
 SLACK = 1.01
-"""By how much a measured residual may exceed what is claimed."""
+"""By how much a measured residual may exceed what is reported."""
 ERRORS = 5
 """Standard errors by which an estimated residual may be wrong: few rows of a skewed distribution."""
 ROUNDING = 1e-8
@@ -168,11 +168,11 @@ def judged(solution: Solution, true: torch.Tensor) -> str:
     silent = off = False
     for i, status in enumerate(solution.status):
         actual, error = float(true[i]), float(solution.residual_error[i])
-        claimed = float(solution.residual[i]) + ERRORS * error
+        reported = float(solution.residual[i]) + ERRORS * error
         if status is Status.CONVERGED:
             silent |= not actual <= SLACK * float(solution.tolerance[i])
         elif status not in (Status.DIVERGED, Status.BREAKDOWN, Status.NONFINITE_INPUT):
-            wrong = not actual <= SLACK * claimed + ROUNDING
+            wrong = not actual <= SLACK * reported + ROUNDING
             silent |= wrong and (error == 0 or actual == float("inf"))
             off |= wrong
     if silent:
@@ -180,8 +180,8 @@ def judged(solution: Solution, true: torch.Tensor) -> str:
     if solution.converged:
         return "ok"
     if not float(true.max()) <= SLACK:
-        return "told, worse than zero"
-    return "told, estimate off" if off else "told"
+        return "missed, worse than zero"
+    return "missed, estimate off" if off else "missed"
 
 
 def shown(solution: Solution) -> list[str]:
@@ -208,8 +208,8 @@ def tried(
         )
     except SggpError as error:
         return [type(error).__name__, "–", "–", str(error)[:60], "–", "–", "raised"]
-    gap = made.rhs - made.judge.matmul_wide(solution.x.double())
-    true = torch.nan_to_num(gap.norm(dim=0) / made.rhs.norm(dim=0), nan=float("inf"))
+    residual = made.rhs - made.judge.matmul_wide(solution.x.double())
+    true = torch.nan_to_num(residual.norm(dim=0) / made.rhs.norm(dim=0), nan=float("inf"))
     notes = "; ".join(note.split(":")[0].rstrip(".")[:40] for note in solution.notes[:3])
     notes += f" (+{len(solution.notes) - 3})" if len(solution.notes) > 3 else ""
     cost = [f"{solution.epochs:.1f}", f"{solution.seconds:.2f}"]
@@ -228,7 +228,7 @@ def main() -> None:
     add("--tolerance", type=float, default=1e-2)
     add("--dtype", choices=["float32", "float64"], default="float64", help="working precision of products")
     arguments = parser.parse_args()
-    header("every method from its defaults: what it claims and what is true")
+    header("every method from its defaults: what it reports and what is true")
     rows: list[list[str]] = []
     for name in arguments.sets:
         try:
@@ -247,7 +247,7 @@ def main() -> None:
     verdicts = [row[-1] for row in rows]
     print("; ".join(f"{verdicts.count(kind)} {kind}" for kind in sorted(set(verdicts))), flush=True)
     if "SILENT" in verdicts:
-        sys.exit("a solve claims what is not true: see SILENT above.")
+        sys.exit("a solve reports what is not true: see SILENT above.")
 
 
 if __name__ == "__main__":

@@ -25,10 +25,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
-from common import header, peak_gib, print_table, seeded
-from systems import System, uci_system
 from torch import Tensor
 
+from lib.common import header, peak_gib, print_table, seeded
+from lib.systems import System, uci_system
 from sggp.kernels import as_covariance
 from sggp.posterior import Posterior, condition
 

@@ -54,12 +54,12 @@ def scores(p: torch.Tensor, y: torch.Tensor, bins: int = 10) -> tuple[float, flo
     right = (guess == y).to(p)
     nll = -p[torch.arange(len(y)), y].clamp_min(1e-12).log().mean()
     place = (confidence * bins).long().clamp_max(bins - 1)
-    gaps = [
+    errors = [
         (right[place == i].mean() - confidence[place == i].mean()).abs() * (place == i).to(p).mean()
         for i in range(bins)
         if bool((place == i).any())
     ]
-    return float(right.mean()), float(nll), float(sum(gaps))
+    return float(right.mean()), float(nll), float(sum(errors))
 
 
 def main() -> None:

@@ -77,6 +77,10 @@ class NotConverged(SggpWarning):
     """A solve ended before every column reached its tolerance."""
 
 
+class NotSaved(SggpWarning):
+    """Something of the user's own cannot be written to a file; the message says what, and how to give it again."""
+
+
 class PrecisionWarning(SggpWarning):
     """The tolerance asked for is below what the working precision can deliver."""
 

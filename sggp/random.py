@@ -6,7 +6,7 @@ import hashlib
 
 import torch
 
-from sggp.errors import DtypeError
+from sggp.errors import DtypeError, InputError
 from sggp.typing import Seed
 
 _SEED_BITS = 62
@@ -20,6 +20,7 @@ def as_generator(seed: Seed = None) -> torch.Generator:
 
     Raises:
         DtypeError: `seed` is none of these, or a generator of another device.
+        InputError: an int of more than 64 bits.
     """
     if seed is None:
         generator = torch.Generator()
@@ -34,7 +35,10 @@ def as_generator(seed: Seed = None) -> torch.Generator:
         return seed
     if isinstance(seed, bool) or not hasattr(seed, "__index__"):
         raise DtypeError(f"expected an int, a torch.Generator or None as a seed, got {type(seed).__name__}.")
-    return torch.Generator().manual_seed(int(seed.__index__()))
+    number = int(seed.__index__())
+    if not -(2**63) <= number < 2**64:
+        raise InputError(f"a seed must fit 64 bits, got {number}.")
+    return torch.Generator().manual_seed(number)
 
 
 def draw_seed(generator: torch.Generator) -> int:

@@ -23,6 +23,7 @@ from sggp.solvers import (
     StochasticDualDescent,
     StochasticGradientDescent,
 )
+from tests import oracles
 
 # --- inputs -----------------------------------------------------------------------------------------------------
 
@@ -176,6 +177,32 @@ GENERIC_ROWS = [
 ]
 
 KERNELS = [*STATIONARY_ROWS, *TANIMOTO_ROWS, *GENERIC_ROWS]
+
+# --- families ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class FamilyRow:
+    """A row of `sggp.native.families`, with the same correlation by another route.
+
+    Args:
+        name: of the family.
+        formula: distances in length scales → correlations, in extended precision.
+        alpha: the shape that `formula` is for, where the family has one.
+    """
+
+    name: str
+    formula: Callable[[Any], Any]
+    alpha: float | None = None
+
+
+FAMILIES = [
+    FamilyRow("rbf", oracles.rbf),
+    FamilyRow("matern12", oracles.matern12),
+    FamilyRow("matern32", oracles.matern32),
+    FamilyRow("matern52", oracles.matern52),
+    FamilyRow("rq", lambda r: oracles.rational_quadratic(r, 0.7), 0.7),
+]
 
 # --- solvers ----------------------------------------------------------------------------------------------------
 

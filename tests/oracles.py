@@ -6,6 +6,7 @@ for entries of near-duplicates and of data far from the origin.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -113,11 +114,12 @@ def _matrix(kernel: Any, x: np.ndarray, z: np.ndarray, *, select: bool = True) -
         return periodic(
             x, z, lengthscale.astype(np.float64), to_numpy(kernel.period_length).astype(np.float64)
         )
-    r = distances(x, z, lengthscale)
-    if name == "RQKernel":
-        return rational_quadratic(r, kernel.alpha.item())
-    if name == "MaternKernel":
-        return {0.5: matern12, 1.5: matern32, 2.5: matern52}[kernel.nu](r)
-    if name == "RBFKernel":
-        return rbf(r)
-    raise NotImplementedError(name)
+    return STATIONARY[name](kernel, distances(x, z, lengthscale))
+
+
+STATIONARY: dict[str, Callable[[Any, np.ndarray], np.ndarray]] = {
+    "RBFKernel": lambda kernel, r: rbf(r),
+    "MaternKernel": lambda kernel, r: {0.5: matern12, 1.5: matern32, 2.5: matern52}[kernel.nu](r),
+    "RQKernel": lambda kernel, r: rational_quadratic(r, kernel.alpha.item()),
+}
+"""Correlations at distances in length scales, by the name of the kernel's class; tests/catalogue.py may add to it."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 SCRIPTS = {
-    "spine.py": ["--rows", "400", "--repeats", "1"],
+    "readme.py": ["--rows", "120", "--sets", "concrete", "--adam-seconds", "0.2"],
     "passes.py": ["--rows", "400", "--sets", "pol", "britain_magnetic"],
     "growth.py": ["--largest", "500", "--sets", "britain_magnetic", "--repeats", "2"],
     "solvers.py": ["--rows", "400", "--parts", "precision"],
@@ -29,20 +29,11 @@ SCRIPTS = {
     ],
     "variance.py": ["--rows", "300", "--points", "20", "--seeds", "1", "--many", "100"],
 }
-PARTS = {
-    "common.py",
-    "contenders.py",
-    "engine_peers.py",
-    "fitters.py",
-    "peers.py",
-    "reports.py",
-    "systems.py",
-}  # what the scripts share
 RACE = ["--rows", "300", "--methods", "AlternatingProjections", "--cap-seconds", "0.3", "--samples", "3"]
 
 
 def test_every_benchmark_is_listed_here(root: Path) -> None:
-    found = {path.name for path in (root / "benchmarks").glob("*.py")} - PARTS
+    found = {path.name for path in (root / "benchmarks").glob("*.py")}
     assert found == set(SCRIPTS)
 
 
@@ -59,6 +50,16 @@ def printed(root: Path, script: str, *arguments: str) -> list[str]:
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_benchmark_runs_and_prints_its_table(script: str, root: Path, data_dir: Path) -> None:
     assert len(printed(root, script, *SCRIPTS[script])) >= 3
+
+
+def test_the_readme_shows_the_table_that_its_script_prints(root: Path, data_dir: Path) -> None:
+    head, _, *rows = printed(root, "readme.py", *SCRIPTS["readme.py"])
+    columns = [cell.strip() for cell in head.split("|")]
+    lines = (root / "README.md").read_text(encoding="utf-8").splitlines()
+    tables = [[cell.strip() for cell in line.split("|")] for line in lines if line.startswith("|")]
+    shown = tables[tables.index(columns) + 2 :]
+    assert len(rows) == 1
+    assert [row[1].split(" ")[0] for row in shown[:4]] == ["concrete", "wine", "POL", "PROTEIN"]
 
 
 @pytest.mark.slow

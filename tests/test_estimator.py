@@ -231,12 +231,12 @@ def test_working_precision(monkeypatch):
     X, y = _data(60)
     noise = 1e-4 * y.var()
     wide = GPRegressor("rbf", noise_variance=noise, num_samples=2, num_features=32, optimizer=None).fit(X, y)
-    assert wide.posterior_.settings.dtype == torch.float64
-    monkeypatch.setattr("sggp.estimator.regressor.DIRECT_ROWS", 50)
+    assert wide.posterior_.options.dtype == torch.float64
+    monkeypatch.setattr("sggp.fitting.model.DIRECT_ROWS", 50)
     narrow = GPRegressor("rbf", noise_variance=noise, num_samples=2, num_features=32, optimizer=None).fit(
         X, y
     )
-    assert narrow.posterior_.settings.dtype == torch.float32
+    assert narrow.posterior_.options.dtype == torch.float32
     assert narrow.predict(X).dtype == np.float64
     # what float32 leaves of the solve drowns in the noise
     assert np.abs(narrow.predict(X) - wide.predict(X)).max() < 0.2 * noise**0.5

@@ -36,7 +36,7 @@ def test_the_solves_of_an_iterative_fit_are_its_posterior(monkeypatch):
     def fail(*_args, **_kwargs):
         raise RuntimeError("conditioned anew")
 
-    monkeypatch.setattr("sggp.estimator.regressor.condition", fail)
+    monkeypatch.setattr("sggp.fitting.model.condition", fail)
     model = GPRegressor(optimizer="iterative", random_state=0, num_samples=16, num_features=256).fit(X, y)
     assert model.posterior_ is model.fit_result_.posterior
     assert model.posterior_.num_samples == 16

@@ -6,7 +6,7 @@ import torch
 
 from sggp.errors import UnidentifiedColumns
 from sggp.estimator import GPRegressor
-from sggp.fitting.start import location_and_scale
+from sggp.fitting.scaling import location_and_scale
 from sggp.hyperparameters import learn_hyperparameters
 from sggp.hyperparameters.defaults import noise_floor
 
@@ -51,7 +51,7 @@ def test_columns_without_influence_are_constant_and_rows_become_repeats(monkeypa
         found.kernel.base_kernel.lengthscale = torch.tensor([0.5, 1e7])
         return found
 
-    monkeypatch.setattr("sggp.estimator.regressor.learn_hyperparameters", endless)
+    monkeypatch.setattr("sggp.fitting.model.learn_hyperparameters", endless)
     X, y = _data(60)
     X[30:, 0] = X[:30, 0]
     model = _model().fit(X, y)

@@ -10,7 +10,7 @@ from sggp.errors import InputError, ShapeError
 from sggp.hyperparameters import fit_exact, fit_nearest_neighbour, named_kernel
 from sggp.hyperparameters.exact.subset import fit_subset
 from sggp.plotting import new_figure, plot_convergence, plot_trace, to_png
-from sggp.solvers.solution import Record, Solution, Status
+from sggp.solvers.core.solution import Record, Solution, Status
 
 pytest.importorskip("matplotlib")
 

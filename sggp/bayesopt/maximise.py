@@ -5,15 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from sggp.bayesopt.space import Box, Pool, as_rows
-from sggp.errors import InputError, ShapeError
+from sggp.checks import finite_number, whole_number
+from sggp.errors import DtypeError, InputError, ShapeError
 
-__all__ = ["BoxSearch", "Paths", "maximise_box", "maximise_pool"]
+if TYPE_CHECKING:
+    from sggp.bayesopt.box import Box
+    from sggp.bayesopt.pool import Pool
+
+__all__ = ["BoxSearch", "Paths", "as_indices", "as_rows", "maximise_box", "maximise_pool"]
 
 
 class Paths(Protocol):
@@ -55,8 +61,9 @@ class BoxSearch:
 
     def __post_init__(self) -> None:
         for name, least in (("rounds", 1), ("candidates", 1), ("starts", 1), ("steps", 0)):
-            if getattr(self, name) < least:
-                raise InputError(f"BoxSearch.{name} must be at least {least}, got {getattr(self, name)}.")
+            whole_number(getattr(self, name), f"BoxSearch.{name}", least=least)
+        for name in ("uniform_share", "learning_rate"):
+            finite_number(getattr(self, name), f"BoxSearch.{name}")
         if not 0.0 <= self.uniform_share <= 1.0 or not self.learning_rate > 0.0:
             raise InputError("BoxSearch needs uniform_share in [0, 1] and a positive learning_rate.")
 
@@ -106,7 +113,8 @@ def maximise_box(
     sign = 1.0 if maximize else -1.0
     dtype = near[0].dtype if near is not None and near[0].is_floating_point() else torch.float64
     scale = _step_scale(box, lengthscale).to(dtype)
-    starts = _best_of_rounds(paths, box, settings, sign, near, scale, generator, dtype)
+    draw = partial(_candidates, box, settings, near, sign, scale, generator, dtype)
+    starts = _best_of_rounds(paths, draw, settings, sign)
     points, values = _climb(paths, box, starts, settings, sign, scale)
     pick = values.argmax(dim=1)
     index = torch.arange(points.shape[0])
@@ -149,27 +157,18 @@ def _candidates(
     return box.clip(torch.cat(parts))
 
 
-def _best_of_rounds(
-    paths: Paths,
-    box: Box,
-    settings: BoxSearch,
-    sign: float,
-    near: tuple[Tensor, Tensor] | None,
-    scale: Tensor,
-    generator: torch.Generator,
-    dtype: torch.dtype,
-) -> Tensor:
+def _best_of_rounds(paths: Paths, draw: Callable[[], Tensor], settings: BoxSearch, sign: float) -> Tensor:
     """(s, starts, d): for each path, the best of the rounds' best candidates."""
     points, values = [], []
     for _ in range(settings.rounds):
-        candidates = _candidates(box, settings, near, sign, scale, generator, dtype)
+        candidates = draw()
         with torch.no_grad():
             height = sign * _finite(paths(candidates)).cpu()
         best, where = height.max(dim=1)
         points.append(candidates[where])
         values.append(best)
     order = torch.stack(values, dim=1).topk(min(settings.starts, settings.rounds), dim=1).indices
-    return torch.stack(points, dim=1).gather(1, order.unsqueeze(-1).expand(-1, -1, box.dimension))
+    return torch.stack(points, dim=1).gather(1, order.unsqueeze(-1).expand(-1, -1, points[0].shape[1]))
 
 
 def _climb(
@@ -243,10 +242,10 @@ def maximise_pool(
     """
     banned = as_rows(exclude, len(pool), what="exclude")
     keep = paths.num_samples
-    left = len(pool) - banned.numel()
-    if left < keep:
+    if keep > len(pool) - banned.numel():
         raise InputError(
-            f"{keep} rows are asked for but {left} of {len(pool)} are left ({banned.numel()} are excluded)."
+            f"{keep} rows are asked for but {len(pool) - banned.numel()} of {len(pool)} are left "
+            f"({banned.numel()} are excluded)."
         )
     sign = 1.0 if maximize else -1.0
     best_value: Tensor | None = None
@@ -292,3 +291,35 @@ def _assign(best_row: Tensor) -> Tensor:
         taken.add(ranked[position])
         chosen.append(position)
     return torch.tensor(chosen, dtype=torch.long)
+
+
+def as_indices(rows: Any, size: int | None, *, what: str) -> Tensor:
+    """(k,) int64 row indices in the order given, checked against 0..size-1; a boolean mask gives its true rows."""
+    single = hasattr(rows, "__index__") and getattr(rows, "ndim", 0) == 0
+    try:
+        listed = (
+            rows
+            if isinstance(rows, Tensor)
+            else torch.as_tensor(np.asarray([rows] if single else list(rows)))
+        )
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise DtypeError(
+            f"{what} must hold row indices (integers) or a mask, got {type(rows).__name__}."
+        ) from error
+    if listed.dtype == torch.bool and listed.numel():
+        if size is not None and listed.shape != (size,):
+            raise ShapeError(f"a mask of {what} rows must have shape ({size},), got {tuple(listed.shape)}.")
+        listed = listed.nonzero()
+    if listed.numel() and (listed.is_floating_point() or listed.is_complex()):
+        raise DtypeError(f"{what} must hold row indices (integers), got {listed.dtype}.")
+    index = listed.detach().cpu().flatten().to(torch.long)
+    if index.numel() and size is not None and (int(index.min()) < 0 or int(index.max()) >= size):
+        raise InputError(
+            f"{what} holds row {int(index.min())}..{int(index.max())}, but the pool has rows 0..{size - 1}."
+        )
+    return index
+
+
+def as_rows(rows: Iterable[int] | Tensor, size: int, *, what: str) -> Tensor:
+    """Sorted distinct int64 row indices, checked as by `as_indices`."""
+    return torch.unique(as_indices(rows, size, what=what))

@@ -1,4 +1,4 @@
-"""A search whose answers are already known: Thompson sampling over a pool, replayed beside random choice."""
+"""A search whose answers are already known: an acquisition rule over a pool, replayed beside random choice."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sggp.bayesopt.space import Pool
+from sggp.bayesopt.maximise import as_indices
+from sggp.bayesopt.pool import Pool
+from sggp.bayesopt.rules import RuleLike, make_rule
 from sggp.bayesopt.surrogate import Surrogate, fit_surrogate
-from sggp.bayesopt.thompson import ThompsonSampling
+from sggp.checks import as_numbers, flag, whole_number
 from sggp.errors import InputError, ShapeError
 from sggp.random import as_generator, streams
 from sggp.typing import Seed
@@ -103,11 +105,12 @@ def screen(
     maximize: bool = True,
     generator: Seed = None,
     progress: Callable[[int], Any] | None = None,
+    rule: RuleLike = "thompson",
 ) -> Screening:
-    """Replay a campaign of Thompson sampling over a pool whose values are known.
+    """Replay a campaign over a pool whose values are known.
 
-    Each round the model is fitted to the measured rows only, one sample path per slot is drawn and maximised
-    over the rows not measured, and the values of the batch are revealed.
+    Each round the model is fitted to the measured rows only, the rule chooses a batch among the others (by Thompson
+    sampling the best row of one sample path per slot), and the values of the batch are revealed.
 
     Args:
         table: pool of N candidates, see `Pool`.
@@ -117,22 +120,25 @@ def screen(
         maximize: whether larger is better.
         generator: seed or generator.
         progress: called with the number of finished rounds.
+        rule: how a batch is chosen, see `Campaign`.
 
     Raises:
         ShapeError: one value per row is needed.
-        InputError: nothing known, repeated rows, or a budget larger than the pool.
+        InputError: nothing known, repeated rows, a value that is not finite, or a budget larger than the pool.
 
     Cost: rounds * (n^3 + N n + N * features) with n measured rows.
     """
     pool = Pool(table)
-    measured = _check(pool, values, known, rounds * batch_size)
+    values = _values(values, len(pool))
+    rounds, batch_size = whole_number(rounds, "rounds"), whole_number(batch_size, "batch_size")
+    measured = _known(known, len(pool), rounds * batch_size)
+    chooser = make_rule(rule, pool, batch_size, maximize=maximize)
     names = [f"round {number}" for number in range(rounds + 1)]
     seeds = streams(as_generator(generator), *names)
     steps = [Round(list(measured), [], [])]
     for number in range(rounds):
         fit_stream, choose_stream = streams(seeds[number], "model", "choice")
-        model = _fit(pool, values, measured, batch_size, fit_stream)
-        chooser = ThompsonSampling(pool, batch_size, maximize=maximize)
+        model = _fit(pool, values, measured, chooser.num_samples, fit_stream)
         rows = chooser.suggest(model.posterior, exclude=measured, generator=choose_stream).tolist()
         mean, std = model.predict(pool.rows(rows), observation_noise=True)
         steps.append(Round(rows, mean.tolist(), std.tolist()))
@@ -142,7 +148,7 @@ def screen(
     model = _fit(pool, values, measured, 1, seeds[rounds])
     rest = sorted(set(range(len(pool))) - set(measured))
     mean, std = predict_rows(model, pool, rest)
-    return Screening(steps, values, maximize, rest, mean, std, model.learned)
+    return Screening(steps, values, chooser.maximize, rest, mean, std, model.learned)
 
 
 def predict_rows(model: Surrogate, pool: Pool, rows: Sequence[int]) -> tuple[Tensor, Tensor]:
@@ -165,15 +171,18 @@ def random_screenings(
     batch_size: int,
     repeats: int,
     maximize: bool = True,
-    top: int = _TOP,
     generator: Seed = None,
 ) -> RandomScreenings:
     """Random choice without replacement from the same known rows with the same budget, repeated."""
+    values = _values(values)
+    rounds, batch_size = whole_number(rounds, "rounds"), whole_number(batch_size, "batch_size")
+    known = _known(known, len(values), rounds * batch_size)
+    repeats = whole_number(repeats, "repeats")
     draw = as_generator(generator)
-    sign = 1.0 if maximize else -1.0
+    sign = 1.0 if flag(maximize, "maximize") else -1.0
     rest = torch.tensor(sorted(set(range(len(values))) - set(known)))
     wanted = torch.zeros(len(values), dtype=torch.bool)
-    wanted[best_rows(values, top, maximize)] = True
+    wanted[best_rows(values, _TOP, maximize)] = True
     start = max(sign * float(values[row]) for row in known)
     curves, found = [], []
     for _ in range(repeats):
@@ -184,18 +193,23 @@ def random_screenings(
     return RandomScreenings(np.asarray(curves), np.asarray(found))
 
 
-def _check(pool: Pool, values: Tensor, known: Sequence[int], budget: int) -> list[int]:
-    if values.shape != (len(pool),):
-        raise ShapeError(
-            f"values must be ({len(pool)},), one per row of the pool; got {tuple(values.shape)}."
-        )
-    if not known or len(set(known)) != len(known):
+def _values(values: Any, rows: int | None = None) -> Tensor:
+    expected = f"({'N' if rows is None else rows},) numbers, one per row of the pool"
+    checked = as_numbers(values, "values", expected)
+    if checked.ndim != 1 or (rows is not None and len(checked) != rows):
+        raise ShapeError(f"values must be {expected}; got {tuple(checked.shape)}.")
+    if not bool(torch.isfinite(checked).all()):
+        raise InputError("a value of the pool is not finite: a screening needs the whole truth.")
+    return checked
+
+
+def _known(known: Any, size: int, budget: int) -> list[int]:
+    rows = as_indices(known, size, what="known").tolist()
+    if not rows or len(set(rows)) != len(rows):
         raise InputError("known must name at least one row, and none twice.")
-    if budget < 1 or budget + len(known) > len(pool):
-        raise InputError(
-            f"a budget of {budget} beside {len(known)} known rows does not fit {len(pool)} rows."
-        )
-    return [int(row) for row in known]
+    if budget + len(rows) > size:
+        raise InputError(f"a budget of {budget} beside {len(rows)} known rows does not fit {size} rows.")
+    return rows
 
 
 def _fit(pool: Pool, values: Tensor, rows: list[int], samples: int, generator: torch.Generator) -> Surrogate:

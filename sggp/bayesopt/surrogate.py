@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,13 +11,15 @@ from torch import Tensor
 
 from sggp.defaults import NUM_FEATURES
 from sggp.errors import InputError, ShapeError
-from sggp.hyperparameters import learn_hyperparameters
-from sggp.kernels import TanimotoMinMax, as_covariance
+from sggp.fitting import ModelSettings, fit_model
+from sggp.fitting.model import working_dtype
+from sggp.kernels import as_covariance
+from sggp.linalg import cholesky
 from sggp.posterior import Posterior, condition
 from sggp.random import as_generator, streams
 from sggp.typing import Seed
 
-__all__ = ["Surrogate", "default_kernel", "fit_surrogate"]
+__all__ = ["Surrogate", "fit_surrogate"]
 
 _LEARN_FROM = 4
 _PRIOR_NOISE = 0.01
@@ -78,7 +78,8 @@ class Surrogate:
             raise InputError("leave-one-out needs the measurements; this model was loaded without them.")
         gram = as_covariance(self.posterior.kernel, dtype=torch.float64).block(self.x).to(torch.float64)
         noise = torch.as_tensor(self.posterior.noise_variance, dtype=torch.float64).max()
-        factor = torch.linalg.cholesky(gram + noise * torch.eye(len(gram), dtype=torch.float64))
+        gram.diagonal().add_(noise)
+        factor = cholesky(gram, "K + noise")
         inverse = torch.cholesky_inverse(factor)
         residual = self.target.to(torch.float64) - self.mean
         precision = inverse.diagonal()
@@ -86,24 +87,12 @@ class Surrogate:
         return self.offset + self.scale * mean, self.scale * precision.rsqrt()
 
 
-def default_kernel(x: Tensor) -> gpytorch.kernels.Kernel:
-    """Scaled min-max Tanimoto for integer counts (n, d), else scaled Matern-5/2 with ARD."""
-    if not x.is_floating_point():
-        return gpytorch.kernels.ScaleKernel(TanimotoMinMax())
-    width = x.shape[1]
-    kernel = gpytorch.kernels.ScaleKernel(gpytorch.kernels.MaternKernel(nu=2.5, ard_num_dims=width))
-    spread = x.to(torch.float64).std(dim=0) if x.shape[0] > 1 else torch.ones(width, dtype=torch.float64)
-    spread = torch.where(spread > 0, spread, torch.ones_like(spread))
-    kernel.base_kernel.lengthscale = math.sqrt(width) * spread.unsqueeze(0)
-    return kernel.to(x.dtype)
-
-
 def fit_surrogate(
     x: Tensor,
     y: Tensor,
     *,
     num_samples: int,
-    kernel: gpytorch.kernels.Kernel | None = None,
+    kernel: gpytorch.kernels.Kernel | str | None = None,
     num_features: int = NUM_FEATURES,
     solver: Any = None,
     generator: Seed = None,
@@ -114,7 +103,8 @@ def fit_surrogate(
         x: (n, d) measured inputs; integer counts are fingerprints.
         y: (n,) measured values, any units; repeats of an input are kept as repeats.
         num_samples: sample paths to carry, one per batch slot.
-        kernel: starting kernel, copied; None takes `default_kernel`.
+        kernel: starting kernel, copied, or the name of one; None is "matern52", since what is optimised is mostly
+            smooth, and "tanimoto" for integer counts. Learnt as `sggp.GPRegressor` learns it.
         num_features: random features of the prior draws.
         solver: passed to `condition`; None chooses by size.
         generator: seed or generator.
@@ -133,27 +123,41 @@ def fit_surrogate(
     if not bool(torch.isfinite(y).all()):
         raise InputError("a measured value is not finite; report failed measurements as failures instead.")
     learn, draw = streams(as_generator(generator), "hyperparameters", "posterior")
-    offset = float(y.mean())
-    spread = float(y.std()) if y.numel() > 1 else 0.0
-    usable = y.numel() >= _LEARN_FROM and spread > 1e-12 * max(1.0, abs(offset))
-    scale = spread if usable else 1.0
-    dtype = x.dtype if x.is_floating_point() else torch.float64
-    target = ((y - offset) / scale).to(dtype)
-    start = copy.deepcopy(kernel) if kernel is not None else default_kernel(x)
-    noise: float | Tensor = _PRIOR_NOISE
-    mean = 0.0
-    if usable:
-        fit = learn_hyperparameters(start, x, target, generator=learn)
-        start, noise, mean = fit.kernel, fit.noise_variance, float(torch.as_tensor(fit.mean))
+    constant = bool(y.amax() == y.amin())
+    usable = len(y) >= _LEARN_FROM and not constant
+    offset = float(y.mean()) if constant else 0.0
+    y = y[:, None] - offset
+    if kernel is None:
+        kernel = "matern52" if x.is_floating_point() else "tanimoto"
+    settings = ModelSettings(
+        kernel=kernel,
+        noise_variance=None if usable else _PRIOR_NOISE * (1.0 if constant else float(y.var(correction=0))),
+        optimizer="auto" if usable else None,
+        solver=solver,
+        num_samples=num_samples,
+        num_features=num_features,
+        normalise=not constant,
+    )
+    model = fit_model(x, y, settings, learn)
+    target, learned = model.scaling.targets(y)[:, 0], model.in_units(targets=False)
     posterior = condition(
-        start,
-        x,
+        learned.kernel,
+        x.double() if x.is_floating_point() else x,
         target,
-        noise_variance=noise,
-        mean=mean,
+        noise_variance=learned.noise_variance,
+        mean=learned.mean,
         solver=solver,
         num_samples=num_samples,
         num_features=num_features,
         generator=draw,
+        dtype=working_dtype(len(x)),
     )
-    return Surrogate(posterior, offset, scale, usable, x, target, float(mean))
+    return Surrogate(
+        posterior,
+        offset + float(model.scaling.y_offset[0]),
+        float(model.scaling.y_scale[0]),
+        usable,
+        x,
+        target,
+        posterior.prior_mean,
+    )

@@ -24,7 +24,7 @@ from sggp.botorch.checks import (
     check_training_data,
     per_output,
 )
-from sggp.botorch.output import OutputGP, SolveSettings
+from sggp.botorch.output import Given, OutputGP, SolveSettings
 from sggp.botorch.posterior import PathwisePosterior
 from sggp.defaults import NUM_FEATURES, NUM_SAMPLES
 from sggp.errors import InputError, ShapeError
@@ -117,9 +117,7 @@ class PathwiseGPModel(OutputsModel):
                 inputs,
                 targets[:, j].contiguous(),
                 None if noise is None else noise[:, j].contiguous(),
-                kernel=kernels[j],
-                noise_variance=noises[j],
-                mean=mean,
+                given=Given(kernels[j], noises[j], mean),
                 settings=settings,
                 seed=seeds[j],
             )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -14,14 +13,12 @@ from gpytorch.constraints import Positive
 from gpytorch.kernels import Kernel
 from gpytorch.likelihoods import FixedNoiseGaussianLikelihood, GaussianLikelihood
 from gpytorch.means import ConstantMean
-from gpytorch.priors import LogNormalPrior
 from gpytorch.utils.warnings import NumericalWarning
 from torch import Tensor
 
 from sggp.defaults import NUM_FEATURES, NUM_SAMPLES
-from sggp.hyperparameters import learn_hyperparameters, named_kernel
+from sggp.fitting import ModelSettings, default_kernel, fit_model
 from sggp.hyperparameters.auto import Optimizer
-from sggp.hyperparameters.defaults import noise_prior
 from sggp.posterior import PathwiseSamples, Posterior, condition
 from sggp.random import streams
 from sggp.typing import FailurePolicy
@@ -39,31 +36,18 @@ class SolveSettings:
     learning: dict[str, Any] = field(default_factory=dict)
 
 
-def default_kernel(x: Tensor, y: Tensor) -> Kernel:
-    """`named_kernel("matern32", d)` with its starting values and priors moved to the spread of each input and of y."""
-    d = x.shape[-1]
-    kernel = named_kernel("matern32", d)
-    spread = x.double().std(dim=0, correction=0)
-    spread = spread.where(spread > 0, torch.ones_like(spread))
-    variance = float(y.double().var(correction=0)) or 1.0
-    base = kernel.base_kernel
-    location = spread.log() + 0.5 * math.log(d)
-    base.register_prior(
-        "lengthscale_prior", LogNormalPrior(location, torch.full_like(location, 2.0)), "lengthscale"
-    )
-    base.lengthscale = spread * math.sqrt(d) / 2
-    kernel.register_prior(
-        "outputscale_prior", LogNormalPrior(math.log(variance), 2.0).double(), "outputscale"
-    )
-    kernel.outputscale = torch.tensor(variance, dtype=torch.float64)
-    return kernel
+@dataclass(frozen=True)
+class Given:
+    """Hyperparameters as the user gives them, in the working units; None for those that are to be found.
 
+    Attributes:
+        kernel: covariance; copied. None is the default of `sggp.GPRegressor`.
+        noise_variance: known noise variance. mean: constant prior mean.
+    """
 
-def default_noise_prior(y: Tensor) -> LogNormalPrior:
-    """The weak noise prior of `sggp.hyperparameters` for targets of unit variance, moved to the variance of y."""
-    prior = noise_prior()
-    variance = float(y.double().var(correction=0)) or 1.0
-    return LogNormalPrior(float(prior.loc) + math.log(variance), float(prior.scale)).double()
+    kernel: Kernel | None
+    noise_variance: float | None
+    mean: float
 
 
 class OutputGP(torch.nn.Module):
@@ -77,9 +61,7 @@ class OutputGP(torch.nn.Module):
         x: inputs after the model's input transform, (n, d).
         y: targets after the outcome transform, (n,).
         noise: known noise variance per row in the same units, (n,), or None.
-        kernel: covariance; deep-copied. None is a scaled Matérn-3/2 with one length scale per dimension.
-        noise_variance: noise variance if it is known or a starting value is not wanted.
-        mean: constant prior mean.
+        given: hyperparameters that are known, or where learning starts.
         settings: how to solve.
         seed: root of all random streams of this output.
     """
@@ -96,9 +78,7 @@ class OutputGP(torch.nn.Module):
         y: Tensor,
         noise: Tensor | None,
         *,
-        kernel: Kernel | None,
-        noise_variance: float | None,
-        mean: float,
+        given: Given,
         settings: SolveSettings,
         seed: int,
     ) -> None:
@@ -106,11 +86,16 @@ class OutputGP(torch.nn.Module):
         self.x, self.y, self.known_noise = x, y, noise
         self.settings = settings
         self._seed = seed
-        self._given_noise = noise_variance
-        self.covar_module = (default_kernel(x, y) if kernel is None else copy.deepcopy(kernel)).to(x)
+        self._given_noise = given.noise_variance
+        self._default = given.kernel is None
+        self.covar_module = (
+            default_kernel(x, y) if given.kernel is None else copy.deepcopy(given.kernel)
+        ).to(x)
         self.mean_module = ConstantMean().to(x)
-        self._set_mean(mean)
-        self.likelihood = self._make_likelihood(1e-2 if noise_variance is None else noise_variance)
+        self._set_mean(given.mean)
+        self.likelihood = self._make_likelihood(
+            1e-2 if given.noise_variance is None else given.noise_variance
+        )
         self.invalidate()
 
     @property
@@ -146,21 +131,28 @@ class OutputGP(torch.nn.Module):
         return self._posterior
 
     def learn(self, optimizer: Optimizer) -> None:
-        """Learn kernel, mean and (unless it is known) noise from the data, starting at the present values."""
-        known = self._given_noise if self.known_noise is None else self.known_noise
-        result = learn_hyperparameters(
-            self.covar_module,
-            self.x,
-            self.y,
+        """Learn kernel, mean and (unless it is known) noise from the data, as `sggp.GPRegressor` does.
+
+        The default kernel is learnt for standardised inputs and targets and rewritten for the given ones; a kernel that
+        was given is learnt as it is, starting at its present values.
+        """
+        known = self._given_noise if self.known_noise is None else self.known_noise.double().cpu().numpy()
+        settings = ModelSettings(
+            kernel=None if self._default else self.covar_module,
             noise_variance=known,
             optimizer=optimizer,
-            generator=self._stream("learn"),
-            **({"noise_prior": default_noise_prior(self.y)} | self.settings.learning),
+            solver=self.settings.solver,
+            num_samples=self.num_samples,
+            num_features=self.settings.num_features,
+            normalise=self._default,
+            options=self.settings.learning,
         )
-        self.covar_module = copy.deepcopy(result.kernel).to(self.x)
-        self._set_mean(float(result.mean))
+        model = fit_model(self.x, self.y[:, None], settings, self._stream("learn"))
+        learned = model.in_units()
+        self.covar_module = learned.kernel.to(self.x)
+        self._set_mean(learned.mean)
         if known is None:
-            self.likelihood = self._make_likelihood(float(result.noise_variance))
+            self.likelihood = self._make_likelihood(learned.noise_variance)
         self.invalidate()
 
     def invalidate(self) -> None:

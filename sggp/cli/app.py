@@ -9,8 +9,9 @@ from typing import Any, cast
 
 import typer
 
-from sggp.cli import bench, campaign, demo, model, suggest
+from sggp.cli import bench, campaign, model
 from sggp.cli.console import stderr
+from sggp.cli.molecules import demo, suggest
 from sggp.errors import SggpError
 
 _HELP = "Gaussian processes at scale: fit, predict, and choose what to measure next."

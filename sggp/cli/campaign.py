@@ -9,11 +9,13 @@ import numpy as np
 import typer
 
 from sggp.bayesopt import Box, Campaign, Pool, Trial
-from sggp.bayesopt.storage import TrialStore
-from sggp.cli.console import check_folder, csv_text, direction, stderr, stdout, table, write_whole
-from sggp.cli.library import default_cache, load_library, load_measured, write_rejects
+from sggp.bayesopt.rules import RULES, check_rule
+from sggp.bayesopt.storage import SQLiteStorage
+from sggp.cli.console import check_output, csv_text, direction, print_table, stderr, stdout
+from sggp.cli.molecules.tables import default_cache, load_library, load_measured, write_rejects
 from sggp.cli.report import page, paragraph, picture, rows_table
 from sggp.errors import DataFileError, InputError
+from sggp.files import write_whole
 from sggp.molecules.files import parse_numbers, read_table
 
 app = typer.Typer(help="A measurement campaign kept in one file.", no_args_is_help=True)
@@ -41,11 +43,13 @@ def init(
     library_smiles_column: Annotated[str | None, typer.Option(help="SMILES column of the library.")] = None,
     id_column: Annotated[str | None, typer.Option(help="Id column of the library.")] = None,
     seed: Annotated[int | None, typer.Option(help="Makes the campaign reproducible.")] = None,
+    rule: Annotated[str, typer.Option(help="How to choose: " + ", ".join(RULES) + ".")] = "thompson",
 ) -> None:
     """Start a campaign over a library of molecules or a box of numbers."""
     better = direction(maximize, minimize)
-    check_folder(store)
-    if TrialStore(store).exists:
+    check_rule(rule)
+    check_output(store)
+    if SQLiteStorage(store).exists:
         raise InputError(f"{store} exists already; a campaign is never overwritten.")
     if (library is None) == (not bound):
         raise InputError("give either --library FILE or one --bound NAME=LOW:HIGH per input.")
@@ -53,7 +57,7 @@ def init(
         if measured is not None:
             raise InputError("--measured is for library campaigns; tell results of a box by ask and tell.")
         names, box = _box(bound or [])
-        campaign = Campaign(box, store, maximize=better, seed=seed, info={"names": names})
+        campaign = Campaign(box, store, maximize=better, seed=seed, info={"names": names}, rule=rule)
     else:
         pool, rejects = load_library(
             library, smiles_column=library_smiles_column, id_column=id_column, cache=default_cache()
@@ -71,7 +75,7 @@ def init(
                 for row, counts, value in zip(rows, known.counts, known.values, strict=True)
             ]
         write_rejects(store.with_suffix(".rejected.csv"), rejects)
-        campaign = Campaign(Pool(pool), store, maximize=better, seed=seed, info=info)
+        campaign = Campaign(Pool(pool), store, maximize=better, seed=seed, info=info, rule=rule)
         campaign.attach_many(prior)
     stdout().print(
         f"campaign {store}: {'maximise' if better else 'minimise'}, {len(campaign.results())} measured"
@@ -86,13 +90,13 @@ def ask(
 ) -> None:
     """Get the next points to measure."""
     if out is not None:
-        check_folder(out)
+        check_output(out, store)
     campaign = _open(store)
     trials = campaign.ask(q)
     header, rows = _listing(campaign, trials, state=False)
     if out is not None:
         write_whole(out, csv_text([*header, "value"], ([*row, None] for row in rows)))
-    stdout().print(table(f"{len(trials)} points to measure", header, rows))
+    print_table(f"{len(trials)} points to measure", header, rows)
 
 
 @app.command()
@@ -111,8 +115,8 @@ def tell(
         if trial is not None:
             raise InputError("give either one trial or --from FILE, not both.")
         results = _results(file)
-    told = _open(store).tell_many(results)
-    stdout().print(f"{len(told)} measurement(s) stored in {store}")
+    stored = _open(store).tell_many(results)
+    stdout().print(f"{len(stored)} measurement(s) stored in {store}")
 
 
 @app.command()
@@ -136,10 +140,10 @@ def status(store: Store) -> None:
     stdout().print(f"{store}: {'maximise' if campaign.maximize else 'minimise'}; {counted}")
     header, rows = _listing(campaign, campaign.best(_BEST), state=True)
     if rows:
-        stdout().print(table("best so far", header, rows))
+        print_table("best so far", header, rows)
     header, rows = _listing(campaign, campaign.pending, state=False)
     if rows:
-        stdout().print(table("pending", header, rows))
+        print_table("pending", header, rows)
 
 
 @app.command()
@@ -147,7 +151,7 @@ def report(store: Store, out: Annotated[Path, typer.Option(help="HTML file to wr
     """Write an HTML report of the campaign."""
     from sggp.plotting import new_figure, plot_best_so_far
 
-    check_folder(out)
+    check_output(out, store)
     campaign = _open(store)
     values = [trial.value for trial in campaign.results() if trial.value is not None]
     sections = [("State", paragraph(f"{len(values)} measurements, {len(campaign.pending)} pending."))]
@@ -166,7 +170,7 @@ def report(store: Store, out: Annotated[Path, typer.Option(help="HTML file to wr
 
 def _open(store: Path) -> Campaign:
     """The campaign in a file, with the space it was started on."""
-    stored = TrialStore(store)
+    stored = SQLiteStorage(store)
     if not stored.exists:
         raise DataFileError(f"{store}: no such campaign; start one with: sggp campaign init {store} ...")
     meta = stored.meta()
@@ -200,15 +204,11 @@ def _box(bounds: list[str]) -> tuple[list[str], Box]:
 
 
 def _listing(campaign: Campaign, trials: list[Trial], *, state: bool) -> tuple[list[str], list[list[Any]]]:
-    box = isinstance(campaign.space, Box)
-    names = list(campaign.info.get("names", [])) if box else ["smiles"]
-    if isinstance(campaign.space, Box) and not names:
-        names = [f"x{i}" for i in range(campaign.space.dimension)]
-    header = ["id", *names, *(["state", "value"] if state else [])]
-    rows = []
-    for trial in trials:
-        place = list(trial.x or ()) if box else [trial.label or "(outside the library)"]
-        rows.append([trial.id, *place, *([trial.state, trial.value] if state else [])])
+    header = ["id", *campaign.info.get("names", campaign.space.names), *(["state", "value"] if state else [])]
+    rows = [
+        [trial.id, *campaign.space.cells(trial), *([trial.state, trial.value] if state else [])]
+        for trial in trials
+    ]
     return header, rows
 
 

@@ -8,20 +8,23 @@ import zipfile
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import gpytorch
 import numpy as np
 import torch
 import typer
 
-from sggp.bayesopt import Surrogate, fit_surrogate
-from sggp.cli.console import check_folder, csv_text, stderr, stdout, whole_file, write_whole
-from sggp.cli.library import Reject, write_rejects
+from sggp.bayesopt import Surrogate
+from sggp.checks import whole_number
+from sggp.cli.console import check_output, csv_text, stderr, stdout
+from sggp.cli.molecules.tables import Reject, write_rejects
 from sggp.defaults import NUM_SAMPLES
 from sggp.errors import DataFileError, InputError
+from sggp.estimator import GPRegressor
+from sggp.files import whole_file, write_whole
 from sggp.molecules.files import DataTable, parse_numbers, read_table
 from sggp.posterior import Posterior
 
-_KERNELS = ("matern12", "matern32", "matern52", "rbf")
+_DEFAULT = "auto"
+_KERNELS = (_DEFAULT, "matern12", "matern32", "matern52", "rbf")
 _FORMAT = "sggp-model-1"
 _SOLVE_UP_TO = 5000
 
@@ -33,12 +36,13 @@ def fit(
     features: Annotated[
         str | None, typer.Option(help="Input columns, comma separated; default: all.")
     ] = None,
-    kernel: Annotated[str, typer.Option(help="One of " + ", ".join(_KERNELS) + ".")] = "matern32",
+    kernel: Annotated[str, typer.Option(help="One of " + ", ".join(_KERNELS) + ".")] = _DEFAULT,
     num_samples: Annotated[int, typer.Option(help="Posterior samples to carry.")] = NUM_SAMPLES,
     seed: Annotated[int | None, typer.Option(help="Makes the result reproducible.")] = None,
 ) -> None:
-    """Learn a Gaussian process from a table and save it."""
-    check_folder(out)
+    """Learn a Gaussian process from a table, as sggp.GPRegressor does, and save it."""
+    check_output(out, data)
+    whole_number(num_samples, "--num-samples")
     if kernel not in _KERNELS:
         raise InputError(f"--kernel must be one of {', '.join(_KERNELS)}, got {kernel!r}.")
     table = read_table(data)
@@ -49,25 +53,21 @@ def fit(
     if not len(numbers):
         raise DataFileError(f"{data}: no row is complete; the {len(rejects)} unused rows are in {rejected}.")
     inputs, y = numbers[:, :-1], numbers[:, -1]
-    shift = inputs.mean(axis=0)
-    spread = inputs.std(axis=0)
-    spread[spread == 0] = 1.0
-    x = torch.from_numpy((inputs - shift) / spread)
     stderr().print(f"{len(y)} rows, inputs {', '.join(names)}; {len(rejects)} unused rows in {rejected}")
-    model = fit_surrogate(
-        x, torch.from_numpy(y), num_samples=num_samples, kernel=_kernel(kernel, len(names)), generator=seed
-    )
+    model = GPRegressor(
+        None if kernel == _DEFAULT else kernel, num_samples=num_samples, random_state=seed
+    ).fit(inputs, y)
     meta = {
         "format": _FORMAT,
         "target": target,
         "features": names,
-        "shift": shift.tolist(),
-        "spread": spread.tolist(),
-        "offset": model.offset,
-        "scale": model.scale,
+        "shift": model.x_offset_.tolist(),
+        "spread": model.x_scale_.tolist(),
+        "offset": float(model.y_offset_[0]),
+        "scale": float(model.y_scale_[0]),
     }
-    _save(out, meta, model.posterior)
-    stdout().print(f"model of {target!r} in {out}; noise of one measurement {model.noise_std:.4g}")
+    _save(out, meta, model.posterior_)
+    stdout().print(f"model of {target!r} in {out}; noise of one measurement {model.noise_variance_**0.5:.4g}")
 
 
 def predict(
@@ -80,7 +80,7 @@ def predict(
     ] = False,
 ) -> None:
     """Predict mean and standard deviation for every usable row of a table."""
-    check_folder(out)
+    check_output(out, model, data)
     meta, posterior = _load(model)
     table = read_table(data)
     numbers, rejects = _numbers(table, meta["features"], data)
@@ -98,15 +98,6 @@ def predict(
     stdout().print(
         f"{len(lines)} predictions of {meta['target']!r} in {out}; {len(rejects)} unused rows in {rejected}"
     )
-
-
-def _kernel(name: str, width: int) -> gpytorch.kernels.Kernel:
-    if name == "rbf":
-        base: gpytorch.kernels.Kernel = gpytorch.kernels.RBFKernel(ard_num_dims=width)
-    else:
-        base = gpytorch.kernels.MaternKernel(nu=int(name[-2:-1]) / 2, ard_num_dims=width)
-    base.lengthscale = float(np.sqrt(width))
-    return gpytorch.kernels.ScaleKernel(base).double()
 
 
 def _inputs(table: DataTable, target: str, features: str | None) -> list[str]:
@@ -157,10 +148,10 @@ def _numbers(table: DataTable, names: list[str], path: Path) -> tuple[np.ndarray
 
 
 def _save(path: Path, meta: dict[str, Any], posterior: Posterior) -> None:
-    with whole_file(path) as temporary, tempfile.TemporaryDirectory() as folder:
+    with whole_file(path) as stream, tempfile.TemporaryDirectory() as folder:
         inner = Path(folder) / "posterior"
         posterior.save(inner)
-        with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
+        with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
             archive.writestr("model.json", json.dumps(meta))
             archive.write(inner, "posterior")
 

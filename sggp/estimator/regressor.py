@@ -1,4 +1,4 @@
-"""`GPRegressor`: a Gaussian process in scikit-learn's clothes, from ten rows to millions."""
+"""`GPRegressor`: a Gaussian process as a scikit-learn estimator, for ten rows to hundreds of thousands."""
 
 from __future__ import annotations
 
@@ -13,19 +13,10 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
 from sggp.defaults import DIRECT_ROWS, NUM_FEATURES, NUM_SAMPLES
-from sggp.errors import InputError, MemoryBudgetError, NoRandomFeatures, UnidentifiedColumns
+from sggp.errors import InputError, MemoryBudgetError, UnidentifiedColumns
 from sggp.estimator.progress import report, report_record
-from sggp.fitting.smoothness import fit_smoother_or_rougher
-from sggp.fitting.start import (
-    StartingPoint,
-    location_and_scale,
-    starting_point,
-    target_location_and_scale,
-)
-from sggp.hyperparameters import FitResult, choose_optimizer, learn_hyperparameters
-from sggp.hyperparameters.defaults import noise_floor
-from sggp.hyperparameters.unidentified import columns_without_influence
-from sggp.posterior import Posterior, condition
+from sggp.fitting import FittedModel, ModelSettings, fit_model
+from sggp.posterior import Posterior
 from sggp.random import draw_seed, streams
 
 __all__ = ["GPRegressor"]
@@ -140,17 +131,17 @@ class GPRegressor(RegressorMixin, BaseEstimator):
         """
         self._check_settings()
         X, y = validate_data(self, X, y, multi_output=True, y_numeric=True, dtype="numeric")
-        start = starting_point(self.kernel, X.shape[1])
         self.X_train_, self.y_train_ = np.copy(X), np.copy(y)
-        self._normalise(start.standardise)
-        x, targets = self._inputs(X), self._targets(y)
+        x, targets = self._tensor(X), torch.from_numpy(y.reshape(len(y), -1).astype(float)).to(self.device)
         fit_stream, sample_stream = streams(self._generator(self.random_state), "hyperparameters", "samples")
-        result = self._learn(start, x, targets, draw_seed(fit_stream))
-        self._record(result, x)
-        x = self._inputs(X)  # rows that differ in nothing the kernel sees are repeats now, which are merged
+        model = fit_model(x, targets, self._settings(), draw_seed(fit_stream))
+        self._record(model)
         if self.verbose:
-            report("%s: %s, %.1f s", result.method, result.message, result.seconds)
-        posteriors = self._condition(x, targets, sample_stream)
+            report("%s: %s, %.1f s", model.fit.method, model.fit.message, model.fit.seconds)
+        posteriors = model.condition(x, targets, sample_stream)
+        if self.verbose:
+            for posterior in posteriors:
+                report("%r, %.1f s", posterior.solution, posterior.solution.seconds)
         solutions, single = [posterior.solution for posterior in posteriors], len(posteriors) == 1
         self.posterior_: Any = posteriors[0] if single else posteriors
         self.solution_ = solutions[0] if single else solutions
@@ -232,78 +223,38 @@ class GPRegressor(RegressorMixin, BaseEstimator):
         if not isinstance(self.num_features, int | np.integer) or self.num_features < 1:
             raise InputError(f"num_features must be a positive whole number, got {self.num_features!r}.")
 
-    def _normalise(self, standardise: bool) -> None:
-        """Offsets and scales of inputs and targets, from the training rows."""
-        X, y = self.X_train_, self.y_train_.reshape(len(self.y_train_), -1).astype(float)
-        d, t = X.shape[1], y.shape[1]
-        self.standardise_ = standardise
-        self.x_offset_, self.x_scale_ = np.zeros(d), np.ones(d)
-        if standardise:
-            self.x_offset_, self.x_scale_ = location_and_scale(X.astype(float), np.ones(d))
-        self.y_offset_, self.y_scale_ = np.zeros(t), np.ones(t)
-        if self.normalize_y:
-            self.y_offset_, self.y_scale_ = target_location_and_scale(y)
+    def _settings(self) -> ModelSettings:
+        return ModelSettings(
+            kernel=self.kernel,
+            noise_variance=self.noise_variance,
+            optimizer=self.optimizer,
+            solver=self.solver,
+            num_samples=self.num_samples,
+            num_features=self.num_features,
+            normalise=self.normalize_y,
+            callback=report_record if self.verbose else None,
+        )
+
+    def _tensor(self, X: np.ndarray) -> Tensor:  # (q, d)
+        """Rows in float64; uint8 fingerprints untouched, of which no copy in float64 might fit."""
+        return torch.from_numpy(np.array(X, dtype=None if X.dtype == np.uint8 else float)).to(self.device)
 
     def _inputs(self, X: np.ndarray) -> Tensor:  # (q, d)
-        """Rows as the kernel sees them: float64, or uint8 fingerprints untouched."""
-        if not self.standardise_ and X.dtype == np.uint8:
-            return torch.from_numpy(np.array(X, copy=True)).to(self.device)
-        return torch.from_numpy((X.astype(float) - self.x_offset_) / self.x_scale_).to(self.device)
+        """Rows as the kernel sees them."""
+        return self.scaling_.inputs(self._tensor(X))
 
-    def _targets(self, y: np.ndarray) -> Tensor:  # (n, t)
-        """Normalised targets; exactly zero where a target has no spread."""
-        y = y.reshape(len(y), -1).astype(float)
-        values = np.where(
-            np.ptp(y, axis=0) == 0, y - y[:1] * bool(self.normalize_y), (y - self.y_offset_) / self.y_scale_
-        )
-        return torch.from_numpy(values).to(self.device)
-
-    def _shared_noise(self, start: StartingPoint) -> Tensor | None:
-        """Known noise for learning, in normalised units (averaged over targets); None where it is learnt."""
-        if self.noise_variance is not None:
-            given = torch.as_tensor(np.asarray(self.noise_variance, dtype=float))
-            return given * float(np.mean(1 / self.y_scale_**2))
-        if start.white_noise is not None and (start.white_noise_fixed or self.optimizer is None):
-            return torch.tensor(start.white_noise, dtype=torch.float64)
-        return None
-
-    def _fit_settings(self, targets: Tensor) -> dict[str, Any]:
-        """The floor of a learnt noise; what the iterative recipe has in common with the last solve."""
-        variance = float(targets.var(dim=0, correction=0).mean())
-        out: dict[str, Any] = {"noise_floor": noise_floor(len(targets), self.optimizer) * variance}
-        if self.optimizer == "iterative":
-            out |= {"num_probes": max(2, self.num_samples), "num_features": self.num_features}
-            out |= {"solver": self.solver, "dtype": _working_dtype(len(targets))}
-        return out
-
-    def _learn(self, start: StartingPoint, x: Tensor, targets: Tensor, seed: int) -> FitResult:
-        """The learnt hyperparameters, of the better of two kernels where there is a choice."""
-        settings: dict[str, Any] = {
-            "optimizer": self.optimizer,
-            "noise_variance": self._shared_noise(start),
-            "noise_prior": start.noise_prior,
-            "generator": seed,
-            "callback": report_record if self.verbose else None,
-            **self._fit_settings(targets),
-        }
-
-        def fit(kernel: Any, **more: Any) -> FitResult:
-            return learn_hyperparameters(kernel, x, targets, **settings, **more)
-
-        recipe = choose_optimizer(len(x)) if self.optimizer == "auto" else self.optimizer
-        if start.rougher is None or recipe != "nearest-neighbour":
-            return fit(start.kernel, initial_noise_variance=start.white_noise)
-        return fit_smoother_or_rougher(start.kernel, start.rougher, targets.numel(), fit)
-
-    def _record(self, result: FitResult, x: Tensor) -> None:
+    def _record(self, model: FittedModel) -> None:
         """Fitted attributes that do not depend on the solve."""
+        result, scaling = model.fit, model.scaling
+        self.scaling_, self.standardise_ = scaling, scaling.standardised
+        self.x_offset_, self.x_scale_ = scaling.x_offset, scaling.x_scale
+        self.y_offset_, self.y_scale_ = scaling.y_offset, scaling.y_scale
         self.fit_result_ = result
         self.kernel_ = result.kernel
         self.trace_ = result.trace
         self.log_marginal_likelihood_value_ = result.log_marginal_likelihood
         self.hyperparameters_ = {**result.hyperparameters, "unidentified": dict(result.unidentified)}
-        idle = columns_without_influence(self.kernel_, x) if self.standardise_ else []
-        self.hyperparameters_["without_influence"], self.x_scale_[idle] = idle, np.inf
+        self.hyperparameters_["without_influence"] = model.without_influence
         if self.noise_variance is not None:
             self.noise_variance_: Any = self.noise_variance
         else:
@@ -318,39 +269,6 @@ class GPRegressor(RegressorMixin, BaseEstimator):
                 UnidentifiedColumns,
                 stacklevel=3,
             )
-
-    def _condition(self, x: Tensor, targets: Tensor, generator: torch.Generator) -> list[Posterior]:
-        """One posterior per target, the fit's own if it left one; without samples for kernels without features."""
-        if self.fit_result_.posterior is not None and targets.shape[1] == 1:
-            return [self.fit_result_.posterior]
-        means, noises = torch.as_tensor(self.fit_result_.mean).reshape(-1), self._noise_per_target()
-        out = []
-        for j, y in enumerate(targets.unbind(dim=1)):
-            arguments: dict[str, Any] = {
-                "noise_variance": noises[j],
-                "mean": float(means[j % len(means)]),
-                "solver": self.solver,
-                "num_features": self.num_features,
-                "generator": generator,
-                "dtype": _working_dtype(len(x)),
-            }
-            try:
-                posterior = condition(self.kernel_, x, y, num_samples=self.num_samples, **arguments)
-            except NoRandomFeatures:
-                posterior = condition(self.kernel_, x, y, num_samples=0, **arguments)
-            if self.verbose:
-                report("%r, %.1f s", posterior.solution, posterior.solution.seconds)
-            out.append(posterior)
-        return out
-
-    def _noise_per_target(self) -> list[float | Tensor]:
-        """Noise variance of each normalised target."""
-        if self.noise_variance is None:
-            return [self.fit_result_.noise_variance] * len(self.y_scale_)
-        given = np.asarray(self.noise_variance, dtype=float)
-        return [
-            float(given / s**2) if given.ndim == 0 else torch.from_numpy(given / s**2) for s in self.y_scale_
-        ]
 
     # predicting
 
@@ -393,8 +311,3 @@ class GPRegressor(RegressorMixin, BaseEstimator):
     @staticmethod
     def _generator(random_state: Any) -> torch.Generator:
         return torch.Generator().manual_seed(int(check_random_state(random_state).randint(2**31 - 1)))
-
-
-def _working_dtype(n: int) -> torch.dtype:
-    """Of solves: the solver refines in float64, so float32 products lose nothing but time and memory."""
-    return torch.float32 if n > DIRECT_ROWS else torch.float64

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from gpytorch.kernels import Kernel
 from sklearn.gaussian_process.kernels import Kernel as ScikitLearnBase
 
 from sggp.errors import DtypeError
 from sggp.fitting.scikit_kernels import from_scikit_learn
 from sggp.hyperparameters.defaults import named_kernel, noise_prior
+from sggp.kernels import TanimotoDotProduct, TanimotoMinMax
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,9 @@ def starting_point(kernel: Any, input_dim: int) -> StartingPoint:
             rougher=named_kernel("matern12", input_dim) if kernel is None else None,
         )
     if isinstance(kernel, Kernel):
-        return StartingPoint(kernel)
+        return StartingPoint(
+            kernel, noise_prior=noise_prior("tanimoto" if _is_tanimoto(kernel) else "matern32")
+        )
     if isinstance(kernel, ScikitLearnBase):
         converted = from_scikit_learn(kernel)
         return StartingPoint(
@@ -63,38 +65,5 @@ def starting_point(kernel: Any, input_dim: int) -> StartingPoint:
     )
 
 
-_HEAVY = 10.0  # spread over that of the middle from which on the rest counts as outliers
-_NORMAL_MIDDLE = 3.29  # from the 5 % to the 95 % quantile of a standard normal variable
-
-
-def location_and_scale(values: np.ndarray, otherwise: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and population standard deviation of each column; those of its middle where outliers swamp them.
-
-    Where the standard deviation is more than ten times what the 5 % and 95 % quantiles of a normal column would make
-    it, a few rows decide it, and the others would all but coincide in its units: the column gets its median, and the
-    scale that its quantiles imply.
-
-    Args:
-        values: (n, d). otherwise: (d,) the scale of columns that are constant to rounding.
-
-    Returns:
-        location (d,) and scale (d,), the latter positive.
-    """
-    location, spread = values.mean(axis=0), values.std(axis=0)
-    low, median, high = np.quantile(values, [0.05, 0.5, 0.95], axis=0)
-    middle = (high - low) / _NORMAL_MIDDLE
-    constant = spread <= 1e-14 * np.abs(values).max(axis=0)
-    heavy = (middle > 1e-14 * np.abs(median)) & (spread > _HEAVY * middle) & ~constant
-    scale = np.where(heavy, middle, spread)
-    return np.where(heavy, median, location), np.where(constant, otherwise, scale)
-
-
-def target_location_and_scale(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:  # (n, t) -> (t,), (t,)
-    """Mean and standard deviation of each target.
-
-    One without spread gets a tiny scale: it is then predicted as its constant, with next to no variance.
-    """
-    location = y.mean(axis=0)
-    unit = np.ones(y.shape[1]) if len(y) == 1 else 1e-6 * np.maximum(np.abs(location), 1.0)
-    constant = y.std(axis=0) <= 1e-14 * np.abs(y).max(axis=0)
-    return location, np.where(constant, unit, y.std(axis=0))
+def _is_tanimoto(kernel: Kernel) -> bool:
+    return any(isinstance(part, TanimotoMinMax | TanimotoDotProduct) for part in kernel.modules())

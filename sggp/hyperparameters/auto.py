@@ -2,42 +2,32 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-import torch
 from gpytorch.kernels import Kernel
 from torch import Tensor
 
 from sggp.errors import InputError
 from sggp.hyperparameters.coordinates import copy_kernel
-from sggp.hyperparameters.exact.fit import exact_log_marginal_likelihood, fit_exact
-from sggp.hyperparameters.exact.subset import fit_subset
-from sggp.hyperparameters.iterative.fit import fit_iterative
-from sggp.hyperparameters.nearest_neighbour.fit import fit_nearest_neighbour
-from sggp.hyperparameters.problem import (
-    check_data,
-    check_mean,
-    check_noise,
-    public_mean,
-    public_noise,
-    unidentified_columns,
-)
+from sggp.hyperparameters.exact import fit as exact
+from sggp.hyperparameters.exact import subset
+from sggp.hyperparameters.iterative import fit as iterative
+from sggp.hyperparameters.nearest_neighbour import fit as nearest_neighbour
+from sggp.hyperparameters.problem import FitProblem, Options, split_common
 from sggp.hyperparameters.result import FitResult
 from sggp.hyperparameters.unidentified import settle_unidentified
-from sggp.random import as_generator
-from sggp.typing import Seed
 
 Recipe = Literal["exact", "nearest-neighbour", "subset", "iterative"]
 Optimizer = Literal["auto"] | Recipe | None
-RECIPES: dict[str, Callable[..., FitResult]] = {
-    "exact": fit_exact,
-    "nearest-neighbour": fit_nearest_neighbour,
-    "subset": fit_subset,
-    "iterative": fit_iterative,
+RECIPES: dict[str, tuple[Options[Any], Callable[[FitProblem, Any], FitResult]]] = {
+    "exact": (exact.OPTIONS, exact.maximise_exact),
+    "nearest-neighbour": (nearest_neighbour.OPTIONS, nearest_neighbour.maximise_nearest_neighbour),
+    "subset": (subset.OPTIONS, subset.average_subsets),
+    "iterative": (iterative.OPTIONS, iterative.maximise_iterative),
 }
-"""What `optimizer=` can name beside "auto" and None; all are called alike."""
+"""What `optimizer=` can name beside "auto" and None: the options of a recipe, and the recipe for a checked problem."""
 EXACT_ROWS = 1500
 _VALUE_ROWS = 2000  # above this, the exact value of given hyperparameters is not computed
 
@@ -57,19 +47,16 @@ def choose_optimizer(n: int) -> Recipe:
     return "exact" if n <= EXACT_ROWS else "nearest-neighbour"
 
 
+@dataclass(frozen=True)
+class _NoSettings:
+    """Keeping everything as given needs none."""
+
+
+_KEEP = Options("optimizer=None", _NoSettings)
+
+
 def learn_hyperparameters(
-    kernel: Kernel,
-    x: Tensor,
-    y: Tensor,
-    *,
-    optimizer: Optimizer = "auto",
-    noise_variance: float | Tensor | None = None,
-    mean: float | Tensor | None = None,
-    initial_noise_variance: float | None = None,
-    noise_prior: Any = None,
-    generator: Seed = None,
-    callback: Callable[[dict[str, Any]], None] | None = None,
-    **settings: Any,
+    kernel: Kernel, x: Tensor, y: Tensor, *, optimizer: Optimizer = "auto", **options: Any
 ) -> FitResult:
     """Learn a kernel's parameters, the noise variance and a constant mean from data.
 
@@ -79,21 +66,25 @@ def learn_hyperparameters(
         optimizer: "exact" (`fit_exact`), "nearest-neighbour" (`fit_nearest_neighbour`), "subset" (`fit_subset`),
             "iterative" (`fit_iterative`), "auto" (see `choose_optimizer`), or None: keep everything as given (mean 0
             unless given, noise_variance required).
-        noise_variance, mean: known values; None learns them.
-        initial_noise_variance, noise_prior: start and GPyTorch prior of a learnt noise variance.
+        noise_variance: a known noise variance, a number or (n,), in squared units of y; None (default) learns one.
+        mean: a known constant mean, a number or (t,), in units of y; None (default) learns it.
+        initial_noise_variance: where the search for the noise starts; default a tenth of the variance of y.
+        noise_floor: a learnt noise stays above it; default 1e-6 of the variance of y.
+        noise_prior: a GPyTorch prior on a learnt noise variance; default none.
         generator: needed for reproducible nearest-neighbour fits; exact fits are deterministic.
         callback: called with records of the trace.
-        settings: further arguments of the chosen fit.
+        options: the above, and settings of the chosen recipe; see there.
 
     Length scales of columns that the data say nothing (or nothing separate) about are settled after the fit, see
     `sggp.hyperparameters.unidentified`; the columns are in `FitResult.unidentified`.
 
     Returns:
-        FitResult. A target without spread teaches nothing: the kernel is returned as it is, method
+        FitResult. From a target without spread nothing can be learnt: the kernel is returned as it is, method
         "constant target".
 
     Raises:
-        InputError: unknown optimizer, unusable data, or no noise variance with optimizer=None.
+        InputError: unknown optimizer, an option that the recipe does not know, unusable data, or no noise variance
+            with optimizer=None.
 
     Example:
         >>> import torch, gpytorch
@@ -106,62 +97,42 @@ def learn_hyperparameters(
     if optimizer is not None and optimizer not in ("auto", *RECIPES):
         names = ", ".join(repr(name) for name in ("auto", *RECIPES))
         raise InputError(f"unknown optimizer {optimizer!r}; expected {names} or None.")
-    x, y = check_data(x, y)
+    given, settings = split_common(options)
+    problem = FitProblem.checked(kernel, x, y, given)
     if optimizer is None:
-        return _as_given(kernel, x, y, noise_variance, 0.0 if mean is None else mean, "fixed")
-    centre = check_mean(mean, y.shape[1])
-    centre = y.mean(dim=0) if centre is None else centre
+        _KEEP.split(settings)
+        return _as_given(problem, "fixed")
+    known, recipe = RECIPES[choose_optimizer(len(problem.x)) if optimizer == "auto" else optimizer]
+    _, chosen = known.split(settings)
+    y, centre = problem.y, problem.y.mean(dim=0) if problem.mean is None else problem.mean
     if bool((y - centre).abs().max() <= 1e-14 * y.abs().max()):
-        floor = 1e-6 if noise_variance is None else noise_variance
-        return _as_given(kernel, x, y, floor, centre, "constant target")
-    recipe = choose_optimizer(len(x)) if optimizer == "auto" else optimizer
-    fit = RECIPES[recipe](
-        kernel,
-        x,
-        y,
-        noise_variance=noise_variance,
-        mean=mean,
-        initial_noise_variance=initial_noise_variance,
-        noise_prior=noise_prior,
-        generator=generator if generator is None else as_generator(generator),
-        callback=callback,
-        **settings,
-    )
-    if fit.unidentified and fit.posterior is None:
-        settle_unidentified(kernel, fit.kernel, x, fit.unidentified)
+        noise = y.new_tensor(1e-6) if problem.noise is None else problem.noise
+        return _as_given(replace(problem, noise=noise, mean=centre), "constant target")
+    fit = recipe(problem, chosen)
+    if fit.posterior is None:
+        settle_unidentified(kernel, fit.kernel, problem.x, fit.unidentified_columns)
     return fit
 
 
-def _as_given(
-    kernel: Kernel,
-    x: Tensor,
-    y: Tensor,
-    noise_variance: float | Tensor | None,
-    mean: float | Tensor,
-    method: str,
-) -> FitResult:
-    """A FitResult that changes nothing."""
-    started = time.perf_counter()
-    noise = check_noise(noise_variance, len(x))
-    if noise is None:
+def _as_given(problem: FitProblem, method: str) -> FitResult:
+    """A FitResult that changes nothing; a mean that is not given is 0."""
+    if problem.noise is None:
         raise InputError(
             "optimizer=None keeps everything as given, so a noise_variance is needed: pass one (in squared "
             "units of y), or choose optimizer='auto'."
         )
-    centre = check_mean(mean, y.shape[1])
-    duplicate = copy_kernel(kernel, x.device).requires_grad_(False)
+    mean = problem.y.new_zeros(problem.y.shape[1]) if problem.mean is None else problem.mean
+    duplicate = copy_kernel(problem.kernel, problem.x.device).requires_grad_(False)
     value = float("nan")
-    if len(x) <= _VALUE_ROWS and method == "fixed":
-        value = exact_log_marginal_likelihood(duplicate, x, y, noise_variance=noise, mean=centre)
-    return FitResult(
-        kernel=duplicate,
-        noise_variance=public_noise(noise),
-        mean=public_mean(centre if centre is not None else torch.zeros(1, dtype=torch.float64)),
+    if len(problem.x) <= _VALUE_ROWS and method == "fixed":
+        value = exact.log_density(duplicate, replace(problem, mean=mean))
+    return problem.result(
+        method,
+        duplicate,
+        problem.noise,
+        mean,
         trace=[],
         log_marginal_likelihood=value,
-        method=method,
-        seconds=time.perf_counter() - started,
         converged=True,
         message="nothing to learn",
-        unidentified=unidentified_columns(duplicate, x),
     )

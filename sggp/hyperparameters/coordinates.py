@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,33 +39,32 @@ def _identity(value: Tensor) -> Tensor:
 
 def _coordinate(name: str, parameter: torch.nn.Parameter, constraint: Any) -> Coordinate:
     """The map for one kernel parameter: log above its lower bound where it has one, raw otherwise."""
-    if constraint is None:
-        return Coordinate(name, parameter, _identity, _identity, -math.inf, math.inf)
-    lower, upper = float(constraint.lower_bound.min()), float(constraint.upper_bound.max())
-    if math.isfinite(lower) and math.isinf(upper):
-        return Coordinate(
-            name,
-            parameter,
-            lambda u: constraint.inverse_transform(lower + u.exp()),
-            lambda raw: (constraint.transform(raw) - lower).clamp_min(1e-300).log(),
-            -_LOG_RANGE,
-            _LOG_RANGE,
-        )
-    if lower >= 0.0 and math.isfinite(upper):
-        low, high = max(lower * (1 + 1e-7), 1e-10), upper * (1 - 1e-7)
-        return Coordinate(
-            name,
-            parameter,
-            lambda u: constraint.inverse_transform(u.exp().clamp(low, high)),
-            lambda raw: constraint.transform(raw).clamp(low, high).log(),
-            math.log(low),
-            math.log(high),
-        )
+    if constraint is not None:
+        lower, upper = float(constraint.lower_bound.min()), float(constraint.upper_bound.max())
+        if math.isfinite(lower) and math.isinf(upper):
+            return Coordinate(
+                name,
+                parameter,
+                lambda u: constraint.inverse_transform(lower + u.exp()),
+                lambda raw: (constraint.transform(raw) - lower).clamp_min(1e-300).log(),
+                -_LOG_RANGE,
+                _LOG_RANGE,
+            )
+        if lower >= 0.0 and math.isfinite(upper):
+            low, high = max(lower * (1 + 1e-7), 1e-10), upper * (1 - 1e-7)
+            return Coordinate(
+                name,
+                parameter,
+                lambda u: constraint.inverse_transform(u.exp().clamp(low, high)),
+                lambda raw: constraint.transform(raw).clamp(low, high).log(),
+                math.log(low),
+                math.log(high),
+            )
     return Coordinate(name, parameter, _identity, _identity, -math.inf, math.inf)
 
 
-def copy_kernel(kernel: Kernel, device: torch.device | None = None) -> Kernel:
-    """A float64 deep copy of `kernel` that can be changed without anyone noticing.
+def check_kernel(kernel: Kernel) -> None:
+    """Refuse what is no single kernel.
 
     Raises:
         DtypeError: `kernel` is not a GPyTorch kernel.
@@ -78,6 +77,15 @@ def copy_kernel(kernel: Kernel, device: torch.device | None = None) -> Kernel:
             f"the kernel has batch_shape {tuple(kernel.batch_shape)}; hyperparameters are learnt for one kernel at a "
             "time: build it without batch_shape, or learn kernel[i] one by one."
         )
+
+
+def copy_kernel(kernel: Kernel, device: torch.device | None = None) -> Kernel:
+    """A float64 deep copy of `kernel`, which can be changed and leaves the caller's as it is.
+
+    Raises:
+        DtypeError, UnsupportedKernel: see `check_kernel`; or it cannot be copied.
+    """
+    check_kernel(kernel)
     try:
         duplicate = copy.deepcopy(kernel)
     except RuntimeError as error:
@@ -173,39 +181,35 @@ class Coordinates:
 
     def bounds(self) -> tuple[Tensor, Tensor]:  # (p,), (p,)
         """Lower and upper bounds of the coordinates."""
-        lower = torch.cat(
-            [torch.full((i.parameter.numel(),), i.lower, dtype=torch.float64) for i in self.items]
-        )
-        upper = torch.cat(
-            [torch.full((i.parameter.numel(),), i.upper, dtype=torch.float64) for i in self.items]
-        )
+        sizes = torch.tensor([item.parameter.numel() for item in self.items], dtype=torch.long)
+        ends = torch.tensor([[item.lower, item.upper] for item in self.items], dtype=torch.float64)
+        lower, upper = ends.reshape(-1, 2).repeat_interleave(sizes, dim=0).unbind(dim=1)
         return lower, upper
+
+    def _pieces(self, u: Tensor) -> Iterator[tuple[Coordinate, Tensor]]:
+        """Each coordinate with its part of u (p,), in the shape and on the device of its parameter."""
+        parts = u.detach().split([item.parameter.numel() for item in self.items])
+        for item, part in zip(self.items, parts, strict=True):
+            yield item, part.reshape(item.parameter.shape).to(item.parameter)
 
     def assign(self, u: Tensor) -> None:
         """Write the coordinates u (p,) into the raw parameters and clear their gradients."""
-        start = 0
-        for item in self.items:
-            size = item.parameter.numel()
-            part = u[start : start + size].reshape(item.parameter.shape).to(item.parameter)
+        for item, part in self._pieces(u):
             with torch.no_grad():
                 item.parameter.copy_(item.to_raw(part))
             item.parameter.grad = None
-            start += size
 
     def gradient(self, u: Tensor) -> Tensor:  # (p,)
         """Gradient in the coordinates, from the `.grad` of the raw parameters (chain rule through u -> raw)."""
-        parts, start = [], 0
-        for item in self.items:
-            size = item.parameter.numel()
+        parts = [torch.zeros(0, dtype=torch.float64)]
+        for item, part in self._pieces(u):
             grad = item.parameter.grad
             if grad is None:
-                parts.append(torch.zeros(size, dtype=torch.float64))
-            else:
-                part = u[start : start + size].reshape(item.parameter.shape).to(item.parameter)
-                part = part.detach().requires_grad_(True)
-                (pulled,) = torch.autograd.grad(item.to_raw(part), part, grad)
-                parts.append(pulled.reshape(-1).cpu())
-            start += size
+                parts.append(torch.zeros(part.numel(), dtype=torch.float64))
+                continue
+            place = part.detach().requires_grad_(True)
+            (pulled,) = torch.autograd.grad(item.to_raw(place), place, grad)
+            parts.append(pulled.reshape(-1).cpu())
         return torch.cat(parts)
 
     def noise(self) -> Tensor:
@@ -232,7 +236,7 @@ class Coordinates:
                 if name.rpartition(".")[2].startswith("_"):
                     continue  # bookkeeping of the kernel, not a hyperparameter
                 value = parameter if constraint is None else constraint.transform(parameter)
-                out[_public(name)] = value.item() if value.numel() == 1 else value.reshape(-1).tolist()
+                out[public_name(name)] = value.item() if value.numel() == 1 else value.reshape(-1).tolist()
             if self.raw_noise is not None:
                 out["noise_variance"] = float(self.noise())
             if self.raw_mean is not None:
@@ -240,7 +244,7 @@ class Coordinates:
         return out
 
 
-def _public(name: str) -> str:
+def public_name(name: str) -> str:
     """`base_kernel.raw_lengthscale` -> `base_kernel.lengthscale`."""
     head, _, tail = name.rpartition(".")
     tail = tail.removeprefix("raw_")

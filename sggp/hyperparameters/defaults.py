@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from gpytorch.constraints import Positive
 from gpytorch.kernels import Kernel, MaternKernel, RBFKernel, ScaleKernel
@@ -10,8 +11,10 @@ from gpytorch.priors import LogNormalPrior
 
 from sggp.defaults import DIRECT_ROWS
 from sggp.errors import InputError
+from sggp.kernels import TanimotoMinMax
+from sggp.native.families import FAMILIES
 
-_SMOOTHNESS = {"matern12": 0.5, "matern32": 1.5, "matern52": 2.5}
+_SMOOTHNESS = {f.name: f.nu for f in FAMILIES.values() if f.nu in (0.5, 1.5, 2.5)}  # those of MaternKernel
 KERNEL_NAMES = ("rbf", *_SMOOTHNESS, "tanimoto")
 
 
@@ -34,23 +37,14 @@ def named_kernel(name: str, input_dim: int) -> Kernel:
             f"unknown kernel {name!r}; expected one of {', '.join(KERNEL_NAMES)}, or a kernel object."
         )
     if name == "tanimoto":
-        from sggp.kernels import TanimotoMinMax
-
         base: Kernel = TanimotoMinMax()
     else:
-        prior = LogNormalPrior(0.5 * math.log(input_dim), 2.0)
-        constraint = Positive()
-        if name == "rbf":
-            base = RBFKernel(
-                ard_num_dims=input_dim, lengthscale_prior=prior, lengthscale_constraint=constraint
-            )
-        else:
-            base = MaternKernel(
-                nu=_SMOOTHNESS[name],
-                ard_num_dims=input_dim,
-                lengthscale_prior=prior,
-                lengthscale_constraint=constraint,
-            )
+        ard: dict[str, Any] = {
+            "ard_num_dims": input_dim,
+            "lengthscale_prior": LogNormalPrior(0.5 * math.log(input_dim), 2.0),
+            "lengthscale_constraint": Positive(),
+        }
+        base = RBFKernel(**ard) if name == "rbf" else MaternKernel(nu=_SMOOTHNESS[name], **ard)
         base.lengthscale = math.sqrt(input_dim) / 2
     kernel = ScaleKernel(base, outputscale_prior=LogNormalPrior(0.0, 2.0)).double()
     kernel.outputscale = 1.0
@@ -61,7 +55,7 @@ def noise_prior(name: str = "matern32") -> LogNormalPrior:
     """A weak log-normal prior on the noise variance of targets of unit variance, for a kernel of that name.
 
     Median 0.02 and log-spread 3; for "tanimoto" 0.22 and 1: without length scales to learn, similar fingerprints with
-    different targets are told from noise by little, and a prior density that grows towards zero would win.
+    different targets hardly differ from noise, and a prior density that grows towards zero would win.
     """
     return (LogNormalPrior(-1.5, 1.0) if name == "tanimoto" else LogNormalPrior(-4.0, 3.0)).double()
 

@@ -1,9 +1,14 @@
-"""Differentiable Gram matrices of one kernel, batched: (..., m, d) -> (..., m, m)."""
+"""Differentiable Gram matrices of one kernel, batched: (..., m, d) -> (..., m, m).
+
+Stationary kernels have their gradient in the length scales in closed form: autograd keeps a dozen arrays of the size of
+the blocks and goes over each of them twice; here there are two.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import gpytorch
 import torch
@@ -11,32 +16,117 @@ from gpytorch.kernels import Kernel, MaternKernel, RBFKernel, RQKernel, ScaleKer
 from torch import Tensor
 
 from sggp.errors import UnsupportedKernel
-from sggp.hyperparameters.stationary import correlations, profile
 from sggp.kernels import as_covariance
 
 GramFunction = Callable[[Tensor], Tensor]
+LOG_TWO_PI = math.log(2 * math.pi)
+_LEAST_DISTANCE = 1e-8  # the slope of exp(-r) in r² is taken at no less: it is infinite where rows coincide
+RadialFunction = Callable[[Tensor], tuple[Tensor, Tensor]]
+
+
+def _rbf(square: Tensor) -> tuple[Tensor, Tensor]:
+    value = torch.exp(-0.5 * square)
+    return value, -0.5 * value
+
+
+def _matern12(square: Tensor) -> tuple[Tensor, Tensor]:
+    r = square.sqrt()
+    value = torch.exp(-r)
+    return value, value / (-2.0 * r.clamp_min(_LEAST_DISTANCE))
+
+
+def _matern32(square: Tensor) -> tuple[Tensor, Tensor]:
+    r = square.mul(3.0).sqrt_()
+    decay = torch.exp(-r)
+    return r.add_(1.0).mul_(decay), decay.mul_(-1.5)
+
+
+def _matern52(square: Tensor) -> tuple[Tensor, Tensor]:
+    r = square.mul(5.0).sqrt_()
+    decay = torch.exp(-r)
+    slope = (1.0 + r).mul_(decay)
+    return slope.addcmul(r.square(), decay, value=1.0 / 3.0), slope.mul_(-5.0 / 6.0)
+
+
+_MATERN: dict[float, RadialFunction] = {0.5: _matern12, 1.5: _matern32, 2.5: _matern52}
+
+
+def profile(core: Kernel) -> RadialFunction | None:
+    """r² -> (φ, dφ/dr²) of an RBF or a Matérn kernel in GPyTorch's parametrisation; None for every other kernel."""
+    if type(core) is RBFKernel:
+        return _rbf
+    return _MATERN.get(core.nu) if type(core) is MaternKernel else None
+
+
+class _Correlations(torch.autograd.Function):
+    """φ(|x_a - x_b|² over ℓ²) and, with W = upstream ∘ dφ/dr² and z = x/ℓ, dℓ_j = -2/ℓ_j Σ_ab W_ab (z_aj - z_bj)²."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, lengthscale: Tensor, phi: RadialFunction
+    ) -> Tensor:  # (..., m, d), (d,) or (1,)
+        z = (x - x[..., -1:, :]) / lengthscale  # near the origin: no cancellation to speak of
+        norms = z.square().sum(dim=-1)
+        square = torch.matmul(z, z.transpose(-1, -2)).mul_(-2.0)
+        square.add_(norms.unsqueeze(-1)).add_(norms.unsqueeze(-2)).clamp_min_(0.0)
+        value, slope = phi(square)
+        value.diagonal(dim1=-2, dim2=-1).fill_(1.0)
+        slope.diagonal(dim1=-2, dim2=-1).zero_()
+        ctx.save_for_backward(z, slope, lengthscale)
+        return value
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[None, Tensor, None]:
+        z, slope, lengthscale = ctx.saved_tensors
+        weight = upstream[0] * slope
+        sums = weight.sum(dim=-1) + weight.sum(dim=-2)
+        pulled = (z * sums.unsqueeze(-1) - 2.0 * torch.matmul(weight, z)).mul_(z)
+        entries = pulled.reshape(-1, z.shape[-1]).sum(dim=0)
+        return None, entries.sum_to_size(lengthscale.shape) * (-2.0 / lengthscale), None
+
+
+def correlations(x: Tensor, lengthscale: Tensor, phi: RadialFunction) -> Tensor:  # -> (..., m, m)
+    """Correlations within blocks of rows, differentiable in the length scales; one on the diagonal.
+
+    Args:
+        x: (..., m, d) float64 rows, which get no gradient.
+        lengthscale: d or one of them.
+        phi: the `profile`.
+
+    Cost: about four arrays of the size of the result with its gradient, and twice the product of the rows.
+    """
+    value: Tensor = _Correlations.apply(x, lengthscale.reshape(-1), phi)
+    return value
 
 
 def stationary_parts(kernel: Kernel) -> tuple[list[ScaleKernel], RBFKernel | MaternKernel | RQKernel] | None:
     """Split ScaleKernel(...(stationary kernel)) into its scales and its core; None for every other structure."""
-    scales: list[ScaleKernel] = []
-    while type(kernel) is ScaleKernel and kernel.active_dims is None:
-        scales.append(kernel)
-        kernel = kernel.base_kernel
-    if type(kernel) in (RBFKernel, MaternKernel, RQKernel) and kernel.active_dims is None:
-        return scales, kernel
+    scales, core = _scales_and_base(kernel)
+    if type(core) in (RBFKernel, MaternKernel, RQKernel) and core.active_dims is None:
+        return scales, core
     return None
 
 
 def frozen_base(kernel: Kernel) -> tuple[list[ScaleKernel], Kernel] | None:
     """Split ScaleKernel(...(base)) where the base has nothing to learn; None where it has."""
+    scales, base = _scales_and_base(kernel)
+    return None if any(p.requires_grad for p in base.parameters()) else (scales, base)
+
+
+def _scales_and_base(kernel: Kernel) -> tuple[list[ScaleKernel], Kernel]:
     scales: list[ScaleKernel] = []
     while type(kernel) is ScaleKernel and kernel.active_dims is None:
         scales.append(kernel)
         kernel = kernel.base_kernel
-    if any(p.requires_grad for p in kernel.parameters()):
-        return None
     return scales, kernel
+
+
+def total_scale(scales: Sequence[ScaleKernel], like: Tensor) -> Tensor:
+    """The product of all output scales, a differentiable float64 scalar on the device of `like`."""
+    scale = torch.ones((), dtype=torch.float64, device=like.device)
+    for outer in scales:
+        scale = scale * outer.outputscale
+    return scale
 
 
 def scaled_points(kernel: Kernel, x: Tensor) -> Tensor | None:  # (n, d)
@@ -54,9 +144,7 @@ def _stationary_gram(scales: list[ScaleKernel], core: RBFKernel | MaternKernel |
 
     def gram(x: Tensor) -> Tensor:
         block = _by_autograd(core, x) if phi is None else correlations(x, core.lengthscale, phi)
-        for scale in scales:
-            block = block * scale.outputscale
-        return block
+        return block * total_scale(scales, x) if scales else block
 
     return gram
 
@@ -82,10 +170,7 @@ def _frozen_gram(scales: list[ScaleKernel], base: Kernel, otherwise: GramFunctio
         if not known or known[0][0] is not x:
             with torch.no_grad():
                 known[:] = [(x, covariance.block(x))]
-        block = known[0][1]
-        for scale in scales:
-            block = block * scale.outputscale
-        return block
+        return known[0][1] * total_scale(scales, x)
 
     return gram
 
@@ -122,8 +207,3 @@ def _called_gram(kernel: Kernel) -> GramFunction:
         return block
 
     return gram
-
-
-def log_two_pi() -> float:
-    """log(2 pi)."""
-    return math.log(2 * math.pi)

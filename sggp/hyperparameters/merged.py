@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from sggp.errors import InputError
-from sggp.hyperparameters.gram import log_two_pi
+from sggp.hyperparameters.gram import LOG_TWO_PI
 from sggp.posterior.merge import group_rows
 
-__all__ = ["MergedData"]
+__all__ = ["MergedData", "mean_and_weights", "right_sides"]
 
 
 class MergedData:
@@ -62,21 +62,22 @@ class MergedData:
         """Precision-weighted means of the groups."""
         return self.groups.mean(values, row_noise)
 
-    def within(self, row_noise: Tensor) -> float:
-        """What the likelihood of the merged rows lacks, summed over targets."""
-        if self.groups.trivial:
-            return 0.0
-        t = self.y.shape[1]
-        quadratic = (self._deviations(row_noise).square() / row_noise[:, None]).sum()
-        spread = row_noise.log().sum() - self.groups.noise(row_noise).log().sum()
-        return -0.5 * float(quadratic + t * (spread + (self.n - self.size) * log_two_pi()))
+    def within(self, noise: Tensor) -> Tensor:  # () or (n,) -> ()
+        """What the likelihood of the merged rows lacks, summed over targets.
 
-    def within_shared(self, noise: Tensor) -> Tensor:  # () -> ()
-        """`within` for a noise variance that all rows share, differentiable in it."""
-        quadratic = self._squares / noise
+        Args:
+            noise: variance that all rows share, in which the result is differentiable at no cost; or one per row.
+        """
+        if self.groups.trivial:
+            return 0.0 * noise.sum()
         freedom = self.n - self.size
-        spread = freedom * (noise.log() + log_two_pi()) + self.counts.log().sum()
-        return -0.5 * (quadratic + self.y.shape[1] * spread)
+        if noise.dim() == 0:
+            quadratic, spread = self._squares / noise, freedom * noise.log() + self.counts.log().sum()
+        else:
+            quadratic = (self._deviations(noise).square() / noise[:, None]).sum()
+            spread = noise.log().sum() - self.groups.noise(noise).log().sum()
+        # −½ Σ_g [SS_g/σ² + (r_g − 1) log 2πσ² + log r_g], for every target
+        return -0.5 * (quadratic + self.y.shape[1] * (spread + freedom * LOG_TWO_PI))
 
     @cached_property
     def _squares(self) -> float:
@@ -84,13 +85,20 @@ class MergedData:
 
     def sum_of_squares(self, row_noise: Tensor) -> float:
         """Σ_i (y_i − ȳ_g)², summed over targets."""
-        return 0.0 if self.groups.trivial else float(self._deviations(row_noise).square().sum())
-
-    def within_slope(self, noise: float) -> float:
-        """The derivative of `within` in a noise variance that all rows share."""
-        if self.groups.trivial:
-            return 0.0
-        return 0.5 * (self._squares / noise**2 - self.y.shape[1] * (self.n - self.size) / noise)
+        return float(self._deviations(row_noise).square().sum())
 
     def _deviations(self, row_noise: Tensor) -> Tensor:  # (n, t)
         return self.y - self.means(self.y, row_noise)[self.groups.member]
+
+
+def right_sides(y: Tensor, mean: Tensor | None) -> Tensor:  # (g, t) -> (g, t) or (g, 1 + t)
+    """What to solve with H for: y − m; or [1, y] where the mean is not known."""
+    return torch.cat([torch.ones_like(y[:, :1]), y], dim=1) if mean is None else y - mean
+
+
+def mean_and_weights(solved: Tensor, mean: Tensor | None) -> tuple[Tensor, Tensor]:  # (t,), (g, t)
+    """m and H⁻¹(y − m) from the solution for `right_sides`; by generalised least squares, m = 1ᵀH⁻¹y / 1ᵀH⁻¹1."""
+    if mean is not None:
+        return mean, solved
+    mean = solved[:, 1:].sum(dim=0) / solved[:, 0].sum()
+    return mean, solved[:, 1:] - solved[:, :1] * mean

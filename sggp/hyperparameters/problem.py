@@ -1,103 +1,322 @@
-"""Checks and data summaries shared by all fits."""
+"""The problem that every recipe solves: a checked table, and what is known or supposed of its noise and mean."""
 
 from __future__ import annotations
 
+import copy
+import inspect
 import math
-from typing import Any
+import numbers
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from typing import Any, Generic, TypeVar
 
 import torch
 from gpytorch.kernels import Kernel
 from torch import Tensor
 
-from sggp.errors import DtypeError, InputError, ShapeError
-from sggp.hyperparameters.gram import stationary_parts
+from sggp.errors import DtypeError, InputError, MemoryBudgetError, ShapeError
+from sggp.hyperparameters.coordinates import Coordinates, check_kernel, copy_kernel
+from sggp.hyperparameters.result import Callback, FitResult, Trace
+from sggp.hyperparameters.unidentified import unidentified_columns
+from sggp.random import as_generator
+from sggp.typing import Seed
+
+_FLOOR, _START = 1e-6, 0.1  # of a learnt noise variance, as shares of the variance of y
+_F = TypeVar("_F", bound=Callable[..., Any])
+_S = TypeVar("_S")
 
 
-def check_data(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+@dataclass(frozen=True)
+class CommonOptions:
+    """What a caller can say beside kernel, x and y, in the same words to every recipe.
+
+    Attributes:
+        noise_variance: a known noise variance, a number or (n,), in squared units of y; None learns one.
+        mean: a known constant mean, a number or (t,), in units of y; None learns it.
+        initial_noise_variance: where the search for the noise starts; default a tenth of the variance of y.
+        noise_floor: a learnt noise stays above it; default 1e-6 of the variance of y.
+        noise_prior: a GPyTorch prior on a learnt noise variance.
+        generator: seed or generator of all draws; None draws fresh entropy.
+        callback: called with records of the trace.
+    """
+
+    noise_variance: float | Tensor | None = None
+    mean: float | Tensor | None = None
+    initial_noise_variance: float | None = None
+    noise_floor: float | None = None
+    noise_prior: Any = None
+    generator: Seed = None
+    callback: Callback | None = None
+
+
+@dataclass(frozen=True)
+class FitProblem:
+    """Checked data with what is known of noise and mean: built once, at the entrance.
+
+    Attributes:
+        kernel: the caller's, with the values that a search starts from; never changed.
+        given_x: (n, d) rows as they came. x: the same in float64; integer fingerprints stay as they are.
+        y: (n, t) float64, on the device of x.
+        noise: the known noise variance, () or (n,) float64, or None to learn one. mean: the known (t,), or None.
+        noise_floor, initial_noise_variance, noise_prior, generator, callback: see `CommonOptions`.
+        started: of the clock.
+    """
+
+    kernel: Kernel
+    given_x: Tensor
+    x: Tensor
+    y: Tensor
+    noise: Tensor | None
+    mean: Tensor | None
+    noise_floor: float
+    initial_noise_variance: float | None
+    noise_prior: Any
+    generator: torch.Generator
+    callback: Callback | None
+    started: float
+
+    @classmethod
+    def checked(cls, kernel: Kernel, x: Tensor, y: Tensor, given: CommonOptions | None = None) -> FitProblem:
+        """The problem, if it is one.
+
+        Raises:
+            ShapeError, DtypeError, UnsupportedKernel, InputError: naming what was given and what is expected.
+        """
+        given = CommonOptions() if given is None else given
+        started = time.perf_counter()
+        check_kernel(kernel)
+        rows, targets = _checked_table(x, y)
+        mean = _checked_mean(given.mean, targets)
+        floor = _checked_number("noise_floor", given.noise_floor)
+        if given.noise_prior is not None and not hasattr(given.noise_prior, "log_prob"):
+            raise DtypeError(
+                f"noise_prior must be None or a gpytorch.priors.Prior, got {type(given.noise_prior).__name__}."
+            )
+        if given.callback is not None and not callable(given.callback):
+            raise DtypeError(f"callback must be None or a function, got {type(given.callback).__name__}.")
+        return cls(
+            kernel=kernel,
+            given_x=rows if rows.dtype == x.dtype else x.detach(),
+            x=rows,
+            y=targets,
+            noise=_checked_noise(given.noise_variance, targets),
+            mean=mean,
+            noise_floor=_FLOOR * _mean_square(targets, mean) if floor is None else floor,
+            initial_noise_variance=_checked_number("initial_noise_variance", given.initial_noise_variance),
+            noise_prior=given.noise_prior,
+            generator=as_generator(given.generator),
+            callback=given.callback,
+            started=started,
+        )
+
+    @cached_property
+    def scale(self) -> float:
+        """Mean square of y about the known mean, or about its own: the unit of variances."""
+        return _mean_square(self.y, self.mean)
+
+    @property
+    def starting_noise(self) -> float:
+        """Where a learnt noise variance starts."""
+        return self.initial_noise_variance or _START * self.scale
+
+    def part(self, rows: Tensor) -> FitProblem:
+        """The problem of some rows alone, (m,) positions or (n,) choices; the floor of the noise stays that of all."""
+        rows = rows.to(self.x.device)
+        x = self.x[rows]
+        given = x if self.given_x is self.x else self.given_x[rows]
+        noise = self.noise[rows] if self.noise is not None and self.noise.dim() else self.noise
+        return replace(self, given_x=given, x=x, y=self.y[rows], noise=noise, callback=None)
+
+    def coordinates(self, *, learns_mean: bool = False) -> Coordinates:
+        """What there is to learn, in a private float64 copy of the kernel, at the values to start from."""
+        prior = copy.deepcopy(self.noise_prior)
+        return Coordinates(
+            copy_kernel(self.kernel, self.x.device),
+            initial_noise=None if self.noise is not None else self.starting_noise,
+            noise_floor=self.noise_floor,
+            noise_prior=prior.double() if isinstance(prior, torch.nn.Module) else prior,
+            initial_mean=self.y.mean(dim=0) if learns_mean and self.mean is None else None,
+            mean_scale=math.sqrt(self.scale),
+        )
+
+    def known_noise(self) -> Tensor:  # () or (n,)
+        """The noise variance, where there has to be one."""
+        if self.noise is None:
+            raise InputError("noise_variance is needed: a number or one per row, in squared units of y.")
+        return self.noise
+
+    def precision(self, dtype: torch.dtype | None) -> torch.dtype:
+        """The working precision of solves: as asked, or that of x, or float32 for integer x."""
+        if dtype is not None:
+            return dtype
+        return self.given_x.dtype if self.given_x.is_floating_point() else torch.float32
+
+    def check_memory(self, budget: float, instead: str) -> None:
+        """Refuse an exact marginal likelihood of more rows than ten (n, n) float64 matrices fit the budget for."""
+        needed = 10 * 8 * len(self.x) ** 2
+        if needed > budget:
+            raise MemoryBudgetError(
+                f"an exact marginal likelihood of {len(self.x)} rows needs about {needed / 2**30:.1f} GiB, the budget "
+                f"is {budget / 2**30:.1f} GiB: {instead}."
+            )
+
+    def trace(self) -> Trace:
+        """An empty trace with this problem's clock and callback."""
+        return Trace(self.started, self.callback)
+
+    def result(
+        self, method: str, kernel: Kernel, noise: float | Tensor, mean: Tensor, **found: Any
+    ) -> FitResult:
+        """The one place where a `FitResult` is made: learnt values, and what else was found, by its fields."""
+        found.setdefault("unidentified_columns", unidentified_columns(kernel, self.x))
+        return FitResult(
+            kernel=kernel.requires_grad_(False),
+            noise_variance=noise if isinstance(noise, Tensor) and noise.dim() else float(noise),
+            mean=public_mean(mean),
+            method=method,
+            seconds=time.perf_counter() - self.started,
+            **found,
+        )
+
+
+def split_common(options: Mapping[str, Any]) -> tuple[CommonOptions, dict[str, Any]]:
+    """What keyword arguments say of the data, and the rest: the settings of a recipe."""
+    shared = {item.name for item in fields(CommonOptions)}
+    rest = {name: value for name, value in options.items() if name not in shared}
+    return CommonOptions(**{name: value for name, value in options.items() if name in shared}), rest
+
+
+@dataclass(frozen=True)
+class Options(Generic[_S]):
+    """The keyword arguments of one recipe: those of `CommonOptions`, and its own settings.
+
+    Attributes:
+        recipe: its name, for messages.
+        settings: the frozen dataclass of its settings; it checks their ranges.
+        without: fields of `CommonOptions` that it has no use for. mean: the default of that one.
+    """
+
+    recipe: str
+    settings: type[_S]
+    without: tuple[str, ...] = ()
+    mean: float | None = None
+
+    def known(self) -> dict[str, Any]:
+        """All that the recipe takes, with the defaults."""
+        common = {item.name: item.default for item in fields(CommonOptions) if item.name not in self.without}
+        own = {item.name: item.default for item in fields(self.settings)}  # type: ignore[arg-type]
+        return common | {"mean": self.mean} | own
+
+    def split(self, options: Mapping[str, Any]) -> tuple[CommonOptions, _S]:
+        """What is said of the data, and the settings.
+
+        Raises:
+            InputError: an option that the recipe does not know, or a setting out of range.
+        """
+        known = self.known()
+        for option in options:
+            if option not in known:
+                raise InputError(f"{self.recipe} has no option {option!r}; it knows {', '.join(known)}.")
+        common, settings = split_common({"mean": self.mean, **options})
+        return common, self.settings(**settings)
+
+    def read(self, kernel: Kernel, x: Tensor, y: Tensor, options: Mapping[str, Any]) -> tuple[FitProblem, _S]:
+        """The checked problem and the settings, from the arguments of a recipe."""
+        given, settings = self.split(options)
+        return FitProblem.checked(kernel, x, y, given), settings
+
+    def shown(self, function: _F) -> _F:
+        """Decorate (kernel, x, y, **options) so that `help()` and notebooks show the options with their defaults."""
+        signature = inspect.signature(function)
+        shown = [item for item in signature.parameters.values() if item.kind is not item.VAR_KEYWORD]
+        for name, default in self.known().items():
+            shown.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default))
+        function.__signature__ = signature.replace(parameters=shown)  # type: ignore[attr-defined]
+        return function
+
+
+def at_least(settings: Any, **bounds: float) -> None:
+    """Check numbers among the settings; None passes, for it asks for a default.
+
+    Raises:
+        InputError: one is no number, or below its bound.
+    """
+    for name, bound in bounds.items():
+        value = getattr(settings, name)
+        if value is not None and not (isinstance(value, numbers.Real) and float(value) >= bound):
+            wanted = "positive" if bound == 1 else f"at least {bound:g}"
+            raise InputError(f"{name} must be {wanted}, got {value!r}.")
+
+
+def public_mean(mean: Tensor) -> float | Tensor:
+    """A float for one target, the (t,) tensor, on the CPU, for several."""
+    return float(mean) if mean.numel() == 1 else mean.cpu()
+
+
+def _checked_table(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """x (n, d) as it is (float64 if floating), y as float64 (n, t); finite, of one length, at least one row."""
     for name, value in (("x", x), ("y", y)):
         if not isinstance(value, Tensor):
-            raise DtypeError(f"{name} must be a torch.Tensor, got {type(value).__name__}.")
+            raise DtypeError(
+                f"{name} must be a torch.Tensor, got {type(value).__name__}; use torch.as_tensor."
+            )
     if x.dim() != 2:
         raise ShapeError(f"x must have shape (n, d), got {tuple(x.shape)}.")
     if y.dim() not in (1, 2) or y.shape[0] != x.shape[0]:
         raise ShapeError(f"y must have shape ({x.shape[0]},) or ({x.shape[0]}, t), got {tuple(y.shape)}.")
     if x.shape[0] == 0:
         raise ShapeError("x has no rows; at least one is needed.")
-    y = y.detach().to(torch.float64)
-    y = y.unsqueeze(-1) if y.dim() == 1 else y
-    if x.is_floating_point():
-        x = x.detach().to(torch.float64)
-        if not bool(torch.isfinite(x).all()):
-            raise InputError("x contains NaN or infinity; drop or impute those rows first.")
-    if not bool(torch.isfinite(y).all()):
-        raise InputError("y contains NaN or infinity; drop those rows first.")
-    return x, y
+    y = y.detach().to(x.device, torch.float64)
+    x = x.detach().to(torch.float64) if x.is_floating_point() else x.detach()
+    for name, value in (("x", x), ("y", y)):
+        if not bool(torch.isfinite(value).all()):
+            raise InputError(f"{name} contains NaN or infinity; drop or impute those rows first.")
+    return x, y.unsqueeze(-1) if y.dim() == 1 else y
 
 
-def check_noise(noise_variance: float | Tensor | None, n: int) -> Tensor | None:
-    """A given noise variance as a float64 scalar or (n,) tensor; None stays None."""
+def _checked_noise(noise_variance: Any, y: Tensor) -> Tensor | None:
+    """A given noise variance as a float64 scalar or (n,) tensor beside y; None stays None."""
     if noise_variance is None:
         return None
-    noise = torch.as_tensor(noise_variance, dtype=torch.float64).detach()
-    if noise.dim() > 1 or (noise.dim() == 1 and noise.shape[0] != n):
-        raise ShapeError(f"noise_variance must be a number or have shape ({n},), got {tuple(noise.shape)}.")
+    noise = _numbers("noise_variance", noise_variance, y)
+    if noise.dim() > 1 or (noise.dim() == 1 and len(noise) != len(y)):
+        raise ShapeError(
+            f"noise_variance must be a number or have shape ({len(y)},), got {tuple(noise.shape)}."
+        )
     if not bool(torch.isfinite(noise).all()) or bool((noise < 0).any()):
         raise InputError("noise_variance must be finite and not negative.")
     return noise
 
 
-def unidentified_columns(kernel: Kernel, x: Tensor) -> dict[int, str]:
-    """Input columns whose length scales the likelihood cannot tell: constant ones, and copies of another column.
-
-    A column that is an affine copy of an earlier one (|correlation| = 1 to rounding) shares its influence
-    with it: only the combination is identified. Empty for kernels without one length scale per column, and for fewer
-    than three rows, of which every column is a copy of every other.
-    """
-    parts = stationary_parts(kernel)
-    if parts is None or not x.is_floating_point() or x.shape[0] < 3:
-        return {}
-    if parts[1].lengthscale.numel() != x.shape[1]:
-        return {}
-    x = x.to(torch.float64)
-    centred = x - x.mean(dim=0)
-    deviation = centred.square().mean(dim=0).sqrt()
-    size = x.abs().amax(dim=0)
-    constant = deviation <= 1e-14 * size
-    out = {int(j): "constant" for j in torch.nonzero(constant).reshape(-1)}
-    unit = centred / torch.where(constant, torch.ones_like(deviation), deviation) / math.sqrt(x.shape[0])
-    correlation = (unit.T @ unit).abs()
-    for j in range(x.shape[1]):
-        if j in out:
-            continue
-        copies = torch.nonzero(correlation[j, :j] > 1 - 1e-12).reshape(-1)
-        first = next((int(c) for c in copies if int(c) not in out), None)
-        if first is not None:
-            out[j] = f"copy of column {first}"
-    return out
-
-
-def target_scale(y: Tensor, mean: Tensor | None) -> float:
-    """Mean square of y (n, t) about `mean` (or about its own mean): the unit of variances."""
-    centre = y.mean(dim=0) if mean is None else mean
-    return float((y - centre).square().mean())
-
-
-def check_mean(mean: float | Tensor | None, t: int) -> Tensor | None:
-    """A given constant mean as a float64 (t,) tensor; None stays None."""
+def _checked_mean(mean: Any, y: Tensor) -> Tensor | None:
+    """A given constant mean as a float64 (t,) tensor beside y; None stays None."""
     if mean is None:
         return None
-    value = torch.as_tensor(mean, dtype=torch.float64).detach().reshape(-1)
+    value, t = _numbers("mean", mean, y).reshape(-1), y.shape[1]
     if value.numel() not in (1, t) or not bool(torch.isfinite(value).all()):
         raise InputError(f"mean must be a finite number or {t} of them, got {mean!r}.")
     return value.expand(t).clone()
 
 
-def public_mean(mean: Tensor) -> float | Tensor:
-    """A float for one target, the (t,) tensor for several."""
-    return float(mean) if mean.numel() == 1 else mean
+def _checked_number(name: str, value: Any) -> float | None:
+    """A given number that is not negative, as a float; None stays None."""
+    if value is None:
+        return None
+    number = _numbers(name, value, torch.empty(0))
+    if number.numel() != 1 or not bool(torch.isfinite(number) & (number >= 0)):
+        raise InputError(f"{name} must be None or a finite number that is not negative, got {value!r}.")
+    return float(number)
 
 
-def public_noise(noise: Any) -> float | Tensor:
-    """A float for a shared noise variance, the (n,) tensor for per-point noise."""
-    return float(noise) if not isinstance(noise, Tensor) or noise.dim() == 0 else noise
+def _numbers(name: str, value: Any, like: Tensor) -> Tensor:
+    try:
+        return torch.as_tensor(value, dtype=torch.float64, device=like.device).detach()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise DtypeError(f"{name} must be None, a number or a tensor of numbers, got {value!r}.") from error
+
+
+def _mean_square(y: Tensor, mean: Tensor | None) -> float:
+    centre = y.mean(dim=0) if mean is None else mean
+    return max(float((y - centre).square().mean()), 1e-300)

@@ -1,7 +1,9 @@
-"""What a fit returns."""
+"""What a fit returns, and the trace that it keeps on its way."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,6 +11,37 @@ from gpytorch.kernels import Kernel
 from torch import Tensor
 
 from sggp.hyperparameters.coordinates import Coordinates
+from sggp.hyperparameters.unidentified import Unidentified
+
+Callback = Callable[[dict[str, Any]], None]
+
+
+@dataclass
+class Trace:
+    """Records of a fit in the making; the callback gets some of them."""
+
+    started: float
+    callback: Callback | None = None
+    records: list[dict[str, Any]] = field(default_factory=list)
+
+    def add(self, step: int, value: float, gradient_norm: float, values: dict[str, Any], **more: Any) -> None:
+        """One more record, with the seconds since the start; see `FitResult.trace`."""
+        seconds = time.perf_counter() - self.started
+        self.records.append(
+            {
+                "step": step,
+                "value": value,
+                "gradient_norm": gradient_norm,
+                "seconds": seconds,
+                "values": values,
+            }
+            | more
+        )
+
+    def report(self) -> None:
+        """Call the callback with the latest record."""
+        if self.callback is not None and self.records:
+            self.callback(self.records[-1])
 
 
 @dataclass(frozen=True)
@@ -25,13 +58,13 @@ class FitResult:
         log_marginal_likelihood: without priors, summed over rows and targets; for the nearest-neighbour
             likelihood an estimate of the approximate likelihood, with `log_marginal_likelihood_error` its
             standard error (0 if exact).
-        method: "exact", "nearest-neighbour", "iterative", "em", "fixed" (nothing was optimised) or "constant
-            target".
+        method: "exact", "nearest-neighbour", "subset", "iterative", "em", "fixed" (nothing was optimised) or
+            "constant target".
         seconds: wall-clock seconds.
         converged: whether the stopping rule was met before the budget ran out.
         gradient_norm: largest entry of the gradient of `value` in log coordinates at the end.
         message: one line on why it stopped.
-        unidentified: input columns that the data say nothing (or nothing separate) about: column -> reason.
+        unidentified_columns: input columns of whose length scales the data say nothing, or nothing separate.
         steps: optimiser steps or function evaluations.
         posterior: the `sggp.posterior.Posterior` at these values where the fit has solved for one on its way
             ("iterative", "em"), so that no further solve is needed; None otherwise.
@@ -48,9 +81,14 @@ class FitResult:
     gradient_norm: float = 0.0
     log_marginal_likelihood_error: float = 0.0
     message: str = ""
-    unidentified: dict[int, str] = field(default_factory=dict)
+    unidentified_columns: tuple[Unidentified, ...] = ()
     steps: int = 0
     posterior: Any = field(default=None, repr=False)
+
+    @property
+    def unidentified(self) -> dict[int, str]:
+        """`unidentified_columns` to read: column -> reason."""
+        return {record.column: record.reason for record in self.unidentified_columns}
 
     @property
     def hyperparameters(self) -> dict[str, Any]:

@@ -10,7 +10,9 @@ optimiser started. No training covariance changes.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from gpytorch.kernels import Kernel
@@ -18,37 +20,88 @@ from torch import Tensor
 
 from sggp.hyperparameters.gram import stationary_parts
 
-COPY = "copy of column "
 NO_INFLUENCE = 1e-9
 """Squared distance, in length scales, that columns without influence may make together. Smooth kernels change by that
 share of their scale, so the function by 3e-5 of its spread."""
 
 
-def settle_unidentified(start: Kernel, learnt: Kernel, x: Tensor, unidentified: Mapping[int, str]) -> None:
+@dataclass(frozen=True)
+class Unidentified:
+    """An input column whose length scale the likelihood cannot tell.
+
+    Attributes:
+        column: its position.
+        kind: "constant" (no part in any covariance), or "copy": an affine copy of another column.
+        of: the column that it copies.
+        reason: for readers.
+    """
+
+    column: int
+    kind: Literal["constant", "copy"]
+    of: int | None = None
+    reason: str = "constant"
+
+    @classmethod
+    def copy(cls, column: int, of: int) -> Unidentified:
+        """A column that is an affine copy of an earlier one."""
+        return cls(column, "copy", of, f"copy of column {of}")
+
+
+def unidentified_columns(kernel: Kernel, x: Tensor) -> tuple[Unidentified, ...]:
+    """Input columns whose length scales the likelihood cannot tell, in their order.
+
+    A column that is an affine copy of an earlier one (|correlation| = 1 to rounding) shares its influence
+    with it: only the combination is identified. Empty for kernels without one length scale per column, and for fewer
+    than three rows, of which every column is a copy of every other.
+    """
+    parts = stationary_parts(kernel)
+    if parts is None or not x.is_floating_point() or x.shape[0] < 3:
+        return ()
+    if parts[1].lengthscale.numel() != x.shape[1]:
+        return ()
+    x = x.to(torch.float64)
+    centred = x - x.mean(dim=0)
+    deviation = centred.square().mean(dim=0).sqrt()
+    constant = deviation <= 1e-14 * x.abs().amax(dim=0)
+    unit = centred / torch.where(constant, torch.ones_like(deviation), deviation) / math.sqrt(x.shape[0])
+    copies = ((unit.T @ unit).abs() > 1 - 1e-12).tolist()
+    out: dict[int, Unidentified] = {}
+    for j in range(x.shape[1]):
+        if constant[j]:
+            out[j] = Unidentified(j, "constant")
+            continue
+        first = next((i for i in range(j) if copies[j][i] and i not in out), None)
+        if first is not None:
+            out[j] = Unidentified.copy(j, first)
+    return tuple(out.values())
+
+
+def settle_unidentified(
+    start: Kernel, learnt: Kernel, x: Tensor, unidentified: Sequence[Unidentified]
+) -> None:
     """Settle, in place, the length scales of columns that are constant or copies.
 
     Args:
         start: the kernel before the fit; a length scale that was not to be learnt, or that has an upper bound, stays.
         learnt: the kernel after it.
         x: (n, d) rows.
-        unidentified: column -> reason, as in `FitResult.unidentified`.
+        unidentified: as in `FitResult.unidentified_columns`.
     """
     before, after = stationary_parts(start), stationary_parts(learnt)
-    if before is None or after is None or not before[1].raw_lengthscale.requires_grad:
+    if not unidentified or before is None or after is None or not before[1].raw_lengthscale.requires_grad:
         return
     if math.isfinite(float(after[1].raw_lengthscale_constraint.upper_bound.max())):
         return
     scales = after[1].lengthscale.detach().reshape(-1).double().clone()
     groups: dict[int, list[int]] = {}
-    for column, reason in unidentified.items():
-        if reason.startswith(COPY):
-            first = int(reason.removeprefix(COPY))
-            groups.setdefault(first, [first]).append(column)
+    for record in unidentified:
+        if record.of is not None:
+            groups.setdefault(record.of, [record.of]).append(record.column)
     spread = x.double().std(dim=0, correction=0)
     for columns in groups.values():
         share = (spread[columns] / scales[columns]).square().mean().sqrt()
         scales[columns] = spread[columns] / share
-    constant = [column for column in unidentified if not unidentified[column].startswith(COPY)]
+    constant = [record.column for record in unidentified if record.kind == "constant"]
     others = [column for column in range(len(scales)) if column not in constant]
     if constant and others:
         scales[constant] = scales[others].log().mean().exp()

@@ -1,9 +1,10 @@
 """What a covariance is: GPyTorch kernels in, fast evaluation and random features out."""
 
 from sggp.kernels.convert import as_covariance
-from sggp.kernels.covariance import Covariance, Points
+from sggp.kernels.covariance import Covariance
 from sggp.kernels.features import FeatureMap, draw_features
 from sggp.kernels.gradient import kernel_gradient
+from sggp.kernels.points import Points
 from sggp.kernels.tanimoto import TanimotoDotProduct, TanimotoMinMax
 
 __all__ = [

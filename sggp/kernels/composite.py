@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import operator
+from collections.abc import Callable, Sequence
+from functools import reduce
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from sggp.errors import InputError
-from sggp.kernels.covariance import Covariance, Points
+from sggp.kernels.covariance import Covariance
+from sggp.kernels.points import Points
 
 __all__ = ["ColumnsCovariance", "ProductCovariance", "ScaledCovariance", "SumCovariance"]
 
 
 class _Composite(Covariance):
     """Shared by sums and products: the rows are prepared once for every term."""
+
+    _combine: Callable[[Any, Any], Any]  # of two terms' values
 
     def __init__(
         self, terms: Sequence[Covariance], *, dtype: torch.dtype | None = None, name: str = ""
@@ -36,69 +42,36 @@ class _Composite(Covariance):
     def _zip(self, x: Points, z: Points) -> list[tuple[Covariance, Points, Points]]:
         return list(zip(self.terms, x.children, z.children, strict=True))
 
+    @property
+    def scale(self) -> float:
+        """That of the terms' scales."""
+        return reduce(self._combine, (term.scale for term in self.terms))
+
+    def _block(self, x: Points, z: Points) -> Tensor:
+        return reduce(self._combine, (term._block(p, q) for term, p, q in self._zip(x, z)))
+
+    def diagonal(self, x: Tensor | Points) -> Tensor:
+        """That of the terms' diagonals."""
+        children = self.prepare(x).children
+        return reduce(self._combine, (term.diagonal(p) for term, p in zip(self.terms, children, strict=True)))
+
+    def _small_blocks(self, x: Tensor) -> Tensor:
+        return reduce(self._combine, (term._small_blocks(x) for term in self.terms))
+
 
 class SumCovariance(_Composite):
     """k = Σ_t k_t; a product with columns runs each term's own engine."""
 
-    @property
-    def scale(self) -> float:
-        """The sum of the terms' scales."""
-        return sum(term.scale for term in self.terms)
-
-    def _block(self, x: Points, z: Points) -> Tensor:
-        pairs = self._zip(x, z)
-        out = pairs[0][0]._block(pairs[0][1], pairs[0][2])
-        for term, p, q in pairs[1:]:
-            out = out + term._block(p, q)
-        return out
+    _combine = staticmethod(operator.add)
 
     def _matmul(self, x: Points, z: Points, v: Tensor, memory_budget: int) -> Tensor:
-        pairs = self._zip(x, z)
-        out = pairs[0][0]._matmul(pairs[0][1], pairs[0][2], v, memory_budget)
-        for term, p, q in pairs[1:]:
-            out += term._matmul(p, q, v, memory_budget)
-        return out
-
-    def diagonal(self, x: Tensor | Points) -> Tensor:
-        """The sum of the terms' diagonals."""
-        x = self.prepare(x)
-        return torch.stack([term.diagonal(p) for term, p in zip(self.terms, x.children, strict=True)]).sum(0)
-
-    def _small_blocks(self, x: Tensor) -> Tensor:
-        out = self.terms[0]._small_blocks(x)
-        for term in self.terms[1:]:
-            out += term._small_blocks(x)
-        return out
+        return reduce(Tensor.add_, (term._matmul(p, q, v, memory_budget) for term, p, q in self._zip(x, z)))
 
 
 class ProductCovariance(_Composite):
     """k = Π_t k_t, multiplied tile by tile."""
 
-    @property
-    def scale(self) -> float:
-        """The product of the terms' scales."""
-        out = 1.0
-        for term in self.terms:
-            out *= term.scale
-        return out
-
-    def _block(self, x: Points, z: Points) -> Tensor:
-        pairs = self._zip(x, z)
-        out = pairs[0][0]._block(pairs[0][1], pairs[0][2])
-        for term, p, q in pairs[1:]:
-            out = out * term._block(p, q)
-        return out
-
-    def diagonal(self, x: Tensor | Points) -> Tensor:
-        """The product of the terms' diagonals."""
-        x = self.prepare(x)
-        return torch.stack([term.diagonal(p) for term, p in zip(self.terms, x.children, strict=True)]).prod(0)
-
-    def _small_blocks(self, x: Tensor) -> Tensor:
-        out = self.terms[0]._small_blocks(x)
-        for term in self.terms[1:]:
-            out *= term._small_blocks(x)
-        return out
+    _combine = staticmethod(operator.mul)
 
 
 class _Wrapper(Covariance):

@@ -12,14 +12,11 @@ from sggp.errors import UnsupportedKernel
 from sggp.kernels.composite import ColumnsCovariance, ProductCovariance, ScaledCovariance, SumCovariance
 from sggp.kernels.covariance import Covariance
 from sggp.kernels.generic import GenericCovariance
-from sggp.kernels.stationary import StationaryCovariance
+from sggp.kernels.stationary import StationaryCovariance, profile_of
 from sggp.kernels.tanimoto import TanimotoDotProduct, TanimotoMinMax
 from sggp.kernels.tanimoto_covariance import DotProductCovariance, MinMaxCovariance
-from sggp.native.reference import Profile
 
 __all__ = ["as_covariance", "check_kernel_structure", "forward_covariance"]
-
-_MATERN = {0.5: "matern12", 1.5: "matern32", 2.5: "matern52"}
 
 
 def as_covariance(kernel: gk.Kernel | Covariance, *, dtype: torch.dtype | None = None) -> Covariance:
@@ -80,11 +77,8 @@ def _call_covariance(kernel: gk.Kernel, dtype: torch.dtype | None) -> Covariance
         return GenericCovariance(kernel, dtype=dtype)
     if kernel.active_dims is None:
         return inner
-    if isinstance(inner, StationaryCovariance) and inner.columns is None:
-        return StationaryCovariance(
-            inner.profile, inner.lengthscale, columns=kernel.active_dims, dtype=dtype, name=inner.name
-        )
-    return ColumnsCovariance(inner, kernel.active_dims, dtype=dtype, name=inner.name)
+    chosen = inner.on_columns(kernel.active_dims)
+    return chosen or ColumnsCovariance(inner, kernel.active_dims, dtype=dtype, name=inner.name)
 
 
 def forward_covariance(kernel: gk.Kernel, dtype: torch.dtype | None) -> Covariance | None:
@@ -92,17 +86,25 @@ def forward_covariance(kernel: gk.Kernel, dtype: torch.dtype | None) -> Covarian
 
     A subclass that changes how its parent evaluates is not its parent, so it is not recognised.
     """
-    handler = _forward.dispatch(type(kernel))
-    known = next((base for base in type(kernel).__mro__ if base in _forward.registry), object)
+    registered = {**profile_of.registry, **_forward.registry}
+    known = next(base for base in type(kernel).__mro__ if base in registered)
     for method in ("forward", "__call__", "covar_dist", "lengthscale", "outputscale"):
         if getattr(type(kernel), method, None) is not getattr(known, method, None):
             return None
-    return handler(kernel, dtype)
+    return _forward(kernel, dtype)
 
 
 @singledispatch
 def _forward(kernel: Any, dtype: torch.dtype | None) -> Covariance | None:
-    return None
+    profile = profile_of(kernel)
+    if profile is None:
+        return None
+    lengthscale = kernel.lengthscale.detach()
+    if not bool((lengthscale > 0).all()) or not bool(torch.isfinite(lengthscale).all()):
+        raise UnsupportedKernel(
+            f"{type(kernel).__name__} has length scales {lengthscale.tolist()}; expected positive numbers."
+        )
+    return StationaryCovariance(profile, lengthscale, dtype=dtype, name=type(kernel).__name__)
 
 
 register = _forward.register
@@ -114,30 +116,6 @@ def _number(value: torch.Tensor, what: str) -> float:
     return float(value.detach().double())
 
 
-def _stationary(kernel: gk.Kernel, profile: Profile, dtype: torch.dtype | None) -> Covariance:
-    lengthscale = kernel.lengthscale.detach()
-    if not bool((lengthscale > 0).all()) or not bool(torch.isfinite(lengthscale).all()):
-        raise UnsupportedKernel(
-            f"{type(kernel).__name__} has length scales {lengthscale.tolist()}; expected positive numbers."
-        )
-    return StationaryCovariance(profile, lengthscale, dtype=dtype, name=type(kernel).__name__)
-
-
-@register
-def _(kernel: gk.RBFKernel, dtype: torch.dtype | None) -> Covariance | None:
-    return _stationary(kernel, Profile("rbf"), dtype)
-
-
-@register
-def _(kernel: gk.MaternKernel, dtype: torch.dtype | None) -> Covariance | None:
-    return _stationary(kernel, Profile(_MATERN[kernel.nu]), dtype)  # type: ignore[arg-type]
-
-
-@register
-def _(kernel: gk.RQKernel, dtype: torch.dtype | None) -> Covariance | None:
-    return _stationary(kernel, Profile("rq", alpha=_number(kernel.alpha, "alpha of RQKernel")), dtype)
-
-
 @register
 def _(kernel: gk.ScaleKernel, dtype: torch.dtype | None) -> Covariance | None:
     inner = forward_covariance(
@@ -146,12 +124,7 @@ def _(kernel: gk.ScaleKernel, dtype: torch.dtype | None) -> Covariance | None:
     if inner is None:
         return None
     scale = _number(kernel.outputscale, "outputscale of ScaleKernel")
-    if isinstance(inner, StationaryCovariance):
-        profile = Profile(inner.profile.family, inner.profile.scale * scale, inner.profile.alpha)
-        return StationaryCovariance(
-            profile, inner.lengthscale, columns=inner.columns, dtype=dtype, name=inner.name
-        )
-    return ScaledCovariance(inner, scale, dtype=dtype, name=inner.name)
+    return inner.rescaled(scale) or ScaledCovariance(inner, scale, dtype=dtype, name=inner.name)
 
 
 @register

@@ -7,17 +7,20 @@ subclass it directly (`_block` and `diagonal` are enough) for a kernel that is n
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
 from sggp.errors import DtypeError, InputError, ShapeError
-from sggp.kernels.products import tiled_product
+from sggp.kernels.points import Points
+from sggp.kernels.products import DifferentiableProduct, Factors, tiled_product
 from sggp.native.reference import BYTES_PER_ENTRY
 from sggp.native.tiling import tile_shape
-from sggp.typing import Rows
+
+if TYPE_CHECKING:
+    from sggp.native.conditionals import Rows, Terms
 
 __all__ = ["DEFAULT_BUDGET", "Covariance", "Points"]
 
@@ -25,72 +28,12 @@ DEFAULT_BUDGET = 256 * 2**20
 _SMALL_BLOCK_BYTES = 64 * 2**20
 
 
-@dataclass(frozen=True)
-class Points:
-    """Rows of input together with what a covariance precomputed for them.
+class BilinearGradient(NamedTuple):
+    """Derivatives of a bilinear form in a stationary covariance, float64."""
 
-    Args:
-        raw: (n, d) the rows as given.
-        dtype: working precision: that of float rows, the covariance's choice for integer rows.
-        centre: (d,) float64, subtracted from the rows before scaling; None where the covariance does not centre.
-        parts: tensors with one row per point, private to the covariance that made them.
-        children: the same rows prepared for the terms of a sum or product.
-        owner: the covariance that made them.
-    """
-
-    raw: Tensor
-    dtype: torch.dtype
-    centre: Tensor | None = None
-    parts: Mapping[str, Tensor] = field(default_factory=dict)
-    children: tuple[Points, ...] = ()
-    owner: Covariance | None = None
-
-    def __len__(self) -> int:
-        return self.raw.shape[0]
-
-    @property
-    def shape(self) -> torch.Size:
-        return self.raw.shape
-
-    @property
-    def device(self) -> torch.device:
-        return self.raw.device
-
-    @property
-    def requires_grad(self) -> bool:
-        """True when the rows take part in differentiation."""
-        return self.raw.requires_grad
-
-    def __getitem__(self, rows: Rows) -> Points:
-        """The points at `rows` (a LongTensor, a list of positions or a slice), nothing computed again."""
-        if not isinstance(rows, slice | Tensor):
-            rows = torch.as_tensor(rows, dtype=torch.long, device=self.raw.device)
-        return Points(
-            self.raw[rows],
-            self.dtype,
-            self.centre,
-            {name: part[rows] for name, part in self.parts.items()},
-            tuple(child[rows] for child in self.children),
-            self.owner,
-        )
-
-    def astype(self, dtype: torch.dtype) -> Points:
-        """The same points with another working precision."""
-        if dtype == self.dtype:
-            return self
-        children = tuple(child.astype(dtype) for child in self.children)
-        return replace(self, dtype=dtype, children=children)
-
-    def to(self, device: torch.device | str) -> Points:
-        """The same points on another device."""
-        return Points(
-            self.raw.to(device),
-            self.dtype,
-            None if self.centre is None else self.centre.to(device),
-            {name: part.to(device) for name, part in self.parts.items()},
-            tuple(child.to(device) for child in self.children),
-            self.owner,
-        )
+    lengthscale: Tensor  # (d,)
+    scale: Tensor  # ()
+    shape: Tensor | None  # (), None where there is no shape or it was not asked for
 
 
 class Covariance(ABC):
@@ -147,6 +90,48 @@ class Covariance(ABC):
 
     def embedding(self, x: Tensor | Points) -> Tensor | None:
         """Float points (n, d') whose Euclidean distances order pairs as the kernel does; None where there are none."""
+        return None
+
+    # --- what an engine may have fused for a kernel: None where it has not, and the caller takes blocks -----------
+
+    def recomputes(self, device: torch.device) -> bool:
+        """Whether products on `device` evaluate K as they go in about the time that a stored K takes."""
+        return False
+
+    def rescaled(self, factor: float) -> Covariance | None:
+        """The covariance of factor · k."""
+        return None
+
+    def on_columns(self, columns: Tensor) -> Covariance | None:
+        """k of rows of which only `columns` are seen."""
+        return None
+
+    def bilinear_gradient(
+        self, x: Tensor, left: Tensor, right: Tensor, *, with_shape: bool, memory_budget: int
+    ) -> BilinearGradient | None:
+        """The gradient of Σ_j left_jᵀ K(x, x) right_j in the kernel's parameters; in the shape only if asked for."""
+        return None
+
+    def neighbour_columns(
+        self, x: Points, noise: Tensor, low_rank: Tensor | None, index: Tensor, real: Tensor
+    ) -> Tensor | None:
+        """Columns of a sparse inverse Cholesky factor: see `sggp.native.neighbours.sparse_columns`."""
+        return None
+
+    def residual_scores(
+        self, x: Points, low_rank: Tensor, weight: Tensor, rows: Tensor, candidates: Tensor
+    ) -> Tensor | None:
+        """|k(x_i, x_c) − f_i·f_c| · weight_c of candidates c: see `sggp.native.neighbours.residual_scores`."""
+        return None
+
+    def log_conditionals(
+        self, x: Tensor
+    ) -> Callable[[Tensor, float, Rows, tuple[bool, bool, bool, bool]], Terms] | None:
+        """(length scales, scale, rows, wanted) → terms of Vecchia's likelihood over rows of x, (n, d) float64.
+
+        The length scales and the scale of this covariance play no part: they are what a fit asks for.
+        See `sggp.native.conditionals.log_conditionals`.
+        """
         return None
 
     # --- what everybody calls -----------------------------------------------------------------------------------
@@ -219,9 +204,7 @@ class Covariance(ABC):
         columns = (v[:, None] if v.ndim == 1 else v).to(working)
         needs_grad = torch.is_grad_enabled() and (x.requires_grad or z.requires_grad or v.requires_grad)
         if needs_grad:
-            from sggp.kernels.products import DifferentiableProduct
-
-            out = DifferentiableProduct.apply(self, x, z, memory_budget, x.raw, z.raw, columns)
+            out = DifferentiableProduct.apply(Factors(self, x, z, memory_budget), x.raw, z.raw, columns)
         else:
             with torch.no_grad():
                 out = self._matmul(x, z, columns, memory_budget)

@@ -12,7 +12,8 @@ from linear_operator import to_dense
 from torch import Tensor
 
 from sggp.errors import UnsupportedKernel
-from sggp.kernels.covariance import Covariance, Points
+from sggp.kernels.covariance import Covariance
+from sggp.kernels.points import Points
 from sggp.native.tiling import tile_shape
 
 __all__ = ["GenericCovariance", "dense_tile"]

@@ -12,9 +12,6 @@ from sggp.errors import DtypeError, ShapeError
 from sggp.kernels.convert import check_kernel_structure, forward_covariance
 from sggp.kernels.covariance import DEFAULT_BUDGET
 from sggp.kernels.generic import dense_tile
-from sggp.kernels.stationary import StationaryCovariance
-from sggp.native import engine
-from sggp.native.reference import BYTES_PER_ENTRY, squared_distances
 from sggp.native.tiling import tile_shape, tiles
 
 __all__ = ["kernel_gradient"]
@@ -70,44 +67,32 @@ def _closed_form(
     scaled = type(kernel) is gk.ScaleKernel
     base = kernel.base_kernel if scaled else kernel
     covariance = forward_covariance(base, None)
-    if not isinstance(covariance, StationaryCovariance):
+    if covariance is None:
+        return None
+    columns = x if kernel.active_dims is None else x[:, kernel.active_dims.to(x.device)]
+    shaped = isinstance(base, gk.RQKernel) and base.raw_alpha.requires_grad
+    found = covariance.bilinear_gradient(
+        columns.detach(), left, right, with_shape=shaped, memory_budget=memory_budget
+    )
+    if found is None:
         return None
     work = copy.deepcopy(kernel)
     base = work.base_kernel if scaled else work
-    columns = x if kernel.active_dims is None else x[:, kernel.active_dims.to(x.device)]
-    points = covariance.prepare(columns.detach())
-    a = points.parts["scaled"]
-    log_lengthscale, scale = engine(a.device, a.dtype).stationary_gradient(
-        a, a, left, right, covariance.profile, memory_budget=memory_budget
-    )
-    lengthscale = base.lengthscale
-    outputscale = work.outputscale if scaled else torch.ones_like(lengthscale).sum()
-    per_scale = log_lengthscale * float(outputscale.detach()) if scaled else log_lengthscale
-    pull = per_scale / covariance.lengthscale.to(a.device)
-    pull = pull if lengthscale.numel() == pull.numel() else pull.sum()
-    outputs, grads = [lengthscale], [pull.to(lengthscale).reshape(lengthscale.shape)]
-    if scaled:
+    outputscale = work.outputscale if scaled else None
+    factor = 1.0 if outputscale is None else float(outputscale.detach())
+
+    def pull(value: Tensor, parameter: Tensor) -> Tensor:
+        value = value if value.numel() == parameter.numel() else value.sum()
+        return (value * factor).to(parameter).reshape(parameter.shape)
+
+    outputs, grads = [base.lengthscale], [pull(found.lengthscale, base.lengthscale)]
+    if outputscale is not None:
         outputs.append(outputscale)
-        grads.append(scale.to(outputscale).reshape(outputscale.shape))
-    if covariance.profile.family == "rq" and base.raw_alpha.requires_grad:
-        shape = _shape_slope(a, left, right, float(covariance.profile.alpha or 1.0), memory_budget)
-        shape = shape * float(outputscale.detach()) if scaled else shape
+        grads.append(found.scale.to(outputscale).reshape(outputscale.shape))
+    if found.shape is not None:
         outputs.append(base.alpha)
-        grads.append(shape.to(base.alpha).reshape(base.alpha.shape))
+        grads.append(pull(found.shape, base.alpha))
     return _pull_back(work, outputs, grads)
-
-
-def _shape_slope(a: Tensor, left: Tensor, right: Tensor, alpha: float, memory_budget: int) -> Tensor:
-    """Σ_ij (left rightᵀ)_ij ∂φ_ij/∂α of φ = (1 + y)^−α, y = r²/2α: ∂φ/∂α = φ·(y/(1 + y) − log(1 + y)); by tiles."""
-    total = torch.zeros((), dtype=torch.float64, device=a.device)
-    per_row = 32 * a.shape[1] + 16 * left.shape[1]
-    shape = tile_shape(len(a), len(a), memory_budget, per_entry=BYTES_PER_ENTRY + 16, per_row=per_row)
-    for rows, cols in tiles(len(a), len(a), shape):
-        y = squared_distances(a[rows], a[cols], dtype=torch.float64).clamp_max_(1e300).div_(2.0 * alpha)
-        logarithm = y.log1p()
-        value = y.div_(y + 1.0).sub_(logarithm).mul_(logarithm.mul_(-alpha).exp_())
-        total += (value * (left[rows].double() @ right[cols].double().T)).sum()
-    return total
 
 
 def _pull_back(kernel: gk.Kernel, outputs: list[Tensor], grads: list[Tensor]) -> dict[str, Tensor]:

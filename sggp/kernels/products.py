@@ -3,18 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from sggp.kernels.points import Points
 from sggp.native.tiling import tiles
 
-if TYPE_CHECKING:
-    from sggp.kernels.covariance import Covariance, Points
+__all__ = ["DifferentiableProduct", "Factors", "tiled_product"]
 
-__all__ = ["DifferentiableProduct", "tiled_product"]
+
+class Evaluator(Protocol):
+    """What a product asks of a covariance."""
+
+    def prepare(self, x: Tensor, centre: Tensor | None = None) -> Points: ...
+    def _block(self, x: Points, z: Points) -> Tensor: ...
+    def _matmul(self, x: Points, z: Points, v: Tensor, memory_budget: int) -> Tensor: ...
+    def _tile_shape(self, x: Points, z: Points, v: Tensor, memory_budget: int) -> tuple[int, int]: ...
+
+
+class Factors(NamedTuple):
+    """K(x, z) and the bytes that a product with it may take."""
+
+    covariance: Evaluator
+    x: Points
+    z: Points
+    memory_budget: int
 
 
 def tiled_product(
@@ -34,30 +50,20 @@ class DifferentiableProduct(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        covariance: Covariance,
-        x: Points,
-        z: Points,
-        memory_budget: int,
-        raw_x: Tensor,
-        raw_z: Tensor,
-        v: Tensor,
-    ) -> Tensor:
-        ctx.covariance, ctx.memory_budget = covariance, memory_budget
-        ctx.centre = x.centre
-        ctx.same = x is z
+    def forward(ctx: Any, factors: Factors, raw_x: Tensor, raw_z: Tensor, v: Tensor) -> Tensor:
+        covariance, x, z, ctx.memory_budget = factors
+        ctx.covariance, ctx.centre = covariance, x.centre
         ctx.save_for_backward(raw_x, raw_z, v)
-        return covariance._matmul(x, z, v, memory_budget)
+        return covariance._matmul(x, z, v, ctx.memory_budget)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        covariance: Covariance = ctx.covariance
+        covariance: Evaluator = ctx.covariance
         raw_x, raw_z, v = (t.detach() for t in ctx.saved_tensors)
         x = covariance.prepare(raw_x, ctx.centre).astype(v.dtype)
         z = covariance.prepare(raw_z, ctx.centre).astype(v.dtype)
-        need_x, need_z, need_v = ctx.needs_input_grad[4:7]
+        need_x, need_z, need_v = ctx.needs_input_grad[1:]
         grad_v = covariance._matmul(z, x, grad, ctx.memory_budget) if need_v else None
         grad_x = torch.zeros_like(raw_x) if need_x else None
         grad_z = torch.zeros_like(raw_z) if need_z else None
@@ -77,4 +83,4 @@ class DifferentiableProduct(torch.autograd.Function):
                     grad_x[rows] += next(parts)
                 if grad_z is not None:
                     grad_z[cols] += next(parts)
-        return None, None, None, None, grad_x, grad_z, grad_v
+        return None, grad_x, grad_z, grad_v

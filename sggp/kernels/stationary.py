@@ -2,21 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import singledispatch
 from typing import Any
 
 import torch
+from gpytorch.kernels import MaternKernel, RBFKernel, RQKernel
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from sggp.errors import ShapeError
-from sggp.kernels.covariance import Covariance, Points
-from sggp.native import engine, multiply, reference
-from sggp.native.reference import Profile, Source
+from sggp.errors import ShapeError, UnsupportedKernel
+from sggp.kernels.covariance import BilinearGradient, Covariance
+from sggp.kernels.points import Points
+from sggp.native import engine, reference
+from sggp.native.conditionals import Rows, Terms
+from sggp.native.families import FAMILIES, Profile
+from sggp.native.reference import Source, shape_gradient
 
-__all__ = ["StationaryCovariance"]
+__all__ = ["StationaryCovariance", "profile_of"]
 
 _CHUNK_BYTES = 32 * 2**20
+
+
+@singledispatch
+def profile_of(kernel: Any) -> Profile | None:
+    """The profile of a stationary kernel with length scales, its scale one; None for every other kernel.
+
+    `profile_of.register(SomeKernel)` lets the fused engines and `draw_features` serve another kernel type whose family
+    is in `sggp.native.families`.
+    """
+    return None
+
+
+@profile_of.register
+def _(kernel: RBFKernel) -> Profile | None:
+    return Profile("rbf")
+
+
+@profile_of.register
+def _(kernel: MaternKernel) -> Profile | None:
+    return next((Profile(name) for name, family in FAMILIES.items() if family.nu == kernel.nu), None)
+
+
+@profile_of.register
+def _(kernel: RQKernel) -> Profile | None:
+    if kernel.alpha.numel() != 1:
+        raise UnsupportedKernel(f"alpha of RQKernel has {kernel.alpha.numel()} values; expected one.")
+    return Profile("rq", alpha=float(kernel.alpha.detach().double()))
 
 
 class StationaryCovariance(Covariance):
@@ -95,8 +128,69 @@ class StationaryCovariance(Covariance):
 
     def _matmul(self, x: Points, z: Points, v: Tensor, memory_budget: int) -> Tensor:
         a, b = x.parts["scaled"], z.parts["scaled"]
-        chosen, source = engine(a.device, v.dtype), self._source(x, z)
-        return multiply(chosen, "stationary_matmul", a, b, v, self.profile, memory_budget, source=source)
+        product = engine(a.device, v.dtype).stationary_matmul
+        return product(a, b, v, self.profile, memory_budget, source=self._source(x, z))
+
+    def recomputes(self, device: torch.device) -> bool:
+        """See `Covariance.recomputes`: where a compiled engine is."""
+        return engine(device, torch.float64).recomputes
+
+    def _like(self, profile: Profile, columns: Tensor | None) -> StationaryCovariance:
+        return StationaryCovariance(
+            profile, self.lengthscale, columns=columns, dtype=self.dtype, name=self.name
+        )
+
+    def rescaled(self, factor: float) -> StationaryCovariance:
+        """The covariance of factor · k."""
+        return self._like(replace(self.profile, scale=self.profile.scale * factor), self.columns)
+
+    def on_columns(self, columns: Tensor) -> StationaryCovariance | None:
+        """k of rows of which only `columns` are seen; None where it picks columns already."""
+        return self._like(self.profile, columns) if self.columns is None else None
+
+    def bilinear_gradient(
+        self, x: Tensor, left: Tensor, right: Tensor, *, with_shape: bool, memory_budget: int
+    ) -> BilinearGradient:
+        """See `Covariance.bilinear_gradient`."""
+        a = self.prepare(x).parts["scaled"]
+        gradient = engine(a.device, a.dtype).stationary_gradient
+        logarithms, scale = gradient(a, a, left, right, self.profile, memory_budget=memory_budget)
+        shape = None
+        if with_shape and self.profile.kind.shaped:
+            shape = self.scale * shape_gradient(a, left, right, self.profile.shape, memory_budget)
+        return BilinearGradient(logarithms / self.lengthscale.to(a.device), scale, shape)
+
+    def neighbour_columns(
+        self, x: Points, noise: Tensor, low_rank: Tensor | None, index: Tensor, real: Tensor
+    ) -> Tensor | None:
+        """See `Covariance.neighbour_columns`."""
+        a = x.parts["scaled"]
+        return engine(a.device, a.dtype).sparse_columns(a, self.profile, noise, low_rank, index, real)
+
+    def residual_scores(
+        self, x: Points, low_rank: Tensor, weight: Tensor, rows: Tensor, candidates: Tensor
+    ) -> Tensor | None:
+        """See `Covariance.residual_scores`."""
+        a = x.parts["scaled"]
+        return engine(a.device, a.dtype).residual_scores(a, self.profile, low_rank, weight, rows, candidates)
+
+    def log_conditionals(
+        self, x: Tensor
+    ) -> Callable[[Tensor, float, Rows, tuple[bool, bool, bool, bool]], Terms] | None:
+        """See `Covariance.log_conditionals`; for families without a shape on all columns."""
+        conditionals = engine(x.device, x.dtype).log_conditionals
+        if conditionals is None or x.dtype != torch.float64 or self.columns is not None:
+            return None
+        if self.profile.kind.shaped:
+            return None
+        x = x.contiguous()
+
+        def terms(
+            lengthscale: Tensor, scale: float, rows: Rows, wanted: tuple[bool, bool, bool, bool]
+        ) -> Terms:
+            return conditionals(x, lengthscale, replace(self.profile, scale=scale), rows, wanted=wanted)
+
+        return terms
 
     def diagonal(self, x: Tensor | Points) -> Tensor:
         """The scale, n times."""

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import ModuleType
 
 import torch
 from torch import Tensor
 
 from sggp.errors import InputError
-from sggp.kernels.covariance import Covariance, Points
+from sggp.kernels.covariance import Covariance
+from sggp.kernels.points import Points
 from sggp.kernels.tanimoto import as_counts, check_counts, dot_similarity, minmax_similarity
-from sggp.native import engine, library, multiply, reference
-from sggp.native.cpu_tanimoto import small_tanimoto
+from sggp.native import Engine, engine
+from sggp.native.engines import TORCH
 from sggp.native.thermometer import code_bytes
 from sggp.native.tiling import tile_shape
 
@@ -48,12 +48,11 @@ class _TanimotoCovariance(Covariance):
         return torch.ones(len(x), dtype=x.dtype, device=x.device)
 
     def _small_blocks(self, x: Tensor) -> Tensor:
-        counts = (
-            as_counts(x.reshape(-1, x.shape[-1])) if library.available() and x.device.type == "cpu" else None
-        )
+        counts = as_counts(x)
         if counts is None:
             return super()._small_blocks(x)
-        return small_tanimoto(counts.reshape(x.shape), products=self._products)
+        blocks = engine(x.device, torch.float64).small_tanimoto(counts, products=self._products)
+        return super()._small_blocks(x) if blocks is None else blocks
 
     def _tile_shape(self, x: Points, z: Points, v: Tensor, memory_budget: int) -> tuple[int, int]:
         per_row = 48 * x.shape[1] + 8 * v.shape[1]
@@ -62,10 +61,10 @@ class _TanimotoCovariance(Covariance):
         return tile_shape(len(x), len(z), memory_budget, per_entry=_REAL_BYTES, per_row=per_row)
 
 
-def _engine(a: Tensor, b: Tensor, dtype: torch.dtype) -> ModuleType:
-    """The engine for these counts; the reference where no position is used on both sides and a code has no columns."""
+def _engine(a: Tensor, b: Tensor, dtype: torch.dtype) -> Engine:
+    """The engine for these counts; torch where no position is used on both sides and a code has no columns."""
     if 0 in a.shape or 0 in b.shape or not bool(torch.minimum(a.amax(0), b.amax(0)).any()):
-        return reference
+        return TORCH
     return engine(a.device, dtype)
 
 
@@ -86,7 +85,7 @@ class MinMaxCovariance(_TanimotoCovariance):
         a, b = x.parts.get("counts"), z.parts.get("counts")
         if a is None or b is None:
             return super()._matmul(x, z, v, memory_budget)
-        return multiply(_engine(a, b, v.dtype), "tanimoto_matmul", a, b, v, memory_budget)
+        return _engine(a, b, v.dtype).tanimoto_matmul(a, b, v, memory_budget)
 
 
 class DotProductCovariance(_TanimotoCovariance):

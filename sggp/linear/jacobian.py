@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, jacrev, jvp, vjp, vmap
 
-from sggp.errors import InputError, ShapeError
+from sggp.checks import finite_number, whole_number
+from sggp.errors import DtypeError, InputError, ShapeError
 from sggp.linear.features import RowIndex
 
 __all__ = ["JacobianFeatures"]
@@ -50,15 +51,18 @@ class JacobianFeatures:
         columns: int = 32,
         memory_budget: float = 2**28,
     ) -> None:
+        if not isinstance(network, nn.Module):
+            raise DtypeError(f"network must be a torch.nn.Module, got {type(network).__name__}.")
         if any(module.training for module in network.modules()):
             raise InputError(
                 "the network is in training mode, in which its output may be random or depend on the batch: "
                 "call network.eval() first."
             )
-        if batch_size < 1 or columns < 1:
-            raise InputError(f"batch_size and columns must be at least 1, got {batch_size} and {columns}.")
+        self._batch, self._columns = whole_number(batch_size, "batch_size"), whole_number(columns, "columns")
+        if not isinstance(inputs, Tensor):
+            raise DtypeError(f"x, the inputs, must be a torch.Tensor (n, …), got {type(inputs).__name__}.")
         if inputs.ndim < 1 or len(inputs) == 0:
-            raise ShapeError(f"inputs must hold at least one row, got shape {tuple(inputs.shape)}.")
+            raise ShapeError(f"x, the inputs, must hold at least one row, got shape {tuple(inputs.shape)}.")
         self.network = copy.deepcopy(network)
         every = dict(self.network.named_parameters())
         chosen = [k for k, p in every.items() if p.requires_grad] if parameters is None else list(parameters)
@@ -69,10 +73,9 @@ class JacobianFeatures:
         self._rest = {name: p.detach() for name, p in every.items() if name not in self._weights}
         self._rest |= dict(self.network.named_buffers())
         self.inputs = inputs.detach()
-        self._batch, self._columns = batch_size, columns
         self._num_outputs = self.outputs(slice(0, 1)).shape[1]
         size = self.num_rows * self._num_outputs * self.num_weights * self.dtype.itemsize
-        self._keeps = size <= memory_budget
+        self._keeps = size <= finite_number(memory_budget, "memory_budget")
         self._kept: Tensor | None = None
 
     @property

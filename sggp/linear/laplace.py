@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from sggp.checks import flag, one_of
 from sggp.errors import DtypeError, InputError, ShapeError
 from sggp.linear.expectation import Target
 from sggp.linear.features import batches
@@ -77,8 +78,9 @@ class LinearisedLaplace:
     memory_budget: float = 2**28
 
     def __post_init__(self) -> None:
-        if self.likelihood not in ("gaussian", "softmax"):
-            raise InputError(f'likelihood must be "gaussian" or "softmax", got {self.likelihood!r}.')
+        one_of(self.likelihood, "likelihood", ("gaussian", "softmax"))
+        for name in ("g_prior", "refine"):
+            flag(getattr(self, name), name)
         if self.likelihood == "softmax" and self.noise_variance is not None:
             raise InputError('likelihood="softmax" has no noise_variance; leave it None.')
         self._model()
@@ -140,7 +142,9 @@ class LinearisedLaplace:
 
 def _real_targets(y: Tensor, centre: Tensor) -> Tensor:
     if not isinstance(y, Tensor) or not y.is_floating_point():
-        raise DtypeError("y must be a floating-point torch.Tensor for a Gaussian likelihood.")
+        raise DtypeError(
+            f"y must be a floating-point torch.Tensor for a Gaussian likelihood, got {type(y).__name__}."
+        )
     block = y[:, None] if y.ndim == 1 else y
     if block.shape != centre.shape:
         raise ShapeError(
@@ -240,8 +244,6 @@ class LaplacePosterior:
         """
         if self.likelihood != "softmax":
             raise InputError('predict_proba needs likelihood="softmax".')
-        if method == "samples":
+        if one_of(method, "method", ("samples", "probit")) == "samples":
             return self.samples(x).softmax(-1).mean(0)
-        if method != "probit":
-            raise InputError(f'method must be "samples" or "probit", got {method!r}.')
         return (self.mean(x).double() / (1 + math.pi / 8 * self.variance(x)).sqrt()).softmax(-1)

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from sggp.checks import finite_number, one_of, whole_number
 from sggp.errors import DtypeError, InputError, NotConverged, ShapeError, SolverFailure
 from sggp.linear.design import Design, precision_root
 from sggp.linear.expectation import Outcome, Settings, Target, evidence_steps
@@ -70,18 +71,23 @@ class BayesianLinearModel:
     probes: int = 64
 
     def __post_init__(self) -> None:
-        for name in ("prior_precision", "noise_variance"):
+        for name in ("prior_precision", "noise_variance", "tolerance", "step_tolerance"):
             value = getattr(self, name)
-            if value is not None and not 0 < value < float("inf"):
-                raise InputError(f"{name} must be positive and finite, or None to be learnt, got {value}.")
+            if value is None and name in ("prior_precision", "noise_variance"):
+                continue
+            if finite_number(value, name) <= 0:
+                raise InputError(f"{name} must be positive and finite, got {value}.")
         for name in ("num_samples", "max_steps", "probes"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} must be at least 1, got {getattr(self, name)}.")
-        for name in ("tolerance", "step_tolerance"):
-            if not getattr(self, name) > 0:
-                raise InputError(f"{name} must be positive, got {getattr(self, name)}.")
-        if isinstance(self.prior_scale, str) and self.prior_scale != "g-prior":
-            raise InputError(f'prior_scale must be None, a tensor or "g-prior", got {self.prior_scale!r}.')
+            whole_number(getattr(self, name), name)
+        scale = self.prior_scale
+        if not (
+            scale is None or isinstance(scale, Tensor) or (isinstance(scale, str) and scale == "g-prior")
+        ):
+            raise InputError(f'prior_scale must be None, a tensor or "g-prior", got {scale!r}.')
+        if not isinstance(self.solver, Solver):
+            raise DtypeError(
+                f"solver must be a solver of sggp.solvers, as in ConjugateGradients(), got {self.solver!r}."
+            )
 
     def fit(
         self,
@@ -110,8 +116,11 @@ class BayesianLinearModel:
         Raises:
             ShapeError, DtypeError, InputError: an argument cannot be used.
         """
+        one_of(on_failure, "on_failure", ("warn", "raise", "return"))
         if not isinstance(y, Tensor) or not y.is_floating_point():
-            raise DtypeError("y must be a floating-point torch.Tensor (n, o) or (n,).")
+            raise DtypeError(
+                f"y must be a floating-point torch.Tensor (n, o) or (n,), got {type(y).__name__}; convert it."
+            )
         if y.ndim not in (1, 2) or y.shape[-1] == 0:
             raise ShapeError(f"y must be (n, o) or (n,), got shape {tuple(y.shape)}.")
         if not bool(torch.isfinite(y).all()):

@@ -8,7 +8,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from sggp.errors import InputError, ShapeError
+from sggp.checks import flag, one_of
+from sggp.errors import ShapeError
 from sggp.linear.expectation import Outcome, Step
 from sggp.linear.features import Features, as_features, batches
 from sggp.solvers import Solution, Solver
@@ -82,22 +83,22 @@ class LinearPosterior:
         Raises:
             InputError, ShapeError: an argument cannot be used.
         """
+        one_of(method, "method", ("samples", "solve"))
+        if flag(observation_noise, "observation_noise"):
+            return self.variance(features, method=method) + self.noise_variance
         if method == "samples":
-            found = self._product(self._features(features), self.deviations).square().mean(-1)
-        else:
-            found = self.covariance(features, method=method).diagonal(dim1=1, dim2=2).clone()
-        return found + self.noise_variance if observation_noise else found
+            return self._product(self._features(features), self.deviations).square().mean(-1)
+        return self.covariance(features, method=method).diagonal(dim1=1, dim2=2).clone()
 
     def covariance(
         self, features: Any, *, method: Literal["samples", "solve"] = "samples"
     ) -> Tensor:  # -> (m, o, o)
         """The covariance between the outputs of every point, latent; `method` as in `variance`."""
+        one_of(method, "method", ("samples", "solve"))
         given = self._features(features)
         if method == "samples":
             out = self._product(given, self.deviations)
             return out @ out.mT / out.shape[-1]
-        if method != "solve":
-            raise InputError(f'method must be "samples" or "solve", got {method!r}.')
         step = max(1, min(given.batch_size, _COLUMNS // self.num_outputs))
         parts = [
             self._solved(given, slice(i, min(i + step, given.num_rows)))

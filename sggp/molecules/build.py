@@ -12,11 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from sggp.errors import DataFileError, DtypeError, InputError, MoleculeError, ShapeError
+from sggp.checks import flag, one_of
+from sggp.errors import DataFileError, InputError, MoleculeError
+from sggp.files import checked_path
 from sggp.molecules.featurise import encode_all
 from sggp.molecules.fingerprinter import SmilesFingerprinter, build_report
+from sggp.molecules.packed import PackedCounts, PackedStrings
 from sggp.molecules.report import InvalidMolecule
-from sggp.molecules.strings import PackedStrings
 
 _KEY_VERSION = 1
 
@@ -37,10 +39,9 @@ class Request:
                 f"fingerprinter must be a SmilesFingerprinter, got {type(self.fingerprinter).__name__}."
             )
         self.fingerprinter.settings.check()
-        if self.on_invalid not in ("raise", "drop"):
-            raise InputError(f"on_invalid must be 'raise' or 'drop' for a table, got {self.on_invalid!r}.")
-        if self.on_duplicate not in ("keep", "drop", "raise"):
-            raise InputError(f"on_duplicate must be 'keep', 'drop' or 'raise', got {self.on_duplicate!r}.")
+        one_of(self.on_invalid, "on_invalid of a table", ("raise", "drop"))
+        one_of(self.on_duplicate, "on_duplicate", ("keep", "drop", "raise"))
+        flag(self.progress, "progress")
 
     def key(self) -> bytes:
         """All that changes the result, RDKit's version included."""
@@ -105,15 +106,12 @@ def build(
     if not order:
         raise MoleculeError(f"no usable molecule is left: {report.describe()}", report)
     width = int(settings.fp_size)
-    entries_kept = np.repeat(keep, found.sizes)
-    pointers = np.zeros(kept.size + 1, dtype=np.int64)
-    np.cumsum(found.sizes[kept], out=pointers[1:])
+    kept_entries = np.repeat(keep, found.sizes)
     names = found.canonical or []
     return {
-        "pointers": pointers,
-        "columns": found.columns[entries_kept].astype(_column_type(width)),
-        "counts": found.counts[entries_kept],
-        "width": width,
+        "fingerprints": PackedCounts.pack(
+            found.sizes[kept], found.columns[kept_entries], found.counts[kept_entries], width
+        ),
         "smiles": PackedStrings.pack(smiles[i].strip() for i in order),
         "canonical": PackedStrings.pack(names[i] for i in order),
         "ids": None if ids is None else PackedStrings.pack(ids[i] for i in order),
@@ -123,41 +121,11 @@ def build(
     }
 
 
-def sparse_counts(counts: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
-    """Row pointers, columns, counts and width of a matrix of whole numbers from 0 to 255, (n, width).
-
-    Raises:
-        ShapeError: not a matrix. DtypeError: not numbers. InputError: empty, or an entry that is no such number.
-    """
-    array = counts.detach().cpu().numpy() if hasattr(counts, "detach") else np.asarray(counts)
-    if array.ndim != 2:
-        raise ShapeError(f"expected counts of shape (n, width), got {array.shape}.")
-    if array.size == 0:
-        raise InputError(f"expected at least one row and one column of counts, got shape {array.shape}.")
-    if array.dtype.kind not in "buif":
-        raise DtypeError(f"expected numeric counts, got {array.dtype}.")
-    if array.dtype.kind == "f" and not (np.isfinite(array).all() and (array == np.floor(array)).all()):
-        raise InputError(
-            "counts must be finite whole numbers; this array has NaN, infinite or fractional entries."
-        )
-    if array.min() < 0 or array.max() > 255:
-        raise InputError(f"counts must lie in 0 … 255, got {array.min()} … {array.max()}: clip them first.")
-    rows, columns = np.nonzero(array)
-    pointers = np.zeros(len(array) + 1, dtype=np.int64)
-    np.cumsum(np.bincount(rows, minlength=len(array)), out=pointers[1:])
-    width = array.shape[1]
-    return pointers, columns.astype(_column_type(width)), array[rows, columns].astype(np.uint8), width
-
-
-def _column_type(width: int) -> Any:
-    return np.uint16 if width <= 2**16 else np.uint32
-
-
 def cached(folder: str | os.PathLike[str] | None, key: Callable[[], str]) -> Path | None:
     """The file a finished table is kept in, or None without a folder (which is created if it is missing)."""
     if folder is None:
         return None
-    place = Path(folder)
+    place = checked_path(folder, "cache")
     try:
         place.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -180,7 +148,7 @@ def file_key(
     path: str | os.PathLike[str], smiles_column: str | None, id_column: str | None, request: Request
 ) -> str:
     """Digest of the bytes of a file, its name's ending, the columns asked for and the request."""
-    name = Path(path).name
+    name = checked_path(path, "path").name
     digest = hashlib.blake2b(request.key() + repr((name, smiles_column, id_column)).encode(), digest_size=16)
     try:
         with Path(path).open("rb") as stream:

@@ -89,7 +89,7 @@ def choose_columns(
     reasons: dict[str, str] = {}
     for role, given in (("smiles", smiles), ("value", value), ("id", id)):
         if given is not None:
-            if given not in columns:
+            if not isinstance(given, str) or given not in columns:
                 raise DataFileError(
                     f"{path}: there is no column {given!r}. The columns are: {', '.join(map(repr, columns))}."
                 )

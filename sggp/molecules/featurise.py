@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from joblib import Parallel, delayed, effective_n_jobs  # type: ignore[import-untyped]
 
+from sggp.checks import flag, whole_number
 from sggp.errors import InputError
 
 if TYPE_CHECKING:
@@ -34,16 +35,10 @@ class FingerprintSettings:
 
     def check(self) -> None:
         """Raise `InputError` for a setting that cannot be used."""
-        if not _is_integer(self.radius) or self.radius < 0:
-            raise InputError(f"radius must be an integer >= 0, got {self.radius!r}.")
-        if not _is_integer(self.fp_size) or not 1 <= self.fp_size <= 2**31 - 1:
-            raise InputError(f"fp_size must be an integer from 1 to 2^31 - 1, got {self.fp_size!r}.")
-        if not isinstance(self.counts, bool | np.bool_):
-            raise InputError(f"counts must be True or False, got {self.counts!r}.")
-
-
-def _is_integer(value: object) -> bool:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+        whole_number(self.radius, "radius", least=0)
+        if whole_number(self.fp_size, "fp_size") > 2**31 - 1:
+            raise InputError(f"fp_size must be at most 2^31 - 1, got {self.fp_size!r}.")
+        flag(self.counts, "counts")
 
 
 def processes(n_jobs: int | None, n: int) -> int:
@@ -51,8 +46,8 @@ def processes(n_jobs: int | None, n: int) -> int:
 
     None means one per core from 8,000 molecules on and none besides this one below; -1 means one per core.
     """
-    if n_jobs is not None and (not _is_integer(n_jobs) or n_jobs == 0):
-        raise InputError(f"n_jobs must be None or a non-zero integer, got {n_jobs!r}.")
+    if n_jobs is not None and whole_number(n_jobs, "n_jobs", least=None) == 0:
+        raise InputError("n_jobs must be None or a non-zero integer, got 0.")
     if n <= _CHUNK or (n_jobs is None and n < _SERIAL_BELOW):
         return 1
     return int(effective_n_jobs(-1 if n_jobs is None else n_jobs))

@@ -7,9 +7,8 @@ import gzip
 import io
 import math
 import os
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import TextIO
 import numpy as np
 
 from sggp.errors import DataFileError
+from sggp.files import checked_path, write_whole
 from sggp.molecules.columns import ColumnGuess, check_header, choose_columns
 
 _SMI_ENDINGS = (".smi", ".smiles", ".ism")
@@ -187,7 +187,7 @@ def read_table(path: str | os.PathLike[str]) -> DataTable:
     Raises:
         DataFileError: missing, empty, damaged or undecodable file, no header, no data row, repeated column names.
     """
-    target = Path(path)
+    target = checked_path(path, "path")
     with _open_text(target) as stream:
         try:
             return _parse(target, stream)
@@ -280,19 +280,10 @@ def write_rejects(path: str | os.PathLike[str], rows: Iterable[RejectedRow]) -> 
     Returns:
         How many rows were written.
     """
-    target = Path(path)
     entries = list(rows)
-    try:
-        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8", newline="") as stream:
-                writer = csv.writer(stream)
-                writer.writerow(["row", "line", "reason", "content"])
-                writer.writerows([entry.row, entry.line, entry.reason, entry.content] for entry in entries)
-            os.replace(temporary, target)
-        finally:
-            with suppress(FileNotFoundError):
-                os.unlink(temporary)
-    except OSError as error:
-        raise DataFileError(f"cannot write {target}: {error.strerror or error}.") from error
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(["row", "line", "reason", "content"])
+    writer.writerows([entry.row, entry.line, entry.reason, entry.content] for entry in entries)
+    write_whole(path, text.getvalue())
     return len(entries)

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
 
+from sggp.checks import one_of
 from sggp.errors import InputError, MoleculeError, MoleculeWarning, ShapeError
 from sggp.molecules.featurise import FingerprintSettings, encode_all
 from sggp.molecules.report import InvalidMolecule, InvalidReport, find_duplicates
@@ -139,6 +140,7 @@ class SmilesFingerprinter(TransformerMixin, BaseEstimator):
 
     def get_feature_names_out(self, input_features: object = None) -> np.ndarray:
         """Names of the columns: morgan2_0, morgan2_1, … ("morgan" and the radius)."""
+        self._check_settings()
         return np.asarray([f"morgan{self.radius}_{i}" for i in range(int(self.fp_size))], dtype=object)
 
     def __sklearn_is_fitted__(self) -> bool:
@@ -154,13 +156,8 @@ class SmilesFingerprinter(TransformerMixin, BaseEstimator):
 
     def _check_settings(self) -> None:
         self.settings.check()
-        _one_of("on_invalid", self.on_invalid, ("raise", "drop", "mask"))
-        _one_of("on_duplicate", self.on_duplicate, ("ignore", "raise"))
-
-
-def _one_of(name: str, value: object, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise InputError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}.")
+        one_of(self.on_invalid, "on_invalid", ("raise", "drop", "mask"))
+        one_of(self.on_duplicate, "on_duplicate", ("ignore", "raise"))
 
 
 def build_report(

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from sggp.checks import one_of, whole_number
 from sggp.errors import InputError, MoleculeError
 from sggp.molecules.fingerprinter import as_smiles_list
 from sggp.molecules.report import InvalidMolecule, InvalidReport
@@ -31,8 +32,7 @@ def compute_property(smiles: Any, name: str) -> np.ndarray:
     """
     from sggp.molecules._rdkit import properties  # RDKit is an extra
 
-    if name not in PROPERTY_NAMES:
-        raise InputError(f"unknown property {name!r}; choose one of {', '.join(PROPERTY_NAMES)}.")
+    one_of(name, "a property", PROPERTY_NAMES)
     entries = as_smiles_list(smiles)
     found = properties(entries, name)
     _refuse(entries, [(i, why) for i, (_, why) in enumerate(found) if why])
@@ -75,12 +75,15 @@ def draw_grid(
     from sggp.molecules._rdkit import drawing
 
     entries = as_smiles_list(smiles)
+    if legends is not None and (isinstance(legends, str) or not hasattr(legends, "__len__")):
+        raise InputError(f"legends must be a list of texts, got {type(legends).__name__}.")
     texts = [""] * len(entries) if legends is None else [str(text) for text in legends]
     if len(texts) != len(entries):
         raise InputError(f"got {len(texts)} legends for {len(entries)} molecules.")
-    if columns < 1 or min(size) < 1:
-        raise InputError(f"columns and size must be positive, got columns={columns}, size={size}.")
-    drawn = drawing(entries, texts, min(columns, len(entries)), size)
+    if not isinstance(size, tuple | list) or len(size) != 2:
+        raise InputError(f"size must be (width, height) in pixels, got {size!r}.")
+    width, height = (whole_number(side, "size") for side in size)
+    drawn = drawing(entries, texts, min(whole_number(columns, "columns"), len(entries)), (width, height))
     if not isinstance(drawn, str):
         _refuse(entries, drawn)
     return str(drawn)[str(drawn).index("<svg") :]

@@ -6,17 +6,15 @@ and, per array, its type, shape and offset), then the arrays, each starting at a
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from sggp.errors import DataFileError
+from sggp.files import checked_path, whole_file
 
 _MAGIC = b"SGGPTAB1"
 _ALIGN = 64
@@ -31,13 +29,9 @@ def write_arrays(
 ) -> None:
     """Write `meta` (JSON-able) and `arrays` to `path`.
 
-    The bytes go to a temporary file in the same folder, which replaces `path` only once they are on the disk: a
-    reader sees the old file or the new one, never half of one.
-
     Raises:
-        DataFileError: the folder does not exist or cannot be written.
+        DtypeError, DataFileError: as `sggp.files.whole_file`.
     """
-    target = Path(path)
     layout: dict[str, dict[str, Any]] = {}
     position = 0
     for name, array in arrays.items():
@@ -46,27 +40,12 @@ def write_arrays(
         position += array.nbytes
     header = json.dumps({"meta": dict(meta), "arrays": layout, "size": position}).encode()
     start = _aligned(len(_MAGIC) + 8 + len(header))
-    try:
-        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
-    except OSError as error:
-        raise DataFileError(
-            f"cannot write {target}: {error.strerror or error}. Choose a folder you can write to."
-        ) from error
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(_MAGIC + len(header).to_bytes(8, "little") + header)
-            for name, array in arrays.items():
-                _pad(stream, start + layout[name]["offset"])
-                stream.write(np.ascontiguousarray(array).data)
-            _pad(stream, start + position)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, target)
-    except OSError as error:
-        raise DataFileError(f"cannot write {target}: {error.strerror or error}.") from error
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
+    with whole_file(path) as stream:
+        stream.write(_MAGIC + len(header).to_bytes(8, "little") + header)
+        for name, array in arrays.items():
+            _pad(stream, start + layout[name]["offset"])
+            stream.write(np.ascontiguousarray(array).data)
+        _pad(stream, start + position)
 
 
 def _pad(stream: Any, position: int) -> None:
@@ -81,7 +60,7 @@ def read_arrays(
     Raises:
         DataFileError: the file is missing, empty, truncated or not of this format.
     """
-    target = Path(path)
+    target = checked_path(path, "path")
     try:
         size = target.stat().st_size
         with target.open("rb") as stream:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sggp.checks import whole_number
 from sggp.defaults import MEMORY_BUDGET
 from sggp.errors import (
     DataFileError,
@@ -23,12 +24,12 @@ from sggp.errors import (
     MoleculeWarning,
     ShapeError,
 )
-from sggp.molecules.build import Request, build, cached, file_key, smiles_key, sparse_counts
+from sggp.molecules.build import Request, build, cached, file_key, smiles_key
 from sggp.molecules.files import read_molecules
 from sggp.molecules.fingerprinter import SmilesFingerprinter, as_smiles_list
+from sggp.molecules.packed import PackedCounts, PackedStrings
 from sggp.molecules.report import InvalidMolecule, InvalidReport
 from sggp.molecules.storage import read_arrays, write_arrays
-from sggp.molecules.strings import PackedStrings
 
 _LOGGER = logging.getLogger(__name__)
 _FORMAT = 1
@@ -56,10 +57,7 @@ class FingerprintTable:
 
     def __init__(
         self,
-        pointers: np.ndarray,
-        columns: np.ndarray,
-        counts: np.ndarray,
-        width: int,
+        fingerprints: PackedCounts,
         *,
         smiles: PackedStrings | None = None,
         canonical: PackedStrings | None = None,
@@ -68,12 +66,12 @@ class FingerprintTable:
         report: InvalidReport | None = None,
         settings: dict[str, Any] | None = None,
     ) -> None:
-        n = len(pointers) - 1
+        n = len(fingerprints)
         for name, texts in (("smiles", smiles), ("canonical", canonical), ("ids", ids)):
             if texts is not None and len(texts) != n:
                 raise ShapeError(f"{name} has {len(texts)} entries for {n} fingerprints.")
-        self._pointers, self._columns, self._counts = pointers, columns, counts
-        self.width = int(width)
+        self._fingerprints = fingerprints
+        self.width = int(fingerprints.width)
         self.smiles, self.canonical, self.ids = smiles, canonical, ids
         self.source_rows = np.arange(n) if source_rows is None else source_rows
         self.report = report if report is not None else InvalidReport(total=n, duplicates_checked=False)
@@ -112,12 +110,11 @@ class FingerprintTable:
 
         Cost: 0.17 s per 1,000 drug-like molecules and process; memory about 300 bytes per molecule.
         """
-        entries = as_smiles_list(smiles)
-        if ids is not None and len(ids) != len(entries):
-            raise ShapeError(f"got {len(ids)} ids for {len(entries)} SMILES.")
+        entries, texts = as_smiles_list(smiles), _texts(ids, "ids")
+        if texts is not None and len(texts) != len(entries):
+            raise ShapeError(f"got {len(texts)} ids for {len(entries)} SMILES.")
         request = Request(fingerprinter or SmilesFingerprinter(), on_invalid, on_duplicate, progress)
         request.check()
-        texts = None if ids is None else [str(entry) for entry in ids]
         path = cached(cache, lambda: smiles_key(entries, texts, request))
         return cls._finish(path, lambda: build(entries, texts, request))
 
@@ -171,14 +168,10 @@ class FingerprintTable:
         Raises:
             ShapeError: not a matrix. InputError: negative, fractional, non-finite or above 255; nothing at all.
         """
-        pointers, columns, values, width = sparse_counts(counts)
         return cls(
-            pointers,
-            columns,
-            values,
-            width,
-            smiles=None if smiles is None else PackedStrings.pack(smiles),
-            ids=None if ids is None else PackedStrings.pack(map(str, ids)),
+            PackedCounts.of(counts),
+            smiles=None if smiles is None else PackedStrings.pack(_texts(smiles, "smiles") or ()),
+            ids=None if ids is None else PackedStrings.pack(_texts(ids, "ids") or ()),
         )
 
     @classmethod
@@ -201,7 +194,7 @@ class FingerprintTable:
     # ---- reading it -------------------------------------------------------------------------------------------
 
     def __len__(self) -> int:
-        return len(self._pointers) - 1
+        return len(self._fingerprints)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -214,13 +207,7 @@ class FingerprintTable:
         texts = [
             t.data.nbytes + t.offsets.nbytes for t in (self.smiles, self.canonical, self.ids) if t is not None
         ]
-        return int(
-            self._pointers.nbytes
-            + self._columns.nbytes
-            + self._counts.nbytes
-            + self.source_rows.nbytes
-            + sum(texts)
-        )
+        return int(self._fingerprints.nbytes + self.source_rows.nbytes + sum(texts))
 
     def __getitem__(self, rows: Any) -> Tensor:
         if isinstance(rows, int | np.integer) and not isinstance(rows, bool):
@@ -242,19 +229,12 @@ class FingerprintTable:
             IndexError: a row is out of range.
         """
         positions = self._positions(rows)
-        if positions.size * self.width > memory_budget:
+        if positions.size * self.width > whole_number(memory_budget, "memory_budget", least=0):
             raise MemoryBudgetError(
                 f"{positions.size} rows of {self.width} bytes exceed memory_budget={memory_budget}: read the table in "
                 "pieces with table.chunks(size), or raise memory_budget in table.dense(rows, memory_budget=...)."
             )
-        out = np.zeros((positions.size, self.width), dtype=np.uint8)
-        starts = self._pointers[positions]
-        sizes = self._pointers[positions + 1] - starts
-        owner = np.repeat(np.arange(positions.size), sizes)
-        shift = starts - np.concatenate([[0], np.cumsum(sizes)[:-1]]) if positions.size else starts
-        entries = np.arange(owner.size) + shift[owner]
-        out[owner, self._columns[entries]] = self._counts[entries]
-        return torch.from_numpy(out)
+        return torch.from_numpy(self._fingerprints.dense(positions))
 
     def _positions(self, rows: Any) -> np.ndarray:
         n = len(self)
@@ -280,8 +260,7 @@ class FingerprintTable:
 
     def chunks(self, size: int = 4096) -> Iterator[tuple[slice, Tensor]]:
         """(slice, (k, width) uint8 tensor) of consecutive runs of at most `size` rows: size · width bytes at a time."""
-        if size < 1:
-            raise InputError(f"size must be at least 1, got {size}.")
+        size = whole_number(size, "size")
         for start in range(0, len(self), size):
             part = slice(start, min(start + size, len(self)))
             yield part, self.dense(part)
@@ -289,15 +268,8 @@ class FingerprintTable:
     def take(self, rows: Any) -> FingerprintTable:
         """A table of some rows, in memory; `source_rows` still refers to the original source."""
         positions = self._positions(rows)
-        sizes = self._pointers[positions + 1] - self._pointers[positions]
-        pointers = np.zeros(positions.size + 1, dtype=np.int64)
-        np.cumsum(sizes, out=pointers[1:])
-        entries = np.arange(pointers[-1]) + np.repeat(self._pointers[positions] - pointers[:-1], sizes)
         return FingerprintTable(
-            pointers,
-            np.asarray(self._columns[entries]),
-            np.asarray(self._counts[entries]),
-            self.width,
+            self._fingerprints.take(positions),
             smiles=None if self.smiles is None else self.smiles.take(positions),
             canonical=None if self.canonical is None else self.canonical.take(positions),
             ids=None if self.ids is None else self.ids.take(positions),
@@ -329,8 +301,9 @@ class FingerprintTable:
 
         if self.canonical is None:
             raise InputError("this table was made from given counts: it has no canonical SMILES to search.")
-        forms = canonical_forms(as_smiles_list(smiles))
-        bad = tuple(InvalidMolecule(i, None, str(smiles[i]), why) for i, (_, why) in enumerate(forms) if why)
+        entries = as_smiles_list(smiles)
+        forms = canonical_forms(entries)
+        bad = tuple(InvalidMolecule(i, None, str(entries[i]), why) for i, (_, why) in enumerate(forms) if why)
         if bad:
             report = InvalidReport(total=len(forms), invalid=bad, duplicates_checked=False)
             raise MoleculeError(report.describe(), report)
@@ -349,7 +322,8 @@ class FingerprintTable:
         Raises:
             DataFileError: the folder does not exist or cannot be written.
         """
-        arrays = {"pointers": self._pointers, "columns": self._columns, "counts": self._counts}
+        packed = self._fingerprints
+        arrays = {"pointers": packed.pointers, "columns": packed.columns, "counts": packed.counts}
         arrays["source_rows"] = self.source_rows
         for name in ("smiles", "canonical", "ids"):
             texts = getattr(self, name)
@@ -377,10 +351,7 @@ class FingerprintTable:
             return None if data is None else PackedStrings(data, arrays[f"{name}_offsets"])
 
         return cls(
-            arrays["pointers"],
-            arrays["columns"],
-            arrays["counts"],
-            meta["width"],
+            PackedCounts(arrays["pointers"], arrays["columns"], arrays["counts"], meta["width"]),
             smiles=texts("smiles"),
             canonical=texts("canonical"),
             ids=texts("ids"),
@@ -391,3 +362,11 @@ class FingerprintTable:
 
     def __repr__(self) -> str:
         return f"FingerprintTable({len(self)} molecules, width={self.width}, {self.nbytes / 1e6:.1f} MB)"
+
+
+def _texts(entries: Any, name: str) -> list[str] | None:
+    if entries is None:
+        return None
+    if isinstance(entries, str | bytes) or not hasattr(entries, "__iter__"):
+        raise InputError(f"{name} must be a list with one entry per molecule, got {type(entries).__name__}.")
+    return [str(entry) for entry in entries]

@@ -30,6 +30,7 @@ from typing import NamedTuple
 import torch
 
 from sggp.native import library
+from sggp.native.families import FAMILIES
 
 __all__ = ["Work", "alternate", "bits_bound", "multiply_adds", "rates", "stationary_bound", "works"]
 
@@ -37,7 +38,6 @@ _ROWS, _BIT_ROWS = 48, 96  # of the tiles in api_ceilings.cpp
 _SQUARE = 1536
 _COLUMNS = 64
 _WORDS = 32
-_MATERN32 = 2
 _NUMBERS = 2**24
 
 
@@ -129,7 +129,7 @@ def _engine_works(dtype: torch.dtype, isa: str | None, size: float) -> dict[str,
             f"sggp_ceiling_multiply_{suffix}", (_COLUMNS,), max(1, repeats // 2), flops, "FLOP"
         ),
         "tile evaluation": work(
-            f"sggp_ceiling_evaluate_{suffix}", (_MATERN32, 1), 4 * repeats, entries, "entries"
+            f"sggp_ceiling_evaluate_{suffix}", (FAMILIES["matern32"].code, 1), 4 * repeats, entries, "entries"
         ),
         "bit count": work("sggp_ceiling_intersect", (_WORDS,), repeats, float(words), "words"),
         "new memory": Work(partial(_fill_new, max(64, int(_NUMBERS * size))), 4.0 * _NUMBERS * size, "bytes"),

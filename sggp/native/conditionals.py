@@ -2,18 +2,35 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
 from sggp.errors import DtypeError, InputError, ShapeError
 from sggp.native import library
+from sggp.native.checks import check_cpu
 
-__all__ = ["FAMILIES", "Terms", "available", "log_conditionals"]
+if TYPE_CHECKING:
+    from sggp.native.families import Profile
 
-FAMILIES = ("rbf", "matern12", "matern32", "matern52")
+__all__ = ["Rows", "Terms", "log_conditionals"]
+
 _MEMBERS, _TARGETS = 4096, 2**18  # at most, of a row
+
+
+class Rows(NamedTuple):
+    """Rows of x whose conditional densities are wanted, with their neighbours.
+
+    Args:
+        members: (b, k) int64 rows of x: neighbours, -1 where one is missing, and the row itself last.
+        residuals: (b, k, t) float64 targets less the mean, in the same order; unread where a neighbour is missing.
+        noise: float64 noise variance, a scalar or (b, k).
+    """
+
+    members: Tensor
+    residuals: Tensor
+    noise: Tensor
 
 
 class Terms(NamedTuple):
@@ -26,19 +43,11 @@ class Terms(NamedTuple):
     residuals: Tensor | None  # (b, k, t)
 
 
-def available(device: torch.device) -> bool:
-    """Whether `log_conditionals` can be used for tensors on `device`."""
-    return device.type == "cpu" and library.available()
-
-
 def log_conditionals(
     x: Tensor,
     lengthscale: Tensor,
-    scale: float,
-    family: str,
-    index: Tensor,
-    residuals: Tensor,
-    noise: Tensor,
+    profile: Profile,
+    rows: Rows,
     *,
     wanted: tuple[bool, bool, bool, bool] = (True, True, True, True),
     isa: str | None = None,
@@ -47,24 +56,22 @@ def log_conditionals(
 
     Args:
         x: (n, d) float64 rows as they are: differences are taken before they are divided by the length scales.
-        lengthscale: (d,) float64. scale: the variance k(a, a). family: one of `FAMILIES`.
-        index: (b, k) int64 rows of x: neighbours, -1 where one is missing, and the row itself last.
-        residuals: (b, k, t) float64 targets less the mean, in the same order; unread where a neighbour is missing.
-        noise: float64 noise variance, a scalar or (b, k).
+        lengthscale: (d,) float64. profile: φ and the scale k(a, a), of a family without a shape.
+        rows: the rows, their neighbours, residuals and noise.
         wanted: which derivatives: in the length scales, the scale, the noise and the residuals.
 
     Returns:
         Terms. NaN for a row whose neighbours have no factor even with a jitter of 1e-4 of the diagonal.
 
     Raises:
-        ShapeError, DtypeError, InputError: arguments that cannot be used.
+        ShapeError, DtypeError, InputError: arguments that cannot be used. UnsupportedKernel: a family with a shape.
 
     Cost: per row k²·d multiply-adds, twice that with the length scales, and k³/3; (3k + d)·k numbers a thread.
 
     Source: Vecchia 1988; the gradient is that of `sggp.hyperparameters.nearest_neighbour.conditionals`.
     """
-    _check(x, lengthscale, family, index, residuals, noise)
-    x, index, residuals, noise = (v.detach().contiguous() for v in (x, index, residuals, noise))
+    _check(x, lengthscale, rows)
+    x, index, residuals, noise = (v.detach().contiguous() for v in (x, *rows))
     weights = lengthscale.detach().reciprocal().contiguous()
     (b, k), t, d = index.shape, residuals.shape[2], x.shape[1]
     shapes = ((b, d), (b,), (b,) if noise.dim() == 0 else (b, k), (b, k, t))
@@ -72,7 +79,7 @@ def log_conditionals(
     gradients = [x.new_empty(shape) if want else None for shape, want in zip(shapes, wanted, strict=True)]
     p = library.pointer
     code = library.library().sggp_conditionals(
-        library.isa_index(isa), torch.get_num_threads(), FAMILIES.index(family), float(scale), p(x), len(x),
+        library.isa_index(isa), torch.get_num_threads(), profile.kind.code, float(profile.scale), p(x), len(x),
         p(weights), d, p(index), b, k, p(residuals), t, p(noise), int(noise.dim() == 0), p(value),
         *(p(gradient) for gradient in gradients),
     )  # fmt: skip
@@ -82,16 +89,11 @@ def log_conditionals(
     return Terms(value, *gradients)
 
 
-def _check(
-    x: Tensor, lengthscale: Tensor, family: str, index: Tensor, residuals: Tensor, noise: Tensor
-) -> None:
-    if family not in FAMILIES:
-        raise InputError(f"unknown family {family!r}; expected one of {', '.join(FAMILIES)}.")
-    library.check_cpu(x, lengthscale, index, residuals, noise)
-    if (
-        any(v.dtype != torch.float64 for v in (x, lengthscale, residuals, noise))
-        or index.dtype != torch.int64
-    ):
+def _check(x: Tensor, lengthscale: Tensor, rows: Rows) -> None:
+    index, residuals, noise = rows
+    check_cpu(x, lengthscale, *rows)
+    floats = (x, lengthscale, residuals, noise)
+    if any(v.dtype != torch.float64 for v in floats) or index.dtype != torch.int64:
         raise DtypeError("x, lengthscale, residuals and noise must be float64, and index int64.")
     if x.dim() != 2 or index.dim() != 2 or lengthscale.shape != x.shape[1:]:
         raise ShapeError(

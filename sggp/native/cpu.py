@@ -15,13 +15,13 @@ twice, which moves results by a unit in the last place and depends on the number
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from sggp.errors import DtypeError, ShapeError
 from sggp.native import library
+from sggp.native.checks import check_columns, check_cpu, check_pair, check_points
 from sggp.native.cpu_tanimoto import (
     PackedRows,
     bit_matmul,
@@ -31,10 +31,9 @@ from sggp.native.cpu_tanimoto import (
     tanimoto_matmul,
     thermometer,
 )
+from sggp.native.families import Profile
 from sggp.native.library import available, instruction_sets, unavailable_reason
-
-if TYPE_CHECKING:
-    from sggp.native.reference import Profile, Source
+from sggp.native.reference import BUDGET, Given
 
 __all__ = [
     "PackedRows",
@@ -52,8 +51,15 @@ __all__ = [
     "unavailable_reason",
 ]
 
-_FAMILIES = ("rbf", "matern12", "matern32", "matern52", "rq")
 _EXACT_RADIUS = {torch.float32: 3.0, torch.float64: 30.0}  # rows further out are taken from `source`
+
+
+class _Rows(NamedTuple):
+    """Both sides, contiguous, with weights for their differences where they come from `source`."""
+
+    a: Tensor
+    b: Tensor
+    weights: Tensor | None
 
 
 def stationary_block(
@@ -62,30 +68,23 @@ def stationary_block(
     profile: Profile,
     *,
     dtype: torch.dtype | None = None,
-    source: Source | None = None,
+    source: Given = None,
     isa: str | None = None,
 ) -> Tensor:
-    """The kernel scale · φ(|a_i − b_j|²) as a dense (n, m) block.
+    """The kernel as a dense block: see `reference.stationary_block`.
 
     Args:
-        a: (n, d) points divided by their length scales and centred, float32 or float64.
-        b: (m, d) likewise.
-        profile: the kernel.
-        dtype: of the result; None takes that of `a`.
-        source: the unscaled rows, used where rounding a and b would cost accuracy.
         isa: one of `instruction_sets()`; None takes the best.
 
     Cost: O(n·m·d) time, 24 MiB beside the block.
     """
     dtype = a.dtype if dtype is None else dtype
-    _check_points(a, b, dtype)
-    n, m = a.shape[0], b.shape[0]
-    if 0 in (n, m):
-        return torch.empty(n, m, dtype=dtype)
-    a, b, weights = _rows(a, b, dtype, source)
-    out = torch.empty(n, m, dtype=a.dtype)
-    _call_stationary(a, b, weights, None, profile, out, library.PACK_BYTES, 0, isa)
-    return out.to(dtype)
+    check_points(a, b, dtype)
+    if 0 in (len(a), len(b)):
+        return torch.empty(len(a), len(b), dtype=dtype)
+    rows = _rows(a, b, dtype, source)
+    out = torch.empty(len(a), len(b), dtype=rows.a.dtype)
+    return _stationary(rows, None, profile, out, library.PACK_BYTES, 0, isa).to(dtype)
 
 
 def stationary_matmul(
@@ -93,37 +92,31 @@ def stationary_matmul(
     b: Tensor,
     v: Tensor,
     profile: Profile,
-    memory_budget: int = 256 * 2**20,
+    memory_budget: int = BUDGET,
     *,
-    source: Source | None = None,
+    source: Given = None,
     isa: str | None = None,
 ) -> Tensor:
-    """K(a, b) v without K, (n, s) in the dtype of `v`.
+    """K(a, b) v without K: see `reference.stationary_matmul`.
 
     Args:
-        a: (n, d) points divided by their length scales and centred, float32 or float64.
-        b: (m, d) likewise.
-        v: (m, s) columns; their dtype is the precision of the entries.
-        profile: the kernel.
         memory_budget: bytes that packed columns and tiles together may take.
-        source: the unscaled rows, used where rounding a and b would cost accuracy.
         isa: one of `instruction_sets()`; None takes the best.
 
     Raises:
         MemoryBudgetError: not even one tile fits the budget.
     """
-    _check_points(a, b, v.dtype)
-    library.check_columns(v, b.shape[0], "v")
-    n, m, s = a.shape[0], b.shape[0], v.shape[1]
-    if 0 in (n, m, s):
+    check_points(a, b, v.dtype)
+    check_columns(v, b.shape[0], "v")
+    check_cpu(v)
+    n, s = a.shape[0], v.shape[1]
+    if 0 in (n, *v.shape):
         return torch.zeros(n, s, dtype=v.dtype)
-    dtype = v.dtype
-    a, b, weights = _rows(a, b, dtype, source)
-    v = v.detach().to(a.dtype).contiguous()
-    pack = library.pack_bytes(memory_budget, a.shape[1], s, a.element_size(), 48)
-    out = torch.empty(n, s, dtype=a.dtype)
-    _call_stationary(a, b, weights, v, profile, out, pack, memory_budget, isa)
-    return out.to(dtype)
+    rows = _rows(a, b, v.dtype, source)
+    columns = v.detach().to(rows.a.dtype).contiguous()
+    pack = library.pack_bytes(memory_budget, a.shape[1], s, rows.a.element_size(), 48)
+    out = torch.empty(n, s, dtype=rows.a.dtype)
+    return _stationary(rows, columns, profile, out, pack, memory_budget, isa).to(v.dtype)
 
 
 def stationary_gradient(
@@ -133,105 +126,62 @@ def stationary_gradient(
     right: Tensor,
     profile: Profile,
     *,
-    memory_budget: int = 256 * 2**20,
+    memory_budget: int = BUDGET,
     isa: str | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The gradient of Σ_j left_jᵀ K(a, b) right_j in the logarithms of the length scales and in the scale.
-
-    ∂/∂log ℓ_k = −2 scale Σ_ij (left rightᵀ)_ij φ'(r²_ij) (a_ik − b_jk)², from differences in every term.
+    """The gradient of a bilinear form: see `reference.stationary_gradient`; from differences in every term.
 
     Args:
-        a: (n, d) points divided by their length scales and centred; their dtype is the working precision.
-        b: (m, d) likewise.
-        left: (n, s) columns.
-        right: (m, s) columns.
-        profile: the kernel.
         memory_budget: bytes that packed columns and tiles together may take.
         isa: one of `instruction_sets()`; None takes the best.
-
-    Returns:
-        (d,) derivatives in log ℓ_k and the () derivative in the scale, float64.
     """
-    _check_points(a, b, a.dtype)
-    library.check_columns(left, a.shape[0], "left")
-    library.check_columns(right, b.shape[0], "right")
-    if left.shape[1] != right.shape[1]:
-        raise ShapeError(
-            f"left has {left.shape[1]} columns and right has {right.shape[1]}; expected as many."
-        )
+    check_pair(a, b, left, right)
     n, d = a.shape
     m, s = right.shape
     gradient = torch.zeros(d + 1, dtype=torch.float64)
     if 0 not in (n, m, s):
         a, b, _ = _rows(a, b, a.dtype, None)
         left, right = (x.detach().to(a.dtype).contiguous() for x in (left, right))
-        pack = library.pack_bytes(memory_budget, d, s, a.element_size(), 48)
-        function = getattr(library.library(), f"sggp_gradient_{library.SUFFIX[a.dtype]}")
-        code = function(
-            library.isa_index(isa),
-            torch.get_num_threads(),
-            *_profile(profile),
-            library.pointer(a),
-            n,
-            library.pointer(b),
-            m,
-            d,
-            library.pointer(left),
-            library.pointer(right),
-            s,
-            library.pointer(gradient),
-            pack,
-        )
+        pack, p = library.pack_bytes(memory_budget, d, s, a.element_size(), 48), library.pointer
+        code = getattr(library.library(), f"sggp_gradient_{library.SUFFIX[a.dtype]}")(
+            library.isa_index(isa), torch.get_num_threads(), *_profile(profile), p(a), n, p(b), m, d, p(left),
+            p(right), s, p(gradient), pack,
+        )  # fmt: skip
         library.checked(code, "stationary_gradient")
     return gradient[:d].clone(), gradient[d].clone()
 
 
-def _profile(profile: Profile) -> tuple[int, float, float]:
-    return _FAMILIES.index(profile.family), float(profile.scale), float(profile.alpha or 1.0)
-
-
-def _call_stationary(
-    a: Tensor,
-    b: Tensor,
-    weights: Tensor | None,
+def _stationary(
+    rows: _Rows,
     v: Tensor | None,
     profile: Profile,
     out: Tensor,
     pack_bytes: int,
     square_budget: int,
     isa: str | None,
-) -> None:
-    function = getattr(library.library(), f"sggp_stationary_{library.SUFFIX[out.dtype]}")
-    n, d = a.shape
-    columns = 0 if v is None else v.shape[1]
-    code = function(
-        library.isa_index(isa),
-        torch.get_num_threads(),
-        *_profile(profile),
-        library.pointer(a),
-        n,
-        library.pointer(b),
-        b.shape[0],
-        d,
-        library.pointer(weights),
-        library.pointer(v),
-        columns,
-        library.pointer(out),
-        pack_bytes,
-        square_budget,
-    )
+) -> Tensor:
+    """The block (v None) or the product, in `out`."""
+    p, (n, d) = library.pointer, rows.a.shape
+    code = getattr(library.library(), f"sggp_stationary_{library.SUFFIX[out.dtype]}")(
+        library.isa_index(isa), torch.get_num_threads(), *_profile(profile), p(rows.a), n, p(rows.b), len(rows.b), d,
+        p(rows.weights), p(v), 0 if v is None else v.shape[1], p(out), pack_bytes, square_budget,
+    )  # fmt: skip
     library.checked(code, "stationary_block" if v is None else "stationary_matmul")
+    return out
 
 
-def _rows(
-    a: Tensor, b: Tensor, dtype: torch.dtype, source: Source | None
-) -> tuple[Tensor, Tensor, Tensor | None]:
+def _profile(profile: Profile) -> tuple[int, float, float]:
+    return profile.kind.code, float(profile.scale), profile.shape
+
+
+def _rows(a: Tensor, b: Tensor, dtype: torch.dtype, source: Given) -> _Rows:
     """Contiguous rows of both sides, with weights for their differences where they come from `source`.
 
     Rounding a row at distance R moves it by up to ε·R. Where rows of `b` lie beyond a small R, the unscaled rows are
     used if they are exact in the working precision; if not, the call is made in float64. (A row of `a` further out
     than all of `b` is near none of them.) Equal sides come back as one tensor: their product needs half of K.
     """
+    check_cpu(a, b)
     a, b = a.detach(), b.detach()
     weights = None
     if source is not None and float(b.square().sum(1).max()) > _EXACT_RADIUS[dtype] ** 2:
@@ -243,15 +193,4 @@ def _rows(
         elif dtype == torch.float32:
             dtype = torch.float64
     a, b = a.to(dtype).contiguous(), b.to(dtype).contiguous()
-    return a, a if a.shape == b.shape and torch.equal(a, b) else b, weights
-
-
-def _check_points(a: Tensor, b: Tensor, dtype: torch.dtype) -> None:
-    if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1]:
-        raise ShapeError(
-            f"points of shapes {tuple(a.shape)} and {tuple(b.shape)}; expected (n, d) and (m, d)."
-        )
-    for x in (a.dtype, b.dtype, dtype):
-        if x not in library.SUFFIX:
-            raise DtypeError(f"the C++ engine computes in float32 and float64; got {x}. Convert the tensors.")
-    library.check_cpu(a, b)
+    return _Rows(a, a if a.shape == b.shape and torch.equal(a, b) else b, weights)

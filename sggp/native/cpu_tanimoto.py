@@ -15,8 +15,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sggp.errors import DtypeError, InputError, ShapeError
+from sggp.errors import InputError, ShapeError
 from sggp.native import library
+from sggp.native.checks import check_columns, check_counts, check_cpu
 
 __all__ = [
     "PackedRows",
@@ -46,12 +47,9 @@ class PackedRows(NamedTuple):
 def tanimoto_block(
     a: Tensor, b: Tensor, *, dtype: torch.dtype = torch.float32, isa: str | None = None
 ) -> Tensor:
-    """T(a_i, b_j) = Σ min / Σ max, with T(0, 0) = 1, as a dense (n, m) block.
+    """The similarities as a dense block: see `thermometer.tanimoto_block`.
 
     Args:
-        a: (n, d) uint8 counts or bits (bool too).
-        b: (m, d) likewise.
-        dtype: of the result, float32 or float64; each entry is the correctly rounded quotient.
         isa: one of `instruction_sets()`; None takes the best.
 
     Raises:
@@ -66,12 +64,9 @@ def tanimoto_block(
 def tanimoto_matmul(
     a: Tensor, b: Tensor, v: Tensor, memory_budget: int = 256 * 2**20, *, isa: str | None = None
 ) -> Tensor:
-    """T(a, b) v without T, (n, s) in the dtype of `v`.
+    """T(a, b) v without T: see `thermometer.tanimoto_matmul`.
 
     Args:
-        a: (n, d) uint8 counts or bits (bool too).
-        b: (m, d) likewise.
-        v: (m, s) float32 or float64 columns.
         memory_budget: bytes that packed columns and tiles together may take.
         isa: one of `instruction_sets()`; None takes the best.
 
@@ -79,7 +74,8 @@ def tanimoto_matmul(
         DtypeError: counts that are neither uint8 nor bool.
         MemoryBudgetError: not even one tile fits the budget.
     """
-    library.check_columns(v, b.shape[0], "v")
+    check_columns(v, b.shape[0], "v")
+    check_cpu(v)
     _check_counts(a, b, v.dtype)
     if 0 in (a.shape[0], b.shape[0], v.shape[1]):
         return torch.zeros(a.shape[0], v.shape[1], dtype=v.dtype)
@@ -124,7 +120,7 @@ def bit_similarity(
 
 def bit_matmul(a: PackedRows, b: PackedRows, v: Tensor, *, isa: str | None = None) -> Tensor:
     """The similarities of `bit_similarity` times the columns v (m, s), (n, s) in the dtype of `v`."""
-    library.check_columns(v, b.bits.shape[0], "v")
+    check_columns(v, b.bits.shape[0], "v")
     if 0 in (a.bits.shape[0], b.bits.shape[0], v.shape[1]):
         return torch.zeros(a.bits.shape[0], v.shape[1], dtype=v.dtype)
     return _from_bits(a, b, v.detach().contiguous(), v.dtype, library.PACK_BYTES, isa)
@@ -230,16 +226,5 @@ def _largest(x: Tensor) -> Tensor:
 
 
 def _check_counts(a: Tensor, b: Tensor, dtype: torch.dtype) -> None:
-    if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1]:
-        raise ShapeError(
-            f"counts of shapes {tuple(a.shape)} and {tuple(b.shape)}; expected (n, d) and (m, d)."
-        )
-    for x in (a, b):
-        if x.dtype not in (torch.uint8, torch.bool):
-            raise DtypeError(
-                f"counts are {x.dtype}; expected uint8 (0..255) or bool. Counts above 255 do not fit: cut them with "
-                ".clamp(max=255) or fold the fingerprint wider, then convert with .to(torch.uint8)."
-            )
-    if dtype not in library.SUFFIX:
-        raise DtypeError(f"the result cannot be {dtype}; expected float32 or float64.")
-    library.check_cpu(a, b)
+    check_counts(a, b, dtype)
+    check_cpu(a, b)

@@ -13,17 +13,17 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from sggp.errors import DtypeError, InputError, MemoryBudgetError, SggpError, ShapeError
+from sggp.errors import InputError, MemoryBudgetError, SggpError, UnsupportedKernel
 
 __all__ = ["NativeError", "available", "instruction_sets", "unavailable_reason"]
 
 _log = logging.getLogger(__name__)
 
-_ABI = 4
+_ABI = 5
 SUFFIX = {torch.float32: "f32", torch.float64: "f64"}
 TILE = 256  # columns packed together
 PACK_BYTES = 24 * 2**20  # packed columns that stay near the caches
-BAD_ARGUMENT, _NO_MEMORY = 1, 2
+BAD_ARGUMENT, _NO_MEMORY, _UNKNOWN_FAMILY = 1, 2, 4
 
 
 class NativeError(SggpError, RuntimeError):
@@ -175,26 +175,17 @@ def isa_index(name: str | None) -> int:
 def checked(code: int, function: str) -> None:
     if code == _NO_MEMORY:
         raise MemoryError(f"{function} could not allocate its tiles.")
+    if code == _UNKNOWN_FAMILY:
+        raise UnsupportedKernel(
+            f"{function} of the C++ engine has no such family of kernels, or needs its shape; use "
+            "sggp.native.reference, or build the engine of this version of sggp."
+        )
     if code != 0:
         raise NativeError(f"{function} failed with code {code}.")
 
 
 def pointer(x: Tensor | None) -> int | None:
     return None if x is None else x.data_ptr()
-
-
-def check_cpu(*tensors: Tensor) -> None:
-    for x in tensors:
-        if x.device.type != "cpu":
-            raise InputError(f"the C++ engine needs tensors on the CPU; got one on {x.device}. Use .cpu().")
-
-
-def check_columns(v: Tensor, rows: int, name: str) -> None:
-    if v.ndim != 2 or v.shape[0] != rows:
-        raise ShapeError(f"{name} has shape {tuple(v.shape)}; expected ({rows}, s).")
-    if v.dtype not in SUFFIX:
-        raise DtypeError(f"{name} is {v.dtype}; expected float32 or float64.")
-    check_cpu(v)
 
 
 def pack_bytes(memory_budget: int, values: int, columns: int, element: int, rows: int) -> int:

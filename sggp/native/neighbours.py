@@ -8,18 +8,12 @@ import torch
 from torch import Tensor
 
 from sggp.native import library
+from sggp.native.checks import check_cpu
 
 if TYPE_CHECKING:
-    from sggp.native.reference import Profile
+    from sggp.native.families import Profile
 
-__all__ = ["available", "coarse_to_fine", "nearest", "residual_scores", "sparse_columns", "sparse_square"]
-
-_FAMILIES = ("rbf", "matern12", "matern32", "matern52", "rq")
-
-
-def available(device: torch.device) -> bool:
-    """Whether these functions can be used for tensors on `device`."""
-    return device.type == "cpu" and library.available()
+__all__ = ["max_min_order", "nearest", "residual_scores", "sparse_columns", "sparse_square"]
 
 
 def sparse_columns(
@@ -53,19 +47,13 @@ def sparse_columns(
     points, noise, index = points.detach().contiguous(), noise.detach().contiguous(), index.contiguous()
     real = real.to(torch.uint8).contiguous()
     low_rank = None if low_rank is None else low_rank.detach().contiguous()
-    library.check_cpu(points, noise, index, real)
+    check_cpu(points, noise, index, real)
     out = torch.empty(index.shape, dtype=torch.float64)
+    p = library.pointer
     code = library.library().sggp_neighbour_columns(
-        *_systems(points, profile, isa),
-        library.pointer(noise),
-        library.pointer(low_rank),
-        0 if low_rank is None else low_rank.shape[1],
-        library.pointer(index),
-        library.pointer(real),
-        index.shape[0],
-        index.shape[1],
-        library.pointer(out),
-    )
+        *_systems(points, profile, isa), p(noise), p(low_rank), 0 if low_rank is None else low_rank.shape[1],
+        p(index), p(real), *index.shape, p(out),
+    )  # fmt: skip
     library.checked(code, "sparse_columns")
     return out
 
@@ -94,33 +82,22 @@ def residual_scores(
     """
     points, low_rank, weight = points.detach().contiguous(), low_rank.contiguous(), weight.contiguous()
     own, candidates = own.contiguous(), candidates.contiguous()
-    library.check_cpu(points, low_rank, weight, own, candidates)
+    check_cpu(points, low_rank, weight, own, candidates)
     out = torch.empty(candidates.shape, dtype=torch.float32)
+    p = library.pointer
     code = library.library().sggp_neighbour_scores(
-        *_systems(points, profile, isa),
-        library.pointer(low_rank),
-        low_rank.shape[1],
-        library.pointer(weight),
-        library.pointer(own),
-        library.pointer(candidates),
-        candidates.shape[0],
-        candidates.shape[1],
-        library.pointer(out),
-    )
+        *_systems(points, profile, isa), p(low_rank), low_rank.shape[1], p(weight), p(own), p(candidates),
+        *candidates.shape, p(out),
+    )  # fmt: skip
     library.checked(code, "residual_scores")
     return out
 
 
 def _systems(points: Tensor, profile: Profile, isa: str | None) -> tuple:
     return (
-        library.isa_index(isa),
-        torch.get_num_threads(),
-        _FAMILIES.index(profile.family),
-        float(profile.scale),
-        0.0 if profile.alpha is None else float(profile.alpha),
-        library.pointer(points),
-        points.shape[1],
-    )
+        library.isa_index(isa), torch.get_num_threads(), profile.kind.code, float(profile.scale), profile.shape,
+        library.pointer(points), points.shape[1],
+    )  # fmt: skip
 
 
 def nearest(
@@ -138,7 +115,7 @@ def nearest(
     """
     points, queries = points.detach().contiguous(), queries.detach().contiguous()
     before = None if before is None else before.contiguous()
-    library.check_cpu(points, queries, *(() if before is None else (before,)))
+    check_cpu(points, queries, *(() if before is None else (before,)))
     out = torch.empty(len(queries), k, dtype=torch.int64)
     p = library.pointer
     code = library.library().sggp_nearest(
@@ -149,19 +126,19 @@ def nearest(
     return out
 
 
-def coarse_to_fine(points: Tensor, *, isa: str | None = None) -> Tensor:  # (n, d) -> (n,)
-    """A permutation of float32 points from coarse to fine, starting with the first; see `sggp.neighbours`.
+def max_min_order(points: Tensor, *, isa: str | None = None) -> Tensor:  # (n, d) -> (n,)
+    """The max-min order of float32 points, starting with the first; see `sggp.neighbours`.
 
     Cost: n²·d/2 multiply-adds, 12·n·d bytes.
     """
     points = points.detach().contiguous()
-    library.check_cpu(points)
+    check_cpu(points)
     out = torch.empty(len(points), dtype=torch.int64)
     p = library.pointer
     code = library.library().sggp_coarse_to_fine(
         library.isa_index(isa), torch.get_num_threads(), p(points), *points.shape, p(out)
     )
-    library.checked(code, "coarse_to_fine")
+    library.checked(code, "max_min_order")
     return out
 
 
@@ -175,7 +152,7 @@ def sparse_square(index: Tensor, values: Tensor, v: Tensor, *, isa: str | None =
     Cost: 2·n·w·s multiply-adds; threads share the columns of v.
     """
     index, values, v = index.contiguous(), values.contiguous(), v.detach().contiguous()
-    library.check_cpu(index, values, v)
+    check_cpu(index, values, v)
     out = torch.empty_like(v)
     p = library.pointer
     code = library.library().sggp_sparse_square(

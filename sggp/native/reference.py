@@ -12,23 +12,24 @@ place of float32 (τ = 1e-8) and below 1e-14 of the scale in float64 (τ = 0.03)
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from sggp.errors import InputError
+from sggp.native.families import FAMILIES, Profile
 from sggp.native.thermometer import tanimoto_block, tanimoto_matmul
 from sggp.native.tiling import tile_shape, tiles
 
 __all__ = [
+    "FAMILIES",
     "Profile",
     "Source",
-    "available",
+    "nearest",
     "profile_slope",
     "profile_values",
+    "shape_gradient",
     "squared_distances",
     "stationary_block",
     "stationary_gradient",
@@ -38,39 +39,12 @@ __all__ = [
     "tanimoto_matmul",
 ]
 
-Family = Literal["rbf", "matern12", "matern32", "matern52", "rq"]
-FAMILIES: tuple[str, ...] = ("rbf", "matern12", "matern32", "matern52", "rq")
-
 _DIRECT_DIMENSION = 4  # up to this dimension, differences are as cheap as a matrix product
 _MANY = 16  # more than one entry in this many ill conditioned: the whole tile by differences
+_SEARCH_BYTES = 64 * 2**20  # of one tile of scores
 _PAIR_CHUNK = 2**18  # coordinates gathered at a time when single entries are repaired
+BUDGET = 256 * 2**20  # bytes for tiles unless told otherwise
 BYTES_PER_ENTRY = 32  # live bytes per tile entry, temporaries included, in the worst family
-
-
-@dataclass(frozen=True)
-class Profile:
-    """A stationary kernel of unit length scale, k(a, b) = scale · φ(|a − b|²).
-
-    φ is exp(−r²/2) (rbf), exp(−r) (matern12), (1 + √3r)exp(−√3r) (matern32), (1 + √5r + 5r²/3)exp(−√5r) (matern52) or
-    (1 + r²/2α)^−α (rq).
-
-    Args:
-        family: one of "rbf", "matern12", "matern32", "matern52", "rq".
-        scale: the variance k(a, a), positive.
-        alpha: the shape of "rq"; None for the others.
-    """
-
-    family: Family
-    scale: float = 1.0
-    alpha: float | None = None
-
-    def __post_init__(self) -> None:
-        if self.family not in FAMILIES:
-            raise InputError(f"unknown family {self.family!r}; expected one of {', '.join(FAMILIES)}.")
-        if (self.family == "rq") != (self.alpha is not None):
-            raise InputError(
-                f"alpha={self.alpha!r} with family {self.family!r}: give alpha for 'rq' and only there."
-            )
 
 
 class Source(NamedTuple):
@@ -84,9 +58,7 @@ class Source(NamedTuple):
     weights: Tensor  # (d,) float64, the inverse length scales
 
 
-def available() -> bool:
-    """True: this engine needs nothing but torch."""
-    return True
+Given = Source | None  # what `source` may be
 
 
 # --- profiles ---------------------------------------------------------------------------------------------------
@@ -94,46 +66,18 @@ def available() -> bool:
 
 def profile_values(r2: Tensor, profile: Profile) -> Tensor:
     """The values scale · φ(r²), overwriting `r2`; returns (n, m) in the dtype of `r2`."""
-    family, scale = profile.family, profile.scale
-    if family == "rbf":
-        return r2.mul_(-0.5).exp_().mul_(scale)
-    if family == "rq":
-        alpha = float(profile.alpha or 1.0)
-        return r2.div_(2.0 * alpha).log1p_().mul_(-alpha).exp_().mul_(scale)
-    r = r2.sqrt_()
-    if family == "matern12":
-        return r.neg_().exp_().mul_(scale)
-    r.mul_(math.sqrt(3.0) if family == "matern32" else math.sqrt(5.0))
-    decay = torch.exp(-r)
-    if family == "matern32":
-        return r.add_(1.0).mul_(decay).mul_(scale)
-    return r.mul_(r.div(3.0).add_(1.0)).add_(1.0).mul_(decay).mul_(scale)
+    return profile.kind.phi(r2, profile)
 
 
 def profile_slope(r2: Tensor, profile: Profile) -> Tensor:
     """The slopes scale · dφ/d(r²), overwriting `r2`; finite everywhere (matern12: 0 at r = 0, where it has a kink)."""
-    family, scale = profile.family, profile.scale
-    if family == "rbf":
-        return r2.mul_(-0.5).exp_().mul_(-0.5 * scale)
-    if family == "rq":
-        alpha = float(profile.alpha or 1.0)
-        return r2.div_(2.0 * alpha).log1p_().mul_(-alpha - 1.0).exp_().mul_(-0.5 * scale)
-    r = r2.sqrt_()
-    if family == "matern12":
-        coincident = r == 0
-        slope = torch.exp(-r).div_(r).mul_(-0.5 * scale)
-        return slope.masked_fill_(coincident, 0.0)
-    if family == "matern32":
-        return r.mul_(-math.sqrt(3.0)).exp_().mul_(-1.5 * scale)
-    r.mul_(math.sqrt(5.0))
-    decay = torch.exp(-r)
-    return r.add_(1.0).mul_(decay).mul_(-5.0 / 6.0 * scale)
+    return profile.kind.slope(r2, profile)
 
 
 # --- distances --------------------------------------------------------------------------------------------------
 
 
-def squared_distances(a: Tensor, b: Tensor, *, dtype: torch.dtype, source: Source | None = None) -> Tensor:
+def squared_distances(a: Tensor, b: Tensor, *, dtype: torch.dtype, source: Given = None) -> Tensor:
     """|a_i − b_j|² as (n, m) float64, accurate enough for entries of `dtype`; see the module's note.
 
     Args:
@@ -178,16 +122,24 @@ def _direct(pair: Source) -> Tensor:
 
 def _working(r2: Tensor, dtype: torch.dtype, profile: Profile) -> Tensor:
     """Kernel entries in `dtype` from float64 squared distances, which are overwritten."""
-    if profile.family == "rq" or dtype == torch.float64:  # the slow tail of rq outlives the range of float32
+    if profile.kind.shaped or dtype == torch.float64:  # the slow tail of rq outlives the range of float32
         return profile_values(r2.clamp_max_(1e300), profile).to(dtype)
     return profile_values(r2.clamp_max_(1e37).to(dtype), profile)
+
+
+def _tiles(
+    a: Tensor, b: Tensor, memory_budget: int, per_row: int, *, more: int = 0
+) -> Iterator[tuple[slice, slice]]:
+    """Rows and columns of tiles of K(a, b) within the budget; `more` bytes per entry beside the usual temporaries."""
+    n, m = len(a), len(b)
+    return tiles(n, m, tile_shape(n, m, memory_budget, per_entry=BYTES_PER_ENTRY + more, per_row=per_row))
 
 
 # --- stationary kernels -----------------------------------------------------------------------------------------
 
 
 def stationary_block(
-    a: Tensor, b: Tensor, profile: Profile, *, dtype: torch.dtype | None = None, source: Source | None = None
+    a: Tensor, b: Tensor, profile: Profile, *, dtype: torch.dtype | None = None, source: Given = None
 ) -> Tensor:
     """The kernel scale · φ(|a_i − b_j|²) as a dense (n, m) block.
 
@@ -204,20 +156,14 @@ def stationary_block(
     return _working(squared_distances(a, b, dtype=dtype, source=source), dtype, profile)
 
 
-def stationary_slope(a: Tensor, b: Tensor, profile: Profile, *, source: Source | None = None) -> Tensor:
+def stationary_slope(a: Tensor, b: Tensor, profile: Profile, *, source: Given = None) -> Tensor:
     """The slopes scale · dφ/d(r²) at (a_i, b_j) as a dense (n, m) float64 block, for gradients."""
     r2 = squared_distances(a, b, dtype=torch.float64, source=source)
     return profile_slope(r2.clamp_max_(1e300), profile)
 
 
 def stationary_matmul(
-    a: Tensor,
-    b: Tensor,
-    v: Tensor,
-    profile: Profile,
-    memory_budget: int = 256 * 2**20,
-    *,
-    source: Source | None = None,
+    a: Tensor, b: Tensor, v: Tensor, profile: Profile, memory_budget: int = BUDGET, *, source: Given = None
 ) -> Tensor:
     """K(a, b) v by tiles, (n, s) in the dtype of `v`.
 
@@ -233,14 +179,7 @@ def stationary_matmul(
         MemoryBudgetError: not even one small tile fits the budget.
     """
     out = torch.zeros(a.shape[0], v.shape[1], dtype=v.dtype, device=v.device)
-    shape = tile_shape(
-        a.shape[0],
-        b.shape[0],
-        memory_budget,
-        per_entry=BYTES_PER_ENTRY,
-        per_row=16 * a.shape[1] + 8 * v.shape[1],
-    )
-    for rows, cols in tiles(a.shape[0], b.shape[0], shape):
+    for rows, cols in _tiles(a, b, memory_budget, 16 * a.shape[1] + 8 * v.shape[1]):
         part = None if source is None else Source(source.x[rows], source.z[cols], source.weights)
         tile = stationary_block(a[rows], b[cols], profile, dtype=v.dtype, source=part)
         out[rows].addmm_(tile, v[cols])
@@ -248,7 +187,7 @@ def stationary_matmul(
 
 
 def stationary_gradient(
-    a: Tensor, b: Tensor, left: Tensor, right: Tensor, profile: Profile, *, memory_budget: int = 256 * 2**20
+    a: Tensor, b: Tensor, left: Tensor, right: Tensor, profile: Profile, *, memory_budget: int = BUDGET
 ) -> tuple[Tensor, Tensor]:
     """The gradient of Σ_j left_jᵀ K(a, b) right_j in the logarithms of the length scales and in the scale.
 
@@ -268,14 +207,7 @@ def stationary_gradient(
     a, b = a.double(), b.double()
     log_lengthscale = torch.zeros(a.shape[1], dtype=torch.float64, device=a.device)
     scale = torch.zeros((), dtype=torch.float64, device=a.device)
-    shape = tile_shape(
-        a.shape[0],
-        b.shape[0],
-        memory_budget,
-        per_entry=BYTES_PER_ENTRY,
-        per_row=32 * a.shape[1] + 16 * left.shape[1],
-    )
-    for rows, cols in tiles(a.shape[0], b.shape[0], shape):
+    for rows, cols in _tiles(a, b, memory_budget, 32 * a.shape[1] + 16 * left.shape[1]):
         x, z = a[rows], b[cols]
         outer = left[rows].double() @ right[cols].double().T
         r2 = squared_distances(x, z, dtype=torch.float64).clamp_max_(1e300)
@@ -284,3 +216,51 @@ def stationary_gradient(
         spread = weight.sum(1) @ x.square() + weight.sum(0) @ z.square() - 2.0 * (x * (weight @ z)).sum(0)
         log_lengthscale -= 2.0 * spread
     return log_lengthscale, scale / profile.scale
+
+
+def shape_gradient(a: Tensor, left: Tensor, right: Tensor, alpha: float, memory_budget: int) -> Tensor:
+    """The derivative of Σ_j left_jᵀ φ(a, a) right_j in the shape α of "rq", () float64, by tiles.
+
+    With φ = (1 + y)^−α, y = r²/2α: ∂φ/∂α = φ·(y/(1 + y) − log(1 + y)).
+    """
+    total = torch.zeros((), dtype=torch.float64, device=a.device)
+    for rows, cols in _tiles(a, a, memory_budget, 32 * a.shape[1] + 16 * left.shape[1], more=16):
+        y = squared_distances(a[rows], a[cols], dtype=torch.float64).clamp_max_(1e300).div_(2.0 * alpha)
+        logarithm = y.log1p()
+        value = y.div_(y + 1.0).sub_(logarithm).mul_(logarithm.mul_(-alpha).exp_())
+        total += (value * (left[rows].double() @ right[cols].double().T)).sum()
+    return total
+
+
+# --- search -----------------------------------------------------------------------------------------------------
+
+
+def nearest(
+    points: Tensor, queries: Tensor, k: int, *, before: Tensor | None = None
+) -> Tensor:  # (n, d), (q, d) -> (q, k)
+    """The k points nearest to every query by comparing with all, nearest first; -1 beyond the last.
+
+    Args:
+        points: (n, d), centred.
+        queries: (q, d).
+        k: how many.
+        before: (q,) int64 ascending: only points at places below a query's number count; None takes all.
+
+    Cost: q·n·d multiply-adds in float64, by tiles: norms and products far from the origin nearly cancel.
+    """
+    out = torch.full((len(queries), k), -1, dtype=torch.long, device=points.device)
+    wide, ask = points.double(), queries.double()
+    half = 0.5 * wide.square().sum(1)
+    rows = max(16, min(1024, _SEARCH_BYTES // (8 * max(1, len(points)))))
+    for tile in torch.arange(len(queries), device=points.device).split(rows):
+        if not len(tile):
+            break
+        stop = len(points) if before is None else int(before[tile[-1]])
+        score = torch.addmm(-half[None, :stop], ask[tile], wide[:stop].T)  # larger is closer
+        if before is not None:
+            place = torch.arange(stop, device=points.device)
+            score.masked_fill_(place >= before[tile, None], -torch.inf)
+        width = min(k, stop)
+        value, index = score.topk(width)
+        out[tile, :width] = torch.where(value > -torch.inf, index, -1)
+    return out

@@ -1,6 +1,13 @@
 """K + Σ as something that multiplies."""
 
-from sggp.operators.base import LeastSquaresOperator, LinearOperator, NeighbourOperator, RowOperator
+from sggp.operators.base import (
+    LeastSquaresOperator,
+    LinearOperator,
+    NeighbourOperator,
+    Operator,
+    RowOperator,
+    completed,
+)
 from sggp.operators.centres import select_centres
 from sggp.operators.inducing import InducingOperator
 from sggp.operators.kernel import KernelOperator
@@ -11,6 +18,8 @@ __all__ = [
     "LeastSquaresOperator",
     "LinearOperator",
     "NeighbourOperator",
+    "Operator",
     "RowOperator",
+    "completed",
     "select_centres",
 ]

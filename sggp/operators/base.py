@@ -4,11 +4,15 @@ n is the number of rows, s the number of columns of a right-hand side, b the siz
 return the operator's dtype on the operator's device. `entries_evaluated` counts kernel entries that were computed or
 read since construction; n² of them are one epoch, the common currency of all solvers, unless the operator states
 `entries_per_epoch`.
+
+What goes beyond the protocols has a default in `Operator`: subclass it, or let `completed` add the defaults.
 """
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+import math
+from collections.abc import Callable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -144,3 +148,60 @@ class LeastSquaresOperator(LinearOperator, Protocol):
     def kernel_diagonal(self) -> Tensor:  # (m,)
         """The diagonal of P in float64."""
         ...
+
+
+class Operator:
+    """Defaults of everything a solver may ask beyond a protocol; the operators of this package are subclasses.
+
+    A solver calls `operator = completed(operator)` once and then reads plain attributes: `operator.memory_budget`,
+    `operator.dense is None`. Nothing has to be probed with `hasattr`. What an operator can *do* beyond that is asked of
+    the protocols: `isinstance(operator, RowOperator)`.
+
+    Attributes:
+        memory_budget: bytes that a product or a dense block may take.
+        rounds_inputs: whether products see inputs that were rounded; `matmul_wide` then sees them as given.
+        matmul_wide: (n, s) float64 → (n, s) float64 whatever the working precision; None where there is none.
+        dense: (dtype=torch.float64) → the matrix as a new tensor, the caller's to overwrite; None where there is none.
+        sparse_columns: (index, real, low_rank) → columns of a sparse inverse factor in one call, or None for this
+            kernel; None where there is no such function. See `sggp.native.reference.sparse_columns`.
+    """
+
+    memory_budget: float = math.inf
+    rounds_inputs: bool = False
+    matmul_wide: Callable[[Tensor], Tensor] | None = None
+    dense: Callable[..., Tensor] | None = None
+    sparse_columns: Callable[[Tensor, Tensor, Tensor | None], Tensor | None] | None = None
+
+    @property
+    def entries_per_epoch(self) -> int:
+        """Entries of one product: what an epoch counts."""
+        rows, columns = self.shape  # type: ignore[attr-defined]
+        return rows * columns
+
+
+class _Forwarded:
+    """An attribute of the operator inside."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __get__(self, instance: Any, owner: type) -> Any:
+        return self if instance is None else getattr(instance.inner, self.name)
+
+    def __set__(self, instance: Any, value: Any) -> None:
+        setattr(instance.inner, self.name, value)
+
+
+def completed(operator: Any) -> Any:
+    """The operator itself where it is an `Operator`, else a view of it with the defaults of `Operator` for the rest.
+
+    The view has the public attributes of the operator, none copied, and so satisfies the same protocols; its type has
+    the operator's name.
+    """
+    if isinstance(operator, Operator):
+        return operator
+    names = [name for name in dir(operator) if not name.startswith("_")]
+    kind = type(type(operator).__name__, (Operator,), {name: _Forwarded(name) for name in names})
+    view = kind()
+    view.inner = operator
+    return view

@@ -9,10 +9,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from sggp.arrays import check_rows
 from sggp.errors import InputError, UnsupportedKernel
 from sggp.kernels import as_covariance
-from sggp.kernels.covariance import Covariance, Points
-from sggp.operators.kernel import check_rows
+from sggp.kernels.covariance import Covariance
+from sggp.kernels.points import Points
 from sggp.random import as_generator, draw_seed
 from sggp.typing import Seed
 
@@ -66,12 +67,11 @@ def select_centres(
     Source: Lin et al. 2023, section 3.2 (pruning by length scales). Departures: 1. Neighbours are exact. 2. Every
         dropped row has a kept one within the stated distance, which merging rows into groups would not ensure.
     """
-    check_rows("x", x, None)
+    x = check_rows(x)
     if num_centres is not None and num_centres < 1:
         raise InputError(f"num_centres must be at least 1, got {num_centres}.")
     if not 0 < share < math.inf:
         raise InputError(f"share must be a positive number of length scales, got {share}.")
-    x = x.detach()
     covariance = as_covariance(kernel, dtype=torch.float64)
     points = covariance.prepare(x.double() if x.is_floating_point() else x)
     stream = as_generator(generator)

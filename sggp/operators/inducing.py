@@ -8,19 +8,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sggp.arrays import check_rows
 from sggp.defaults import MEMORY_BUDGET
-from sggp.errors import DtypeError, InputError, MemoryBudgetError, ShapeError
+from sggp.errors import DtypeError, ShapeError
 from sggp.kernels import as_covariance
-from sggp.kernels.covariance import Covariance, Points
-from sggp.operators.kernel import check_rows, noise_vector, retyped
+from sggp.kernels.covariance import Covariance
+from sggp.kernels.points import Points
 from sggp.operators.least_squares import PenaltyEstimate, detached_copy
+from sggp.operators.rows import SystemOperator, require, retyped
 
 __all__ = ["InducingOperator"]
 
-_TILE_BYTES = 256 * 2**20
 
-
-class InducingOperator(PenaltyEstimate):
+class InducingOperator(PenaltyEstimate, SystemOperator):
     """The symmetric positive definite matrix A = K_ZX Σ⁻¹ K_XZ + K_ZZ.
 
     A u = K_ZX Σ⁻¹ y minimises ½(y − K_XZ u)ᵀΣ⁻¹(y − K_XZ u) + ½uᵀK_ZZ u, and K(·, Z)u is the posterior mean of the
@@ -60,20 +60,14 @@ class InducingOperator(PenaltyEstimate):
         dtype: torch.dtype | None = None,
         memory_budget: float = MEMORY_BUDGET,
     ) -> None:
-        dtype = check_rows("x", x, dtype)
-        check_rows("z", z, dtype)
-        if z.shape[1] != x.shape[1]:
-            raise ShapeError(f"z must be (m, {x.shape[1]}) like x, got shape {tuple(z.shape)}.")
+        x = check_rows(x)
+        z = check_rows(z, "z", dimension=x.shape[1])
+        super().__init__(x, len(z), noise_variance, dtype, memory_budget)
+        dtype = self._dtype
         if z.is_floating_point() != x.is_floating_point():
             raise DtypeError(f"z must be integer exactly where x is, got {z.dtype} and {x.dtype}.")
-        if memory_budget <= 0:
-            raise InputError(f"memory_budget must be a positive number of bytes, got {memory_budget}.")
-        self.x, self.z = x.detach(), z.detach().to(x.device)
-        self.memory_budget = float(memory_budget)
+        self.z = z.to(x.device)
         self.entries_evaluated = 0
-        self._dtype = dtype
-        self._noise64 = noise_vector(noise_variance, x)
-        self._noise = self._noise64.to(dtype)
         self.require_noise()
         self._kernel = detached_copy(kernel)
         self._covariance64 = as_covariance(kernel, dtype=torch.float64)
@@ -89,23 +83,6 @@ class InducingOperator(PenaltyEstimate):
         self._penalty_rows, self._penalty_points = self.z, self._z
         self._design: Tensor | None = None
         self._penalty: Tensor | None = None
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        return (len(self.z), len(self.z))
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self._dtype
-
-    @property
-    def device(self) -> torch.device:
-        return self.x.device
-
-    @property
-    def noise_variance(self) -> Tensor:  # (n,)
-        """Σ as a float64 vector."""
-        return self._noise64
 
     @property
     def entries_per_epoch(self) -> int:
@@ -159,12 +136,12 @@ class InducingOperator(PenaltyEstimate):
             MemoryBudgetError: 8·m² bytes exceed the budget.
         """
         m = len(self.z)
-        if 8 * m * m > self.memory_budget:
-            raise MemoryBudgetError(
-                f"the dense ({m}, {m}) matrix needs {8 * m * m / 2**30:.2f} GiB, more than memory_budget = "
-                f"{self.memory_budget / 2**30:.2f} GiB. Raise memory_budget, or use ConjugateGradients or "
-                "StochasticGradientDescent."
-            )
+        require(
+            8 * m * m,
+            f"the dense ({m}, {m}) matrix",
+            self.memory_budget,
+            "ConjugateGradients or StochasticGradientDescent",
+        )
         out = self._covariance64.block(self._z64).double()
         self.entries_evaluated += m * m
         for tile, block in self._tiles(wide=True):
@@ -268,16 +245,10 @@ class InducingOperator(PenaltyEstimate):
             self._design, self._penalty = design, self.covariance.block(self._z).to(self._dtype)
         return self._design, self._penalty
 
-    def _tile_bytes(self) -> int:
-        return int(min(_TILE_BYTES, self.memory_budget / 4))
+    def _count(self, entries: int) -> None:
+        self.entries_evaluated += entries
 
     def _tile_rows(self, wide: bool) -> int:
         itemsize = 8 if wide else torch.finfo(self._dtype).bits // 8
         # a tile and the handful of temporaries of the same size that evaluating it takes
         return max(1, self._tile_bytes() // (8 * itemsize * len(self.z)))
-
-    def _check_columns(self, v: Tensor) -> None:
-        if v.ndim != 2 or v.shape[0] != len(self.z):
-            raise ShapeError(f"expected a right-hand side of shape ({len(self.z)}, s), got {tuple(v.shape)}.")
-        if v.dtype != self._dtype:
-            raise DtypeError(f"expected a right-hand side of dtype {self._dtype}, got {v.dtype}.")

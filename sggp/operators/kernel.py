@@ -1,29 +1,23 @@
-"""K + Σ: a kernel matrix plus a diagonal of noise variances, fused with its products, kept in memory or by tiles."""
+"""K + Σ: a kernel matrix plus a diagonal of noise variances."""
 
 from __future__ import annotations
 
-import math
-from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from sggp.arrays import check_rows
 from sggp.defaults import MEMORY_BUDGET
-from sggp.errors import DtypeError, InputError, MemoryBudgetError, ShapeError
-from sggp.kernels import as_covariance
-from sggp.kernels.covariance import Points
-from sggp.kernels.stationary import StationaryCovariance
-from sggp.native import neighbours as native_neighbours
-from sggp.operators.kernel_neighbours import KernelNeighbours
-from sggp.operators.least_squares import KernelLeastSquares, detached_copy
+from sggp.neighbours import KernelNeighbours
+from sggp.operators.least_squares import KernelLeastSquares
+from sggp.operators.matrix import KernelMatrix
+from sggp.operators.rows import SystemOperator, require
 
 __all__ = ["KernelOperator"]
 
-_TILE_BYTES = 256 * 2**20
 
-
-class KernelOperator(KernelNeighbours, KernelLeastSquares):
+class KernelOperator(SystemOperator):
     """The symmetric positive definite matrix K(x, x) + diag(noise_variance).
 
     Products are in `dtype`, and so are the inputs they see (`rounds_inputs`: whether that moved them; `matmul_wide`
@@ -55,56 +49,33 @@ class KernelOperator(KernelNeighbours, KernelLeastSquares):
         dtype: torch.dtype | None = None,
         memory_budget: float = MEMORY_BUDGET,
     ) -> None:
-        dtype = check_rows("x", x, dtype)
-        if memory_budget <= 0:
-            raise InputError(f"memory_budget must be a positive number of bytes, got {memory_budget}.")
-        self.x = x.detach()
-        self.memory_budget = float(memory_budget)
-        self.entries_evaluated = 0
-        self._dtype = dtype
-        self._noise64 = noise_vector(noise_variance, x)
-        self._noise = self._noise64.to(dtype)
-        self._covariance64 = as_covariance(kernel, dtype=torch.float64)
-        if x.is_floating_point():
-            self.covariance = self._covariance64
-            self._points64 = self.covariance.prepare(self.x.double())
-            self._points, self.rounds_inputs = _working_points(self._points64, dtype)
-        else:
-            self.covariance = as_covariance(kernel, dtype=dtype)
-            self._points64 = self._covariance64.prepare(self.x)
-            self._points = self.covariance.prepare(self.x)
-            self.rounds_inputs = False
-        self._matrix: Tensor | None = None
-        self._fused = isinstance(self.covariance, StationaryCovariance) and native_neighbours.available(
-            x.device
+        x = check_rows(x)
+        super().__init__(x, len(x), noise_variance, dtype, memory_budget)
+        self._matrix = matrix = KernelMatrix(kernel, x, self._dtype, self.memory_budget)
+        self.covariance, self.rounds_inputs = matrix.covariance, matrix.rounds_inputs
+        self._exact = (matrix.covariance64, matrix.points64)
+        self._neighbours = KernelNeighbours(
+            (matrix.covariance, matrix.points), self._exact, self._noise64, matrix.count
         )
-        self._kernel, self._penalty_rows, self._penalty_points = detached_copy(kernel), self.x, self._points
+        self._least_squares = KernelLeastSquares(kernel, matrix, self._noise)
 
     @property
-    def shape(self) -> tuple[int, int]:
-        return (len(self.x), len(self.x))
+    def entries_evaluated(self) -> int:
+        """Kernel entries that were evaluated or read since construction."""
+        return self._matrix.entries
 
-    @property
-    def dtype(self) -> torch.dtype:
-        return self._dtype
-
-    @property
-    def device(self) -> torch.device:
-        return self.x.device
-
-    @property
-    def noise_variance(self) -> Tensor:  # (n,)
-        """Σ as a float64 vector."""
-        return self._noise64
+    @entries_evaluated.setter
+    def entries_evaluated(self, value: int) -> None:
+        self._matrix.entries = value
 
     @property
     def keeps_matrix(self) -> bool:
         """Whether K is evaluated once: it fits the budget and no compiled engine does nearly as well without."""
-        fits = self._bytes(len(self.x), len(self.x)) + self._tile_bytes() <= self.memory_budget
-        return fits and not self._fused
+        return self._matrix.keeps
 
     def __repr__(self) -> str:
-        kept = "kept in memory" if self.keeps_matrix else "fused" if self._fused else "by tiles"
+        how = "fused" if self._matrix.recomputes else "by tiles"
+        kept = "kept in memory" if self.keeps_matrix else how
         return f"KernelOperator(n={len(self.x)}, d={self.x.shape[1]}, {self._dtype}, K {kept})"
 
     # products -----------------------------------------------------------------------------------------------------
@@ -112,57 +83,36 @@ class KernelOperator(KernelNeighbours, KernelLeastSquares):
     def matmul(self, v: Tensor) -> Tensor:  # (n, s) -> (n, s)
         """(K + Σ) v."""
         self._check_columns(v)
-        self.entries_evaluated += len(self.x) ** 2
-        if self.keeps_matrix:
-            product = self._stored() @ v
-        else:
-            product = self.covariance.matmul(
-                self._points, self._points, v, memory_budget=self._tile_bytes()
-            ).to(self._dtype)
-        return product.addcmul_(self._noise[:, None], v)
+        return self._matrix.matmul(v).addcmul_(self._noise[:, None], v)
 
     def matmul_wide(self, v: Tensor) -> Tensor:  # (n, s) -> (n, s)
         """(K + Σ) v in float64 whatever the working precision, by tiles: what iterative refinement measures with."""
-        if self._dtype == torch.float64:
-            return self.matmul(v.double())
-        self.entries_evaluated += len(self.x) ** 2
         v = v.double()
-        product = self._covariance64.matmul(
-            self._points64, self._points64, v, memory_budget=self._tile_bytes()
-        )
-        return product.double().addcmul_(self._noise64[:, None], v)
+        if self._dtype == torch.float64:
+            return self.matmul(v)
+        self._matrix.count(len(self.x) ** 2)
+        covariance, points = self._exact
+        product = covariance.matmul(points, points, v, memory_budget=self._tile_bytes()).double()
+        return product.addcmul_(self._noise64[:, None], v)
 
     def rows_matmul(self, rows: Tensor, v: Tensor) -> Tensor:  # (b,), (n, s) -> (b, s)
         """Rows of K + Σ times v."""
         self._check_columns(v)
-        self.entries_evaluated += len(rows) * len(self.x)
-        if self.keeps_matrix:
-            product = self._stored()[rows] @ v
-        else:
-            product = self.covariance.matmul(
-                self._points[rows], self._points, v, memory_budget=self._tile_bytes()
-            )
-        return product.addcmul_(self._noise[rows, None], v[rows])
+        return self._matrix.rows_matmul(rows, v).addcmul_(self._noise[rows, None], v[rows])
 
     def columns_matmul(self, cols: Tensor, v: Tensor) -> Tensor:  # (b,), (b, s) -> (n, s)
         """Columns of K + Σ times v."""
-        self.entries_evaluated += len(cols) * len(self.x)
-        if self.keeps_matrix:
-            product = self._stored()[cols].T @ v
-        else:
-            product = self.covariance.matmul(
-                self._points, self._points[cols], v, memory_budget=self._tile_bytes()
-            )
-        return product.to(self._dtype).index_add_(0, cols, self._noise[cols, None] * v)
+        return self._matrix.columns_matmul(cols, v).index_add_(0, cols, self._noise[cols, None] * v)
 
     def block(self, rows: Tensor, cols: Tensor) -> Tensor:  # (b,), (c,) -> (b, c)
         """A dense block of K + Σ; the noise enters where a row meets itself."""
-        self._require(self._bytes(len(rows), len(cols)), f"a dense ({len(rows)}, {len(cols)}) block")
-        self.entries_evaluated += len(rows) * len(cols)
-        if self._matrix is not None:
-            out = self._matrix[rows][:, cols]
+        matrix, b, c = self._matrix, len(rows), len(cols)
+        self._require(matrix.bytes_of(b, c), f"a dense ({b}, {c}) block")
+        matrix.count(b * c)
+        if matrix.kept is not None:
+            out = matrix.kept[rows][:, cols]
         else:
-            out = self.covariance.block(self._points[rows], self._points[cols])
+            out = self.covariance.block(matrix.points[rows], matrix.points[cols])
         return out + torch.where(rows[:, None] == cols[None], self._noise[rows, None], out.new_zeros(()))
 
     def dense(self, dtype: torch.dtype = torch.float64) -> Tensor:  # -> (n, n)
@@ -172,125 +122,84 @@ class KernelOperator(KernelNeighbours, KernelLeastSquares):
             MemoryBudgetError: n²·itemsize exceeds the budget.
         """
         n = len(self.x)
-        itemsize = torch.finfo(dtype).bits // 8
-        self._require(itemsize * n * n, f"the dense ({n}, {n}) matrix")
-        self.entries_evaluated += n * n
-        wide = dtype == torch.float64
-        covariance, points = (self._covariance64, self._points64) if wide else (self.covariance, self._points)
-        out = torch.empty(n, n, dtype=dtype, device=self.device)
-        for tile in torch.arange(n, device=self.device).split(self._tile_rows(itemsize)):
-            out[tile] = covariance.block(points[tile], points).to(dtype)
+        self._require(torch.finfo(dtype).bits // 8 * n * n, f"the dense ({n}, {n}) matrix")
+        self._matrix.count(n * n)
+        out = self._matrix.by_tiles(dtype, wide=dtype == torch.float64)
         out.diagonal().add_(self._noise64.to(dtype))
         return out
 
     def diagonal(self) -> Tensor:  # (n,)
         """The diagonal of K + Σ in the working precision."""
-        return self.covariance.diagonal(self._points).to(self._dtype) + self._noise
+        return self.covariance.diagonal(self._matrix.points).to(self._dtype) + self._noise
 
     # what preconditioners ask for -----------------------------------------------------------------------------------
 
     def kernel_diagonal(self) -> Tensor:  # (n,)
         """The diagonal of K in float64."""
-        return self._covariance64.diagonal(self._points64).double()
+        covariance, points = self._exact
+        return covariance.diagonal(points).double()
 
     def cross_block(self, rows: Tensor, cols: Tensor) -> Tensor:  # (b,), (c,) -> (b, c)
         """A block of K in float64."""
         self._require(8 * len(rows) * len(cols), f"a dense ({len(rows)}, {len(cols)}) block")
-        self.entries_evaluated += len(rows) * len(cols)
-        return self._covariance64.block(self._points64[rows], self._points64[cols]).double()
+        self._matrix.count(len(rows) * len(cols))
+        covariance, points = self._exact
+        return covariance.block(points[rows], points[cols]).double()
 
     def small_blocks(self, index: Tensor) -> Tensor:  # (b, m) -> (b, m, m)
         """Blocks K[index_i, index_i] in float64."""
-        self.entries_evaluated += index.shape[0] * index.shape[1] ** 2
-        return self._covariance64.small_blocks(self.x[index])
+        self._matrix.count(index.shape[0] * index.shape[1] ** 2)
+        return self._exact[0].small_blocks(self.x[index])
 
-    # helpers --------------------------------------------------------------------------------------------------------
+    def sparse_columns(self, index: Tensor, real: Tensor, low_rank: Tensor | None) -> Tensor | None:
+        """Columns of the sparse inverse factor in one fused call, or None where this kernel or device has none.
 
-    def _stored(self) -> Tensor:
-        if self._matrix is None:
-            n = len(self.x)
-            out = torch.empty(n, n, dtype=self._dtype, device=self.device)
-            for tile in torch.arange(n, device=self.device).split(self._tile_rows(out.element_size())):
-                out[tile] = self.covariance.block(self._points[tile], self._points)
-            self._matrix = out
-        return self._matrix
+        See `sggp.native.neighbours.sparse_columns`.
+        """
+        covariance, points = self._exact
+        found = covariance.neighbour_columns(points, self._noise64, low_rank, index, real)
+        self._matrix.count(0 if found is None else index.shape[0] * index.shape[1] ** 2)
+        return found
 
-    def _bytes(self, rows: int, cols: int) -> int:
-        return (torch.finfo(self._dtype).bits // 8) * rows * cols
+    def ordering(self, generator: torch.Generator) -> Tensor:  # -> (n,)
+        """See `sggp.neighbours.KernelNeighbours.ordering`."""
+        return self._neighbours.ordering(generator)
 
-    def _tile_bytes(self) -> int:
-        return int(min(_TILE_BYTES, self.memory_budget / 4))
+    def earlier_neighbours(
+        self, order: Tensor, k: int, low_rank: Tensor | None = None
+    ) -> Tensor:  # -> (n, k)
+        """See `sggp.neighbours.KernelNeighbours.earlier_neighbours`."""
+        return self._neighbours.earlier_neighbours(order, k, low_rank)
 
-    def _tile_rows(self, itemsize: int) -> int:
-        # a tile and the handful of temporaries of the same size that evaluating it takes
-        return max(1, self._tile_bytes() // (8 * itemsize * len(self.x)))
+    # what stochastic gradient descent asks for: see `KernelLeastSquares` --------------------------------------------
+
+    @property
+    def draws_features(self) -> bool:
+        """Whether the kernel has random features."""
+        return self._least_squares.draws_features
+
+    def require_noise(self) -> None:
+        """Raise unless every noise variance is positive in the working precision."""
+        self._least_squares.require_noise()
+
+    def anchored_target(self, anchor: Tensor, gap: Tensor) -> Tensor:  # (n, s), (n, s) -> (n, s)
+        """r − Σδ."""
+        return self._least_squares.anchored_target(anchor, gap)
+
+    def data_gradient(
+        self, rows: Tensor, u: Tensor, anchor: Tensor, target: Tensor
+    ) -> tuple[Tensor, Tensor | None]:  # (b,), (n, s), (n, s), (n, s) -> (n, s), (b, s)
+        """The data part of the gradient, and the rows of (K + Σ)u − r."""
+        return self._least_squares.data_gradient(rows, u, anchor, target)
+
+    def penalty_estimate(self, u: Tensor, num_features: int, generator: torch.Generator) -> Tensor:
+        """An unbiased estimate of K u, (n, s)."""
+        return self._least_squares.penalty_estimate(u, num_features, generator)
+
+    def design_norms(self, rows: Tensor) -> Tensor:  # (b,) -> (b,)
+        """Squared norms of rows of K in float64, by tiles; b·n entries."""
+        return self._least_squares.design_norms(rows)
 
     def _require(self, size: float, what: str) -> None:
-        if size > self.memory_budget:
-            raise MemoryBudgetError(
-                f"{what} needs {size / 2**30:.2f} GiB, more than memory_budget = {self.memory_budget / 2**30:.2f} GiB. "
-                "Raise memory_budget, or use a solver that needs only products (ConjugateGradients, "
-                "StochasticDualDescent)."
-            )
-
-    def _check_columns(self, v: Tensor) -> None:
-        if v.ndim != 2 or v.shape[0] != len(self.x):
-            raise ShapeError(f"expected a right-hand side of shape ({len(self.x)}, s), got {tuple(v.shape)}.")
-        if v.dtype != self._dtype:
-            raise DtypeError(f"expected a right-hand side of dtype {self._dtype}, got {v.dtype}.")
-
-
-def check_rows(name: str, rows: Any, dtype: torch.dtype | None) -> torch.dtype:
-    """Check (n, d) rows and settle the working precision: `dtype`, else that of float rows, else float32.
-
-    Raises:
-        ShapeError, InputError, DtypeError: naming what was given and what is expected.
-    """
-    if not isinstance(rows, Tensor):
-        raise DtypeError(f"{name} must be a torch.Tensor of shape (n, d), got {type(rows).__name__}.")
-    if rows.ndim != 2 or len(rows) == 0:
-        raise ShapeError(f"{name} must be (n, d) with n ≥ 1, got shape {tuple(rows.shape)}.")
-    if dtype is None:
-        dtype = rows.dtype if rows.is_floating_point() else torch.float32
-    if dtype not in (torch.float32, torch.float64):
-        raise DtypeError(f"the working precision must be torch.float32 or torch.float64, got {dtype}.")
-    if rows.is_floating_point() and not bool(torch.isfinite(rows).all()):
-        bad = int((~torch.isfinite(rows)).any(1).nonzero()[0])
-        raise InputError(f"{name} holds NaN or infinity (first in row {bad}); remove or impute such rows.")
-    return dtype
-
-
-def _working_points(points: Points, dtype: torch.dtype) -> tuple[Points, bool]:
-    """The rows that products work with, and whether they are rounded.
-
-    In float32, centred rows of a shift-invariant kernel are held in float32: the matrix stays that of a kernel, at
-    inputs moved by less than 6e-8 of their distance from the centre. Other kernels keep float64 rows, and only their
-    entries are narrowed.
-    """
-    covariance = points.owner
-    if dtype == torch.float64 or covariance is None or not covariance.shift_invariant:
-        return retyped(points, dtype), False
-    narrow = points.raw.to(dtype)
-    if torch.equal(narrow.double(), points.raw):
-        return covariance.prepare(narrow, points.centre), False
-    return covariance.prepare((points.raw - points.raw.mean(0)).to(dtype)), True
-
-
-def retyped(points: Points, dtype: torch.dtype) -> Points:
-    """The same prepared rows with another working precision for what is computed from them."""
-    children = tuple(retyped(child, dtype) for child in points.children)
-    return replace(points, dtype=dtype, children=children)
-
-
-def noise_vector(noise_variance: float | Tensor, x: Tensor) -> Tensor:  # -> (n,)
-    """Σ as a float64 vector, checked."""
-    noise = torch.as_tensor(noise_variance, dtype=torch.float64, device=x.device).detach()
-    if noise.ndim == 0 or noise.numel() == 1:
-        noise = noise.reshape(()).expand(len(x))
-    if noise.shape != (len(x),):
-        raise ShapeError(f"noise_variance must be a scalar or ({len(x)},), got shape {tuple(noise.shape)}.")
-    if not bool(torch.isfinite(noise).all()) or bool((noise < 0).any()) or math.isnan(float(noise.sum())):
-        raise InputError(
-            "noise_variance must be finite and not negative; it is a variance in squared units of the target."
-        )
-    return noise.contiguous()
+        instead = "a solver that needs only products (ConjugateGradients, StochasticDualDescent)"
+        require(size, what, self.memory_budget, instead)

@@ -13,7 +13,10 @@ from torch import Tensor
 
 from sggp.errors import DtypeError, InputError, NoRandomFeatures
 from sggp.kernels import FeatureMap, draw_features
-from sggp.kernels.covariance import Covariance, Points
+from sggp.kernels.covariance import Covariance
+from sggp.kernels.points import Points
+from sggp.operators.matrix import KernelMatrix
+from sggp.operators.rows import tile_bytes
 
 __all__ = ["KernelLeastSquares", "PenaltyEstimate"]
 
@@ -23,7 +26,7 @@ def detached_copy(kernel: Any) -> Any:
     return copy.deepcopy(kernel) if isinstance(kernel, gpytorch.kernels.Kernel) else kernel
 
 
-class PenaltyEstimate:
+class PenaltyEstimate(ABC):
     """Unbiased estimates of P u for a penalty P = K(z, z) over the rows of the unknown.
 
     A subclass sets `_kernel` (the kernel itself), `_penalty_rows` (z as given), `_penalty_points` (z prepared) and
@@ -31,12 +34,15 @@ class PenaltyEstimate:
     """
 
     covariance: Covariance
-    entries_evaluated: int
     _dtype: torch.dtype
     _kernel: Any
     _penalty_rows: Tensor
     _penalty_points: Points
     _noise: Tensor
+
+    @abstractmethod
+    def _count(self, entries: int) -> None:
+        """Told of kernel entries that were evaluated."""
 
     def require_noise(self) -> None:
         """Raise unless every noise variance is positive in the working precision."""
@@ -76,7 +82,7 @@ class PenaltyEstimate:
             return phi @ (phi.T @ u)
         m = len(self._penalty_points)
         columns = torch.randperm(m, generator=generator)[:num_features].to(u.device)
-        self.entries_evaluated += m * len(columns)
+        self._count(m * len(columns))
         product = self.covariance.matmul(self._penalty_points, self._penalty_points[columns], u[columns])
         return product.to(self._dtype).mul_(m / len(columns))
 
@@ -93,7 +99,7 @@ class PenaltyEstimate:
         return self._penalty_rows.double().mean(0)
 
 
-class KernelLeastSquares(PenaltyEstimate, ABC):
+class KernelLeastSquares(PenaltyEstimate):
     """(K + Σ) d = r as the least squares problem whose design and penalty are both K.
 
     The gradient of ½(r − Kd)ᵀΣ⁻¹(r − Kd) + ½dᵀKd is KΣ⁻¹(Kd − (r − Σδ)) + K(d − δ) for every δ. δ = 0 is the plain
@@ -101,9 +107,17 @@ class KernelLeastSquares(PenaltyEstimate, ABC):
     noise vanishes at the solution, since each row of the first term and the second vanish there.
     """
 
-    x: Tensor
-    _points: Points
-    _noise64: Tensor
+    def __init__(self, kernel: Any, matrix: KernelMatrix, noise: Tensor) -> None:
+        self.covariance, self._dtype, self._noise = matrix.covariance, matrix.dtype, noise
+        self._kernel, self._penalty_rows, self._penalty_points = (
+            detached_copy(kernel),
+            matrix.x,
+            matrix.points,
+        )
+        self._matrix = matrix
+
+    def _count(self, entries: int) -> None:
+        self._matrix.count(entries)
 
     def anchored_target(self, anchor: Tensor, gap: Tensor) -> Tensor:  # (n, s), (n, s) -> (n, s)
         """r − Σδ."""
@@ -128,58 +142,16 @@ class KernelLeastSquares(PenaltyEstimate, ABC):
             b·n entries, evaluated once where the block fits a tile and twice where it does not; 4·b·n·s flops.
         """
         self.require_noise()
-        noise = self._noise[rows, None]
-        block = self._design_block(rows)
-        if block is not None:
-            misfit = block @ u - target[rows]
-        else:
-            misfit = self._design_product(self._points[rows], self._points, u) - target[rows]
-        weighted = misfit * (len(self.x) / len(rows)) / noise
-        if block is not None:
-            gradient = block.T @ weighted
-        else:
-            gradient = self._design_product(self._points, self._points[rows], weighted)
+        noise, matrix, n = self._noise[rows, None], self._matrix, len(self._penalty_rows)
+        fits = matrix.keeps or 4 * matrix.bytes_of(len(rows), n) <= tile_bytes(matrix.memory_budget)
+        block = matrix.rows(rows) if fits else None
+        product = matrix.rows_matmul(rows, u) if block is None else block @ u
+        misfit = product - target[rows]
+        weighted = misfit * (n / len(rows)) / noise
+        gradient = matrix.columns_matmul(rows, weighted) if block is None else block.T @ weighted
         return gradient, misfit.addcmul_(noise, u[rows] - anchor[rows])
 
     def design_norms(self, rows: Tensor) -> Tensor:  # (b,) -> (b,)
         """Squared norms of rows of K in float64, by tiles; b·n entries."""
-        parts = []
-        for tile in rows.split(max(1, self._tile_bytes() // (64 * len(self.x)))):
-            self.entries_evaluated += len(tile) * len(self.x)
-            block = self.covariance.block(self._points[tile], self._points)
-            parts.append(block.square().sum(1, dtype=torch.float64))
-        return torch.cat(parts)
-
-    def _design_block(self, rows: Tensor) -> Tensor | None:
-        """Rows of K as one block, where they are in memory or fit a tile."""
-        n = len(self.x)
-        if self.keeps_matrix:
-            self.entries_evaluated += len(rows) * n
-            return self._stored()[rows]
-        if 4 * self._bytes(len(rows), n) > self._tile_bytes():
-            return None
-        self.entries_evaluated += len(rows) * n
-        return self.covariance.block(self._points[rows], self._points).to(self._dtype)
-
-    def _design_product(self, left: Points, right: Points, v: Tensor) -> Tensor:
-        self.entries_evaluated += len(left) * len(right)
-        return self.covariance.matmul(left, right, v, memory_budget=self._tile_bytes()).to(self._dtype)
-
-    # what `KernelOperator` writes ---------------------------------------------------------------------------------
-
-    @property
-    @abstractmethod
-    def keeps_matrix(self) -> bool:
-        """Whether K is held in memory."""
-
-    @abstractmethod
-    def _stored(self) -> Tensor:
-        """K, once it is held."""
-
-    @abstractmethod
-    def _bytes(self, rows: int, cols: int) -> int:
-        """Size of a block in the working precision."""
-
-    @abstractmethod
-    def _tile_bytes(self) -> int:
-        """What a product may take for its tiles."""
+        tiles = rows.split(max(1, tile_bytes(self._matrix.memory_budget) // (64 * len(self._penalty_rows))))
+        return torch.cat([self._matrix.rows(tile).square().sum(1, dtype=torch.float64) for tile in tiles])

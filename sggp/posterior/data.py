@@ -2,34 +2,72 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from sggp.errors import DtypeError, InputError, ShapeError
+from sggp.arrays import check_noise, check_rows, check_targets
+from sggp.checks import whole_number
+from sggp.errors import DtypeError
 from sggp.kernels import as_covariance
 from sggp.kernels.features import FeatureMap, draw_features
 from sggp.operators import select_centres
 from sggp.posterior.merge import Groups, group_rows
 from sggp.random import draw_seed, streams
 
-__all__ = ["Data", "Prior", "check_data", "choose_centres", "draw_prior"]
+__all__ = ["Data", "Prior", "choose_centres", "draw_noise", "draw_prior", "seeded_features"]
 
 
 @dataclass(frozen=True)
 class Data:
-    """Observations as given: x (n, d), y (n,) float64, noise_variance (n,) float64 and the noise drawn for each sample,
-    noise (n, s) float64."""
+    """Observations, checked, and their repeats merged.
+
+    Attributes:
+        x: (n, d). y: (n,) float64. noise_variance: (n,) float64.
+        noise: (n, s) float64, the noise drawn for each sample.
+    """
 
     x: Tensor
     y: Tensor
     noise_variance: Tensor
     noise: Tensor
 
+    @classmethod
+    def checked(cls, x: Any, y: Any, noise_variance: Any, *, dimension: int | None = None) -> Data:
+        """Observations as a user gives them, for no sample so far.
+
+        Raises:
+            ShapeError, DtypeError, InputError: naming what was given and what is expected.
+        """
+        x = check_rows(x, dimension=dimension)
+        y, noise = check_targets(y, len(x)), check_noise(noise_variance, len(x), x.device)
+        return cls(x, y, noise, noise.new_zeros(len(x), 0))
+
+    def with_noise(self, num_samples: int, generator: torch.Generator) -> Data:
+        """The same observations with noise drawn for so many samples."""
+        return replace(self, noise=draw_noise(self.noise_variance, num_samples, generator))
+
+    @cached_property
     def groups(self) -> Groups:
+        """Which rows repeat."""
         return group_rows(self.x)
+
+    @cached_property
+    def rows(self) -> Tensor:  # (g, d)
+        """The distinct inputs, in order of appearance."""
+        return self.x[self.groups.first]
+
+    @cached_property
+    def merged_noise(self) -> Tensor:  # (g,)
+        """The noise variance of each distinct input."""
+        return self.groups.noise(self.noise_variance)
+
+    def merged(self, values: Tensor) -> Tensor:  # (n, s) -> (g, s)
+        """The mean of values over the repeats of each input, weighted by precision."""
+        return self.groups.mean(values, self.noise_variance)
 
     def joined(self, other: Data) -> Data:
         """These observations followed by others."""
@@ -59,40 +97,17 @@ class Prior:
     num_features: int
     centre: Tensor | None = None
 
+    def at(self, points: Tensor) -> Tensor:  # (q, d) -> (q, s)
+        """The prior functions at points, without the mean."""
+        return self.features.apply(points, self.weights)
 
-def check_data(
-    x: Any, y: Any, noise_variance: Any, dimension: int | None = None
-) -> tuple[Tensor, Tensor, Tensor]:
-    """x (n, d), y (n,) float64, noise_variance (n,) float64.
 
-    Raises:
-        ShapeError, DtypeError, InputError: naming what was given and what is expected.
-    """
-    for name, value in (("x", x), ("y", y)):
-        if not isinstance(value, Tensor):
-            raise DtypeError(
-                f"{name} must be a torch.Tensor, got {type(value).__name__}; use torch.as_tensor."
-            )
-    if x.ndim != 2 or len(x) == 0:
-        raise ShapeError(f"x must be (n, d) with n ≥ 1, got shape {tuple(x.shape)}.")
-    if dimension is not None and x.shape[1] != dimension:
-        raise ShapeError(f"x must have {dimension} columns as before, got {x.shape[1]}.")
-    if y.shape != (len(x),):
-        raise ShapeError(f"y must be ({len(x)},) to go with x of {len(x)} rows, got shape {tuple(y.shape)}.")
-    if y.is_complex() or not bool(torch.isfinite(y.double()).all()):
-        raise InputError("y holds NaN, infinity or complex numbers; remove such rows, or impute them.")
-    if x.is_floating_point() and not bool(torch.isfinite(x).all()):
-        raise InputError("x holds NaN or infinity; remove such rows, or impute them.")
-    noise = torch.as_tensor(noise_variance, dtype=torch.float64, device=x.device).detach()
-    if noise.numel() == 1:
-        noise = noise.reshape(1).expand(len(x))
-    if noise.shape != (len(x),):
-        raise ShapeError(f"noise_variance must be a number or ({len(x)},), got shape {tuple(noise.shape)}.")
-    if not bool(torch.isfinite(noise).all()) or bool((noise < 0).any()):
-        raise InputError(
-            "noise_variance must be finite and not negative (a variance, in squared units of y)."
-        )
-    return x.detach(), y.detach().double(), noise.contiguous()
+def draw_noise(
+    noise_variance: Tensor, num_samples: int, generator: torch.Generator
+) -> Tensor:  # (n,) -> (n, s)
+    """ε ~ N(0, Σ), one column per sample."""
+    unit = torch.randn(len(noise_variance), num_samples, generator=generator, dtype=torch.float64)
+    return noise_variance.sqrt()[:, None] * unit.to(noise_variance.device)
 
 
 def choose_centres(kernel: Any, data: Data, centres: Any, generator: torch.Generator) -> Tensor:  # -> (m, d)
@@ -103,17 +118,12 @@ def choose_centres(kernel: Any, data: Data, centres: Any, generator: torch.Gener
     """
     x = data.x
     if isinstance(centres, Tensor) and centres.ndim:
-        if centres.ndim != 2 or len(centres) == 0 or centres.shape[1] != x.shape[1]:
-            raise ShapeError(f"centres must be (m, {x.shape[1]}), got shape {tuple(centres.shape)}.")
-        if centres.is_floating_point() and not bool(torch.isfinite(centres).all()):
-            raise InputError("centres hold NaN or infinity.")
+        centres = check_rows(centres, "centres", dimension=x.shape[1])
         if centres.is_floating_point() and not x.is_floating_point():
             raise DtypeError(f"centres must be integer like x ({x.dtype}), got {centres.dtype}.")
-        rows = centres.detach().to(dtype=x.dtype, device=x.device)
+        rows = centres.to(dtype=x.dtype, device=x.device)
         return rows[group_rows(rows).first]
-    if isinstance(centres, bool) or not hasattr(centres, "__index__") or int(centres) < 1:
-        raise InputError(f"centres must be (m, d) rows or a positive number of them, got {centres!r}.")
-    distinct, number = x[data.groups().first], int(centres)
+    distinct, number = data.rows, whole_number(centres, "centres, unless a tensor of (m, d) rows,")
     if len(distinct) <= number:
         return distinct
     if x.is_floating_point() and as_covariance(kernel).embedding(distinct[:1]) is not None:

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sggp.errors import InputError, ShapeError
+from sggp.arrays import real_numbers, real_tensor
+from sggp.errors import DtypeError, InputError, ShapeError
 from sggp.kernels.covariance import Covariance
 from sggp.kernels.features import FeatureMap
 
@@ -22,13 +23,22 @@ def check_points(points: Any, dimension: int, least: int) -> Tensor:
     """The points as a tensor of at least `least` dimensions whose last is the input dimension.
 
     Raises:
-        ShapeError: they have another shape.
+        DtypeError, ShapeError, InputError: they are no finite numbers of that shape.
     """
-    points = points if isinstance(points, Tensor) else torch.as_tensor(points)
+    wanted = f"{'(..., q, d)' if least == 2 else '(s, ..., q, d)'} with d = {dimension}"
+    points = real_tensor(points, "points", f"numbers of shape {wanted}")
+    if points.dtype in (torch.float16, torch.bfloat16):
+        raise DtypeError(f"points must be float32, float64 or integer, got {points.dtype}; convert them.")
     if points.ndim < least or points.shape[-1] != dimension:
-        wanted = "(..., q, d)" if least == 2 else "(s, ..., q, d)"
-        raise ShapeError(f"points must be {wanted} with d = {dimension}, got shape {tuple(points.shape)}.")
+        raise ShapeError(f"points must be {wanted}, got shape {tuple(points.shape)}.")
+    if points.is_floating_point() and not bool(torch.isfinite(points).all()):
+        raise InputError("points hold NaN or infinity; remove or impute such rows.")
     return points
+
+
+def promoted(rows: Tensor, precision: torch.dtype) -> Tensor:
+    """Float rows in at least this precision; integers as they are."""
+    return rows.to(torch.promote_types(rows.dtype, precision)) if rows.is_floating_point() else rows
 
 
 @dataclass(frozen=True)
@@ -45,6 +55,7 @@ class PathwiseSamples:
         weights: (p, s) w.
         update: (n, s) α_mean − α_i.
         mean: μ.
+        precision: least one of products with the weights; values have the dtype of the points.
 
     Source: Wilson et al. 2020 (pathwise conditioning); Lin et al. 2023, equation 4.
     """
@@ -55,6 +66,7 @@ class PathwiseSamples:
     weights: Tensor
     update: Tensor
     mean: float = 0.0
+    precision: torch.dtype = torch.float32
 
     @property
     def num_samples(self) -> int:
@@ -79,9 +91,9 @@ class PathwiseSamples:
             q·n entries and 2·q·(n + p)·s flops, in blocks of bounded memory.
         """
         points = check_points(points, self.dimension, 2)
-        flat = points.reshape(-1, self.dimension)
-        values = self.prior(flat) + self.covariance.matmul(flat, self.x, self.update.to(self._dtype(flat)))
-        return (values + self.mean).T.reshape(self.num_samples, *points.shape[:-1])
+        flat = promoted(points.reshape(-1, self.dimension), self.precision)
+        values = self.prior(flat) + self.covariance.matmul(flat, self.x, self.update)
+        return (values + self.mean).to(self._dtype(points)).T.reshape(self.num_samples, *points.shape[:-1])
 
     def paired(self, points: Tensor) -> Tensor:  # (s, ..., q, d) -> (s, ..., q)
         """Sample i at its own points i.
@@ -97,14 +109,14 @@ class PathwiseSamples:
             raise ShapeError(
                 f"paired needs one set of points per sample, {self.num_samples}; got shape {tuple(points.shape)}."
             )
-        own = points.reshape(self.num_samples, -1, self.dimension)
-        weights, update = self.weights, self.update.to(self._dtype(own))
+        own = promoted(points.reshape(self.num_samples, -1, self.dimension), self.precision)
+        weights = self.weights.to(self._dtype(own))
         values = [
-            self.features.apply(own[i], weights[:, i : i + 1].to(update))
-            + self.covariance.matmul(own[i], self.x, update[:, i : i + 1])
+            self.features.apply(own[i], weights[:, i : i + 1])
+            + self.covariance.matmul(own[i], self.x, self.update[:, i : i + 1])
             for i in range(self.num_samples)
         ]
-        return (torch.stack(values)[..., 0] + self.mean).reshape(points.shape[:-1])
+        return (torch.stack(values)[..., 0] + self.mean).to(self._dtype(points)).reshape(points.shape[:-1])
 
     def prior(self, points: Tensor) -> Tensor:  # (q, d) -> (q, s)
         """The prior draws f⁰ = φ(·)ᵀw, without the mean."""
@@ -112,7 +124,11 @@ class PathwiseSamples:
 
     def select(self, indices: Sequence[int] | Tensor) -> PathwiseSamples:
         """The samples at `indices`, as an object of the same kind."""
-        chosen = torch.as_tensor(indices, dtype=torch.long, device=self.weights.device).reshape(-1)
+        expected = f"positions among {self.num_samples} samples"
+        given = real_numbers(indices, "indices", expected)
+        chosen = given.long().to(self.weights.device).reshape(-1)
+        if bool((chosen != given.to(chosen.device).reshape(-1)).any()):
+            raise InputError(f"indices must be {expected}, integers; got {given.tolist()}.")
         if len(chosen) and (int(chosen.max()) >= self.num_samples or int(chosen.min()) < -self.num_samples):
             raise InputError(f"indices must lie within {self.num_samples} samples, got {chosen.tolist()}.")
         return replace(self, weights=self.weights[:, chosen], update=self.update[:, chosen])

@@ -3,37 +3,30 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import replace
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from sggp.errors import InputError
-from sggp.kernels.covariance import Covariance, Points
-from sggp.operators import KernelOperator
-from sggp.posterior.data import Data, Prior, check_data
-from sggp.posterior.merge import Groups
-from sggp.posterior.paths import PathwiseSamples, check_points
-from sggp.posterior.variance import combine, combined_error, local_control
+from sggp.arrays import real_numbers
+from sggp.checks import one_of, whole_number
+from sggp.errors import DtypeError, InputError, ShapeError
+from sggp.kernels import as_covariance
+from sggp.kernels.covariance import Points
+from sggp.posterior import storage
+from sggp.posterior.data import Data, Prior, draw_prior
+from sggp.posterior.paths import PathwiseSamples, check_points, promoted
+from sggp.posterior.query_weights import QueryWeights
+from sggp.posterior.solving import Process, SolveOptions, check_solver_argument, working_precision
+from sggp.posterior.variance import CONTROL_ROWS, combine, combined_error, local_control
 from sggp.random import as_generator, streams
-from sggp.solvers import Cholesky, Solution
-from sggp.solvers.cholesky import factorise, substitute
+from sggp.solvers import Solution, Solver
 from sggp.typing import Seed
-
-if TYPE_CHECKING:
-    from sggp.posterior.conditioning import Settings
 
 __all__ = ["Posterior"]
 
 _SOLVE_BYTES = 512 * 2**20
-_CONTROL_ROWS = 64
-"""Nearest rows of the local posterior that sharpens sampled variances."""
-_EXCESS = 0.05
-"""Share by which a variance found by solving may exceed the true one at worst; the bound is loose by far."""
-_LEAST_VARIANCE = 1e-8
-"""Share of the prior variance below which a variance need not be resolved further."""
-_LEAST_TOLERANCE = 1e-10
-_ROUNDS = 3
 
 
 class Posterior:
@@ -44,53 +37,88 @@ class Posterior:
         x: (g, d) distinct inputs. noise_variance: (g,) their merged noise.
         prior_mean: μ.
         points: the rows that weights belong to: the centres where there are any, else x.
+        process: kernel, prior mean, prior functions and options of solving; they stay when data are added.
+        data: the observations. covariance: the kernel's evaluator.
+        precision: least one of products with the weights; predictions have the dtype of the points.
         solution: the `Solution` of the solve; column 0 is the mean, the others are the samples.
         samples: the `PathwiseSamples`.
     """
 
-    def __init__(
-        self,
-        *,
-        kernel: Any,
-        covariance: Covariance,
-        data: Data,
-        groups: Groups,
-        noise_variance: Tensor,
-        mean: float,
-        prior: Prior | None,
-        solution: Solution,
-        settings: Settings,
-    ) -> None:
-        self.kernel = kernel
+    def __init__(self, process: Process, data: Data, solution: Solution) -> None:
+        options, integer = process.options, not data.x.is_floating_point()
+        self.process, self.data, self.solution = process, data, solution
+        covariance = as_covariance(process.kernel, dtype=options.dtype if integer else None)
+        self.precision = working_precision(process, data, solution, covariance.scale)
+        if integer and self.precision != options.dtype == torch.float32:
+            covariance = as_covariance(process.kernel, dtype=self.precision)
         self.covariance = covariance
-        self.data = data
-        self.groups = groups
-        self.noise_variance = noise_variance
-        self.prior_mean = mean
-        self.prior = prior
-        self.solution = solution
-        self.settings = settings
-        self._x = data.x[groups.first]
-        self.points: Points = covariance.prepare(self._x if settings.centres is None else settings.centres)
-        self._factor: tuple[Tensor, float] | None = None
+        self.points: Points = covariance.prepare(data.rows if options.centres is None else options.centres)
+        self._query_weights = QueryWeights(process, data, covariance, self.points)
         self._sample_targets: Tensor | None = None
+
+    @classmethod
+    def from_weights(
+        cls,
+        process: Process,
+        data: Data,
+        weights: Tensor,
+        generator: torch.Generator,
+        *,
+        solver: Solver | None = None,
+    ) -> Posterior:
+        """The posterior whose weights somebody has solved for: they are measured, and the solve goes on if it must.
+
+        Args:
+            process, data: what the weights are of.
+            weights: (g, 1 + s) of the mean and the samples.
+            generator: of the solve.
+            solver: for this solve only; None takes that of the process.
+        """
+        options = process.options if solver is None else replace(process.options, solver=solver)
+        solution = replace(process, options=options).solve(data, generator, weights)
+        return cls(process, data, solution)
 
     # what was given -------------------------------------------------------------------------------------------------
 
     @property
+    def kernel(self) -> Any:
+        """The GPyTorch kernel."""
+        return self.process.kernel
+
+    @property
+    def prior_mean(self) -> float:
+        """μ."""
+        return self.process.mean
+
+    @property
+    def prior(self) -> Prior | None:
+        """The prior functions behind the samples."""
+        return self.process.prior
+
+    @property
+    def options(self) -> SolveOptions:
+        """How the solves are done."""
+        return self.process.options
+
+    @property
     def x(self) -> Tensor:  # (g, d)
         """Distinct inputs."""
-        return self._x
+        return self.data.rows
+
+    @property
+    def noise_variance(self) -> Tensor:  # (g,)
+        """Their merged noise."""
+        return self.data.merged_noise
 
     @property
     def centres(self) -> Tensor | None:  # (m, d)
         """The inducing points, None where every distinct input is one."""
-        return self.settings.centres
+        return self.options.centres
 
     @property
     def y(self) -> Tensor:  # (g,)
         """Targets, repeats averaged."""
-        return self.groups.mean(self.data.y[:, None], self.data.noise_variance)[:, 0]
+        return self.data.merged(self.data.y[:, None])[:, 0]
 
     @property
     def mean_weights(self) -> Tensor:  # (g,)
@@ -121,6 +149,7 @@ class Posterior:
             weights=self.prior.weights,
             update=weights[:, :1] - weights[:, 1:],
             mean=self.prior_mean,
+            precision=self.precision,
         )
 
     def __repr__(self) -> str:
@@ -131,7 +160,7 @@ class Posterior:
         )
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_factor": None, "_sample_targets": None}
+        return {**self.__dict__, "_sample_targets": None}
 
     # predictions ----------------------------------------------------------------------------------------------------
 
@@ -140,12 +169,9 @@ class Posterior:
 
         Cost: q·n entries, in blocks of bounded memory.
         """
-        points = check_points(points, self.x.shape[1], 2)
-        flat = points.reshape(-1, points.shape[-1])
-        weights = self.mean_weights.to(self._dtype(flat))
-        return (self.covariance.matmul(flat, self.points, weights[:, None])[:, 0] + self.prior_mean).reshape(
-            points.shape[:-1]
-        )
+        points, flat = self._flat(points)
+        values = self.covariance.matmul(flat, self.points, self.mean_weights[:, None])[:, 0] + self.prior_mean
+        return values.to(self._dtype(points)).reshape(points.shape[:-1])
 
     def variance(
         self,
@@ -170,49 +196,47 @@ class Posterior:
             "samples": 2·q·(n + p)·s flops, and a small system of 64 rows per point. "solve": one block solve of q
             columns and one product with K in float64.
         """
-        points = check_points(points, self.x.shape[1], 2)
-        flat = points.reshape(-1, points.shape[-1])
-        if method == "samples":
-            value = self._sampled_variance(flat)[0]
-        elif method == "solve":
-            value = self._solved_variance(flat)
-        else:
-            raise InputError(f'method must be "samples" or "solve", got {method!r}.')
-        return value.reshape(points.shape[:-1]) + self._added_noise(observation_noise)
+        points, flat = self._flat(points)
+        one_of(method, "method", ("samples", "solve"))
+        noise = self._added_noise(observation_noise, points.shape[:-1])
+        value = self._sampled_variance(flat)[0] if method == "samples" else self._solved_variance(flat)
+        value = value.to(self._dtype(points)).reshape(points.shape[:-1])
+        return value + (noise.to(value) if isinstance(noise, Tensor) else noise)
 
     def variance_error(self, points: Tensor) -> Tensor:  # (..., q, d) -> (..., q)
         """Monte Carlo standard error of `variance(points)`, the samples being Gaussian: at most √(2/s) times it."""
-        points = check_points(points, self.x.shape[1], 2)
-        return self._sampled_variance(points.reshape(-1, points.shape[-1]))[1].reshape(points.shape[:-1])
+        points, flat = self._flat(points)
+        return self._sampled_variance(flat)[1].to(self._dtype(points)).reshape(points.shape[:-1])
 
     def covariance_matrix(self, points: Tensor) -> Tensor:  # (q, d) -> (q, q)
         """Exact joint posterior covariance of a few points, by one extra column per point."""
-        flat = check_points(points, self.x.shape[1], 2)
-        cross, weights, product = self._weights(flat)
+        points, flat = self._flat(points)
+        if points.ndim != 2:
+            raise ShapeError(
+                f"points must be (q, d) with d = {self.x.shape[1]}, got shape {tuple(points.shape)}."
+            )
+        cross, weights, product = self._query_weights(flat)
         joint = self.covariance.block(flat).double() - weights.T @ (2 * cross - product)
-        return (0.5 * (joint + joint.T)).to(self._dtype(flat))
+        return (0.5 * (joint + joint.T)).to(self._dtype(points))
 
     def _sampled_variance(self, flat: Tensor) -> tuple[Tensor, Tensor]:  # (q, d) -> (q,), (q,)
-        """The variance from the samples and its standard error."""
-        samples = self.samples
-        prior = samples.prior(flat)
-        update = -self.solution.x.double()[:, 1:].to(self._dtype(flat))
+        """The variance from the samples and its standard error, float64."""
+        prior = self.samples.prior(flat)
+        update = -self.solution.x.double()[:, 1:]
         deviations = (prior + self.covariance.matmul(flat, self.points, update)).double()
         plain = deviations.square().mean(1)
         if self.centres is not None:  # the local posterior is a control only for the exact one
-            error = plain * (2.0 / self.num_samples) ** 0.5
-            return plain.to(self._dtype(flat)), error.to(self._dtype(flat))
+            return plain, plain * (2.0 / self.num_samples) ** 0.5
         total, local = local_control(
-            self.covariance, self.points, self.noise_variance, self._targets(), flat, prior, _CONTROL_ROWS
+            self.covariance, self.points, self.noise_variance, self._targets(), flat, prior, CONTROL_ROWS
         )
         value = combine(plain, (local - deviations).square().mean(1), total)
-        error = combined_error(value, total, self.num_samples)
-        return value.to(self._dtype(flat)), error.to(self._dtype(flat))
+        return value, combined_error(value, total, self.num_samples)
 
     def _targets(self) -> Tensor:  # (g, s)
         """The right-hand sides of the samples, f⁰(x) + ε."""
         if self._sample_targets is None:
-            noise = self.groups.mean(self.data.noise, self.data.noise_variance)
+            noise = self.data.merged(self.data.noise)
             self._sample_targets = self.samples.prior(self.x).double() + noise.double()
         return self._sample_targets
 
@@ -220,85 +244,45 @@ class Posterior:
         width = max(1, int(_SOLVE_BYTES // (64 * len(self.points))))
         parts = []
         for tile in flat.split(width):
-            cross, weights, product = self._weights(tile)
+            cross, weights, product = self._query_weights(tile)
             # the variance of f - wᵀy, whatever w: never below the posterior's, and equal to it to second order in w
             explained = (weights * (2 * cross - product)).sum(0)
             parts.append((self.covariance.diagonal(tile).double() - explained).clamp_min(0))
-        return torch.cat(parts).to(self._dtype(flat)) if parts else flat.new_zeros(0)
+        return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.float64, device=flat.device)
 
-    def _weights(self, flat: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # (q, d) -> (n, q) three times
-        """k = K(x, flat), w ≈ H⁻¹k and Hw, where w's excess variance ‖k − Hw‖²_{H⁻¹} is at most 5 % of the variance."""
-        cross = self.covariance.block(self.points, self.covariance.prepare(flat, self.points.centre)).double()
-        operator, own = self._operator(), self.covariance.diagonal(flat).double()
-        solver = self.settings.solver_for(len(self.points))
-        if isinstance(solver, Cholesky):
-            if self._factor is None:
-                self._factor = factorise(operator)
-            weights = substitute(self._factor[0], cross)
-            return cross, weights, operator.matmul_wide(weights)
-        # ‖r‖²_{H⁻¹} ≤ ‖r‖²/σ²; the variance given the nearest rows tells beforehand how small the residual has to be
-        none = cross.new_zeros(len(self.points), 0)
-        local = local_control(
-            self.covariance,
-            self.points,
-            self.noise_variance,
-            none,
-            flat,
-            cross.new_zeros(len(flat), 0),
-            _CONTROL_ROWS,
-        )[0]
-        start, least = None, float(self.noise_variance.min())
-        asked = self.settings.tolerances(0, True)
-        allowed = _EXCESS * least * (0.5 * local).clamp_min(_LEAST_VARIANCE * own)
-        for _ in range(_ROUNDS):
-            tolerance = (allowed.sqrt() / cross.norm(dim=0)).cpu().clamp_min(_LEAST_TOLERANCE).minimum(asked)
-            weights = solver.solve(
-                operator,
-                cross,
-                start,
-                tolerance=tolerance,
-                generator=0,
-                on_failure=self.settings.on_failure,
-            ).x.double()
-            product = operator.matmul_wide(weights)
-            variance = own - (weights * (2 * cross - product)).sum(0)
-            allowed = _EXCESS * least * variance.clamp_min(_LEAST_VARIANCE * own)
-            if bool(((cross - product).square().sum(0) <= 2 * allowed).all()):
-                break
-            start = weights
-        return cross, weights, product
-
-    def _operator(self) -> KernelOperator:
-        if self.centres is not None:
-            raise InputError(
-                "variances and covariances by solving are those of the exact Gaussian process, which this posterior on "
-                f'{len(self.centres)} centres is not: use variance(method="samples"), or condition without centres.'
-            )
-        return KernelOperator(
-            self.kernel,
-            self.x,
-            self.noise_variance,
-            dtype=self.settings.dtype,
-            memory_budget=self.settings.memory_budget,
-        )
-
-    def _added_noise(self, observation_noise: bool | float | Tensor) -> float | Tensor:
+    def _added_noise(self, observation_noise: Any, shape: torch.Size) -> float | Tensor:
         if observation_noise is False:
             return 0.0
-        if observation_noise is not True:
-            return observation_noise
+        if observation_noise is True:
+            return self._shared_noise("observation_noise")
+        expected = f"True, False, a number or {tuple(shape)} of them, variances in squared units of y"
+        noise = real_numbers(observation_noise, "observation_noise", expected)
+        if not bool((noise >= 0).all()) or not bool(torch.isfinite(noise).all()):
+            raise InputError(f"observation_noise must be {expected}, finite and not negative.")
+        if noise.numel() == 1:
+            return float(noise)
+        if noise.shape != shape[-noise.ndim :]:
+            raise ShapeError(f"observation_noise must be {expected}; got shape {tuple(noise.shape)}.")
+        return observation_noise if isinstance(observation_noise, Tensor) else noise
+
+    def _shared_noise(self, name: str) -> float:
         noise = self.data.noise_variance
         if float(noise.max()) != float(noise.min()):
             raise InputError(
                 "the noise differs between observations, so a new observation's is not known: pass "
-                "observation_noise as a number or a tensor of variances."
+                f"{name} as a number or a tensor of variances."
             )
         return float(noise[0])
 
-    def _dtype(self, points: Tensor) -> torch.dtype:
-        return points.dtype if points.is_floating_point() else self.settings.dtype
+    def _flat(self, points: Any) -> tuple[Tensor, Tensor]:  # (..., q, d) -> itself, (..q, d)
+        """The points, checked, and as rows in the precision that products with the weights need."""
+        points = check_points(points, self.x.shape[1], 2)
+        return points, promoted(points.reshape(-1, points.shape[-1]), self.precision)
 
-    # going on -------------------------------------------------------------------------------------------------------
+    def _dtype(self, points: Tensor) -> torch.dtype:
+        return points.dtype if points.is_floating_point() else self.options.dtype
+
+    # more data, more samples, files ---------------------------------------------------------------------------------
 
     def update(
         self, x: Tensor, y: Tensor, *, noise_variance: float | Tensor | None = None, generator: Seed = None
@@ -309,41 +293,70 @@ class Posterior:
             x: (m, d), y: (m,) the new observations; repeats of known inputs are fine.
             noise_variance: theirs; default the scalar noise of the data so far.
             generator: for the noise drawn for the new rows, and the solver.
-        """
-        from sggp.posterior.conditioning import draw_noise, solve_posterior
 
-        noise = self._added_noise(True) if noise_variance is None else noise_variance
-        x, y, noise = check_data(x, y, noise, self.x.shape[1])
-        if x.dtype != self.data.x.dtype:
-            x = x.to(self.data.x.dtype)
+        Raises:
+            ShapeError, DtypeError, InputError: the data cannot be used, or are of another kind than those so far.
+        """
+        noise = self._shared_noise("noise_variance") if noise_variance is None else noise_variance
+        new = Data.checked(x, y, noise, dimension=self.x.shape[1])
+        if new.x.is_floating_point() and not self.x.is_floating_point():
+            raise DtypeError(f"x must be integer as before ({self.x.dtype}), got {new.x.dtype}.")
+        new = replace(new, x=new.x.to(self.x))
         eps, solve = streams(as_generator(generator), "noise", "solver")
-        data = self.data.joined(Data(x, y, noise, draw_noise(noise, self.num_samples, eps)))
-        groups = data.groups()
+        data = self.data.joined(new.with_noise(self.num_samples, eps))
         # groups are numbered by first appearance, so the old ones keep their numbers; centres stay as they are
-        start = torch.zeros(
-            len(groups.first if self.centres is None else self.points),
-            self.solution.x.shape[1],
-            dtype=self.solution.x.dtype,
-            device=x.device,
+        start = self.solution.x.new_zeros(
+            len(data.rows if self.centres is None else self.points), self.solution.x.shape[1]
         )
         start[: len(self.points)] = torch.nan_to_num(self.solution.x)
-        return solve_posterior(self.kernel, data, self.prior_mean, self.prior, self.settings, start, solve)
+        return Posterior(self.process, data, self.process.solve(data, solve, start))
 
     def more_samples(self, num_samples: int, generator: Seed = None) -> PathwiseSamples:
-        """Further samples, independent of the first ones: fresh features and one more block of solves."""
-        from sggp.posterior.conditioning import more_samples
+        """Further samples, independent of the first ones: fresh features, fresh noise and one more block of solves.
 
-        return more_samples(self, num_samples, generator)
+        Raises:
+            InputError: num_samples is no positive integer.
+        """
+        number = whole_number(num_samples, "num_samples")
+        draw, eps, solve = streams(as_generator(generator), "prior", "noise", "solver")
+        data = self.data.with_noise(number, eps)
+        prior = draw_prior(self.kernel, data.x, number, self.options.num_features, draw)
+        rhs = prior.at(self.x).double() + data.merged(data.noise)
+        solution = self.process.solve_columns(data, rhs, solve, with_mean=False)
+        return PathwiseSamples(
+            covariance=self.covariance,
+            x=self.points,
+            features=prior.features,
+            weights=prior.weights,
+            update=self.mean_weights[:, None] - solution.x.double(),
+            mean=self.prior_mean,
+            precision=self.precision,
+        )
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the posterior to one file, without pickle: see `sggp.posterior.storage`."""
-        from sggp.posterior.storage import save
+        """Write the posterior to one file, without pickle: data, weights, kernel, solver and its settings.
 
-        save(self, path)
+        What is of a class of your own cannot be written: the kernel is then asked for by `load`, and a solver is named
+        in a `NotSaved` warning.
+
+        Raises:
+            DtypeError, DataFileError: the path is none, or cannot be written; a file that was there is unchanged.
+        """
+        storage.save(path, self.process, self.data, self.solution)
 
     @staticmethod
-    def load(path: str | os.PathLike[str], *, kernel: Any = None) -> Posterior:
-        """Read what `save` wrote; `kernel` is needed only for kernels that cannot be described by their values."""
-        from sggp.posterior.storage import load
+    def load(path: str | os.PathLike[str], *, kernel: Any = None, solver: Solver | None = None) -> Posterior:
+        """Read what `save` wrote.
 
-        return load(path, kernel=kernel)
+        Args:
+            path: the file.
+            kernel: needed only for kernels that cannot be described by their values.
+            solver: for updates, further samples and solved variances; None takes the one saved, and warns with
+                `NotSaved` where that was of a class of your own: then the default one is taken.
+
+        Raises:
+            DataFileError: the file is missing, damaged, or not a saved posterior.
+            InputError: its kernel cannot be described by values and `kernel` was not given.
+        """
+        check_solver_argument(solver)
+        return Posterior(*storage.load(path, kernel, solver))

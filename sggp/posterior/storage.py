@@ -1,107 +1,117 @@
-"""Posteriors on disk: tensors and plain values, no pickle, written whole or not at all."""
+"""Posteriors on disk: tensors and plain values with a checksum, no pickle, written whole or not at all."""
 
 from __future__ import annotations
 
 import os
-import pickle
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+import warnings
+from typing import Any
 
 import torch
+from torch import Tensor
 
-import sggp.solvers as solvers
-from sggp.errors import DataFileError, InputError
-from sggp.kernels import as_covariance
+import sggp.solvers
+from sggp.errors import DataFileError, InputError, NotSaved, SggpError
+from sggp.files import read_content, write_content
 from sggp.posterior.data import Data, Prior, seeded_features
 from sggp.posterior.kernel_values import describe_kernel, rebuild_kernel
-from sggp.solvers import Solution, Status
-
-if TYPE_CHECKING:
-    from sggp.posterior.posterior import Posterior
+from sggp.posterior.solving import Process, SolveOptions
+from sggp.solvers import Solution, Solver, Status, describe_solver, rebuild_solver
 
 __all__ = ["load", "save"]
 
-_FORMAT = "sggp-posterior-1"
+_FORMAT = "sggp-posterior-2"
+_OLD_FORMAT = "sggp-posterior-1"
+"""Without a checksum, and of a solver only its class."""
+_SOLUTION = (
+    "x",
+    "residual",
+    "residual_kind",
+    "residual_error",
+    "tolerance",
+    "epochs",
+    "seconds",
+    "iterations",
+    "method",
+)
+_OPTIONS = (
+    "tolerance",
+    "num_features",
+    "memory_budget",
+    "max_epochs",
+    "max_seconds",
+    "on_failure",
+    "centres",
+)
 
 
-def save(posterior: Posterior, path: str | os.PathLike[str]) -> None:
-    """Write `posterior` to `path`, O(n·(d + s)) bytes. The file appears only once it is complete."""
-    solution, settings, prior, data = posterior.solution, posterior.settings, posterior.prior, posterior.data
-    content = {
+def save(path: str | os.PathLike[str], process: Process, data: Data, solution: Solution) -> None:
+    """Write a posterior to `path`, O(n·(d + s)) bytes; warns with `NotSaved` where its solver cannot be described."""
+    options, prior = process.options, process.prior
+    content: dict[str, Any] = {
         "format": _FORMAT,
-        "kernel": describe_kernel(posterior.kernel),
-        "kernel_name": type(posterior.kernel).__name__,
+        "kernel": describe_kernel(process.kernel),
+        "kernel_name": type(process.kernel).__name__,
         "data": {"x": data.x, "y": data.y, "noise_variance": data.noise_variance, "noise": data.noise},
-        "mean": posterior.prior_mean,
+        "mean": process.mean,
         "prior": None
         if prior is None
         else {"seed": prior.seed, "weights": prior.weights, "p": prior.num_features, "centre": prior.centre},
         "solution": {
-            "x": solution.x,
+            **{name: getattr(solution, name) for name in _SOLUTION},
             "status": [str(status) for status in solution.status],
-            "residual": solution.residual,
-            "residual_kind": solution.residual_kind,
-            "residual_error": solution.residual_error,
-            "tolerance": solution.tolerance,
-            "epochs": solution.epochs,
-            "seconds": solution.seconds,
-            "iterations": solution.iterations,
-            "method": solution.method,
             "notes": list(solution.notes),
         },
         "settings": {
-            "solver": None if settings.solver is None else type(settings.solver).__name__,
-            "tolerance": settings.tolerance,
-            "num_features": settings.num_features,
-            "dtype": str(settings.dtype).removeprefix("torch."),
-            "memory_budget": settings.memory_budget,
-            "max_epochs": settings.max_epochs,
-            "max_seconds": settings.max_seconds,
-            "on_failure": settings.on_failure,
-            "centres": settings.centres,
+            **{name: getattr(options, name) for name in _OPTIONS},
+            "dtype": str(options.dtype).removeprefix("torch."),
+            "solver": None if options.solver is None else describe_solver(options.solver),
+            "solver_name": None if options.solver is None else type(options.solver).__name__,
         },
     }
-    target = Path(path)
-    part = target.with_name(target.name + ".part")
-    try:
-        torch.save(content, part)
-        os.replace(part, target)
-    finally:
-        part.unlink(missing_ok=True)
+    write_content(path, content)
+    if options.solver is not None and content["settings"]["solver"] is None:
+        warnings.warn(_lost_solver(path, type(options.solver).__name__), NotSaved, stacklevel=3)
 
 
-def load(path: str | os.PathLike[str], *, kernel: Any = None) -> Posterior:
-    """Read a posterior.
+def load(path: str | os.PathLike[str], kernel: Any, solver: Solver | None) -> tuple[Process, Data, Solution]:
+    """Read what `save` wrote, or an older file; `kernel` and `solver` take the place of those saved.
 
     Raises:
-        DataFileError: the file is missing or is not a saved posterior.
+        DataFileError: the file is missing, damaged, or not a saved posterior.
         InputError: its kernel cannot be described by values and `kernel` was not given.
     """
-    from sggp.posterior.conditioning import Settings
-    from sggp.posterior.posterior import Posterior
+    content = read_content(path, _FORMAT, unchecked=_OLD_FORMAT)
+    if kernel is None and "kernel" in content and content["kernel"] is None:
+        raise InputError(
+            f"the posterior in {path} uses a {content.get('kernel_name')}, which is not saved; pass kernel= with the "
+            "same hyperparameters."
+        )
+    try:
+        kernel = rebuild_kernel(content["kernel"]) if kernel is None else kernel
+        data, solution = Data(**content["data"]), _solution(content["solution"])
+        options, lost = _options(content["settings"], solver)
+        prior = _prior(kernel, content["prior"], data.x.shape[1])
+        process = Process(kernel, float(content["mean"]), prior, options)
+        _check_shapes(process, data, solution)
+    except (SggpError, LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise DataFileError(
+            f"{path} is not a whole posterior of this version of sggp: something in it is missing or of another kind. "
+            "Save it again; where kernel= was given, see that it is the one it was saved with."
+        ) from error
+    if lost:
+        warnings.warn(_lost_solver(path, lost), NotSaved, stacklevel=3)
+    return process, data, solution
 
-    content = _read(path)
-    if kernel is None:
-        if content["kernel"] is None:
-            raise InputError(
-                f"the posterior in {path} uses a {content['kernel_name']}, which is not saved; pass kernel= with the "
-                "same hyperparameters."
-            )
-        kernel = rebuild_kernel(content["kernel"])
-    data = Data(**content["data"])
-    groups = data.groups()
-    prior = None
-    if content["prior"] is not None:
-        stored = content["prior"]
-        features = seeded_features(kernel, stored["p"], data.x.shape[1], stored["seed"], stored["centre"])
-        prior = Prior(features, stored["weights"], stored["seed"], stored["p"], stored["centre"])
-    stored = content["settings"]
-    chosen = None if stored["solver"] is None else getattr(solvers, stored["solver"], None)
-    settings = Settings(
-        **{**stored, "solver": None if chosen is None else chosen(), "dtype": getattr(torch, stored["dtype"])}
+
+def _lost_solver(path: str | os.PathLike[str], name: str) -> str:
+    return (
+        f"the solver of the posterior in {path}, {name}, is of a class of your own, which a file cannot hold: the "
+        "weights are saved, and Posterior.load(path, solver=...) takes it again; without, updates use the default one."
     )
-    stored = content["solution"]
-    solution = Solution(
+
+
+def _solution(stored: dict[str, Any]) -> Solution:
+    return Solution(
         **{
             "residual_kind": "true",  # of files that do not say: they were written when there was no other kind
             **stored,
@@ -109,28 +119,50 @@ def load(path: str | os.PathLike[str], *, kernel: Any = None) -> Posterior:
             "notes": tuple(stored["notes"]),
         }
     )
-    return Posterior(
-        kernel=kernel,
-        covariance=as_covariance(kernel, dtype=None if data.x.is_floating_point() else settings.dtype),
-        data=data,
-        groups=groups,
-        noise_variance=groups.noise(data.noise_variance),
-        mean=content["mean"],
-        prior=prior,
-        solution=solution,
-        settings=settings,
-    )
 
 
-def _read(path: str | os.PathLike[str]) -> dict[str, Any]:
-    if not Path(path).is_file():
-        raise DataFileError(f"there is no file {path}.")
-    try:
-        content = torch.load(path, weights_only=True)
-    except (RuntimeError, ValueError, EOFError, OSError, KeyError) as error:
-        raise DataFileError(f"{path} is not a posterior saved by sggp ({error}).") from error
-    except pickle.UnpicklingError as error:
-        raise DataFileError(f"{path} is not a posterior saved by sggp.") from error
-    if not isinstance(content, dict) or content.get("format") != _FORMAT:
-        raise DataFileError(f"{path} is not a posterior saved by sggp (expected format {_FORMAT!r}).")
-    return content
+def _options(stored: dict[str, Any], solver: Solver | None) -> tuple[SolveOptions, str]:
+    """The options, and the name of a solver that the file could not hold and nobody gave again."""
+    described, lost = stored["solver"], ""
+    if solver is None and isinstance(
+        described, str
+    ):  # an old file: the class, with its settings as they are by default
+        kind = getattr(sggp.solvers, described, None)
+        solver, lost = (None, described) if kind is None else (kind(), "")
+    elif solver is None and described is not None:
+        solver = rebuild_solver(described)
+    elif solver is None:
+        lost = stored.get("solver_name") or ""
+    dtype = getattr(torch, stored["dtype"])
+    return SolveOptions(solver=solver, dtype=dtype, **{name: stored[name] for name in _OPTIONS}), lost
+
+
+def _prior(kernel: Any, stored: dict[str, Any] | None, dimension: int) -> Prior | None:
+    if stored is None:
+        return None
+    features = seeded_features(kernel, stored["p"], dimension, stored["seed"], stored["centre"])
+    return Prior(features, stored["weights"], stored["seed"], stored["p"], stored["centre"])
+
+
+def _check_shapes(process: Process, data: Data, solution: Solution) -> None:
+    """Raise ValueError where the parts of a file do not go together."""
+    n, samples = len(data.x), solution.x.shape[1] - 1
+    rows = data.rows if process.options.centres is None else process.options.centres
+    features = 0 if process.prior is None else process.prior.features.num_features
+    weights = None if process.prior is None else process.prior.weights
+    expected: list[tuple[Tensor | None, tuple[int, ...]]] = [
+        (data.x, (n, data.x.shape[1])),
+        (data.y, (n,)),
+        (data.noise_variance, (n,)),
+        (data.noise, (n, samples)),
+        (solution.x, (len(rows), 1 + samples)),
+        (solution.residual, (1 + samples,)),
+        (solution.tolerance, (1 + samples,)),
+        (rows, (len(rows), data.x.shape[1])),
+        (weights, (features, samples)),
+    ]
+    for value, shape in expected:
+        if value is not None and value.shape != shape:
+            raise ValueError(f"expected {shape}, got {tuple(value.shape)}")
+    if len(solution.status) != 1 + samples:
+        raise ValueError(f"expected {1 + samples} states, got {len(solution.status)}")

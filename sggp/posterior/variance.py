@@ -19,10 +19,13 @@ import torch
 from torch import Tensor
 
 from sggp.kernels.covariance import Covariance, Points
+from sggp.linalg import try_cholesky
 from sggp.neighbours import nearest
 
-__all__ = ["combine", "combined_error", "local_control"]
+__all__ = ["CONTROL_ROWS", "combine", "combined_error", "local_control"]
 
+CONTROL_ROWS = 64
+"""Nearest rows of the local posterior that sharpens sampled variances."""
 _TILE_BYTES = 128 * 2**20
 _HALVINGS = 60
 
@@ -47,7 +50,7 @@ def local_control(
         num_rows: m.
 
     Returns:
-        u (q,) and h (q, s), float64.
+        u (q,) and h (q, s), float64; those of the prior where the m rows have no Cholesky factor.
 
     Cost: the neighbour search, q·m² entries, q·m³/3 + q·m·s flops.
     """
@@ -64,7 +67,13 @@ def local_control(
                 [covariance.block(x[None], points[own_rows]) for x, own_rows in zip(tile, rows, strict=True)]
             )
             cross, own = cross.double(), covariance.diagonal(tile).double()
-        lower = _factor(block)
+        lower, jitter = try_cholesky(block)
+        lost = torch.isinf(jitter)
+        if bool(
+            lost.any()
+        ):  # without a factor nothing is learned from the rows: the prior is a control as well
+            lower[lost] = torch.eye(m, dtype=lower.dtype, device=lower.device)
+            cross = cross.masked_fill(lost[:, None], 0.0)
         weights = torch.cholesky_solve(cross[..., None], lower)[..., 0]
         variances.append((own - (weights * cross).sum(1)).clamp_min(0))
         deviations.append(start.double() - torch.einsum("qm,qms->qs", weights, targets[rows].double()))
@@ -107,18 +116,6 @@ def combined_error(value: Tensor, total: Tensor, num_samples: int) -> Tensor:
 def _slope(value: Tensor, plain: Tensor, difference: Tensor, total: Tensor) -> Tensor:
     rest = total - value
     return (plain - value) * rest.square() - (difference - rest) * value.square()
-
-
-def _factor(block: Tensor) -> Tensor:
-    """Batched Cholesky factors, with a jitter only for blocks that have none."""
-    lower, info = torch.linalg.cholesky_ex(block)
-    jitter = 1e-12
-    while bool((info != 0).any()) and jitter < 1e-2:
-        size = block.diagonal(dim1=1, dim2=2).mean(1) * (info != 0) * jitter
-        block = block + torch.diag_embed(size[:, None].expand(block.shape[:2]))
-        lower, info = torch.linalg.cholesky_ex(block)
-        jitter *= 10
-    return lower
 
 
 def _nearest_rows(covariance: Covariance, points: Points, queries: Tensor, m: int) -> Tensor:  # -> (q, m)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from sggp.errors import InputError, UnsupportedOperator
+from sggp.linalg import cholesky
 from sggp.operators.base import NeighbourOperator
 
 __all__ = ["Built", "Given", "LowRankPlusDiagonal", "Preconditioner", "Rooted"]
@@ -74,6 +75,16 @@ def require_blocks(operator: Any, who: str) -> NeighbourOperator:
     return operator
 
 
+def require_finite(what: str, values: Tensor) -> Tensor:
+    """The values, if none is NaN or infinity: comparisons with NaN are false, so nothing later would notice."""
+    if not bool(torch.isfinite(values).all()):
+        raise InputError(
+            f"{what}: NaN or infinity in {int((~torch.isfinite(values)).sum())} of {values.numel()} entries. Check the "
+            "kernel and its hyperparameters on these inputs."
+        )
+    return values
+
+
 def require_positive(name: str, value: int | None) -> None:
     if value is not None and value < 1:
         raise InputError(f"{name} must be at least 1 or None, got {value}.")
@@ -102,7 +113,10 @@ class LowRankPlusDiagonal:
         weighted = factor / diagonal[:, None]
         core = factor.T @ weighted
         core.diagonal().add_(1.0)
-        lower = torch.linalg.cholesky(core)
+        lower = cholesky(
+            require_finite("the low-rank part of the preconditioner", core),
+            "the inner matrix of Woodbury's identity",
+        )
         self._diagonal, self._factor, self._core = diagonal, factor, core
         self._half = torch.linalg.solve_triangular(lower, weighted.T, upper=False)  # (r, n)
         self._correction: Tensor | None = None

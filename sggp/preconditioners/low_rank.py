@@ -7,10 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sggp.linalg import cholesky
+from sggp.preconditioners.base import require_finite
+
 __all__ = ["pivoted_cholesky", "random_pivoted_cholesky", "uniform_nystrom"]
 
 _BLOCK = 100
 _JITTER = 1e-11
+_LARGEST_JITTER = 1e-2
 
 
 def pivoted_cholesky(operator: Any, rank: int) -> Tensor:  # -> (n, rank)
@@ -19,7 +23,7 @@ def pivoted_cholesky(operator: Any, rank: int) -> Tensor:  # -> (n, rank)
     Cost: rank columns of K, 2·n·rank² flops. Source: Harbrecht, Peters and Schneider 2012, algorithm 1.
     """
     n = operator.shape[0]
-    left = operator.kernel_diagonal().clone()
+    left = require_finite("the diagonal of K", operator.kernel_diagonal()).clone()
     scale = float(left.max())
     everything = torch.arange(n, device=left.device)
     factor = left.new_zeros(n, min(rank, n))
@@ -28,6 +32,7 @@ def pivoted_cholesky(operator: Any, rank: int) -> Tensor:  # -> (n, rank)
         if float(left[pivot]) <= _JITTER * scale:
             return factor[:, :k]
         column = operator.cross_block(everything, everything[pivot : pivot + 1])[:, 0]
+        require_finite(f"column {pivot} of K", column)
         column = (column - factor[:, :k] @ factor[pivot, :k]) / left[pivot].sqrt()
         factor[:, k] = column
         left = (left - column.square()).clamp_min(0)
@@ -45,7 +50,7 @@ def random_pivoted_cholesky(
     Cost: rank columns of K, 2·n·rank² flops. Source: Chen, Epperly, Tropp and Webber 2023 (RPCholesky), algorithm 2.2.
     """
     n = operator.shape[0]
-    left = operator.kernel_diagonal().clone()
+    left = require_finite("the diagonal of K", operator.kernel_diagonal()).clone()
     scale = float(left.max())
     everything = torch.arange(n, device=left.device)
     factor = left.new_zeros(n, min(rank, n))
@@ -78,24 +83,22 @@ def uniform_nystrom(operator: Any, rank: int, generator: torch.Generator) -> Ten
     Source: Williams and Seeger 2001.
     """
     n = operator.shape[0]
-    scale = float(operator.kernel_diagonal().max())
+    scale = float(require_finite("the diagonal of K", operator.kernel_diagonal()).max())
     everything = torch.arange(n, device=operator.device)
     landmarks = torch.randperm(n, generator=generator)[: min(rank, n)].to(operator.device)
     return _columns_to_factor(operator.cross_block(everything, landmarks), landmarks, scale)
 
 
 def _columns_to_factor(columns: Tensor, pivots: Tensor, scale: float) -> Tensor:
-    """F with FFᵀ = G M⁻¹ Gᵀ for columns G of a positive semi-definite matrix and their pivot block M."""
-    core = columns[pivots]
+    """F with FFᵀ = G M⁻¹ Gᵀ for columns G of a positive semi-definite matrix and their pivot block M.
+
+    Raises:
+        InputError: the columns are not finite, or M is not positive semi-definite.
+    """
+    core = require_finite(f"{columns.shape[1]} columns of K", columns)[pivots]
     core = 0.5 * (core + core.T)
-    jitter = _JITTER * scale
-    while True:
-        lower, info = torch.linalg.cholesky_ex(
-            core + jitter * torch.eye(len(core), dtype=core.dtype, device=core.device)
-        )
-        if int(info) == 0:
-            return torch.linalg.solve_triangular(lower, columns.T, upper=False).T
-        jitter *= 10
+    lower = cholesky(core, "the kernel matrix of the pivots", scale=scale, least=_JITTER)
+    return torch.linalg.solve_triangular(lower, columns.T, upper=False).T
 
 
 def _weighted_draw(weights: Tensor, size: int, generator: torch.Generator) -> Tensor:

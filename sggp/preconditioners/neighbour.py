@@ -9,9 +9,16 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
-from sggp.native import neighbours as native
+from sggp.linalg import cholesky
+from sggp.native import engine
 from sggp.operators.base import NeighbourOperator
-from sggp.preconditioners.base import Preconditioner, require_blocks, require_positive, root_correction
+from sggp.preconditioners.base import (
+    Preconditioner,
+    require_blocks,
+    require_finite,
+    require_positive,
+    root_correction,
+)
 from sggp.preconditioners.low_rank import random_pivoted_cholesky
 
 __all__ = ["LowRankPlusNeighbour", "NearestNeighbour", "SparseInverseFactor"]
@@ -52,6 +59,7 @@ class SparseInverseFactor:
         place = torch.cat([found, own[:, None]], 1)
         place = torch.where(real, place, own[:, None])
         values = _all_columns(operator, order[place], real, low_rank)
+        require_finite("the neighbour factor of the preconditioner", values)
         self.log_det = float(-2 * values[:, -1].log().sum())
         # columns of U as rows of a table: Uᵀv gathers; U v gathers from the transposed table
         self._index = order[place]
@@ -67,9 +75,10 @@ class SparseInverseFactor:
     def apply(self, v: Tensor) -> Tensor:  # (n, s) -> (n, s)
         """R⁻¹v ≈ UUᵀv, in float64."""
         wide = v.double()
-        if wide.shape[1] >= _WIDE and native.available(wide.device):
-            return native.sparse_square(self._index, self._values, wide)
-        return self.root(self.root_transpose(wide))
+        fused = None
+        if wide.shape[1] >= _WIDE:
+            fused = engine(wide.device, wide.dtype).sparse_square(self._index, self._values, wide)
+        return self.root(self.root_transpose(wide)) if fused is None else fused
 
     def root(self, v: Tensor) -> Tensor:  # (n, s) -> (n, s)
         """Uv, in float64."""
@@ -107,14 +116,7 @@ def _columns(operator: NeighbourOperator, index: Tensor, real: Tensor, low_rank:
     small.diagonal(dim1=1, dim2=2).add_(noise)
     both = real[:, :, None] & real[:, None, :]
     small = torch.where(both, small, torch.eye(index.shape[1], dtype=small.dtype, device=small.device))
-    jitter = 1e-13
-    lower, info = torch.linalg.cholesky_ex(small)
-    while bool((info != 0).any()) and jitter < 1e-2:
-        bad = (info != 0).nonzero()[:, 0]
-        raised = small[bad]
-        raised.diagonal(dim1=1, dim2=2).add_((jitter * ceiling[bad])[:, None])
-        lower[bad], info[bad] = torch.linalg.cholesky_ex(raised)
-        jitter *= 10
+    lower = cholesky(small, "the covariance of a row's neighbours", scale=ceiling)
     last = torch.zeros(index.shape[0], index.shape[1], 1, dtype=small.dtype, device=small.device)
     last[:, -1] = 1
     column = torch.linalg.solve_triangular(lower.transpose(1, 2), last, upper=True)[..., 0]
@@ -129,7 +131,10 @@ class _LowRankPlusFactor:
         core = low_rank.T @ spread
         core = 0.5 * (core + core.T)
         core.diagonal().add_(1.0)
-        lower = torch.linalg.cholesky(core)
+        lower = cholesky(
+            require_finite("the low-rank part of the preconditioner", core),
+            "the correction by the low-rank part",
+        )
         self._factor, self._low_rank, self._core = factor, low_rank, core
         self._half = torch.linalg.solve_triangular(lower, spread.T, upper=False)  # (r, n)
         self._correction: Tensor | None = None

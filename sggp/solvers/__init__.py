@@ -2,12 +2,13 @@
 
 from sggp.solvers.alternating_projections import AlternatingProjections
 from sggp.solvers.auto import Auto
-from sggp.solvers.base import IterativeSolver, Solver, State
 from sggp.solvers.cholesky import Cholesky
 from sggp.solvers.conjugate_gradients import ConjugateGradients
-from sggp.solvers.problem import Problem
+from sggp.solvers.core.base import IterativeSolver, Solver, State
+from sggp.solvers.core.problem import Problem
+from sggp.solvers.core.solution import Record, Solution, Status
+from sggp.solvers.settings import describe_solver, rebuild_solver
 from sggp.solvers.sketch_and_project import SketchAndProject
-from sggp.solvers.solution import Record, Solution, Status
 from sggp.solvers.stochastic_dual_descent import StochasticDualDescent
 from sggp.solvers.stochastic_gradient_descent import StochasticGradientDescent
 
@@ -26,4 +27,6 @@ __all__ = [
     "Status",
     "StochasticDualDescent",
     "StochasticGradientDescent",
+    "describe_solver",
+    "rebuild_solver",
 ]

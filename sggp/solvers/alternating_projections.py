@@ -9,15 +9,15 @@ import torch
 from torch import Tensor
 
 from sggp.errors import InputError, UnsupportedOperator
+from sggp.linalg import try_cholesky
 from sggp.operators.base import RowOperator
-from sggp.solvers.base import IterativeSolver, State, column_norms
-from sggp.solvers.problem import Problem
-from sggp.solvers.solution import Status
+from sggp.solvers.core.base import IterativeSolver, State, column_norms
+from sggp.solvers.core.problem import Problem
+from sggp.solvers.core.solution import Status
 from sggp.typing import ResidualKind
 
 __all__ = ["AlternatingProjections"]
 
-_JITTERS = (0.0, 1e-12, 1e-10, 1e-8, 1e-6, 1e-4)
 _GROWTH = 1e4
 """A residual this many times the least one so far is rounding at work: in exact arithmetic the energy norm never grows,
 and the 2-norm by no more than the root of the condition number."""
@@ -119,14 +119,8 @@ class AlternatingProjections(IterativeSolver):
             return state.factors[chosen]
         rows = state.blocks[chosen]
         dense = state.problem.operator.block(rows, rows).double()
-        mean = float(dense.diagonal().mean())
-        for jitter in _JITTERS:
-            raised = dense.clone()
-            raised.diagonal().add_(jitter * mean)
-            factor, info = torch.linalg.cholesky_ex(raised)
-            if int(info) == 0:
-                break
-        else:
+        factor, jitter = try_cholesky(dense)
+        if bool(torch.isinf(jitter)):
             return None
         if 8 * len(rows) ** 2 * (len(state.factors) + 1) <= self.memory_budget:
             state.factors[chosen] = factor

@@ -9,18 +9,20 @@ import torch
 from torch import Tensor
 
 from sggp.defaults import DIRECT_ROWS
+from sggp.errors import SolverFailure
 from sggp.operators.base import NeighbourOperator, RowOperator
 from sggp.solvers.alternating_projections import AlternatingProjections
-from sggp.solvers.base import Solver
 from sggp.solvers.cholesky import Cholesky
 from sggp.solvers.conjugate_gradients import ConjugateGradients
-from sggp.solvers.driver import Limits
-from sggp.solvers.solution import Solution, Status
+from sggp.solvers.core.base import Solver
+from sggp.solvers.core.driver import Limits
+from sggp.solvers.core.solution import Solution, Status
 
 __all__ = ["Auto", "choose"]
 
 _ROWS_PER_COLUMN = 30
 """A factor costs n³/3 flops once, conjugate gradients some 25·n² a column: below this many rows a column it is less."""
+_BETTER = 0.9
 _LOST = (Status.STAGNATED, Status.BREAKDOWN, Status.DIVERGED)
 
 
@@ -100,9 +102,17 @@ class Auto(Solver):
             left = _left(limits, solution)
             if not lost or left is None:
                 break
-            solution = _taken_over(solution, solver, operator, rhs, left, lost)
             tried.append(solver.describe())
+            try:
+                solution = _taken_over(solution, solver, operator, rhs, left, lost)
+            except SolverFailure as failure:
+                solution = replace(solution, notes=(*solution.notes, f"{solver.describe()}: {failure}"))
         return replace(solution, method=f"{self.describe()} → {', then '.join(tried)}")
+
+
+def _clearly_less(one: Tensor, other: Tensor) -> bool:
+    """Whether a residual is less than another by more than rounding moves it; NaN is more than any number."""
+    return bool(one < _BETTER * other) or (bool(torch.isnan(other)) and not bool(torch.isnan(one)))
 
 
 def _left(limits: Limits, solution: Solution) -> Limits | None:
@@ -124,7 +134,8 @@ def _taken_over(
     tolerance = tolerance[lost] if len(tolerance) > 1 else tolerance
     reasons = sorted({str(solution.status[i]) for i in lost})
     second = solver._solve(operator, block[:, lost], None, replace(limits, tolerance=tolerance))
-    x = (solution.x[:, None] if rhs.ndim == 1 else solution.x).clone()
+    x = solution.x[:, None] if rhs.ndim == 1 else solution.x
+    x = x.to(torch.promote_types(x.dtype, second.x.dtype), copy=True)
     residual, error, status = (
         solution.residual.clone(),
         solution.residual_error.clone(),
@@ -132,7 +143,7 @@ def _taken_over(
     )
     better = 0
     for place, i in enumerate(lost):
-        if not bool(second.residual[place] >= residual[i]):
+        if second.status[place] is Status.CONVERGED or _clearly_less(second.residual[place], residual[i]):
             x[:, i], residual[i], status[i] = second.x[:, place], second.residual[place], second.status[place]
             error[i] = second.residual_error[place]
             better += 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,25 +10,22 @@ import torch
 from torch import Tensor
 
 from sggp.errors import InputError, SolverFailure, UnsupportedOperator
+from sggp.linalg import JITTERS
 from sggp.preconditioners import Preconditioner
-from sggp.solvers.base import Solver, column_norms
 from sggp.solvers.conjugate_gradients import ConjugateGradients
-from sggp.solvers.driver import Limits
-from sggp.solvers.problem import prepare
-from sggp.solvers.solution import Record, Solution, Status
+from sggp.solvers.core.base import Solver
+from sggp.solvers.core.driver import Limits
+from sggp.solvers.core.problem import prepare
+from sggp.solvers.core.run import Run, begin, solution
+from sggp.solvers.core.solution import Solution, Status
 
 __all__ = ["Cholesky", "factorise", "substitute"]
-
-_JITTERS = {
-    torch.float64: (0.0, 1e-12, 1e-10, 1e-8, 1e-6, 1e-4),
-    torch.float32: (0.0, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3),
-}
 
 
 def factorise(operator: Any, dtype: torch.dtype = torch.float64) -> tuple[Tensor, float]:
     """Lower Cholesky factor of the operator and the jitter that was added to its diagonal.
 
-    The jitter tries 0, then 1e-12 … 1e-4 (in float32: 1e-7 … 1e-3) times the mean of the diagonal.
+    The jitter is that of `sggp.linalg`; the matrix is built anew for each, so that there is only one at a time.
 
     Args:
         operator: offers `dense(dtype)`, a new tensor at each call: the factor takes its place.
@@ -47,7 +44,7 @@ def factorise(operator: Any, dtype: torch.dtype = torch.float64) -> tuple[Tensor
             f"Cholesky needs operator.dense(), which {type(operator).__name__} does not offer; use ConjugateGradients."
         )
     mean = added = 0.0
-    for relative in _JITTERS[dtype]:
+    for relative in JITTERS[dtype]:
         # by columns, as LAPACK wants it, so that the factor can overwrite the matrix; A = Aᵀ
         factor = operator.dense(dtype).mT
         mean = float(factor.diagonal().double().mean())
@@ -58,6 +55,8 @@ def factorise(operator: Any, dtype: torch.dtype = torch.float64) -> tuple[Tensor
         if int(info) == 0 and bool(torch.isfinite(factor.diagonal()).all()):
             return factor, added
         del factor
+        if not math.isfinite(mean):
+            break
     raise SolverFailure(
         f"no Cholesky factor even with jitter {added:.1e} on the diagonal (mean diagonal {mean:.1e}): the matrix is "
         "not positive semi-definite. Check the kernel, and that noise_variance is positive."
@@ -133,7 +132,7 @@ class Cholesky(Solver):
     factor_dtype: torch.dtype = torch.float64
 
     def __post_init__(self) -> None:
-        if self.factor_dtype not in _JITTERS:
+        if self.factor_dtype not in JITTERS:
             raise InputError(f"factor_dtype must be torch.float64 or torch.float32, got {self.factor_dtype}.")
 
     def _refined(self, operator: Any, rhs: Tensor, x0: Tensor | None, limits: Limits) -> Solution:
@@ -141,64 +140,42 @@ class Cholesky(Solver):
             factorise(operator)
         narrow = _Narrow()
         inner = ConjugateGradients(narrow)
-        solution = inner._solve(_Wide(operator), rhs, x0, replace(limits, checkpoint=None))
-        notes = solution.notes
+        found = inner._solve(_Wide(operator), rhs, x0, replace(limits, checkpoint=None))
+        notes = found.notes
         if narrow.jitter:
             note = f"added jitter {narrow.jitter:.1e} to the float32 factor, which only preconditions."
             notes = (note, *notes)
-        return replace(solution, method=self.describe(), notes=notes)
+        return replace(found, method=self.describe(), notes=notes)
 
     def _solve(self, operator: Any, rhs: Tensor, x0: Tensor | None, limits: Limits) -> Solution:
         if self.factor_dtype == torch.float32:
             return self._refined(operator, rhs, x0, limits)
         problem = prepare(operator, rhs, x0, limits.tolerance, limits.generator)
-        begin, entries0 = time.perf_counter(), operator.entries_evaluated
-        total = len(problem.norms)
-        norms = problem.norms[problem.columns].to(problem.rhs.device)
-        wide = problem.rhs * norms
+        run = begin(replace(problem, x0=None))
+        run.wide, run.both = hasattr(operator, "matmul_wide"), True
+        columns = torch.arange(len(problem.columns))
         lower, jitter = factorise(operator)
-        notes = []
-        found = substitute(lower, wide)
-        residual = torch.zeros(total, dtype=torch.float64)
+        run.x = substitute(lower, problem.rhs)
+        run.measure(columns)
         if jitter:
-            notes.append(f"added jitter {jitter:.1e} to the diagonal: the matrix is singular to float64.")
-        product = getattr(operator, "matmul_wide", operator.matmul)
-        gap = wide - product(found)
-        if jitter:
-            refined = found + substitute(lower, gap)
-            after = wide - product(refined)
-            better = column_norms(after) < column_norms(gap)
-            found[:, better], gap[:, better] = refined[:, better], after[:, better]
-        residual[problem.columns] = column_norms(gap) / norms.double().cpu()
-        finite = torch.isfinite(problem.norms)
-        residual[~finite] = float("nan")
-        x = torch.zeros(problem.n, total, dtype=problem.dtype, device=problem.rhs.device)
-        x[:, problem.columns] = found.to(x)
-        x[:, ~finite] = float("nan")
-        seconds = time.perf_counter() - begin
-        epochs = (operator.entries_evaluated - entries0) / getattr(
-            operator, "entries_per_epoch", problem.n**2
-        )
-        return Solution(
-            x=x[:, 0] if problem.vector else x,
-            status=_status(finite, residual, problem.all_tolerances),
-            residual=residual,
-            residual_kind="true",
-            tolerance=problem.all_tolerances,
-            history=(Record(epochs, seconds, residual, "true"),),
-            epochs=epochs,
-            seconds=seconds,
-            iterations=1,
-            method=self.describe(),
-            notes=tuple(notes),
-        )
+            run.notes.append(f"added jitter {jitter:.1e} to the diagonal: the matrix is singular to float64.")
+            _refine(run, lower, columns)
+        run.iterations = 1
+        run.record(run.residual, "true")
+        for i, met in enumerate((run.residual <= problem.tolerance).tolist()):
+            lost = Status.STAGNATED if math.isfinite(run.residual[i]) else Status.BREAKDOWN
+            run.status[i] = Status.CONVERGED if met else lost
+        return solution(run, self.describe())
 
 
-def _status(finite: Tensor, residual: Tensor, tolerance: Tensor) -> tuple[Status, ...]:
-    out = []
-    for ok, value, limit in zip(finite.tolist(), residual.tolist(), tolerance.tolist(), strict=True):
-        if not ok:
-            out.append(Status.NONFINITE_INPUT)
-        else:
-            out.append(Status.CONVERGED if value <= limit else Status.STAGNATED)
-    return tuple(out)
+def _refine(run: Run, lower: Tensor, columns: Tensor) -> None:
+    """One step of iterative refinement, for the columns that it serves."""
+    first = replace(run, x=run.x, gap=run.gap.clone(), residual=run.residual.clone(), whole=run.whole.clone())
+    run.x = run.x + substitute(lower, run.gap * run.problem.norms.to(run.gap))
+    run.measure(columns)
+    worse = ~(run.residual < first.residual)
+    run.x[:, worse], run.residual[worse], run.whole[worse] = (
+        first.x[:, worse],
+        first.residual[worse],
+        first.whole[worse],
+    )

@@ -12,9 +12,9 @@ from torch import Tensor
 from sggp.errors import InputError, UnsupportedOperator
 from sggp.operators.base import NeighbourOperator
 from sggp.preconditioners import Balanced, Preconditioner
-from sggp.solvers.base import IterativeSolver, State, column_norms
-from sggp.solvers.problem import Problem
-from sggp.solvers.solution import Status
+from sggp.solvers.core.base import IterativeSolver, State, column_norms
+from sggp.solvers.core.problem import Problem
+from sggp.solvers.core.solution import Status
 from sggp.typing import ResidualKind
 
 __all__ = ["ConjugateGradients", "automatic"]

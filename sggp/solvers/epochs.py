@@ -14,9 +14,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from sggp.solvers.base import IterativeSolver, State
-from sggp.solvers.problem import Problem
-from sggp.solvers.solution import Status
+from sggp.solvers.core.base import IterativeSolver, State
+from sggp.solvers.core.problem import Problem
+from sggp.solvers.core.solution import Status
 from sggp.typing import ResidualKind
 
 __all__ = ["EpochSolver", "EpochState"]

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from sggp.errors import InputError, UnsupportedOperator
 from sggp.operators.base import RowOperator
+from sggp.solvers.core.problem import Problem
 from sggp.solvers.epochs import EpochSolver, EpochState
-from sggp.solvers.problem import Problem
 
 __all__ = ["SketchAndProject"]
 
@@ -140,7 +140,7 @@ class SketchAndProject(EpochSolver):
             core = 0.5 * (core + core.T)
             core.diagonal().add_(shift)
             lower, info = torch.linalg.cholesky_ex(core)
-            if int(info) == 0:
+            if int(info) == 0 and bool(torch.isfinite(lower).all()):
                 left, values, _ = torch.linalg.svd(
                     torch.linalg.solve_triangular(lower, image.T, upper=False).T, full_matrices=False
                 )
@@ -165,6 +165,7 @@ def _acceleration(problem: Problem, size: int) -> tuple[float, float, float]:
     noise = getattr(problem.operator, "noise_variance", None)
     floor = float(diagonal.min()) * 1e-6 if noise is None else max(float(noise.min()), 1e-12)
     mu = min(floor / float(diagonal.mean()), 1.0 / nu)
+    mu = mu if mu > 0 else 1.0 / nu
     gamma = 1.0 / math.sqrt(mu * nu)
     return 1.0 - math.sqrt(mu / nu), gamma, 1.0 / (1.0 + gamma * nu)
 

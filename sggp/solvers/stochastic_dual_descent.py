@@ -11,8 +11,8 @@ from torch import Tensor
 
 from sggp.errors import InputError, UnsupportedOperator
 from sggp.operators.base import RowOperator
+from sggp.solvers.core.problem import Problem
 from sggp.solvers.epochs import EpochSolver, EpochState
-from sggp.solvers.problem import Problem
 
 __all__ = ["StochasticDualDescent", "stable_step"]
 

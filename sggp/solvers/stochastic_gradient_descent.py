@@ -11,9 +11,9 @@ from torch import Tensor
 
 from sggp.errors import InputError, UnsupportedOperator
 from sggp.operators.base import LeastSquaresOperator
-from sggp.solvers.base import column_norms
+from sggp.solvers.core.base import column_norms
+from sggp.solvers.core.problem import Problem
 from sggp.solvers.epochs import EpochSolver, EpochState
-from sggp.solvers.problem import Problem
 
 __all__ = ["Curvature", "StochasticGradientDescent", "curvature"]
 

@@ -58,7 +58,9 @@ def check_solver(
     Checked on a well-conditioned kernel system against its dense float64 matrix: settings that are frozen, pickle and
     show themselves; at each tolerance, columns that are said to be converged are, and residuals are what they are said
     to be; the loosest tolerance is reached; a tolerance per column; zero columns; NaN in one column leaves the others
-    alone; a solution fed back costs one pass; equal seeds give equal answers; vectors give vectors and dtypes are kept;
+    alone; a solution fed back costs one pass; equal seeds give equal answers; vectors give vectors and dtypes are kept
+    where they suffice; what is said of x holds for x in the precision in which it is returned, on a system whose
+    solution float32 cannot hold;
     `max_epochs`; the order of the rows does not matter; arguments and global states of random numbers are left alone;
     a solve that is interrupted and resumed from its checkpoint ends where an unbroken one ends.
 
@@ -86,7 +88,8 @@ def check_solver(
     made = _System(operator, operator.dense(torch.float64), rhs, draw_seed(root))
     found: list[str] = []
     for check in (
-        _settings, _accuracy, _columns, _trivial, _warm, _seeds, _types, _budget, _order, _manners, _resumes,
+        _settings, _accuracy, _precision, _columns, _trivial, _warm, _seeds, _types, _budget, _order, _side_effects,
+        _resumes,
     ):  # fmt: skip
         for violation in check(solver, made, tolerances):
             if violation not in found:
@@ -152,6 +155,23 @@ def _accuracy(solver: Solver, system: _System, tolerances: tuple[float, ...]) ->
         yield from _honesty(solution, system.residual(solution.x), limits, f"tolerance {tolerance:.0e}")
         if tolerance == tolerances[0] and not solution.converged:
             yield f"the loosest tolerance, {tolerance:.0e}, is not reached: {solution!r}"
+
+
+def _precision(solver: Solver, system: _System, _: Any) -> Iterator[str]:
+    """Near-duplicates without noise and the smallest eigenvector in float32: no float32 x solves that."""
+    given = system.operator
+    x = given.x.clone()
+    x[1::2] = x[: 2 * (len(x) // 2) : 2] + 1e-3 * x[1::2]
+    operator = KernelOperator(given.covariance, x, 1e-6 * given.kernel_diagonal().mean(), dtype=torch.float64)
+    matrix = operator.dense(torch.float64)
+    hard = _System(operator, matrix, torch.linalg.eigh(matrix)[1][:, :2].float(), system.seed)
+    solution = _solve(solver, hard, tolerance=1e-4, max_epochs=100)
+    if solution.x.shape != hard.rhs.shape:
+        return
+    limits = torch.full((2,), 1e-4, dtype=torch.float64)
+    truth = hard.residual(solution.x)
+    for violation in _honesty(solution, truth, limits, "a float32 right-hand side at low noise"):
+        yield f"{violation}; x is returned in {solution.x.dtype}: measure what is returned"
 
 
 def _columns(solver: Solver, system: _System, tolerances: tuple[float, ...]) -> Iterator[str]:
@@ -230,7 +250,7 @@ def _order(solver: Solver, system: _System, tolerances: tuple[float, ...]) -> It
         yield f"rows in another order give another answer: {float(gap.max()):.2e} apart at tolerance {tolerance:.0e}"
 
 
-def _manners(solver: Solver, system: _System, tolerances: tuple[float, ...]) -> Iterator[str]:
+def _side_effects(solver: Solver, system: _System, tolerances: tuple[float, ...]) -> Iterator[str]:
     """Arguments and global states are as they were."""
     rhs, x0 = system.rhs.clone(), torch.zeros_like(system.rhs)
     limits = torch.full((4,), tolerances[0], dtype=torch.float64)

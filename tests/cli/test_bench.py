@@ -7,14 +7,15 @@ import pytest
 pytest.importorskip("typer", reason="the extra cli is not installed")
 pytest.importorskip("rich", reason="the extra cli is not installed")
 
-from sggp.cli import bench, main
+from sggp.cli import main
+from sggp.cli.bench import machine
 from sggp.native import cpu, library
 
 
 def test_bench_prints_ceilings_and_rates(capsys, monkeypatch):
-    monkeypatch.setattr(bench, "_ROWS", 64)
-    monkeypatch.setattr(bench, "_FINGERPRINTS", 64)
-    monkeypatch.setattr(bench, "_best_time", lambda call, repeats=3: (call(), 0.5)[1])
+    monkeypatch.setattr(machine, "_ROWS", 64)
+    monkeypatch.setattr(machine, "_FINGERPRINTS", 64)
+    monkeypatch.setattr(machine, "_best_time", lambda call, repeats=3: (call(), 0.5)[1])
     assert main(["bench"]) == 0
     said = capsys.readouterr().out
     assert "sgemm" in said

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import gzip
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,172 +13,8 @@ pytest.importorskip("typer", reason="the extra cli is not installed")
 pytest.importorskip("rich", reason="the extra cli is not installed")
 
 from sggp.cli import main
-
-ALCOHOLS = ["CO", "CCO", "CCCO", "CCCCO", "CCCCCO", "CCCCCCO", "CC(C)O", "CC(C)CO", "OCCO", "OCCCO"]
-LIBRARY = [*ALCOHOLS, "CCCCCCCO", "CCCCCCCCO", "c1ccccc1O", "c1ccccc1CO", "CCN", "CCCN", "CCCCN", "OCC(O)CO"]
-
-
-def write(path: Path, header: list[str], rows: list[list[object]]) -> Path:
-    with path.open("w", newline="") as stream:
-        csv.writer(stream).writerows([header, *rows])
-    return path
-
-
-def read(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="") as stream:
-        return list(csv.DictReader(stream))
-
-
-def refused(capsys: pytest.CaptureFixture[str], *argv: object) -> str:
-    """Run a command that must fail with exit code 2 and one line on stderr; return that line."""
-    capsys.readouterr()
-    assert main([str(part) for part in argv]) == 2
-    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
-    assert len(lines) == 1
-    return lines[0]
-
-
-@pytest.fixture
-def files(tmp_path: Path) -> dict[str, Path]:
-    rows = [[name, float(name.count("C"))] for name in ALCOHOLS]
-    measured = [*rows, ["CCO", 2.2], ["not a molecule", 1.0], ["CCC", "high"], ["CCCC", "nan"], ["", 3.0]]
-    library = [[f"L{i}", smiles] for i, smiles in enumerate([*LIBRARY, "OCC", "C1CC"])]
-    return {
-        "m": write(tmp_path / "m.csv", ["SMILES", "activity"], measured),
-        "l": write(tmp_path / "l.csv", ["code", "smiles"], library),
-        "out": tmp_path / "next.csv",
-    }
-
-
-def suggest_line(files: dict[str, Path], *more: object) -> list[object]:
-    return [
-        "suggest",
-        "--measured",
-        files["m"],
-        "--library",
-        files["l"],
-        "--out",
-        files["out"],
-        "--no-cache",
-        *more,
-    ]
-
-
-class TestSuggest:
-    @pytest.fixture(autouse=True)
-    def _extras(self) -> None:
-        pytest.importorskip("rdkit", reason="the extra molecules is not installed")
-
-    def test_it_suggests_molecules_that_are_not_measured(self, files, capsys):
-        line = suggest_line(files, "--maximize", "-q", 5, "--seed", 1, "--id-column", "code")
-        assert main([str(part) for part in line]) == 0
-        said = capsys.readouterr()
-        assert "'SMILES'" in said.err
-        assert "'activity'" in said.err
-        rows = read(files["out"])
-        assert [row["rank"] for row in rows] == ["1", "2", "3", "4", "5"]
-        chosen = [row["smiles"] for row in rows]
-        assert len(set(chosen)) == 5
-        assert not set(chosen) & set(ALCOHOLS)
-        for row in rows:
-            assert row["id"] == f"L{row['library_row']}"
-            assert LIBRARY[int(row["library_row"])] == row["smiles"]
-            assert float(row["predicted_std"]) > 0
-        sampled = [float(row["sampled_value"]) for row in rows]
-        assert sampled == sorted(sampled, reverse=True)
-
-    def test_every_unusable_row_is_listed_with_its_line(self, files):
-        assert main([str(part) for part in suggest_line(files, "--minimize", "-q", 2, "--seed", 1)]) == 0
-        listed = {
-            (row["file"], int(row["line"])): row["reason"]
-            for row in read(files["out"].with_suffix(".rejected.csv"))
-        }
-        assert set(listed) == {("m.csv", n) for n in (13, 14, 15, 16)} | {("l.csv", 20), ("l.csv", 21)}
-        assert "not a number" in listed["m.csv", 14]
-        assert "not finite" in listed["m.csv", 15]
-        assert "same molecule as line 3" in listed["l.csv", 20]
-
-    def test_same_seed_same_file_and_compressed_input_is_the_same(self, files, tmp_path):
-        packed = tmp_path / "l.csv.gz"
-        packed.write_bytes(gzip.compress(files["l"].read_bytes()))
-        line = suggest_line(files, "--maximize", "-q", 3, "--seed", 4)
-        assert main([str(part) for part in line]) == 0
-        first = files["out"].read_text()
-        assert (
-            main(
-                [
-                    str(part)
-                    for part in suggest_line({**files, "l": packed}, "--maximize", "-q", 3, "--seed", 4)
-                ]
-            )
-            == 0
-        )
-        assert files["out"].read_text() == first
-
-    def test_fingerprints_are_kept_in_the_cache(self, files, tmp_path):
-        line = suggest_line(files, "--maximize", "-q", 3, "--seed", 4, "--cache", tmp_path / "kept")
-        line.remove("--no-cache")
-        assert main([str(part) for part in line]) == 0
-        first = files["out"].read_text()
-        assert len(list((tmp_path / "kept").iterdir())) == 1
-        assert main([str(part) for part in line]) == 0
-        assert files["out"].read_text() == first
-
-    def test_the_report_needs_no_other_file(self, files, tmp_path):
-        pytest.importorskip("matplotlib", reason="the extra plot is not installed")
-        report = tmp_path / "r.html"
-        line = suggest_line(files, "--maximize", "-q", 3, "--seed", 4, "--report", report)
-        assert main([str(part) for part in line]) == 0
-        text = report.read_text()
-        check_alone(text)
-        assert text.count("data:image/svg+xml") == 3
-        assert text.count("data:image/png") == 1
-
-    def test_a_direction_is_required(self, files, capsys):
-        assert "exactly one of --maximize and --minimize" in refused(capsys, *suggest_line(files))
-        assert "both were given" in refused(capsys, *suggest_line(files, "--maximize", "--minimize"))
-        assert not files["out"].exists()
-
-    @pytest.mark.parametrize(
-        ("more", "message"),
-        [
-            (["--smiles-column", "nope"], "no column 'nope'"),
-            (["--value-column", "nope"], "no column 'nope'"),
-            (["--library-smiles-column", "nope"], "no column 'nope'"),
-            (["--id-column", "nope"], "no column 'nope'"),
-            (["-q", "0"], "at least 1"),
-            (["-q", "50"], "library has only"),
-            (["-q", "many"], "valid integer"),
-            (["--report", "no/such/folder/r.html"], "does not exist"),
-        ],
-    )
-    def test_what_cannot_work_is_refused_and_nothing_written(self, files, capsys, more, message):
-        files["out"].write_text("yesterday's")
-        assert message in refused(capsys, *suggest_line(files, "--maximize", *more))
-        assert files["out"].read_text() == "yesterday's"
-        assert not list(files["out"].parent.glob("*.part"))
-
-    def test_unusable_files_are_refused(self, files, tmp_path, capsys):
-        empty = tmp_path / "empty.csv"
-        empty.write_text("")
-        numbers = write(tmp_path / "numbers.csv", ["a", "b"], [[1, 2], [3, 4]])
-        invalid = write(tmp_path / "invalid.csv", ["smiles", "value"], [["what", 1.0], ["is this", 2.0]])
-        header = write(tmp_path / "header.csv", ["smiles", "value"], [])
-        for name, path, message in [
-            ("m", empty, "empty"),
-            ("l", empty, "empty"),
-            ("m", header, "no data row"),
-            ("m", tmp_path / "none.csv", "no such file"),
-            ("m", tmp_path, "folder"),
-            ("l", numbers, "no SMILES column|looks like SMILES"),
-            ("m", numbers, "looks like SMILES|SMILES"),
-            ("m", invalid, "no usable measurement"),
-            ("l", invalid, "no row holds a usable SMILES|usable"),
-        ]:
-            assert re.search(
-                message, refused(capsys, *suggest_line({**files, name: path}, "--maximize", "-q", 2))
-            )
-            assert not files["out"].exists()
+from sggp.datasets import nci_first_5k
+from tests.cli.commands import ALCOHOLS, check_alone, read, refused, write
 
 
 class TestFitAndPredict:
@@ -252,11 +85,8 @@ class TestCampaign:
         assert main(["campaign", "report", str(store), "--out", str(tmp_path / "r.html")]) == 0
         check_alone((tmp_path / "r.html").read_text())
 
-    def test_a_library_campaign_starts_from_measurements(self, files, tmp_path, capsys, monkeypatch):
+    def test_a_library_campaign_starts_from_measurements(self, files, tmp_path, capsys):
         pytest.importorskip("rdkit", reason="the extra molecules is not installed")
-        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-        monkeypatch.setenv("LOCALAPPDATA", str(tmp_path / "cache"))
-        monkeypatch.setenv("HOME", str(tmp_path))
         store = tmp_path / "c.db"
         line = ["campaign", "init", store, "--library", files["l"], "--measured", files["m"], "--maximize"]
         assert main([str(part) for part in line]) == 0
@@ -289,14 +119,6 @@ class TestCampaign:
         assert "0 measured, 2 pending" in capsys.readouterr().out
 
 
-def check_alone(text: str) -> None:
-    """An HTML text that loads nothing from anywhere."""
-    assert text.startswith("<!DOCTYPE html>")
-    sources = re.findall(r'(?:src|href|url)\s*[=(]\s*"?([^">)]{0,20})', text)
-    assert sources
-    assert all(source.startswith("data:") for source in sources)
-
-
 def test_quick_demo_writes_its_three_files(tmp_path, capsys):
     pytest.importorskip("rdkit", reason="the extra molecules is not installed")
     pytest.importorskip("matplotlib", reason="the extra plot is not installed")
@@ -304,6 +126,9 @@ def test_quick_demo_writes_its_three_files(tmp_path, capsys):
     assert main(["demo", "--quick", "--out", str(out), "--seed", "2"]) == 0
     said = capsys.readouterr().out
     assert "best molecules found" in said
+    shown = [line.split("│")[4].strip() for line in said.splitlines() if line.startswith("│")]
+    assert len(shown) == 10
+    assert set(shown) <= set(nci_first_5k().smiles)  # as they stand in the file
     check_alone((out / "report.html").read_text())
     assert (out / "demo.png").read_bytes().startswith(b"\x89PNG")
     rows = read(out / "results.csv")

@@ -9,7 +9,7 @@ from gpytorch.kernels import LinearKernel, MaternKernel, RBFKernel, ScaleKernel
 
 from sggp.errors import InputError, NoRandomFeatures, UnsupportedKernel
 from sggp.hyperparameters import exact_log_marginal_likelihood, fit_em
-from sggp.hyperparameters.iterative.em import Moments, updated
+from sggp.hyperparameters.iterative.em import PosteriorMoments, updated
 from sggp.kernels import TanimotoMinMax
 from sggp.posterior import condition
 from sggp.solvers import ConjugateGradients
@@ -55,7 +55,7 @@ def exact_moments(kernel, x, y, scale, noise):
     h = k + noise * torch.eye(len(x), dtype=torch.float64)
     alpha = torch.linalg.solve(h, y)
     gamma = float(torch.linalg.solve(h, k).trace())
-    return Moments(gamma, float(alpha @ k @ alpha), float((y - k @ alpha).square().sum()))
+    return PosteriorMoments(gamma, float(alpha @ k @ alpha), float((y - k @ alpha).square().sum()))
 
 
 def test_update_with_exact_moments_ends_at_a_stationary_point():
@@ -90,7 +90,7 @@ def test_moments_by_samples_are_those_of_dense_algebra(repeats):
     assert first["effective_dimension"] == pytest.approx(exact.effective_dimension, abs=4 * error)
     assert error < 0.02 * exact.effective_dimension
     # the rest of the update has no sampling error: put γ in and compare
-    known = Moments(first["effective_dimension"], exact.fit_norm, exact.misfit)
+    known = PosteriorMoments(first["effective_dimension"], exact.fit_norm, exact.misfit)
     scale, noise = updated(1.2, 0.1, known, len(x))
     assert second["values"]["outputscale"] == pytest.approx(scale, rel=1e-6)
     assert second["values"]["noise_variance"] == pytest.approx(noise, rel=1e-6)

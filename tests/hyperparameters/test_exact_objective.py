@@ -11,8 +11,15 @@ from sggp.hyperparameters.coordinates import Coordinates, copy_kernel
 from sggp.hyperparameters.defaults import noise_prior
 from sggp.hyperparameters.exact import fit as exact
 from sggp.hyperparameters.exact.gram_matrix import GramMatrix, Sensitivity
-from sggp.hyperparameters.exact.objective import Objective
-from sggp.hyperparameters.exact.quasi_newton import descend, differenced_hessian, positive_part
+from sggp.hyperparameters.exact.objective import Best, Objective
+from sggp.hyperparameters.exact.quasi_newton import (
+    Box,
+    StoppingRule,
+    descend,
+    differenced_hessian,
+    positive_part,
+)
+from sggp.hyperparameters.problem import CommonOptions, FitProblem
 from tests.oracles import kernel_matrix
 
 
@@ -79,7 +86,8 @@ def test_merged_repeats_change_neither_value_nor_gradient(case, monkeypatch):
     def objective():
         kernel = copy_kernel(named_kernel("matern32", 3))
         start = 0.1 if noise is None else None
-        return Objective(Coordinates(kernel, initial_noise=start, noise_floor=1e-6), x, y, noise, None)
+        problem = FitProblem.checked(kernel, x, y, CommonOptions(noise_variance=noise))
+        return Objective(Coordinates(kernel, initial_noise=start, noise_floor=1e-6), problem, problem.trace())
 
     merged = objective()
     monkeypatch.setattr("sggp.hyperparameters.exact.objective._Rows._merge", lambda *_: None)
@@ -150,8 +158,8 @@ def test_known_noise_per_point_and_repeats_go_with_their_part(monkeypatch):
 def test_a_part_has_the_noise_of_its_rows():
     x, y = _rows(520)
     noise = x[:, 0].exp()
-    coordinates = Coordinates(copy_kernel(named_kernel("matern32", 3)))
-    part = exact._part(Objective(coordinates, x, y[:, None], noise, None), x, y[:, None], noise, None)
+    problem = FitProblem.checked(named_kernel("matern32", 3), x, y, CommonOptions(noise_variance=noise))
+    part = exact._part(Objective(problem.coordinates(), problem, problem.trace()), problem)
     assert part.size == 156
     torch.testing.assert_close(part.rows.known, part.rows.x[:, 0].exp())
 
@@ -211,14 +219,12 @@ def test_a_known_hessian_needs_one_step_and_bounds_hold():
         return _bowl(matrix, centre)(u)
 
     wide = np.full(2, 9.0)
-    found = descend(counted, np.zeros(2), matrix, -wide, wide, gain=0.0, tolerance=1e-12, max_iterations=9)
+    found = descend(counted, np.zeros(2), matrix, Box(-wide, wide), StoppingRule(1e-12, 0.0, 9))
     np.testing.assert_allclose(found.u, centre, atol=1e-12)
     assert found.converged
     assert len(calls) == 2
     low = np.array([0.5, -9.0])
-    held = descend(
-        _bowl(matrix, centre), np.ones(2), np.eye(2), low, wide, gain=0.0, tolerance=1e-10, max_iterations=50
-    )
+    held = descend(_bowl(matrix, centre), np.ones(2), np.eye(2), Box(low, wide), StoppingRule(1e-10, 0.0, 50))
     assert held.converged
     np.testing.assert_allclose(held.u, [0.5, -0.5], atol=1e-8)  # -0.4 - 0.5 · 0.2 along the bound
 
@@ -229,21 +235,14 @@ def test_descent_of_a_curved_valley_and_what_it_says_when_it_ends():
         return a * a + 100 * b * b, np.array([-2 * a - 400 * u[0] * b, 200 * b])
 
     wide, start = np.full(2, np.inf), np.array([-1.2, 1.0])
-    settings = {"gain": 0.0, "tolerance": 1e-8}
-    found = descend(valley, start, np.eye(2), -wide, wide, max_iterations=200, **settings)
+    everywhere = Box(-wide, wide)
+    found = descend(valley, start, np.eye(2), everywhere, StoppingRule(1e-8, 0.0, 200))
     assert found.converged
     np.testing.assert_allclose(found.u, 1.0, atol=1e-6)
-    cut = descend(valley, start, np.eye(2), -wide, wide, max_iterations=3, **settings)
+    few = StoppingRule(1e-8, 0.0, 3)
+    cut = descend(valley, start, np.eye(2), everywhere, few)
     assert (cut.converged, cut.stuck) == (False, False)
-    wrong = descend(
-        lambda u: (valley(u)[0], -valley(u)[1]),
-        start,
-        np.eye(2),
-        -wide,
-        wide,
-        max_iterations=3,
-        **settings,
-    )
+    wrong = descend(lambda u: (valley(u)[0], -valley(u)[1]), start, np.eye(2), everywhere, few)
     assert (wrong.converged, wrong.stuck) == (False, True)
 
 
@@ -251,24 +250,18 @@ def test_little_promise_on_a_steep_slope_is_not_believed():
     matrix, wide = np.diag([1.0, 1.0]), np.full(2, np.inf)
     stiff = np.diag([1e6, 1e6])  # of which every step promises next to nothing
     found = descend(
-        _bowl(matrix, np.zeros(2)),
-        np.ones(2),
-        stiff,
-        -wide,
-        wide,
-        gain=1e-3,
-        tolerance=1e-5,
-        max_iterations=100,
+        _bowl(matrix, np.zeros(2)), np.ones(2), stiff, Box(-wide, wide), StoppingRule(1e-5, 1e-3, 100)
     )
     assert found.converged
     assert np.abs(found.u).max() <= 1e-3
 
 
 def test_much_promised_on_a_flat_slope_is_pursued():
-    wide, settings = np.full(2, np.inf), {"tolerance": 1e-2, "max_iterations": 100}
+    everywhere = Box(np.full(2, -np.inf), np.full(2, np.inf))
     flat = np.diag([1e-2, 1e-2])
     for gain, reached in ((1e-3, True), (1e3, False)):
-        found = descend(_bowl(flat, np.zeros(2)), np.full(2, 30.0), flat, -wide, wide, gain=gain, **settings)
+        rule = StoppingRule(1e-2, gain, 100)
+        found = descend(_bowl(flat, np.zeros(2)), np.full(2, 30.0), flat, everywhere, rule)
         assert found.converged
         assert (found.value <= 1e-2) == reached
 
@@ -282,3 +275,24 @@ def test_differenced_hessian_is_symmetric_and_its_positive_part_definite():
     size = np.abs(np.linalg.eigvalsh(matrix))
     values = np.linalg.eigvalsh(positive_part(matrix))
     np.testing.assert_allclose(values, np.sort(np.maximum(size, 1e-4 * size.max())), rtol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("ends", "kept"), [([1.0, 1.0 - 1e-12], 0), ([1.0, 2.0], 0), ([1.0, 1.0 - 1e-12, 0.5], 2)]
+)
+def test_a_further_start_wins_only_by_more_than_rounding(ends, kept, monkeypatch):
+    """Two starts that end at one optimum differ by rounding: the first of them is kept on every machine."""
+    places = iter(enumerate(ends))
+
+    def search(self, whole, part, u):
+        number, value = next(places)
+        best = Best(value, np.full(len(u), 0.1 * number), np.zeros(len(u)), -value, torch.zeros(1))
+        whole.best = best if whole.best is None or value < whole.best.objective else whole.best
+        return True, f"start {number}"
+
+    monkeypatch.setattr(exact._Search, "through", search)
+    fit = fit_exact(
+        named_kernel("rbf", 3), *_rows(20), noise_variance=0.1, restarts=len(ends) - 1, generator=0
+    )
+    assert fit.message == f"start {kept}"
+    assert fit.hyperparameters["outputscale"] == pytest.approx(np.exp(0.1 * kept))

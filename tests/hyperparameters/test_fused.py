@@ -10,9 +10,9 @@ from gpytorch.kernels import MaternKernel, RBFKernel, RQKernel, ScaleKernel
 from sggp.hyperparameters import fit_nearest_neighbour
 from sggp.hyperparameters.coordinates import Coordinates, copy_kernel
 from sggp.hyperparameters.merged import MergedData
-from sggp.hyperparameters.nearest_neighbour import fused
-from sggp.hyperparameters.nearest_neighbour.fit import _Problem
-from sggp.hyperparameters.nearest_neighbour.fused import fused_conditionals
+from sggp.hyperparameters.nearest_neighbour import conditionals
+from sggp.hyperparameters.nearest_neighbour.conditionals import fused_conditionals
+from sggp.hyperparameters.nearest_neighbour.minibatches import MinibatchLikelihood
 from sggp.hyperparameters.nearest_neighbour.neighbourhoods import Neighbourhoods
 from sggp.native import library
 
@@ -63,7 +63,7 @@ def problem_of(kernel, case, generator, count=11):
         initial_mean=None if case == "known mean" else torch.full((y.shape[1],), 0.2),
     )
     mean = torch.full((y.shape[1],), 0.3, dtype=torch.float64) if case == "known mean" else None
-    problem = _Problem(coordinates, Neighbourhoods(kernel, x, count), y, noise, mean, merged)
+    problem = MinibatchLikelihood(coordinates, Neighbourhoods(kernel, x, count), y, noise, mean, merged)
     problem.neighbourhoods.open(torch.arange(len(x)))
     return problem
 
@@ -75,9 +75,11 @@ def test_steps_are_those_of_the_torch_route(kernel, case, generator, monkeypatch
     problem = problem_of(KERNELS[kernel](), case, generator)
     u, rows = problem.coordinates.vector() + 0.1, torch.arange(0, 120, 2)
     calls = []
-    original = fused.native.log_conditionals
+    original = conditionals.native.log_conditionals
     monkeypatch.setattr(
-        fused.native, "log_conditionals", lambda *a, **k: calls.append(k["wanted"]) or original(*a, **k)
+        conditionals.native,
+        "log_conditionals",
+        lambda *a, **k: calls.append(k["wanted"]) or original(*a, **k),
     )
     value, gradient = problem.step(u, rows)
     with torch.no_grad():
@@ -100,7 +102,7 @@ def test_a_fit_ends_where_that_of_the_torch_route_ends(generator, monkeypatch):
     x, y = data(generator, 400)
     options = {"generator": 3, "max_steps": 40, "batch_size": 128, "neighbours": 12}
     found = fit_nearest_neighbour(KERNELS["matern32"](), x, y, **options)
-    monkeypatch.setattr(fused.native, "available", lambda _: False)
+    monkeypatch.setattr(library, "available", lambda: False)
     expected = fit_nearest_neighbour(KERNELS["matern32"](), x, y, **options)
     assert found.log_marginal_likelihood == pytest.approx(expected.log_marginal_likelihood, rel=1e-8)
     assert found.noise_variance == pytest.approx(expected.noise_variance, rel=1e-7)
@@ -130,5 +132,5 @@ def test_what_the_engine_cannot_take_goes_the_torch_route(generator, monkeypatch
     assert fused_conditionals(kernel, x.float()) is None
     assert fused_conditionals(kernel.float(), x) is None
     assert fused_conditionals(kernel.double(), x.to("meta")) is None
-    monkeypatch.setattr(fused.native, "available", lambda _: False)
+    monkeypatch.setattr(library, "available", lambda: False)
     assert fused_conditionals(kernel, x) is None

@@ -17,7 +17,6 @@ from sggp.hyperparameters.iterative.warm_start import WarmSolves
 from sggp.hyperparameters.merged import MergedData
 from sggp.kernels import TanimotoMinMax
 from sggp.posterior import condition
-from sggp.preconditioners import NearestNeighbour
 from sggp.solvers import (
     AlternatingProjections,
     Cholesky,
@@ -167,13 +166,12 @@ def test_only_the_scale_learnt_takes_one_product():
 def test_warm_starts_and_kept_preconditioners_save_work():
     x, y = table(400)
     kernel = scaled(MaternKernel(nu=1.5, ard_num_dims=2), [[0.5, 2.0]])
-    solver = ConjugateGradients(NearestNeighbour(2))  # some fifty steps, where a better start shows
-    warm, u = problem(kernel, x, y, 0, solver=solver, start=0.01)
-    first = warm.estimate(u).solution.iterations
-    again = warm.estimate(u + 0.02).solution.iterations
+    warm, u = problem(kernel, x, y, 0, solver=ConjugateGradients(), start=0.01)
+    first = warm.estimate(u).solved.solution.iterations
+    again = warm.estimate(u + 0.02).solved.solution.iterations
     assert warm.solves.keeper.count == 1
-    cold, _ = problem(kernel, x, y, 0, solver=solver, start=0.01)
-    assert again < cold.estimate(u + 0.02).solution.iterations
+    cold, _ = problem(kernel, x, y, 0, solver=ConjugateGradients(), start=0.01)
+    assert again < cold.estimate(u + 0.02).solved.solution.iterations
     assert again < first
     warm.estimate(u + 0.5)
     assert warm.solves.keeper.count == 2
@@ -188,7 +186,7 @@ def test_any_solver(solver):
     exact, u = problem(kernel, x, y, 0)
     other, _ = problem(kernel, x, y, 0, solver=solver, tolerance=1e-4)
     found, reference = other.estimate(u), exact.estimate(u)
-    assert max(found.residuals) < 2e-4
+    assert max(found.solved.residuals) < 2e-4
     torch.testing.assert_close(found.gradient, reference.gradient, rtol=1e-3, atol=0.02)
 
 
@@ -197,17 +195,17 @@ def test_a_budget_is_kept_and_its_residuals_are_told():
     kernel = scaled(MaternKernel(nu=1.5, ard_num_dims=2), [[0.5, 2.0]])
     gradient, u = problem(kernel, x, y, 0, solver=ConjugateGradients(None), start=0.05, max_epochs=8)
     found = gradient.estimate(u)
-    assert found.solution.epochs <= 9
+    assert found.solved.solution.epochs <= 9
     operator = gradient.solves.operator(gradient.coordinates.kernel, torch.full((400,), 0.05))
     z = gradient.probes.at(gradient.coordinates.kernel, found.row_noise)
-    gaps = (z - operator.dense() @ found.probe_weights).norm(dim=0) / z.norm(dim=0)
-    assert found.residuals[1] == pytest.approx(float(gaps.mean()), rel=1e-2)
-    assert found.residuals[2] == pytest.approx(float(gaps.max()), rel=1e-2)
-    assert found.residuals[2] > 1e-3  # the budget was too small to get there
+    gaps = (z - operator.dense() @ found.solved.probes).norm(dim=0) / z.norm(dim=0)
+    assert found.solved.residuals[1] == pytest.approx(float(gaps.mean()), rel=1e-2)
+    assert found.solved.residuals[2] == pytest.approx(float(gaps.max()), rel=1e-2)
+    assert found.solved.residuals[2] > 1e-3  # the budget was too small to get there
     later = found
     for _ in range(6):
         later = gradient.estimate(u)
-    assert later.residuals[2] < 0.75 * found.residuals[2]  # but steps add up
+    assert later.solved.residuals[2] < 0.75 * found.solved.residuals[2]  # but steps add up
 
 
 def gap(fit, x, y, best):
@@ -292,7 +290,7 @@ def test_last_solves_are_the_posterior():
     assert fit.posterior.solution.converged
     assert fit.posterior.solution.iterations == 0
     assert (
-        fit.posterior.settings.solver == ConjugateGradients()
+        fit.posterior.options.solver == ConjugateGradients()
     )  # for later solves, as the caller asked for it
     assert fit.log_marginal_likelihood != fit.log_marginal_likelihood  # NaN: it was not asked for
     assert not fit.converged

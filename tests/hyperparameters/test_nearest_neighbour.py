@@ -21,10 +21,9 @@ from sggp.hyperparameters import (
 from sggp.hyperparameters.coordinates import Coordinates, copy_kernel
 from sggp.hyperparameters.merged import MergedData
 from sggp.hyperparameters.nearest_neighbour.conditionals import log_conditionals
-from sggp.hyperparameters.nearest_neighbour.fit import _Problem
-from sggp.hyperparameters.nearest_neighbour.minibatches import window_sizes
+from sggp.hyperparameters.nearest_neighbour.minibatches import MinibatchLikelihood, search_intervals
 from sggp.hyperparameters.nearest_neighbour.neighbourhoods import Neighbourhoods
-from sggp.neighbours.earlier import earlier_rows
+from sggp.neighbours import earlier_rows
 
 
 def _data(n=60, d=2, seed=0, noise=0.1):
@@ -37,7 +36,7 @@ def _data(n=60, d=2, seed=0, noise=0.1):
 def _problem(kernel, x, y, count, noise=0.05, mean=0.2):
     duplicate = copy_kernel(kernel)
     coordinates = Coordinates(duplicate, initial_noise=noise, initial_mean=torch.full((y.shape[1],), mean))
-    return _Problem(coordinates, Neighbourhoods(duplicate, x, count), y, None, None)
+    return MinibatchLikelihood(coordinates, Neighbourhoods(duplicate, x, count), y, None, None)
 
 
 def _brute_force_earlier(score, k):
@@ -74,7 +73,9 @@ def test_merged_repeats_change_neither_the_likelihood_nor_its_gradient():
     kernel = copy_kernel(ScaleKernel(MaternKernel(nu=1.5)))
     coordinates = Coordinates(kernel, initial_noise=0.05, initial_mean=torch.tensor([0.2, 0.1]))
     means = merged.means(y, torch.ones(len(y), dtype=torch.float64))
-    problem = _Problem(coordinates, Neighbourhoods(kernel, merged.rows, 23), means, None, None, merged)
+    problem = MinibatchLikelihood(
+        coordinates, Neighbourhoods(kernel, merged.rows, 23), means, None, None, merged
+    )
     problem.neighbourhoods.open(torch.arange(24))
     u = coordinates.vector()
 
@@ -106,7 +107,7 @@ def test_per_point_noise_and_a_known_mean_give_the_exact_likelihood_too():
     kernel = copy_kernel(named_kernel("matern32", 2))
     neighbourhoods = Neighbourhoods(kernel, x, 29)
     mean = torch.tensor([0.4], dtype=torch.float64)
-    problem = _Problem(Coordinates(kernel), neighbourhoods, y[:, None], noise, mean)
+    problem = MinibatchLikelihood(Coordinates(kernel), neighbourhoods, y[:, None], noise, mean)
     neighbourhoods.open(order)
     exact = exact_log_marginal_likelihood(kernel, x, y, noise_variance=noise, mean=0.4)
     assert float(problem.terms(order).sum().detach()) == pytest.approx(exact, abs=1e-8)
@@ -173,14 +174,14 @@ def test_gradient_agrees_with_finite_differences():
 
 
 @pytest.mark.parametrize("compiled", [True, False])
-@pytest.mark.parametrize("groups", [1, 7])
-def test_earlier_rows_are_the_nearest_earlier_ones(groups, compiled, monkeypatch):
+@pytest.mark.parametrize("step", [1, 7])
+def test_earlier_rows_are_the_nearest_earlier_ones(step, compiled, monkeypatch):
     if not compiled:
-        monkeypatch.setattr("sggp.native.neighbours.available", lambda _: False)
+        monkeypatch.setattr("sggp.native.library.available", lambda: False)
     g = torch.Generator().manual_seed(0)
     points = torch.randn(500, 3, generator=g, dtype=torch.float64)
-    rows = torch.arange(0, 500, 1)
-    found = earlier_rows(points, rows, 6, groups=groups)
+    rows = torch.arange(0, 500, step)
+    found = earlier_rows(points, rows, 6)
     expected = _brute_force_earlier(-torch.cdist(points, points).numpy(), 6)
     for row, near in zip(rows.tolist(), found.tolist(), strict=True):
         assert set(near) - {-1} == expected[row]
@@ -286,9 +287,9 @@ def test_repeats_constant_columns_and_few_rows_are_harmless():
     assert np.isfinite(small.log_marginal_likelihood)
 
 
-def test_windows_add_up():
+def test_steps_between_searches_add_up():
     for steps in (1, 5, 7, 49, 50, 51, 300):
-        sizes = window_sizes(steps)
+        sizes = search_intervals(steps)
         assert sum(sizes) == steps
         assert min(sizes) > 0
 

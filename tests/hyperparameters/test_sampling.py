@@ -13,7 +13,7 @@ from scipy import stats
 from scipy.optimize import approx_fprime
 
 from sggp.errors import InputError, MemoryBudgetError, MissingExtra, ShapeError, UnsupportedKernel
-from sggp.hyperparameters.coordinates import copy_kernel
+from sggp.hyperparameters.problem import CommonOptions, FitProblem
 from sggp.hyperparameters.sampling.density import LogDensity
 from sggp.hyperparameters.sampling.mixture import MixturePosterior, condition_mixture
 from sggp.hyperparameters.sampling.sample import sample_hyperparameters
@@ -117,6 +117,10 @@ def test_noise_and_length_scale_draws_follow_the_joint_posterior():
     assert torch.equal(draws.values["noise_variance"], draws.noise_variance)
 
 
+def _density(kernel, x, y, **given):
+    return LogDensity(FitProblem.checked(kernel, x, y, CommonOptions(**given)))
+
+
 KERNELS = [
     ScaleKernel(MaternKernel(nu=1.5, ard_num_dims=2, lengthscale_prior=GammaPrior(3.0, 2.0))),
     ScaleKernel(RBFKernel(), outputscale_prior=LogNormalPrior(0.0, 1.0)) + gpytorch.kernels.LinearKernel(),
@@ -128,12 +132,12 @@ KERNELS = [
 @pytest.mark.parametrize("known", [True, False])
 def test_gradient_agrees_with_finite_differences(kernel, known):
     x, y = _data(12, 2)
-    density = LogDensity(
-        copy_kernel(kernel),
+    density = _density(
+        kernel,
         x,
-        y[:, None],
-        noise=torch.tensor(0.1, dtype=torch.float64) if known else None,
-        mean=torch.zeros(1, dtype=torch.float64) if known else None,
+        y,
+        noise_variance=0.1 if known else None,
+        mean=0.0 if known else None,
         noise_prior=GammaPrior(1.1, 2.0),
     )
     u = density.coordinates.vector() + 0.2
@@ -144,13 +148,7 @@ def test_gradient_agrees_with_finite_differences(kernel, known):
 
 def test_density_is_likelihood_times_prior_times_jacobian():
     x, y = _data()
-    density = LogDensity(
-        copy_kernel(_kernel(GammaPrior(2.0, 1.5))),
-        x,
-        y[:, None],
-        noise=torch.tensor(0.1, dtype=torch.float64),
-        mean=torch.zeros(1, dtype=torch.float64),
-    )
+    density = _density(_kernel(GammaPrior(2.0, 1.5)), x, y, noise_variance=0.1, mean=0.0)
     for lengthscale in (0.3, 1.7):
         expected = _log_likelihood(x, y, lengthscale, 0.1) + stats.gamma.logpdf(
             lengthscale, 2.0, scale=1 / 1.5
@@ -161,7 +159,7 @@ def test_density_is_likelihood_times_prior_times_jacobian():
 
 def test_an_unknown_mean_is_integrated_out():
     x, y = _data()
-    density = LogDensity(copy_kernel(_kernel()), x, y[:, None], noise=torch.tensor(0.1).double(), mean=None)
+    density = _density(_kernel(), x, y, noise_variance=0.1)
     means = np.linspace(-20, 20, 2001)
     for u in (-0.7, 0.4):
         likelihood = [_log_likelihood(x, y, np.exp(u), 0.1, m) for m in means]
@@ -178,20 +176,18 @@ def test_default_priors_follow_the_units_of_the_data():
     x, y = _data(50, 2)
     x[:, 1] *= 100.0
     kernel = ScaleKernel(RBFKernel(ard_num_dims=2))
-    density = LogDensity(copy_kernel(kernel), x, 10 * y[:, None], noise=None, mean=None)
+    density = _density(kernel, x, 10 * y)
     variance, scale = x.numpy().var(axis=0), 100 * y.numpy().var()
     expected = [np.log(scale), *(0.5 * np.log(2 * variance)), np.log(0.02 * scale)]
     np.testing.assert_allclose(density.centre.numpy(), expected)
     assert density.spread.tolist() == [2.0, 2.0, 2.0, 3.0]
-    shared = LogDensity(
-        copy_kernel(ScaleKernel(RBFKernel())), x, y[:, None], noise=torch.tensor(0.1), mean=None
-    )
+    shared = _density(ScaleKernel(RBFKernel()), x, y, noise_variance=0.1)
     assert float(shared.centre[1]) == pytest.approx(0.5 * np.log(variance.sum()))
 
 
 def test_no_density_where_the_matrix_has_no_factor_or_out_of_bounds():
     x, y = _data(30)
-    density = LogDensity(copy_kernel(_kernel()), x, y[:, None], noise=torch.tensor(0.0).double(), mean=None)
+    density = _density(_kernel(), x, y, noise_variance=0.0)
     assert density(torch.tensor([5.0], dtype=torch.float64)) == (-np.inf, torch.zeros(1).double())
     assert density(torch.tensor([50.0], dtype=torch.float64))[0] == -np.inf
 

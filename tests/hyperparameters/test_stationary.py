@@ -5,7 +5,7 @@ import pytest
 import torch
 from gpytorch.kernels import MaternKernel, RBFKernel
 
-from sggp.hyperparameters.stationary import correlations, profile
+from sggp.hyperparameters.gram import correlations, profile
 
 CORES = [RBFKernel(), MaternKernel(nu=0.5), MaternKernel(nu=1.5), MaternKernel(nu=2.5)]
 

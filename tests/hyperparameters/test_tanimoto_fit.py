@@ -14,10 +14,10 @@ from sggp.hyperparameters import (
 from sggp.hyperparameters.coordinates import Coordinates, copy_kernel
 from sggp.hyperparameters.gram import gram_function
 from sggp.hyperparameters.nearest_neighbour import neighbourhoods as neighbourhoods_module
-from sggp.hyperparameters.nearest_neighbour.fit import _Problem
+from sggp.hyperparameters.nearest_neighbour.minibatches import MinibatchLikelihood
 from sggp.hyperparameters.nearest_neighbour.neighbourhoods import Neighbourhoods
-from sggp.hyperparameters.similarity import earlier_by_similarity
 from sggp.kernels import TanimotoDotProduct, TanimotoMinMax, as_covariance
+from sggp.neighbours import earlier_by_similarity
 from sggp.random import as_generator, streams
 
 
@@ -154,7 +154,7 @@ def test_the_optimum_is_that_of_the_conditionals(noise, targets):
     learnt = None if noise is not None else 0.1
     coordinates = Coordinates(duplicate, initial_noise=learnt, initial_mean=torch.zeros(targets).double())
     known = None if noise is None else torch.tensor(noise, dtype=torch.float64)
-    problem = _Problem(coordinates, Neighbourhoods(duplicate, x[order], 8), y[order], known, None)
+    problem = MinibatchLikelihood(coordinates, Neighbourhoods(duplicate, x[order], 8), y[order], known, None)
     rows = torch.arange(60)
     problem.neighbourhoods.open(rows)
     for record in (fit.trace[0], fit.trace[-1]):

@@ -8,7 +8,11 @@ from gpytorch.constraints import Interval
 from gpytorch.kernels import RBFKernel, ScaleKernel
 
 from sggp.hyperparameters import learn_hyperparameters, named_kernel
-from sggp.hyperparameters.unidentified import columns_without_influence, settle_unidentified
+from sggp.hyperparameters.unidentified import (
+    columns_without_influence,
+    settle_unidentified,
+    unidentified_columns,
+)
 from tests.oracles import kernel_matrix
 
 
@@ -29,7 +33,13 @@ def test_copies_share_and_constants_are_typical():
     given = torch.tensor([[0.5, 3.0, 1e-4, 2.0, 70.0]], dtype=torch.float64)
     kernel.base_kernel.lengthscale = given
     before = kernel(x).to_dense().detach()
-    settle_unidentified(named_kernel("matern32", 5), kernel, x, UNIDENTIFIED)
+    found = unidentified_columns(kernel, x)
+    assert [(record.column, record.kind, record.of) for record in found] == [
+        (2, "constant", None),
+        (3, "copy", 0),
+        (4, "copy", 0),
+    ]
+    settle_unidentified(named_kernel("matern32", 5), kernel, x, found)
     torch.testing.assert_close(kernel(x).to_dense().detach(), before, rtol=0, atol=1e-10)
     scales = kernel.base_kernel.lengthscale.detach().flatten()
     # each of the three copies carries the same share of 1/0.5² + 5²/2² + 2²/70²

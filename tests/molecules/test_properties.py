@@ -53,7 +53,7 @@ def test_bad_input():
         assert caught.value.report.rows == (1, 2)
     with pytest.raises(MoleculeError):
         qed("nonsense!")
-    with pytest.raises(InputError, match="choose one of"):
+    with pytest.raises(InputError, match="must be one of"):
         compute_property(SMILES, "beauty")
     with pytest.raises(InputError, match="2 legends for 3"):
         draw_grid(SMILES, ["a", "b"])

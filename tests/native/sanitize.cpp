@@ -29,7 +29,7 @@ template <class T, class F> void stationary(int isa, int64_t n, int64_t m, int64
   const double close = sizeof(T) == 4 ? 1e-4 : 1e-10;
   const std::vector<T> a = normal<T>(n * d), b = normal<T>(m * d), v = normal<T>(m * s), left = normal<T>(n * s);
   const std::vector<T> weights(static_cast<size_t>(d), T(1));
-  for (int family = 0; family < 5; ++family)
+  for (int family = 0; family < kFamilies; ++family)
     for (const T* w : {static_cast<const T*>(nullptr), weights.data()})
       for (int64_t budget : {int64_t(1), int64_t(1) << 22}) {
         std::vector<T> k(static_cast<size_t>(n * m)), out(static_cast<size_t>(n * s));

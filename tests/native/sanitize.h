@@ -7,6 +7,8 @@
 #include <random>
 #include <vector>
 
+#include "families.h"
+
 extern "C" {
 int sggp_abi_version();
 int sggp_isa_count();

@@ -36,7 +36,7 @@ def newer_functions(n: int = 60) -> list[torch.Tensor]:
     return [
         near,
         values,
-        neighbours.coarse_to_fine(points.float()),
+        neighbours.max_min_order(points.float()),
         neighbours.residual_scores(points, profile_of("rbf"), low_rank, weight, near[:, 0], near),
         neighbours.sparse_square(own, values, points),
         small_tanimoto(counts),

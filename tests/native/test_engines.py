@@ -14,17 +14,11 @@ import torch
 
 from sggp.native.reference import Profile
 from tests import oracles
-from tests.catalogue import ENGINES, EngineRow
+from tests.catalogue import ENGINES, FAMILIES, EngineRow
 
 LIMIT = {torch.float32: 5e-7, torch.float64: 1e-14}  # of the scale, per entry
 UNIT = {torch.float32: 6e-8, torch.float64: 1.2e-16}
-FORMULAS = {
-    "rbf": oracles.rbf,
-    "matern12": oracles.matern12,
-    "matern32": oracles.matern32,
-    "matern52": oracles.matern52,
-    "rq": lambda r: oracles.rational_quadratic(r, 0.7),
-}
+FORMULAS = {row.name: row.formula for row in FAMILIES}
 SPREADS = (1e-8, 1e-3, 0.1, 1.0, 3.0, 30.0, 1e4, 1e12)
 
 every_engine = pytest.mark.parametrize("row", ENGINES, ids=str)
@@ -35,7 +29,7 @@ pytestmark = pytest.mark.filterwarnings(  # of numpy in Triton's interpreter, wh
 
 
 def profile_of(family: str) -> Profile:
-    return Profile(family, 1.3, 0.7 if family == "rq" else None)
+    return Profile(family, 1.3, next(row.alpha for row in FAMILIES if row.name == family))
 
 
 def shape_of(draw: random.Random, row: EngineRow, largest_d: int = 300) -> tuple[int, int, int, int]:

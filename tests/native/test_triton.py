@@ -16,7 +16,8 @@ import pytest
 import torch
 
 from sggp.errors import InputError
-from sggp.native import engine, reference, triton
+from sggp.native import engine, engines, reference, triton
+from sggp.native.families import FAMILIES
 from sggp.native.library import NativeError
 from sggp.native.triton import host
 
@@ -53,7 +54,7 @@ def test_every_kernel_compiles_without_a_gpu(tmp_path: pathlib.Path) -> None:
     )
     assert found.returncode == 0, found.stdout + found.stderr
     lines = found.stdout.splitlines()
-    assert len(lines) == 2 * (5 + 2 * (5 + 3 + 8))
+    assert len(lines) == 2 * (len(FAMILIES) + 2 * (5 + 3 + 8))
     assert not [line for line in lines if "tf32" in line or "lg2.approx" in line]
 
 
@@ -71,22 +72,37 @@ def fake(name: str) -> object:
     return object() if name == "triton" else None
 
 
-def test_a_cuda_device_gets_this_engine_where_triton_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cuda_device_gets_this_engine_where_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(host.importlib.util, "find_spec", fake)
+    monkeypatch.setenv("SGGP_TRITON", "1")
     for dtype in (torch.float32, torch.float64):
-        assert engine("cuda:1", dtype) is triton
-    assert engine("cuda", torch.float16) is reference
-    assert engine("cpu", torch.float32) is not triton
-    for name in ("stationary_block", "stationary_matmul", "stationary_gradient", "tanimoto_block"):
-        assert callable(getattr(triton, name))
+        assert engine("cuda:1", dtype) is engines.TRITON
+    assert engine("cuda", torch.float16) is engines.TORCH
+    assert engine("cpu", torch.float32) is not engines.TRITON
+    assert engines.TRITON.stationary_block is triton.stationary_block
 
 
-def test_without_triton_cuda_tensors_are_left_to_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_this_engine_is_opt_in(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr(host.importlib.util, "find_spec", fake)
+    monkeypatch.delenv("SGGP_TRITON", raising=False)
+    engines._say_once.cache_clear()
+    for _ in range(3):
+        assert engine("cuda", torch.float32) is engines.TORCH
+    (said,) = [record.message for record in caplog.records]
+    assert "SGGP_TRITON=1" in said
+
+
+def test_without_triton_cuda_tensors_are_left_to_torch(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("SGGP_TRITON", "1")
+    engines._say_once.cache_clear()
     monkeypatch.setattr(host.importlib.util, "find_spec", lambda name: None)
     host.kernels.cache_clear()
     assert not triton.available()
     assert "not installed" in triton.unavailable_reason()
-    assert engine("cuda", torch.float32) is reference
+    assert engine("cuda", torch.float32) is engines.TORCH
+    assert [record for record in caplog.records if "not installed" in record.message]
     with pytest.raises(NativeError, match=r"sggp\.native\.reference"):
         host.kernels()
 
@@ -95,9 +111,9 @@ def test_without_triton_cuda_tensors_are_left_to_torch(monkeypatch: pytest.Monke
 def test_choosing_this_engine_does_not_import_triton() -> None:
     code = (
         "import sys, torch; from sggp.native import engine; e = engine('cuda', torch.float32); "
-        "assert e.__name__ == 'sggp.native.triton', e; assert 'triton' not in sys.modules"
+        "assert e.name == 'Triton', e; assert 'triton' not in sys.modules"
     )
-    found = run([sys.executable, "-c", code])
+    found = run([sys.executable, "-c", code], SGGP_TRITON="1")
     assert found.returncode == 0, found.stderr
 
 

@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from sggp.errors import DtypeError, InputError, MemoryBudgetError, ShapeError
-from sggp.native import multiply, reference, triton
+from sggp.native import reference, triton
+from sggp.native.engines import TRITON
 from sggp.native.reference import Profile, Source
 from sggp.native.triton import host, tanimoto
 from tests import oracles
@@ -172,7 +173,7 @@ def test_stationary_rows_do_not_depend_on_their_company_nor_on_the_budget(s, mon
         matmul(a, b, v, profile, 100)
     if s == 1:
         moved = (x.to(DEVICE) for x in (a[:2], b, v))
-        fallen = multiply(triton, "stationary_matmul", *moved, profile, 2**15)
+        fallen = TRITON.stationary_matmul(*moved, profile, 2**15)
         assert torch.allclose(fallen.cpu(), whole[:2], rtol=1e-5)
 
 

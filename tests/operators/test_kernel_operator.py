@@ -12,7 +12,7 @@ import torch
 
 from sggp.errors import DtypeError, InputError, MemoryBudgetError, ShapeError
 from sggp.kernels import TanimotoMinMax
-from sggp.native import neighbours as native_neighbours
+from sggp.native import library
 from sggp.operators import KernelOperator, NeighbourOperator
 from sggp.solvers import ConjugateGradients
 from tests.memory import peak_bytes
@@ -41,13 +41,13 @@ def x(generator: torch.Generator) -> torch.Tensor:
 @pytest.fixture
 def no_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a compiled engine: K is stored where it fits."""
-    monkeypatch.setattr(native_neighbours, "available", lambda device: False)
+    monkeypatch.setattr(library, "available", lambda: False)
 
 
 @pytest.mark.parametrize("how", ["stored", "tiles", "fused"])
 @pytest.mark.parametrize("noise", ["scalar", "vector"])
 def test_products(x, generator, dtype, how, noise, request):
-    if how == "fused" and not native_neighbours.available(x.device):
+    if how == "fused" and not library.available():
         pytest.skip("the C++ engine is not built")
     if how != "fused":
         request.getfixturevalue("no_engine")

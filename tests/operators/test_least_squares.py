@@ -215,7 +215,7 @@ def test_later_changes_to_the_kernel_are_not_seen(case, generator):
 def test_misuse_is_told(case):
     kernel, x, noise = case
     counts = torch.ones(5, D, dtype=torch.uint8)
-    with pytest.raises(ShapeError, match="like x"):
+    with pytest.raises(ShapeError, match="z must be"):
         InducingOperator(kernel, x, x[:3, :2], noise)
     with pytest.raises(DtypeError, match="integer exactly where"):
         InducingOperator(TanimotoMinMax(), counts, counts.float(), noise[:5])

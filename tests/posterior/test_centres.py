@@ -204,7 +204,7 @@ def test_misuse_is_told(data, generator):
     with pytest.raises(InputError, match="NaN"):
         solved(data, x[:5] * float("nan"))
     for bad in (0, -3, 2.5, True, "many"):
-        with pytest.raises(InputError, match="positive number"):
+        with pytest.raises(InputError, match="centres, unless a tensor"):
             solved(data, bad)
     with pytest.raises(InputError, match="at least one is zero"):
         solved(data, 10, noise_variance=0.0)

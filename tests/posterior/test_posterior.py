@@ -257,7 +257,7 @@ def test_saved_and_loaded(data, tmp_path):
     assert loaded.solution.status == posterior.solution.status
     assert [p.name for p in tmp_path.iterdir()] == ["posterior.pt"]
     (tmp_path / "other").write_bytes(b"not a posterior")
-    with pytest.raises(DataFileError, match="not a posterior"):
+    with pytest.raises(DataFileError, match="not a file of the format"):
         Posterior.load(tmp_path / "other")
     with pytest.raises(DataFileError, match="no file"):
         Posterior.load(tmp_path / "none")
@@ -286,7 +286,7 @@ def test_copies(data, copier):
 def test_working_precision_is_an_argument(data):
     _, _, q = data
     single = solved(data, dtype=torch.float32, tolerance=1e-4)
-    assert single.settings.dtype == torch.float32
+    assert single.options.dtype == torch.float32
     assert single.mean(q).dtype == torch.float64
     torch.testing.assert_close(single.mean(q), solved(data).mean(q), rtol=0, atol=1e-3)
 

@@ -142,3 +142,39 @@ def test_solved_variance_does_not_hang_on_the_tolerance(data):
     assert bool((found <= 1.05 * exact).all())
     joint = loose.covariance_matrix(q)
     torch.testing.assert_close(joint.diagonal(), found, rtol=1e-6, atol=0)
+
+
+class _WithoutFactor:
+    """A covariance whose small block of the second query is indefinite, as a wrong kernel's is."""
+
+    def __init__(self, inner) -> None:
+        self.inner = inner
+
+    def __getattr__(self, name):
+        return getattr(self.inner, name)
+
+    def small_blocks(self, rows):
+        blocks = self.inner.small_blocks(rows)
+        blocks[1, :-1, :-1] -= 3
+        return blocks
+
+
+@pytest.mark.parametrize("gradient", [False, True])
+def test_rows_without_a_factor_leave_the_prior(data, generator, gradient):
+    x, _, q = data
+    covariance = as_covariance(matern())
+    targets = torch.randn(len(x), 8, generator=generator, dtype=torch.float64)
+    prior = torch.randn(3, 8, generator=generator, dtype=torch.float64)
+    noise = torch.full((len(x),), NOISE, dtype=torch.float64)
+    queries = q[:3].clone().requires_grad_(gradient)
+    arguments = (covariance.prepare(x), noise, targets, queries, prior, 16)
+    found, deviations = local_control(_WithoutFactor(covariance), *arguments)
+    right, expected = local_control(covariance, *arguments)
+    assert float(found[1].detach()) == pytest.approx(0.7)
+    assert torch.equal(deviations[1], prior[1])
+    others = [0, 2]
+    torch.testing.assert_close(found[others], right[others])
+    torch.testing.assert_close(deviations[others], expected[others])
+    if gradient:
+        (slope,) = torch.autograd.grad(found.sum() + deviations.sum(), queries)
+        assert bool(torch.isfinite(slope).all())

@@ -6,6 +6,7 @@ import gpytorch
 import pytest
 import torch
 
+from sggp.errors import InputError
 from sggp.kernels import TanimotoMinMax
 from sggp.operators import KernelOperator
 from sggp.preconditioners import (
@@ -159,3 +160,20 @@ def test_more_rank_than_the_kernel_has(generator):
     built = Nystrom(30).build(operator, generator)
     product = as_matrix(built) @ operator.dense()
     torch.testing.assert_close(product, torch.eye(N, dtype=torch.float64), rtol=0, atol=1e-5)
+
+
+def test_a_kernel_that_returns_nan_is_an_error(generator):
+    """Of the low-rank factor; it raised its jitter for ever."""
+
+    class Broken:
+        shape, device = (20, 20), torch.device("cpu")
+
+        def kernel_diagonal(self):
+            return torch.ones(20, dtype=torch.float64)
+
+        def cross_block(self, rows, columns):
+            return torch.full((len(rows), len(columns)), torch.nan, dtype=torch.float64)
+
+    for approximate in (random_pivoted_cholesky, uniform_nystrom):
+        with pytest.raises(InputError, match="NaN"):
+            approximate(Broken(), 5, generator)

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from sggp.operators import KernelOperator
-from sggp.solvers import ConjugateGradients, Status, StochasticDualDescent, run
-from sggp.solvers.problem import prepare
+from sggp.solvers import ConjugateGradients, Status, StochasticDualDescent
+from sggp.solvers.core import run
+from sggp.solvers.core.problem import prepare
 from tests.solvers.dense import DenseOperator, matern, with_spectrum
 
 PLAIN = ConjugateGradients(preconditioner=None)
@@ -97,7 +98,7 @@ def test_the_estimate_is_unbiased_and_its_error_is_right(large, monkeypatch):
     problem = prepare(operator, rhs, None, 1e-3, 5)
     bookkeeping = run.begin(problem)
     bookkeeping.x = torch.randn(1500, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    truth = (problem.rhs - operator.dense() @ bookkeeping.x).norm(dim=0)
+    truth = (problem.rhs - operator.dense() @ bookkeeping.x).norm(dim=0) / problem.norms
     found, errors = [], []
     for _ in range(400):
         assert bookkeeping.sample(torch.arange(3))
@@ -116,13 +117,12 @@ def test_a_refined_solve_is_estimated_in_float64(generator):
     rhs = torch.randn(1500, 2, generator=generator, dtype=torch.float64)
     exact = torch.linalg.solve(operator.dense(), rhs)
     bookkeeping = run.begin(prepare(operator, rhs, exact, 1e-3, 5))
+    assert bookkeeping.wide
+    bookkeeping.sample(torch.arange(2))
+    assert bool((bookkeeping.residual < 1e-12).all())
     bookkeeping.wide = False
     bookkeeping.sample(torch.arange(2))
-    narrow = bookkeeping.residual.clone()
-    bookkeeping.wide = True
-    bookkeeping.sample(torch.arange(2))
-    assert bool((narrow > 1e-8).all())
-    assert bool((bookkeeping.residual < 1e-12).all())
+    assert bool((bookkeeping.residual > 1e-8).all())
 
 
 def test_seconds_keep_a_pass_where_it_is_cheap(large, monkeypatch):

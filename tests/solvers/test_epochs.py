@@ -8,9 +8,15 @@ import torch
 from sggp.errors import InputError
 from sggp.operators import KernelOperator
 from sggp.solvers import SketchAndProject, StochasticDualDescent
-from sggp.solvers.problem import prepare
+from sggp.solvers.core.problem import prepare
+from sggp.solvers.core.run import begin
 from sggp.solvers.stochastic_dual_descent import stable_step
 from tests.solvers.dense import matern
+
+
+def posed(operator, rhs):
+    """What the driver hands to a solver: unit columns."""
+    return begin(prepare(operator, rhs, None, 1e-3, 1)).correction(torch.arange(rhs.shape[1]))
 
 
 @pytest.fixture
@@ -24,7 +30,7 @@ def test_tail_average_is_the_weighted_mean_it_says(setting, share, system):
     """Weights t^η (rising factorials), whose mean age is that of the newest share of the iterates."""
     operator, rhs = system
     solver = SketchAndProject(block_size=60, rank=20, tail_averaging=setting)
-    state = solver.start(prepare(operator, rhs, None, 1e-3, 1))
+    state = solver.start(posed(operator, rhs))
     seen = []
     for _ in range(40):
         solver.step(state)
@@ -40,7 +46,7 @@ def test_tail_average_is_the_weighted_mean_it_says(setting, share, system):
 def test_tail_averaging_still_converges_and_is_off_by_default(system):
     operator, rhs = system
     plain = SketchAndProject(block_size=60)
-    state = plain.start(prepare(operator, rhs, None, 1e-3, 1))
+    state = plain.start(posed(operator, rhs))
     plain.step(state)
     assert state.average is None
     assert torch.equal(plain.iterate(state), state.w)
@@ -81,7 +87,7 @@ def test_an_epoch_visits_every_row_once(solver, system):
         return product(rows, v)
 
     operator.rows_matmul = spy
-    state = solver.start(prepare(operator, rhs, None, 1e-3, 1))
+    state = solver.start(posed(operator, rhs))
     solver.step(state)
     while not state.fresh:
         solver.step(state)
@@ -93,7 +99,7 @@ def test_an_epoch_visits_every_row_once(solver, system):
 def test_growth_goes_back_to_the_best_iterate(system):
     operator, rhs = system
     solver = StochasticDualDescent(batch_size=300)
-    state = solver.start(prepare(operator, rhs, None, 1e-3, 1))
+    state = solver.start(posed(operator, rhs))
     for _ in range(5):
         solver.step(state)
     best, before = state.good.clone(), state.problem.memory["step"]

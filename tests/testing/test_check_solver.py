@@ -9,7 +9,7 @@ from typing import ClassVar
 import pytest
 import torch
 
-import sggp.solvers.checkpoint
+import sggp.solvers.core.checkpoint
 import sggp.testing.solvers
 from sggp.solvers import ConjugateGradients, IterativeSolver, Solver, State, Status
 from sggp.testing import check_solver
@@ -19,7 +19,7 @@ from tests.catalogue import SOLVERS
 @pytest.fixture(autouse=True)
 def _no_waiting(monkeypatch):
     """A checkpoint after every step, where a user of the check waits a second for one."""
-    monkeypatch.setattr(sggp.solvers.checkpoint, "_INTERVAL", 0.0)
+    monkeypatch.setattr(sggp.solvers.core.checkpoint, "_INTERVAL", 0.0)
     monkeypatch.setattr(sggp.testing.solvers, "_PAUSE", 0.0)
 
 
@@ -112,6 +112,15 @@ class Deaf(Solver):
 
 
 @dataclass(frozen=True)
+class Rounding(Solver):
+    """Fault: what it measured is rounded to the dtype of the right-hand side afterwards."""
+
+    def _solve(self, operator, rhs, x0, limits):
+        solution = ConjugateGradients(None)._solve(operator, rhs, x0, limits)
+        return replace(solution, x=solution.x.to(rhs.dtype))
+
+
+@dataclass(frozen=True)
 class Clinging(Solver):
     """Fault: the first row counts double, so that the answer depends on which row comes first."""
 
@@ -139,6 +148,13 @@ class Clinging(Solver):
                 "started at the solution",
                 "gives x of shape",
                 "gives x in torch.float64",
+            ],
+        ),
+        (
+            Rounding(),
+            [
+                "at low noise: column 0 is said to be converged, but .* returned in torch.float32",
+                "at low noise: the residual of column . is said .* measured",
             ],
         ),
         (Clinging(), ["rows in another order"]),

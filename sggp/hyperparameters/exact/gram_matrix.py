@@ -10,8 +10,7 @@ import torch
 from gpytorch.kernels import Kernel
 from torch import Tensor
 
-from sggp.hyperparameters.gram import gram_function, stationary_parts
-from sggp.hyperparameters.stationary import profile
+from sggp.hyperparameters.gram import gram_function, profile, stationary_parts, total_scale
 
 __all__ = ["GramMatrix", "Sensitivity"]
 
@@ -73,7 +72,7 @@ class GramMatrix:
         with torch.no_grad():
             if len(self._slope) != n:
                 self._value, self._slope = self.x.new_zeros(n, n), self.x.new_zeros(n, n)
-            scale = float(self._outputscale())
+            scale = float(total_scale(self.parts[0], self.x))
             z = (self.x - self.x[-1:]) / self.parts[1].lengthscale.reshape(-1)
             norms = z.square().sum(dim=1)
             for rows, cols in self._tiles():
@@ -100,7 +99,7 @@ class GramMatrix:
         with torch.no_grad():
             total, moments = self._moments(sensitivity)
         with torch.enable_grad():
-            scale, lengthscale = self._outputscale(), self.parts[1].lengthscale
+            scale, lengthscale = total_scale(self.parts[0], self.x), self.parts[1].lengthscale
             pulled = moments * (-2.0 * scale.detach())
             pulled = pulled.sum_to_size(lengthscale.reshape(-1).shape).reshape(lengthscale.shape)
             outputs = [(scale, total / scale.detach()), (lengthscale, pulled / lengthscale.detach())]
@@ -122,20 +121,12 @@ class GramMatrix:
             moments += weight.sum(dim=0) @ other.square()
         return total, moments
 
-    def _outputscale(self) -> Tensor:
-        """The product of all output scales, a differentiable scalar."""
-        scale = torch.ones((), dtype=torch.float64, device=self.x.device)
-        for part in self.parts[0] if self.parts is not None else []:
-            scale = scale * part.outputscale
-        return scale
-
     def _tiles(self) -> Iterator[tuple[slice, slice]]:
         """Rows [a, b) with columns [0, b): the lower triangle, and the square blocks on the diagonal whole."""
         n, start = len(self.x), 0
         while start < n:
-            height = (
-                math.sqrt(start**2 + 4 * _TILE_ENTRIES) - start
-            ) / 2  # height · (start + height) entries
+            # height · (start + height) entries
+            height = (math.sqrt(start**2 + 4 * _TILE_ENTRIES) - start) / 2
             stop = min(n, start + max(8, round(height)))
             yield slice(start, stop), slice(0, stop)
             start = stop

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -13,12 +11,13 @@ from torch import Tensor
 from sggp.errors import InputError
 from sggp.hyperparameters.coordinates import Coordinates
 from sggp.hyperparameters.exact.gram_matrix import GramMatrix, Sensitivity
-from sggp.hyperparameters.gram import log_two_pi
-from sggp.hyperparameters.merged import MergedData
+from sggp.hyperparameters.gram import LOG_TWO_PI
+from sggp.hyperparameters.merged import MergedData, mean_and_weights, right_sides
+from sggp.hyperparameters.problem import FitProblem
+from sggp.hyperparameters.result import Trace
+from sggp.linalg import cholesky
 
-__all__ = ["Best", "Evaluation", "Objective", "Trace", "evaluate"]
-
-_JITTERS = (0.0, 1e-12, 1e-10, 1e-8, 1e-6, 1e-4)
+__all__ = ["Best", "Evaluation", "Objective", "evaluate"]
 
 
 @dataclass(frozen=True)
@@ -42,59 +41,26 @@ class Best:
     mean: Tensor  # (t,)
 
 
-@dataclass
-class Trace:
-    """Records of all evaluations of one fit."""
-
-    records: list[dict[str, Any]] = field(default_factory=list)
-    started: float = field(default_factory=time.perf_counter)
-
-
-def factorise(gram: Tensor, out: Tensor | None = None) -> Tensor:
-    """Cholesky factor, with the smallest relative jitter that makes it exist.
-
-    Args:
-        gram: (n, n), of which the lower triangle is read. out: where the factor goes; None takes new memory.
-    """
-    factor = torch.empty_like(gram) if out is None else out
-    info = torch.empty((), dtype=torch.int32, device=gram.device)
-    scale = gram.diagonal().mean()
-    for jitter in _JITTERS:
-        shifted = gram if jitter == 0.0 else gram + torch.diag_embed((jitter * scale).expand(len(gram)))
-        torch.linalg.cholesky_ex(shifted, out=(factor, info))
-        if int(info) == 0:
-            return factor
-    raise InputError(
-        "K + noise is not positive definite even with a jitter of 1e-4 of its diagonal: the kernel returned NaN or is "
-        "not a covariance function on these inputs."
-    )
-
-
 def evaluate(covariance: Tensor, y: Tensor, mean: Tensor | None, out: Tensor | None = None) -> Evaluation:
     """log N(y; mean, covariance), the mean by generalised least squares where it is not given; factor in `out`."""
-    factor = factorise(covariance, out)
-    right = y - mean if mean is not None else torch.cat([torch.ones_like(y[:, :1]), y], dim=1)
-    halved = torch.linalg.solve_triangular(factor, right, upper=False)
-    solved = torch.linalg.solve_triangular(factor.mT, halved, upper=True)
-    if mean is None:
-        mean = solved[:, 1:].sum(dim=0) / solved[:, 0].sum()
-        solved = solved[:, 1:] - solved[:, :1] * mean
+    factor = cholesky(covariance, "K + noise", out=out)
+    halved = torch.linalg.solve_triangular(factor, right_sides(y, mean), upper=False)
+    mean, solved = mean_and_weights(torch.linalg.solve_triangular(factor.mT, halved, upper=True), mean)
     n, t = y.shape
-    value = (
-        -0.5 * ((y - mean) * solved).sum() - t * factor.diagonal().log().sum() - 0.5 * n * t * log_two_pi()
-    )
+    # Rasmussen & Williams 2006, equation 2.30: −½ (y − m)ᵀH⁻¹(y − m) − ½ log|H| − ½ n log 2π, for every target
+    value = -0.5 * ((y - mean) * solved).sum() - t * factor.diagonal().log().sum() - 0.5 * n * t * LOG_TWO_PI
     return Evaluation(float(value), mean, solved, factor)
 
 
 class _Rows:
     """Distinct inputs with their mean targets; or all rows where a known noise variance is zero."""
 
-    def __init__(self, x: Tensor, y: Tensor, noise: Tensor | None) -> None:
+    def __init__(self, problem: FitProblem) -> None:
         self.merged: MergedData | None = None
-        self.x, self.y, self.known = x, y, noise
-        self.shares = y.new_ones(len(y))  # of a noise variance that all rows share
-        self._within = 0.0
-        if noise is None or bool((noise > 0).all()):
+        self.x, self.y, self.known = problem.x, problem.y, problem.noise
+        self.shares = self.y.new_ones(len(self.y))  # of a noise variance that all rows share
+        self._within = self.y.new_zeros(())
+        if self.known is None or bool((self.known > 0).all()):
             self._merge()
 
     def _merge(self) -> None:
@@ -115,13 +81,9 @@ class _Rows:
             raise InputError("a noise variance is neither known nor learnt.")
         return self.known
 
-    def within(self, shared: Tensor | None) -> tuple[float, float]:
-        """What the likelihood of distinct inputs lacks, and its derivative in the shared noise variance."""
-        if self.merged is None:
-            return 0.0, 0.0
-        if shared is None:
-            return self._within, 0.0
-        return self.merged.within(self.merged.row_noise(shared)), self.merged.within_slope(float(shared))
+    def within(self, shared: Tensor | None) -> Tensor:
+        """What the likelihood of distinct inputs lacks, differentiable in the shared noise variance."""
+        return self._within if self.merged is None or shared is None else self.merged.within(shared)
 
 
 class Objective:
@@ -131,7 +93,7 @@ class Objective:
 
     Args:
         coordinates: moved by every call, but one at `best`.
-        x: (n, d). y: (n, t). noise: known, a scalar or (n,), or None to learn one. mean: known (t,) or None.
+        problem: the rows, and what is known of noise and mean.
         trace: where evaluations are recorded.
         whole: number of values the log prior is divided by; None is those of y. Some rows of a table get those of all.
 
@@ -141,23 +103,14 @@ class Objective:
     """
 
     def __init__(
-        self,
-        coordinates: Coordinates,
-        x: Tensor,
-        y: Tensor,
-        noise: Tensor | None,
-        mean: Tensor | None,
-        *,
-        trace: Trace | None = None,
-        whole: int | None = None,
+        self, coordinates: Coordinates, problem: FitProblem, trace: Trace, *, whole: int | None = None
     ) -> None:
-        self.coordinates, self.mean = coordinates, mean
-        self.learns_noise = noise is None
-        self.count = y.numel()
+        self.coordinates, self.mean, self.trace = coordinates, problem.mean, trace
+        self.learns_noise = problem.noise is None
+        self.count = problem.y.numel()
         self.whole = self.count if whole is None else whole
-        self.rows = _Rows(x, y, noise)
+        self.rows = _Rows(problem)
         self.gram = GramMatrix(coordinates.kernel, self.rows.x)
-        self.trace = Trace() if trace is None else trace
         self.best: Best | None = None
         self.recording = True
         self._space: list[Tensor] = []  # covariance, factor and inverse of the last call
@@ -182,7 +135,7 @@ class Objective:
             self.gram.evaluate(covariance)
             covariance.diagonal().add_(self.rows.noise(shared))
             found = evaluate(covariance, self.rows.y, self.mean, factor)
-            return found.value + self.rows.within(shared)[0], found.mean
+            return found.value + float(self.rows.within(shared)), found.mean
 
     def __call__(self, u: np.ndarray) -> tuple[float, np.ndarray]:
         if self.best is not None and np.array_equal(u, self.best.u):
@@ -194,9 +147,9 @@ class Objective:
         self.gram.evaluate(covariance)
         with torch.enable_grad():
             shared = coordinates.noise() if self.learns_noise else None
+            within = self.rows.within(shared)
         with torch.no_grad():
-            noise = None if shared is None else shared.detach()
-            covariance.diagonal().add_(self.rows.noise(noise))
+            covariance.diagonal().add_(self.rows.noise(shared))
             try:
                 found = evaluate(covariance, self.rows.y, self.mean, factor)
             except InputError:
@@ -204,34 +157,26 @@ class Objective:
                     raise
                 # a trial step out to where the matrix has no factor: worse than all so far, so the step is cut
                 return 1e6 + self.best.objective, np.zeros_like(u)
-            within, slope = self.rows.within(noise)
             torch.cholesky_inverse(found.factor, out=inverse)
             sensitivity = Sensitivity(inverse, found.weights, self.rows.y.shape[1])
         self.gram.backward(sensitivity)
         with torch.enable_grad():
             if shared is not None:
-                slope += float((sensitivity.diagonal() * self.rows.shares).sum())
-                torch.autograd.backward(shared, torch.full_like(shared, slope))
+                # dL/dσ² = Σ_g S_gg/r_g over distinct inputs, and that of what merging left behind
+                (within + (sensitivity.diagonal() * self.rows.shares).sum() * shared).backward()
             prior = coordinates.log_prior()
             if prior.requires_grad:
                 prior.backward(torch.full_like(prior, self.count / self.whole))
         gradient = coordinates.gradient(vector) / self.count
-        likelihood = found.value + within
+        likelihood = found.value + float(within.detach())
         value = likelihood / self.count + float(prior.detach()) / self.whole
         if self.best is None or -value < self.best.objective:
             self.best = Best(-value, u.copy(), -gradient.numpy(), likelihood, found.mean)
-        self._record(value, gradient)
-        return -value, -gradient.numpy()
-
-    def _record(self, value: float, gradient: Tensor) -> None:
         if self.recording:
-            self.trace.records.append(
-                {
-                    "step": len(self.trace.records),
-                    "value": value,
-                    "gradient_norm": float(gradient.abs().max()),
-                    "seconds": time.perf_counter() - self.trace.started,
-                    "rows": self.count // self.rows.y.shape[1],
-                    "values": self.coordinates.values(),
-                }
+            step, slope, rows = (
+                len(self.trace.records),
+                float(gradient.abs().max()),
+                self.count // self.rows.y.shape[1],
             )
+            self.trace.add(step, value, slope, coordinates.values(), rows=rows)
+        return -value, -gradient.numpy()

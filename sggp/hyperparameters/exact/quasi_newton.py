@@ -6,8 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.optimize import OptimizeResult, minimize
 
-__all__ = ["Descent", "descend", "differenced_hessian", "positive_part"]
+from sggp.hyperparameters.coordinates import Coordinates
+
+__all__ = ["Box", "Descent", "StoppingRule", "descend", "differenced_hessian", "lbfgs", "positive_part"]
 
 Objective = Callable[[np.ndarray], tuple[float, np.ndarray]]
 _LONGEST_STEP = 2.0  # of a coordinate; logarithms, so a factor e²
@@ -15,6 +18,43 @@ _ARMIJO, _TRIALS = 1e-4, 12
 _DAMPING = 0.2  # Powell's
 _FLAT = 100.0  # times the tolerance: what the model promises is believed where the gradient is below it
 _LEAST_CURVATURE = 1e-4  # of the largest
+
+
+@dataclass(frozen=True)
+class Box:
+    """Bounds of the coordinates, lower and upper (p,), which may be infinite."""
+
+    lower: np.ndarray
+    upper: np.ndarray
+
+    @classmethod
+    def of(cls, coordinates: Coordinates) -> Box:
+        """The bounds of hyperparameters."""
+        lower, upper = coordinates.bounds()
+        return cls(lower.numpy(), upper.numpy())
+
+    def clip(self, u: np.ndarray) -> np.ndarray:
+        """The nearest point within."""
+        return np.clip(u, self.lower, self.upper)
+
+    def free(self, u: np.ndarray, gradient: np.ndarray) -> np.ndarray:  # (p,) bool
+        """Which coordinates a step down the gradient can move."""
+        return ~(((u <= self.lower) & (gradient > 0)) | ((u >= self.upper) & (gradient < 0)))
+
+
+@dataclass(frozen=True)
+class StoppingRule:
+    """When a descent ends.
+
+    Attributes:
+        tolerance: once the largest entry of the gradient (of coordinates that can move) is below it.
+        gain: once the quadratic model expects to win less than this, and the gradient is below 100 tolerances.
+        max_iterations: after so many steps.
+    """
+
+    tolerance: float
+    gain: float
+    max_iterations: int
 
 
 @dataclass(frozen=True)
@@ -47,43 +87,58 @@ def differenced_hessian(
     return 0.5 * (np.array(rows) + np.array(rows).T)
 
 
+def lbfgs(
+    objective: Objective,
+    u: np.ndarray,
+    box: Box,
+    callback: Callable[[], None] | None = None,
+    **options: float,
+) -> OptimizeResult:
+    """Minimise by scipy's L-BFGS-B, which needs nothing to start from; `callback` is called after each iteration."""
+    return minimize(
+        objective,
+        u,
+        jac=True,
+        method="L-BFGS-B",
+        bounds=list(zip(box.lower, box.upper, strict=True)),
+        callback=None if callback is None else lambda _: callback(),
+        options=options,
+    )
+
+
 def descend(
     objective: Objective,
     u: np.ndarray,
     hessian: np.ndarray,
-    lower: np.ndarray,
-    upper: np.ndarray,
-    *,
-    gain: float,
-    tolerance: float,
-    max_iterations: int,
+    box: Box,
+    rule: StoppingRule,
     callback: Callable[[], None] | None = None,
 ) -> Descent:
     """Minimise by damped BFGS steps, the first of them with the Hessian that is given.
 
     Args:
         objective: u (p,) -> value and gradient (p,); at least finite where steps may end.
-        u: the start. hessian: (p, p), positive definite. lower, upper: (p,) bounds, which may be infinite.
-        gain: stop when the quadratic model expects to win less than this, and the gradient is below 100 tolerances.
-        tolerance: stop when the largest entry of the gradient (of coordinates that can move) is below it.
-        max_iterations: steps at most. callback: called after each.
+        u: the start. hessian: (p, p), positive definite. box: bounds.
+        rule: when to stop. callback: called after each step.
 
     Cost: one evaluation per step where the model fits.
 
     Source: Nocedal & Wright 2006, procedure 18.2 (damped BFGS), section 16.7 (bounds by projection).
     """
-    u = np.clip(u, lower, upper)
+    u = box.clip(u)
     value, gradient = objective(u)
-    for _ in range(max_iterations):
-        free = ~(((u <= lower) & (gradient > 0)) | ((u >= upper) & (gradient < 0)))
-        if not free.any() or np.abs(gradient[free]).max() <= tolerance:
+    for _ in range(rule.max_iterations):
+        free = box.free(u, gradient)
+        steepest = np.abs(gradient[free]).max(initial=0.0)
+        if steepest <= rule.tolerance:
             return Descent(u, value, True, False, "the gradient is below the tolerance")
         direction = np.zeros_like(u)
+        # p = −B⁻¹g of the coordinates that can move; the model −½ gᵀp is what it promises (equations 6.1, 6.2)
         direction[free] = -np.linalg.solve(hessian[np.ix_(free, free)], gradient[free])
-        if -0.5 * gradient @ direction <= gain and np.abs(gradient[free]).max() <= _FLAT * tolerance:
-            return Descent(u, value, True, False, f"no more than {gain:.1e} to win per row")
+        if -0.5 * gradient @ direction <= rule.gain and steepest <= _FLAT * rule.tolerance:
+            return Descent(u, value, True, False, f"no more than {rule.gain:.1e} to win per row")
         direction *= min(1.0, _LONGEST_STEP / np.abs(direction).max())
-        found = _search(objective, u, value, gradient, direction, lower, upper)
+        found = _search(objective, u, (value, gradient), direction, box)
         if found is None:
             return Descent(u, value, False, True, "no lower value along the direction of search")
         moved, value, slope = found
@@ -95,24 +150,18 @@ def descend(
 
 
 def _search(
-    objective: Objective,
-    u: np.ndarray,
-    value: float,
-    gradient: np.ndarray,
-    direction: np.ndarray,
-    lower: np.ndarray,
-    upper: np.ndarray,
+    objective: Objective, u: np.ndarray, here: tuple[float, np.ndarray], direction: np.ndarray, box: Box
 ) -> tuple[np.ndarray, float, np.ndarray] | None:
     """A point on the projected path that is lower by a share of what the slope promises, with its gradient."""
-    length = 1.0
+    (value, gradient), length = here, 1.0
     for _ in range(_TRIALS):
-        moved = np.clip(u + length * direction, lower, upper)
+        moved = box.clip(u + length * direction)
         promised = float(gradient @ (moved - u))
         trial, slope = objective(moved)
-        if promised < 0 and trial <= value + _ARMIJO * promised:
+        if promised < 0 and trial <= value + _ARMIJO * promised:  # equation 3.4
             return moved, trial, slope
         bend = trial - value - promised
-        length *= min(0.5, max(0.1, -0.5 * promised / bend)) if bend > 0 else 0.5
+        length *= min(0.5, max(0.1, -0.5 * promised / bend)) if bend > 0 else 0.5  # equation 3.58
     return None
 
 
@@ -122,8 +171,9 @@ def _updated(hessian: np.ndarray, step: np.ndarray, change: np.ndarray) -> np.nd
     model, seen = float(step @ image), float(step @ change)
     if model <= 0:
         return hessian
-    if seen < _DAMPING * model:
+    if seen < _DAMPING * model:  # procedure 18.2: y becomes θy + (1 − θ)Bs, so that sᵀy stays positive
         share = (1 - _DAMPING) * model / (model - seen)
         change = share * change + (1 - share) * image
         seen = float(step @ change)
+    # B + yyᵀ/sᵀy − Bs(Bs)ᵀ/sᵀBs, equation 18.16
     return hessian + np.outer(change, change) / seen - np.outer(image, image) / model

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -15,55 +13,52 @@ from torch import Tensor
 from sggp.defaults import MEMORY_BUDGET
 from sggp.errors import InputError
 from sggp.hyperparameters.coordinates import Coordinates, copy_kernel, lengthscale_columns
-from sggp.hyperparameters.exact.fit import exact_log_marginal_likelihood, fit_exact
-from sggp.hyperparameters.problem import (
-    check_data,
-    check_mean,
-    check_noise,
-    public_mean,
-    public_noise,
-    target_scale,
-    unidentified_columns,
-)
-from sggp.hyperparameters.result import FitResult
+from sggp.hyperparameters.exact.fit import ExactSettings, log_density, maximise_exact
+from sggp.hyperparameters.problem import FitProblem, Options, at_least
+from sggp.hyperparameters.result import FitResult, Trace
+from sggp.hyperparameters.unidentified import Unidentified, unidentified_columns
 from sggp.kernels import TanimotoDotProduct, TanimotoMinMax, as_covariance
-from sggp.random import as_generator, streams
-from sggp.typing import Seed
+from sggp.random import streams
 
 _log = logging.getLogger(__name__)
-_ROWS = 1000
 _CONSTANT = 1e-14  # spread over size below which a column counts as constant
 
 
 @dataclass(frozen=True)
-class _Piece:
-    """What one subset taught."""
+class SubsetSettings:
+    """Settings of `fit_subset`, where they are explained."""
 
-    rows: Tensor  # (m,)
+    subsets: int = 10
+    subset_rows: int = 1000
+    max_iterations: int = 200
+    tolerance: float = 1e-5
+    memory_budget: float = MEMORY_BUDGET
+
+    def __post_init__(self) -> None:
+        at_least(self, subsets=1, subset_rows=2)
+
+    @property
+    def exact(self) -> ExactSettings:
+        """Those of the fit of each subset."""
+        return ExactSettings(0, self.max_iterations, self.tolerance, self.memory_budget)
+
+
+OPTIONS = Options("fit_subset", SubsetSettings)
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """What one subset says."""
+
+    problem: FitProblem
     fit: FitResult
     coordinates: Tensor  # (p,) of the kernel
     varies: Tensor  # (d,) which columns do
 
 
-def fit_subset(
-    kernel: Kernel,
-    x: Tensor,
-    y: Tensor,
-    *,
-    noise_variance: float | Tensor | None = None,
-    mean: float | Tensor | None = None,
-    initial_noise_variance: float | None = None,
-    noise_floor: float | None = None,
-    noise_prior: Any = None,
-    subsets: int = 10,
-    subset_rows: int = _ROWS,
-    max_iterations: int = 200,
-    tolerance: float = 1e-5,
-    memory_budget: float = MEMORY_BUDGET,
-    generator: Seed = None,
-    callback: Callable[[dict[str, Any]], None] | None = None,
-) -> FitResult:
-    """Fit the exact marginal likelihood on a few neighbourhoods and average what they teach.
+@OPTIONS.shown
+def fit_subset(kernel: Kernel, x: Tensor, y: Tensor, **options: Any) -> FitResult:
+    """Fit the exact marginal likelihood on a few neighbourhoods and average what they say.
 
     A random row and the `subset_rows` rows nearest to it (itself among them) make a subset; on each, `fit_exact`
     maximises the marginal likelihood; the values are averaged over the subsets. Nearest is in Euclidean distance of
@@ -112,37 +107,25 @@ def fit_subset(
         >>> fit_subset(kernel, x, torch.sin(9 * x[:, 0]), subsets=2, subset_rows=30, generator=0).method
         'subset'
     """
-    started = time.perf_counter()
-    x, y = check_data(x, y)
-    if subsets < 1 or subset_rows < 2:
-        raise InputError(
-            f"subsets must be at least 1 and subset_rows at least 2, got {subsets} and {subset_rows}."
-        )
-    noise = check_noise(noise_variance, len(x))
-    scale = max(target_scale(y, check_mean(mean, y.shape[1])), 1e-300)
-    settings = {
-        "mean": mean,
-        "initial_noise_variance": initial_noise_variance,
-        "noise_floor": 1e-6 * scale if noise_floor is None else noise_floor,
-        "noise_prior": noise_prior,
-        "max_iterations": max_iterations,
-        "tolerance": tolerance,
-        "memory_budget": memory_budget,
-    }
-    (stream,) = streams(as_generator(generator), "centroids")
+    return average_subsets(*OPTIONS.read(kernel, x, y, options))
+
+
+def average_subsets(problem: FitProblem, settings: SubsetSettings) -> FitResult:
+    """`fit_subset` of a checked problem."""
+    exact = settings.exact
+    (stream,) = streams(problem.generator, "centroids")
     pieces: list[_Piece] = []
-    trace: list[dict[str, Any]] = []
-    for rows in _subsets(kernel, x, subsets, subset_rows, stream):
-        if bool((y[rows] == y[rows[:1]]).all()):
+    trace = problem.trace()
+    for rows in _subsets(problem.kernel, problem.x, settings.subsets, settings.subset_rows, stream):
+        part = problem.part(rows)
+        if bool((part.y == part.y[:1]).all()):
             _log.warning("a subset whose targets are all equal was left out")
             continue
-        pieces.append(_fit_piece(kernel, x, y, rows, noise, settings))
-        trace.append(_record(pieces[-1].fit, len(trace) + 1, started))
-        if callback is not None:
-            callback(trace[-1])
+        pieces.append(_fit_piece(part, exact))
+        _record(trace, pieces[-1].fit)
     if not pieces:
         raise InputError("every subset has one target value only: take larger subsets or more of them.")
-    return _average(kernel, x, y, pieces, noise, trace, started)
+    return _average(problem, pieces, trace)
 
 
 def _subsets(
@@ -166,25 +149,24 @@ def _subsets(
     return [near.topk(size).indices.sort().values.cpu() for near in nearness]
 
 
-def _fit_piece(
-    kernel: Kernel, x: Tensor, y: Tensor, rows: Tensor, noise: Tensor | None, settings: dict[str, Any]
-) -> _Piece:
+def _fit_piece(part: FitProblem, settings: ExactSettings) -> _Piece:
     """The exact fit of one subset, as coordinates of the kernel."""
-    own = noise[rows] if noise is not None and noise.dim() else noise
-    part = x[rows.to(x.device)]
-    fit = fit_exact(kernel, part, y[rows.to(y.device)], noise_variance=own, **settings)
-    duplicate = copy_kernel(kernel, x.device)
+    fit = maximise_exact(part, settings)
+    duplicate = copy_kernel(part.kernel, part.x.device)
     duplicate.load_state_dict(fit.kernel.state_dict())
-    values = part.to(torch.float64)
+    values = part.x.to(torch.float64)
     varies = values.amax(dim=0) - values.amin(dim=0) > _CONSTANT * values.abs().amax(dim=0)
-    return _Piece(rows, fit, Coordinates(duplicate).vector(), varies.cpu())
+    return _Piece(part, fit, Coordinates(duplicate).vector(), varies.cpu())
 
 
-def _record(fit: FitResult, step: int, started: float) -> dict[str, Any]:
+def _record(trace: Trace, fit: FitResult) -> None:
+    """One subset's end as a record of the trace."""
     nothing: dict[str, Any] = {"value": float("nan"), "gradient_norm": 0.0, "values": {}}
     last = fit.trace[-1] if fit.trace else nothing
     values = {**last["values"], "mean": fit.hyperparameters["mean"]}
-    return {**last, "values": values, "step": step, "seconds": time.perf_counter() - started}
+    rows = {"rows": last["rows"]} if "rows" in last else {}
+    trace.add(len(trace.records) + 1, last["value"], last["gradient_norm"], values, **rows)
+    trace.report()
 
 
 def _weights(kernel: Kernel, d: int, pieces: list[_Piece]) -> Tensor:  # (subsets, p)
@@ -200,67 +182,55 @@ def _weights(kernel: Kernel, d: int, pieces: list[_Piece]) -> Tensor:  # (subset
     return torch.cat(parts, dim=1) if parts else torch.zeros(len(pieces), 0, dtype=torch.float64)
 
 
-def _average(
-    kernel: Kernel,
-    x: Tensor,
-    y: Tensor,
-    pieces: list[_Piece],
-    noise: Tensor | None,
-    trace: list[dict[str, Any]],
-    started: float,
-) -> FitResult:
+def _average(problem: FitProblem, pieces: list[_Piece], trace: Trace) -> FitResult:
     """The averaged values, what they are worth on the subsets, and how the fits ended."""
-    duplicate = copy_kernel(kernel, x.device)
+    duplicate = copy_kernel(problem.kernel, problem.x.device)
     coordinates = Coordinates(duplicate)
     if coordinates.size:
-        weights = _weights(duplicate, x.shape[1], pieces)
+        weights = _weights(duplicate, problem.x.shape[1], pieces)
         coordinates.assign((weights * torch.stack([p.coordinates for p in pieces])).sum(dim=0))
-    duplicate.requires_grad_(False)
     mean = torch.stack([torch.as_tensor(p.fit.mean, dtype=torch.float64).reshape(-1) for p in pieces]).mean(0)
+    noise = problem.noise
     if noise is None:
         learnt = torch.tensor([float(p.fit.noise_variance) for p in pieces], dtype=torch.float64)
         noise = learnt.log().mean().exp()
-    value, error = _value(duplicate, x, y, [p.rows for p in pieces], noise, mean)
+    value, error = _value(duplicate, pieces, noise, mean)
     ended = sum(p.fit.converged for p in pieces)
-    return FitResult(
-        kernel=duplicate,
-        noise_variance=public_noise(noise),
-        mean=public_mean(mean),
-        trace=trace,
-        log_marginal_likelihood=value,
-        method="subset",
-        seconds=time.perf_counter() - started,
+    return problem.result(
+        "subset",
+        duplicate,
+        noise,
+        mean,
+        trace=trace.records,
+        log_marginal_likelihood=value * len(problem.x),
+        log_marginal_likelihood_error=error * len(problem.x),
         converged=ended == len(pieces),
         gradient_norm=max(p.fit.gradient_norm for p in pieces),
-        log_marginal_likelihood_error=error,
-        message=f"{len(pieces)} subsets of {len(pieces[0].rows)} rows, {ended} of their fits converged",
-        unidentified=_unidentified(duplicate, x, pieces),
+        message=f"{len(pieces)} subsets of {len(pieces[0].problem.x)} rows, {ended} of their fits converged",
+        unidentified_columns=_unidentified(duplicate, problem.x, pieces),
         steps=sum(p.fit.steps for p in pieces),
     )
 
 
-def _value(
-    kernel: Kernel, x: Tensor, y: Tensor, subsets: list[Tensor], noise: Tensor, mean: Tensor
-) -> tuple[float, float]:
-    """n times the mean over subsets of the log marginal likelihood per row, and its standard error."""
+def _value(kernel: Kernel, pieces: list[_Piece], noise: Tensor, mean: Tensor) -> tuple[float, float]:
+    """The mean over subsets of the log marginal likelihood per row, and its standard error."""
     rates = []
-    for rows in subsets:
-        own = noise[rows] if noise.dim() else noise
-        part, targets = x[rows.to(x.device)], y[rows.to(y.device)]
-        value = exact_log_marginal_likelihood(kernel, part, targets, noise_variance=own, mean=mean)
-        rates.append(value / len(rows))
+    for part in (piece.problem for piece in pieces):
+        own = part.noise if part.noise is not None else noise.to(part.x.device)
+        known = replace(part, noise=own, mean=mean.to(part.x.device))
+        rates.append(log_density(kernel, known) / len(part.x))
     rate = torch.tensor(rates, dtype=torch.float64)
-    error = float(rate.std()) / len(rates) ** 0.5 if len(rates) > 1 else 0.0
-    return float(rate.mean()) * len(x), error * len(x)
+    return float(rate.mean()), float(rate.std()) / len(rates) ** 0.5 if len(rates) > 1 else 0.0
 
 
-def _unidentified(kernel: Kernel, x: Tensor, pieces: list[_Piece]) -> dict[int, str]:
+def _unidentified(kernel: Kernel, x: Tensor, pieces: list[_Piece]) -> tuple[Unidentified, ...]:
     """Columns the whole table says nothing about, and those with a length scale that no subset could see."""
-    out = unidentified_columns(kernel, x)
+    out = {record.column: record for record in unidentified_columns(kernel, x)}
     entries = lengthscale_columns(kernel, list(range(x.shape[1]))).values()
     own = {entry[0] for columns in entries for entry in columns if len(entry) == 1}
     seen = torch.stack([piece.varies for piece in pieces]).any(dim=0)
     for column in own:
         if not bool(seen[column]):
-            out.setdefault(column, "constant in every subset")
-    return dict(sorted(out.items()))
+            unseen = Unidentified(column, "constant", reason="constant in every subset")
+            out.setdefault(column, unseen)
+    return tuple(out[column] for column in sorted(out))

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import logging
 import math
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from sggp.hyperparameters.iterative.gradient import Estimate, PathwiseGradient
 from sggp.hyperparameters.problem import public_mean
+from sggp.hyperparameters.result import Trace
 
 __all__ = ["Ascent", "AscentSettings"]
 
@@ -41,17 +39,10 @@ class AscentSettings:
 class Ascent:
     """Adam on the estimated gradient; the last place where it was estimated is the result."""
 
-    def __init__(
-        self,
-        gradient: PathwiseGradient,
-        settings: AscentSettings,
-        callback: Callable[[dict[str, Any]], None] | None,
-        began: float,
-    ) -> None:
-        self.gradient, self.settings, self.callback, self.began = gradient, settings, callback, began
+    def __init__(self, gradient: PathwiseGradient, settings: AscentSettings, trace: Trace) -> None:
+        self.gradient, self.settings, self.trace = gradient, settings, trace
         self.u = gradient.coordinates.vector()
         self.optimizer = torch.optim.Adam([self.u], lr=settings.learning_rate, betas=BETAS)
-        self.trace: list[dict[str, Any]] = []
         self.last: Estimate | None = None
         self.error = torch.full_like(self.u, math.nan)
         self.z_square = math.inf
@@ -69,6 +60,7 @@ class Ascent:
                 self.error, self.z_square = found.error, found.z_square
             gain = 0.0
             if previous is not None:
+                # the trapezium rule along the step: ΔL ≈ ½ (g + g')ᵀΔu
                 gain = float(0.5 * (found.gradient + previous[1]) @ (self.u - previous[0]))
             previous = self.u.detach().clone(), found.gradient
             self._record(step, gain)
@@ -95,21 +87,17 @@ class Ascent:
         found, coordinates = self.last, self.gradient.coordinates
         if found is None:
             return
-        count = self.gradient.data.y.numel()
-        target, probe, worst = found.residuals
+        count, records = self.gradient.data.y.numel(), self.trace.records
+        target, probe, worst = found.solved.residuals
         size = found.gradient.numel()
-        values = {**coordinates.values(), "mean": public_mean(found.mean.cpu())}
-        record = {
-            "step": step,
-            "value": (self.trace[-1]["value"] if self.trace else 0.0) + gain / count,
-            "gradient_norm": float(found.gradient.abs().max()) / count if size else 0.0,
-            "gradient_error": float(self.error.max()) / count if size else 0.0,
-            "z_square": self.z_square,
-            "residual": {"target": target, "probe": probe, "worst_probe": worst},
-            "epochs": self.gradient.solves.epochs,
-            "seconds": time.perf_counter() - self.began,
-            "values": values,
-        }
-        self.trace.append(record)
-        if self.callback is not None:
-            self.callback(record)
+        self.trace.add(
+            step,
+            (records[-1]["value"] if records else 0.0) + gain / count,
+            float(found.gradient.abs().max()) / count if size else 0.0,
+            {**coordinates.values(), "mean": public_mean(found.solved.mean)},
+            gradient_error=float(self.error.max()) / count if size else 0.0,
+            z_square=self.z_square,
+            residual={"target": target, "probe": probe, "worst_probe": worst},
+            epochs=self.gradient.solves.epochs,
+        )
+        self.trace.report()

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,23 +13,40 @@ from torch import Tensor
 from sggp.defaults import MEMORY_BUDGET, NUM_FEATURES, NUM_SAMPLES
 from sggp.errors import InputError, UnsupportedKernel
 from sggp.hyperparameters.coordinates import Coordinates, copy_kernel
+from sggp.hyperparameters.iterative.posterior import posterior_of
 from sggp.hyperparameters.iterative.probes import Probes
-from sggp.hyperparameters.iterative.warm_start import WarmSolves, default_tolerances
+from sggp.hyperparameters.iterative.warm_start import WarmSolves
 from sggp.hyperparameters.merged import MergedData
-from sggp.hyperparameters.problem import check_data, check_mean, check_noise, public_mean, target_scale
+from sggp.hyperparameters.problem import FitProblem, Options, at_least
 from sggp.hyperparameters.result import FitResult
-from sggp.posterior.conditioning import Settings, solve_posterior
-from sggp.posterior.conditioning import default_tolerances as posterior_tolerances
-from sggp.posterior.data import Data
-from sggp.random import as_generator, streams
+from sggp.random import streams
 from sggp.solvers import Solver
-from sggp.typing import Seed
 
-__all__ = ["Moments", "fit_em", "updated"]
+__all__ = ["PosteriorMoments", "fit_em", "updated"]
 
 
 @dataclass(frozen=True)
-class Moments:
+class EmSettings:
+    """Settings of `fit_em`, where they are explained."""
+
+    solver: Solver | None = None
+    num_samples: int = NUM_SAMPLES
+    num_features: int = NUM_FEATURES
+    max_steps: int = 30
+    tolerance: float = 1e-2
+    max_epochs: float | None = None
+    dtype: torch.dtype | None = None
+    memory_budget: float = MEMORY_BUDGET
+
+    def __post_init__(self) -> None:
+        at_least(self, num_samples=2, num_features=1, max_steps=1, tolerance=0, max_epochs=0, memory_budget=0)
+
+
+OPTIONS = Options("fit_em", EmSettings, without=("noise_prior",))
+
+
+@dataclass(frozen=True)
+class PosteriorMoments:
     """What the posterior says of scale and noise.
 
     Attributes:
@@ -46,7 +61,7 @@ class Moments:
 
 
 def updated(
-    outputscale: float | None, noise_variance: float | None, moments: Moments, n: int
+    outputscale: float | None, noise_variance: float | None, moments: PosteriorMoments, n: int
 ) -> tuple[float | None, float | None]:
     """s²·αᵀKα/γ and ‖y − μ(X)‖²/(n − γ); None stays None, and a value that cannot be updated stays.
 
@@ -60,26 +75,8 @@ def updated(
     return outputscale, noise_variance
 
 
-def fit_em(
-    kernel: Kernel,
-    x: Tensor,
-    y: Tensor,
-    *,
-    noise_variance: float | None = None,
-    mean: float | None = None,
-    initial_noise_variance: float | None = None,
-    noise_floor: float | None = None,
-    solver: Solver | None = None,
-    num_samples: int = NUM_SAMPLES,
-    num_features: int = NUM_FEATURES,
-    max_steps: int = 30,
-    tolerance: float = 1e-2,
-    max_epochs: float | None = None,
-    dtype: torch.dtype | None = None,
-    memory_budget: float = MEMORY_BUDGET,
-    generator: Seed = None,
-    callback: Callable[[dict[str, Any]], None] | None = None,
-) -> FitResult:
+@OPTIONS.shown
+def fit_em(kernel: Kernel, x: Tensor, y: Tensor, **options: Any) -> FitResult:
     """Refine output scale s² and noise variance λ by posterior samples, at the length scales that the kernel has.
 
     Zero-mean posterior samples g_j have covariance λKH⁻¹ at the rows, so γ = tr(KH⁻¹) = E‖g_j(X)‖²/λ, and
@@ -129,208 +126,138 @@ def fit_em(
         >>> fit_em(kernel, x, torch.sin(6 * x[:, 0]), noise_variance=0.01, generator=0).method
         'em'
     """
-    began = time.perf_counter()
-    raw, (x, y) = x, check_data(x, y)
-    noise = check_noise(noise_variance, len(x))
+    return refine_em(*OPTIONS.read(kernel, x, y, options))
+
+
+def refine_em(problem: FitProblem, settings: EmSettings) -> FitResult:
+    """`fit_em` of a checked problem."""
+    noise = problem.noise
     if noise is not None and (noise.dim() or float(noise) == 0):
         raise InputError(
             "fit_em needs one positive noise variance for all rows, known or refined; got "
             f"{'0' if not noise.dim() else f'{len(noise)} of them'}: pass a number or None, or use fit_iterative."
         )
-    if y.shape[1] != 1 or num_samples < 2 or max_steps < 1:
+    if problem.y.shape[1] != 1:
         raise InputError(
-            "fit_em needs one target, num_samples ≥ 2 and max_steps ≥ 1; got "
-            f"{y.shape[1]}, {num_samples} and {max_steps}."
+            f"fit_em needs one target, got {problem.y.shape[1]}: refine for each of them on its own."
         )
-    if not isinstance(kernel, ScaleKernel):
+    if not isinstance(problem.kernel, ScaleKernel):
         raise UnsupportedKernel(
-            f"fit_em refines the output scale of a ScaleKernel, got {type(kernel).__name__}: wrap it in one."
+            f"fit_em refines the output scale of a ScaleKernel, got {type(problem.kernel).__name__}: wrap it in one."
         )
-    em = _Expectation(
-        copy_kernel(kernel, x.device),
-        MergedData(x, y),
-        noise,
-        check_mean(mean, 1),
-        _Options(solver, num_samples, num_features, max_steps, tolerance, max_epochs, float(memory_budget)),
-        dtype if dtype is not None else raw.dtype if raw.is_floating_point() else torch.float32,
-        as_generator(generator),
-    )
-    em.noise = float(initial_noise_variance or 0.1 * em.scale) if noise is None else float(noise)
-    em.floor = 1e-6 * em.scale if noise_floor is None else noise_floor
-    settled = em.run(callback, began)
-    return em.result(raw, settled, began)
-
-
-@dataclass(frozen=True)
-class _Options:
-    solver: Solver | None
-    num_samples: int
-    num_features: int
-    max_steps: int
-    tolerance: float
-    max_epochs: float | None
-    memory_budget: float
+    refinement = _Expectation(problem, settings)
+    return refinement.result(refinement.run())
 
 
 class _Expectation:
     """The values, the draws and the solves of one refinement."""
 
-    def __init__(
-        self,
-        kernel: ScaleKernel,
-        data: MergedData,
-        noise: Tensor | None,
-        mean: Tensor | None,
-        options: _Options,
-        dtype: torch.dtype,
-        generator: torch.Generator,
-    ) -> None:
-        self.kernel, self.data, self.options = kernel, data, options
-        self.known_noise, self.known_mean = noise is not None, mean
-        self.moves_scale = bool(kernel.raw_outputscale.requires_grad)
-        self.scale = max(target_scale(data.y, mean), 1e-300)
-        self.noise, self.floor = 0.0, 0.0
-        drawing, solving, self.ending = streams(generator, "probes", "solver", "posterior")
+    def __init__(self, problem: FitProblem, settings: EmSettings) -> None:
+        self.problem, self.settings = problem, settings
+        self.kernel: Any = copy_kernel(problem.kernel, problem.x.device)
+        self.data = MergedData(problem.x, problem.y)
+        self.moves_scale = bool(self.kernel.raw_outputscale.requires_grad)
+        self.noise = problem.starting_noise if problem.noise is None else float(problem.noise)
+        drawing, solving, self.ending = streams(problem.generator, "probes", "solver", "posterior")
+        samples = settings.num_samples
         self.probes = Probes(
-            kernel, data, options.num_samples, options.num_features, drawing, need_features=True
+            self.kernel, self.data, samples, settings.num_features, drawing, need_features=True
         )
         self.solves = WarmSolves(
-            options.solver,
-            data.rows,
-            options.num_samples + 2,
-            dtype=dtype,
-            memory_budget=options.memory_budget,
-            max_epochs=options.max_epochs,
+            settings.solver,
+            self.data.rows,
+            samples + 2,
+            dtype=problem.precision(settings.dtype),
+            memory_budget=settings.memory_budget,
+            max_epochs=settings.max_epochs,
             generator=solving,
         )
-        self.trace: list[dict[str, Any]] = []
+        self.trace = problem.trace()
         self.mean = 0.0
 
-    def run(self, callback: Callable[[dict[str, Any]], None] | None, began: float) -> bool:
+    def run(self) -> bool:
         """Steps until they settle; the solves are those of the values left in place."""
-        for step in range(self.options.max_steps):
+        for step in range(self.settings.max_steps):
             moments = self._moments()
             scale = float(self.kernel.outputscale.detach())
             new_scale, new_noise = updated(
                 scale if self.moves_scale else None,
-                None if self.known_noise else self.noise,
+                self.noise if self.problem.noise is None else None,
                 moments,
                 self.data.n,
             )
-            new_noise = None if new_noise is None else max(new_noise, self.floor)
+            new_noise = None if new_noise is None else max(new_noise, self.problem.noise_floor)
             moved = max(_move(new_scale, scale), _move(new_noise, self.noise))
-            self._record(step, moments, began)
-            if callback is not None:
-                callback(self.trace[-1])
-            if moved <= self.options.tolerance or step == self.options.max_steps - 1:
-                return moved <= self.options.tolerance
+            self._record(step, moments)
+            if moved <= self.settings.tolerance or step == self.settings.max_steps - 1:
+                return moved <= self.settings.tolerance
             if new_scale is not None:
                 _set_outputscale(self.kernel, new_scale)
             if new_noise is not None:
                 self.noise = new_noise
         return False
 
-    def _moments(self) -> Moments:
+    def _moments(self) -> PosteriorMoments:
         data = self.data
         row_noise = data.row_noise(data.y.new_tensor(self.noise))
         noise = data.groups.noise(row_noise)
         operator = self.solves.operator(self.kernel, noise)
         targets, z = data.means(data.y, row_noise), self.probes.at(self.kernel, row_noise)
-        first = torch.ones_like(targets) if self.known_mean is None else targets[:, :0]
-        given = targets if self.known_mean is None else targets - self.known_mean.to(targets)
-        tight, loose = default_tolerances(noise, operator.diagonal().double())
-        tolerance = torch.full((first.shape[1] + 1 + z.shape[1],), loose, dtype=torch.float64)
-        tolerance[: first.shape[1] + 1] = tight
         place = torch.tensor([float(self.kernel.outputscale.detach()), self.noise], dtype=torch.float64)
-        x = self.solves.solve(
-            operator, torch.cat([first, given, z], dim=1), tolerance, place.log()
-        ).x.double()
-        x = torch.nan_to_num(x)
-        if self.known_mean is None:
-            self.mean = float(x[:, 1].sum() / x[:, 0].sum())
-            self.weights = torch.cat([x[:, 1:2] - self.mean * x[:, :1], x[:, 2:]], dim=1)
-        else:
-            self.mean, self.weights = float(self.known_mean), x
-        alpha, centred = self.weights[:, 0], targets[:, 0] - self.mean
+        self.solved = self.solves.solve(operator, targets, z, self.problem.mean, place.log())
+        self.mean = float(self.solved.mean)
+        alpha, centred = self.solved.targets[:, 0], targets[:, 0] - self.mean
         misses = noise * alpha  # Hα = b, so that b − Kα = Σα
         duals = self.probes.duals(self.kernel, row_noise, z)
         if duals is None:
             raise InputError("a noise variance of 0 has no effective dimension: raise noise_floor above 0.")
-        terms = data.size - (noise[:, None] * self.weights[:, 1:] * duals).sum(dim=0)
-        return Moments(
+        # γ = n − tr(ΣH⁻¹), the trace as the mean of v_jᵀΣw_j over samples; αᵀKα = αᵀ(b − Σα)
+        terms = data.size - (noise[:, None] * self.solved.probes * duals).sum(dim=0)
+        return PosteriorMoments(
             effective_dimension=float(terms.mean()),
             fit_norm=float(alpha @ (centred - misses)),
             misfit=data.sum_of_squares(row_noise) + float((data.counts * misses.square()).sum()),
             effective_dimension_error=float(terms.std()) / len(terms) ** 0.5,
         )
 
-    def _record(self, step: int, moments: Moments, began: float) -> None:
-        solution = self.solves.last
-        residual = torch.zeros(1) if solution is None else solution.residual
-        targets = len(residual) - self.options.num_samples
-        self.trace.append(
-            {
-                "step": step,
-                "value": math.nan,
-                "effective_dimension": moments.effective_dimension,
-                "effective_dimension_error": moments.effective_dimension_error,
-                "residual": {
-                    "target": float(residual[:targets].max()),
-                    "sample": float(residual[targets:].max()),
-                },
-                "epochs": self.solves.epochs,
-                "seconds": time.perf_counter() - began,
-                "values": {
-                    **Coordinates(self.kernel).values(),
-                    "noise_variance": self.noise,
-                    "mean": self.mean,
-                },
-            }
+    def _record(self, step: int, moments: PosteriorMoments) -> None:
+        target, _, sample = self.solved.residuals
+        self.trace.add(
+            step,
+            math.nan,
+            math.nan,
+            {**Coordinates(self.kernel).values(), "noise_variance": self.noise, "mean": self.mean},
+            effective_dimension=moments.effective_dimension,
+            effective_dimension_error=moments.effective_dimension_error,
+            residual={"target": target, "sample": sample},
+            epochs=self.solves.epochs,
         )
+        self.trace.report()
 
-    def result(self, raw: Tensor, settled: bool, began: float) -> FitResult:
+    def result(self, settled: bool) -> FitResult:
         """The last values, and the posterior that their solves are."""
-        options, y = self.options, self.data.y[:, 0]
         self.kernel.requires_grad_(False)
-        row_noise = self.data.row_noise(self.data.y.new_tensor(self.noise)).contiguous()
-        tolerance = posterior_tolerances(y - self.mean, row_noise)
-        settings = Settings(
-            options.solver,
-            tolerance,
-            options.num_features,
-            self.solves.dtype,
-            options.memory_budget,
-            None,
-            None,
-            "warn",
-        )
-        posterior = solve_posterior(
+        row_noise = self.data.row_noise(self.data.y.new_tensor(self.noise))
+        records = self.trace.records
+        state, last = "settled" if settled else "budget of steps spent", records[-1]
+        return self.problem.result(
+            "em",
             self.kernel,
-            Data(raw.detach(), y, row_noise, self.probes.noise(row_noise)),
-            self.mean,
-            self.probes.prior(self.kernel),
-            replace(settings, solver=self.solves.solver),
-            self.weights,
-            self.ending,
-        )
-        posterior.settings = settings
-        last, state = self.trace[-1], "settled" if settled else "budget of steps spent"
-        return FitResult(
-            kernel=self.kernel,
-            noise_variance=self.noise,
-            mean=public_mean(torch.tensor([self.mean], dtype=torch.float64)),
-            trace=self.trace,
+            self.noise,
+            self.solved.mean,
+            trace=records,
             log_marginal_likelihood=math.nan,
-            method="em",
-            seconds=time.perf_counter() - began,
-            converged=settled,
             log_marginal_likelihood_error=math.nan,
+            converged=settled,
             message=(
-                f"{state} after {len(self.trace)} steps; effective dimension {last['effective_dimension']:.4g} ± "
+                f"{state} after {len(records)} steps; effective dimension {last['effective_dimension']:.4g} ± "
                 f"{last['effective_dimension_error']:.2g}"
             ),
-            steps=len(self.trace),
-            posterior=posterior,
+            unidentified_columns=(),
+            steps=len(records),
+            posterior=posterior_of(
+                self.problem, self.kernel, row_noise, self.solved, self.probes, self.solves, self.ending
+            ),
         )
 
 

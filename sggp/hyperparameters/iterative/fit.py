@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -14,32 +12,21 @@ from torch import Tensor
 
 from sggp.defaults import DIRECT_ROWS, MEMORY_BUDGET, NUM_FEATURES, NUM_SAMPLES
 from sggp.errors import InputError
-from sggp.hyperparameters.coordinates import Coordinates, copy_kernel
-from sggp.hyperparameters.exact.fit import exact_log_marginal_likelihood
+from sggp.hyperparameters.coordinates import Coordinates
+from sggp.hyperparameters.exact.fit import log_density
 from sggp.hyperparameters.iterative.ascent import Ascent, AscentSettings
-from sggp.hyperparameters.iterative.gradient import Estimate, PathwiseGradient
-from sggp.hyperparameters.iterative.lanczos import log_marginal_likelihood
+from sggp.hyperparameters.iterative.gradient import PathwiseGradient
+from sggp.hyperparameters.iterative.lanczos import LikelihoodSettings, estimate_value
+from sggp.hyperparameters.iterative.posterior import posterior_of
 from sggp.hyperparameters.iterative.probes import Probes
 from sggp.hyperparameters.iterative.warm_start import WarmSolves
 from sggp.hyperparameters.merged import MergedData
-from sggp.hyperparameters.nearest_neighbour.fit import fit_nearest_neighbour
-from sggp.hyperparameters.problem import (
-    check_data,
-    check_mean,
-    check_noise,
-    public_mean,
-    public_noise,
-    target_scale,
-    unidentified_columns,
-)
+from sggp.hyperparameters.nearest_neighbour.fit import NearestNeighbourSettings, maximise_nearest_neighbour
+from sggp.hyperparameters.problem import FitProblem, Options, at_least
 from sggp.hyperparameters.result import FitResult
-from sggp.hyperparameters.unidentified import settle_unidentified
-from sggp.posterior import Posterior
-from sggp.posterior.conditioning import Settings, default_tolerances, solve_posterior
-from sggp.posterior.data import Data
-from sggp.random import as_generator, streams
+from sggp.hyperparameters.unidentified import settle_unidentified, unidentified_columns
+from sggp.random import streams
 from sggp.solvers import Solver
-from sggp.typing import Seed
 
 __all__ = ["fit_iterative"]
 
@@ -50,53 +37,50 @@ _FAR = (100, 0.1)
 
 
 @dataclass(frozen=True)
-class _Options:
-    solver: Solver | None
-    num_probes: int
-    num_features: int
-    solve_tolerance: float | tuple[float, float] | None
-    max_epochs: float | None
-    dtype: torch.dtype
-    memory_budget: float
-    evaluate: bool
+class IterativeSettings:
+    """Settings of `fit_iterative`, where they are explained."""
+
+    solver: Solver | None = None
+    num_probes: int = NUM_SAMPLES
+    num_features: int = NUM_FEATURES
+    start: Start = "auto"
+    max_steps: int | None = None
+    learning_rate: float | None = None
+    tolerance: float = 1.0
+    solve_tolerance: float | tuple[float, float] | None = None
+    max_epochs: float | None = None
+    evaluate: bool = True
+    dtype: torch.dtype | None = None
+    memory_budget: float = MEMORY_BUDGET
+
+    def __post_init__(self) -> None:
+        at_least(
+            self, num_probes=2, num_features=1, max_steps=1, learning_rate=0, max_epochs=0, memory_budget=0
+        )
+        if not self.tolerance > 0:
+            raise InputError(f"tolerance must be above 0, got {self.tolerance!r}.")
+        if self.start not in ("auto", "nearest-neighbour", None):
+            raise InputError(f"start must be 'auto', 'nearest-neighbour' or None, got {self.start!r}.")
+
+    def starts_near(self, distinct: int) -> bool:
+        """Whether the nearest-neighbour fit of so many distinct inputs goes first."""
+        return self.start == "nearest-neighbour" or (self.start == "auto" and distinct > DIRECT_ROWS)
+
+    def ascent(self, near: bool) -> AscentSettings:
+        """Of Adam, from the nearest-neighbour optimum or from elsewhere."""
+        steps, rate = _NEAR if near else _FAR
+        return AscentSettings(
+            steps if self.max_steps is None else self.max_steps,
+            rate if self.learning_rate is None else self.learning_rate,
+            self.tolerance,
+        )
 
 
-@dataclass(frozen=True)
-class _Given:
-    """What the caller knows or supposes of noise and mean."""
-
-    noise_variance: float | Tensor | None
-    mean: float | Tensor | None
-    initial_noise_variance: float | None
-    noise_floor: float | None
-    noise_prior: Any
+OPTIONS = Options("fit_iterative", IterativeSettings)
 
 
-def fit_iterative(
-    kernel: Kernel,
-    x: Tensor,
-    y: Tensor,
-    *,
-    noise_variance: float | Tensor | None = None,
-    mean: float | Tensor | None = None,
-    initial_noise_variance: float | None = None,
-    noise_floor: float | None = None,
-    noise_prior: Any = None,
-    solver: Solver | None = None,
-    num_probes: int = NUM_SAMPLES,
-    num_features: int = NUM_FEATURES,
-    start: Start = "auto",
-    max_steps: int | None = None,
-    learning_rate: float | None = None,
-    tolerance: float = 1.0,
-    solve_tolerance: float | tuple[float, float] | None = None,
-    max_epochs: float | None = None,
-    evaluate: bool = True,
-    dtype: torch.dtype | None = None,
-    memory_budget: float = MEMORY_BUDGET,
-    generator: Seed = None,
-    callback: Callable[[dict[str, Any]], None] | None = None,
-) -> FitResult:
+@OPTIONS.shown
+def fit_iterative(kernel: Kernel, x: Tensor, y: Tensor, **options: Any) -> FitResult:
     """Maximise the log marginal likelihood of all rows plus log priors; the solves of the last step are the posterior.
 
     ∂L = ½ vᵀ∂H v − (1/2s) Σ_j v_jᵀ∂H w_j with v = H⁻¹(y − m), v_j = H⁻¹z_j and z_j = f⁰_j(X) + ε_j: the v_j are the
@@ -163,195 +147,104 @@ def fit_iterative(
         >>> fit.posterior.samples(x).shape
         torch.Size([64, 40])
     """
-    if num_probes < 2 or (max_steps is not None and max_steps < 1) or not tolerance > 0:
-        raise InputError(
-            f"num_probes ≥ 2, max_steps ≥ 1 and tolerance > 0 are needed, got {num_probes}, {max_steps}, {tolerance}."
-        )
-    if start not in ("auto", "nearest-neighbour", None):
-        raise InputError(f"start must be 'auto', 'nearest-neighbour' or None, got {start!r}.")
-    began = time.perf_counter()
-    raw, (x, y) = x, check_data(x, y)
-    data = MergedData(x, y)
-    near = start == "nearest-neighbour" or (start == "auto" and data.size > DIRECT_ROWS)
-    steps, rate = _NEAR if near else _FAR
-    options = _Options(
-        solver,
-        num_probes,
-        num_features,
-        solve_tolerance,
-        max_epochs,
-        dtype if dtype is not None else raw.dtype if raw.is_floating_point() else torch.float32,
-        float(memory_budget),
-        evaluate,
-    )
-    given = _Given(noise_variance, mean, initial_noise_variance, noise_floor, noise_prior)
-    generator = as_generator(generator)
-    (beginning,) = streams(generator, "start")
-    coordinates = _set_out(kernel, data, given, beginning if near else None)
-    climb = AscentSettings(
-        steps if max_steps is None else max_steps, rate if learning_rate is None else learning_rate, tolerance
-    )
-    ascent = Ascent(_gradient(coordinates, data, given, options, generator), climb, callback, began)
+    return maximise_iterative(*OPTIONS.read(kernel, x, y, options))
+
+
+def maximise_iterative(problem: FitProblem, settings: IterativeSettings) -> FitResult:
+    """`fit_iterative` of a checked problem."""
+    data = MergedData(problem.x, problem.y)
+    near = settings.starts_near(data.size)
+    (beginning,) = streams(problem.generator, "start")
+    coordinates = _near_optimum(problem, beginning) if near else problem.coordinates()
+    ascent = Ascent(_gradient(problem, settings, coordinates, data), settings.ascent(near), problem.trace())
     ascent.run()
-    return _result(ascent, kernel, raw, options, generator)
+    return _result(problem, settings, ascent)
+
+
+def _near_optimum(problem: FitProblem, generator: torch.Generator) -> Coordinates:
+    """Coordinates at the nearest-neighbour optimum."""
+    quiet = replace(problem, generator=generator, callback=None)
+    found = maximise_nearest_neighbour(quiet, NearestNeighbourSettings())
+    start = None if problem.noise is not None else float(found.noise_variance)
+    coordinates = replace(problem, initial_noise_variance=start).coordinates()
+    coordinates.kernel.load_state_dict(found.kernel.state_dict())
+    return coordinates
 
 
 def _gradient(
-    coordinates: Coordinates, data: MergedData, given: _Given, options: _Options, generator: torch.Generator
+    problem: FitProblem, settings: IterativeSettings, coordinates: Coordinates, data: MergedData
 ) -> PathwiseGradient:
-    drawing, solving = streams(generator, "probes", "solver")
-    noise, mean = check_noise(given.noise_variance, data.n), check_mean(given.mean, data.y.shape[1])
+    drawing, solving = streams(problem.generator, "probes", "solver")
     solves = WarmSolves(
-        options.solver,
+        settings.solver,
         data.rows,
-        options.num_probes + data.y.shape[1] + 1,
-        dtype=options.dtype,
-        memory_budget=options.memory_budget,
-        max_epochs=options.max_epochs,
+        settings.num_probes + data.y.shape[1] + 1,
+        dtype=problem.precision(settings.dtype),
+        memory_budget=settings.memory_budget,
+        max_epochs=settings.max_epochs,
         generator=solving,
     )
     return PathwiseGradient(
         coordinates,
         data,
-        Probes(coordinates.kernel, data, options.num_probes, options.num_features, drawing),
+        Probes(coordinates.kernel, data, settings.num_probes, settings.num_features, drawing),
         solves,
-        noise=None if noise is None else noise.to(data.y.device),
-        mean=None if mean is None else mean.to(data.y.device),
-        tolerance=options.solve_tolerance,
+        noise=problem.noise,
+        mean=problem.mean,
+        tolerance=settings.solve_tolerance,
     )
 
 
-def _set_out(
-    kernel: Kernel, data: MergedData, given: _Given, beginning: torch.Generator | None
-) -> Coordinates:
-    """Coordinates of a private copy, at the nearest-neighbour optimum where a generator for it is given."""
-    duplicate = copy_kernel(kernel, data.x.device)
-    scale = max(target_scale(data.y, check_mean(given.mean, data.y.shape[1])), 1e-300)
-    initial = given.initial_noise_variance or 0.1 * scale
-    if beginning is not None:
-        found = fit_nearest_neighbour(
-            kernel,
-            data.x,
-            data.y,
-            noise_variance=given.noise_variance,
-            mean=given.mean,
-            initial_noise_variance=given.initial_noise_variance,
-            noise_floor=given.noise_floor,
-            noise_prior=given.noise_prior,
-            generator=beginning,
-        )
-        duplicate.load_state_dict(found.kernel.state_dict())
-        initial = float(found.noise_variance) if given.noise_variance is None else initial
-    return Coordinates(
-        duplicate,
-        initial_noise=None if given.noise_variance is not None else initial,
-        noise_floor=1e-6 * scale if given.noise_floor is None else given.noise_floor,
-        noise_prior=given.noise_prior,
-    )
-
-
-def _result(
-    ascent: Ascent, start: Kernel, raw: Tensor, options: _Options, generator: torch.Generator
-) -> FitResult:
+def _result(problem: FitProblem, settings: IterativeSettings, ascent: Ascent) -> FitResult:
     """The posterior at the last place, the value there, and how the ascent ended."""
-    found, gradient = ascent.last, ascent.gradient
+    found, gradient, records = ascent.last, ascent.gradient, ascent.trace.records
     if found is None:
         raise InputError("the gradient was never estimated.")
-    coordinates = gradient.coordinates
-    valuing, ending = streams(generator, "value", "posterior")
-    noise = coordinates.noise().detach() if gradient.noise is None else gradient.noise
-    kernel = coordinates.kernel
+    kernel, coordinates = gradient.coordinates.kernel, gradient.coordinates
+    valuing, ending = streams(problem.generator, "value", "posterior")
     log_prior = float(coordinates.log_prior().detach())
+    unidentified = unidentified_columns(kernel, problem.x)
+    settle_unidentified(problem.kernel, kernel, problem.x, unidentified)
     kernel.requires_grad_(False)
-    unidentified = unidentified_columns(kernel, gradient.data.x)
-    settle_unidentified(start, kernel, gradient.data.x, unidentified)
-    value, error = (math.nan, math.nan)
-    if options.evaluate:
-        value, error = _value(kernel, raw, gradient, noise, found.mean, options, valuing)
-        count = gradient.data.y.numel()
-        lift = (value + log_prior) / count - ascent.trace[-1]["value"]
-        for record in ascent.trace:
+    noise = coordinates.noise().detach() if problem.noise is None else problem.noise
+    value, error, mean = math.nan, math.nan, found.solved.mean
+    if settings.evaluate:
+        learnt = replace(problem, kernel=kernel, noise=noise, mean=mean, generator=valuing)
+        value, error = _value(learnt, settings)
+        count = problem.y.numel()
+        lift = (value + log_prior) / count - records[-1]["value"]
+        for record in records:
             record["value"] += lift
     posterior = None
-    if gradient.probes.pathwise and gradient.data.y.shape[1] == 1:
-        posterior = _posterior(gradient, found, raw, options, ending)
+    if gradient.probes.pathwise and problem.y.shape[1] == 1:
+        posterior = posterior_of(
+            problem, kernel, found.row_noise, found.solved, gradient.probes, gradient.solves, ending
+        )
     state = "settled" if ascent.settled else "budget of steps spent"
-    return FitResult(
-        kernel=kernel,
-        noise_variance=public_noise(noise),
-        mean=public_mean(found.mean.cpu()),
-        trace=ascent.trace,
+    return problem.result(
+        "iterative",
+        kernel,
+        noise,
+        mean,
+        trace=records,
         log_marginal_likelihood=value,
-        method="iterative",
-        seconds=time.perf_counter() - ascent.began,
-        converged=ascent.settled,
-        gradient_norm=ascent.trace[-1]["gradient_norm"],
         log_marginal_likelihood_error=error,
+        converged=ascent.settled,
+        gradient_norm=records[-1]["gradient_norm"],
         message=(
-            f"{state} after {len(ascent.trace)} steps and {gradient.solves.epochs:.3g} epochs; mean squared z-score of "
-            f"the gradient {ascent.z_square:.2f}, worst residual {max(found.residuals):.1e}"
+            f"{state} after {len(records)} steps and {gradient.solves.epochs:.3g} epochs; mean squared z-score of "
+            f"the gradient {ascent.z_square:.2f}, worst residual {max(found.solved.residuals):.1e}"
         ),
-        unidentified=unidentified,
-        steps=len(ascent.trace),
+        unidentified_columns=unidentified,
+        steps=len(records),
         posterior=posterior,
     )
 
 
-def _value(
-    kernel: Kernel,
-    raw: Tensor,
-    gradient: PathwiseGradient,
-    noise: Tensor,
-    mean: Tensor,
-    options: _Options,
-    generator: torch.Generator,
-) -> tuple[float, float]:
-    data = gradient.data
-    if data.n <= DIRECT_ROWS:
-        return exact_log_marginal_likelihood(kernel, data.x, data.y, noise_variance=noise, mean=mean), 0.0
-    found = log_marginal_likelihood(
-        kernel,
-        raw,
-        data.y,
-        noise_variance=noise,
-        mean=mean,
-        generator=generator,
-        memory_budget=options.memory_budget,
-        dtype=options.dtype,
-    )
+def _value(learnt: FitProblem, settings: IterativeSettings) -> tuple[float, float]:
+    """The log marginal likelihood at the values learnt, and its standard error."""
+    if len(learnt.x) <= DIRECT_ROWS:
+        return log_density(learnt.kernel, learnt), 0.0
+    dtype, budget = learnt.precision(settings.dtype), settings.memory_budget
+    found = estimate_value(learnt, LikelihoodSettings(dtype=dtype, memory_budget=budget))
     return found.value, found.standard_error
-
-
-def _posterior(
-    gradient: PathwiseGradient,
-    found: Estimate,
-    raw: Tensor,
-    options: _Options,
-    generator: torch.Generator,
-) -> Posterior:
-    """The posterior whose weights the last step solved for; the solver only measures them, and goes on if it must."""
-    kernel, y, mean = gradient.coordinates.kernel, gradient.data.y[:, 0], float(found.mean)
-    data = Data(raw.detach(), y, found.row_noise.contiguous(), gradient.probes.noise(found.row_noise))
-    tolerance = default_tolerances(y - mean, found.row_noise)
-    settings = Settings(
-        options.solver,
-        tolerance,
-        options.num_features,
-        options.dtype,
-        options.memory_budget,
-        None,
-        None,
-        "warn",
-    )
-    weights = torch.cat([found.weights, found.probe_weights], dim=1)
-    posterior = solve_posterior(
-        kernel,
-        data,
-        mean,
-        gradient.probes.prior(kernel),
-        replace(settings, solver=gradient.solves.solver),
-        weights,
-        generator,
-    )
-    posterior.settings = settings
-    return posterior

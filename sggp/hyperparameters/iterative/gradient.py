@@ -18,11 +18,10 @@ from torch import Tensor
 
 from sggp.hyperparameters.coordinates import Coordinates
 from sggp.hyperparameters.iterative.probes import Probes
-from sggp.hyperparameters.iterative.warm_start import WarmSolves, default_tolerances
+from sggp.hyperparameters.iterative.warm_start import WarmSolves, Weights
 from sggp.hyperparameters.merged import MergedData
 from sggp.kernels import kernel_gradient
 from sggp.operators import KernelOperator
-from sggp.solvers import Solution
 
 __all__ = ["Estimate", "PathwiseGradient"]
 
@@ -36,20 +35,13 @@ class Estimate:
     Attributes:
         gradient: (p,) of the log marginal likelihood plus log priors, in the coordinates.
         error: (p,) its standard error over the probes; NaN where it was not asked for.
-        mean: (t,) the constant mean. row_noise: (n,).
-        weights: (g, t) H⁻¹(y − m). probe_weights: (g, s) H⁻¹z_j.
-        solution: the solve; its columns are [1,] y, z.
-        residuals: relative residuals: worst target, mean and worst probe.
+        row_noise: (n,) noise variances. solved: mean and weights.
     """
 
     gradient: Tensor
     error: Tensor
-    mean: Tensor
     row_noise: Tensor
-    weights: Tensor
-    probe_weights: Tensor
-    solution: Solution
-    residuals: tuple[float, float, float]
+    solved: Weights
 
     @property
     def z_square(self) -> float:
@@ -68,7 +60,7 @@ class PathwiseGradient:
         data: merged rows. probes: right-hand sides. solves: the solver.
         noise: the known noise variance, () or (n,), or None where `coordinates` learns it.
         mean: the known means (t,), or None for the generalised least-squares ones.
-        tolerance: relative residual of targets and of probes; None takes `default_tolerances`.
+        tolerance: relative residual of targets and of probes; None takes `solve_tolerances`.
     """
 
     def __init__(
@@ -97,15 +89,14 @@ class PathwiseGradient:
         row_noise = data.row_noise(noise)
         operator = self.solves.operator(coordinates.kernel, data.groups.noise(row_noise))
         z = self.probes.at(coordinates.kernel, row_noise)
-        targets = data.means(data.y, row_noise)
-        solution = self._solve(operator, targets, z, u)
-        mean, weights, v = self._split(solution, targets)
-        t = targets.shape[1]
-        total = self._pulled(u, operator, 0.5 * weights, weights, float(noise.mean()))
+        solved = self.solves.solve(operator, data.means(data.y, row_noise), z, self.mean, u, self.tolerance)
+        weights, v, t = solved.targets, solved.probes, data.y.shape[1]
+        # ½ v_yᵀ∂H v_y, then −½ v_jᵀ∂H w_j averaged over groups of probes: Lin et al. 2024, with duals on one side
+        total = self._pulled(u, operator, 0.5 * weights, weights, whole=True)
         duals = self.probes.duals(coordinates.kernel, row_noise, z)
         right = v if duals is None else duals
         terms = [
-            self._pulled(u, operator, (-0.5 * t / part.numel()) * v[:, part], right[:, part], None)
+            self._pulled(u, operator, (-0.5 * t / part.numel()) * v[:, part], right[:, part])
             for part in torch.arange(v.shape[1]).tensor_split(max(1, min(parts, v.shape[1])))
         ]
         stack = torch.stack(terms)
@@ -115,59 +106,32 @@ class PathwiseGradient:
         return Estimate(
             gradient=total + stack.mean(dim=0),
             error=error,
-            mean=mean,
             row_noise=row_noise,
-            weights=weights,
-            probe_weights=v,
-            solution=solution,
-            residuals=_residuals(solution, solution.x.shape[1] - v.shape[1]),
+            solved=solved,
         )
 
-    def _solve(self, operator: KernelOperator, targets: Tensor, z: Tensor, u: Tensor) -> Solution:
-        given = self.tolerance
-        if given is None:
-            given = default_tolerances(operator.noise_variance, operator.diagonal().double())
-        first, second = given if isinstance(given, tuple) else (given, given)
-        columns = [targets, z] if self.mean is not None else [torch.ones_like(targets[:, :1]), targets, z]
-        if self.mean is not None:
-            columns[0] = targets - self.mean
-        tight = sum(c.shape[1] for c in columns[:-1])
-        tolerance = torch.cat([torch.full((tight,), first), torch.full((z.shape[1],), second)]).double()
-        return self.solves.solve(operator, torch.cat(columns, 1), tolerance, u)
-
-    def _split(self, solution: Solution, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The mean (t,), H⁻¹(y − m) (g, t) and H⁻¹z (g, s)."""
-        x, t = torch.nan_to_num(solution.x.double()), targets.shape[1]
-        if self.mean is not None:
-            return self.mean, x[:, :t], x[:, t:]
-        ones, solved = x[:, :1], x[:, 1 : 1 + t]
-        mean = solved.sum(dim=0) / ones.sum()
-        return mean, solved - ones * mean, x[:, 1 + t :]
-
     def _pulled(
-        self, u: Tensor, operator: KernelOperator, left: Tensor, right: Tensor, noise: float | None
+        self, u: Tensor, operator: KernelOperator, left: Tensor, right: Tensor, *, whole: bool = False
     ) -> Tensor:
-        """Σ_j left_jᵀ ∂H right_j in the coordinates; with `noise`, priors and repeats as well."""
+        """Σ_j left_jᵀ ∂H right_j in the coordinates; with `whole`, priors and repeats as well."""
         coordinates, kernel = self.coordinates, self.coordinates.kernel
         if not coordinates.size:
             return torch.zeros_like(u)
         coordinates.assign(u)  # clears the gradients
         for name, grad in _kernel_part(kernel, operator, left, right).items():
-            _parameter(kernel, name).grad = grad
-        slope = (left * right).sum(dim=1) / self.data.counts if self.noise is None else None
+            kernel.get_parameter(name).grad = grad
         with torch.enable_grad():
-            if slope is not None:
-                total = slope.sum() + (0.0 if noise is None else self.data.within_slope(noise))
-                torch.autograd.backward(coordinates.noise(), total)
-            if noise is not None:
-                prior = coordinates.log_prior()
-                if prior.requires_grad:
-                    prior.backward()
+            total = (
+                coordinates.log_prior() if whole else torch.zeros((), dtype=torch.float64, device=left.device)
+            )
+            if self.noise is None:
+                # ∂H/∂σ² = I/r for r repeats: Σ_j left_jᵀ ∂H right_j without a product
+                noise = coordinates.noise()
+                total = total + ((left * right).sum(dim=1) / self.data.counts).sum() * noise
+                total = total + self.data.within(noise) if whole else total
+            if total.requires_grad:
+                total.backward()
         return coordinates.gradient(u)
-
-
-def _parameter(kernel: Any, name: str) -> torch.nn.Parameter:
-    return dict(kernel.named_parameters())[name]
 
 
 def _kernel_part(kernel: Any, operator: KernelOperator, left: Tensor, right: Tensor) -> dict[str, Tensor]:
@@ -184,9 +148,3 @@ def _kernel_part(kernel: Any, operator: KernelOperator, left: Tensor, right: Ten
             (raw,) = torch.autograd.grad(scale, kernel.raw_outputscale, slope.reshape(scale.shape).to(scale))
         return {"raw_outputscale": raw}
     return kernel_gradient(kernel, operator.x, left, right, memory_budget=_GRADIENT_BYTES)
-
-
-def _residuals(solution: Solution, targets: int) -> tuple[float, float, float]:
-    found = torch.nan_to_num(solution.residual, nan=float("inf"))
-    own, probes = found[:targets], found[targets:]
-    return float(own.max()), float(probes.mean()), float(probes.max())

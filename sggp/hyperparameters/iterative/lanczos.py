@@ -7,20 +7,20 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
+from gpytorch.kernels import Kernel
 from torch import Tensor
 
 from sggp.defaults import MEMORY_BUDGET
 from sggp.errors import InputError, UnsupportedOperator
 from sggp.hyperparameters.coordinates import copy_kernel
-from sggp.hyperparameters.gram import log_two_pi
+from sggp.hyperparameters.gram import LOG_TWO_PI
 from sggp.hyperparameters.iterative.quadrature import TraceEstimate, trace_of_log
-from sggp.hyperparameters.merged import MergedData
-from sggp.hyperparameters.problem import check_data, check_mean, check_noise
+from sggp.hyperparameters.merged import MergedData, mean_and_weights, right_sides
+from sggp.hyperparameters.problem import FitProblem, Options, at_least
 from sggp.operators import KernelOperator
 from sggp.preconditioners import Given, NearestNeighbour, Preconditioner, Rooted
-from sggp.random import as_generator, streams
+from sggp.random import streams
 from sggp.solvers import ConjugateGradients
-from sggp.typing import Seed
 
 __all__ = ["LogMarginalLikelihood", "log_marginal_likelihood"]
 
@@ -65,21 +65,36 @@ class LogMarginalLikelihood:
         )
 
 
-def log_marginal_likelihood(
-    kernel: Any,
-    x: Tensor,
-    y: Tensor,
-    *,
-    noise_variance: float | Tensor,
-    mean: float | Tensor | None = 0.0,
-    preconditioner: Preconditioner | Literal["auto"] | None = "auto",
-    num_probes: int = 16,
-    max_steps: int = 60,
-    tolerance: float | None = None,
-    generator: Seed = None,
-    memory_budget: float = MEMORY_BUDGET,
-    dtype: torch.dtype | None = None,
-) -> LogMarginalLikelihood:
+@dataclass(frozen=True)
+class LikelihoodSettings:
+    """Settings of `log_marginal_likelihood`, where they are explained."""
+
+    preconditioner: Preconditioner | Literal["auto"] | None = "auto"
+    num_probes: int = 16
+    max_steps: int = 60
+    tolerance: float | None = None
+    memory_budget: float = MEMORY_BUDGET
+    dtype: torch.dtype | None = None
+
+    def __post_init__(self) -> None:
+        at_least(self, num_probes=2, max_steps=1, tolerance=0, memory_budget=0)
+        known = self.preconditioner in (None, "auto") or isinstance(self.preconditioner, Preconditioner)
+        if not known:
+            raise InputError(
+                f'preconditioner must be "auto", None or one of sggp.preconditioners, got {self.preconditioner!r}.'
+            )
+
+
+OPTIONS = Options(
+    "log_marginal_likelihood",
+    LikelihoodSettings,
+    without=("initial_noise_variance", "noise_floor", "noise_prior", "callback"),
+    mean=0.0,
+)
+
+
+@OPTIONS.shown
+def log_marginal_likelihood(kernel: Kernel, x: Tensor, y: Tensor, **options: Any) -> LogMarginalLikelihood:
     """The log marginal likelihood by products with K, with its standard error: for comparing fits at any n.
 
     With P⁻¹ = WWᵀ, log|H| = log|P| + tr log WᵀHW. The first term is exact, the second the mean of uᵀ log(WᵀHW) u over
@@ -90,7 +105,7 @@ def log_marginal_likelihood(
     Args:
         kernel: any GPyTorch kernel. x: (n, d) rows. y: (n,) targets, or (n, t) whose values are added.
         noise_variance: a number or (n,). Exact repeats of an input are merged; their share of the value is exact.
-        mean: constant mean; None takes the best one (generalised least squares).
+        mean: constant mean, default 0; None takes the best one (generalised least squares).
         preconditioner: P; "auto" takes `NearestNeighbour(100)`. None takes the diagonal of H, at the cost of steps and
             of a larger standard error.
         num_probes: random signs; the standard error falls with their square root.
@@ -121,35 +136,32 @@ def log_marginal_likelihood(
         >>> found.standard_error < 0.01 * abs(found.value)
         True
     """
-    if num_probes < 2 or max_steps < 1:
-        raise InputError(f"num_probes must be ≥ 2 and max_steps ≥ 1, got {num_probes} and {max_steps}.")
-    work = dtype if dtype is not None else x.dtype if x.is_floating_point() else torch.float32
-    x, y = check_data(x, y)
-    noise = check_noise(noise_variance, len(x))
-    if noise is None:
-        raise InputError("noise_variance is needed: a number or one per row.")
-    given = check_mean(mean, y.shape[1])
-    data = MergedData(x, y)
-    row_noise = data.row_noise(noise)
+    return estimate_value(*OPTIONS.read(kernel, x, y, options))
+
+
+def estimate_value(problem: FitProblem, settings: LikelihoodSettings) -> LogMarginalLikelihood:
+    """`log_marginal_likelihood` of a checked problem."""
+    work = problem.precision(settings.dtype)
+    data = MergedData(problem.x, problem.y)
+    row_noise = data.row_noise(problem.known_noise())
     operator = KernelOperator(
-        copy_kernel(kernel, x.device).requires_grad_(False),
+        copy_kernel(problem.kernel, problem.x.device).requires_grad_(False),
         data.rows,
         data.groups.noise(row_noise),
         dtype=work,
-        memory_budget=memory_budget,
+        memory_budget=settings.memory_budget,
     )
-    setting, signs, solving = streams(as_generator(generator), "preconditioner", "probes", "solver")
-    built, exact_trace = _build(preconditioner, operator, setting)
-    term = _data_term(operator, built, data.means(data.y, row_noise), given, tolerance, solving)
+    setting, probing, solving = streams(problem.generator, "preconditioner", "probes", "solver")
+    built, exact_trace = _build(settings.preconditioner, operator, setting)
+    targets = data.means(data.y, row_noise)
+    term = _data_term(operator, built, targets, problem.mean, settings.tolerance, solving)
+    bits = torch.randint(2, (data.size, settings.num_probes), generator=probing, dtype=torch.float64)
     trace = trace_of_log(
         lambda v: built.root_transpose(operator.matmul(built.root(v).to(work)).double()),
-        data.size,
-        num_probes,
-        max_steps,
+        (2.0 * bits - 1.0).to(problem.x.device),
+        settings.max_steps,
         exact_trace=exact_trace,
-        generator=signs,
-        device=x.device,
-        memory_budget=memory_budget,
+        memory_budget=settings.memory_budget,
     )
     return _assembled(data, row_noise, built.log_det, term, trace, operator)
 
@@ -186,12 +198,8 @@ def _build(
     """P, and whether tr WᵀHW = n: for the diagonal, and for neighbour factors, whose columns solve w = H_SS⁻¹e."""
     if preconditioner is None:
         return _Diagonal(operator.kernel_diagonal() + operator.noise_variance), True
-    if preconditioner == "auto":
+    if isinstance(preconditioner, str):
         preconditioner = NearestNeighbour(_DEFAULT_NEIGHBOURS)
-    if not isinstance(preconditioner, Preconditioner):
-        raise InputError(
-            f'preconditioner must be "auto", None or one of sggp.preconditioners, got {preconditioner!r}.'
-        )
     built = preconditioner.build(operator, generator)
     if not isinstance(built, Rooted):
         raise UnsupportedOperator(
@@ -211,25 +219,20 @@ def _data_term(
 ) -> _DataTerm:
     """2bᵀv − vᵀHv ≤ bᵀH⁻¹b, short of it by rᵀH⁻¹r with r = b − Hv."""
     t, least = targets.shape[1], float(operator.noise_variance.min())
-    rhs = targets - mean if mean is not None else torch.cat([torch.ones_like(targets[:, :1]), targets], dim=1)
     if tolerance is None:
         size = float((targets - targets.mean(dim=0)).square().sum().sqrt())
         open_ = math.sqrt(2 * _NATS * least / t) / size if size > 0 else 1.0
         tolerance = min(1e-3, max(_LEAST_TOLERANCE, open_))
     solution = ConjugateGradients(Given(built)).solve(
-        operator, rhs, tolerance=tolerance, generator=generator, on_failure="return"
+        operator, right_sides(targets, mean), tolerance=tolerance, generator=generator, on_failure="return"
     )
-    v = torch.nan_to_num(solution.x.double())
-    if mean is None:
-        ones, solved = v[:, :1], v[:, 1:]
-        mean = solved.sum(dim=0) / ones.sum()
-        v = solved - ones * mean
+    mean, v = mean_and_weights(torch.nan_to_num(solution.x.double()), mean)
     centred = targets - mean
     product = operator.matmul_wide(v)
-    gap = float((centred - product).square().sum())
+    residual = float((centred - product).square().sum())
     return _DataTerm(
         quadratic=float((v * (2 * centred - product)).sum()),
-        bound=gap / least if least > 0 else math.inf if gap > 0 else 0.0,
+        bound=residual / least if least > 0 else math.inf if residual > 0 else 0.0,
         mean=mean,
         residual=float(torch.nan_to_num(solution.residual, nan=math.inf).max()),
     )
@@ -244,8 +247,8 @@ def _assembled(
     operator: KernelOperator,
 ) -> LogMarginalLikelihood:
     t, g = data.y.shape[1], data.size
-    total = log_det + trace.value
-    value = -0.5 * (term.quadratic + t * total + t * g * log_two_pi()) + data.within(row_noise)
+    total = log_det + trace.value  # log|H| = log|P| + tr log WᵀHW
+    value = -0.5 * (term.quadratic + t * total + t * g * LOG_TWO_PI) + float(data.within(row_noise))
     return LogMarginalLikelihood(
         value=value,
         standard_error=0.5 * t * trace.error,

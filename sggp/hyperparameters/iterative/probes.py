@@ -18,6 +18,7 @@ from torch import Tensor
 
 from sggp.errors import NoRandomFeatures
 from sggp.hyperparameters.merged import MergedData
+from sggp.linalg import cholesky
 from sggp.posterior.data import Prior, draw_prior, seeded_features
 from sggp.random import streams
 
@@ -57,7 +58,7 @@ class Probes:
         need_features: bool = False,
     ) -> None:
         draw, eps, plain = streams(generator, "prior", "noise", "plain probes")
-        self._data = data
+        self._data, self.num_features = data, num_features
         self._prior: Prior | None = None
         try:
             self._prior = draw_prior(kernel, data.x, num_probes, num_features, draw)
@@ -111,7 +112,9 @@ class Probes:
         p = prior.features.num_features
         if len(z) <= p:
             phi = prior.features.phi(self._data.rows).double()
-            return torch.cholesky_solve(z, torch.linalg.cholesky(phi @ phi.T + torch.diag_embed(noise)))
+            covariance = phi @ phi.T + torch.diag_embed(noise)
+            return torch.cholesky_solve(z, cholesky(covariance, "the probes' covariance"))
+        # C⁻¹z = Σ⁻¹(z − Φ (I + ΦᵀΣ⁻¹Φ)⁻¹ ΦᵀΣ⁻¹z), by Woodbury's identity
         core = torch.eye(p, dtype=torch.float64, device=z.device)
         pulled = torch.zeros(p, z.shape[1], dtype=torch.float64, device=z.device)
         for rows in torch.arange(len(z), device=z.device).split(max(1, _BLOCK_BYTES // (8 * p))):
@@ -119,7 +122,7 @@ class Probes:
             weighted = (phi / noise[rows, None]).T
             core.addmm_(weighted, phi)
             pulled.addmm_(weighted, z[rows])
-        fitted = torch.cholesky_solve(pulled, torch.linalg.cholesky(core))
+        fitted = torch.cholesky_solve(pulled, cholesky(core, "the probes' covariance"))
         return (z - prior.features.apply(self._data.rows, fitted).double()) / noise[:, None]
 
 

@@ -28,13 +28,10 @@ class TraceEstimate:
 
 def trace_of_log(
     multiply: Callable[[Tensor], Tensor],
-    n: int,
-    num_probes: int,
+    signs: Tensor,
     max_steps: int,
     *,
     exact_trace: bool,
-    generator: torch.Generator,
-    device: torch.device,
     memory_budget: float,
 ) -> TraceEstimate:
     """The mean of uᵀ log(S) u over random signs u.
@@ -45,18 +42,19 @@ def trace_of_log(
 
     Args:
         multiply: S times (n, s) columns in float64.
-        num_probes: random signs, in as many blocks as memory asks for; the first block decides the number of steps.
+        signs: (n, s) columns u of random signs, float64. They are taken in as many blocks as memory asks for; the first
+            block decides the number of steps.
         max_steps: at most n are taken.
+        memory_budget: bytes for the Lanczos vectors.
 
     Source: Ubaru, Chen and Saad 2017, algorithm 1. Departures: see `log_marginal_likelihood`.
     """
+    n, num_probes = signs.shape
     most = min(max_steps, n)
     width = int(max(1, min(num_probes, memory_budget // (16 * n * (most + 6)))))
-    blocks = torch.arange(num_probes).split(width)
     logs, firsts, measures, steps = [], [], [], most
-    for k, block in enumerate(blocks):
-        signs = 2.0 * torch.randint(2, (n, len(block)), generator=generator, dtype=torch.float64) - 1.0
-        process = _Lanczos(multiply, signs.to(device), steps)
+    for k, block in enumerate(signs.split(width, dim=1)):
+        process = _Lanczos(multiply, block, steps)
         while process.steps < steps:
             process.advance()
             if k == 0 and process.steps % _CHECK_EVERY == 0 and process.settled(num_probes, exact_trace):
@@ -109,21 +107,24 @@ class _Lanczos:
         k = self.steps
         own = self._basis[k]
         alive = own.square().sum(dim=0) > 0.5
-        w = self._multiply(own)
+        w = self._multiply(
+            own
+        )  # w = S q_k; α_k = q_kᵀw; w ← w − α_k q_k − β_k q_{k−1}; β_{k+1} = ‖w‖; q_{k+1} = w/β_{k+1}
         # where a start is exhausted, an eigenvalue of 1 and weight 0 stands in for what is not there
         self._diagonal.append(torch.where(alive, (own * w).sum(dim=0), torch.ones_like(self._size)))
         self.steps += 1
         if self.steps == self._most:
             return
         known = self._basis[: k + 1]
-        for _ in range(2):
+        for _ in range(2):  # against all of them, twice: α_k q_k and β_k q_{k−1} are among what is taken away
             w = w - torch.einsum("kns,ks->ns", known, torch.einsum("kns,ns->ks", known, w))
         length = w.norm(dim=0)
         length = torch.where(alive & (length > _TINY * self._diagonal[0].abs()), length, 0.0)
         self._beside.append(length)
         self._basis[k + 1] = torch.where(length > 0, w / length.clamp_min(1e-300), 0.0)
 
-    def _quadrature(self) -> tuple[Tensor, Tensor]:  # (s, k), (s, k)
+    def measure(self) -> tuple[Tensor, Tensor]:  # (s, k), (s, k)
+        """Nodes and weights of the distribution of eigenvalues: Gauss quadrature, from T = QᵀSQ."""
         k = self.steps
         small = torch.diag_embed(torch.stack(self._diagonal, dim=1))
         if k > 1:
@@ -133,17 +134,13 @@ class _Lanczos:
         return nodes.clamp_min(_TINY), vectors[:, 0].square()
 
     def logarithm(self) -> Tensor:  # (s,)
-        """uᵀ log(S) u."""
-        nodes, weights = self._quadrature()
+        """uᵀ log(S) u ≈ ‖u‖² Σ_i τ_i² log θ_i, θ_i the eigenvalues of T and τ_i the first entries of its vectors."""
+        nodes, weights = self.measure()
         return self._size * (weights * nodes.log()).sum(dim=1)
 
     def first(self) -> Tensor:  # (s,)
         """uᵀSu."""
         return self._size * self._diagonal[0]
-
-    def measure(self) -> tuple[Tensor, Tensor]:
-        """Nodes and weights of the distribution of eigenvalues."""
-        return self._quadrature()
 
     def settled(self, num_probes: int, exact_trace: bool) -> bool:
         """Whether the last steps moved the mean by little beside its standard error over all probes."""

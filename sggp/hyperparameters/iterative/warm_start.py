@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 
 from sggp.defaults import DIRECT_ROWS
+from sggp.hyperparameters.merged import mean_and_weights, right_sides
 from sggp.operators import KernelOperator
 from sggp.preconditioners import Built, Preconditioner
 from sggp.solvers import Auto, Cholesky, ConjugateGradients, Solution, Solver
 from sggp.solvers.conjugate_gradients import automatic
 
-__all__ = ["WarmSolves", "default_tolerances"]
+__all__ = ["WarmSolves", "Weights", "solve_tolerances"]
 
 _MOVED = 0.2
 """A preconditioner is built anew once a coordinate (a logarithm, where positive) has moved by more than this."""
@@ -23,7 +24,7 @@ _NOISE_SHARE = 0.1
 _MEAN_SHARE = 0.1
 
 
-def default_tolerances(noise: Tensor, diagonal: Tensor) -> tuple[float, float]:
+def solve_tolerances(noise: Tensor, diagonal: Tensor) -> tuple[float, float]:
     """Relative residuals for targets and for probes: 0.1·√(noise/diag H) for probes, within 1e-6 and 1e-2.
 
     The residual of a probe is then small beside its noise, so that it moves the quadratic forms of the gradient by
@@ -32,6 +33,28 @@ def default_tolerances(noise: Tensor, diagonal: Tensor) -> tuple[float, float]:
     ratio = float(noise.mean() / diagonal.mean())
     probes = min(_LOOSEST, max(_TIGHTEST, _NOISE_SHARE * ratio**0.5))
     return max(_TIGHTEST, _MEAN_SHARE * probes), probes
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What one solve gives.
+
+    Attributes:
+        mean: (t,) the constant mean. targets: (g, t) H⁻¹(y − m). probes: (g, s) H⁻¹z_j.
+        solution: the solve; its columns are [1,] y, z.
+    """
+
+    mean: Tensor
+    targets: Tensor
+    probes: Tensor
+    solution: Solution
+
+    @property
+    def residuals(self) -> tuple[float, float, float]:
+        """Relative residuals: worst target, mean and worst probe."""
+        found = torch.nan_to_num(self.solution.residual, nan=float("inf"))
+        own, probes = found.tensor_split([len(found) - self.probes.shape[1]])
+        return float(own.max()), float(probes.mean()), float(probes.max())
 
 
 @dataclass
@@ -73,6 +96,7 @@ class WarmSolves:
         max_epochs: budget of each solve; None for the solver's own cap.
 
     Attributes:
+        asked: the solver as it was given. solver: the one that is used.
         last: the latest solution; the next solve starts from it.
         epochs: of all solves so far.
     """
@@ -94,7 +118,7 @@ class WarmSolves:
         self.start: Tensor | None = None
         self.epochs = 0.0
         self.keeper: _Keeper | None = None
-        self.columns = columns
+        self.columns, self.asked = columns, solver
         self.solver = self._prepared(solver)
 
     def _prepared(self, solver: Solver | None) -> Solver:
@@ -121,26 +145,39 @@ class WarmSolves:
         return KernelOperator(kernel, self.rows, noise, dtype=self.dtype, memory_budget=self.memory_budget)
 
     def solve(
-        self, operator: KernelOperator, rhs: Tensor, tolerance: Tensor, coordinates: Tensor
-    ) -> Solution:
+        self,
+        operator: KernelOperator,
+        targets: Tensor,
+        probes: Tensor,
+        mean: Tensor | None,
+        coordinates: Tensor,
+        tolerance: float | tuple[float, float] | None = None,
+    ) -> Weights:
         """One more solve, from the last solution where it has as many columns.
 
         Args:
-            operator: K + Σ. rhs: (g, s). tolerance: (s,).
+            operator: K + Σ. targets: (g, t) y. probes: (g, s) z. mean: the known (t,), or None for the best.
             coordinates: (p,) where the hyperparameters are; decides about the preconditioner.
+            tolerance: relative residual of targets and of probes; None takes `solve_tolerances`.
         """
+        if tolerance is None:
+            tolerance = solve_tolerances(operator.noise_variance, operator.diagonal().double())
+        first, second = tolerance if isinstance(tolerance, tuple) else (tolerance, tolerance)
+        left = right_sides(targets, mean)
+        own, rhs = left.shape[1], torch.cat([left, probes], dim=1)
         if self.keeper is not None:
             self.keeper.present = coordinates.detach().clone()
-        start = self.start if self.start is not None and self.start.shape == rhs.shape else None
         self.last = self.solver.solve(
             operator,
             rhs,
-            start,
-            tolerance=tolerance,
+            self.start if self.start is not None and self.start.shape == rhs.shape else None,
+            tolerance=torch.tensor([first] * own + [second] * probes.shape[1], dtype=torch.float64),
             max_epochs=self.max_epochs,
             generator=self.generator,
             on_failure="return",
         )
-        self.start = torch.nan_to_num(self.last.x.double(), posinf=0.0, neginf=0.0)
+        x = self.last.x.double()
+        self.start = torch.nan_to_num(x, posinf=0.0, neginf=0.0)
         self.epochs += self.last.epochs
-        return self.last
+        x = torch.nan_to_num(x)
+        return Weights(*mean_and_weights(x[:, :own], mean), x[:, own:], self.last)

@@ -1,29 +1,26 @@
-"""Conditionals of a Gaussian process given a few earlier rows: the terms of Vecchia's likelihood."""
+"""Conditionals of a Gaussian process given a few earlier rows: the terms of Vecchia's likelihood.
+
+`log_conditionals` takes batches of small matrices, whatever the kernel, precision and device. For scaled stationary
+kernels `fused_conditionals` has the same terms from the C++ engine, with no batch of matrices in memory.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
+from gpytorch.kernels import Kernel
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
-from sggp.hyperparameters.gram import log_two_pi
-
-
-def _factorise(blocks: Tensor) -> Tensor:
-    """Cholesky factors of (b, m, m) blocks; those that fail get a growing jitter of their own."""
-    factor, info = torch.linalg.cholesky_ex(blocks)
-    jitter = 1e-12
-    while bool((info > 0).any()) and jitter < 1e-2:
-        bad = info > 0
-        eye = torch.eye(blocks.shape[-1], dtype=blocks.dtype, device=blocks.device)
-        size = blocks[bad].diagonal(dim1=-2, dim2=-1).mean(dim=-1)[:, None, None]
-        factor[bad], info[bad] = torch.linalg.cholesky_ex(blocks[bad] + jitter * size * eye)
-        jitter *= 100.0
-    return factor
+from sggp.hyperparameters.gram import LOG_TWO_PI, stationary_parts, total_scale
+from sggp.kernels import as_covariance
+from sggp.linalg import try_cholesky
+from sggp.native.conditionals import Rows
 
 
-class _LogConditional(torch.autograd.Function):
+class _OfBlocks(torch.autograd.Function):
     """log N(r_last | r_rest) for blocks H of covariances; gradient in closed form, one rank-one matrix per block.
 
     With N the rest, b = H_NN^-1 H_Ni, w = (-b, 1), a = H_NN^-1 r_N, v = H_ii - H_iN b, e = r_i - b^T r_N:
@@ -33,17 +30,18 @@ class _LogConditional(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, blocks: Tensor, residuals: Tensor) -> Tensor:  # (b, k, k), (b, k, t) -> (b,)
         rest = residuals.shape[1] - 1
-        factor = _factorise(blocks[:, :rest, :rest])
+        factor = try_cholesky(blocks[:, :rest, :rest])[0]
         columns = torch.cat([blocks[:, :rest, rest:], residuals[:, :rest]], dim=2)
         solved = torch.cholesky_solve(columns, factor) if rest else columns
         b, a = solved[:, :, :1], solved[:, :, 1:]
+        # y_i | y_N ~ N(m + bᵀr_N, v): Katzfuss & Guinness 2021, equation 2
         variance = blocks[:, rest, rest] - (blocks[:, :rest, rest] * b[:, :, 0]).sum(dim=1)
         variance = torch.maximum(variance, 1e-14 * blocks[:, rest, rest])
         error = residuals[:, rest] - (b * residuals[:, :rest]).sum(dim=1)  # (b, t)
         w = torch.cat([-b[:, :, 0], torch.ones_like(variance)[:, None]], dim=1)
         ctx.save_for_backward(w, a, error, variance)
         t = residuals.shape[2]
-        return -0.5 * (error.square().sum(dim=1) / variance + t * (variance.log() + log_two_pi()))
+        return -0.5 * (error.square().sum(dim=1) / variance + t * (variance.log() + LOG_TWO_PI))
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, Tensor]:
@@ -67,7 +65,8 @@ def log_conditionals(gram: Tensor, residuals: Tensor, noise: Tensor, valid: Tens
 
     Returns:
         (b,) log densities, differentiable in gram, residuals and noise. Summed over all rows of an ordering
-        they are Vecchia's log likelihood; with all earlier rows as neighbours, the exact one.
+        they are Vecchia's log likelihood; with all earlier rows as neighbours, the exact one. NaN for a row whose
+        neighbours have no factor even with a jitter of 1e-4 of the diagonal.
 
     Source: Vecchia 1988; Katzfuss & Guinness 2021, equation 2.
     """
@@ -76,8 +75,68 @@ def log_conditionals(gram: Tensor, residuals: Tensor, noise: Tensor, valid: Tens
     diagonal = torch.where(
         valid, noise.expand(valid.shape), torch.ones((), dtype=gram.dtype, device=gram.device)
     )
-    value: Tensor = _LogConditional.apply(
+    value: Tensor = _OfBlocks.apply(
         gram + torch.diag_embed(diagonal),
         torch.where(valid[:, :, None], residuals, torch.zeros_like(residuals)),
     )
     return value
+
+
+FusedConditionals = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+class _OfRows(torch.autograd.Function):
+    """Terms with their derivatives row by row, found together; backward weighs the rows."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        lengthscale: Tensor,  # (d,)
+        scale: Tensor,  # ()
+        noise: Tensor,  # () or (b, k)
+        residuals: Tensor,  # (b, k, t)
+        terms_of: Any,  # what `Covariance.log_conditionals` gives
+        index: Tensor,
+    ) -> Tensor:  # (b,)
+        rows = Rows(index, residuals, noise)
+        terms = terms_of(lengthscale, float(scale.detach()), rows, ctx.needs_input_grad[:4])
+        ctx.save_for_backward(*terms[1:])
+        return terms.value
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
+        lengthscale, scale, noise, residuals = ctx.saved_tensors
+        (grad,) = upstream
+        if noise is not None:
+            noise = grad @ noise if noise.dim() == 1 else grad[:, None] * noise
+        return (
+            None if lengthscale is None else grad @ lengthscale,
+            None if scale is None else grad @ scale,
+            noise,
+            None if residuals is None else grad[:, None, None] * residuals,
+            *(None,) * 2,
+        )
+
+
+def fused_conditionals(kernel: Kernel, x: Tensor) -> FusedConditionals | None:
+    """(index, residuals, noise) -> log conditionals of rows of x, where the C++ engine has them for this kernel.
+
+    The function takes (b, k) positions in x of [neighbours, the row itself], -1 where a neighbour is missing, (b, k, t)
+    residuals and a noise of shape () or (b, k), and is differentiable in the kernel's parameters, in the residuals and
+    in the noise. None for kernels other than scaled RBF and Matérn ones, and where there is no such engine.
+    """
+    parts = stationary_parts(kernel)
+    if parts is None:
+        return None
+    scales, core = parts
+    terms_of = as_covariance(core).log_conditionals(x)
+    if terms_of is None or core.lengthscale.dtype != torch.float64:
+        return None
+
+    def conditionals(index: Tensor, residuals: Tensor, noise: Tensor) -> Tensor:
+        lengthscale = core.lengthscale.reshape(-1).expand(x.shape[1])
+        value: Tensor = _OfRows.apply(lengthscale, total_scale(scales, x), noise, residuals, terms_of, index)
+        return value
+
+    return conditionals

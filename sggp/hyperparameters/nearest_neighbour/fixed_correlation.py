@@ -12,18 +12,16 @@ so that all rows are used at once, without minibatches, and L-BFGS finds the opt
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import torch
-from scipy.optimize import minimize
 from torch import Tensor
 
-from sggp.hyperparameters.coordinates import Coordinates
-from sggp.hyperparameters.gram import log_two_pi
+from sggp.hyperparameters.exact.quasi_newton import Box, lbfgs
+from sggp.hyperparameters.gram import LOG_TWO_PI, frozen_base, total_scale
+from sggp.hyperparameters.nearest_neighbour.minibatches import MinibatchLikelihood
 from sggp.hyperparameters.nearest_neighbour.neighbourhoods import Neighbourhoods
+from sggp.hyperparameters.result import Trace
 
 _CHUNK = 512  # rows decomposed at once
 
@@ -70,9 +68,9 @@ class FixedBase:
         weight = scale * self.cross / (scale * self.spectrum + noise)
         variance = scale * self.own + noise - scale * (self.cross * weight).sum(dim=1)
         variance = torch.maximum(variance, 1e-14 * scale * self.own)
-        told = (weight[:, :, None] * (self.targets - self.ones[:, :, None] * mean)).sum(dim=1)
-        error = self.y - mean - told
-        logs = self.y.shape[1] * (variance.log() + log_two_pi())
+        predicted = (weight[:, :, None] * (self.targets - self.ones[:, :, None] * mean)).sum(dim=1)
+        error = self.y - mean - predicted
+        logs = self.y.shape[1] * (variance.log() + LOG_TWO_PI)
         return -0.5 * (error.square().sum(dim=1) / variance + logs)
 
 
@@ -89,69 +87,39 @@ class FixedBaseAscent:
         trace: a record per evaluation. step_count: how many. settled: whether it converged. message: why it ended.
     """
 
-    def __init__(
-        self,
-        coordinates: Coordinates,
-        conditionals: FixedBase,
-        scales: list[Any],
-        noise: Tensor | None,
-        mean: Tensor | None,
-        started: float,
-    ) -> None:
-        self.coordinates, self.conditionals, self.scales = coordinates, conditionals, scales
-        self.noise, self.mean, self.started = noise, mean, started
-        self.trace: list[dict[str, Any]] = []
+    def __init__(self, likelihood: MinibatchLikelihood, conditionals: FixedBase, trace: Trace) -> None:
+        self.likelihood, self.conditionals, self.trace = likelihood, conditionals, trace
+        self.scales, _ = frozen_base(likelihood.coordinates.kernel) or ([], None)
         self.settled, self.message = True, "nothing to learn"
 
     @property
     def step_count(self) -> int:
         """Evaluations."""
-        return len(self.trace)
+        return len(self.trace.records)
 
     def terms(self) -> Tensor:  # (r,)
         """Log conditionals at the present values, differentiable in the raw parameters."""
-        scale = torch.ones((), dtype=torch.float64, device=self.conditionals.y.device)
-        for kernel in self.scales:
-            scale = scale * kernel.outputscale
-        noise = self.coordinates.noise() if self.noise is None else self.noise
-        mean = self.mean if self.coordinates.raw_mean is None else self.coordinates.raw_mean
-        return self.conditionals.terms(scale, noise, torch.zeros_like(scale) if mean is None else mean)
+        scale, learnt = total_scale(self.scales, self.conditionals.y), self.likelihood.coordinates.raw_mean
+        mean = self.likelihood.mean if learnt is None else learnt
+        return self.conditionals.terms(
+            scale, self.likelihood.shared_noise(), torch.zeros_like(scale) if mean is None else mean
+        )
 
-    def _objective(self, n: int) -> Callable[[np.ndarray], tuple[float, np.ndarray]]:
-        targets = self.conditionals.y.shape[1]
+    def run(self, n: int, max_steps: int) -> None:
+        """Climb from the present values; n rows altogether, for the weight of the priors."""
+        coordinates, targets = self.likelihood.coordinates, self.conditionals.y.shape[1]
 
         def objective(u: np.ndarray) -> tuple[float, np.ndarray]:
             vector = torch.as_tensor(u, dtype=torch.float64)
-            self.coordinates.assign(vector)
+            coordinates.assign(vector)
             with torch.enable_grad():
-                value = self.terms().mean() / targets + self.coordinates.log_prior() / (n * targets)
+                value = self.terms().mean() / targets + coordinates.log_prior() / (n * targets)
                 value.backward()
-            gradient = self.coordinates.gradient(vector)
-            self.trace.append(
-                {
-                    "step": len(self.trace) + 1,
-                    "value": float(value.detach()),
-                    "gradient_norm": float(gradient.abs().max()),
-                    "seconds": time.perf_counter() - self.started,
-                    "values": self.coordinates.values(),
-                }
-            )
-            return -float(value.detach()), -gradient.numpy()
+            gradient, height = coordinates.gradient(vector), float(value.detach())
+            self.trace.add(self.step_count + 1, height, float(gradient.abs().max()), coordinates.values())
+            return -height, -gradient.numpy()
 
-        return objective
-
-    def run(self, n: int, max_steps: int, callback: Callable[[dict[str, Any]], None] | None) -> None:
-        """Climb from the present values; n rows altogether, for the weight of the priors."""
-        lower, upper = self.coordinates.bounds()
-        objective = self._objective(n)
-        found = minimize(
-            objective,
-            self.coordinates.vector().numpy(),
-            jac=True,
-            method="L-BFGS-B",
-            bounds=list(zip(lower.tolist(), upper.tolist(), strict=True)),
-            callback=None if callback is None else (lambda _: callback(self.trace[-1])),
-            options={"maxiter": max_steps, "gtol": 1e-6, "ftol": 1e-12},
-        )
+        start, box = coordinates.vector().numpy(), Box.of(coordinates)
+        found = lbfgs(objective, start, box, self.trace.report, maxiter=max_steps, gtol=1e-6, ftol=1e-12)
         objective(found.x)  # leaves the best values in place, and their gradient in the trace
         self.settled, self.message = bool(found.success), f"{self.step_count} evaluations; {found.message}"

@@ -1,4 +1,4 @@
-"""Which rows the steps of a stochastic fit see, in which windows, and whether their gradients still point anywhere."""
+"""Minibatches of rows: their likelihood, which rows they are, and whether their gradients are but noise."""
 
 from __future__ import annotations
 
@@ -7,14 +7,69 @@ import math
 import torch
 from torch import Tensor
 
-__all__ = ["RowQueue", "window_sizes", "z_square"]
+from sggp.hyperparameters.coordinates import Coordinates
+from sggp.hyperparameters.merged import MergedData
+from sggp.hyperparameters.nearest_neighbour.neighbourhoods import Neighbourhoods
+
+__all__ = ["MinibatchLikelihood", "RowQueue", "search_intervals", "z_square"]
 
 
-def window_sizes(max_steps: int) -> list[int]:
+class MinibatchLikelihood:
+    """Rows in a random order, and the likelihood of minibatches of them.
+
+    Args:
+        coordinates: what is learnt. neighbourhoods: of the rows, distinct inputs if `merged`.
+        y: (n, t) their targets. noise: known, () or (n,), or None. mean: known (t,), or None where it is learnt.
+        merged: the rows before repeats were merged; None where none were.
+    """
+
+    def __init__(
+        self,
+        coordinates: Coordinates,
+        neighbourhoods: Neighbourhoods,
+        y: Tensor,
+        noise: Tensor | None,
+        mean: Tensor | None,
+        merged: MergedData | None = None,
+    ) -> None:
+        self.coordinates, self.neighbourhoods = coordinates, neighbourhoods
+        self.y, self.noise, self.mean, self.merged = y, noise, mean, merged
+
+    def shared_noise(self) -> Tensor:  # (), or (n,) where it was given per point
+        return self.coordinates.noise() if self.noise is None else self.noise
+
+    def terms(self, selection: Tensor) -> Tensor:  # (b,) of the rows that are open -> (b,)
+        """Log conditionals of some of the rows that are open, differentiable in the raw parameters."""
+        index, _ = self.neighbourhoods.members(selection)
+        mean = self.mean if self.coordinates.raw_mean is None else self.coordinates.raw_mean
+        residuals = self.y[index] if mean is None else self.y[index] - mean
+        noise = self.shared_noise()
+        if self.merged is not None:
+            noise = noise / self.merged.counts
+        noise = noise[index] if noise.dim() else noise
+        return self.neighbourhoods.log_conditionals(selection, residuals, noise)
+
+    @property
+    def targets(self) -> int:
+        """Observed numbers, before merging."""
+        return self.y.numel() if self.merged is None else self.merged.y.numel()
+
+    def step(self, u: Tensor, selection: Tensor) -> tuple[float, Tensor]:
+        """Unbiased value (per row and target, priors included) and its gradient in the coordinates."""
+        self.coordinates.assign(u)
+        with torch.enable_grad():
+            # n/|batch| Σ_batch log N(y_i | y_N(i)) estimates Vecchia's sum over all rows without bias
+            value = self.terms(selection).mean() * len(self.y) + self.coordinates.log_prior()
+            if self.merged is not None:
+                value = value + self.merged.within(self.shared_noise())
+            value = value / self.targets
+            value.backward()
+        return float(value.detach()), self.coordinates.gradient(u)
+
+
+def search_intervals(max_steps: int) -> list[int]:
     """Steps between two neighbour searches: short while length scales still move, longer later."""
-    sizes: list[int] = []
-    for size in (5, 5, 10, 10, 20):
-        sizes.append(size)
+    sizes = [5, 5, 10, 10, 20]
     while sum(sizes) < max_steps:
         sizes.append(25)
     while sum(sizes) - sizes[-1] >= max_steps:
@@ -39,7 +94,7 @@ class RowQueue:
 
 
 def z_square(gradients: list[Tensor]) -> float:
-    """Mean over coordinates of the squared z-score of the window's mean gradient; about one when stationary."""
+    """Mean over coordinates of the squared z-score of the mean of some gradients; about one when stationary."""
     stack = torch.stack(gradients)
     if len(stack) < 2:
         return math.inf

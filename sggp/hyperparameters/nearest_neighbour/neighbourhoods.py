@@ -1,4 +1,4 @@
-"""Rows with their earlier neighbours, window after window, the small covariances among them, and their conditionals."""
+"""Rows with their earlier neighbours, found from time to time, the small covariances among them, and conditionals."""
 
 from __future__ import annotations
 
@@ -9,12 +9,10 @@ from gpytorch.kernels import Kernel
 from torch import Tensor
 
 from sggp.errors import InputError
-from sggp.hyperparameters.gram import frozen_base, gram_function, scaled_points
-from sggp.hyperparameters.nearest_neighbour.conditionals import log_conditionals
-from sggp.hyperparameters.nearest_neighbour.fused import fused_conditionals
-from sggp.hyperparameters.similarity import earlier_by_similarity
+from sggp.hyperparameters.gram import frozen_base, gram_function, scaled_points, total_scale
+from sggp.hyperparameters.nearest_neighbour.conditionals import fused_conditionals, log_conditionals
 from sggp.kernels import as_covariance
-from sggp.neighbours.earlier import earlier_rows
+from sggp.neighbours import earlier_by_similarity, earlier_rows
 
 _POOL = 2048  # rows whose neighbourhoods are used where searching is dear and repeated
 _POOL_FROZEN = 4096  # where neighbourhoods are found once
@@ -32,7 +30,7 @@ def _with_landmarks(near: Tensor, rows: Tensor, count: int) -> Tensor:  # (r, k)
 
 
 class Neighbourhoods:
-    """Earlier neighbours of the rows of one window at a time.
+    """Earlier neighbours of the rows that are open: those of the coming minibatches.
 
     Args:
         kernel: the private kernel whose raw parameters are being learnt.
@@ -94,7 +92,7 @@ class Neighbourhoods:
         return torch.cat([near, rows[:, None]], dim=1)
 
     def _open_frozen(self, rows: Tensor) -> None:
-        """Search and evaluate each row once; later windows only look up."""
+        """Search and evaluate each row once; from then on only look it up."""
         fresh = torch.tensor([int(r) for r in rows if int(r) not in self._known], dtype=torch.long)
         if len(fresh):
             index = self._search(fresh)
@@ -104,7 +102,7 @@ class Neighbourhoods:
             self._known_index = torch.cat([self._known_index, index])
             self._known_base = blocks if self._known_base is None else torch.cat([self._known_base, blocks])
         if self._known_base is None:
-            raise InputError("a window needs at least one row.")
+            raise InputError("there are no rows to open.")
         places = torch.tensor([self._known[int(r)] for r in rows], dtype=torch.long)
         self._index, self._base = self._known_index[places], self._known_base[places]
 
@@ -118,7 +116,7 @@ class Neighbourhoods:
         return torch.cat(parts).to(torch.float64)
 
     def members(self, selection: Tensor) -> tuple[Tensor, Tensor]:  # (b,) -> (b, k), (b, k)
-        """Positions of [neighbours, row] for some rows of the window, and which of them exist."""
+        """Positions of [neighbours, row] for some open rows, and which of them exist."""
         index = self._index[selection]
         valid = index >= 0
         own = torch.where(valid, index, index[:, -1:])
@@ -133,18 +131,15 @@ class Neighbourhoods:
     def gram(self, selection: Tensor) -> Tensor:  # (b,) -> (b, k, k)
         """Covariances without noise among [neighbours, row], differentiable in the kernel's parameters."""
         if self._base is not None and self.frozen is not None:
-            block = self.base(selection)
-            for scale in self.frozen[0]:
-                block = block * scale.outputscale
-            return block
+            return self.base(selection) * total_scale(self.frozen[0], self.x)
         own, _ = self.members(selection)
         return self._gram(self.x[own]).to(torch.float64)
 
     def log_conditionals(self, selection: Tensor, residuals: Tensor, noise: Tensor) -> Tensor:  # (b,)
-        """Log densities of some rows of the window given their neighbours; see `conditionals.log_conditionals`.
+        """Log densities of some open rows given their neighbours; see `conditionals.log_conditionals`.
 
         Args:
-            selection: (b,) rows of the window.
+            selection: (b,) positions among the open rows.
             residuals: (b, k, t) targets less the mean of their `members`. noise: a scalar, or (b, k).
         """
         if self._fused is not None:

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from gpytorch.kernels import Kernel
 from torch import Tensor
 
 from sggp.errors import InputError, UnsupportedKernel
 from sggp.hyperparameters.coordinates import Coordinates, lengthscale_columns
-from sggp.hyperparameters.gram import GramFunction, gram_function, log_two_pi
-from sggp.hyperparameters.problem import target_scale
+from sggp.hyperparameters.gram import LOG_TWO_PI, GramFunction, gram_function
+from sggp.hyperparameters.problem import FitProblem
 
 _SPREAD, _NOISE_SPREAD = 2.0, 3.0  # of the default priors, in natural logarithms
 _NOISE_SHARE = 0.02  # median of the default prior on the noise variance, as a share of the variance of y
 
 
 @dataclass(frozen=True)
-class Moments:
+class MeanMoments:
     """The mean given everything else: N(centre, variance); variance 0 where it is known."""
 
     centre: float
@@ -37,38 +34,17 @@ class LogDensity:
     Sigma has no Cholesky factor in float64.
 
     Args:
-        kernel: a private copy, overwritten. x: (n, d) rows, y: (n, 1) targets.
-        noise: the known noise variance, a scalar or (n,), or None to learn one above `noise_floor`.
-        mean: the known constant mean, or None.
-        noise_prior: a GPyTorch prior on the noise variance, or None.
+        problem: of one target.
     """
 
-    def __init__(
-        self,
-        kernel: Kernel,
-        x: Tensor,
-        y: Tensor,
-        *,
-        noise: Tensor | None,
-        mean: Tensor | None,
-        noise_prior: Any = None,
-        initial_noise_variance: float | None = None,
-        noise_floor: float | None = None,
-    ) -> None:
-        scale = max(target_scale(y, mean), 1e-300)
-        floor = 1e-6 * scale if noise_floor is None else noise_floor
-        self.coordinates = Coordinates(
-            kernel,
-            initial_noise=None if noise is not None else (initial_noise_variance or 0.1 * scale),
-            noise_floor=floor,
-            noise_prior=None if noise_prior is None else copy.deepcopy(noise_prior).double(),
-        )
+    def __init__(self, problem: FitProblem) -> None:
+        self.coordinates = problem.coordinates()
         if self.coordinates.size == 0:
             raise InputError("kernel and noise have nothing to learn, so there is nothing to draw.")
-        self.x, self.y, self.noise, self.mean = x, y, noise, mean
-        self.gram: GramFunction = gram_function(kernel)
+        self.x, self.y, self.noise, self.mean = problem.x, problem.y, problem.noise, problem.mean
+        self.gram: GramFunction = gram_function(self.coordinates.kernel)
         self.covered = _covered(self.coordinates)
-        self.centre, self.spread = default_priors(self.coordinates, x, scale)
+        self.centre, self.spread = default_priors(self.coordinates, problem.x, problem.scale)
         self.jacobian = self._jacobian()
         self.evaluations = 0
 
@@ -114,10 +90,10 @@ class LogDensity:
                 )
         return torch.cat(logs).to(torch.float64)
 
-    def moments(self, u: Tensor) -> Moments:
+    def moments(self, u: Tensor) -> MeanMoments:
         """Of the constant mean given u."""
         if self.mean is not None:
-            return Moments(float(self.mean), 0.0)
+            return MeanMoments(float(self.mean), 0.0)
         self.coordinates.assign(u)
         with torch.no_grad():
             return self._likelihood(
@@ -125,13 +101,13 @@ class LogDensity:
             )[2]
 
     @torch.no_grad()
-    def _likelihood(self, gram: Tensor, noise: Tensor) -> tuple[float, Tensor | None, Moments]:
+    def _likelihood(self, gram: Tensor, noise: Tensor) -> tuple[float, Tensor | None, MeanMoments]:
         """log p(y | u), d value / d H (None where there is no factor), and the moments of the mean."""
         covariance = gram.detach().clone()
         covariance.diagonal().add_(noise.detach())
         factor, info = torch.linalg.cholesky_ex(covariance)
         if int(info) != 0:
-            return -math.inf, None, Moments(0.0, 0.0)
+            return -math.inf, None, MeanMoments(0.0, 0.0)
         ones = torch.ones_like(self.y)
         solved = torch.cholesky_solve(torch.cat([ones, self.y], dim=1), factor)
         weight = float(solved[:, 0].sum())
@@ -139,14 +115,16 @@ class LogDensity:
         alpha = solved[:, 1:] - centre * solved[:, :1]
         n = len(self.y)
         value = -0.5 * float(((self.y - centre) * alpha).sum()) - float(factor.diagonal().log().sum())
-        value -= 0.5 * n * log_two_pi()
+        value -= 0.5 * n * LOG_TWO_PI
+        # ∂/∂H of −½ (y − m)ᵀH⁻¹(y − m) − ½ log|H| is ½ (ααᵀ − H⁻¹)
         sensitivity = torch.cholesky_inverse(factor).mul_(-0.5)
         sensitivity.addmm_(alpha, alpha.T, alpha=0.5)
         if self.mean is not None:
-            return value, sensitivity, Moments(centre, 0.0)
-        value += 0.5 * (log_two_pi() - math.log(weight))
+            return value, sensitivity, MeanMoments(centre, 0.0)
+        # ∫ N(y; m1, H) dm adds ½ log(2π / 1ᵀH⁻¹1): Rasmussen & Williams 2006, equation 2.45 for one constant
+        value += 0.5 * (LOG_TWO_PI - math.log(weight))
         sensitivity.addmm_(solved[:, :1], solved[:, :1].T, alpha=0.5 / weight)
-        return value, sensitivity, Moments(centre, 1.0 / weight)
+        return value, sensitivity, MeanMoments(centre, 1.0 / weight)
 
 
 def default_priors(coordinates: Coordinates, x: Tensor, scale: float) -> tuple[Tensor, Tensor]:  # (p,), (p,)

@@ -5,23 +5,23 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 from gpytorch.kernels import Kernel
-from scipy.optimize import minimize
 from torch import Tensor
 
 from sggp.defaults import MEMORY_BUDGET, NUM_SAMPLES
-from sggp.errors import InputError, MemoryBudgetError, MissingExtra, ShapeError
-from sggp.hyperparameters.coordinates import Coordinates, copy_kernel
-from sggp.hyperparameters.problem import check_data, check_mean, check_noise
+from sggp.errors import InputError, MissingExtra, ShapeError
+from sggp.hyperparameters.coordinates import Coordinates, public_name
+from sggp.hyperparameters.exact.quasi_newton import Box, lbfgs
+from sggp.hyperparameters.problem import FitProblem, Options, at_least
+from sggp.hyperparameters.result import Trace
 from sggp.hyperparameters.sampling.density import LogDensity
-from sggp.random import as_generator, draw_seed, streams
-from sggp.typing import Seed
+from sggp.random import draw_seed, streams
 
 _SCATTER = 0.3  # spread of the chains' starts about the mode, in log coordinates
 _R_HAT = 1.1
@@ -85,26 +85,36 @@ class HyperparameterSamples:
                 yield self.noise_variance if self.noise_variance.dim() else float(self.noise_variance)
 
 
-def sample_hyperparameters(
-    kernel: Kernel,
-    x: Tensor,
-    y: Tensor,
-    *,
-    noise_variance: float | Tensor | None = None,
-    mean: float | None = None,
-    initial_noise_variance: float | None = None,
-    noise_floor: float | None = None,
-    noise_prior: Any = None,
-    num_samples: int = NUM_SAMPLES,
-    warmup: int = 150,
-    thinning: int = 4,
-    num_chains: int = 2,
-    max_tree_depth: int = 7,
-    target_acceptance: float = 0.8,
-    memory_budget: float = MEMORY_BUDGET,
-    generator: Seed = None,
-    callback: Callable[[dict[str, Any]], None] | None = None,
-) -> HyperparameterSamples:
+@dataclass(frozen=True)
+class SamplingSettings:
+    """Settings of `sample_hyperparameters`, where they are explained."""
+
+    num_samples: int = NUM_SAMPLES
+    warmup: int = 150
+    thinning: int = 4
+    num_chains: int = 2
+    max_tree_depth: int = 7
+    target_acceptance: float = 0.8
+    memory_budget: float = MEMORY_BUDGET
+
+    def __post_init__(self) -> None:
+        at_least(self, num_samples=1, warmup=0, thinning=1, num_chains=1, max_tree_depth=1, memory_budget=0)
+        if not 0 < self.target_acceptance < 1:
+            raise InputError(f"target_acceptance must be between 0 and 1, got {self.target_acceptance!r}.")
+        if self.kept < 4:
+            raise InputError("fewer than four transitions per chain: ask for more samples or fewer chains.")
+
+    @property
+    def kept(self) -> int:
+        """Transitions of each chain after the warm-up."""
+        return -(-self.num_samples // self.num_chains) * self.thinning
+
+
+OPTIONS = Options("sample_hyperparameters", SamplingSettings)
+
+
+@OPTIONS.shown
+def sample_hyperparameters(kernel: Kernel, x: Tensor, y: Tensor, **options: Any) -> HyperparameterSamples:
     """Draw length scales, output scale, noise variance and mean from p(hyperparameters | y), for small n.
 
     p(theta | y) ∝ N(y; m 1, K_theta + sigma^2 I) p(theta), sampled by NUTS in log coordinates, the Jacobian included. A
@@ -151,39 +161,37 @@ def sample_hyperparameters(
         >>> import torch, gpytorch
         >>> from sggp.hyperparameters import sample_hyperparameters
         >>> x = torch.linspace(0, 1, 15, dtype=torch.float64)[:, None]
-        >>> kernel = gpytorch.kernels.ScaleKernel(gpytorch.kernels.RBFKernel())
-        >>> draws = sample_hyperparameters(kernel, x, torch.sin(6 * x[:, 0]), num_samples=2, warmup=5, generator=0)
+        >>> y, kernel = torch.sin(6 * x[:, 0]), gpytorch.kernels.ScaleKernel(gpytorch.kernels.RBFKernel())
+        >>> draws = sample_hyperparameters(kernel, x, y, num_samples=2, warmup=5, generator=0)
         >>> draws.values["outputscale"].shape
         torch.Size([2])
     """
+    return draw_hyperparameters(*OPTIONS.read(kernel, x, y, options))
+
+
+def draw_hyperparameters(problem: FitProblem, settings: SamplingSettings) -> HyperparameterSamples:
+    """`sample_hyperparameters` for a checked problem."""
     nuts = _nuts()
-    started = time.perf_counter()
-    x, y = check_data(x, y)
-    _check_settings(len(x), y, num_samples, warmup, thinning, num_chains, memory_budget)
-    noise = check_noise(noise_variance, len(x))
-    known = check_mean(mean, 1)
-    duplicate = copy_kernel(kernel, x.device)
-    density = LogDensity(
-        duplicate,
-        x,
-        y,
-        noise=None if noise is None else noise.to(x.device),
-        mean=None if known is None else known.to(x.device),
-        noise_prior=noise_prior,
-        initial_noise_variance=initial_noise_variance,
-        noise_floor=noise_floor,
+    if problem.y.shape[1] != 1:
+        raise ShapeError(
+            f"y must have one target, got {problem.y.shape[1]}: draw for each of them on its own."
+        )
+    if bool((problem.y == problem.y[0]).all()):
+        raise InputError("all targets are equal: they say nothing about hyperparameters.")
+    problem.check_memory(
+        settings.memory_budget, "sample on a subset, or use learn_hyperparameters for a point estimate"
     )
-    start_stream, chain_stream, mean_stream = streams(as_generator(generator), "starts", "chains", "means")
+    density = LogDensity(problem)
+    start_stream, chain_stream, mean_stream = streams(problem.generator, "starts", "chains", "means")
     mode = _mode(density)
-    kept = -(-num_samples // num_chains) * thinning
-    run = _Run(nuts, density, warmup, kept, max_tree_depth, target_acceptance, started, callback)
+    run = _Run(nuts, density, settings, problem.trace())
     chains = []
-    for number in range(num_chains):
+    for number in range(settings.num_chains):
         start = _start(density, mode, number, start_stream)
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(draw_seed(chain_stream))
             chains.append(run.chain(start))
-    return _collect(run, torch.stack(chains), thinning, noise, mean_stream)
+    return _collect(run, torch.stack(chains), mean_stream)
 
 
 def _nuts() -> Any:
@@ -194,28 +202,6 @@ def _nuts() -> Any:
     return NUTS
 
 
-def _check_settings(
-    n: int, y: Tensor, num_samples: int, warmup: int, thinning: int, num_chains: int, memory_budget: float
-) -> None:
-    if y.shape[1] != 1:
-        raise ShapeError(f"y must have one target, got {y.shape[1]}: draw for each of them on its own.")
-    if min(num_samples, thinning, num_chains) < 1 or warmup < 0:
-        raise InputError(
-            "num_samples, thinning and num_chains must be positive and warmup at least 0, got "
-            f"{num_samples}, {thinning}, {num_chains} and {warmup}."
-        )
-    if -(-num_samples // num_chains) * thinning < 4:
-        raise InputError("fewer than four transitions per chain: ask for more samples or fewer chains.")
-    if bool((y == y[0]).all()):
-        raise InputError("all targets are equal: they say nothing about hyperparameters.")
-    needed = 10 * 8 * n * n
-    if needed > memory_budget:
-        raise MemoryBudgetError(
-            f"an exact marginal likelihood of {n} rows needs about {needed / 2**30:.1f} GiB, the budget is "
-            f"{memory_budget / 2**30:.1f} GiB: sample on a subset, or use learn_hyperparameters for a point estimate."
-        )
-
-
 def _mode(density: LogDensity) -> Tensor:  # (p,)
     """The coordinates of largest density reached from the present ones."""
 
@@ -223,15 +209,8 @@ def _mode(density: LogDensity) -> Tensor:  # (p,)
         value, gradient = density(torch.as_tensor(u, dtype=torch.float64))
         return (-value if math.isfinite(value) else 1e25), -gradient.numpy()
 
-    lower, upper = density.coordinates.bounds()
-    found = minimize(
-        objective,
-        density.coordinates.vector().numpy(),
-        jac=True,
-        method="L-BFGS-B",
-        bounds=list(zip(lower.tolist(), upper.tolist(), strict=True)),
-    )
-    return torch.as_tensor(found.x, dtype=torch.float64)
+    start, box = density.coordinates.vector().numpy(), Box.of(density.coordinates)
+    return torch.as_tensor(lbfgs(objective, start, box).x, dtype=torch.float64)
 
 
 def _start(density: LogDensity, mode: Tensor, number: int, stream: torch.Generator) -> Tensor:  # (p,)
@@ -263,31 +242,24 @@ class _Energy(torch.autograd.Function):
 class _Run:
     """Chains of one density; what they have in common and what they add up to."""
 
-    def __init__(
-        self,
-        nuts: Any,
-        density: LogDensity,
-        warmup: int,
-        kept: int,
-        max_tree_depth: int,
-        target_acceptance: float,
-        started: float,
-        callback: Callable[[dict[str, Any]], None] | None,
-    ) -> None:
-        self.nuts, self.density, self.warmup, self.kept = nuts, density, warmup, kept
-        self.settings = {"max_tree_depth": max_tree_depth, "target_accept_prob": target_acceptance}
-        self.started, self.callback = started, callback
+    def __init__(self, nuts: Any, density: LogDensity, settings: SamplingSettings, trace: Trace) -> None:
+        self.nuts, self.density, self.settings, self.trace = nuts, density, settings, trace
         self.steps, self.divergences = 0, 0
 
     def chain(self, start: Tensor) -> Tensor:  # (p,) -> (kept, p)
         """One chain, drawing from torch's global generator as Pyro does."""
-        sampler = self.nuts(potential_fn=lambda z: _Energy.apply(z["u"], self.density), **self.settings)
+        settings = self.settings
+        sampler = self.nuts(
+            potential_fn=lambda z: _Energy.apply(z["u"], self.density),
+            max_tree_depth=settings.max_tree_depth,
+            target_accept_prob=settings.target_acceptance,
+        )
         sampler.initial_params = {"u": start}
-        sampler.setup(self.warmup)
+        sampler.setup(settings.warmup)
         place, kept = sampler.initial_params, []
-        for number in range(self.warmup + self.kept):
+        for number in range(settings.warmup + settings.kept):
             place = sampler.sample(place)
-            if number >= self.warmup:
+            if number >= settings.warmup:
                 kept.append(place["u"].detach().clone())
             self._report(place["u"].detach())
         self.divergences += len(sampler.diagnostics()["divergences"])
@@ -296,37 +268,27 @@ class _Run:
 
     def _report(self, u: Tensor) -> None:
         self.steps += 1
-        if self.callback is None:
+        if self.trace.callback is None:
             return
-        value, gradient = self.density(u)
-        self.callback(
-            {
-                "step": self.steps,
-                "value": value / len(self.density.y),
-                "gradient_norm": float(gradient.abs().max()) / len(self.density.y),
-                "seconds": time.perf_counter() - self.started,
-                "values": self.density.coordinates.values(),
-            }
+        (value, gradient), n = self.density(u), len(self.density.y)
+        self.trace.add(
+            self.steps, value / n, float(gradient.abs().max()) / n, self.density.coordinates.values()
         )
+        self.trace.report()
 
 
 def _names(coordinates: Coordinates) -> list[str]:
     """One name per coordinate, as GPyTorch calls the value."""
-    out = []
-    for item in coordinates.items:
-        name = ".".join(part.removeprefix("raw_") for part in item.name.split("."))
-        size = item.parameter.numel()
-        out += [name] if size == 1 else [f"{name}[{i}]" for i in range(size)]
-    return out
+    sizes = {public_name(item.name): item.parameter.numel() for item in coordinates.items}
+    return [n if size == 1 else f"{n}[{i}]" for n, size in sizes.items() for i in range(size)]
 
 
-def _collect(
-    run: _Run, chains: Tensor, thinning: int, noise: Tensor | None, stream: torch.Generator
-) -> HyperparameterSamples:
+def _collect(run: _Run, chains: Tensor, stream: torch.Generator) -> HyperparameterSamples:
     """Diagnostics of all draws, and every thinning-th of them with its values and a mean."""
     from pyro.ops.stats import effective_sample_size, split_gelman_rubin
 
     density, coordinates = run.density, run.density.coordinates
+    thinning = run.settings.thinning
     draws = chains[:, thinning - 1 :: thinning].reshape(-1, chains.shape[2])
     values: dict[str, list[Any]] = {}
     means, heights = [], []
@@ -345,7 +307,7 @@ def _collect(
         parameter.grad = None
     return HyperparameterSamples(
         values={**tensors, "mean": mean},
-        noise_variance=tensors["noise_variance"] if noise is None else noise,
+        noise_variance=tensors["noise_variance"] if density.noise is None else density.noise,
         mean=mean,
         log_density=torch.tensor(heights, dtype=torch.float64),
         r_hat=dict(zip(names, split_gelman_rubin(chains).tolist(), strict=True)),
@@ -353,7 +315,7 @@ def _collect(
         divergences=run.divergences,
         transitions=chains.shape[0] * chains.shape[1],
         evaluations=density.evaluations,
-        seconds=time.perf_counter() - run.started,
+        seconds=time.perf_counter() - run.trace.started,
         coordinates=draws,
         template=template,
     )

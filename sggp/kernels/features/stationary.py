@@ -17,12 +17,13 @@ from typing import Any
 import numpy as np
 import torch
 from gpytorch.kernels import MaternKernel, PeriodicKernel, RBFKernel, RQKernel
-from scipy.special import fdtri, gammaincinv
+from scipy.special import gammaincinv
 from torch import Tensor
 
-from sggp.errors import ShapeError
+from sggp.errors import NoRandomFeatures, ShapeError
 from sggp.kernels.features.base import FeatureMap
 from sggp.kernels.features.registry import draw_features
+from sggp.kernels.stationary import profile_of
 from sggp.random import streams
 
 
@@ -155,29 +156,27 @@ def _fourier(kernel: Any, frequencies: Tensor, input_dim: int) -> FourierMap:
 
 
 @draw_features.register(RBFKernel)
-def _rbf(kernel: RBFKernel, num_features: int, *, input_dim: int, generator: torch.Generator) -> FourierMap:
-    """ω ~ N(0, I) over length scales: |ω|² ~ χ²(d), stratified."""
-    normal, radial = streams(generator, "rbf frequencies", "rbf radii")
-    directions = _directions(input_dim, num_features, normal)
-    squared = 2 * gammaincinv(input_dim / 2, _strata(directions.shape[1], radial))
-    return _fourier(kernel, directions * torch.from_numpy(squared).sqrt(), input_dim)
-
-
 @draw_features.register(MaternKernel)
-def _matern(
-    kernel: MaternKernel, num_features: int, *, input_dim: int, generator: torch.Generator
+def stationary_features(
+    kernel: Any, num_features: int, *, input_dim: int, generator: torch.Generator
 ) -> FourierMap:
-    """ω = z √(2ν/u), z ~ N(0, I), u ~ χ²(2ν): a multivariate Student-t, so one u is shared by the d coordinates.
+    """ω in uniform directions at stratified radii, quantiles of the spectral law of |ω|² of the kernel's family.
 
-    Coordinates with a u of their own are the spectral law of a product of one-dimensional Matérns instead.
-    |ω|²/d is then distributed as F(d, 2ν), heavy-tailed, and the few frequencies in its tail carry all that a path
-    has between the data; drawn independently, their number differs from map to map by its square root, and so does
-    every sampled variance. Stratified radii fix it, and each frequency keeps its exact law.
+    One radius is shared by the d coordinates; coordinates with radii of their own are the spectral law of a product of
+    one-dimensional kernels instead. Stratified radii matter most for the heavy tails of Matérn kernels: the few
+    frequencies there carry all that a path has between the data; drawn independently, their number differs from map to
+    map by its square root, and so does every sampled variance. Each frequency keeps its exact law.
     """
-    normal, radial = streams(generator, "matern frequencies", "matern radii")
+    profile = profile_of(kernel)
+    if profile is None or profile.kind.spectrum is None:
+        raise NoRandomFeatures(
+            f"the family of {type(kernel).__name__} has no spectrum in sggp.native.families; state its quantiles there."
+        )
+    name = profile.family.rstrip("0123456789")
+    normal, radial = streams(generator, f"{name} frequencies", f"{name} radii")
     directions = _directions(input_dim, num_features, normal)
-    ratio = fdtri(input_dim, round(2 * kernel.nu), _strata(directions.shape[1], radial))
-    return _fourier(kernel, directions * torch.from_numpy(input_dim * ratio).sqrt(), input_dim)
+    squared = profile.kind.spectrum(_strata(directions.shape[1], radial), input_dim)
+    return _fourier(kernel, directions * torch.from_numpy(squared).sqrt(), input_dim)
 
 
 @draw_features.register(RQKernel)

@@ -9,9 +9,9 @@
 
 #define SGGP_API extern "C" __attribute__((visibility("default")))
 
-enum Code : int { kOk = 0, kBadArgument = 1, kNoMemory = 2, kFailed = 3 };
+enum Code : int { kOk = 0, kBadArgument = 1, kNoMemory = 2, kFailed = 3, kUnknownFamily = 4 };
 
-constexpr int kAbiVersion = 4;
+constexpr int kAbiVersion = 5;
 
 // The table for index `isa`, or null. A negative index is the best one.
 inline const Isa* isa_at(int isa) {

@@ -27,7 +27,8 @@ template <class T> std::vector<T> spread(int64_t size) {
 template <class T> int evaluate(int isa_index, int threads, int family, int64_t d, int64_t repeats) noexcept {
   return guarded([&]() -> int {
     const Isa* isa = isa_at(isa_index);
-    if (isa == nullptr || threads < 1 || family < 0 || family >= kFamilies || d < 0 || repeats < 0) return kBadArgument;
+    if (isa == nullptr || threads < 1 || d < 0 || repeats < 0) return kBadArgument;
+    if (!known_family(family, 1.0)) return kUnknownFamily;
     const StationaryKernels<T>& kernels = kernels_of<T>(*isa).stationary;
     const std::vector<T> points = spread<T>(kTile * d);
     return repeated(threads, repeats, [&] {

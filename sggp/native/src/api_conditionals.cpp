@@ -29,9 +29,9 @@ SGGP_API int sggp_conditionals(int isa_index, int threads, int family, double sc
                                double* grad_residuals) {
   return guarded([&]() -> int {
     const Isa* isa = isa_at(isa_index);
-    if (isa == nullptr || family < 0 || family >= kRationalQuadratic || n < 0 || d < 0 || rows < 0 || width < 1 ||
-        width > kMostMembers || t < 0 || t > kMostTargets)
+    if (isa == nullptr || n < 0 || d < 0 || rows < 0 || width < 1 || width > kMostMembers || t < 0 || t > kMostTargets)
       return kBadArgument;
+    if (!known_family(family, 0.0)) return kUnknownFamily;
     const Conditionals s = {family, scale, x, weights, d, width, t, shared_noise != 0};
     const int64_t noises = s.shared_noise ? 1 : width;
     std::atomic<bool> good{true};

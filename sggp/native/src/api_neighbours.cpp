@@ -10,8 +10,7 @@ namespace {
 constexpr int64_t kRowsAtATime = 64;
 
 bool usable(const Isa* isa, const SmallSystems& s, int64_t rows, int64_t width) {
-  return isa != nullptr && s.family >= 0 && s.family < kFamilies && s.d >= 0 && s.rank >= 0 && rows >= 0 &&
-         width >= 1 && width <= 4096 && (s.family != kRationalQuadratic || s.alpha > 0.0);
+  return isa != nullptr && s.d >= 0 && s.rank >= 0 && rows >= 0 && width >= 1 && width <= 4096;
 }
 
 }  // namespace
@@ -25,6 +24,7 @@ SGGP_API int sggp_neighbour_columns(int isa_index, int threads, int family, doub
     const Isa* isa = isa_at(isa_index);
     const SmallSystems s = {family, scale, alpha, points, d, noise, low_rank, rank};
     if (!usable(isa, s, rows, width)) return kBadArgument;
+    if (!known_family(family, alpha)) return kUnknownFamily;
     std::atomic<bool> good{true};
     parallel_for(threads, (rows + kRowsAtATime - 1) / kRowsAtATime, [&](int64_t job) {
       Buffer<double> work(size_t(isa->neighbours.column_work(d, rank, int(width))));
@@ -47,6 +47,7 @@ SGGP_API int sggp_neighbour_scores(int isa_index, int threads, int family, doubl
     const Isa* isa = isa_at(isa_index);
     const SmallSystems s = {family, scale, alpha, points, d, nullptr, nullptr, rank};
     if (!usable(isa, s, rows, std::max<int64_t>(count, 1))) return kBadArgument;
+    if (!known_family(family, alpha)) return kUnknownFamily;
     parallel_for(threads, (rows + kRowsAtATime - 1) / kRowsAtATime, [&](int64_t job) {
       Buffer<double> work(size_t(isa->neighbours.score_work(d, count)));
       const int64_t last = std::min(rows, (job + 1) * kRowsAtATime);

@@ -32,9 +32,8 @@ template <class T> class Stationary final : public Source<T> {
   int64_t d_;
 };
 
-bool usable(const Isa* isa, int family, double alpha, int64_t n, int64_t m, int64_t d, int64_t s) {
-  return isa != nullptr && family >= 0 && family < kFamilies && n >= 0 && m >= 0 && d >= 0 && s >= 0 &&
-         (family != kRationalQuadratic || alpha > 0.0);
+bool usable(const Isa* isa, int64_t n, int64_t m, int64_t d, int64_t s) {
+  return isa != nullptr && n >= 0 && m >= 0 && d >= 0 && s >= 0;
 }
 
 // v null: the block; otherwise the product, for a == b by halves of K where that fits in `square_budget` bytes.
@@ -44,7 +43,8 @@ int stationary(int isa_index, int threads, int family, double scale, double alph
                int64_t pack_bytes, int64_t square_budget) noexcept {
   return guarded([&]() -> int {
     const Isa* isa = isa_at(isa_index);
-    if (!usable(isa, family, alpha, n, m, d, s)) return kBadArgument;
+    if (!usable(isa, n, m, d, s)) return kBadArgument;
+    if (!known_family(family, alpha)) return kUnknownFamily;
     const Kernels<T>& kernels = kernels_of<T>(*isa);
     const Stationary<T> source(kernels.stationary, family, T(alpha), a, b, weights, d);
     if (v == nullptr)
@@ -65,7 +65,8 @@ int stationary_gradient(int isa_index, int threads, int family, double scale, do
                         double* gradient, int64_t pack_bytes) noexcept {
   return guarded([&]() -> int {
     const Isa* isa = isa_at(isa_index);
-    if (!usable(isa, family, alpha, n, m, d, s)) return kBadArgument;
+    if (!usable(isa, n, m, d, s)) return kBadArgument;
+    if (!known_family(family, alpha)) return kUnknownFamily;
     for (int64_t k = 0; k <= d; ++k) gradient[k] = 0.0;
     const StationaryKernels<T>& kernels = kernels_of<T>(*isa).stationary;
     const Stationary<T> source(kernels, family, T(alpha), a, b, nullptr, d);

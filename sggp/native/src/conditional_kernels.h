@@ -88,13 +88,9 @@ template <int Family, bool Slope> static void correlations(const Conditionals& s
     }
 }
 
-template <bool Slope> static void correlations_of(const Conditionals& s, const Parts& p) {
-  switch (s.family) {
-    case kRbf: return correlations<kRbf, Slope>(s, p);
-    case kMatern12: return correlations<kMatern12, Slope>(s, p);
-    case kMatern32: return correlations<kMatern32, Slope>(s, p);
-    default: return correlations<kMatern52, Slope>(s, p);
-  }
+// False where there is no such family.
+template <bool Slope> static bool correlations_of(const Conditionals& s, const Parts& p) {
+  return with_family(s.family, [&](auto known) { correlations<known(), Slope>(s, p); });
 }
 
 SGGP_INLINE double noise_at(const Conditionals& s, const double* noise, int64_t place) {
@@ -222,7 +218,7 @@ static void conditional(const Conditionals& s, const int64_t* index, const doubl
   for (int64_t a = 0; a < s.width; ++a) m += index[a] >= 0;
   const Parts p = parts_of(s.d, m, s.t, work);
   gather_scaled(s, index, p);
-  slope ? correlations_of<true>(s, p) : correlations_of<false>(s, p);
+  if (!(slope ? correlations_of<true>(s, p) : correlations_of<false>(s, p))) return nothing(s, out);
   bool good = false;
   for (double jitter = 0.0; !good && jitter < 1e-2; jitter = jitter > 0.0 ? jitter * 100.0 : 1e-12) {
     assemble(s, index, residuals, noise, jitter, p);

@@ -8,7 +8,7 @@
 #include <cstddef>
 #include <cstdint>
 
-enum Family : int { kRbf = 0, kMatern12 = 1, kMatern32 = 2, kMatern52 = 3, kRationalQuadratic = 4, kFamilies = 5 };
+#include "families.h"
 
 constexpr int kTile = 256;          // columns of a tile
 constexpr int kStride = kTile + 16; // not a power of two: rows of a tile fall into different cache sets
@@ -82,7 +82,7 @@ struct NeighbourKernels {
 
 // Rows with their neighbours, whose conditional densities are wanted: see conditional_kernels.h.
 struct Conditionals {
-  int family;  // not kRationalQuadratic
+  int family;  // without a shape
   double scale;
   const double* x;        // (n, d)
   const double* weights;  // (d) inverse length scales

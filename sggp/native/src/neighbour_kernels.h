@@ -2,25 +2,24 @@
 #pragma once
 
 #include "kernels.h"
-#include "profiles.h"
-#include "simd.h"
 
 namespace SGGP_ISA {
 
-template <int Family> SGGP_INLINE Reg<double> phi_of(Reg<double> q, const Constants<double>& c) {
-  const Reg<double> squared[1] = {q}, t[1] = {argument<double, Family>(q, c)};
-  Reg<double> value[1], unused[1];
-  profile<double, Family, false, 1>(squared, t, c, value, unused);
-  return value[0];
-}
-
-SGGP_INLINE Reg<double> phi(int family, Reg<double> q, const Constants<double>& c) {
-  switch (family) {
-    case kRbf: return phi_of<kRbf>(q, c);
-    case kMatern12: return phi_of<kMatern12>(q, c);
-    case kMatern32: return phi_of<kMatern32>(q, c);
-    case kMatern52: return phi_of<kMatern52>(q, c);
-    default: return phi_of<kRationalQuadratic>(q, c);
+// out[j] = scale phi(|p_j - own|^2) for lines of coordinates from column `first` on; coordinate k of `own` at k * step.
+template <int Family>
+static void covariance_row(const SmallSystems& s, const double* lines, int first, int stride, const double* own, int step,
+                           double* out) {
+  constexpr int W = Simd<double>::W;
+  const Constants<double> c = {s.alpha, s.alpha > 0 ? 0.5 / s.alpha : 0.0};
+  for (int j = first; j < stride; j += W) {
+    Reg<double> q[1] = {}, t[1], phi[1], unused[1];
+    for (int64_t k = 0; k < s.d; ++k) {
+      const Reg<double> e = load(lines + k * stride + j) - set(own[k * step]);
+      q[0] = fma(e, e, q[0]);
+    }
+    t[0] = argument<double, Family>(q[0], c);
+    profile<double, Family, false, 1>(q, t, c, phi, unused);
+    store(out + j, phi[0] * set(s.scale));
   }
 }
 
@@ -36,19 +35,13 @@ static void gather_transposed(const double* table, int64_t d, const int64_t* ind
   }
 }
 
-// r (upper triangle by registers) = scale phi(|p_i - p_j|^2).
-static void small_gram(const SmallSystems& s, const double* pt, int width, int stride, double* r) {
+// r (upper triangle by registers) = scale phi(|p_i - p_j|^2); false where there is no such family.
+static bool small_gram(const SmallSystems& s, const double* pt, int width, int stride, double* r) {
   constexpr int W = Simd<double>::W;
-  const Constants<double> c = {s.alpha, s.alpha > 0 ? 0.5 / s.alpha : 0.0};
-  for (int i = 0; i < width; ++i)
-    for (int j = i / W * W; j < stride; j += W) {
-      Reg<double> q = {};
-      for (int64_t k = 0; k < s.d; ++k) {
-        const Reg<double> e = load(pt + k * stride + j) - set(pt[k * stride + i]);
-        q = fma(e, e, q);
-      }
-      store(r + i * stride + j, phi(s.family, q, c) * set(s.scale));
-    }
+  return with_family(s.family, [&](auto known) {
+    for (int i = 0; i < width; ++i)
+      covariance_row<known()>(s, pt, i / W * W, stride, pt + i, stride, r + i * stride);
+  });
 }
 
 // r -= ft^T ft for 4 rows and two registers of columns.
@@ -127,7 +120,7 @@ static bool column(const SmallSystems& s, const int64_t* index, const uint8_t* r
   double *r = work, *u = work + square, *lines = u + square;
   for (int k = 0; k < square; ++k) r[k] = 0.0;
   gather_transposed(s.points, s.d, index, width, stride, lines);
-  small_gram(s, lines, width, stride, r);
+  if (!small_gram(s, lines, width, stride, r)) return false;
   if (s.rank > 0) {
     gather_transposed(s.low_rank, s.rank, index, width, stride, lines);
     downdate(lines, s.rank, width, stride, r);
@@ -163,19 +156,13 @@ static int64_t score_work(int64_t d, int64_t count) { return (count + 7) / 8 * 8
 // |k(x_row, x_c) - f_row . f_c| left[c] for each candidate; -1 where there is none.
 static void scores(const SmallSystems& s, const float* low_rank, const float* left, int64_t row,
                    const int64_t* candidates, int count, double* work, float* out) {
-  constexpr int W = Simd<double>::W, V = Simd<float>::W;
+  constexpr int V = Simd<float>::W;
   const int stride = (count + 7) / 8 * 8;
   double *pt = work, *values = work + s.d * stride;
-  const Constants<double> c = {s.alpha, s.alpha > 0 ? 0.5 / s.alpha : 0.0};
   gather_transposed(s.points, s.d, candidates, count, stride, pt);
-  for (int j = 0; j < stride; j += W) {
-    Reg<double> q = {};
-    for (int64_t k = 0; k < s.d; ++k) {
-      const Reg<double> e = load(pt + k * stride + j) - set(s.points[row * s.d + k]);
-      q = fma(e, e, q);
-    }
-    store(values + j, phi(s.family, q, c) * set(s.scale));
-  }
+  with_family(s.family, [&](auto known) {
+    covariance_row<known()>(s, pt, 0, stride, s.points + row * s.d, 1, values);
+  });
   const float* own = low_rank + row * s.rank;
   for (int j = 0; j < count; ++j) {
     if (candidates[j] < 0) {

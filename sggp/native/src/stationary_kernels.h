@@ -4,7 +4,7 @@
 // summed in runs of kRun whose sums are then added, which keeps the rounding error of long sums small.
 #pragma once
 
-#include "profiles.h"
+#include "kernels.h"
 
 namespace SGGP_ISA {
 
@@ -110,13 +110,13 @@ template <class T> Constants<T> constants_of(T alpha) { return {alpha, T(0.5) / 
 
 template <class T>
 void tile(int family, T alpha, const T* a, const T* weights, int64_t d, int rows, const T* packed, int count, T* k) {
-  using Function = void (*)(const Constants<T>&, const T*, const T*, int64_t, int, const T*, int, T*);
-  static constexpr Function table[2][kFamilies] = {
-      {tile_of<T, kRbf, false>, tile_of<T, kMatern12, false>, tile_of<T, kMatern32, false>, tile_of<T, kMatern52, false>,
-       tile_of<T, kRationalQuadratic, false>},
-      {tile_of<T, kRbf, true>, tile_of<T, kMatern12, true>, tile_of<T, kMatern32, true>, tile_of<T, kMatern52, true>,
-       tile_of<T, kRationalQuadratic, true>}};
-  table[weights != nullptr][family](constants_of(alpha), a, weights, d, rows, packed, count, k);
+  const Constants<T> constants = constants_of(alpha);
+  with_family(family, [&](auto known) {
+    if (weights)
+      tile_of<T, known(), true>(constants, a, weights, d, rows, packed, count, k);
+    else
+      tile_of<T, known(), false>(constants, a, weights, d, rows, packed, count, k);
+  });
 }
 
 // --- gradient -----------------------------------------------------------------------------------------------------
@@ -212,12 +212,10 @@ void gradient_of(const Constants<T>& constants, const T* a, int64_t d, const T* 
 template <class T>
 void gradient(int family, T alpha, const T* a, int64_t d, const T* left, int64_t s, int rows, const T* packed,
               const T* right, int count, T* work, double* lengths, double* scale) {
-  using Function = void (*)(const Constants<T>&, const T*, int64_t, const T*, int64_t, int, const T*, const T*, int, T*,
-                            double*, double*);
-  static constexpr Function table[kFamilies] = {gradient_of<T, kRbf>, gradient_of<T, kMatern12>,
-                                                gradient_of<T, kMatern32>, gradient_of<T, kMatern52>,
-                                                gradient_of<T, kRationalQuadratic>};
-  table[family](constants_of(alpha), a, d, left, s, rows, packed, right, count, work, lengths, scale);
+  const Constants<T> constants = constants_of(alpha);
+  with_family(family, [&](auto known) {
+    gradient_of<T, known()>(constants, a, d, left, s, rows, packed, right, count, work, lengths, scale);
+  });
 }
 
 }  // namespace SGGP_ISA

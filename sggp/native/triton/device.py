@@ -91,18 +91,17 @@ def profile_value(q, parameters, FAMILY: tl.constexpr):
     """scale · φ(q) at squared distances q; `parameters` points to the scale, α and 1/(2α)."""
     if FAMILY == "rbf":
         value = tl.exp(-0.5 * q)
-    elif FAMILY == "rq":
-        value = tl.exp(-tl.load(parameters + 1) * _log1p(q * tl.load(parameters + 2)))
+    elif FAMILY == "matern12":
+        value = tl.exp(-_root(q))
+    elif FAMILY == "matern32":
+        t = _root(q) * 1.7320508075688772
+        value = (1.0 + t) * tl.exp(-t)
+    elif FAMILY == "matern52":
+        t = _root(q) * 2.23606797749979
+        value = (1.0 + t * (1.0 + t * 0.3333333333333333)) * tl.exp(-t)
     else:
-        r = _root(q)
-        if FAMILY == "matern12":
-            value = tl.exp(-r)
-        elif FAMILY == "matern32":
-            t = r * 1.7320508075688772
-            value = (1.0 + t) * tl.exp(-t)
-        else:
-            t = r * 2.23606797749979
-            value = (1.0 + t * (1.0 + t * 0.3333333333333333)) * tl.exp(-t)
+        tl.static_assert(FAMILY == "rq", "no such family of kernels")
+        value = tl.exp(-tl.load(parameters + 1) * _log1p(q * tl.load(parameters + 2)))
     return value * tl.load(parameters)
 
 
@@ -111,19 +110,19 @@ def profile_slope(q, parameters, FAMILY: tl.constexpr):
     """scale · dφ/dq; 0 at the kink of matern12."""
     if FAMILY == "rbf":
         slope = -0.5 * tl.exp(-0.5 * q)
-    elif FAMILY == "rq":
+    elif FAMILY == "matern12":
+        r = _root(q)
+        apart = tl.where(r == 0.0, 1.0, r)
+        slope = tl.where(r == 0.0, 0.0, -0.5 * tl.exp(-r) / apart)
+    elif FAMILY == "matern32":
+        slope = -1.5 * tl.exp(-1.7320508075688772 * _root(q))
+    elif FAMILY == "matern52":
+        t = _root(q) * 2.23606797749979
+        slope = -0.8333333333333334 * (1.0 + t) * tl.exp(-t)
+    else:
+        tl.static_assert(FAMILY == "rq", "no such family of kernels")
         alpha = tl.load(parameters + 1)
         slope = -0.5 * tl.exp((-1.0 - alpha) * _log1p(q * tl.load(parameters + 2)))
-    else:
-        r = _root(q)
-        if FAMILY == "matern12":
-            apart = tl.where(r == 0.0, 1.0, r)
-            slope = tl.where(r == 0.0, 0.0, -0.5 * tl.exp(-r) / apart)
-        elif FAMILY == "matern32":
-            slope = -1.5 * tl.exp(-1.7320508075688772 * r)
-        else:
-            t = r * 2.23606797749979
-            slope = -0.8333333333333334 * (1.0 + t) * tl.exp(-t)
     return slope * tl.load(parameters)
 
 

@@ -12,12 +12,11 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from sggp.errors import DtypeError, InputError, MemoryBudgetError, ShapeError
+from sggp.errors import InputError, MemoryBudgetError
 from sggp.native.library import NativeError
 
 __all__ = ["available", "unavailable_reason"]
 
-DTYPES = (torch.float32, torch.float64)
 SPAN = 2048  # columns of K that one program adds up in the working precision
 OPTIONS = {
     "enable_fp_fusion": True
@@ -61,27 +60,6 @@ def check_device(*tensors: Tensor) -> None:
             f"the Triton engine needs tensors on a CUDA device; got one on {first}. Use sggp.native.engine, or set "
             "TRITON_INTERPRET=1 before Triton is imported to run its kernels on the CPU, slowly."
         )
-
-
-def check_points(a: Tensor, b: Tensor, dtype: torch.dtype) -> None:
-    if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1]:
-        raise ShapeError(
-            f"points of shapes {tuple(a.shape)} and {tuple(b.shape)}; expected (n, d) and (m, d)."
-        )
-    for x in (a.dtype, b.dtype, dtype):
-        if x not in DTYPES:
-            raise DtypeError(
-                f"the Triton engine computes in float32 and float64; got {x}. Convert the tensors."
-            )
-    check_device(a, b)
-
-
-def check_columns(v: Tensor, rows: int, name: str, beside: Tensor) -> None:
-    if v.ndim != 2 or v.shape[0] != rows:
-        raise ShapeError(f"{name} has shape {tuple(v.shape)}; expected ({rows}, s).")
-    if v.dtype not in DTYPES:
-        raise DtypeError(f"{name} is {v.dtype}; expected float32 or float64.")
-    check_device(beside, v)
 
 
 @contextlib.contextmanager

@@ -6,16 +6,15 @@ Tiles by dimension and number of columns are estimates from register counts, not
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from sggp.errors import ShapeError
+from sggp.native.checks import check_columns, check_pair, check_points
+from sggp.native.families import Profile
+from sggp.native.reference import BUDGET, Given
 from sggp.native.triton import host
-
-if TYPE_CHECKING:
-    from sggp.native.reference import Profile, Source
 
 __all__ = ["stationary_block", "stationary_gradient", "stationary_matmul"]
 
@@ -34,27 +33,16 @@ class _Rows(NamedTuple):
 
 
 def stationary_block(
-    a: Tensor,
-    b: Tensor,
-    profile: Profile,
-    *,
-    dtype: torch.dtype | None = None,
-    source: Source | None = None,
+    a: Tensor, b: Tensor, profile: Profile, *, dtype: torch.dtype | None = None, source: Given = None
 ) -> Tensor:
-    """The kernel scale · φ(|a_i − b_j|²) as a dense (n, m) block.
-
-    Args:
-        a: (n, d) points divided by their length scales and centred, float32 or float64.
-        b: (m, d) likewise.
-        profile: the kernel.
-        dtype: of the result; None takes that of `a`.
-        source: the unscaled rows, used where rounding a and b would cost accuracy.
+    """The kernel as a dense block: see `reference.stationary_block`.
 
     Cost: O(n·m·d) time, a copy of both sides beside the block.
     """
     dtype = a.dtype if dtype is None else dtype
-    host.check_points(a, b, dtype)
-    n, m = a.shape[0], b.shape[0]
+    check_points(a, b, dtype)
+    host.check_device(a, b)
+    n, m = len(a), len(b)
     if 0 in (n, m):
         return torch.empty(n, m, dtype=dtype, device=a.device)
     rows = _rows(a, b, dtype, source)
@@ -72,30 +60,20 @@ def stationary_block(
 
 
 def stationary_matmul(
-    a: Tensor,
-    b: Tensor,
-    v: Tensor,
-    profile: Profile,
-    memory_budget: int = 256 * 2**20,
-    *,
-    source: Source | None = None,
+    a: Tensor, b: Tensor, v: Tensor, profile: Profile, memory_budget: int = BUDGET, *, source: Given = None
 ) -> Tensor:
-    """K(a, b) v without K, (n, s) in the dtype of `v`.
+    """K(a, b) v without K: see `reference.stationary_matmul`.
 
     Args:
-        a: (n, d) points divided by their length scales and centred, float32 or float64.
-        b: (m, d) likewise.
-        v: (m, s) columns; their dtype is the precision of the entries.
-        profile: the kernel.
         memory_budget: bytes that the sums over spans of columns may take; copies of a, b and v come on top.
-        source: the unscaled rows, used where rounding a and b would cost accuracy.
 
     Raises:
         MemoryBudgetError: not even one block of rows fits the budget.
     """
-    host.check_points(a, b, v.dtype)
-    host.check_columns(v, b.shape[0], "v", a)
-    n, m, s = a.shape[0], b.shape[0], v.shape[1]
+    check_points(a, b, v.dtype)
+    check_columns(v, b.shape[0], "v")
+    host.check_device(a, b, v)
+    n, (m, s) = len(a), v.shape
     if 0 in (n, m, s):
         return torch.zeros(n, s, dtype=v.dtype, device=v.device)
     rows = _rows(a, b, v.dtype, source)
@@ -118,37 +96,17 @@ def stationary_matmul(
 
 
 def stationary_gradient(
-    a: Tensor,
-    b: Tensor,
-    left: Tensor,
-    right: Tensor,
-    profile: Profile,
-    *,
-    memory_budget: int = 256 * 2**20,
+    a: Tensor, b: Tensor, left: Tensor, right: Tensor, profile: Profile, *, memory_budget: int = BUDGET
 ) -> tuple[Tensor, Tensor]:
-    """The gradient of Σ_j left_jᵀ K(a, b) right_j in the logarithms of the length scales and in the scale.
+    """The gradient of a bilinear form: see `reference.stationary_gradient`.
 
-    ∂/∂log ℓ_k = −2 scale Σ_ij (left rightᵀ)_ij φ'(r²_ij) (a_ik − b_jk)², from differences in every term; sums of a
-    tile in the working precision, sums of tiles in float64.
+    From differences in every term; sums of a tile in the working precision, sums of tiles in float64.
 
     Args:
-        a: (n, d) points divided by their length scales and centred; their dtype is the working precision.
-        b: (m, d) likewise.
-        left: (n, s) columns.
-        right: (m, s) columns.
-        profile: the kernel.
         memory_budget: bytes that the sums of blocks may take; copies of the arguments come on top.
-
-    Returns:
-        (d,) derivatives in log ℓ_k and the () derivative in the scale, float64.
     """
-    host.check_points(a, b, a.dtype)
-    host.check_columns(left, a.shape[0], "left", a)
-    host.check_columns(right, b.shape[0], "right", a)
-    if left.shape[1] != right.shape[1]:
-        raise ShapeError(
-            f"left has {left.shape[1]} columns and right has {right.shape[1]}; expected as many."
-        )
+    check_pair(a, b, left, right)
+    host.check_device(a, b, left, right)
     n, d = a.shape
     m, s = right.shape
     total = torch.zeros(host.power_of_two(d + 1), dtype=torch.float64, device=a.device)
@@ -183,7 +141,7 @@ def _tile(dtype: torch.dtype, block_s: int) -> tuple[int, int, int]:
     return (64, 64, 4) if block_s < 64 else (64, 64, 8)
 
 
-def _rows(a: Tensor, b: Tensor, dtype: torch.dtype, source: Source | None) -> _Rows:
+def _rows(a: Tensor, b: Tensor, dtype: torch.dtype, source: Given) -> _Rows:
     """Both sides for the kernels, with weights for their differences where they come from `source`.
 
     Rounding a row at distance R moves it by up to ε·R. Where rows of `b` lie beyond a small R, the unscaled rows are
@@ -232,7 +190,7 @@ def _weights(rows: _Rows) -> Tensor:
 
 
 def _parameters(profile: Profile, like: Tensor) -> Tensor:
-    return _constants(profile.scale, float(profile.alpha or 1.0), like.dtype, like.device)
+    return _constants(profile.scale, profile.shape, like.dtype, like.device)
 
 
 @functools.lru_cache(maxsize=64)

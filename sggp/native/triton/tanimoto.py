@@ -10,8 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sggp.errors import DtypeError, ShapeError
 from sggp.native import thermometer
+from sggp.native.checks import check_columns, check_counts
 from sggp.native.triton import host
 
 __all__ = ["tanimoto_block", "tanimoto_matmul"]
@@ -23,17 +23,13 @@ _PACK_BYTES = 64 * 2**20  # codes of some rows before they are packed
 
 
 def tanimoto_block(a: Tensor, b: Tensor, *, dtype: torch.dtype = torch.float32) -> Tensor:
-    """T(a_i, b_j) = Σ min / Σ max, with T(0, 0) = 1, as a dense (n, m) block.
-
-    Args:
-        a: (n, d) uint8 counts or bits (bool too).
-        b: (m, d) likewise.
-        dtype: of the result, float32 or float64; each entry is the correctly rounded quotient.
+    """The similarities as a dense block: see `thermometer.tanimoto_block`.
 
     Raises:
         DtypeError: counts that are neither uint8 nor bool.
     """
-    _check_counts(a, b, dtype)
+    check_counts(a, b, dtype)
+    host.check_device(a, b)
     n, m = a.shape[0], b.shape[0]
     if 0 in (n, m):
         return torch.empty(n, m, dtype=dtype, device=a.device)
@@ -53,20 +49,18 @@ def tanimoto_block(a: Tensor, b: Tensor, *, dtype: torch.dtype = torch.float32) 
 
 
 def tanimoto_matmul(a: Tensor, b: Tensor, v: Tensor, memory_budget: int = 256 * 2**20) -> Tensor:
-    """T(a, b) v without T, (n, s) in the dtype of `v`.
+    """T(a, b) v without T: see `thermometer.tanimoto_matmul`.
 
     Args:
-        a: (n, d) uint8 counts or bits (bool too).
-        b: (m, d) likewise.
-        v: (m, s) float32 or float64 columns.
         memory_budget: bytes that the sums over spans of columns may take; packed rows come on top.
 
     Raises:
         DtypeError: counts that are neither uint8 nor bool.
         MemoryBudgetError: not even one block of rows fits the budget.
     """
-    host.check_columns(v, b.shape[0], "v", a)
-    _check_counts(a, b, v.dtype)
+    check_columns(v, b.shape[0], "v")
+    check_counts(a, b, v.dtype)
+    host.check_device(a, b, v)
     n, m, s = a.shape[0], b.shape[0], v.shape[1]
     if 0 in (n, m, s):
         return torch.zeros(n, s, dtype=v.dtype, device=v.device)
@@ -122,19 +116,3 @@ def _pack(x: Tensor, levels: Tensor) -> tuple[Tensor, Tensor]:
         octets = (code.view(rows.shape[0], words * 4, 8) * weights).sum(2, dtype=torch.uint8).contiguous()
         packed[:, start : start + step] = octets.view(torch.int32).T
     return packed, x.sum(1, dtype=torch.int32)
-
-
-def _check_counts(a: Tensor, b: Tensor, dtype: torch.dtype) -> None:
-    if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1]:
-        raise ShapeError(
-            f"counts of shapes {tuple(a.shape)} and {tuple(b.shape)}; expected (n, d) and (m, d)."
-        )
-    for x in (a, b):
-        if x.dtype not in (torch.uint8, torch.bool):
-            raise DtypeError(
-                f"counts are {x.dtype}; expected uint8 (0..255) or bool. Counts above 255 do not fit: cut them with "
-                ".clamp(max=255) or fold the fingerprint wider, then convert with .to(torch.uint8)."
-            )
-    if dtype not in host.DTYPES:
-        raise DtypeError(f"the result cannot be {dtype}; expected float32 or float64.")
-    host.check_device(a, b)

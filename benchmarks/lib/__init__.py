@@ -1,0 +1,1 @@
+"""What the benchmarks share: processes and tables, systems, and the peers."""

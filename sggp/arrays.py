@@ -1,0 +1,145 @@
+"""Checks of tables: rows of input, targets and noise. Each error says what was given, expected and what to do."""
+
+from __future__ import annotations
+
+import math
+import reprlib
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sggp.checks import finite_number
+from sggp.errors import DtypeError, InputError, ShapeError
+
+__all__ = [
+    "check_budget",
+    "check_noise",
+    "check_rows",
+    "check_targets",
+    "real_numbers",
+    "real_tensor",
+    "working_dtype",
+]
+
+_WORKING = (torch.float32, torch.float64)
+
+
+def check_rows(x: Any, name: str = "x", *, dimension: int | None = None) -> Tensor:  # -> (n, d)
+    """Rows of input, detached: float32, float64, or integers for Tanimoto kernels; finite, at least one.
+
+    Args:
+        x: what was given. name: what the errors call it. dimension: d, where it is known.
+
+    Raises:
+        DtypeError, ShapeError, InputError: naming what was given and what is expected.
+    """
+    if not isinstance(x, Tensor):
+        raise DtypeError(
+            f"{name} must be a torch.Tensor of shape (n, d), got {type(x).__name__}; use torch.as_tensor."
+        )
+    if x.is_complex() or (x.is_floating_point() and x.dtype not in _WORKING):
+        raise DtypeError(f"{name} must be float32, float64 or integer, got {x.dtype}; convert it.")
+    if x.ndim != 2 or len(x) == 0:
+        raise ShapeError(f"{name} must be (n, d) with n ≥ 1, got shape {tuple(x.shape)}.")
+    if dimension is not None and x.shape[1] != dimension:
+        raise ShapeError(
+            f"{name} must be (n, {dimension}), {dimension} columns as there are elsewhere; got {x.shape[1]}."
+        )
+    if x.is_floating_point() and not bool(torch.isfinite(x).all()):
+        bad = int((~torch.isfinite(x)).any(1).nonzero()[0])
+        raise InputError(f"{name} holds NaN or infinity (first in row {bad}); remove or impute such rows.")
+    return x.detach()
+
+
+def check_targets(y: Any, n: int, name: str = "y") -> Tensor:  # -> (n,)
+    """Targets of n rows, detached, float64 and finite.
+
+    Raises:
+        DtypeError, ShapeError, InputError: naming what was given and what is expected.
+    """
+    if not isinstance(y, Tensor):
+        raise DtypeError(
+            f"{name} must be a torch.Tensor of shape ({n},), got {type(y).__name__}; use torch.as_tensor."
+        )
+    if y.shape != (n,):
+        raise ShapeError(f"{name} must be ({n},), one for each row, got shape {tuple(y.shape)}.")
+    if y.is_complex():
+        raise InputError(f"{name} must be real, got {y.dtype} (complex numbers).")
+    y = y.detach().double()
+    if not bool(torch.isfinite(y).all()):
+        bad = int((~torch.isfinite(y)).nonzero()[0])
+        raise InputError(
+            f"{name} holds NaN or infinity (first in row {bad}); remove such rows, or impute them."
+        )
+    return y
+
+
+def check_noise(
+    noise_variance: Any, n: int, device: torch.device | str = "cpu", name: str = "noise_variance"
+) -> Tensor:  # -> (n,)
+    """Noise variances of n rows, detached, float64, finite and not negative, from one number or n of them.
+
+    Raises:
+        DtypeError, ShapeError, InputError: naming what was given and what is expected.
+    """
+    expected = f"a number or ({n},) of them, variances in squared units of the target"
+    noise = real_numbers(noise_variance, name, expected).to(device)
+    if noise.ndim == 0 or noise.numel() == 1:
+        noise = noise.reshape(()).expand(n)
+    if noise.shape != (n,):
+        raise ShapeError(f"{name} must be {expected}; got shape {tuple(noise.shape)}.")
+    if not bool(torch.isfinite(noise).all()) or bool((noise < 0).any()):
+        raise InputError(
+            f"{name} must be {expected}, finite and not negative; got {reprlib.repr(noise_variance)}."
+        )
+    return noise.contiguous()
+
+
+def real_numbers(values: Any, name: str, expected: str) -> Tensor:
+    """A detached float64 tensor, as by `real_tensor`."""
+    return real_tensor(values, name, expected).detach().double()
+
+
+def real_tensor(values: Any, name: str, expected: str) -> Tensor:
+    """A tensor of the type given from a number, a tensor, an array or nested sequences of numbers.
+
+    Raises:
+        DtypeError: holds something that is no real number: text, None, a truth value, a complex number.
+    """
+    try:
+        found = values if isinstance(values, Tensor) else torch.from_numpy(np.array(values))
+        if found.dtype != torch.bool and not found.is_complex():
+            return found
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        pass
+    raise DtypeError(f"{name} must be {expected}; got {reprlib.repr(values)} ({type(values).__name__}).")
+
+
+def check_budget(memory_budget: Any) -> float:
+    """A positive number of bytes; infinity is one.
+
+    Raises:
+        InputError: anything else.
+    """
+    unbounded = isinstance(memory_budget, float) and memory_budget == math.inf
+    number = memory_budget if unbounded else finite_number(memory_budget, "memory_budget")
+    if number <= 0:
+        raise InputError(f"memory_budget must be a positive number of bytes, got {memory_budget}.")
+    return float(number)
+
+
+def working_dtype(dtype: Any, x: Tensor) -> torch.dtype:
+    """The working precision: `dtype`, else that of float rows, else float32.
+
+    Raises:
+        DtypeError: `dtype` is neither float32 nor float64.
+    """
+    if dtype is None:
+        return x.dtype if x.is_floating_point() else torch.float32
+    if dtype not in _WORKING:
+        raise DtypeError(
+            f"dtype, the working precision, must be torch.float32 or torch.float64, got {dtype!r}."
+        )
+    return dtype

@@ -1,0 +1,41 @@
+"""Acquisition rules on sample paths: one file and one row of `RULES` each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+from sggp.bayesopt.rules.base import PosteriorLike, Rule
+from sggp.bayesopt.rules.thompson import ThompsonSampling
+from sggp.checks import one_of
+from sggp.errors import DtypeError
+
+__all__ = ["RULES", "PosteriorLike", "Rule", "RuleLike", "ThompsonSampling", "check_rule", "make_rule"]
+
+RuleLike: TypeAlias = str | Callable[..., Rule]
+"""A name in `RULES`, or a subclass of `Rule` (or anything called like one, such as a `functools.partial`)."""
+
+RULES: dict[str, type[Rule]] = {
+    "thompson": ThompsonSampling,
+}
+
+
+def check_rule(rule: Any) -> RuleLike:
+    """Refuse what is no rule.
+
+    Raises:
+        InputError: an unknown name. DtypeError: neither a name nor something to call.
+    """
+    if isinstance(rule, str):
+        return one_of(rule, "rule", RULES)
+    if isinstance(rule, Rule) or not callable(rule):
+        raise DtypeError(
+            f"rule must be one of {', '.join(map(repr, RULES))} or a subclass of Rule, got {type(rule).__name__}."
+        )
+    return rule
+
+
+def make_rule(rule: RuleLike, *settings: Any, **options: Any) -> Rule:
+    """The rule that is meant, with the arguments of `Rule`."""
+    checked = check_rule(rule)
+    return (RULES[checked] if isinstance(checked, str) else checked)(*settings, **options)

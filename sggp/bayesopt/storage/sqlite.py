@@ -1,0 +1,197 @@
+"""The state of a campaign in one SQLite file, every change on disk before the call returns."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, cast
+
+from sggp.bayesopt.storage.base import DuplicateAsk, Result, ended
+from sggp.bayesopt.trials import Place, Trial
+from sggp.errors import DataFileError, InputError
+
+__all__ = ["SQLiteStorage"]
+
+_VERSION = 1
+_WAIT_SECONDS = 30.0
+_SCHEMA = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE trials (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    batch INTEGER NOT NULL,
+    source TEXT NOT NULL CHECK (source IN ('asked', 'attached')),
+    state TEXT NOT NULL CHECK (state IN ('pending', 'measured', 'failed')),
+    pool_row INTEGER,
+    point TEXT,
+    label TEXT,
+    value REAL,
+    reason TEXT,
+    asked_at TEXT NOT NULL,
+    told_at TEXT,
+    CHECK ((state = 'measured') = (value IS NOT NULL)),
+    CHECK (pool_row IS NOT NULL OR point IS NOT NULL)
+);
+CREATE UNIQUE INDEX asked_once ON trials (pool_row) WHERE source = 'asked' AND pool_row IS NOT NULL;
+"""
+_COLUMNS = "id, batch, source, state, pool_row, point, label, value, reason, asked_at, told_at"
+
+
+class SQLiteStorage:
+    """Trials and settings of one campaign in an SQLite file.
+
+    A connection is opened for each operation, changes run in an immediate transaction with
+    ``synchronous=FULL``, and a second process waits up to 30 s for its turn. A process killed at any moment
+    leaves the last committed state.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+
+    @property
+    def name(self) -> str:
+        """The path."""
+        return str(self.path)
+
+    @property
+    def exists(self) -> bool:
+        """Whether the file is there with content."""
+        return self.path.is_file() and self.path.stat().st_size > 0
+
+    def create(self, meta: dict[str, Any]) -> None:
+        """Write a new campaign file with its settings, all or nothing.
+
+        Raises:
+            DataFileError: the folder does not exist or cannot be written.
+        """
+        if not self.path.parent.is_dir():
+            raise DataFileError(f"cannot create {self.path}: the folder {self.path.parent} does not exist.")
+        with self._change() as db:
+            for statement in _SCHEMA.split(";"):
+                if statement.strip():
+                    db.execute(statement)
+            for key, value in {"version": _VERSION, **meta}.items():
+                db.execute("INSERT INTO meta VALUES (?, ?)", (key, json.dumps(value)))
+
+    def meta(self) -> dict[str, Any]:
+        """The settings written by `create`.
+
+        Raises:
+            DataFileError: not a campaign file, or of another version.
+        """
+        with self._connect() as db:
+            if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone():
+                raise DataFileError(f"{self.path} is not an sggp campaign file (it has no settings).")
+            rows = db.execute("SELECT key, value FROM meta").fetchall()
+        found = {key: json.loads(value) for key, value in rows}
+        if found.get("version") != _VERSION:
+            raise DataFileError(
+                f"{self.path} has campaign version {found.get('version')}; this sggp reads {_VERSION}."
+            )
+        return found
+
+    def trials(self) -> list[Trial]:
+        """All trials by id."""
+        with self._connect() as db:
+            return [_trial(row) for row in db.execute(f"SELECT {_COLUMNS} FROM trials ORDER BY id")]
+
+    def add_asked(self, places: Sequence[Place]) -> list[Trial]:
+        """Write a batch of pending trials, all or none.
+
+        Raises:
+            DuplicateAsk: a pool row was asked for before.
+        """
+        now = _now()
+        with self._change() as db:
+            (last,) = db.execute("SELECT COALESCE(MAX(batch), 0) FROM trials").fetchone()
+            values = [
+                (p.index, _json(p.x), p.label, last + 1, "asked", "pending", None, now, None) for p in places
+            ]
+            try:
+                return [self._insert(db, row) for row in values]
+            except sqlite3.IntegrityError as error:
+                raise DuplicateAsk(str(error)) from error
+
+    def add_measured(self, measured: Sequence[tuple[Place, float]]) -> list[Trial]:
+        """Write measurements made outside the campaign, all or none."""
+        now = _now()
+        with self._change() as db:
+            return [
+                self._insert(db, (p.index, _json(p.x), p.label, 0, "attached", "measured", value, now, now))
+                for p, value in measured
+            ]
+
+    def finish(self, results: Sequence[Result]) -> list[Trial]:
+        """Give pending trials a value, or a reason of failure, all or none; the same value twice is allowed.
+
+        Raises:
+            InputError: no such trial, or it already ended otherwise.
+        """
+        now, out = _now(), []
+        with self._change() as db:
+            for result in results:
+                new = ended(self._get(db, result.id), result, now)
+                db.execute(
+                    "UPDATE trials SET state = ?, value = ?, reason = ?, told_at = ? WHERE id = ?",
+                    (new.state, new.value, new.reason, new.told_at, new.id),
+                )
+                out.append(new)
+        return out
+
+    def _insert(self, db: sqlite3.Connection, values: tuple[Any, ...]) -> Trial:
+        cursor = db.execute(
+            "INSERT INTO trials (pool_row, point, label, batch, source, state, value, asked_at, told_at) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            values,
+        )
+        return self._get(db, cast(int, cursor.lastrowid))
+
+    def _get(self, db: sqlite3.Connection, trial_id: int) -> Trial:
+        row = db.execute(f"SELECT {_COLUMNS} FROM trials WHERE id = ?", (trial_id,)).fetchone()
+        if row is None:
+            (count,) = db.execute("SELECT COUNT(*) FROM trials").fetchone()
+            raise InputError(f"{self.path} has no trial {trial_id}; it holds {count} trials (see results()).")
+        return _trial(row)
+
+    @contextmanager
+    def _connect(self) -> Iterator[sqlite3.Connection]:
+        try:
+            db = sqlite3.connect(self.path, timeout=_WAIT_SECONDS, isolation_level=None)
+            try:
+                db.execute("PRAGMA synchronous = FULL")
+                yield db
+            finally:
+                db.close()
+        except sqlite3.OperationalError as error:
+            raise DataFileError(f"cannot use {self.path}: {error}.") from error
+        except sqlite3.DatabaseError as error:
+            raise DataFileError(f"{self.path} is not an sggp campaign file ({error}).") from error
+
+    @contextmanager
+    def _change(self) -> Iterator[sqlite3.Connection]:
+        with self._connect() as db:
+            db.execute("BEGIN IMMEDIATE")
+            try:
+                yield db
+            except BaseException:
+                db.execute("ROLLBACK")
+                raise
+            db.execute("COMMIT")
+
+
+def _json(point: tuple[float, ...] | None) -> str | None:
+    return None if point is None else json.dumps(list(point))
+
+
+def _trial(row: tuple[Any, ...]) -> Trial:
+    number, batch, source, state, index, point, label, value, reason, asked_at, told_at = row
+    x = None if point is None else tuple(float(v) for v in json.loads(point))
+    return Trial(number, index, x, label, state, value, reason, batch, source, asked_at, told_at)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,107 @@
+"""Checks of single arguments: each error says what was given, what was expected and what to do."""
+
+from __future__ import annotations
+
+import math
+import operator
+import reprlib
+from collections.abc import Collection
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sggp.errors import InputError
+
+__all__ = ["as_numbers", "finite_number", "flag", "one_of", "whole_number"]
+
+_REPR = reprlib.Repr()
+_REPR.maxother = _REPR.maxstring = 60
+
+
+def whole_number(value: Any, name: str, *, least: int | None = 1) -> int:
+    """An integer of at least `least` (None: any): a Python or NumPy integer or an integer tensor of one element.
+
+    Raises:
+        InputError: anything else (2.0 and True are no whole numbers), or more than 64 bits.
+    """
+    expected = "an integer" if least is None else f"an integer of at least {least}"
+    try:
+        if _is_bool(value):
+            raise TypeError
+        number = operator.index(value)
+    except TypeError as error:
+        raise InputError(f"{name} must be {expected}, got {_shown(value)}.") from error
+    if least is not None and number < least:
+        raise InputError(f"{name} must be at least {least}, got {number}.")
+    if not -(2**63) <= number < 2**63:
+        raise InputError(f"{name} does not fit 64 bits: {_shown(value)}.")
+    return number
+
+
+def finite_number(value: Any, name: str, advice: str = "") -> float:
+    """A finite real number as a float: any real number, or an array or tensor that holds exactly one.
+
+    Raises:
+        InputError: no number (text, None, a truth value, complex), or not finite; ends with `advice`.
+    """
+    message = f"{name} must be a finite number, got {_shown(value)}" + (f"; {advice}." if advice else ".")
+    if isinstance(value, str | bytes) or _is_bool(value) or _is_complex(value):
+        raise InputError(message)
+    try:
+        number = float(value.item() if hasattr(value, "item") else value)
+    except (TypeError, ValueError, OverflowError, RuntimeError) as error:
+        raise InputError(message) from error
+    if not math.isfinite(number):
+        raise InputError(message)
+    return number
+
+
+def flag(value: Any, name: str) -> bool:
+    """True or False, and nothing that merely counts as one of them: `"no"` is true.
+
+    Raises:
+        InputError: not a bool.
+    """
+    if not isinstance(value, bool | np.bool_):
+        raise InputError(f"{name} must be True or False, got {_shown(value)}.")
+    return bool(value)
+
+
+def one_of(value: Any, name: str, choices: Collection[str]) -> str:
+    """One of some names.
+
+    Raises:
+        InputError: none of them.
+    """
+    if not isinstance(value, str) or value not in choices:
+        raise InputError(f"{name} must be one of {', '.join(map(repr, choices))}, got {_shown(value)}.")
+    return value
+
+
+def as_numbers(values: Any, name: str, expected: str) -> Tensor:
+    """A tensor of real numbers, float64, from a tensor, an array or nested sequences.
+
+    Raises:
+        InputError: holds something that is no real number, or rows of different lengths.
+    """
+    try:
+        if isinstance(values, dict) or _is_complex(values):
+            raise TypeError
+        return torch.as_tensor(values, dtype=torch.float64)
+    except (TypeError, ValueError, OverflowError, RuntimeError) as error:
+        raise InputError(f"{name} must be {expected}; got {_shown(values)}.") from error
+
+
+def _is_bool(value: Any) -> bool:
+    return isinstance(value, bool) or getattr(value, "dtype", None) in (torch.bool, np.dtype(bool))
+
+
+def _is_complex(value: Any) -> bool:
+    return isinstance(value, complex) or "complex" in str(getattr(value, "dtype", ""))
+
+
+def _shown(value: Any) -> str:
+    """A value and its type, short enough for a message."""
+    return f"{_REPR.repr(value)} ({type(value).__name__})"

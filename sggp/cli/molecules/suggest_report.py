@@ -1,0 +1,54 @@
+"""The HTML report of `sggp suggest`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sggp.bayesopt import Surrogate
+from sggp.cli.molecules.tables import Measured
+from sggp.cli.report import cards, page, paragraph, picture, rows_table
+from sggp.molecules import molecule_svg
+from sggp.plotting import new_figure, plot_calibration, plot_parity
+
+_DRAWN = 24
+_LARGEST = 5000
+
+
+def render(
+    model: Surrogate, known: Measured, header: list[str], listed: list[list[Any]], maximize: bool
+) -> str:
+    """The report as one HTML text."""
+    word = "maximise" if maximize else "minimise"
+    sections = [
+        (
+            "What was asked",
+            paragraph(
+                f"{len(listed)} molecules to measure next, to {word} the value, from {len(known)} measurements. "
+                f"Noise of one measurement, as learnt: {model.noise_std:.3g}."
+            ),
+        )
+    ]
+    if model.learned and len(known) <= _LARGEST:
+        mean, std = model.leave_one_out()
+        values = known.values.numpy()
+        figure = new_figure(9.0, 3.8)
+        left, right = figure.subplots(1, 2)
+        plot_parity(values, mean.numpy(), std.numpy(), axes=left, name="value")
+        plot_calibration(values, mean.numpy(), std.numpy(), axes=right)
+        text = (
+            "Each measurement predicted from all the others; left: values, right: coverage of the intervals."
+        )
+        sections.append(
+            ("How good the model is", paragraph(text) + picture(figure, "parity and calibration"))
+        )
+    smiles, mean_at = header.index("smiles"), header.index("predicted_mean")
+    drawn = [
+        (
+            molecule_svg(row[smiles]),
+            [f"rank {row[0]}: {row[mean_at]:.3g} ± {row[mean_at + 1]:.2g}", row[smiles]],
+        )
+        for row in listed[:_DRAWN]
+    ]
+    sections.append((f"The first {len(drawn)} suggestions", cards(drawn)))
+    sections.append(("All suggestions", rows_table(header, listed)))
+    return page("Suggested molecules", sections)

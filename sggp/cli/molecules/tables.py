@@ -1,0 +1,170 @@
+"""Users' molecule files on the command line: columns guessed and told, bad rows kept for the list of rejects."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sggp.cli.console import csv_text, stderr
+from sggp.errors import DataFileError, MoleculeError, MoleculeWarning
+from sggp.files import write_whole
+from sggp.molecules import (
+    FingerprintTable,
+    MoleculeFile,
+    SmilesFingerprinter,
+    guess_columns,
+    read_molecules,
+    read_table,
+)
+
+__all__ = ["Measured", "Reject", "default_cache", "load_library", "load_measured", "write_rejects"]
+
+
+@dataclass(frozen=True)
+class Reject:
+    """A row of a user's file that was not used."""
+
+    file: str
+    line: int
+    reason: str
+    content: str
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Usable measurements: fingerprints (n, width) uint8, values (n,), their SMILES, and the rows not used."""
+
+    counts: Tensor
+    values: Tensor
+    smiles: list[str]
+    canonical: list[str]
+    rejects: list[Reject]
+
+    def __len__(self) -> int:
+        return len(self.smiles)
+
+
+def default_cache() -> Path:
+    """Where fingerprints are kept between calls: the user's cache folder of this system."""
+    if sys.platform == "win32":
+        root = Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local"))
+    elif sys.platform == "darwin":
+        root = Path.home() / "Library" / "Caches"
+    else:
+        root = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+    return root / "sggp" / "fingerprints"
+
+
+def load_library(
+    path: Path, *, smiles_column: str | None, id_column: str | None, cache: Path | None
+) -> tuple[FingerprintTable, list[Reject]]:
+    """A library file as fingerprints, each molecule once, with the rows that were left out.
+
+    Raises:
+        DataFileError: unreadable or empty file, no SMILES column, or no usable row.
+    """
+    data = read_table(path)
+    guess = guess_columns(data, smiles=smiles_column, id=id_column)
+    if guess.smiles is None:
+        raise DataFileError(
+            f"{path}: no SMILES column found ({guess.reasons['smiles']}); name it by an option."
+        )
+    stderr().print(
+        f"library {path.name}: SMILES column {guess.smiles!r} ({guess.reasons['smiles']}), ", end=""
+    )
+    stderr().print("no id column" if guess.id is None else f"id column {guess.id!r} ({guess.reasons['id']})")
+    if cache is not None:
+        cache.mkdir(parents=True, exist_ok=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", MoleculeWarning)
+        table = FingerprintTable.from_csv(
+            path,
+            guess.smiles,
+            id_column=guess.id,
+            on_invalid="drop",
+            on_duplicate="drop",
+            progress=True,
+            cache=cache,
+        )
+    rejects = [Reject(path.name, _line(e), e.reason, e.smiles) for e in table.report.invalid]
+    position = {int(row): i for i, row in enumerate(data.rows)} if table.report.duplicates else {}
+    for group in table.report.duplicates:
+        first = int(data.lines[group.rows[0]])
+        rejects += [
+            Reject(
+                path.name,
+                int(data.lines[row]),
+                f"same molecule as line {first}",
+                data.columns[guess.smiles][position[row]],
+            )
+            for row in group.rows[1:]
+        ]
+    if len(table) == 0:
+        raise DataFileError(f"{path}: no row holds a usable SMILES ({len(rejects)} rows are unusable).")
+    return table, rejects
+
+
+def load_measured(
+    path: Path, *, smiles_column: str | None, value_column: str | None, like: FingerprintTable
+) -> Measured:
+    """Measurements from a file, with the fingerprint of `like`; repeats of a molecule stay repeats.
+
+    Raises:
+        DataFileError: unreadable or empty file, or a column is missing or ambiguous.
+    """
+    data = read_molecules(path, smiles_column=smiles_column, value_column=value_column, need_values=True)
+    reasons = data.guess.reasons
+    stderr().print(
+        f"measured {path.name}: SMILES column {data.guess.smiles!r} ({reasons['smiles']}), "
+        f"value column {data.guess.value!r} ({reasons['value']})"
+    )
+    rejects = [Reject(path.name, r.line, r.reason, r.content) for r in data.rejected]
+    if not data.smiles:
+        return _nothing(like, rejects)
+    fingerprinter: SmilesFingerprinter = like.fingerprinter()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", MoleculeWarning)
+            table = FingerprintTable.from_smiles(data.smiles, fingerprinter, on_invalid="drop")
+    except MoleculeError as error:  # not one of them can be parsed
+        bad = error.report.invalid
+        return _nothing(
+            like, rejects + [Reject(path.name, _file_line(data, e.row), e.reason, e.smiles) for e in bad]
+        )
+    rejects += [Reject(path.name, _file_line(data, e.row), e.reason, e.smiles) for e in table.report.invalid]
+    kept = np.asarray(table.source_rows)
+    values = np.asarray(data.values, dtype=np.float64)[kept]
+    return Measured(
+        counts=table[:],
+        values=torch.from_numpy(values),
+        smiles=list(table.smiles or []),
+        canonical=list(table.canonical or []),
+        rejects=rejects,
+    )
+
+
+def _nothing(like: FingerprintTable, rejects: list[Reject]) -> Measured:
+    return Measured(torch.empty(0, like.width, dtype=torch.uint8), torch.empty(0), [], [], rejects)
+
+
+def write_rejects(path: Path, rejects: list[Reject]) -> None:
+    """Write file, line, reason and content of every unused row, in the order of the lines; only a header if none."""
+    ordered = sorted(rejects, key=lambda reject: (reject.file, reject.line))
+    rows = ([r.file, r.line, r.reason, r.content] for r in ordered)
+    write_whole(path, csv_text(["file", "line", "reason", "content"], rows))
+
+
+def _file_line(data: MoleculeFile, entry: int) -> int:
+    return int(data.lines[int(data.rows[entry])])
+
+
+def _line(entry: Any) -> int:
+    return int(entry.line if entry.line is not None else entry.row + 1)

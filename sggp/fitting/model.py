@@ -1,0 +1,212 @@
+"""The one way from a table to a fitted model: scaling, kernel, learning, and conditioning on all rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from gpytorch.kernels import Kernel
+from torch import Tensor
+
+from sggp.defaults import DIRECT_ROWS, NUM_FEATURES, NUM_SAMPLES
+from sggp.errors import NoRandomFeatures
+from sggp.fitting.scaling import Scaling, scaling_of
+from sggp.fitting.smoothness import fit_smoother_or_rougher
+from sggp.fitting.start import StartingPoint, starting_point
+from sggp.fitting.units import kernel_in_units
+from sggp.hyperparameters import FitResult, choose_optimizer, learn_hyperparameters
+from sggp.hyperparameters.defaults import noise_floor
+from sggp.hyperparameters.unidentified import columns_without_influence
+from sggp.posterior import Posterior, condition
+from sggp.typing import Seed
+
+__all__ = ["FittedModel", "ModelSettings", "fit_model", "working_dtype"]
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """What a model is asked for; the arguments of `GPRegressor` that every way to it shares.
+
+    Attributes:
+        kernel: None, a name, a GPyTorch or scikit-learn kernel; see `sggp.fitting.start.starting_point`.
+        noise_variance: known noise variance in squared units of the targets, a number or one per row; None learns it.
+        optimizer: how hyperparameters are learnt, see `sggp.hyperparameters.learn_hyperparameters`.
+        solver: a solver of `sggp.solvers`; None chooses by size.
+        num_samples, num_features: posterior functions, and random features behind each.
+        normalise: centre the targets and divide them by their standard deviation.
+        callback: called with each record of the trace.
+        options: further arguments of the recipe that learns.
+    """
+
+    kernel: Any = None
+    noise_variance: Any = None
+    optimizer: Any = "auto"
+    solver: Any = None
+    num_samples: int = NUM_SAMPLES
+    num_features: int = NUM_FEATURES
+    normalise: bool = True
+    callback: Callable[[dict[str, Any]], None] | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Hyperparameters:
+    """A kernel, the (mean) noise variance and the constant mean, all in the same units."""
+
+    kernel: Kernel
+    noise_variance: float
+    mean: float
+
+
+@dataclass(frozen=True)
+class FittedModel:
+    """Hyperparameters learnt from a table; `condition` gives the posterior.
+
+    Attributes:
+        settings: what was asked for.
+        scaling: between the table's units and those of the model.
+        fit: the `FitResult`: kernel, noise variance and mean for standardised inputs and normalised targets.
+        without_influence: input columns whose learnt length scales make no difference; `scaling.inputs` makes them
+            constant, so that rows that differ in nothing else are repeats.
+    """
+
+    settings: ModelSettings
+    scaling: Scaling
+    fit: FitResult
+    without_influence: list[int]
+    _x_scale: np.ndarray = field(repr=False)
+
+    @property
+    def kernel(self) -> Kernel:
+        """The learnt kernel, for standardised inputs and normalised targets."""
+        return self.fit.kernel
+
+    def in_units(self, *, targets: bool = True) -> Hyperparameters:
+        """What was learnt, for the inputs as given, and for the first target as given or (False) normalised.
+
+        Raises:
+            UnsupportedKernel: the kernel is not one that `kernel_in_units` can rescale.
+        """
+        offset, scale = (float(v[0]) for v in (self.scaling.y_offset, self.scaling.y_scale))
+        if not targets:
+            offset, scale = 0.0, 1.0
+        return Hyperparameters(
+            kernel_in_units(self.kernel, self._x_scale if self.scaling.standardised else None, scale),
+            float(torch.as_tensor(self.fit.noise_variance).mean()) * scale**2,
+            float(torch.as_tensor(self.fit.mean).reshape(-1)[0]) * scale + offset,
+        )
+
+    def noise_per_target(self) -> list[float | Tensor]:
+        """Noise variance of each normalised target: a number, or (n,) where it was given per row."""
+        if self.settings.noise_variance is None:
+            return [self.fit.noise_variance] * len(self.scaling.y_scale)
+        given = np.asarray(self.settings.noise_variance, dtype=float)
+        return [
+            float(given / s**2) if given.ndim == 0 else torch.from_numpy(given / s**2)
+            for s in self.scaling.y_scale
+        ]
+
+    def condition(self, x: Tensor, y: Tensor, generator: Seed) -> list[Posterior]:
+        """One posterior per target, in normalised units; the fit's own if it left one.
+
+        Kernels without random features get a posterior without samples.
+
+        Args:
+            x: (n, d), y: (n, t) the table, as given to `fit_model`.
+        """
+        if self.fit.posterior is not None and y.shape[1] == 1:
+            return [self.fit.posterior]
+        inputs = self.scaling.inputs(x)
+        means = torch.as_tensor(self.fit.mean).reshape(-1)
+        out = []
+        for j, target in enumerate(self.scaling.targets(y).unbind(dim=1)):
+            arguments: dict[str, Any] = {
+                "noise_variance": self.noise_per_target()[j],
+                "mean": float(means[j % len(means)]),
+                "solver": self.settings.solver,
+                "num_features": self.settings.num_features,
+                "generator": generator,
+                "dtype": working_dtype(len(x)),
+            }
+            try:
+                found = condition(
+                    self.kernel, inputs, target, num_samples=self.settings.num_samples, **arguments
+                )
+            except NoRandomFeatures:
+                found = condition(self.kernel, inputs, target, num_samples=0, **arguments)
+            out.append(found)
+        return out
+
+
+def fit_model(x: Tensor, y: Tensor, settings: ModelSettings, generator: Seed) -> FittedModel:
+    """Learn a model from a table.
+
+    Args:
+        x: (n, d) inputs, checked: finite numbers, or integer fingerprints. Standardised where the kernel is None or
+            the name of one with length scales.
+        y: (n, t) checked targets.
+        settings: what is asked for.
+        generator: of everything random in learning; fits of up to 1,500 rows are deterministic.
+
+    Raises:
+        DtypeError, InputError, UnsupportedKernel: the settings cannot be used.
+    """
+    start = starting_point(settings.kernel, x.shape[1])
+    scaling = scaling_of(x, y, standardise=start.standardise, normalise=settings.normalise)
+    inputs, targets = scaling.inputs(x), scaling.targets(y)
+    result = _learn(start, inputs, targets, scaling, settings, generator)
+    idle = columns_without_influence(result.kernel, inputs) if start.standardise else []
+    scale = scaling.x_scale.copy()
+    scale[idle] = np.inf
+    return FittedModel(settings, replace(scaling, x_scale=scale), result, idle, scaling.x_scale)
+
+
+def default_kernel(x: Tensor, y: Tensor) -> Kernel:
+    """Where learning with kernel=None starts, for inputs (n, d) and one target (n,) in their own units."""
+    start = starting_point(None, x.shape[1])
+    scaling = scaling_of(x, y.reshape(-1, 1), standardise=True, normalise=True)
+    return kernel_in_units(start.kernel, scaling.x_scale, float(scaling.y_scale[0]))
+
+
+def working_dtype(n: int) -> torch.dtype:
+    """Of solves with n rows: the solver refines in float64, so float32 products lose nothing but time and memory."""
+    return torch.float32 if n > DIRECT_ROWS else torch.float64
+
+
+def _learn(
+    start: StartingPoint, x: Tensor, y: Tensor, scaling: Scaling, settings: ModelSettings, generator: Seed
+) -> FitResult:
+    """The learnt hyperparameters, of the better of two kernels where there is a choice."""
+    arguments: dict[str, Any] = {
+        "optimizer": settings.optimizer,
+        "noise_variance": _shared_noise(start, scaling, settings),
+        "noise_prior": start.noise_prior,
+        "generator": generator,
+        "callback": settings.callback,
+        "noise_floor": noise_floor(len(y), settings.optimizer) * float(y.var(dim=0, correction=0).mean()),
+    }
+    if settings.optimizer == "iterative":
+        arguments |= {"num_probes": max(2, settings.num_samples), "num_features": settings.num_features}
+        arguments |= {"solver": settings.solver, "dtype": working_dtype(len(x))}
+    arguments |= settings.options
+
+    def fit(kernel: Any, **more: Any) -> FitResult:
+        return learn_hyperparameters(kernel, x, y, **{**arguments, **more})
+
+    recipe = choose_optimizer(len(x)) if settings.optimizer == "auto" else settings.optimizer
+    if start.rougher is None or recipe != "nearest-neighbour":
+        return fit(start.kernel, initial_noise_variance=start.white_noise)
+    return fit_smoother_or_rougher(start.kernel, start.rougher, y.numel(), fit)
+
+
+def _shared_noise(start: StartingPoint, scaling: Scaling, settings: ModelSettings) -> Tensor | None:
+    """Known noise for learning, in normalised units (averaged over targets); None where it is learnt."""
+    if settings.noise_variance is not None:
+        given = torch.as_tensor(np.asarray(settings.noise_variance, dtype=float))
+        return given * float(np.mean(1 / scaling.y_scale**2))
+    if start.white_noise is not None and (start.white_noise_fixed or settings.optimizer is None):
+        return torch.tensor(start.white_noise, dtype=torch.float64)
+    return None

@@ -1,0 +1,90 @@
+"""Offsets and scales of a table's columns: what a model learns in, and the way back to the table's own units."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+_HEAVY = 10.0  # spread over that of the middle from which on the rest counts as outliers
+_NORMAL_MIDDLE = 3.29  # from the 5 % to the 95 % quantile of a standard normal variable
+
+
+def location_and_scale(values: np.ndarray, otherwise: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and population standard deviation of each column; those of its middle where outliers swamp them.
+
+    Where the standard deviation is more than ten times what the 5 % and 95 % quantiles of a normal column would make
+    it, a few rows decide it, and the others would all but coincide in its units: the column gets its median, and the
+    scale that its quantiles imply.
+
+    Args:
+        values: (n, d). otherwise: (d,) the scale of columns that are constant to rounding.
+
+    Returns:
+        location (d,) and scale (d,), the latter positive.
+    """
+    location, spread = values.mean(axis=0), values.std(axis=0)
+    low, median, high = np.quantile(values, [0.05, 0.5, 0.95], axis=0)
+    middle = (high - low) / _NORMAL_MIDDLE
+    constant = spread <= 1e-14 * np.abs(values).max(axis=0)
+    heavy = (middle > 1e-14 * np.abs(median)) & (spread > _HEAVY * middle) & ~constant
+    scale = np.where(heavy, middle, spread)
+    return np.where(heavy, median, location), np.where(constant, otherwise, scale)
+
+
+def target_location_and_scale(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:  # (n, t) -> (t,), (t,)
+    """Mean and standard deviation of each target.
+
+    One without spread gets a tiny scale: it is then predicted as its constant, with next to no variance.
+    """
+    location = y.mean(axis=0)
+    unit = np.ones(y.shape[1]) if len(y) == 1 else 1e-6 * np.maximum(np.abs(location), 1.0)
+    constant = y.std(axis=0) <= 1e-14 * np.abs(y).max(axis=0)
+    return location, np.where(constant, unit, y.std(axis=0))
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """x ↦ (x − x_offset)/x_scale and y ↦ (y − y_offset)/y_scale, column by column.
+
+    Attributes:
+        x_offset, x_scale: (d,) in the units of the inputs; a scale is infinite for a column that counts as constant.
+        y_offset, y_scale: (t,) in the units of the targets.
+        standardised, normalised: whether inputs, and targets, are changed at all.
+    """
+
+    x_offset: np.ndarray
+    x_scale: np.ndarray
+    y_offset: np.ndarray
+    y_scale: np.ndarray
+    standardised: bool
+    normalised: bool
+
+    def inputs(self, x: Tensor) -> Tensor:  # (q, d) -> (q, d)
+        """Rows as the kernel sees them: float64, or integers untouched where nothing is standardised."""
+        if not self.standardised:
+            return x.to(torch.float64) if x.is_floating_point() else x
+        offset, scale = (torch.from_numpy(v).to(x.device) for v in (self.x_offset, self.x_scale))
+        return (x.to(torch.float64) - offset) / scale
+
+    def targets(self, y: Tensor) -> Tensor:  # (n, t) -> (n, t)
+        """Targets in units of their spread; exactly zero where they have none."""
+        y = y.to(torch.float64)
+        if not self.normalised:
+            return y
+        offset, scale = (torch.from_numpy(v).to(y.device) for v in (self.y_offset, self.y_scale))
+        return torch.where(y.amax(dim=0) == y.amin(dim=0), 0.0, (y - offset) / scale)
+
+
+def scaling_of(x: Tensor, y: Tensor, *, standardise: bool, normalise: bool) -> Scaling:
+    """The scaling of a table: inputs (n, d) where `standardise`, targets (n, t) where `normalise`."""
+    d, t = x.shape[1], y.shape[1]
+    x_offset, x_scale = np.zeros(d), np.ones(d)
+    y_offset, y_scale = np.zeros(t), np.ones(t)
+    if standardise:
+        x_offset, x_scale = location_and_scale(x.detach().cpu().double().numpy(), np.ones(d))
+    if normalise:
+        y_offset, y_scale = target_location_and_scale(y.detach().cpu().double().numpy())
+    return Scaling(x_offset, x_scale, y_offset, y_scale, standardise, normalise)

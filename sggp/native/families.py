@@ -1,0 +1,154 @@
+"""The families of stationary kernels: one row each, from which engines and everything above them take what they know.
+
+A new family takes a row here, its profile in `src/families.h` and a branch in `triton/device.py`; random features come
+with the row, a kernel of its own with `sggp.kernels.stationary.profile_of`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import fdtri, gammaincinv
+from torch import Tensor
+
+from sggp.errors import InputError
+
+__all__ = ["FAMILIES", "Family", "Profile"]
+
+
+@dataclass(frozen=True)
+class Family:
+    """A correlation φ of the squared distance r², of unit length scale.
+
+    Args:
+        name: what a `Profile` calls it.
+        code: its place in the list of `src/families.h`.
+        nu: how smooth its functions are: they have ⌈ν⌉ − 1 derivatives.
+        phi: (r², profile) → scale · φ(r²), overwriting r².
+        slope: (r², profile) → scale · dφ/d(r²), overwriting r²; finite everywhere.
+        spectrum: (u, d) → the quantiles u of |ω|², ω drawn from the spectral law in d dimensions; None where it has no
+            closed form.
+        shaped: whether it has a shape α beside the length scale.
+    """
+
+    name: str
+    code: int
+    nu: float
+    phi: Callable[[Tensor, Profile], Tensor]
+    slope: Callable[[Tensor, Profile], Tensor]
+    spectrum: Callable[[np.ndarray, int], np.ndarray] | None
+    shaped: bool = False
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A stationary kernel of unit length scale, k(a, b) = scale · φ(|a − b|²).
+
+    φ is exp(−r²/2) (rbf), exp(−r) (matern12), (1 + √3r)exp(−√3r) (matern32), (1 + √5r + 5r²/3)exp(−√5r) (matern52) or
+    (1 + r²/2α)^−α (rq).
+
+    Args:
+        family: the name of one of `FAMILIES`.
+        scale: the variance k(a, a), positive.
+        alpha: the shape of "rq"; None for the others.
+
+    Raises:
+        InputError: no such family, or a shape that does not belong to it.
+    """
+
+    family: str
+    scale: float = 1.0
+    alpha: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.family not in FAMILIES:
+            raise InputError(f"unknown family {self.family!r}; expected one of {', '.join(FAMILIES)}.")
+        if FAMILIES[self.family].shaped != (self.alpha is not None):
+            shaped = " and ".join(repr(name) for name, family in FAMILIES.items() if family.shaped)
+            raise InputError(
+                f"alpha={self.alpha!r} with family {self.family!r}: give alpha for {shaped} and only there."
+            )
+
+    @property
+    def kind(self) -> Family:
+        """The row of the table."""
+        return FAMILIES[self.family]
+
+    @property
+    def shape(self) -> float:
+        """α; 1 for families without."""
+        return float(self.alpha or 1.0)
+
+
+def _rbf(r2: Tensor, p: Profile) -> Tensor:
+    return r2.mul_(-0.5).exp_().mul_(p.scale)
+
+
+def _rbf_slope(r2: Tensor, p: Profile) -> Tensor:
+    return r2.mul_(-0.5).exp_().mul_(-0.5 * p.scale)
+
+
+def _matern12(r2: Tensor, p: Profile) -> Tensor:
+    return r2.sqrt_().neg_().exp_().mul_(p.scale)
+
+
+def _matern12_slope(r2: Tensor, p: Profile) -> Tensor:
+    """0 at r = 0, where the profile has a kink."""
+    r = r2.sqrt_()
+    coincident = r == 0
+    return r.neg().exp_().div_(r).mul_(-0.5 * p.scale).masked_fill_(coincident, 0.0)
+
+
+def _matern32(r2: Tensor, p: Profile) -> Tensor:
+    r = r2.sqrt_().mul_(math.sqrt(3.0))
+    decay = r.neg().exp_()
+    return r.add_(1.0).mul_(decay).mul_(p.scale)
+
+
+def _matern32_slope(r2: Tensor, p: Profile) -> Tensor:
+    return r2.sqrt_().mul_(-math.sqrt(3.0)).exp_().mul_(-1.5 * p.scale)
+
+
+def _matern52(r2: Tensor, p: Profile) -> Tensor:
+    r = r2.sqrt_().mul_(math.sqrt(5.0))
+    decay = r.neg().exp_()
+    return r.mul_(r.div(3.0).add_(1.0)).add_(1.0).mul_(decay).mul_(p.scale)
+
+
+def _matern52_slope(r2: Tensor, p: Profile) -> Tensor:
+    r = r2.sqrt_().mul_(math.sqrt(5.0))
+    decay = r.neg().exp_()
+    return r.add_(1.0).mul_(decay).mul_(-5.0 / 6.0 * p.scale)
+
+
+def _rational_quadratic(r2: Tensor, p: Profile) -> Tensor:
+    return r2.div_(2.0 * p.shape).log1p_().mul_(-p.shape).exp_().mul_(p.scale)
+
+
+def _rational_quadratic_slope(r2: Tensor, p: Profile) -> Tensor:
+    return r2.div_(2.0 * p.shape).log1p_().mul_(-p.shape - 1.0).exp_().mul_(-0.5 * p.scale)
+
+
+def _normal_spectrum(u: np.ndarray, d: int) -> np.ndarray:
+    """|ω|² ~ χ²(d)."""
+    return 2 * gammaincinv(d / 2, u)
+
+
+def _student_spectrum(nu: float) -> Callable[[np.ndarray, int], np.ndarray]:
+    """ω = z √(2ν/u), z ~ N(0, I), u ~ χ²(2ν), a multivariate Student-t: |ω|²/d ~ F(d, 2ν)."""
+    return lambda u, d: d * fdtri(d, round(2 * nu), u)
+
+
+FAMILIES: dict[str, Family] = {
+    family.name: family
+    for family in (
+        Family("rbf", 0, math.inf, _rbf, _rbf_slope, _normal_spectrum),
+        Family("matern12", 1, 0.5, _matern12, _matern12_slope, _student_spectrum(0.5)),
+        Family("matern32", 2, 1.5, _matern32, _matern32_slope, _student_spectrum(1.5)),
+        Family("matern52", 3, 2.5, _matern52, _matern52_slope, _student_spectrum(2.5)),
+        Family("rq", 4, math.inf, _rational_quadratic, _rational_quadratic_slope, None, shaped=True),
+    )
+}

@@ -1,0 +1,190 @@
+"""The linear systems of a posterior: how they are solved, and to which tolerance."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sggp.arrays import real_numbers
+from sggp.defaults import DIRECT_ROWS
+from sggp.errors import DtypeError, InputError, ShapeError
+from sggp.operators import InducingOperator, KernelOperator
+from sggp.posterior.data import Data, Prior
+from sggp.solvers import Auto, Cholesky, Solution, Solver
+from sggp.typing import FailurePolicy
+
+__all__ = [
+    "NORMAL_SHARE",
+    "Process",
+    "SolveOptions",
+    "check_solver_argument",
+    "posterior_tolerances",
+    "working_precision",
+]
+
+NORMAL_SHARE = 1e-3
+"""Default tolerances with centres, as a share of those without: a normal equation squares the condition."""
+MEAN_TOLERANCE = 1e-3
+SAMPLE_TOLERANCE = 1e-2
+LEAST_TOLERANCE = 1e-6
+NOISE_SHARE = 0.1
+"""The residual of the mean is kept below this share of the noise, where that is less than `MEAN_TOLERANCE`."""
+
+
+def posterior_tolerances(target: Tensor, noise_variance: Tensor) -> Tensor:  # -> (2,)
+    """Default tolerances of the mean and of samples; see `condition`."""
+    size = float(target.square().mean().sqrt())
+    share = NOISE_SHARE * float(noise_variance.mean().sqrt()) / size if size > 0 else MEAN_TOLERANCE
+    mean = min(MEAN_TOLERANCE, max(LEAST_TOLERANCE, share))
+    return torch.tensor([mean, mean * SAMPLE_TOLERANCE / MEAN_TOLERANCE], dtype=torch.float64)
+
+
+def check_solver_argument(solver: Any) -> None:
+    """Refuse what cannot solve: an instance with a method `solve` is expected, or None.
+
+    Raises:
+        DtypeError: something else, for instance a class.
+    """
+    if solver is not None and (isinstance(solver, type) or not callable(getattr(solver, "solve", None))):
+        raise DtypeError(
+            f"solver must be a solver of sggp.solvers, as in ConjugateGradients(), or None; got {solver!r}."
+        )
+
+
+@dataclass(frozen=True)
+class SolveOptions:
+    """How the systems of a posterior are solved; the arguments of `condition` of the same names."""
+
+    solver: Solver | None
+    tolerance: float | Tensor
+    num_features: int
+    dtype: torch.dtype
+    memory_budget: float
+    max_epochs: float | None = None
+    max_seconds: float | None = None
+    on_failure: FailurePolicy = "warn"
+    centres: Tensor | None = None
+
+    def solver_for(self, n: int) -> Solver:
+        """The solver given, else the default one for n distinct inputs."""
+        if self.solver is not None:
+            return self.solver
+        return Cholesky() if n <= DIRECT_ROWS and self.centres is None else Auto()
+
+    def tolerances(self, samples: int, with_mean: bool) -> Tensor:
+        """One tolerance per column, the mean's first.
+
+        Raises:
+            ShapeError: there are more than two.
+        """
+        means = 1 if with_mean else 0
+        given = real_numbers(self.tolerance, "tolerance", "one number, or two (mean, samples)").reshape(-1)
+        if not bool((given > 0).all()) or not bool(torch.isfinite(given).all()):
+            raise InputError(f"tolerance must be positive and finite, got {given.tolist()}.")
+        if len(given) == 1:
+            return given.expand(means + samples).clone()
+        if len(given) == 2:
+            return torch.cat([given[:1].expand(means), given[1:].expand(samples)])
+        raise ShapeError(
+            f"tolerance must be one number, or two (mean, samples), or None; got {len(given)} numbers."
+        )
+
+
+def working_precision(process: Process, data: Data, solution: Solution, scale: float) -> torch.dtype:
+    """float32 where it carries the weights as far as they were solved for, else float64.
+
+    Rounding weights and kernel values to float32 moves a prediction by about ε·scale·‖α‖₂, each rounding being
+    independent. That has to stay below tolerance·rms(b), the size that the solve leaves a residual of.
+    """
+    target = data.merged(data.y[:, None] - process.mean)
+    size = torch.full((solution.x.shape[1],), scale + float(data.noise_variance.mean()), dtype=torch.float64)
+    size[0] = float(target.square().mean())
+    share = 1.0 if process.options.centres is None else NORMAL_SHARE
+    allowed = solution.tolerance.double() / share * size.sqrt()
+    rounding = (
+        torch.finfo(torch.float32).eps / 2 * scale * torch.nan_to_num(solution.x.double()).norm(dim=0).cpu()
+    )
+    return torch.float64 if bool((rounding > allowed).any()) else torch.float32
+
+
+@dataclass(frozen=True)
+class Process:
+    """f ~ GP(mean, kernel) with prior draws of f, and how systems with it are solved: all that new data leave as it is.
+
+    Attributes:
+        kernel: the GPyTorch kernel.
+        mean: μ, constant.
+        prior: the s prior functions behind the samples; None where there are none.
+        options: how to solve.
+    """
+
+    kernel: Any
+    mean: float
+    prior: Prior | None
+    options: SolveOptions
+
+    def solve(
+        self,
+        data: Data,
+        generator: torch.Generator,
+        x0: Tensor | None = None,
+        checkpoint: str | os.PathLike[str] | None = None,
+    ) -> Solution:
+        """Solve for the mean, column 0, and all samples: (K + Σ)[α_mean, α_i …] = [y − μ, f⁰_i(x) + ε_i, …]."""
+        columns = [data.merged(data.y[:, None] - self.mean)]
+        if self.prior is not None:
+            columns.append(self.prior.at(data.rows) + data.merged(data.noise))
+        rhs = torch.cat([c.double() for c in columns], 1)
+        return self.solve_columns(data, rhs, generator, x0=x0, checkpoint=checkpoint)
+
+    def solve_columns(
+        self,
+        data: Data,
+        rhs: Tensor,
+        generator: torch.Generator,
+        *,
+        x0: Tensor | None = None,
+        with_mean: bool = True,
+        checkpoint: str | os.PathLike[str] | None = None,
+    ) -> Solution:
+        """Solve (K + Σ) A = rhs, rhs of shape (g, s), or the normal equation on the centres where there are any."""
+        options = self.options
+        operator: KernelOperator | InducingOperator
+        if options.centres is None:
+            operator = self.operator(data)
+        else:
+            operator = InducingOperator(
+                self.kernel,
+                data.rows,
+                options.centres,
+                data.merged_noise,
+                dtype=options.dtype,
+                memory_budget=options.memory_budget,
+            )
+            rhs = operator.normal_rhs(rhs)
+        samples = rhs.shape[1] - (1 if with_mean else 0)
+        return options.solver_for(len(data.rows)).solve(
+            operator,
+            rhs,
+            x0,
+            tolerance=options.tolerances(samples, with_mean),
+            max_epochs=options.max_epochs,
+            max_seconds=options.max_seconds,
+            generator=generator,
+            on_failure=options.on_failure,
+            checkpoint=checkpoint,
+        )
+
+    def operator(self, data: Data) -> KernelOperator:
+        """K + Σ of the merged rows."""
+        return KernelOperator(
+            self.kernel,
+            data.rows,
+            data.merged_noise,
+            dtype=self.options.dtype,
+            memory_budget=self.options.memory_budget,
+        )

@@ -1,0 +1,1 @@
+"""What every solver stands on: the checked problem, the driver and its bookkeeping, checkpoints, the `Solution`."""

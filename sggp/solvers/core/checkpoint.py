@@ -1,0 +1,275 @@
+"""Checkpoints of a solve: enough on disk, often enough, to end where an unbroken solve ends.
+
+A file holds the bookkeeping of the solve and the plain fields (tensors, numbers, strings, tuples and lists of them)
+of the solver's state and memory. What is not plain, a preconditioner for instance, is made again by `start` with the
+random draws of the first time; so a solver takes part without a line of its own if all that its `step` changes is
+plain, or a cache whose loss changes no number.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from sggp.errors import CheckpointError, DataFileError, SggpWarning
+from sggp.files import check_target, read_content, write_content
+from sggp.solvers.core.run import Run
+from sggp.solvers.core.solution import Record, Status
+
+if TYPE_CHECKING:
+    from sggp.solvers.core.problem import Problem
+
+__all__ = ["Checkpoint", "is_plain"]
+
+_FORMAT = "sggp-checkpoint-2"
+_INTERVAL = 1.0
+"""Least seconds between two writes."""
+_WORK_PER_WRITE = 20.0
+"""Seconds of work for each second of writing: at most a twentieth of the time goes into checkpoints."""
+_PROBE_ROWS = 32
+_RUN_TENSORS = ("x", "gap", "residual", "measured", "denied", "error", "whole")
+_RUN_PLAIN = ("wide", "both", "iterations", "last_step", "step_epochs", "step_seconds")
+
+
+def is_plain(value: Any) -> bool:
+    """Whether a value goes into a checkpoint: tensors, numbers, strings, None, and tuples and lists of them."""
+    if type(value) in (tuple, list):
+        return all(is_plain(item) for item in value)
+    return value is None or type(value) in (bool, int, float, str, Tensor)
+
+
+class Checkpoint:
+    """One file for one solve.
+
+    It is whole at any time (`sggp.files`). Writing takes at
+    most a twentieth of the time: the next write waits for 20 times what the last one took, and at least a second. The
+    time counts as the solve's own.
+
+    Args:
+        path: the file; its directory must exist.
+        solver: described in the file by its repr.
+        problem: what is solved; compared with what the file was written for.
+        seed: the generator argument of the solve.
+
+    Raises:
+        CheckpointError: the directory is missing or cannot be written to.
+
+    Cost:
+        A file holds about as many (n, s) float64 blocks as the solver's state, plus two.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], solver: Any, problem: Problem, seed: Any) -> None:
+        self.path = Path(path)
+        self._seed = seed
+        self._start = problem.generator.get_state()
+        self._prints = _fingerprint(solver, problem)
+        self._device = problem.rhs.device
+        self._last, self._took = time.perf_counter(), 0.0
+        self._warned = False
+        self._try_directory()
+
+    def _try_directory(self) -> None:
+        try:
+            check_target(self.path)
+        except DataFileError as error:
+            raise CheckpointError(f"checkpoint={self.path} cannot be used: {error}") from error
+
+    # writing --------------------------------------------------------------------------------------------------------
+
+    def due(self) -> bool:
+        """Whether it is time for the next write."""
+        return time.perf_counter() - self._last >= max(_INTERVAL, _WORK_PER_WRITE * self._took)
+
+    def write(
+        self, run: Run, state: Any = None, active: Tensor | None = None, kept: Tensor | None = None
+    ) -> None:
+        """Save the run, and the running state unless the solve has ended.
+
+        Args:
+            run: the bookkeeping.
+            state: the solver's state; None where the solve has ended.
+            active: the columns that the state was started with.
+            kept: those of them that are still open.
+        """
+        begin = time.perf_counter()
+        content = {
+            "format": _FORMAT,
+            "prints": self._prints,
+            "seed": self._start,
+            "generator": run.problem.generator.get_state(),
+            "run": _pack(run),
+            "state": None,
+        }
+        if state is not None:
+            content["state"] = {
+                "active": active,
+                "kept": kept,
+                "fields": _plain_fields(state),
+                "memory": {k: v for k, v in run.problem.memory.items() if is_plain(v)},
+            }
+        try:
+            write_content(self.path, content)
+        except DataFileError as error:
+            self._complain(run, error)
+        self._last = time.perf_counter()
+        self._took = self._last - begin
+
+    def _complain(self, run: Run, error: DataFileError) -> None:
+        """A full disk must not cost the work already done: the solve goes on, and says what it lacks."""
+        if not self._warned:
+            message = f"{error} The solve goes on without a checkpoint."
+            run.notes.append(message)
+            warnings.warn(message, SggpWarning, stacklevel=2)
+        self._warned = True
+
+    # reading --------------------------------------------------------------------------------------------------------
+
+    def load(self) -> dict[str, Any] | None:
+        """The content of the file, or None where there is none yet.
+
+        Raises:
+            CheckpointError: the file is damaged, or belongs to another problem, solver or seed.
+        """
+        if not self.path.exists():
+            return None
+        try:
+            content = read_content(self.path, _FORMAT, device="cpu" if self._device.type == "cpu" else None)
+        except DataFileError as error:
+            raise CheckpointError(f"checkpoint={self.path} cannot be used: {error}") from error
+        theirs, ours = content["prints"], self._prints
+        different = [name for name in ours if not _same(ours[name], theirs.get(name))]
+        if isinstance(self._seed, int) and not torch.equal(self._start, content["seed"]):
+            different.append("generator")
+        if different:
+            how = ", ".join(_explain(name, ours.get(name), theirs.get(name)) for name in different)
+            raise CheckpointError(
+                f"checkpoint={self.path} was written for another solve: {how}. "
+                "Repeat the arguments of the first call, give another path, or delete the file."
+            )
+        return content
+
+    def restore(self, problem: Problem, content: dict[str, Any], clock: float) -> Run:
+        """The run as it was saved; `clock` is when this solve began."""
+        saved = content["run"]
+        run = Run(
+            problem=problem,
+            **{name: saved[name] for name in (*_RUN_TENSORS, *_RUN_PLAIN)},
+            status=[None if value is None else Status(value) for value in saved["status"]],
+            entries0=problem.operator.entries_evaluated - saved["entries"],
+            clock=clock - saved["seconds"],
+            notes=list(saved["notes"]),
+        )
+        lines = saved["history"]
+        run.history = [
+            Record(epochs, seconds, residual, kind)
+            for (epochs, seconds, kind), residual in zip(
+                lines["lines"], lines["residual"].unbind(0), strict=True
+            )
+        ]
+        problem.generator.set_state(content["generator"])
+        return run
+
+    def revive(
+        self,
+        run: Run,
+        content: dict[str, Any],
+        start: Callable[[Tensor], Any],
+        keep: Callable[[Any, Tensor], None],
+    ) -> tuple[Any, Tensor, Tensor]:
+        """The solver's state as it was saved.
+
+        `start` is called with an empty memory and the generator where it was at the first start, which makes what a
+        file does not hold; then every plain field takes its saved value.
+
+        Returns:
+            The state, the columns it was started with and those still open.
+        """
+        saved, problem = content["state"], run.problem
+        entries, active, kept = run.entries, saved["active"], saved["kept"]
+        problem.generator.set_state(content["seed"])
+        state = start(active)
+        if len(kept) < len(active):
+            keep(state, torch.isin(active, kept).nonzero()[:, 0])
+        for name, value in saved["fields"].items():
+            setattr(state, name, value)
+        problem.memory.update(saved["memory"])
+        problem.generator.set_state(content["generator"])
+        # what was made again was paid for before: epochs go on as if unbroken
+        run.entries0 = problem.operator.entries_evaluated - entries
+        run.notes.append(f"resumed from {self.path.name} at iteration {run.iterations}.")
+        self._last = time.perf_counter()
+        return state, active, kept
+
+
+def _plain_fields(state: Any) -> dict[str, Any]:
+    names = [f.name for f in fields(state) if f.name != "problem"]
+    return {name: getattr(state, name) for name in names if is_plain(getattr(state, name))}
+
+
+def _pack(run: Run) -> dict[str, Any]:
+    packed = {name: getattr(run, name) for name in (*_RUN_TENSORS, *_RUN_PLAIN)}
+    history = run.history
+    width = len(run.residual)
+    return packed | {
+        "status": [None if value is None else str(value) for value in run.status],
+        "notes": list(run.notes),
+        "entries": run.entries,
+        "seconds": run.seconds,
+        "history": {
+            "lines": [(r.epochs, r.seconds, r.kind) for r in history],
+            "residual": torch.stack([r.residual for r in history]) if history else torch.zeros(0, width),
+        },
+    }
+
+
+# what the file was written for --------------------------------------------------------------------------------------
+
+
+def _fingerprint(solver: Any, problem: Problem) -> dict[str, Any]:
+    """What two solves of the same system share, up to rounding: thread counts must not tell them apart."""
+    operator, n = problem.operator, problem.n
+    signs = torch.randint(0, 2, (n, 4), generator=torch.Generator().manual_seed(0)).double() * 2 - 1
+    signs = signs.to(problem.rhs.device)
+    found = {
+        "solver": repr(solver),
+        "n": n,
+        "s": len(problem.scale),
+        "dtype": f"{operator.dtype}, right-hand side {problem.dtype}, {operator.device.type}",
+        "tolerance": problem.all_tolerances,
+        "columns": problem.columns,
+        "right-hand side": torch.cat([problem.norms[None], (signs.T @ problem.rhs).cpu()]),
+        "its scale": problem.scale[problem.columns],
+        "x0": None if problem.x0 is None else (signs.T @ problem.x0).cpu(),
+        "operator's diagonal": operator.diagonal().double().cpu(),
+    }
+    if hasattr(operator, "block"):
+        rows = torch.linspace(0, n - 1, min(n, _PROBE_ROWS)).long().unique().to(problem.rhs.device)
+        found["operator's entries"] = operator.block(rows, rows).double().cpu()
+    return found
+
+
+def _same(ours: Any, theirs: Any) -> bool:
+    if not (isinstance(ours, Tensor) and isinstance(theirs, Tensor)):
+        return type(ours) is type(theirs) and bool(ours == theirs)
+    if ours.shape != theirs.shape:
+        return False
+    if not ours.is_floating_point():
+        return torch.equal(ours, theirs)
+    scale = float(ours.abs().max()) if ours.numel() else 0.0
+    return bool(torch.allclose(ours, theirs, rtol=1e-6, atol=1e-7 * scale))
+
+
+def _explain(name: str, ours: Any, theirs: Any) -> str:
+    if name == "generator":
+        return "generator is another seed"
+    if isinstance(ours, Tensor) or isinstance(theirs, Tensor):
+        return f"{name} differs"
+    return f"{name} is {ours}, the file has {theirs}"

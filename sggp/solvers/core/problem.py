@@ -1,0 +1,121 @@
+"""A linear system made ready for a solver: checked, columns scaled to unit norm, trivial columns set aside."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sggp.errors import DtypeError, InputError, ShapeError, UnsupportedOperator
+from sggp.operators.base import LinearOperator
+from sggp.random import as_generator
+from sggp.typing import Seed
+
+__all__ = ["Problem", "prepare"]
+
+
+@dataclass
+class Problem:
+    """A x = b with unit columns.
+
+    Attributes:
+        operator: A.
+        rhs: (n, s) only the columns that need work: for a solver unit ones in the operator's dtype, for the driver
+            float64 ones, as given but for a power of two.
+        x0: (n, s) start for the driver, scaled as `rhs`; a solver always starts from zero.
+        tolerance: (s,) relative, float64.
+        columns: (s,) their places among all columns given.
+        norms: (s,) float64 norms of the driver's columns.
+        scale: (s_all,) the powers of two that all columns given were divided by, so that no norm overflows and scaling
+            back is exact; 0 for zero columns, NaN for non-finite ones.
+        generator: the source of all randomness of the solve.
+        vector: whether the right-hand side was one-dimensional.
+        dtype: the dtype of the right-hand side as given, and so of the solution.
+        memory: what a solver may keep between restarts of the same solve (a preconditioner, a step size).
+    """
+
+    operator: Any
+    rhs: Tensor
+    x0: Tensor | None
+    tolerance: Tensor
+    columns: Tensor
+    norms: Tensor
+    scale: Tensor
+    all_tolerances: Tensor
+    generator: torch.Generator
+    vector: bool
+    dtype: torch.dtype = torch.float64
+    memory: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def n(self) -> int:
+        return self.operator.shape[0]
+
+
+def prepare(
+    operator: Any, rhs: Tensor, x0: Tensor | None, tolerance: float | Tensor, generator: Seed
+) -> Problem:
+    """Check the arguments of a solve and set up a `Problem`.
+
+    Raises:
+        UnsupportedOperator, ShapeError, DtypeError, InputError: an argument cannot be used.
+    """
+    if not isinstance(operator, LinearOperator):
+        raise UnsupportedOperator(
+            f"{type(operator).__name__} is not a LinearOperator: it must offer shape, dtype, device, matmul(v), "
+            "diagonal() and entries_evaluated."
+        )
+    n = operator.shape[0]
+    rhs = _columns("rhs", rhs, n, operator)
+    block = rhs[:, None] if rhs.ndim == 1 else rhs
+    s = block.shape[1]
+    limits = torch.as_tensor(tolerance, dtype=torch.float64).detach().cpu()
+    if limits.ndim > 1 or (limits.ndim == 1 and len(limits) not in (1, s)):
+        raise ShapeError(f"tolerance must be a number or ({s},), got shape {tuple(limits.shape)}.")
+    if not bool((limits > 0).all()):
+        raise InputError(f"tolerance must be positive, got {tolerance}.")
+    limits = limits.reshape(-1).expand(s).clone() if limits.numel() == 1 else limits.clone()
+    scale = _powers_of_two(block)
+    work = (scale > 0).nonzero()[:, 0]
+    scaled = block[:, work].double() / scale[work].to(block.device)
+    start = None
+    if x0 is not None:
+        x0 = _columns("x0", x0, n, operator)
+        if x0.shape != rhs.shape:
+            raise ShapeError(f"x0 must have the shape of rhs, {tuple(rhs.shape)}, got {tuple(x0.shape)}.")
+        if not bool(torch.isfinite(x0).all()):
+            raise InputError("x0 holds NaN or infinity; pass None to start from zero.")
+        start = x0.reshape(n, s)[:, work].double() / scale[work].to(block.device)
+    return Problem(
+        operator=operator,
+        rhs=scaled,
+        x0=start,
+        tolerance=limits[work],
+        columns=work,
+        norms=torch.linalg.vector_norm(scaled, dim=0).cpu(),
+        scale=scale,
+        all_tolerances=limits,
+        generator=as_generator(generator),
+        vector=rhs.ndim == 1,
+        dtype=rhs.dtype,
+    )
+
+
+def _powers_of_two(block: Tensor) -> Tensor:  # (n, s) -> (s,)
+    """The power of two below the largest entry of each column; 0 for zeros, NaN where an entry is not finite."""
+    largest = block.abs().amax(0).double().cpu() if len(block) else torch.zeros(block.shape[1]).double()
+    mantissa, _ = torch.frexp(largest)
+    power = torch.where(largest > 0, largest / (2 * mantissa), 0.0)
+    return torch.where(torch.isfinite(largest), power, float("nan"))
+
+
+def _columns(name: str, value: Tensor, n: int, operator: LinearOperator) -> Tensor:
+    if not isinstance(value, Tensor):
+        raise DtypeError(f"{name} must be a torch.Tensor, got {type(value).__name__}.")
+    if value.ndim not in (1, 2) or value.shape[0] != n:
+        raise ShapeError(f"{name} must be ({n},) or ({n}, s), got shape {tuple(value.shape)}.")
+    if not value.is_floating_point():
+        raise DtypeError(f"{name} must be floating point, got {value.dtype}.")
+    return value.detach().to(operator.device)
