@@ -21,9 +21,6 @@ from sggp.native.checks import check_columns, check_counts, check_cpu
 
 __all__ = [
     "PackedRows",
-    "bit_matmul",
-    "bit_similarity",
-    "pack_bits",
     "small_tanimoto",
     "tanimoto_block",
     "tanimoto_matmul",
@@ -84,11 +81,6 @@ def tanimoto_matmul(
     return _similarity(a, b, v.detach().contiguous(), v.dtype, pack, isa)
 
 
-def pack_bits(x: Tensor) -> PackedRows:
-    """One bit per position, set where the count is not zero; (n, ceil(d / 64)) words."""
-    return _pack(x, None, -(-x.shape[1] // 64))
-
-
 def thermometer(x: Tensor, levels: Tensor) -> PackedRows:
     """The thermometer code: position k takes levels[k] bits, of which the first min(x_k, levels[k]) are set.
 
@@ -107,23 +99,6 @@ def thermometer(x: Tensor, levels: Tensor) -> PackedRows:
         raise InputError("levels outside 0..255; counts of uint8 need no more and none is negative.")
     width = int(levels.sum())
     return _pack(x, levels.to(torch.int32).contiguous(), -(-width // 64))
-
-
-def bit_similarity(
-    a: PackedRows, b: PackedRows, *, dtype: torch.dtype = torch.float32, isa: str | None = None
-) -> Tensor:
-    """c / (sum_a + sum_b − c) with c the number of common bits, (n, m); 1 where both sums are zero."""
-    if 0 in (a.bits.shape[0], b.bits.shape[0]):
-        return torch.empty(a.bits.shape[0], b.bits.shape[0], dtype=dtype)
-    return _from_bits(a, b, None, dtype, library.PACK_BYTES, isa)
-
-
-def bit_matmul(a: PackedRows, b: PackedRows, v: Tensor, *, isa: str | None = None) -> Tensor:
-    """The similarities of `bit_similarity` times the columns v (m, s), (n, s) in the dtype of `v`."""
-    check_columns(v, b.bits.shape[0], "v")
-    if 0 in (a.bits.shape[0], b.bits.shape[0], v.shape[1]):
-        return torch.zeros(a.bits.shape[0], v.shape[1], dtype=v.dtype)
-    return _from_bits(a, b, v.detach().contiguous(), v.dtype, library.PACK_BYTES, isa)
 
 
 def small_tanimoto(x: Tensor, *, products: bool = False) -> Tensor:
@@ -186,7 +161,7 @@ def _from_bits(
     return out
 
 
-def _pack(x: Tensor, levels: Tensor | None, words: int) -> PackedRows:
+def _pack(x: Tensor, levels: Tensor, words: int) -> PackedRows:
     _check_counts(x, x, torch.float32)
     x = x.contiguous().view(torch.uint8) if x.dtype == torch.bool else x.contiguous()
     bits = torch.empty(x.shape[0], words, dtype=torch.int64)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import gpytorch
 import pytest
 import torch
@@ -10,11 +12,10 @@ from gpytorch.kernels import MaternKernel, RBFKernel, RQKernel, ScaleKernel
 from sggp.hyperparameters import fit_nearest_neighbour
 from sggp.hyperparameters.coordinates import Coordinates, copy_kernel
 from sggp.hyperparameters.merged import MergedData
-from sggp.hyperparameters.nearest_neighbour import fused
 from sggp.hyperparameters.nearest_neighbour.fit import _Problem
 from sggp.hyperparameters.nearest_neighbour.fused import fused_conditionals
 from sggp.hyperparameters.nearest_neighbour.neighbourhoods import Neighbourhoods
-from sggp.native import library
+from sggp.native import conditionals, engines, library
 
 D = 4
 
@@ -72,13 +73,14 @@ def problem_of(kernel, case, generator, count=11):
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_steps_are_those_of_the_torch_route(kernel, case, generator, monkeypatch):
+    calls = []
+    original = conditionals.log_conditionals
+    spied = replace(
+        engines.CPP, log_conditionals=lambda *a, **k: calls.append(k["wanted"]) or original(*a, **k)
+    )
+    monkeypatch.setattr(engines, "CPP", spied)
     problem = problem_of(KERNELS[kernel](), case, generator)
     u, rows = problem.coordinates.vector() + 0.1, torch.arange(0, 120, 2)
-    calls = []
-    original = fused.native.log_conditionals
-    monkeypatch.setattr(
-        fused.native, "log_conditionals", lambda *a, **k: calls.append(k["wanted"]) or original(*a, **k)
-    )
     value, gradient = problem.step(u, rows)
     with torch.no_grad():
         terms = problem.terms(rows)
