@@ -154,8 +154,8 @@ def test_misuse_is_a_typed_error() -> None:
         cpu.thermometer(a, torch.ones(4))
     with pytest.raises(InputError, match=r"0\.\.255"):
         cpu.thermometer(a, torch.full((5,), 300))
+    codes = cpu.thermometer(a, torch.ones(5)), cpu.thermometer(rows(2, 100, 1, 0.5, 0), torch.ones(100))
     with pytest.raises(ShapeError, match="same code"):
-        wide = cpu.thermometer(torch.zeros(2, 100, dtype=torch.uint8), torch.ones(100))
-        cpu_tanimoto._from_bits(cpu.thermometer(a, torch.ones(5)), wide, None, torch.float32, 1, None)
+        cpu_tanimoto._from_bits(*codes, None, torch.float32, 1, None)
     with pytest.raises(MemoryBudgetError, match="raise memory_budget"):
         cpu.tanimoto_matmul(a, a, torch.ones(3, 1), 10)
