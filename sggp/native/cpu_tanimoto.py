@@ -72,8 +72,7 @@ def tanimoto_matmul(
         MemoryBudgetError: not even one tile fits the budget.
     """
     check_columns(v, b.shape[0], "v")
-    check_cpu(v)
-    _check_counts(a, b, v.dtype)
+    _check_counts(a, b, v.dtype, v)
     if 0 in (a.shape[0], b.shape[0], v.shape[1]):
         return torch.zeros(a.shape[0], v.shape[1], dtype=v.dtype)
     # one tile of lists: a line of bytes and a place for every position
@@ -200,6 +199,6 @@ def _largest(x: Tensor) -> Tensor:
     return out
 
 
-def _check_counts(a: Tensor, b: Tensor, dtype: torch.dtype) -> None:
+def _check_counts(a: Tensor, b: Tensor, dtype: torch.dtype, *others: Tensor) -> None:
     check_counts(a, b, dtype)
-    check_cpu(a, b)
+    check_cpu(a, b, *others)
