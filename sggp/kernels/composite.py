@@ -75,7 +75,7 @@ class ProductCovariance(_Composite):
 
 
 class _Wrapper(Covariance):
-    """Shared by scalings and column selections of one covariance."""
+    """A covariance of one other, whose rows are its only children."""
 
     def __init__(self, inner: Covariance, *, dtype: torch.dtype | None = None, name: str = "") -> None:
         super().__init__(dtype=dtype, name=name)
@@ -83,8 +83,27 @@ class _Wrapper(Covariance):
         self.centres = inner.centres
         self.shift_invariant = inner.shift_invariant
 
+    @property
+    def scale(self) -> float:
+        """That of the inner covariance."""
+        return self.inner.scale
+
     def _tile_shape(self, x: Points, z: Points, v: Tensor, memory_budget: int) -> tuple[int, int]:
         return self.inner._tile_shape(x.children[0], z.children[0], v, memory_budget * 3 // 4)
+
+    def _block(self, x: Points, z: Points) -> Tensor:
+        return self.inner._block(x.children[0], z.children[0])
+
+    def _matmul(self, x: Points, z: Points, v: Tensor, memory_budget: int) -> Tensor:
+        return self.inner._matmul(x.children[0], z.children[0], v, memory_budget)
+
+    def diagonal(self, x: Tensor | Points) -> Tensor:
+        """That of the inner covariance."""
+        return self.inner.diagonal(self.prepare(x).children[0])
+
+    def embedding(self, x: Tensor | Points) -> Tensor | None:
+        """That of the inner covariance: scaling keeps the order."""
+        return self.inner.embedding(self.prepare(x).children[0])
 
 
 class ScaledCovariance(_Wrapper):
@@ -105,18 +124,14 @@ class ScaledCovariance(_Wrapper):
         return (self.inner.prepare(raw, centre),)
 
     def _block(self, x: Points, z: Points) -> Tensor:
-        return self.inner._block(x.children[0], z.children[0]) * self.outputscale
+        return super()._block(x, z) * self.outputscale
 
     def _matmul(self, x: Points, z: Points, v: Tensor, memory_budget: int) -> Tensor:
-        return self.inner._matmul(x.children[0], z.children[0], v, memory_budget).mul_(self.outputscale)
+        return super()._matmul(x, z, v, memory_budget).mul_(self.outputscale)
 
     def diagonal(self, x: Tensor | Points) -> Tensor:
         """The outputscale times the inner diagonal."""
-        return self.inner.diagonal(self.prepare(x).children[0]) * self.outputscale
-
-    def embedding(self, x: Tensor | Points) -> Tensor | None:
-        """That of the inner covariance: scaling keeps the order."""
-        return self.inner.embedding(self.prepare(x).children[0])
+        return super().diagonal(x) * self.outputscale
 
     def _small_blocks(self, x: Tensor) -> Tensor:
         return self.inner._small_blocks(x).mul_(self.outputscale)
@@ -131,29 +146,10 @@ class ColumnsCovariance(_Wrapper):
         super().__init__(inner, dtype=dtype, name=name)
         self.columns = columns.detach().long().reshape(-1).clone()
 
-    @property
-    def scale(self) -> float:
-        """That of the inner covariance."""
-        return self.inner.scale
-
     def _children(self, raw: Tensor, centre: Tensor | None) -> tuple[Points, ...]:
         columns = self.columns.to(raw.device)
         inner_centre = None if centre is None else centre[columns.to(centre.device)]
         return (self.inner.prepare(raw[:, columns], inner_centre),)
-
-    def _block(self, x: Points, z: Points) -> Tensor:
-        return self.inner._block(x.children[0], z.children[0])
-
-    def _matmul(self, x: Points, z: Points, v: Tensor, memory_budget: int) -> Tensor:
-        return self.inner._matmul(x.children[0], z.children[0], v, memory_budget)
-
-    def diagonal(self, x: Tensor | Points) -> Tensor:
-        """That of the inner covariance on the columns."""
-        return self.inner.diagonal(self.prepare(x).children[0])
-
-    def embedding(self, x: Tensor | Points) -> Tensor | None:
-        """That of the inner covariance on the columns."""
-        return self.inner.embedding(self.prepare(x).children[0])
 
     def _small_blocks(self, x: Tensor) -> Tensor:
         return self.inner._small_blocks(x[..., self.columns.to(x.device)])

@@ -7,7 +7,7 @@ subclass it directly (`_block` and `diagonal` are enough) for a kernel that is n
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -20,7 +20,7 @@ from sggp.native.reference import BYTES_PER_ENTRY
 from sggp.native.tiling import tile_shape
 
 if TYPE_CHECKING:
-    from sggp.native.conditionals import Rows, Terms
+    from sggp.native.conditionals import TermsOf
 
 __all__ = ["DEFAULT_BUDGET", "Covariance", "Points"]
 
@@ -124,9 +124,7 @@ class Covariance(ABC):
         """|k(x_i, x_c) − f_i·f_c| · weight_c of candidates c: see `sggp.native.neighbours.residual_scores`."""
         return None
 
-    def log_conditionals(
-        self, x: Tensor
-    ) -> Callable[[Tensor, float, Rows, tuple[bool, bool, bool, bool]], Terms] | None:
+    def log_conditionals(self, x: Tensor) -> TermsOf | None:
         """(length scales, scale, rows, wanted) → terms of Vecchia's likelihood over rows of x, (n, d) float64.
 
         The length scales and the scale of this covariance play no part: they are what a fit asks for.

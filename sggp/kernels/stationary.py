@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import singledispatch
 from typing import Any
@@ -16,7 +16,7 @@ from sggp.errors import ShapeError, UnsupportedKernel
 from sggp.kernels.covariance import BilinearGradient, Covariance
 from sggp.kernels.points import Points
 from sggp.native import engine, reference
-from sggp.native.conditionals import Rows, Terms
+from sggp.native.conditionals import TermsOf
 from sggp.native.families import FAMILIES, Profile
 from sggp.native.reference import Source, shape_gradient
 
@@ -174,23 +174,16 @@ class StationaryCovariance(Covariance):
         a = x.parts["scaled"]
         return engine(a.device, a.dtype).residual_scores(a, self.profile, low_rank, weight, rows, candidates)
 
-    def log_conditionals(
-        self, x: Tensor
-    ) -> Callable[[Tensor, float, Rows, tuple[bool, bool, bool, bool]], Terms] | None:
+    def log_conditionals(self, x: Tensor) -> TermsOf | None:
         """See `Covariance.log_conditionals`; for families without a shape on all columns."""
         conditionals = engine(x.device, x.dtype).log_conditionals
-        if conditionals is None or x.dtype != torch.float64 or self.columns is not None:
-            return None
-        if self.profile.kind.shaped:
+        unfit = x.dtype != torch.float64 or self.columns is not None or self.profile.kind.shaped
+        if conditionals is None or unfit:
             return None
         x = x.contiguous()
-
-        def terms(
-            lengthscale: Tensor, scale: float, rows: Rows, wanted: tuple[bool, bool, bool, bool]
-        ) -> Terms:
-            return conditionals(x, lengthscale, replace(self.profile, scale=scale), rows, wanted=wanted)
-
-        return terms
+        return lambda lengthscale, scale, rows, wanted: conditionals(
+            x, lengthscale, replace(self.profile, scale=scale), rows, wanted=wanted
+        )
 
     def diagonal(self, x: Tensor | Points) -> Tensor:
         """The scale, n times."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -14,7 +15,7 @@ from sggp.native.checks import check_cpu
 if TYPE_CHECKING:
     from sggp.native.families import Profile
 
-__all__ = ["Rows", "Terms", "log_conditionals"]
+__all__ = ["Rows", "Terms", "TermsOf", "log_conditionals"]
 
 _MEMBERS, _TARGETS = 4096, 2**18  # at most, of a row
 
@@ -43,13 +44,17 @@ class Terms(NamedTuple):
     residuals: Tensor | None  # (b, k, t)
 
 
+Wanted = tuple[bool, bool, bool, bool]  # derivatives: length scales, scale, noise, residuals
+TermsOf = Callable[[Tensor, float, Rows, Wanted], Terms]  # of length scales and a scale
+
+
 def log_conditionals(
     x: Tensor,
     lengthscale: Tensor,
     profile: Profile,
     rows: Rows,
     *,
-    wanted: tuple[bool, bool, bool, bool] = (True, True, True, True),
+    wanted: Wanted = (True, True, True, True),
     isa: str | None = None,
 ) -> Terms:
     """log N(y_i | y_N(i)) of rows given their neighbours under scale · φ(|x_a − x_b|²/ℓ²) + noise, summed over targets.

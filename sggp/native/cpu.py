@@ -24,9 +24,6 @@ from sggp.native import library
 from sggp.native.checks import check_columns, check_cpu, check_pair, check_points
 from sggp.native.cpu_tanimoto import (
     PackedRows,
-    bit_matmul,
-    bit_similarity,
-    pack_bits,
     tanimoto_block,
     tanimoto_matmul,
     thermometer,
@@ -38,10 +35,7 @@ from sggp.native.reference import BUDGET, Given
 __all__ = [
     "PackedRows",
     "available",
-    "bit_matmul",
-    "bit_similarity",
     "instruction_sets",
-    "pack_bits",
     "stationary_block",
     "stationary_gradient",
     "stationary_matmul",

@@ -21,9 +21,6 @@ from sggp.native.checks import check_columns, check_counts, check_cpu
 
 __all__ = [
     "PackedRows",
-    "bit_matmul",
-    "bit_similarity",
-    "pack_bits",
     "small_tanimoto",
     "tanimoto_block",
     "tanimoto_matmul",
@@ -75,18 +72,12 @@ def tanimoto_matmul(
         MemoryBudgetError: not even one tile fits the budget.
     """
     check_columns(v, b.shape[0], "v")
-    check_cpu(v)
-    _check_counts(a, b, v.dtype)
+    _check_counts(a, b, v.dtype, v)
     if 0 in (a.shape[0], b.shape[0], v.shape[1]):
         return torch.zeros(a.shape[0], v.shape[1], dtype=v.dtype)
     # one tile of lists: a line of bytes and a place for every position
     pack = library.pack_bytes(memory_budget, a.shape[1] + 1, v.shape[1], v.element_size(), _ROWS)
     return _similarity(a, b, v.detach().contiguous(), v.dtype, pack, isa)
-
-
-def pack_bits(x: Tensor) -> PackedRows:
-    """One bit per position, set where the count is not zero; (n, ceil(d / 64)) words."""
-    return _pack(x, None, -(-x.shape[1] // 64))
 
 
 def thermometer(x: Tensor, levels: Tensor) -> PackedRows:
@@ -107,23 +98,6 @@ def thermometer(x: Tensor, levels: Tensor) -> PackedRows:
         raise InputError("levels outside 0..255; counts of uint8 need no more and none is negative.")
     width = int(levels.sum())
     return _pack(x, levels.to(torch.int32).contiguous(), -(-width // 64))
-
-
-def bit_similarity(
-    a: PackedRows, b: PackedRows, *, dtype: torch.dtype = torch.float32, isa: str | None = None
-) -> Tensor:
-    """c / (sum_a + sum_b − c) with c the number of common bits, (n, m); 1 where both sums are zero."""
-    if 0 in (a.bits.shape[0], b.bits.shape[0]):
-        return torch.empty(a.bits.shape[0], b.bits.shape[0], dtype=dtype)
-    return _from_bits(a, b, None, dtype, library.PACK_BYTES, isa)
-
-
-def bit_matmul(a: PackedRows, b: PackedRows, v: Tensor, *, isa: str | None = None) -> Tensor:
-    """The similarities of `bit_similarity` times the columns v (m, s), (n, s) in the dtype of `v`."""
-    check_columns(v, b.bits.shape[0], "v")
-    if 0 in (a.bits.shape[0], b.bits.shape[0], v.shape[1]):
-        return torch.zeros(a.bits.shape[0], v.shape[1], dtype=v.dtype)
-    return _from_bits(a, b, v.detach().contiguous(), v.dtype, library.PACK_BYTES, isa)
 
 
 def small_tanimoto(x: Tensor, *, products: bool = False) -> Tensor:
@@ -186,7 +160,7 @@ def _from_bits(
     return out
 
 
-def _pack(x: Tensor, levels: Tensor | None, words: int) -> PackedRows:
+def _pack(x: Tensor, levels: Tensor, words: int) -> PackedRows:
     _check_counts(x, x, torch.float32)
     x = x.contiguous().view(torch.uint8) if x.dtype == torch.bool else x.contiguous()
     bits = torch.empty(x.shape[0], words, dtype=torch.int64)
@@ -225,6 +199,6 @@ def _largest(x: Tensor) -> Tensor:
     return out
 
 
-def _check_counts(a: Tensor, b: Tensor, dtype: torch.dtype) -> None:
+def _check_counts(a: Tensor, b: Tensor, dtype: torch.dtype, *others: Tensor) -> None:
     check_counts(a, b, dtype)
-    check_cpu(a, b)
+    check_cpu(a, b, *others)

@@ -6,14 +6,14 @@ import functools
 import logging
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from sggp.errors import MemoryBudgetError
-from sggp.native import conditionals, cpu, cpu_tanimoto, library, neighbours, reference, thermometer, triton
+from sggp.native import conditionals, cpu, cpu_tanimoto, library, neighbours, reference, triton
 
 __all__ = ["CPP", "TORCH", "TRITON", "Engine", "engine"]
 
@@ -44,13 +44,13 @@ class Engine:
     """
 
     name: str
-    recomputes: bool
     stationary_block: Callable[..., Tensor]
     stationary_matmul: Callable[..., Tensor]
     stationary_gradient: Callable[..., tuple[Tensor, Tensor]]
     tanimoto_block: Callable[..., Tensor]
     tanimoto_matmul: Callable[..., Tensor]
-    nearest: Callable[..., Tensor]
+    recomputes: bool = False
+    nearest: Callable[..., Tensor] = reference.nearest
     small_tanimoto: Callable[..., Tensor | None] = _none
     max_min_order: Callable[..., Tensor | None] = _none
     sparse_columns: Callable[..., Tensor | None] = _none
@@ -64,44 +64,45 @@ def _say_once(message: str) -> None:
     _log.warning(message)
 
 
-def _within(
-    name: str, product: Callable[..., Tensor], smaller: Callable[..., Tensor]
-) -> Callable[..., Tensor]:
-    """The product, or `smaller` where the budget is below one of its tiles, which the log is told once.
+def _made_of(name: str, module: Any, **more: Any) -> Engine:
+    """The engine with the products of a module, which torch takes over where a budget is below one of its tiles.
 
-    Tiles of a compiled engine are fixed by the registers and there is one per thread; those of the reference shrink.
+    Tiles of a compiled engine are fixed by the registers and there is one per thread; those of torch shrink. The log is
+    told once.
     """
 
-    @functools.wraps(product)
-    def bounded(*args: Any, **kwargs: Any) -> Tensor:
-        try:
-            return product(*args, **kwargs)
-        except MemoryBudgetError as error:
-            _say_once(f"products run in torch, which is slower, where the {name} engine says: {error}")
-            return smaller(*args, **kwargs)
+    def bounded(product: str) -> Callable[..., Tensor]:
+        own, smaller = getattr(module, product), getattr(reference, product)
+        if own is smaller:
+            return own
 
-    return bounded
+        @functools.wraps(own)
+        def either(*args: Any, **kwargs: Any) -> Tensor:
+            try:
+                return own(*args, **kwargs)
+            except MemoryBudgetError as error:
+                _say_once(f"products run in torch, which is slower, where the {name} engine says: {error}")
+                return smaller(*args, **kwargs)
+
+        return either
+
+    return Engine(
+        name,
+        stationary_block=module.stationary_block,
+        stationary_matmul=bounded("stationary_matmul"),
+        stationary_gradient=module.stationary_gradient,
+        tanimoto_block=module.tanimoto_block,
+        tanimoto_matmul=bounded("tanimoto_matmul"),
+        **more,
+    )
 
 
-TORCH = Engine(
-    "torch",
-    recomputes=False,
-    stationary_block=reference.stationary_block,
-    stationary_matmul=reference.stationary_matmul,
-    stationary_gradient=reference.stationary_gradient,
-    tanimoto_block=thermometer.tanimoto_block,
-    tanimoto_matmul=thermometer.tanimoto_matmul,
-    nearest=reference.nearest,
-)
-CPP = replace(
-    TORCH,
-    name="C++",
+TORCH = _made_of("torch", reference)
+TRITON = _made_of("Triton", triton)
+CPP = _made_of(
+    "C++",
+    cpu,
     recomputes=True,
-    stationary_block=cpu.stationary_block,
-    stationary_matmul=_within("C++", cpu.stationary_matmul, reference.stationary_matmul),
-    stationary_gradient=cpu.stationary_gradient,
-    tanimoto_block=cpu.tanimoto_block,
-    tanimoto_matmul=_within("C++", cpu.tanimoto_matmul, thermometer.tanimoto_matmul),
     nearest=neighbours.nearest,
     small_tanimoto=cpu_tanimoto.small_tanimoto,
     max_min_order=neighbours.max_min_order,
@@ -109,15 +110,6 @@ CPP = replace(
     residual_scores=neighbours.residual_scores,
     sparse_square=neighbours.sparse_square,
     log_conditionals=conditionals.log_conditionals,
-)
-TRITON = replace(
-    TORCH,
-    name="Triton",
-    stationary_block=triton.stationary_block,
-    stationary_matmul=_within("Triton", triton.stationary_matmul, reference.stationary_matmul),
-    stationary_gradient=triton.stationary_gradient,
-    tanimoto_block=triton.tanimoto_block,
-    tanimoto_matmul=_within("Triton", triton.tanimoto_matmul, thermometer.tanimoto_matmul),
 )
 
 

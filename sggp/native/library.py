@@ -75,42 +75,32 @@ def _up_to(setting: str, isas: tuple[str, ...]) -> tuple[str, ...]:
 def _declare(library: ctypes.CDLL) -> tuple[str, ...]:
     """Types of every function, and the names of the instruction sets, slowest first."""
     i32, i64, f64, p = ctypes.c_int, ctypes.c_int64, ctypes.c_double, ctypes.c_void_p
+    profile: list[Any] = [i32, f64, f64]
+    systems: list[Any] = [i32, i32, *profile, p, i64]
+    signatures = {
+        "neighbour_columns": [*systems, p, p, i64, p, p, i64, i64, p],
+        "neighbour_scores": [*systems, p, i64, p, p, p, i64, i64, p],
+        "conditionals": [i32, i32, i32, f64, p, i64, p, i64, p, i64, i64, p, i64, p, i32, p, p, p, p, p],
+        "nearest": [i32, i32, p, i64, i64, p, i64, i64, p, p],
+        "coarse_to_fine": [i32, i32, p, i64, i64, p],
+        "sparse_square": [i32, i32, p, p, i64, i64, p, i64, p],
+        "small_tanimoto": [i32, i32, p, i64, i64, i64, p],
+        "ceiling_intersect": [i32, i32, i64, i64],
+        "ceiling_fill": [i32, p, i64],
+        "pack": [i32, p, i64, i64, p, i64, p, p],
+        "largest": [i32, p, i64, i64, p],
+    }
     for suffix in SUFFIX.values():
-        signatures = {
-            f"sggp_stationary_{suffix}": [
-                *(i32, i32, i32, f64, f64, p, i64, p, i64, i64),
-                *(p, p, i64, p, i64, i64),
-            ],
-            f"sggp_gradient_{suffix}": [i32, i32, i32, f64, f64, p, i64, p, i64, i64, p, p, i64, p, i64],
-            f"sggp_bits_{suffix}": [i32, i32, p, i64, p, i64, i64, p, p, p, i64, p, i64],
-            f"sggp_counts_{suffix}": [i32, i32, p, i64, p, i64, i64, p, i64, p, i64],
-        }
-        signatures[f"sggp_ceiling_evaluate_{suffix}"] = [i32, i32, i32, i64, i64]
-        signatures[f"sggp_ceiling_multiply_{suffix}"] = [i32, i32, i64, i64]
-        for name, arguments in signatures.items():
-            function = getattr(library, name)
-            function.argtypes, function.restype = arguments, i32
-    systems: list[Any] = [i32, i32, i32, f64, f64, p, i64]
-    library.sggp_neighbour_columns.argtypes = [*systems, p, p, i64, p, p, i64, i64, p]
-    library.sggp_neighbour_columns.restype = i32
-    library.sggp_neighbour_scores.argtypes = [*systems, p, i64, p, p, p, i64, i64, p]
-    library.sggp_neighbour_scores.restype = i32
-    conditionals: list[Any] = [i32, i32, i32, f64, p, i64, p, i64, p, i64, i64, p, i64, p, i32]
-    library.sggp_conditionals.argtypes = [*conditionals, p, p, p, p, p]
-    library.sggp_conditionals.restype = i32
-    library.sggp_nearest.argtypes = [i32, i32, p, i64, i64, p, i64, i64, p, p]
-    library.sggp_nearest.restype = i32
-    library.sggp_coarse_to_fine.argtypes = [i32, i32, p, i64, i64, p]
-    library.sggp_coarse_to_fine.restype = i32
-    library.sggp_sparse_square.argtypes = [i32, i32, p, p, i64, i64, p, i64, p]
-    library.sggp_sparse_square.restype = i32
-    library.sggp_small_tanimoto.argtypes = [i32, i32, p, i64, i64, i64, p]
-    library.sggp_small_tanimoto.restype = i32
-    library.sggp_ceiling_intersect.argtypes = [i32, i32, i64, i64]
-    library.sggp_ceiling_intersect.restype = i32
-    library.sggp_ceiling_fill.argtypes, library.sggp_ceiling_fill.restype = [i32, p, i64], i32
-    library.sggp_pack.argtypes, library.sggp_pack.restype = [i32, p, i64, i64, p, i64, p, p], i32
-    library.sggp_largest.argtypes, library.sggp_largest.restype = [i32, p, i64, i64, p], i32
+        points: list[Any] = [i32, i32, *profile, p, i64, p, i64, i64]
+        signatures[f"stationary_{suffix}"] = [*points, p, p, i64, p, i64, i64]
+        signatures[f"gradient_{suffix}"] = [*points, p, p, i64, p, i64]
+        signatures[f"bits_{suffix}"] = [i32, i32, p, i64, p, i64, i64, p, p, p, i64, p, i64]
+        signatures[f"counts_{suffix}"] = [i32, i32, p, i64, p, i64, i64, p, i64, p, i64]
+        signatures[f"ceiling_evaluate_{suffix}"] = [i32, i32, i32, i64, i64]
+        signatures[f"ceiling_multiply_{suffix}"] = [i32, i32, i64, i64]
+    for name, arguments in signatures.items():
+        function = getattr(library, f"sggp_{name}")
+        function.argtypes, function.restype = arguments, i32
     library.sggp_use_team.argtypes, library.sggp_use_team.restype = [p], None
     library.sggp_isa_name.argtypes, library.sggp_isa_name.restype = [i32], ctypes.c_char_p
     return tuple(library.sggp_isa_name(i).decode() for i in range(library.sggp_isa_count()))

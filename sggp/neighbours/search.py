@@ -153,7 +153,7 @@ def _earlier_by_search(ordered: Tensor, k: int, search: Callable[[np.ndarray, in
             ask = min(ask, stop)
             found = nearest_of(points[pending], ask)
             if found is None:
-                out[pending] = _earlier_one_by_one(points, pending, k)
+                out[pending] = earlier_rows(ordered, torch.from_numpy(pending), k).numpy()
                 break
             earlier = (found < pending[:, None]) & (found >= 0)
             settled = (earlier.sum(1) >= k) | (ask == stop)
@@ -164,16 +164,6 @@ def _earlier_by_search(ordered: Tensor, k: int, search: Callable[[np.ndarray, in
             pending, ask = pending[~settled], 4 * ask
         start = stop
     return torch.from_numpy(out)
-
-
-def _earlier_one_by_one(points: np.ndarray, rows: np.ndarray, k: int) -> np.ndarray:  # -> (rows, k)
-    """Exactly, for a few rows."""
-    out = np.full((len(rows), k), -1, dtype=np.int64)
-    for place, row in enumerate(rows):
-        distance = np.square(points[:row] - points[row]).sum(1)
-        kept = np.argsort(distance, kind="stable")[:k]
-        out[place, : len(kept)] = kept
-    return out
 
 
 def _tree_search(points: np.ndarray, start: int, stop: int) -> Asking:

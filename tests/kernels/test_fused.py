@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import gpytorch.kernels as gk
 import numpy as np
 import pytest
 import torch
 
 from sggp.kernels import TanimotoMinMax, as_covariance
-from sggp.native import cpu
+from sggp.native import cpu, engines
 from tests import oracles
 from tests.memory import peak_bytes
 
@@ -19,9 +21,13 @@ pytestmark = pytest.mark.skipif(not cpu.available(), reason=f"no C++ engine: {cp
 def calls(monkeypatch) -> list[str]:
     """The names of the engine's functions in the order they were called."""
     made: list[str] = []
-    for name in ("stationary_block", "stationary_matmul", "tanimoto_block", "tanimoto_matmul"):
-        original = getattr(cpu, name)
-        monkeypatch.setattr(cpu, name, lambda *a, f=original, n=name, **k: (made.append(n), f(*a, **k))[1])
+
+    def spy(name):
+        original = getattr(engines.CPP, name)
+        return lambda *a, **k: (made.append(name), original(*a, **k))[1]
+
+    names = ("stationary_block", "stationary_matmul", "tanimoto_block", "tanimoto_matmul")
+    monkeypatch.setattr(engines, "CPP", replace(engines.CPP, **{name: spy(name) for name in names}))
     return made
 
 

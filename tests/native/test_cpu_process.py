@@ -165,7 +165,7 @@ def many_calls(count: int) -> None:
         cpu.stationary_matmul(a, b, v, profile)
         cpu.stationary_gradient(a, b, a, b, profile)
         cpu.tanimoto_block(counts, dense)
-        cpu.bit_similarity(cpu.pack_bits(counts), cpu.pack_bits(dense))
+        cpu.thermometer(dense, torch.ones(dense.shape[1]))
 
 
 @needs_library

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from sggp.errors import DtypeError, InputError, MemoryBudgetError, ShapeError
-from sggp.native import cpu, cpu_tanimoto
+from sggp.native import cpu, cpu_tanimoto, library
 
 ISAS = cpu.instruction_sets()
 pytestmark = pytest.mark.skipif(not ISAS, reason=f"the C++ engine is not built: {cpu.unavailable_reason()}")
@@ -49,28 +49,32 @@ def test_blocks_are_the_correctly_rounded_quotients(largest: int, density: float
             assert np.array_equal(found.numpy(), quotient(a, b, dtype)), (n, m, d)
 
 
+def by_bits(a: torch.Tensor, b: torch.Tensor, v: torch.Tensor | None, dtype: torch.dtype, isa: str):
+    """Blocks and products by codes whatever they cost."""
+    levels = torch.minimum(a.amax(0), b.amax(0))
+    codes = cpu.thermometer(a, levels), cpu.thermometer(b, levels)
+    return cpu_tanimoto._from_bits(*codes, v, dtype, library.PACK_BYTES, isa)
+
+
 @each_isa
 def test_bits_and_thermometer_codes_are_exact(isa: str) -> None:
     for n, m, d in [*SHAPES, (2, 3, 64 * 31), (2, 3, 64 * 70)]:
         a, b = rows(n, d, 1, 0.5, n), rows(m, d, 1, 0.5, m)
-        found = cpu.bit_similarity(cpu.pack_bits(a), cpu.pack_bits(b), isa=isa)
+        found = by_bits(a, b, None, torch.float32, isa)
         assert np.array_equal(found.numpy(), quotient(a, b, np.float32))
         for top in ((9, 5), (255, 200)):  # the second fills whole words
             a, b = rows(n, d, top[0], 0.5, n), rows(m, d, top[1], 0.5, m)
-            levels = torch.minimum(a.amax(0), b.amax(0))
-            codes = cpu.thermometer(a, levels), cpu.thermometer(b, levels)
-            found = cpu.bit_similarity(*codes, dtype=torch.float64, isa=isa)
+            found = by_bits(a, b, None, torch.float64, isa)
             assert np.array_equal(found.numpy(), quotient(a, b, np.float64))
             v = torch.randn(m, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-            product = cpu.bit_matmul(*codes, v, isa=isa)
+            product = by_bits(a, b, v, torch.float64, isa)
             assert np.abs(product.numpy() - quotient(a, b, np.float64) @ v.numpy()).max() < 1e-12
 
 
 @each_isa
 def test_full_rows_overflow_no_partial_count(isa: str) -> None:
     full = torch.ones(3, 64 * 70, dtype=torch.uint8)
-    bits = cpu.pack_bits(full)
-    assert torch.equal(cpu.bit_similarity(bits, bits, isa=isa), torch.ones(3, 3))
+    assert torch.equal(by_bits(full, full, None, torch.float32, isa), torch.ones(3, 3))
     large = torch.full((2, 3000), 255, dtype=torch.uint8)  # sums of 765,000 by lists and by codes
     half = torch.full((2, 3000), 127, dtype=torch.uint8)
     assert torch.equal(cpu.tanimoto_block(large, half, isa=isa), torch.full((2, 2), 127 / 255))
@@ -136,7 +140,6 @@ def test_totals_of_a_code_are_not_cut_by_its_levels() -> None:
     code = cpu.thermometer(a, torch.tensor([2, 1]))
     assert code.sums.tolist() == [203, 1]
     assert code.bits.tolist() == [[0b111], [0b001]]
-    assert cpu.pack_bits(a).sums.tolist() == [2, 1]
 
 
 def test_misuse_is_a_typed_error() -> None:
@@ -151,7 +154,8 @@ def test_misuse_is_a_typed_error() -> None:
         cpu.thermometer(a, torch.ones(4))
     with pytest.raises(InputError, match=r"0\.\.255"):
         cpu.thermometer(a, torch.full((5,), 300))
+    codes = cpu.thermometer(a, torch.ones(5)), cpu.thermometer(rows(2, 100, 1, 0.5, 0), torch.ones(100))
     with pytest.raises(ShapeError, match="same code"):
-        cpu.bit_similarity(cpu.pack_bits(a), cpu.pack_bits(torch.zeros(2, 100, dtype=torch.uint8)))
+        cpu_tanimoto._from_bits(*codes, None, torch.float32, 1, None)
     with pytest.raises(MemoryBudgetError, match="raise memory_budget"):
         cpu.tanimoto_matmul(a, a, torch.ones(3, 1), 10)

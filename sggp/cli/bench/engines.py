@@ -11,8 +11,8 @@ import torch
 import typer
 
 from sggp.cli.console import print_table, stdout
-from sggp.native import Engine, ceilings, cpu, engine
-from sggp.native.engines import TORCH
+from sggp.native import Engine, ceilings, cpu, triton
+from sggp.native.engines import CPP, TORCH, TRITON
 from sggp.native.families import Profile
 
 __all__ = ["ceiling_rows", "engines"]
@@ -112,10 +112,10 @@ def _bits_bound(rates: dict[str, float], *, words: int) -> float:
 
 
 def _engines(device: str) -> dict[str, Engine]:
-    """The engine of the device and, on a CPU, torch beside it."""
-    chosen = engine(device, torch.float32)
-    name = f"C++ ({cpu.instruction_sets()[-1]})" if chosen.name == "C++" else chosen.name
-    return {name: chosen, "torch": TORCH}
+    if device != "cpu":
+        return {"Triton": TRITON} if triton.available() else {}
+    native = {f"C++ ({cpu.instruction_sets()[-1]})": CPP} if cpu.available() else {}
+    return {**native, "torch": TORCH}
 
 
 def _waited(product: Callable[..., torch.Tensor], *arguments: object) -> None:

@@ -37,23 +37,30 @@ SGGP_INLINE int next_chunk(int64_t registers) {
   return kMaxChunk;
 }
 
-template <class T> void pack_values(const T* v, int64_t s, int count, T* packed) {
-  constexpr int W = Simd<T>::W;
+// work(chunk, column): every chunk of registers of s columns, and its first column; returns the first column left over.
+template <class T, class Work> SGGP_INLINE int64_t each_chunk(int64_t s, const Work& work) {
   const int64_t registers = full_registers<T>(s);
   int64_t column = 0;
   for (int64_t done = 0; done < registers;) {
     const int chunk = next_chunk(registers - done);
-    const int64_t width = chunk * W, real = s - column < width ? s - column : width;
+    work(chunk, column);
+    column += chunk * Simd<T>::W;
+    done += chunk;
+  }
+  return column;
+}
+
+template <class T> void pack_values(const T* v, int64_t s, int count, T* packed) {
+  int64_t column = each_chunk<T>(s, [&](int chunk, int64_t first) {
+    const int64_t width = chunk * Simd<T>::W, real = s - first < width ? s - first : width;
     for (int j = 0; j < kTile; ++j) {
       T* out = packed + j * width;
       const int64_t have = j < count ? real : 0;
-      if (have > 0) std::memcpy(out, v + j * s + column, sizeof(T) * have);
+      if (have > 0) std::memcpy(out, v + j * s + first, sizeof(T) * have);
       if (have < width) std::memset(out + have, 0, sizeof(T) * (width - have));
     }
     packed += width * kTile;
-    column += width;
-    done += chunk;
-  }
+  });
   for (; column < s; ++column, packed += kTile) {
     for (int j = 0; j < count; ++j) packed[j] = v[j * s + column];
     for (int j = count; j < kTile; ++j) packed[j] = T(0);
@@ -145,12 +152,8 @@ template <class T> void dot_across(const T* k, int rows, const T* v, int count, 
 
 template <class T, bool Across>
 const T* multiply_registers(const T* k, int outputs, const T* packed, int first, int64_t s, int depth, double* acc) {
-  constexpr int W = Simd<T>::W;
-  const int64_t registers = full_registers<T>(s);
-  int64_t column = 0;
-  for (int64_t done = 0; done < registers;) {
-    const int chunk = next_chunk(registers - done);
-    const int64_t width = chunk * W, real = s - column < width ? s - column : width;
+  each_chunk<T>(s, [&](int chunk, int64_t column) {
+    const int64_t width = chunk * Simd<T>::W, real = s - column < width ? s - column : width;
     const T* v = packed + first * width;
     if (chunk == 1) outer_rows<T, 1, Across>(k, outputs, v, depth, acc + column, s, real);
     if (chunk == 2) outer_rows<T, 2, Across>(k, outputs, v, depth, acc + column, s, real);
@@ -159,9 +162,7 @@ const T* multiply_registers(const T* k, int outputs, const T* packed, int first,
     if (chunk == 4) outer_rows<T, 4, Across>(k, outputs, v, depth, acc + column, s, real);
 #endif
     packed += width * kTile;
-    column += width;
-    done += chunk;
-  }
+  });
   return packed;
 }
 

@@ -11,7 +11,8 @@ for the unscaled rows, however far these are from the origin.
 
 State: every function has been run through Triton's interpreter (TRITON_INTERPRET=1, on the CPU) and every kernel
 compiles for compute capability 8.0 and 9.0. None has run on a GPU yet: block sizes are estimates and there are no
-timings. Triton is imported at the first call, and is needed only then.
+timings. So it is opt-in: `sggp.native.engine` takes it where the environment says SGGP_TRITON=1. Triton is imported at
+the first call, and is needed only then.
 """
 
 from __future__ import annotations
