@@ -59,9 +59,14 @@ class Engine:
     log_conditionals: Callable[..., conditionals.Terms] | None = None
 
 
-@functools.cache
-def _say_once(message: str) -> None:
-    _log.warning(message)
+_said: set[str] = set()
+
+
+def _say_once(about: str, message: str) -> None:
+    """Tell the log, the first time that something comes up in this process."""
+    if about not in _said:
+        _said.add(about)
+        _log.warning(message)
 
 
 def _made_of(name: str, module: Any, **more: Any) -> Engine:
@@ -81,7 +86,9 @@ def _made_of(name: str, module: Any, **more: Any) -> Engine:
             try:
                 return own(*args, **kwargs)
             except MemoryBudgetError as error:
-                _say_once(f"products run in torch, which is slower, where the {name} engine says: {error}")
+                _say_once(
+                    name, f"products run in torch, which is slower, where the {name} engine says: {error}"
+                )
                 return smaller(*args, **kwargs)
 
         return either
@@ -129,11 +136,9 @@ def engine(device: torch.device | str, dtype: torch.dtype) -> Engine:
         return CPP
     if kind == "cuda":
         if os.environ.get("SGGP_TRITON") != "1":
-            _say_once(
-                "kernels on CUDA run in torch; the Triton engine is opt-in: set SGGP_TRITON=1 to try it."
-            )
+            _say_once("opt-in", "kernels on CUDA run in torch; to try the Triton engine, set SGGP_TRITON=1.")
         elif triton.available():
             return TRITON
         else:
-            _say_once(f"kernels on CUDA run in torch: {triton.unavailable_reason()}.")
+            _say_once("missing", f"kernels on CUDA run in torch: {triton.unavailable_reason()}.")
     return TORCH

@@ -186,10 +186,8 @@ class KernelOperator(SystemOperator):
         """r − Σδ."""
         return self._least_squares.anchored_target(anchor, gap)
 
-    def data_gradient(
-        self, rows: Tensor, u: Tensor, anchor: Tensor, target: Tensor
-    ) -> tuple[Tensor, Tensor | None]:  # (b,), (n, s), (n, s), (n, s) -> (n, s), (b, s)
-        """The data part of the gradient, and the rows of (K + Σ)u − r."""
+    def data_gradient(self, rows: Tensor, u: Tensor, anchor: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """The data part of the gradient (n, s), and the rows (b, s) of (K + Σ)u − r."""
         return self._least_squares.data_gradient(rows, u, anchor, target)
 
     def penalty_estimate(self, u: Tensor, num_features: int, generator: torch.Generator) -> Tensor:

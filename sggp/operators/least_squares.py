@@ -123,9 +123,7 @@ class KernelLeastSquares(PenaltyEstimate):
         """r − Σδ."""
         return torch.addcmul(gap, self._noise[:, None], anchor, value=-1.0)
 
-    def data_gradient(
-        self, rows: Tensor, u: Tensor, anchor: Tensor, target: Tensor
-    ) -> tuple[Tensor, Tensor | None]:
+    def data_gradient(self, rows: Tensor, u: Tensor, anchor: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """(n/b) K_{I,:}ᵀ Σ_I⁻¹ (K_I u − target_I), and the rows I of (K + Σ)u − r.
 
         Args:

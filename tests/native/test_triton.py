@@ -85,7 +85,7 @@ def test_a_cuda_device_gets_this_engine_where_it_is_asked_for(monkeypatch: pytes
 def test_this_engine_is_opt_in(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.setattr(host.importlib.util, "find_spec", fake)
     monkeypatch.delenv("SGGP_TRITON", raising=False)
-    engines._say_once.cache_clear()
+    engines._said.clear()
     for _ in range(3):
         assert engine("cuda", torch.float32) is engines.TORCH
     (said,) = [record.message for record in caplog.records]
@@ -96,7 +96,7 @@ def test_without_triton_cuda_tensors_are_left_to_torch(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("SGGP_TRITON", "1")
-    engines._say_once.cache_clear()
+    engines._said.clear()
     monkeypatch.setattr(host.importlib.util, "find_spec", lambda name: None)
     host.kernels.cache_clear()
     assert not triton.available()
