@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -147,23 +147,14 @@ class Box:
         """The coordinates."""
         return list(trial.x or ())
 
-    def maximise(
-        self,
-        paths: Paths,
-        posterior: Any,
-        look: Look,
-        *,
-        exclude: Iterable[int] | Tensor,
-        pending: Iterable[int] | Tensor,
-        generator: torch.Generator,
-    ) -> tuple[Tensor, Tensor]:
+    def maximise(self, paths: Paths, posterior: Any, look: Look) -> tuple[Tensor, Tensor]:
         """`maximise_box` near the points that the posterior was conditioned on; pending points change nothing."""
-        if as_indices(exclude, None, what="exclude").numel():
+        if as_indices(look.exclude, None, what="exclude").numel():
             raise InputError("exclude names pool rows; a box has none: leave it empty.")
         return maximise_box(
             paths,
             self,
-            generator=generator,
+            generator=look.generator,
             search=look.search,
             maximize=look.maximize,
             near=_measured(posterior),

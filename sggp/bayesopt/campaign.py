@@ -123,7 +123,7 @@ class Campaign:
 
     @property
     def pending(self) -> list[Trial]:
-        """Trials asked for and not yet told, by id."""
+        """Trials asked for that have no result yet, by id."""
         return [trial for trial in self.results() if trial.state == "pending"]
 
     def results(self) -> list[Trial]:
@@ -163,7 +163,7 @@ class Campaign:
         """Report the measurement of a pending trial, written to disk before this returns.
 
         Raises:
-            InputError: unknown trial, a value that is not finite, or another value was told before.
+            InputError: unknown trial, a value that is not finite, or another value is stored already.
         """
         return self.tell_many([(id, value)])[0]
 

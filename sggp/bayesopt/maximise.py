@@ -36,14 +36,6 @@ class Paths(Protocol):
         """Path i at its own points: (s, q, d) -> (s, q)."""
 
 
-class Look(Protocol):
-    """How a batch is looked for; every `Rule` is one."""
-
-    maximize: bool
-    search: BoxSearch | None
-    progress: Callable[[int], Any] | None
-
-
 @dataclass(frozen=True)
 class BoxSearch:
     """Settings of `maximise_box`.
@@ -71,6 +63,26 @@ class BoxSearch:
             finite_number(getattr(self, name), f"BoxSearch.{name}")
         if not 0.0 <= self.uniform_share <= 1.0 or not self.learning_rate > 0.0:
             raise InputError("BoxSearch needs uniform_share in [0, 1] and a positive learning_rate.")
+
+
+@dataclass(frozen=True)
+class Look:
+    """How a rule has the best points of its functions looked for.
+
+    Args:
+        maximize: False looks for the smallest values.
+        generator: source of the candidates in a box.
+        search: how hard to look in a box.
+        progress: called with the number of pool rows done.
+        exclude, pending: rows that may not be chosen; a space without rows refuses the first.
+    """
+
+    maximize: bool
+    generator: torch.Generator
+    search: BoxSearch | None = None
+    progress: Callable[[int], Any] | None = None
+    exclude: Iterable[int] | Tensor = ()
+    pending: Iterable[int] | Tensor = ()
 
 
 def maximise_box(

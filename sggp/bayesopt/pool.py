@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -102,7 +103,12 @@ class Pool:
         return self.places(torch.tensor([row for row in order if row not in taken][:count]))
 
     def place(self, x: Any) -> Place:
-        """A row, a label that the table knows, or the features (d,) of a candidate outside the pool."""
+        """A row, a label that the table knows, or the features (d,) of a candidate outside the pool.
+
+        A `Place` with features gives such a candidate a label.
+        """
+        if isinstance(x, Place) and x.x is not None:
+            return replace(self.place(x.x), label=x.label)
         if isinstance(x, str):
             names = getattr(self.table, "smiles", None)
             row = next((i for i, name in enumerate(names or ()) if name == x), None)
@@ -146,19 +152,10 @@ class Pool:
         """The label."""
         return [trial.label or ("(outside the library)" if trial.index is None else f"row {trial.index}")]
 
-    def maximise(
-        self,
-        paths: Paths,
-        posterior: Any,
-        look: Look,
-        *,
-        exclude: Iterable[int] | Tensor,
-        pending: Iterable[int] | Tensor,
-        generator: torch.Generator,
-    ) -> tuple[Tensor, Tensor]:
+    def maximise(self, paths: Paths, posterior: Any, look: Look) -> tuple[Tensor, Tensor]:
         """`maximise_pool` over the rows that are neither excluded nor pending."""
-        rows = [as_rows(exclude, len(self), what="exclude"), as_rows(pending, len(self), what="pending")]
-        banned = torch.cat(rows)
+        given = (("exclude", look.exclude), ("pending", look.pending))
+        banned = torch.cat([as_rows(rows, len(self), what=what) for what, rows in given])
         return maximise_pool(paths, self, maximize=look.maximize, exclude=banned, progress=look.progress)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -58,20 +58,8 @@ class Space(Protocol):
     def cells(self, trial: Trial) -> list[Any]:
         """The place of a trial, one cell for each of `names`."""
 
-    def maximise(
-        self,
-        paths: Paths,
-        posterior: Any,
-        look: Look,
-        *,
-        exclude: Iterable[int] | Tensor,
-        pending: Iterable[int] | Tensor,
-        generator: torch.Generator,
-    ) -> tuple[Tensor, Tensor]:
-        """The choice that holds the best point of each of s paths, and the paths' values there (s,).
-
-        `exclude` and `pending` are rows that may not be chosen; a space without rows refuses the first.
-        """
+    def maximise(self, paths: Paths, posterior: Any, look: Look) -> tuple[Tensor, Tensor]:
+        """The choice that holds the best point of each of s paths, and the paths' values there (s,)."""
 
 
 def check_space(space: Any) -> Space:

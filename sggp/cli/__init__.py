@@ -20,13 +20,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         needed = " and ".join(missing)
         sys.stderr.write(f'error: the sggp command needs {needed}: pip install "sggp[cli]"\n')
         return 2
-    _wait_politely()
+    _shorten_spinning()
     from sggp.cli.app import run
 
     return run(list(sys.argv[1:] if argv is None else argv))
 
 
-def _wait_politely() -> None:
+def _shorten_spinning() -> None:
     """Let torch's idle threads sleep after a short spin, in this process and before torch is loaded.
 
     By default GNU's OpenMP spins for milliseconds at the end of every small operation; on a machine that also does

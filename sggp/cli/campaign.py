@@ -11,6 +11,8 @@ import typer
 from sggp.bayesopt import Box, Campaign, Pool, Trial
 from sggp.bayesopt.rules import RULES, check_rule
 from sggp.bayesopt.storage import SQLiteStorage
+from sggp.bayesopt.trials import Place
+from sggp.checks import whole_number
 from sggp.cli.console import check_output, csv_text, direction, print_table, stderr, stdout
 from sggp.cli.molecules.tables import default_cache, load_library, load_measured, write_rejects
 from sggp.cli.report import page, paragraph, picture, rows_table
@@ -71,8 +73,10 @@ def init(
                 raise DataFileError(f"{measured}: no usable measurement ({len(known.rejects)} unused rows).")
             rows = pool.locate(known.canonical)
             prior = [
-                (int(row) if row >= 0 else counts, float(value))
-                for row, counts, value in zip(rows, known.counts, known.values, strict=True)
+                (int(row) if row >= 0 else Place(x=tuple(counts.tolist()), label=smiles), value)
+                for row, counts, smiles, value in zip(
+                    rows, known.counts, known.smiles, known.values, strict=True
+                )
             ]
         write_rejects(store.with_suffix(".rejected.csv"), rejects)
         campaign = Campaign(Pool(pool), store, maximize=better, seed=seed, info=info, rule=rule)
@@ -89,6 +93,7 @@ def ask(
     out: Annotated[Path | None, typer.Option(help="Also write them to this CSV file.")] = None,
 ) -> None:
     """Get the next points to measure."""
+    whole_number(q, "-q")
     if out is not None:
         check_output(out, store)
     campaign = _open(store)

@@ -89,9 +89,9 @@ def encode(
     with rdBase.BlockLogs():
         parsed = [parse(text) for text in smiles]
         molecules = [molecule for molecule, _ in parsed if molecule is not None]
-        prints = generator.GetCountFingerprints(molecules, numThreads=threads) if molecules else ()
+        fingerprints = generator.GetCountFingerprints(molecules, numThreads=threads) if molecules else ()
         names = [Chem.MolToSmiles(m) if m is not None else "" for m, _ in parsed] if canonical else None
-    entries = iter([fingerprint.GetNonzeroElements() for fingerprint in prints])
+    entries = iter([fingerprint.GetNonzeroElements() for fingerprint in fingerprints])
     rows = [next(entries) if molecule is not None else {} for molecule, _ in parsed]
     sizes = np.fromiter((len(row) for row in rows), dtype=np.int64, count=len(rows))
     total = int(sizes.sum())

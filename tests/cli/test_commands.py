@@ -91,6 +91,11 @@ class TestCampaign:
         line = ["campaign", "init", store, "--library", files["l"], "--measured", files["m"], "--maximize"]
         assert main([str(part) for part in line]) == 0
         assert "11 measured" in capsys.readouterr().out
+        outside = write(tmp_path / "outside.csv", ["smiles", "value"], [["C1=CC=CN1", 9.0], ["CCO", 1.0]])
+        more = ["campaign", "init", tmp_path / "d.db", "--library", files["l"], "--measured", outside]
+        assert main([str(part) for part in [*more, "--maximize"]]) == 0
+        assert main(["campaign", "status", str(tmp_path / "d.db")]) == 0
+        assert "C1=CC=CN1" in capsys.readouterr().out  # a molecule that the library does not hold
         assert main(["campaign", "ask", str(store), "-q", "4", "--out", str(tmp_path / "b.csv")]) == 0
         asked = [row["smiles"] for row in read(tmp_path / "b.csv")]
         assert len(set(asked)) == 4

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from sggp.bayesopt.maximise import BoxSearch, Paths
+from sggp.bayesopt.maximise import BoxSearch, Look, Paths
 from sggp.bayesopt.space import Space, check_room, check_space
 from sggp.checks import flag, whole_number
 from sggp.errors import DtypeError, InputError
@@ -102,12 +102,7 @@ class Rule(ABC):
         return self.choose(posterior, exclude=exclude, pending=pending, generator=generator)[0]
 
     def choose(
-        self,
-        posterior: PosteriorLike,
-        *,
-        exclude: Iterable[int] | Tensor = (),
-        pending: Iterable[int] | Tensor = (),
-        generator: Seed = None,
+        self, posterior: PosteriorLike, exclude: Any = (), pending: Any = (), generator: Seed = None
     ) -> tuple[Tensor, Tensor]:
         """As `suggest`, and the value of each slot's function at its point (batch_size,)."""
         if not hasattr(posterior, "samples"):
@@ -120,7 +115,5 @@ class Rule(ABC):
             )
         # the names of the streams are those of the first rule: campaigns go on with the numbers they began with
         pick, look = streams(as_generator(generator), "thompson paths", "thompson candidates")
-        functions = self.functions(posterior, pick)
-        return self.space.maximise(
-            functions, posterior, self, exclude=exclude, pending=pending, generator=look
-        )
+        how = Look(self.maximize, look, self.search, self.progress, exclude, pending)
+        return self.space.maximise(self.functions(posterior, pick), posterior, how)

@@ -72,7 +72,7 @@ def demo(
         write_whole(out / "demo.png", picture_file(done, random, objective))
         write_whole(out / "report.html", render(done, random, library, objective))
         bar.advance(task)
-    _tell(done, random, library, objective, out)
+    _summary(done, random, library, objective, out)
 
 
 def _folder(out: Path) -> None:
@@ -130,7 +130,7 @@ def _results(done: Screening, library: FingerprintTable) -> str:
     return csv_text(header, lines)
 
 
-def _tell(
+def _summary(
     done: Screening, random: RandomScreenings, library: FingerprintTable, objective: str, out: Path
 ) -> None:
     rows = []

@@ -1,4 +1,4 @@
-"""Users' molecule files on the command line: columns guessed and told, bad rows kept for the list of rejects."""
+"""Users' molecule files on the command line: columns guessed or named, bad rows kept for the list of rejects."""
 
 from __future__ import annotations
 
