@@ -10,7 +10,7 @@ import functools
 import itertools
 import statistics
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -166,6 +166,11 @@ def repeats(signatures: bool = False) -> list[tuple[int, str, str]]:
     return sorted(found, reverse=True)
 
 
+def listed(lines: Iterable[str]) -> None:
+    for line in lines:
+        print(f"  {line}")
+
+
 def main() -> None:
     lines = {path: len(text_of(path).splitlines()) for path in sources()}
     code = [length_of(node) for path in sources() for node in functions(path)]
@@ -173,14 +178,15 @@ def main() -> None:
     print(f"product lines in sggp/: {sum(lines.values())}, {len(lines)} files")
     print(f"lines of a file: median {statistics.median(lines.values()):.0f}, most {max(lines.values())}")
     print(f"lines of a function: median {statistics.median(code):.0f}, most {max(code)}")
-    print(f"import circles: {len(circular)}", *(" ↔ ".join(group) for group in circular), sep="\n  ")
+    print(f"import circles: {len(circular)}")
+    listed(" ↔ ".join(group) for group in circular)
     print(f"functions of {MANY_PARAMETERS} or more parameters: {len(crowded)}")
-    print(*(f"  {count:2} {where}" for count, where in crowded), sep="\n")
+    listed(f"{count:2} {where}" for count, where in crowded)
     print(f"rooms of more than 12 files without inner rooms: {len(rooms)}")
-    print(*(f"  {count:2} {where}" for count, where in rooms), sep="\n")
+    listed(f"{count:2} {where}" for count, where in rooms)
     print(f"repeats of {REPEATED_LINES} lines or more: {len(copies)} pairs of places", end=", ")
     print(f"{len(repeats(signatures=True))} where lists of parameters count")
-    print(*(f"  {count:2} lines: {one} and {two}" for count, one, two in copies), sep="\n")
+    listed(f"{count:2} lines: {one} and {two}" for count, one, two in copies)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ NUMERICAL = tuple(
     f"tests/{room}"
     for room in (
         *("solvers", "operators", "preconditioners", "posterior", "linear", "hyperparameters"),
-        *("kernels", "native"),
+        *("kernels", "native", "fitting"),
     )
 )
 # What `make test` has time for: the rooms where rounding decides something, without their longest files.
@@ -36,7 +36,7 @@ SHORT = (
     *NUMERICAL[:6],
     *(
         f"--ignore=tests/hyperparameters/test_{name}.py"
-        for name in ("tanimoto_fit", "sampling", "rougher", "smoothness", "iterative", "em")
+        for name in ("tanimoto_fit", "sampling", "iterative", "em")
     ),
 )
 
