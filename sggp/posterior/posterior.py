@@ -342,7 +342,7 @@ class Posterior:
         in a `NotSaved` warning.
 
         Raises:
-            DtypeError, DataFileError: the path is none, or cannot be written; a file that was there is unchanged.
+            InputError, DataFileError: the path is none, or cannot be written; a file that was there is unchanged.
         """
         storage.save(path, self.process, self.data, self.solution)
 
