@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import operator
+import os
 import reprlib
 from collections.abc import Collection
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +16,7 @@ from torch import Tensor
 
 from sggp.errors import InputError
 
-__all__ = ["as_numbers", "finite_number", "flag", "one_of", "whole_number"]
+__all__ = ["as_numbers", "as_path", "finite_number", "flag", "one_of", "whole_number"]
 
 _REPR = reprlib.Repr()
 _REPR.maxother = _REPR.maxstring = 60
@@ -92,6 +94,17 @@ def as_numbers(values: Any, name: str, expected: str) -> Tensor:
         return torch.as_tensor(values, dtype=torch.float64)
     except (TypeError, ValueError, OverflowError, RuntimeError) as error:
         raise InputError(f"{name} must be {expected}; got {_shown(values)}.") from error
+
+
+def as_path(value: Any, name: str) -> Path:
+    """A path, from text or a path.
+
+    Raises:
+        InputError: anything else.
+    """
+    if not isinstance(value, str | os.PathLike):
+        raise InputError(f"{name} must be a path, got {_shown(value)}.")
+    return Path(value)
 
 
 def _is_bool(value: Any) -> bool:

@@ -17,9 +17,10 @@ from typing import Any, BinaryIO
 
 import torch
 
-from sggp.errors import DataFileError, DtypeError
+from sggp.checks import as_path
+from sggp.errors import DataFileError
 
-__all__ = ["check_target", "checked_path", "read_content", "whole_file", "write_content", "write_whole"]
+__all__ = ["check_target", "read_content", "whole_file", "write_content", "write_whole"]
 
 _DIGEST = 32
 _CHUNK = 2**24
@@ -43,22 +44,11 @@ _UNREADABLE = (
 """What `torch.load` raises, as it happens, on bytes that are none of its own."""
 
 
-def checked_path(path: Any, name: str = "path") -> Path:
-    """`path` as a `Path`.
-
-    Raises:
-        DtypeError: it is neither a string nor a path.
-    """
-    if not isinstance(path, str | os.PathLike):
-        raise DtypeError(f"{name} must be a string or a path, got {type(path).__name__}.")
-    return Path(path)
-
-
 def check_target(path: str | os.PathLike[str]) -> Path:
     """Refuse an output path before any work is done.
 
     Raises:
-        DtypeError: `path` is neither a string nor a path.
+        InputError: `path` is neither a string nor a path.
         DataFileError: it is a folder, or its folder does not exist or cannot be written.
     """
     target = _target(path)
@@ -77,7 +67,7 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     reader sees the old file or the new one, never half of one, whatever stops the writer.
 
     Raises:
-        DtypeError, DataFileError: as `check_target`; and DataFileError where writing fails, a full disk for instance.
+        InputError, DataFileError: as `check_target`; and DataFileError where writing fails, a full disk for instance.
     """
     target = _target(path)
     temporary = target.with_name(f".{target.name[:200]}.{secrets.token_hex(8)}.part")
@@ -102,14 +92,14 @@ def write_whole(path: str | os.PathLike[str], content: str | bytes) -> None:
     """Write `content`, text as UTF-8, so that the file appears whole or not at all.
 
     Raises:
-        DtypeError, DataFileError: as `whole_file`.
+        InputError, DataFileError: as `whole_file`.
     """
     with whole_file(path) as stream:
         stream.write(content.encode() if isinstance(content, str) else content)
 
 
 def _target(path: Any) -> Path:
-    target = checked_path(path)
+    target = as_path(path, "path")
     if target.is_dir():
         raise DataFileError(f"cannot write {target}: it is a folder; give the path of a file in it.")
     if not target.parent.is_dir():
@@ -176,7 +166,7 @@ def write_content(path: str | os.PathLike[str], content: dict[str, Any]) -> None
         content: has the name of its format under "format".
 
     Raises:
-        DtypeError, DataFileError: as `whole_file`.
+        InputError, DataFileError: as `whole_file`.
     """
     with whole_file(path) as file:
         through = _Hashing(file)
@@ -196,10 +186,10 @@ def read_content(
         device: where its tensors go; None leaves them where they were, as far as there is such a device.
 
     Raises:
-        DtypeError: `path` is neither a string nor a path.
+        InputError: `path` is neither a string nor a path.
         DataFileError: the file is missing, damaged or another; it is left as it is.
     """
-    target = checked_path(path)
+    target = as_path(path, "path")
     if not target.is_file():
         raise DataFileError(f"there is no file {target}{' (it is a folder)' if target.is_dir() else ''}.")
     where = device if device is not None or torch.cuda.is_available() else "cpu"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from sggp.errors import DataFileError, DtypeError
+from sggp.errors import DataFileError, InputError
 from sggp.files import check_target, whole_file, write_whole
 
 
@@ -54,7 +54,7 @@ def test_a_place_that_cannot_hold_a_file_is_named(tmp_path, place):
 @pytest.mark.parametrize("path", [None, 3, b"a", ["a"]])
 def test_what_is_no_path_is_refused(path):
     for write in (check_target, lambda p: write_whole(p, "x")):
-        with pytest.raises(DtypeError, match="path must be a string or a path"):
+        with pytest.raises(InputError, match="path must be a path, got"):
             write(path)
 
 

@@ -133,7 +133,7 @@ def evidence_steps(design: Design, target: Target, settings: Settings, generator
 
 
 def _ready(solver: Solver, design: Design) -> Solver:
-    """The solver; primal descent is told that the penalty is known without noise, as with D features."""
+    """The solver; primal descent learns here that the penalty is known without noise, as with D features."""
     if isinstance(solver, StochasticGradientDescent):
         return replace(solver, num_features=max(solver.num_features, design.num_weights))
     return solver

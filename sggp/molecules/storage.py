@@ -30,7 +30,7 @@ def write_arrays(
     """Write `meta` (JSON-able) and `arrays` to `path`.
 
     Raises:
-        DtypeError, DataFileError: as `sggp.files.whole_file`.
+        InputError, DataFileError: as `sggp.files.whole_file`.
     """
     layout: dict[str, dict[str, Any]] = {}
     position = 0

@@ -11,10 +11,9 @@ import torch
 from torch import Tensor
 
 from sggp.arrays import check_budget, working_dtype
-from sggp.checks import finite_number, whole_number
+from sggp.checks import as_path, finite_number, whole_number
 from sggp.defaults import MEMORY_BUDGET, NUM_FEATURES, NUM_SAMPLES
 from sggp.errors import InputError
-from sggp.files import checked_path
 from sggp.posterior.data import Data, choose_centres, draw_prior
 from sggp.posterior.posterior import Posterior
 from sggp.posterior.solving import (
@@ -89,7 +88,7 @@ def condition(
     Source: Wilson et al. 2020; Lin et al. 2023, sections 2 (solves in place of factors) and 3.2 (inducing points).
     """
     if checkpoint is not None:
-        checkpoint = checked_path(checkpoint, "checkpoint")
+        checkpoint = as_path(checkpoint, "checkpoint")
     if checkpoint is not None and generator is None:
         raise InputError(
             "checkpoint needs generator=<seed>: without one, the samples of the next call are other samples and their "

@@ -48,10 +48,6 @@ class Groups:
         weight = torch.where(has_exact[self.member], exact.to(weight), weight).to(values)
         return self._sum(weight * values) / self._sum(weight)
 
-    def total(self, values: Tensor) -> Tensor:  # (n, s) -> (g, s)
-        """The sum over each group, as representer weights add up."""
-        return values if self.trivial else self._sum(values)
-
     def _sum(self, values: Tensor) -> Tensor:
         out = values.new_zeros(len(self.first), values.shape[1])
         return out.index_add_(0, self.member, values)

@@ -45,15 +45,17 @@ class Posterior:
     """
 
     def __init__(self, process: Process, data: Data, solution: Solution) -> None:
-        options, integer = process.options, not data.x.is_floating_point()
         self.process, self.data, self.solution = process, data, solution
-        covariance = as_covariance(process.kernel, dtype=options.dtype if integer else None)
-        self.precision = working_precision(process, data, solution, covariance.scale)
-        if integer and self.precision != options.dtype == torch.float32:
-            covariance = as_covariance(process.kernel, dtype=self.precision)
-        self.covariance = covariance
-        self.points: Points = covariance.prepare(data.rows if options.centres is None else options.centres)
-        self._query_weights = QueryWeights(process, data, covariance, self.points)
+        rows, floating = data.rows if self.centres is None else self.centres, data.x.is_floating_point()
+        dtype = None if floating else process.options.dtype
+        self.covariance = as_covariance(process.kernel, dtype=dtype)
+        self.points: Points = self.covariance.prepare(rows)
+        scale = float(self.covariance.diagonal(self.points).max())
+        self.precision = working_precision(process, data, solution, scale)
+        if dtype == torch.float32 != self.precision:  # integers have no precision of their own
+            self.covariance = as_covariance(process.kernel, dtype=self.precision)
+            self.points = self.covariance.prepare(rows)
+        self._query_weights = QueryWeights(process, data, self.covariance, self.points)
         self._sample_targets: Tensor | None = None
 
     @classmethod
@@ -340,7 +342,7 @@ class Posterior:
         in a `NotSaved` warning.
 
         Raises:
-            DtypeError, DataFileError: the path is none, or cannot be written; a file that was there is unchanged.
+            InputError, DataFileError: the path is none, or cannot be written; a file that was there is unchanged.
         """
         storage.save(path, self.process, self.data, self.solution)
 

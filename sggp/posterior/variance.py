@@ -58,9 +58,9 @@ def local_control(
     m = found.shape[1]
     step = max(1, _TILE_BYTES // (8 * (m + 1) * (4 * (m + 1) + targets.shape[1])))
     variances, deviations = [], []
-    raw, noise = _wide(points.raw), noise_variance.double()
+    raw, noise = _float64(points.raw), noise_variance.double()
     for rows, tile, start in zip(found.split(step), queries.split(step), prior.split(step), strict=True):
-        small = covariance.small_blocks(torch.cat([raw[rows], _wide(tile.detach())[:, None]], 1))
+        small = covariance.small_blocks(torch.cat([raw[rows], _float64(tile.detach())[:, None]], 1))
         block, cross, own = small[:, :m, :m] + torch.diag_embed(noise[rows]), small[:, :m, m], small[:, m, m]
         if tile.requires_grad:
             cross = torch.cat(
@@ -133,5 +133,5 @@ def _nearest_rows(covariance: Covariance, points: Points, queries: Tensor, m: in
     return torch.cat(tiles) if tiles else torch.empty(0, m, dtype=torch.long, device=queries.device)
 
 
-def _wide(x: Tensor) -> Tensor:
+def _float64(x: Tensor) -> Tensor:
     return x.double() if x.is_floating_point() else x
