@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -10,9 +9,7 @@ from torch import Tensor
 
 from sggp.defaults import DIRECT_ROWS
 from sggp.operators import KernelOperator
-from sggp.preconditioners import Built, Preconditioner
-from sggp.solvers import Auto, Cholesky, ConjugateGradients, Solution, Solver
-from sggp.solvers.conjugate_gradients import automatic
+from sggp.solvers import Auto, Cholesky, ConjugateGradients, Prepared, Solution, Solver
 
 __all__ = ["WarmSolves", "default_tolerances"]
 
@@ -34,34 +31,6 @@ def default_tolerances(noise: Tensor, diagonal: Tensor) -> tuple[float, float]:
     return max(_TIGHTEST, _MEAN_SHARE * probes), probes
 
 
-@dataclass
-class _Keeper:
-    """A built preconditioner and the coordinates it was built at."""
-
-    inner: Preconditioner
-    at: Tensor
-    present: Tensor
-    built: Built | None = None
-    count: int = 0
-
-    def get(self, operator: Any, generator: torch.Generator) -> Built:
-        stale = self.built is None or bool(((self.present - self.at).abs() > _MOVED).any())
-        if self.built is None or stale:
-            self.built, self.at = self.inner.build(operator, generator), self.present.clone()
-            self.count += 1
-        return self.built
-
-
-@dataclass(frozen=True)
-class _Kept(Preconditioner):
-    """Builds only when the hyperparameters have moved away from where it was built."""
-
-    keeper: _Keeper = field(repr=False)
-
-    def build(self, operator: Any, generator: torch.Generator) -> Built:
-        return self.keeper.get(operator, generator)
-
-
 class WarmSolves:
     """Solves of (K + Σ)A = B for kernel and noise that move from call to call.
 
@@ -74,7 +43,7 @@ class WarmSolves:
 
     Attributes:
         last: the latest solution; the next solve starts from it.
-        epochs: of all solves so far.
+        epochs: of all solves so far. builds: how often the solver was set up anew.
     """
 
     def __init__(
@@ -93,28 +62,21 @@ class WarmSolves:
         self.last: Solution | None = None
         self.start: Tensor | None = None
         self.epochs = 0.0
-        self.keeper: _Keeper | None = None
-        self.columns = columns
-        self.solver = self._prepared(solver)
+        self.columns, self.builds = columns, 0
+        self.solver = self._chosen(solver)
+        self.prepared: Prepared | None = None
+        self.at = torch.zeros(0, dtype=torch.float64)
 
-    def _prepared(self, solver: Solver | None) -> Solver:
+    def _chosen(self, solver: Solver | None) -> Solver:
         g = len(self.rows)
         if solver is None or isinstance(solver, Auto):
             direct = DIRECT_ROWS if solver is None else solver.direct_rows
             solver = Cholesky() if g <= direct else ConjugateGradients()
-        if not isinstance(solver, ConjugateGradients) or solver.preconditioner is None:
-            return solver
-        return replace(solver, preconditioner=self._kept(solver.preconditioner))
+        return solver
 
-    def _kept(self, inner: Preconditioner | str) -> Preconditioner | None:
-        chosen = (
-            automatic(len(self.rows), self.columns, self.memory_budget) if isinstance(inner, str) else inner
-        )
-        if chosen is None:
-            return None
-        nowhere = torch.zeros(0, dtype=torch.float64)
-        self.keeper = _Keeper(chosen, nowhere, nowhere)
-        return _Kept(self.keeper)
+    @property
+    def _preconditioned(self) -> bool:
+        return isinstance(self.solver, ConjugateGradients)
 
     def operator(self, kernel: Any, noise: Tensor) -> KernelOperator:
         """K + Σ under the kernel's present values."""
@@ -129,11 +91,18 @@ class WarmSolves:
             operator: K + Σ. rhs: (g, s). tolerance: (s,).
             coordinates: (p,) where the hyperparameters are; decides about the preconditioner.
         """
-        if self.keeper is not None:
-            self.keeper.present = coordinates.detach().clone()
+        place = coordinates.detach().clone()
+        if (
+            self.prepared is None
+            or not self._preconditioned
+            or bool(((place - self.at).abs() > _MOVED).any())
+        ):
+            self.prepared, self.at = self.solver.prepare(operator, columns=self.columns), place
+            self.builds += 1
+        else:
+            self.prepared = self.prepared.moved_to(operator)
         start = self.start if self.start is not None and self.start.shape == rhs.shape else None
-        self.last = self.solver.solve(
-            operator,
+        self.last = self.prepared.solve(
             rhs,
             start,
             tolerance=tolerance,
