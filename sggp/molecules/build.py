@@ -12,9 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from sggp.checks import flag, one_of
+from sggp.checks import as_path, flag, one_of
 from sggp.errors import DataFileError, InputError, MoleculeError
-from sggp.files import checked_path
 from sggp.molecules.featurise import encode_all
 from sggp.molecules.fingerprinter import SmilesFingerprinter, build_report
 from sggp.molecules.packed import PackedCounts, PackedStrings
@@ -125,7 +124,7 @@ def cached(folder: str | os.PathLike[str] | None, key: Callable[[], str]) -> Pat
     """The file a finished table is kept in, or None without a folder (which is created if it is missing)."""
     if folder is None:
         return None
-    place = checked_path(folder, "cache")
+    place = as_path(folder, "cache")
     try:
         place.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -148,7 +147,7 @@ def file_key(
     path: str | os.PathLike[str], smiles_column: str | None, id_column: str | None, request: Request
 ) -> str:
     """Digest of the bytes of a file, its name's ending, the columns asked for and the request."""
-    name = checked_path(path, "path").name
+    name = as_path(path, "path").name
     digest = hashlib.blake2b(request.key() + repr((name, smiles_column, id_column)).encode(), digest_size=16)
     try:
         with Path(path).open("rb") as stream:

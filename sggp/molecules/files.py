@@ -16,8 +16,9 @@ from typing import TextIO
 
 import numpy as np
 
+from sggp.checks import as_path
 from sggp.errors import DataFileError
-from sggp.files import checked_path, write_whole
+from sggp.files import write_whole
 from sggp.molecules.columns import ColumnGuess, check_header, choose_columns
 
 _SMI_ENDINGS = (".smi", ".smiles", ".ism")
@@ -187,7 +188,7 @@ def read_table(path: str | os.PathLike[str]) -> DataTable:
     Raises:
         DataFileError: missing, empty, damaged or undecodable file, no header, no data row, repeated column names.
     """
-    target = checked_path(path, "path")
+    target = as_path(path, "path")
     with _open_text(target) as stream:
         try:
             return _parse(target, stream)

@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from sggp.checks import as_path
 from sggp.errors import DataFileError
-from sggp.files import checked_path, whole_file
+from sggp.files import whole_file
 
 _MAGIC = b"SGGPTAB1"
 _ALIGN = 64
@@ -60,7 +61,7 @@ def read_arrays(
     Raises:
         DataFileError: the file is missing, empty, truncated or not of this format.
     """
-    target = checked_path(path, "path")
+    target = as_path(path, "path")
     try:
         size = target.stat().st_size
         with target.open("rb") as stream:

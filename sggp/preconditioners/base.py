@@ -19,7 +19,8 @@ __all__ = ["Built", "Given", "LowRankPlusDiagonal", "Preconditioner", "Rooted"]
 class Built(Protocol):
     """A symmetric positive definite P close to the operator."""
 
-    log_det: float
+    @property
+    def log_det(self) -> float: ...
 
     def apply(self, v: Tensor) -> Tensor:  # (n, s) -> (n, s)
         """P⁻¹v, in the dtype of v."""

@@ -73,12 +73,11 @@ class SparseInverseFactor:
         self._offsets = torch.cat([counts.new_zeros(1), counts.cumsum(0)[:-1]])
 
     def apply(self, v: Tensor) -> Tensor:  # (n, s) -> (n, s)
-        """R⁻¹v ≈ UUᵀv, in float64."""
-        wide = v.double()
-        fused = None
+        """R⁻¹v ≈ UUᵀv, computed in float64, in the dtype of v."""
+        wide, found = v.double(), None
         if wide.shape[1] >= _WIDE:
-            fused = engine(wide.device, wide.dtype).sparse_square(self._index, self._values, wide)
-        return self.root(self.root_transpose(wide)) if fused is None else fused
+            found = engine(wide.device, wide.dtype).sparse_square(self._index, self._values, wide)
+        return (self.root(self.root_transpose(wide)) if found is None else found).to(v.dtype)
 
     def root(self, v: Tensor) -> Tensor:  # (n, s) -> (n, s)
         """Uv, in float64."""
@@ -160,25 +159,6 @@ class _LowRankPlusFactor:
         return v + self._factor.root_transpose(self._low_rank @ inner)
 
 
-class _Narrowing:
-    """A float64 factor applied to columns of any dtype."""
-
-    def __init__(self, factor: SparseInverseFactor) -> None:
-        self._factor = factor
-        self.log_det = factor.log_det
-
-    def apply(self, v: Tensor) -> Tensor:
-        return self._factor.apply(v).to(v.dtype)
-
-    def root(self, v: Tensor) -> Tensor:
-        """Uv, float64."""
-        return self._factor.root(v)
-
-    def root_transpose(self, v: Tensor) -> Tensor:
-        """Uᵀv, float64."""
-        return self._factor.root_transpose(v)
-
-
 @dataclass(frozen=True)
 class NearestNeighbour(Preconditioner):
     """P⁻¹ = UUᵀ, the sparse inverse Cholesky factor of K + Σ on nearest earlier neighbours. Best at low noise.
@@ -197,9 +177,9 @@ class NearestNeighbour(Preconditioner):
     def __post_init__(self) -> None:
         require_positive("neighbours", self.neighbours)
 
-    def build(self, operator: Any, generator: torch.Generator) -> _Narrowing:
+    def build(self, operator: Any, generator: torch.Generator) -> SparseInverseFactor:
         operator = require_blocks(operator, "NearestNeighbour")
-        return _Narrowing(SparseInverseFactor(operator, self.neighbours, generator))
+        return SparseInverseFactor(operator, self.neighbours, generator)
 
 
 @dataclass(frozen=True)
@@ -213,8 +193,10 @@ class LowRankPlusNeighbour(Preconditioner):
     Cost:
         The sum of `Nystrom` and `NearestNeighbour`, and n·m²·rank flops for the residual blocks.
 
-    Source: Zhao, Xu, Huang, Chow and Xi 2024 (low rank plus factorised sparse inverse); Gyger, Furrer and Sigrist 2024
-        (full-scale approximation). Departure: landmarks by RPCholesky, neighbours by residual correlation.
+    Source: own, of the parts above. Kin: AFN, low rank plus a factorised sparse inverse of the Schur complement (Zhao,
+        Xu, Huang, Chow and Xi 2024, arXiv 2304.05460; the preconditioner of HiGP, arXiv 2503.02259), and VIF,
+        inducing points plus Vecchia's approximation of the residual process (Gyger, Furrer and Sigrist, arXiv
+        2507.05064; in GPBoost). Departures: landmarks by RPCholesky, neighbours by residual correlation.
     """
 
     rank: int | None = None

@@ -4,7 +4,8 @@ from sggp.solvers.alternating_projections import AlternatingProjections
 from sggp.solvers.auto import Auto
 from sggp.solvers.cholesky import Cholesky
 from sggp.solvers.conjugate_gradients import ConjugateGradients
-from sggp.solvers.core.base import IterativeSolver, Solver, State
+from sggp.solvers.core.base import Prepared, Solver
+from sggp.solvers.core.driver import IterativeSolver, State
 from sggp.solvers.core.problem import Problem
 from sggp.solvers.core.solution import Record, Solution, Status
 from sggp.solvers.settings import describe_solver, rebuild_solver
@@ -18,6 +19,7 @@ __all__ = [
     "Cholesky",
     "ConjugateGradients",
     "IterativeSolver",
+    "Prepared",
     "Problem",
     "Record",
     "SketchAndProject",

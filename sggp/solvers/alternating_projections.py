@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -11,9 +11,11 @@ from torch import Tensor
 from sggp.errors import InputError, UnsupportedOperator
 from sggp.linalg import try_cholesky
 from sggp.operators.base import RowOperator
-from sggp.solvers.core.base import IterativeSolver, State, column_norms
+from sggp.solvers.core.base import column_norms
+from sggp.solvers.core.driver import IterativeSolver, State
 from sggp.solvers.core.problem import Problem
 from sggp.solvers.core.solution import Status
+from sggp.solvers.core.stagnation import keep_best
 from sggp.typing import ResidualKind
 
 __all__ = ["AlternatingProjections"]
@@ -23,18 +25,25 @@ _GROWTH = 1e4
 and the 2-norm by no more than the root of the condition number."""
 
 
+@dataclass(frozen=True)
+class _Blocks:
+    """The rows of each block, and the factors of those that were visited and are kept."""
+
+    rows: tuple[Tensor, ...]
+    factors: dict[int, Tensor]
+
+
 @dataclass
 class _State(State):
+    setup: _Blocks
     x: Tensor
     r: Tensor  # (n, s) residual, kept up to date
-    norms: Tensor  # (s,)
+    residual: Tensor  # (s,) its norms
     best: Tensor  # (n, s) iterate of least residual
     least: Tensor  # (s,)
-    blocks: tuple[Tensor, ...]
-    factors: dict[int, Tensor]
     broken: bool = False
 
-    per_column: ClassVar[tuple[str, ...]] = ("x", "r", "norms", "best", "least")
+    per_column: ClassVar[tuple[str, ...]] = ("x", "r", "residual", "best", "least")
 
 
 @dataclass(frozen=True)
@@ -69,35 +78,33 @@ class AlternatingProjections(IterativeSolver):
         if self.memory_budget < 0:
             raise InputError(f"memory_budget must not be negative, got {self.memory_budget}.")
 
-    def start(self, problem: Problem) -> _State:
-        if not isinstance(problem.operator, RowOperator):
+    def setup(self, operator: Any, columns: int, generator: torch.Generator) -> _Blocks:
+        if not isinstance(operator, RowOperator):
             raise UnsupportedOperator(
-                f"AlternatingProjections needs blocks, which {type(problem.operator).__name__} does not offer; "
-                "use ConjugateGradients."
+                f"AlternatingProjections needs blocks, which {type(operator).__name__} does not offer; use "
+                "ConjugateGradients."
             )
-        if "blocks" not in problem.memory:
-            order = torch.randperm(problem.n, generator=problem.generator).to(problem.rhs.device)
-            problem.memory["blocks"] = order.split(self.block_size)
-            problem.memory["factors"] = {}
+        order = torch.randperm(operator.shape[0], generator=generator).to(operator.device)
+        return _Blocks(order.split(self.block_size), {})
+
+    def start(self, problem: Problem, setup: _Blocks) -> _State:
         norms = column_norms(problem.rhs)
         return _State(
             problem=problem,
+            setup=setup,
             x=torch.zeros_like(problem.rhs),
             r=problem.rhs.clone(),
-            norms=norms,
+            residual=norms,
             best=torch.zeros_like(problem.rhs),
             least=norms.clone(),
-            blocks=problem.memory["blocks"],
-            factors=problem.memory["factors"],
-            notes=[],
         )
 
     def step(self, state: _State) -> None:
         # columns count by how far they are from their tolerance, so that the last ones are not drowned
         weight = (1.0 / state.problem.tolerance).to(state.r)
         sizes = (state.r * weight).square().sum(1)
-        chosen = int(torch.stack([sizes[block].sum() for block in state.blocks]).argmax())
-        rows = state.blocks[chosen]
+        chosen = int(torch.stack([sizes[block].sum() for block in state.setup.rows]).argmax())
+        rows = state.setup.rows[chosen]
         factor = self._factor(state, chosen)
         if factor is None:
             state.broken = True
@@ -105,39 +112,35 @@ class AlternatingProjections(IterativeSolver):
         change = torch.cholesky_solve(state.r[rows].double(), factor).to(state.r)
         state.x.index_add_(0, rows, change)
         state.r -= state.problem.operator.columns_matmul(rows, change)
-        state.norms = column_norms(state.r)
-        better = state.norms < state.least
-        if bool(better.all()):
-            state.best.copy_(state.x)
-        elif bool(better.any()):
-            state.best[:, better] = state.x[:, better]
-        state.least = torch.minimum(state.least, torch.nan_to_num(state.norms, nan=float("inf")))
+        state.residual = column_norms(state.r)
+        keep_best(state)
 
     def _factor(self, state: _State, chosen: int) -> Tensor | None:
         """The Cholesky factor of a block; None where it is not positive definite even with jitter."""
-        if chosen in state.factors:
-            return state.factors[chosen]
-        rows = state.blocks[chosen]
+        factors = state.setup.factors
+        if chosen in factors:
+            return factors[chosen]
+        rows = state.setup.rows[chosen]
         dense = state.problem.operator.block(rows, rows).double()
         factor, jitter = try_cholesky(dense)
         if bool(torch.isinf(jitter)):
             return None
-        if 8 * len(rows) ** 2 * (len(state.factors) + 1) <= self.memory_budget:
-            state.factors[chosen] = factor
+        if 8 * len(rows) ** 2 * (len(factors) + 1) <= self.memory_budget:
+            factors[chosen] = factor
         return factor
 
     def iterate(self, state: _State) -> Tensor:
         return state.best
 
     def stalled(self, state: _State) -> Tensor:
-        lost = ~(state.norms <= _GROWTH * state.least)
+        lost = ~(state.residual <= _GROWTH * state.least)
         note = "rounding made the residual grow: went on from the best iterate."
         if bool(lost.any()) and note not in state.notes:
             state.notes.append(note)
         return lost
 
     def residual(self, state: _State) -> tuple[Tensor, ResidualKind]:
-        return state.norms, "recursive"
+        return state.residual, "recursive"
 
     def failures(self, state: _State) -> list[Status | None]:
         return [Status.BREAKDOWN if state.broken else None] * state.problem.rhs.shape[1]

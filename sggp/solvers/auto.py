@@ -11,11 +11,12 @@ from torch import Tensor
 from sggp.defaults import DIRECT_ROWS
 from sggp.errors import SolverFailure
 from sggp.operators.base import NeighbourOperator, RowOperator
+from sggp.random import as_generator
 from sggp.solvers.alternating_projections import AlternatingProjections
 from sggp.solvers.cholesky import Cholesky
 from sggp.solvers.conjugate_gradients import ConjugateGradients
-from sggp.solvers.core.base import Solver
-from sggp.solvers.core.driver import Limits
+from sggp.solvers.core.base import Prepared, Setup, Solver
+from sggp.solvers.core.limits import Limits
 from sggp.solvers.core.solution import Solution, Status
 
 __all__ = ["Auto", "choose"]
@@ -92,21 +93,29 @@ class Auto(Solver):
 
     direct_rows: int = DIRECT_ROWS
 
-    def _solve(self, operator: Any, rhs: Tensor, x0: Tensor | None, limits: Limits) -> Solution:
+    def setup(self, operator: Any, columns: int, generator: torch.Generator) -> tuple[Prepared, ...]:
+        chosen = choose(operator, columns, self.direct_rows)
+        return tuple(solver.prepare(operator) for solver in chosen)
+
+    def _solve(
+        self, operator: Any, rhs: Tensor, x0: Tensor | None, limits: Limits, setup: Setup | None = None
+    ) -> Solution:
         columns = 1 if rhs.ndim == 1 else rhs.shape[1]
-        first, *others = choose(operator, columns, self.direct_rows)
-        solution = first._solve(operator, rhs, x0, limits)
+        setup, source = Setup() if setup is None else setup, as_generator(limits.generator)
+        first, *others = setup.of(self, operator, columns, source)
+        solution = first.solve(rhs, x0, **limits.options())
         tried = [solution.method]
-        for solver in others:
+        for prepared in others:
             lost = [i for i, status in enumerate(solution.status) if status in _LOST]
             left = _left(limits, solution)
             if not lost or left is None:
                 break
-            tried.append(solver.describe())
+            name = prepared.solver.describe()
+            tried.append(name)
             try:
-                solution = _taken_over(solution, solver, operator, rhs, left, lost)
+                solution = _taken_over(solution, prepared, rhs, left, lost)
             except SolverFailure as failure:
-                solution = replace(solution, notes=(*solution.notes, f"{solver.describe()}: {failure}"))
+                solution = replace(solution, notes=(*solution.notes, f"{name}: {failure}"))
         return replace(solution, method=f"{self.describe()} → {', then '.join(tried)}")
 
 
@@ -126,14 +135,14 @@ def _left(limits: Limits, solution: Solution) -> Limits | None:
 
 
 def _taken_over(
-    solution: Solution, solver: Solver, operator: Any, rhs: Tensor, limits: Limits, lost: list[int]
+    solution: Solution, prepared: Prepared, rhs: Tensor, limits: Limits, lost: list[int]
 ) -> Solution:
-    """The solution with its lost columns solved by another solver, where that left them with a smaller residual."""
+    """The solution with its lost columns solved by another solver, where that served them better."""
     block = rhs[:, None] if rhs.ndim == 1 else rhs
     tolerance = torch.as_tensor(limits.tolerance, dtype=torch.float64).reshape(-1)
     tolerance = tolerance[lost] if len(tolerance) > 1 else tolerance
     reasons = sorted({str(solution.status[i]) for i in lost})
-    second = solver._solve(operator, block[:, lost], None, replace(limits, tolerance=tolerance))
+    second = prepared.solve(block[:, lost], **replace(limits, tolerance=tolerance).options())
     x = solution.x[:, None] if rhs.ndim == 1 else solution.x
     x = x.to(torch.promote_types(x.dtype, second.x.dtype), copy=True)
     residual, error, status = (
@@ -147,8 +156,9 @@ def _taken_over(
             x[:, i], residual[i], status[i] = second.x[:, place], second.residual[place], second.status[place]
             error[i] = second.residual_error[place]
             better += 1
+    name = prepared.solver.describe()
     story = (
-        f"{len(lost)} of {len(status)} columns ended as {', '.join(reasons)}; {solver.describe()} took over and "
+        f"{len(lost)} of {len(status)} columns ended as {', '.join(reasons)}; {name} took over and "
         f"improved {better}."
     )
     estimated = "estimated" in (solution.residual_kind, second.residual_kind)

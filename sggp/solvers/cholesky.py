@@ -11,15 +11,23 @@ from torch import Tensor
 
 from sggp.errors import InputError, SolverFailure, UnsupportedOperator
 from sggp.linalg import JITTERS
-from sggp.preconditioners import Preconditioner
-from sggp.solvers.conjugate_gradients import ConjugateGradients
-from sggp.solvers.core.base import Solver
-from sggp.solvers.core.driver import Limits
-from sggp.solvers.core.problem import prepare
+from sggp.solvers.conjugate_gradients import ConjugateGradients, Preconditioned
+from sggp.solvers.core.base import Setup, Solver
+from sggp.solvers.core.driver import drive
+from sggp.solvers.core.limits import Limits
+from sggp.solvers.core.problem import Problem, check_system
 from sggp.solvers.core.run import Run, begin, solution
 from sggp.solvers.core.solution import Solution, Status
 
 __all__ = ["Cholesky", "factorise", "substitute"]
+
+
+def require_dense(operator: Any) -> None:
+    """Raise `UnsupportedOperator` unless it can be made dense."""
+    if not hasattr(operator, "dense"):
+        raise UnsupportedOperator(
+            f"Cholesky needs operator.dense(), which {type(operator).__name__} does not offer; use ConjugateGradients."
+        )
 
 
 def factorise(operator: Any, dtype: torch.dtype = torch.float64) -> tuple[Tensor, float]:
@@ -39,10 +47,7 @@ def factorise(operator: Any, dtype: torch.dtype = torch.float64) -> tuple[Tensor
     Cost:
         n² entries and n³/3 flops for each jitter tried, 8·n² bytes in float64, 4·n² in float32.
     """
-    if not hasattr(operator, "dense"):
-        raise UnsupportedOperator(
-            f"Cholesky needs operator.dense(), which {type(operator).__name__} does not offer; use ConjugateGradients."
-        )
+    require_dense(operator)
     mean = added = 0.0
     for relative in JITTERS[dtype]:
         # by columns, as LAPACK wants it, so that the factor can overwrite the matrix; A = Aᵀ
@@ -69,7 +74,7 @@ def substitute(lower: Tensor, v: Tensor) -> Tensor:
     return torch.linalg.solve_triangular(lower.mT, half, upper=True)
 
 
-class _Wide:
+class _Float64Operator:
     """An operator seen in float64, with the products that iterative refinement measures with."""
 
     def __init__(self, inner: Any) -> None:
@@ -94,19 +99,34 @@ class _Wide:
         return self.inner.diagonal().double()
 
 
-class _Narrow(Preconditioner):
-    """The float32 factor as a preconditioner, kept with the jitter that it took."""
+@dataclass(frozen=True)
+class _Factor:
+    """A lower Cholesky factor and the jitter that it took: A⁻¹, or nearly so in float32."""
 
-    jitter = 0.0
-    log_det = 0.0
+    lower: Tensor
+    jitter: float
 
-    def build(self, operator: Any, generator: torch.Generator) -> _Narrow:
-        self.lower, self.jitter = factorise(operator.inner, torch.float32)
-        self.log_det = float(2 * self.lower.diagonal().double().log().sum())
-        return self
+    @property
+    def log_det(self) -> float:
+        return float(2 * self.lower.diagonal().double().log().sum())
 
     def apply(self, v: Tensor) -> Tensor:
-        return substitute(self.lower, v.float()).double()
+        return substitute(self.lower, v.to(self.lower.dtype)).to(v.dtype)
+
+
+@dataclass(frozen=True)
+class _Refinement(ConjugateGradients):
+    """Conjugate gradients on float64 products, preconditioned by a float32 factor."""
+
+    def setup(self, operator: Any, columns: int, generator: torch.Generator) -> Preconditioned:
+        return Preconditioned(_Factor(*factorise(operator.inner, torch.float32)))
+
+    def start(self, problem: Problem, setup: Preconditioned) -> Any:
+        state = super().start(problem, setup)
+        jitter = getattr(setup.built, "jitter", 0.0)
+        if jitter:
+            state.notes.append(f"added jitter {jitter:.1e} to the float32 factor, which only preconditions.")
+        return state
 
 
 @dataclass(frozen=True)
@@ -135,47 +155,45 @@ class Cholesky(Solver):
         if self.factor_dtype not in JITTERS:
             raise InputError(f"factor_dtype must be torch.float64 or torch.float32, got {self.factor_dtype}.")
 
-    def _refined(self, operator: Any, rhs: Tensor, x0: Tensor | None, limits: Limits) -> Solution:
-        if not hasattr(operator, "dense"):
-            factorise(operator)
-        narrow = _Narrow()
-        inner = ConjugateGradients(narrow)
-        found = inner._solve(_Wide(operator), rhs, x0, replace(limits, checkpoint=None))
-        notes = found.notes
-        if narrow.jitter:
-            note = f"added jitter {narrow.jitter:.1e} to the float32 factor, which only preconditions."
-            notes = (note, *notes)
-        return replace(found, method=self.describe(), notes=notes)
-
-    def _solve(self, operator: Any, rhs: Tensor, x0: Tensor | None, limits: Limits) -> Solution:
+    def setup(self, operator: Any, columns: int, generator: torch.Generator) -> Any:
         if self.factor_dtype == torch.float32:
-            return self._refined(operator, rhs, x0, limits)
-        problem = prepare(operator, rhs, x0, limits.tolerance, limits.generator)
-        run = begin(replace(problem, x0=None))
+            return _Refinement().setup(operator, columns, generator)
+        return _Factor(*factorise(operator))
+
+    def _solve(
+        self, operator: Any, rhs: Tensor, x0: Tensor | None, limits: Limits, setup: Setup | None = None
+    ) -> Solution:
+        require_dense(operator)
+        if self.factor_dtype == torch.float32:
+            limits = replace(limits, checkpoint=None)
+            found = drive(_Refinement(), _Float64Operator(operator), rhs, x0, limits, setup)
+            return replace(found, method=self.describe())
+        system = check_system(operator, rhs, x0, limits.tolerance, limits.generator)
+        run = begin(replace(system, x0=None))
         run.wide, run.both = hasattr(operator, "matmul_wide"), True
-        columns = torch.arange(len(problem.columns))
-        lower, jitter = factorise(operator)
-        run.x = substitute(lower, problem.rhs)
-        run.measure(columns)
-        if jitter:
-            run.notes.append(f"added jitter {jitter:.1e} to the diagonal: the matrix is singular to float64.")
-            _refine(run, lower, columns)
+        columns = torch.arange(len(system.columns))
+        setup = Setup() if setup is None else setup
+        if len(columns):
+            factor = setup.of(self, operator, len(columns), system.generator)
+            run.x = factor.apply(system.rhs)
+            run.measure(columns)
+            if factor.jitter:
+                run.notes.append(
+                    f"added jitter {factor.jitter:.1e} to the diagonal: the matrix is singular to float64."
+                )
+                _refine(run, factor, columns)
         run.iterations = 1
         run.record(run.residual, "true")
-        for i, met in enumerate((run.residual <= problem.tolerance).tolist()):
-            lost = Status.STAGNATED if math.isfinite(run.residual[i]) else Status.BREAKDOWN
-            run.status[i] = Status.CONVERGED if met else lost
+        for i, met in enumerate((run.residual <= system.tolerance).tolist()):
+            run.status[i] = Status.CONVERGED if met else Status.STAGNATED
+        run.break_down(columns)
         return solution(run, self.describe())
 
 
-def _refine(run: Run, lower: Tensor, columns: Tensor) -> None:
+def _refine(run: Run, factor: _Factor, columns: Tensor) -> None:
     """One step of iterative refinement, for the columns that it serves."""
-    first = replace(run, x=run.x, gap=run.gap.clone(), residual=run.residual.clone(), whole=run.whole.clone())
-    run.x = run.x + substitute(lower, run.gap * run.problem.norms.to(run.gap))
+    x, residual, whole = run.x, run.residual.clone(), run.whole.clone()
+    run.x = x + factor.apply(run.remainder * run.system.norms.to(x))
     run.measure(columns)
-    worse = ~(run.residual < first.residual)
-    run.x[:, worse], run.residual[worse], run.whole[worse] = (
-        first.x[:, worse],
-        first.residual[worse],
-        first.whole[worse],
-    )
+    worse = ~(run.residual < residual)
+    run.x[:, worse], run.residual[worse], run.whole[worse] = x[:, worse], residual[worse], whole[worse]

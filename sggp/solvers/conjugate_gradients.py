@@ -11,22 +11,36 @@ from torch import Tensor
 
 from sggp.errors import InputError, UnsupportedOperator
 from sggp.operators.base import NeighbourOperator
-from sggp.preconditioners import Balanced, Preconditioner
-from sggp.solvers.core.base import IterativeSolver, State, column_norms
+from sggp.preconditioners import Balanced, Built, Preconditioner
+from sggp.solvers.core.base import column_norms
+from sggp.solvers.core.driver import IterativeSolver, State
 from sggp.solvers.core.problem import Problem
 from sggp.solvers.core.solution import Status
+from sggp.solvers.core.stagnation import count_idle, keep_best
 from sggp.typing import ResidualKind
 
-__all__ = ["ConjugateGradients", "automatic"]
+__all__ = ["ConjugateGradients", "Preconditioned", "automatic"]
 
 _PLAIN_BELOW = 256
 _MEMORY_SHARE = 0.5
 _PATIENCE = 150
-"""Steps without the residual falling by a tenth, after which a column starts again from its measured gap."""
+"""Steps without the residual falling by a tenth, after which a column starts again from its measured residual."""
+
+
+@dataclass(frozen=True)
+class Preconditioned:
+    """What conjugate gradients make of an operator: P, or None."""
+
+    built: Built | None
+
+    def apply(self, v: Tensor) -> Tensor:  # (n, s) -> (n, s)
+        """P⁻¹v, a new tensor."""
+        return v.clone() if self.built is None else self.built.apply(v)
 
 
 @dataclass
 class _State(State):
+    setup: Preconditioned
     x: Tensor
     r: Tensor
     p: Tensor
@@ -37,7 +51,6 @@ class _State(State):
     idle: Tensor  # (s,) steps since then
     residual: Tensor  # (s,)
     broken: Tensor  # (s,) bool
-    apply: Any
     steps: int = 0
 
     per_column: ClassVar[tuple[str, ...]] = (
@@ -88,22 +101,28 @@ class ConjugateGradients(IterativeSolver):
                 f'preconditioner must be None, "auto" or one of sggp.preconditioners, got {self.preconditioner!r}.'
             )
 
-    def start(self, problem: Problem) -> _State:
+    def setup(self, operator: Any, columns: int, generator: torch.Generator) -> Preconditioned:
+        chosen = self.preconditioner
+        if isinstance(chosen, str):
+            budget = getattr(operator, "memory_budget", float("inf"))
+            neighbourly = isinstance(operator, NeighbourOperator)
+            chosen = automatic(operator.shape[0], columns, budget) if neighbourly else None
+        return Preconditioned(None if chosen is None else chosen.build(operator, generator))
+
+    def start(self, problem: Problem, setup: Preconditioned) -> _State:
         if self.float64_products and not hasattr(problem.operator, "matmul_wide"):
             raise UnsupportedOperator(
                 f"float64_products needs matmul_wide, which {type(problem.operator).__name__} does not offer; "
                 "leave it out."
             )
-        if "apply" not in problem.memory:
-            problem.memory["apply"] = self._build(problem)
-        apply = problem.memory["apply"]
         r = problem.rhs.to(torch.float64 if self.float64_products else problem.rhs.dtype, copy=True)
         x = torch.zeros_like(r)
-        z = apply(r)
+        z = setup.apply(r)
         norms = column_norms(r)
         s = r.shape[1]
         return _State(
             problem=problem,
+            setup=setup,
             x=x,
             r=r,
             p=z.clone(),
@@ -114,19 +133,7 @@ class ConjugateGradients(IterativeSolver):
             idle=torch.zeros(s, dtype=torch.long),
             residual=norms,
             broken=torch.zeros(s, dtype=torch.bool),
-            apply=apply,
-            notes=[],
         )
-
-    def _build(self, problem: Problem) -> Any:
-        chosen = self.preconditioner
-        if isinstance(chosen, str):
-            budget = getattr(problem.operator, "memory_budget", float("inf"))
-            neighbourly = isinstance(problem.operator, NeighbourOperator)
-            chosen = automatic(problem.n, problem.rhs.shape[1], budget) if neighbourly else None
-        if chosen is None:
-            return torch.clone
-        return chosen.build(problem.operator, problem.generator).apply
 
     def _multiply(self, operator: Any) -> Callable[[Tensor], Tensor]:
         return operator.matmul_wide if self.float64_products else operator.matmul
@@ -136,6 +143,7 @@ class ConjugateGradients(IterativeSolver):
         h = multiply(state.p)
         curvature = _dots(state.p, h)
         state.broken |= ~(curvature > 0) | ~torch.isfinite(state.rz)
+        # α = rᵀz / pᵀAp; x ← x + αp; r ← r − αAp
         alpha = torch.where(state.broken, torch.zeros_like(curvature), state.rz / curvature)
         state.x.addcmul_(alpha.to(state.x)[None], state.p)
         state.steps += 1
@@ -144,16 +152,10 @@ class ConjugateGradients(IterativeSolver):
         else:
             state.r.addcmul_(alpha.to(state.r)[None], h, value=-1.0)
         state.residual = column_norms(state.r)
-        better = state.residual < state.least
-        if bool(better.all()):
-            state.best.copy_(state.x)
-        elif bool(better.any()):
-            state.best[:, better] = state.x[:, better]
-        state.least = torch.minimum(state.least, state.residual)
-        fell = state.least < 0.9 * state.mark
-        state.mark = torch.where(fell, state.least, state.mark)
-        state.idle = torch.where(fell, 0, state.idle + 1)
-        z = state.apply(state.r)
+        keep_best(state)
+        count_idle(state)
+        # z = P⁻¹r; β = rᵀz / (rᵀz before); p ← z + βp
+        z = state.setup.apply(state.r)
         rz = _dots(state.r, z)
         beta = torch.where(state.rz > 0, rz / state.rz, torch.zeros_like(rz))
         state.p.mul_(beta.to(z)[None]).add_(z)

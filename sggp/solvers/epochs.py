@@ -14,7 +14,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from sggp.solvers.core.base import IterativeSolver, State
+from sggp.errors import InputError
+from sggp.solvers.core.driver import IterativeSolver, State
 from sggp.solvers.core.problem import Problem
 from sggp.solvers.core.solution import Status
 from sggp.typing import ResidualKind
@@ -25,42 +26,37 @@ _GROWTH = 20.0
 """A running residual this many times the least one so far is divergence."""
 _MOST_BACKOFFS = 12
 _DOUBT = 2.0
-"""What a running residual is multiplied by after each time that a measured one denied it."""
+"""What a running residual is multiplied by after each time that a measured one refused it."""
 
 
 @dataclass
 class EpochState(State):
-    """State of a solver that visits rows in epochs; `fresh` says that an epoch has just been closed."""
+    """State of a solver that visits rows in epochs; `fresh` says that an epoch has just been closed.
+
+    `size` scales the solver's steps; it is halved where the iteration diverges.
+    """
 
     good: Tensor = field(kw_only=True)  # (n, s) iterate at the epoch of least residual, to fall back on
     squares: Tensor = field(kw_only=True)  # (s,) Σ‖r_I‖² over the running epoch
     estimate: Tensor = field(kw_only=True)  # (s,) relative residual over the last full epoch
     least: Tensor = field(kw_only=True)  # (s,)
     order: Tensor = field(kw_only=True)
+    size: float = field(kw_only=True)
+    backoffs: int = field(default=0, kw_only=True)
     place: int = field(default=0, kw_only=True)
     fresh: bool = field(default=False, kw_only=True)
     diverged: bool = field(default=False, kw_only=True)
 
     per_column: ClassVar[tuple[str, ...]] = ("good", "squares", "estimate", "least")
+    carried: ClassVar[tuple[str, ...]] = ("size", "backoffs")
 
 
 class EpochSolver(IterativeSolver):
     """An iterative solver that stops by the running residual of an epoch."""
 
     @staticmethod
-    def first_start(problem: Problem) -> bool:
-        """Whether this is the first start of a solve; at a later one the running residual is trusted less."""
-        memory = problem.memory
-        if "caution" not in memory:
-            memory["caution"], memory["backoffs"] = 1.0, 0
-            return True
-        # a restart means that a measured residual denied the running one
-        memory["caution"] *= _DOUBT
-        return False
-
-    @staticmethod
-    def epoch_fields(problem: Problem) -> dict[str, Any]:
-        """The fields of an `EpochState` at x = 0."""
+    def epoch_fields(problem: Problem, size: float) -> dict[str, Any]:
+        """The fields of an `EpochState` at x = 0, with steps of a size to begin with."""
         s = problem.rhs.shape[1]
         return {
             "good": torch.zeros_like(problem.rhs),
@@ -68,6 +64,7 @@ class EpochSolver(IterativeSolver):
             "estimate": torch.ones(s, dtype=torch.float64),
             "least": torch.ones(s, dtype=torch.float64),
             "order": torch.empty(0, dtype=torch.long),
+            "size": size,
         }
 
     @staticmethod
@@ -84,9 +81,9 @@ class EpochSolver(IterativeSolver):
         return rows
 
     @staticmethod
-    def visit(state: Any, gap: Tensor) -> bool:  # (b, s)
+    def visit(state: Any, residual: Tensor) -> bool:  # (b, s)
         """Add the residuals of the rows visited; whether the epoch is over, or cannot go on."""
-        state.squares += gap.double().square().sum(0).cpu()
+        state.squares += residual.double().square().sum(0).cpu()
         return state.place >= len(state.order) or not bool(torch.isfinite(state.squares).all())
 
     @staticmethod
@@ -104,20 +101,18 @@ class EpochSolver(IterativeSolver):
         return True
 
     @staticmethod
-    def back_off(state: Any, step: str, note: str, sequences: tuple[str, ...]) -> None:
-        """Go back to the best iterate with half the step.
+    def back_off(state: Any, note: str, sequences: tuple[str, ...]) -> None:
+        """Go back to the best iterate with steps of half the size.
 
         Args:
             state: the state.
-            step: the key of the step in `problem.memory`.
-            note: what to report, with a place for the new step.
+            note: what to report, with a place for the new size.
             sequences: the fields of the state that take the value of the best iterate.
         """
-        memory = state.problem.memory
-        memory["backoffs"] += 1
-        memory[step] /= 2
-        state.notes.append(note.format(memory[step]))
-        state.diverged = memory["backoffs"] >= _MOST_BACKOFFS
+        state.backoffs += 1
+        state.size /= 2
+        state.notes.append(note.format(state.size))
+        state.diverged = state.backoffs >= _MOST_BACKOFFS
         for name in sequences:
             setattr(state, name, state.good.clone())
         state.order, state.place = state.order[:0], 0
@@ -131,7 +126,20 @@ class EpochSolver(IterativeSolver):
         return torch.where(risen.to(current.device), state.good, current) if bool(risen.any()) else current
 
     def residual(self, state: Any) -> tuple[Tensor, ResidualKind] | None:
-        return (state.estimate * state.problem.memory["caution"], "estimated") if state.fresh else None
+        # each restart means that a measured residual was larger than the running one
+        return (state.estimate * _DOUBT**state.restarts, "estimated") if state.fresh else None
 
     def failures(self, state: Any) -> list[Status | None]:
         return [Status.DIVERGED if state.diverged else None] * state.problem.rhs.shape[1]
+
+
+def check_descent(solver: Any) -> None:
+    """Raise `InputError` unless step size, batch size, momentum and averaging are in range."""
+    if not 0 <= solver.momentum < 1:
+        raise InputError(f"momentum must lie in [0, 1), got {solver.momentum}.")
+    if solver.step_size is not None and not solver.step_size > 0:
+        raise InputError(f"step_size must be positive or None, got {solver.step_size}.")
+    if solver.batch_size is not None and solver.batch_size < 1:
+        raise InputError(f"batch_size must be at least 1 or None, got {solver.batch_size}.")
+    if solver.averaging is not None and not 0 < solver.averaging <= 1:
+        raise InputError(f"averaging must lie in (0, 1] or be None, got {solver.averaging}.")

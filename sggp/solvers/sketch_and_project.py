@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sggp.errors import InputError, UnsupportedOperator
 from sggp.operators.base import RowOperator
+from sggp.solvers.core.power import largest_eigenvalue
 from sggp.solvers.core.problem import Problem
 from sggp.solvers.epochs import EpochSolver, EpochState
 
@@ -20,8 +21,19 @@ _POWER_STEPS = 10
 _POWER_MARGIN = 1.1
 
 
+@dataclass(frozen=True)
+class _Setup:
+    """Rows of a block, and the constants of the acceleration."""
+
+    block: int
+    beta: float
+    gamma: float
+    a: float
+
+
 @dataclass
 class _State(EpochState):
+    setup: _Setup
     w: Tensor
     v: Tensor
     z: Tensor
@@ -52,7 +64,7 @@ class SketchAndProject(EpochSolver):
     Source: Rathore, Frangella, Garg, Fazliani, Dereziński and Udell 2025 (ADASAP), algorithm 1. Departures: 1. the
         spectrum of the sketch is clamped at zero; 2. μ = min(λ/(λ + mean diagonal), 1/ν), so that the acceleration does
         not depend on the units of the target; 3. blocks are cut from a permutation per epoch; 4. the running residual
-        ends the solve, confirmed by a product; 5. growth of it halves the step and drops the acceleration; 6. the tail
+        ends the solve, checked by a product; 5. growth of it halves the step and drops the acceleration; 6. the tail
         average has polynomially growing weights t^η, η = 2/p − 2 (Shamir and Zhang 2013, section 4), since the
         number of steps is not known in advance.
     """
@@ -73,45 +85,44 @@ class SketchAndProject(EpochSolver):
                 f"tail_averaging must be a bool or a share in (0, 1], got {self.tail_averaging}."
             )
 
-    def start(self, problem: Problem) -> _State:
-        if not isinstance(problem.operator, RowOperator):
+    def setup(self, operator: Any, columns: int, generator: torch.Generator) -> _Setup:
+        if not isinstance(operator, RowOperator):
             raise UnsupportedOperator(
-                f"SketchAndProject needs rows_matmul and block, which {type(problem.operator).__name__} does not "
-                "offer; use ConjugateGradients."
+                f"SketchAndProject needs rows_matmul and block, which {type(operator).__name__} does not offer; use "
+                "ConjugateGradients."
             )
-        memory, n = problem.memory, problem.n
-        if self.first_start(problem):
-            size = min(n, self.block_size if self.block_size is not None else max(256, n // 100))
-            memory["constants"] = (size, *_acceleration(problem, size))
-            memory["shrink"] = 1.0
+        n = operator.shape[0]
+        size = min(n, self.block_size if self.block_size is not None else max(256, n // 100))
+        return _Setup(size, *_acceleration(operator, size))
+
+    def start(self, problem: Problem, setup: _Setup) -> _State:
         zero = torch.zeros_like(problem.rhs)
         return _State(
             problem=problem,
+            setup=setup,
             w=zero,
             v=zero.clone(),
             z=zero.clone(),
             average=zero.clone() if self.tail_averaging else None,
-            notes=[],
-            **self.epoch_fields(problem),
+            **self.epoch_fields(problem, 1.0),
         )
 
     def step(self, state: _State) -> None:
-        problem, memory = state.problem, state.problem.memory
-        size, beta, gamma, a = memory["constants"]
-        rows = self.next_rows(state, size)
-        gap = problem.operator.rows_matmul(rows, state.z) - problem.rhs[rows]
-        change = memory["shrink"] * self._project(state, rows, gap)
+        problem, setup = state.problem, state.setup
+        rows = self.next_rows(state, setup.block)
+        residual = problem.operator.rows_matmul(rows, state.z) - problem.rhs[rows]
+        change = state.size * self._project(state, rows, residual)
         state.w.copy_(state.z)
         state.w.index_add_(0, rows, change, alpha=-1.0)
-        state.v.lerp_(state.z, 1.0 - beta)
-        state.v.index_add_(0, rows, change, alpha=-gamma)
-        torch.lerp(state.w, state.v, a, out=state.z)
+        state.v.lerp_(state.z, 1.0 - setup.beta)
+        state.v.index_add_(0, rows, change, alpha=-setup.gamma)
+        torch.lerp(state.w, state.v, setup.a, out=state.z)
         if state.average is not None:
             state.steps += 1
             power = 2.0 / (0.5 if self.tail_averaging is True else self.tail_averaging) - 2.0
             state.average.lerp_(state.w, (power + 1) / (state.steps + power))
-        if self.visit(state, gap) and not self.close_epoch(state, self._newest(state)):
-            self.back_off(state, "shrink", "diverged: steps scaled by {:.3g}.", ("w", "v", "z"))
+        if self.visit(state, residual) and not self.close_epoch(state, self._newest(state)):
+            self.back_off(state, "diverged: steps scaled by {:.3g}.", ("w", "v", "z"))
             if state.average is not None:
                 state.average, state.steps = state.good.clone(), 0
 
@@ -124,8 +135,8 @@ class SketchAndProject(EpochSolver):
         if state.average is not None:
             state.average = state.average[:, columns.to(state.average.device)]
 
-    def _project(self, state: _State, rows: Tensor, gap: Tensor) -> Tensor:
-        """ηP⁻¹ gap, in float64: the inverse cancels in float32."""
+    def _project(self, state: _State, rows: Tensor, residual: Tensor) -> Tensor:
+        """ηP⁻¹ times the residual, in float64: the inverse cancels in float32."""
         generator = state.problem.generator
         block = state.problem.operator.block(rows, rows).double()
         size, rank = len(rows), min(self.rank, len(rows) // 2)
@@ -151,18 +162,18 @@ class SketchAndProject(EpochSolver):
                 def inverse(v: Tensor) -> Tensor:
                     return (v - left @ (shrink[:, None] * (left.T @ v))) / damping
 
-                return (inverse(gap.double()) / _top(block, inverse, generator)).to(gap)
-        return (gap.double() / _top(block, lambda v: v, generator)).to(gap)
+                return (inverse(residual.double()) / _top(block, inverse, generator)).to(residual)
+        return (residual.double() / _top(block, lambda v: v, generator)).to(residual)
 
     def iterate(self, state: _State) -> Tensor:
         return self.better_of(state, self._newest(state))
 
 
-def _acceleration(problem: Problem, size: int) -> tuple[float, float, float]:
+def _acceleration(operator: Any, size: int) -> tuple[float, float, float]:
     """β, γ and a of the coupled sequences."""
-    nu = problem.n / size
-    diagonal = problem.operator.diagonal().double()
-    noise = getattr(problem.operator, "noise_variance", None)
+    nu = operator.shape[0] / size
+    diagonal = operator.diagonal().double()
+    noise = getattr(operator, "noise_variance", None)
     floor = float(diagonal.min()) * 1e-6 if noise is None else max(float(noise.min()), 1e-12)
     mu = min(floor / float(diagonal.mean()), 1.0 / nu)
     mu = mu if mu > 0 else 1.0 / nu
@@ -173,10 +184,4 @@ def _acceleration(problem: Problem, size: int) -> tuple[float, float, float]:
 def _top(block: Tensor, inverse: Any, generator: torch.Generator) -> float:
     """λ₁(P⁻¹A) by power iterations, with a margin for stopping early."""
     v = torch.randn(len(block), 1, generator=generator, dtype=torch.float64).to(block)
-    v = v / v.norm()
-    top = 1.0
-    for _ in range(_POWER_STEPS):
-        v = inverse(block @ v)
-        top = float(v.norm())
-        v = v / max(top, 1e-300)
-    return _POWER_MARGIN * max(top, 1e-300)
+    return _POWER_MARGIN * max(largest_eigenvalue(lambda u: inverse(block @ u), v, _POWER_STEPS), 1e-300)

@@ -9,10 +9,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from sggp.errors import InputError, UnsupportedOperator
+from sggp.errors import UnsupportedOperator
 from sggp.operators.base import RowOperator
+from sggp.solvers.core.power import largest_eigenvalue
 from sggp.solvers.core.problem import Problem
-from sggp.solvers.epochs import EpochSolver, EpochState
+from sggp.solvers.epochs import EpochSolver, EpochState, check_descent
 
 __all__ = ["StochasticDualDescent", "stable_step"]
 
@@ -22,8 +23,17 @@ _POWER_STEPS = 30
 _WINDOW = 4.0
 
 
+@dataclass(frozen=True)
+class _Setup:
+    """The step βn in the papers' units, and the rows of a step."""
+
+    step: float
+    batch: int
+
+
 @dataclass
 class _State(EpochState):
+    batch: int
     alpha: Tensor
     velocity: Tensor
     average: Tensor
@@ -42,14 +52,7 @@ def stable_step(operator: Any, generator: torch.Generator) -> tuple[float, float
     fitting = math.isqrt(int(min(8 * _SUBSET**2, getattr(operator, "memory_budget", math.inf)) // 8))
     rows = torch.randperm(n, generator=generator)[: max(1, fitting)].to(operator.device)
     block = operator.block(rows, rows).double()
-    v = torch.ones(len(rows), 1, dtype=torch.float64, device=block.device) / math.sqrt(len(rows))
-    top = 0.0
-    for _ in range(_POWER_STEPS):
-        v = block @ v
-        top = float(v.norm())
-        if top == 0.0:
-            break
-        v = v / top
+    top = largest_eigenvalue(block.matmul, torch.ones_like(block[:, :1]), _POWER_STEPS)
     return top / len(rows), float(operator.diagonal().max())
 
 
@@ -75,8 +78,8 @@ class StochasticDualDescent(EpochSolver):
         B·n entries and 2·B·n·s flops a step; memory 5·n·s.
 
     Source: Lin et al. 2024 (SDD), algorithm 1. Departures: 1. the step is found, not given; 2. rows are drawn without
-        replacement from a permutation per epoch; 3. the running residual over the last epoch ends the solve, confirmed
-        by a full product; 4. divergence is backed off.
+        replacement from a permutation per epoch; 3. the running residual over the last epoch ends the solve, checked by
+        a full product; 4. divergence is backed off.
     """
 
     step_size: float | None = None
@@ -87,71 +90,59 @@ class StochasticDualDescent(EpochSolver):
     default_max_epochs: ClassVar[float] = 2000.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.momentum < 1:
-            raise InputError(f"momentum must lie in [0, 1), got {self.momentum}.")
-        if self.step_size is not None and not self.step_size > 0:
-            raise InputError(f"step_size must be positive or None, got {self.step_size}.")
-        if self.batch_size is not None and self.batch_size < 1:
-            raise InputError(f"batch_size must be at least 1 or None, got {self.batch_size}.")
-        if self.averaging is not None and not 0 < self.averaging <= 1:
-            raise InputError(f"averaging must lie in (0, 1] or be None, got {self.averaging}.")
+        check_descent(self)
 
     @classmethod
     def paper(cls, *, step_size: float = 50.0) -> StochasticDualDescent:
         """The published setting: βn = 50 for the mean (10 for samples), B = 512, ρ = 0.9, r = 1e-3."""
         return cls(step_size=step_size, batch_size=512, momentum=0.9, averaging=1e-3)
 
-    def start(self, problem: Problem) -> _State:
-        operator = problem.operator
+    def setup(self, operator: Any, columns: int, generator: torch.Generator) -> _Setup:
         if not isinstance(operator, RowOperator):
             raise UnsupportedOperator(
                 f"StochasticDualDescent needs rows_matmul and block, which {type(operator).__name__} does not offer; "
                 "use ConjugateGradients."
             )
-        notes: list[str] = []
-        memory = problem.memory
-        if self.first_start(problem):
-            memory["step"], memory["batch"] = self._tune(problem)
-            notes.append(f"step size βn = {memory['step']:.3g}, batch size {memory['batch']}.")
-        zero = torch.zeros_like(problem.rhs)
-        share = memory["batch"] / (_WINDOW * problem.n)
-        return _State(
-            problem=problem,
-            alpha=zero,
-            velocity=zero.clone(),
-            average=zero.clone(),
-            weight=min(1.0, share) if self.averaging is None else self.averaging,
-            notes=notes,
-            **self.epoch_fields(problem),
-        )
-
-    def _tune(self, problem: Problem) -> tuple[float, int]:
-        n, rho = problem.n, self.momentum
-        top, largest = stable_step(problem.operator, problem.generator)
+        n, rho = operator.shape[0], self.momentum
+        top, largest = stable_step(operator, generator)
         ruling = (1 + rho) / ((1 + 2 * rho) * (1 - rho)) * largest / max(top, 1e-300)
         batch = self.batch_size
         if batch is None:
             batch = int(min(1024, max(64, 3 * ruling)))
         batch = min(batch, n)
         if self.step_size is not None:
-            return self.step_size, batch
+            return _Setup(self.step_size, batch)
         full = 2 * (1 + rho) / (1 + 2 * rho) / max(top, 1e-300)
         single = 2 * (1 - rho) * batch / max(largest, 1e-300)
-        return _SAFETY * min(full, single), batch
+        return _Setup(_SAFETY * min(full, single), batch)
+
+    def start(self, problem: Problem, setup: _Setup) -> _State:
+        zero = torch.zeros_like(problem.rhs)
+        share = setup.batch / (_WINDOW * problem.n)
+        return _State(
+            problem=problem,
+            batch=setup.batch,
+            alpha=zero,
+            velocity=zero.clone(),
+            average=zero.clone(),
+            weight=min(1.0, share) if self.averaging is None else self.averaging,
+            notes=[f"step size βn = {setup.step:.3g}, batch size {setup.batch}."],
+            **self.epoch_fields(problem, setup.step),
+        )
 
     def step(self, state: _State) -> None:
-        problem, memory = state.problem, state.problem.memory
-        rows = self.next_rows(state, memory["batch"])
+        problem = state.problem
+        rows = self.next_rows(state, state.batch)
         look = torch.add(state.alpha, state.velocity, alpha=self.momentum)
-        gap = problem.operator.rows_matmul(rows, look) - problem.rhs[rows]
+        residual = problem.operator.rows_matmul(rows, look) - problem.rhs[rows]
         state.velocity.mul_(self.momentum)
-        # β·g with g = (n/B) S_I gap, and βn the step in the papers' units
-        state.velocity.index_add_(0, rows, gap, alpha=-memory["step"] / len(rows))
+        # β·g with g = (n/B) S_I(Hα − b)_I, and βn the step in the papers' units
+        state.velocity.index_add_(0, rows, residual, alpha=-state.size / len(rows))
         state.alpha.add_(state.velocity)
         state.average.lerp_(state.alpha, state.weight)
-        if self.visit(state, gap) and not self.close_epoch(state, state.average):
+        if self.visit(state, residual) and not self.close_epoch(state, state.average):
             note = "diverged: step size halved to βn = {:.3g}."
-            self.back_off(state, "step", note, ("alpha", "average"))
+            self.back_off(state, note, ("alpha", "average"))
             state.velocity = torch.zeros_like(state.alpha)
 
     def iterate(self, state: _State) -> Tensor:

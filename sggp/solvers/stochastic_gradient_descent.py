@@ -12,8 +12,10 @@ from torch import Tensor
 from sggp.errors import InputError, UnsupportedOperator
 from sggp.operators.base import LeastSquaresOperator
 from sggp.solvers.core.base import column_norms
+from sggp.solvers.core.power import largest_eigenvalue
 from sggp.solvers.core.problem import Problem
-from sggp.solvers.epochs import EpochSolver, EpochState
+from sggp.solvers.core.stagnation import count_idle
+from sggp.solvers.epochs import EpochSolver, EpochState, check_descent
 
 __all__ = ["Curvature", "StochasticGradientDescent", "curvature"]
 
@@ -56,33 +58,28 @@ def curvature(operator: Any, generator: torch.Generator) -> Curvature:
     start = torch.randn(m, 1, generator=generator, dtype=torch.float64)
     v = start.to(device=operator.device, dtype=operator.dtype) / start.norm().to(operator.device)
     zero = torch.zeros_like(v)
-    data = _power(lambda u: operator.data_gradient(rows, u, zero, zero)[0], v)
+    data = largest_eigenvalue(lambda u: operator.data_gradient(rows, u, zero, zero)[0], v, _POWER_STEPS, 0.01)
     fits = int(min(_SUBSET, math.sqrt(getattr(operator, "memory_budget", math.inf) / 16)))
     some = torch.randperm(m, generator=generator)[: max(1, fits)].to(operator.device)
     block = operator.cross_block(some, some)
-    penalty = _power(lambda u: block @ u, v[some].double()) * m / len(some)
+    penalty = largest_eigenvalue(block.matmul, v[some].double(), _POWER_STEPS, 0.01) * m / len(some)
     loud = torch.cat([rows, noise.topk(min(n, _SUBSET // 4), largest=False).indices])
     row = n * float((operator.design_norms(loud) / noise[loud]).max())
     return Curvature(data + penalty, row, float(operator.kernel_diagonal().sum()))
 
 
-def _power(product: Any, v: Tensor) -> float:
-    """The largest eigenvalue of a positive semi-definite product, from below to a few per cent."""
-    top = 0.0
-    v = v / v.norm().clamp_min(torch.finfo(v.dtype).tiny)
-    for _ in range(_POWER_STEPS):
-        v = product(v)
-        last, top = top, float(v.double().norm())
-        if not 0 < top < math.inf:
-            break
-        v = v / top
-        if abs(top - last) < 0.01 * top:
-            break
-    return top
+@dataclass(frozen=True)
+class _Setup:
+    """The step in the papers' units, what makes β of it, and the observations of a step."""
+
+    step: float
+    unit: float
+    batch: int
 
 
 @dataclass
 class _State(EpochState):
+    setup: _Setup
     u: Tensor
     velocity: Tensor
     average: Tensor
@@ -161,14 +158,7 @@ class StochasticGradientDescent(EpochSolver):
     default_max_epochs: ClassVar[float] = 1000.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.momentum < 1:
-            raise InputError(f"momentum must lie in [0, 1), got {self.momentum}.")
-        if self.step_size is not None and not self.step_size > 0:
-            raise InputError(f"step_size must be positive or None, got {self.step_size}.")
-        if self.batch_size is not None and self.batch_size < 1:
-            raise InputError(f"batch_size must be at least 1 or None, got {self.batch_size}.")
-        if self.averaging is not None and not 0 < self.averaging <= 1:
-            raise InputError(f"averaging must lie in (0, 1] or be None, got {self.averaging}.")
+        check_descent(self)
         if self.num_features < 1:
             raise InputError(f"num_features must be at least 1, got {self.num_features}.")
 
@@ -177,29 +167,28 @@ class StochasticGradientDescent(EpochSolver):
         """The published setting: βn = 0.5 for the mean (0.1 for samples), B = 512, ρ = 0.9, w = 100/T, 100 features."""
         return cls(step_size=step_size, batch_size=512, averaging=min(1.0, 100 / iterations))
 
-    def start(self, problem: Problem) -> _State:
-        operator, memory = problem.operator, problem.memory
+    def setup(self, operator: Any, columns: int, generator: torch.Generator) -> _Setup:
         if not isinstance(operator, LeastSquaresOperator):
             raise UnsupportedOperator(
                 "StochasticGradientDescent needs a LeastSquaresOperator (KernelOperator or InducingOperator), and "
                 f"{type(operator).__name__} is none; use ConjugateGradients."
             )
         operator.require_noise()
-        notes: list[str] = []
-        if self.first_start(problem):
-            # the step in the papers' units, and what makes β of it
-            memory["unit"] = _observations(operator) / _noise_scale(operator)
-            memory["step"], memory["batch"] = self._tune(problem)
-            notes.append(f"step size βn = {memory['step']:.3g}, batch size {memory['batch']}.")
-            if not operator.draws_features:
-                notes.append(
-                    "the kernel has no random features: the penalty is estimated from sampled columns."
-                )
+        unit = _observations(operator) / _noise_scale(operator)
+        step, batch = self._tune(operator, unit, generator)
+        return _Setup(step, unit, batch)
+
+    def start(self, problem: Problem, setup: _Setup) -> _State:
+        operator = problem.operator
+        notes = [f"step size βn = {setup.step:.3g}, batch size {setup.batch}."]
+        if not operator.draws_features:
+            notes.append("the kernel has no random features: the penalty is estimated from sampled columns.")
         zero = torch.zeros_like(problem.rhs)
         s = zero.shape[1]
-        share = memory["batch"] / _observations(operator)
+        share = setup.batch / _observations(operator)
         return _State(
             problem=problem,
+            setup=setup,
             u=zero,
             velocity=zero.clone(),
             average=zero.clone(),
@@ -210,16 +199,15 @@ class StochasticGradientDescent(EpochSolver):
             weight=min(1.0, share / _WINDOW) if self.averaging is None else self.averaging,
             patience=max(_PATIENCE, math.ceil(_PATIENT_STEPS * share)),
             notes=notes,
-            **self.epoch_fields(problem),
+            **self.epoch_fields(problem, setup.step),
         )
 
-    def _tune(self, problem: Problem) -> tuple[float, int]:
+    def _tune(self, operator: Any, unit: float, generator: torch.Generator) -> tuple[float, int]:
         """βn in the papers' units, and the batch size."""
-        operator, rho = problem.operator, self.momentum
-        n = _observations(operator)
+        rho, n = self.momentum, _observations(operator)
         if self.step_size is not None:
             return self.step_size, min(self.batch_size or _LARGEST_BATCH, n)
-        found = curvature(operator, problem.generator)
+        found = curvature(operator, generator)
         full = found.top * (1 + 2 * rho) / (2 * (1 + rho))
         # three times the batch whose noise bounds the step as much as the full gradient does
         wanted = 3 * found.row / max(2 * (1 - rho) * full, 1e-300)
@@ -228,19 +216,19 @@ class StochasticGradientDescent(EpochSolver):
         # a batch of all observations has no noise; in between, sampling without replacement leaves the share 1 - B/n
         row = found.row / (2 * (1 - rho) * batch) * (1 - batch / n)
         feature = found.trace / (2 * (1 - rho) * self.num_features)
-        return _SAFETY * problem.memory["unit"] / max(full + row + feature, 1e-300), batch
+        return _SAFETY * unit / max(full + row + feature, 1e-300), batch
 
     def step(self, state: _State) -> None:
-        problem, operator, memory = state.problem, state.problem.operator, state.problem.memory
+        problem, operator = state.problem, state.problem.operator
         if state.place >= len(state.order):
             order = torch.randperm(_observations(operator), generator=problem.generator)
             state.order, state.place = order.to(problem.rhs.device), 0
             state.squares = torch.zeros_like(state.squares)
-        rows = self.next_rows(state, memory["batch"])
+        rows = self.next_rows(state, state.setup.batch)
         look = torch.add(state.u, state.velocity, alpha=self.momentum)
         gradient, gap = operator.data_gradient(rows, look, state.anchor, state.target)
         gradient += operator.penalty_estimate(look - state.anchor, self.num_features, problem.generator)
-        state.velocity.mul_(self.momentum).add_(gradient, alpha=-memory["step"] / memory["unit"])
+        state.velocity.mul_(self.momentum).add_(gradient, alpha=-state.size / state.setup.unit)
         state.u.add_(state.velocity)
         state.average.lerp_(state.u, state.weight)
         if gap is not None:
@@ -257,17 +245,13 @@ class StochasticGradientDescent(EpochSolver):
         """Know the residual and let the anchor follow the average, or back off."""
         operator = state.problem.operator
         if not self.close_epoch(state, state.average):
-            self.back_off(
-                state, "step", "diverged: step size halved to βn = {:.3g}.", ("u", "average", "anchor")
-            )
+            self.back_off(state, "diverged: step size halved to βn = {:.3g}.", ("u", "average", "anchor"))
             state.velocity = torch.zeros_like(state.u)
             state.target = operator.anchored_target(state.anchor, state.problem.rhs)
             return
         state.anchor = state.average.clone()
         state.target = operator.anchored_target(state.anchor, state.problem.rhs) if target is None else target
-        fell = state.least < 0.9 * state.mark
-        state.mark = torch.where(fell, state.least, state.mark)
-        state.idle = torch.where(fell, 0, state.idle + epochs)
+        count_idle(state, epochs)
         if bool((state.idle >= state.patience).any()):
             note = (
                 f"the residual fell by less than a tenth in {state.patience} epochs: small eigenvalues are out of "

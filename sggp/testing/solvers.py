@@ -245,9 +245,9 @@ def _order(solver: Solver, system: _System, tolerances: tuple[float, ...]) -> It
     two = _solve(solver, system, system.rhs[order], operator=moved, tolerance=tolerance)
     back = torch.empty_like(two.x)
     back[order] = two.x
-    gap = (system.matrix @ (one.x - back)).norm(dim=0) / system.rhs.norm(dim=0)
-    if one.converged and two.converged and float(gap.max()) > 2 * _SLACK * tolerance:
-        yield f"rows in another order give another answer: {float(gap.max()):.2e} apart at tolerance {tolerance:.0e}"
+    apart = (system.matrix @ (one.x - back)).norm(dim=0) / system.rhs.norm(dim=0)
+    if one.converged and two.converged and float(apart.max()) > 2 * _SLACK * tolerance:
+        yield f"rows in another order give another answer: {float(apart.max()):.2e} apart at tolerance {tolerance:.0e}"
 
 
 def _side_effects(solver: Solver, system: _System, tolerances: tuple[float, ...]) -> Iterator[str]:
@@ -309,5 +309,5 @@ def _resumes(solver: Solver, system: _System, tolerances: tuple[float, ...]) -> 
     if not torch.equal(resumed.x, whole.x) or resumed.status != whole.status:
         yield (
             "interrupted and resumed, it ends elsewhere than unbroken: what step changes must be plain fields of the "
-            "state or of problem.memory"
+            "state"
         )

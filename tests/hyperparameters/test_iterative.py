@@ -171,12 +171,12 @@ def test_warm_starts_and_kept_preconditioners_save_work():
     warm, u = problem(kernel, x, y, 0, solver=solver, start=0.01)
     first = warm.estimate(u).solved.solution.iterations
     again = warm.estimate(u + 0.02).solved.solution.iterations
-    assert warm.solves.keeper.count == 1
+    assert warm.solves.builds == 1
     cold, _ = problem(kernel, x, y, 0, solver=solver, start=0.01)
     assert again < cold.estimate(u + 0.02).solved.solution.iterations
     assert again < first
     warm.estimate(u + 0.5)
-    assert warm.solves.keeper.count == 2
+    assert warm.solves.builds == 2
 
 
 @pytest.mark.parametrize(

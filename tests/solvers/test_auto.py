@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
+from dataclasses import replace
 
 import gpytorch
 import pytest
@@ -117,9 +117,9 @@ def test_what_was_found_is_kept_where_the_next_solver_does_worse(generator, monk
     rhs = torch.randn(200, generator=generator, dtype=torch.float64)
     first = ConjugateGradients(None).solve(operator, rhs, tolerance=1e-9, on_failure="return", generator=0)
 
-    def worse(self, operator, rhs, x0, limits):
+    def worse(self, operator, rhs, x0, limits, setup):
         solution = ConjugateGradients(None)._solve(operator, rhs, x0, limits)
-        return SimpleNamespace(**{**vars(solution), "residual": solution.residual + 1.0})
+        return replace(solution, residual=solution.residual + 1.0)
 
     monkeypatch.setattr(Cholesky, "_solve", worse)
     solution = Auto(direct_rows=0).solve(operator, rhs, tolerance=1e-9, on_failure="return", generator=0)

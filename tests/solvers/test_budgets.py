@@ -8,7 +8,7 @@ import torch
 from sggp.operators import KernelOperator
 from sggp.solvers import ConjugateGradients, Status, StochasticDualDescent
 from sggp.solvers.core import run
-from sggp.solvers.core.problem import prepare
+from sggp.solvers.core.problem import check_system
 from tests.solvers.dense import DenseOperator, matern, with_spectrum
 
 PLAIN = ConjugateGradients(preconditioner=None)
@@ -95,10 +95,10 @@ def test_an_estimate_alone_does_not_converge(large, monkeypatch):
 def test_the_estimate_is_unbiased_and_its_error_is_right(large, monkeypatch):
     """Over many samples of rows: mean square equals the true one, spread equals the stated error."""
     operator, rhs = large
-    problem = prepare(operator, rhs, None, 1e-3, 5)
-    bookkeeping = run.begin(problem)
+    system = check_system(operator, rhs, None, 1e-3, 5)
+    bookkeeping = run.begin(system)
     bookkeeping.x = torch.randn(1500, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    truth = (problem.rhs - operator.dense() @ bookkeeping.x).norm(dim=0) / problem.norms
+    truth = (system.rhs - operator.dense() @ bookkeeping.x).norm(dim=0) / system.norms
     found, errors = [], []
     for _ in range(400):
         assert bookkeeping.sample(torch.arange(3))
@@ -116,7 +116,7 @@ def test_a_refined_solve_is_estimated_in_float64(generator):
     operator = KernelOperator(matern(2), x, 0.1, dtype=torch.float32)
     rhs = torch.randn(1500, 2, generator=generator, dtype=torch.float64)
     exact = torch.linalg.solve(operator.dense(), rhs)
-    bookkeeping = run.begin(prepare(operator, rhs, exact, 1e-3, 5))
+    bookkeeping = run.begin(check_system(operator, rhs, exact, 1e-3, 5))
     assert bookkeeping.wide
     bookkeeping.sample(torch.arange(2))
     assert bool((bookkeeping.residual < 1e-12).all())

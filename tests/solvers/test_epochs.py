@@ -8,15 +8,16 @@ import torch
 from sggp.errors import InputError
 from sggp.operators import KernelOperator
 from sggp.solvers import SketchAndProject, StochasticDualDescent
-from sggp.solvers.core.problem import prepare
+from sggp.solvers.core.problem import check_system
 from sggp.solvers.core.run import begin
 from sggp.solvers.stochastic_dual_descent import stable_step
 from tests.solvers.dense import matern
 
 
-def posed(operator, rhs):
-    """What the driver hands to a solver: unit columns."""
-    return begin(prepare(operator, rhs, None, 1e-3, 1)).correction(torch.arange(rhs.shape[1]))
+def started(solver, operator, rhs):
+    """A state as the driver gets it: for unit columns."""
+    problem = begin(check_system(operator, rhs, None, 1e-3, 1)).correction(torch.arange(rhs.shape[1]))
+    return solver.start(problem, solver.setup(operator, rhs.shape[1], problem.generator))
 
 
 @pytest.fixture
@@ -30,7 +31,7 @@ def test_tail_average_is_the_weighted_mean_it_says(setting, share, system):
     """Weights t^η (rising factorials), whose mean age is that of the newest share of the iterates."""
     operator, rhs = system
     solver = SketchAndProject(block_size=60, rank=20, tail_averaging=setting)
-    state = solver.start(posed(operator, rhs))
+    state = started(solver, operator, rhs)
     seen = []
     for _ in range(40):
         solver.step(state)
@@ -46,7 +47,7 @@ def test_tail_average_is_the_weighted_mean_it_says(setting, share, system):
 def test_tail_averaging_still_converges_and_is_off_by_default(system):
     operator, rhs = system
     plain = SketchAndProject(block_size=60)
-    state = plain.start(posed(operator, rhs))
+    state = started(plain, operator, rhs)
     plain.step(state)
     assert state.average is None
     assert torch.equal(plain.iterate(state), state.w)
@@ -87,7 +88,7 @@ def test_an_epoch_visits_every_row_once(solver, system):
         return product(rows, v)
 
     operator.rows_matmul = spy
-    state = solver.start(posed(operator, rhs))
+    state = started(solver, operator, rhs)
     solver.step(state)
     while not state.fresh:
         solver.step(state)
@@ -99,10 +100,10 @@ def test_an_epoch_visits_every_row_once(solver, system):
 def test_growth_goes_back_to_the_best_iterate(system):
     operator, rhs = system
     solver = StochasticDualDescent(batch_size=300)
-    state = solver.start(posed(operator, rhs))
+    state = started(solver, operator, rhs)
     for _ in range(5):
         solver.step(state)
-    best, before = state.good.clone(), state.problem.memory["step"]
+    best, before = state.good.clone(), state.size
     assert bool((best != 0).any())
     state.alpha *= 1e6
     solver.step(state)
@@ -110,5 +111,5 @@ def test_growth_goes_back_to_the_best_iterate(system):
     assert torch.equal(state.alpha, best)
     assert torch.equal(state.average, best)
     assert bool((state.velocity == 0).all())
-    assert state.problem.memory["step"] == before / 2
+    assert state.size == before / 2
     assert "halved" in state.notes[-1]

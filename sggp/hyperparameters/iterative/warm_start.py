@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,9 +11,7 @@ from torch import Tensor
 from sggp.defaults import DIRECT_ROWS
 from sggp.hyperparameters.merged import mean_and_weights, right_sides
 from sggp.operators import KernelOperator
-from sggp.preconditioners import Built, Preconditioner
-from sggp.solvers import Auto, Cholesky, ConjugateGradients, Solution, Solver
-from sggp.solvers.conjugate_gradients import automatic
+from sggp.solvers import Auto, Cholesky, ConjugateGradients, Prepared, Solution, Solver
 
 __all__ = ["WarmSolves", "Weights", "solve_tolerances"]
 
@@ -57,34 +55,6 @@ class Weights:
         return float(own.max()), float(probes.mean()), float(probes.max())
 
 
-@dataclass
-class _Keeper:
-    """A built preconditioner and the coordinates it was built at."""
-
-    inner: Preconditioner
-    at: Tensor
-    present: Tensor
-    built: Built | None = None
-    count: int = 0
-
-    def get(self, operator: Any, generator: torch.Generator) -> Built:
-        stale = self.built is None or bool(((self.present - self.at).abs() > _MOVED).any())
-        if self.built is None or stale:
-            self.built, self.at = self.inner.build(operator, generator), self.present.clone()
-            self.count += 1
-        return self.built
-
-
-@dataclass(frozen=True)
-class _Kept(Preconditioner):
-    """Builds only when the hyperparameters have moved away from where it was built."""
-
-    keeper: _Keeper = field(repr=False)
-
-    def build(self, operator: Any, generator: torch.Generator) -> Built:
-        return self.keeper.get(operator, generator)
-
-
 class WarmSolves:
     """Solves of (K + Σ)A = B for kernel and noise that move from call to call.
 
@@ -98,7 +68,7 @@ class WarmSolves:
     Attributes:
         asked: the solver as it was given. solver: the one that is used.
         last: the latest solution; the next solve starts from it.
-        epochs: of all solves so far.
+        epochs: of all solves so far. builds: how often the solver was set up anew.
     """
 
     def __init__(
@@ -117,28 +87,25 @@ class WarmSolves:
         self.last: Solution | None = None
         self.start: Tensor | None = None
         self.epochs = 0.0
-        self.keeper: _Keeper | None = None
-        self.columns, self.asked = columns, solver
-        self.solver = self._prepared(solver)
+        self.columns, self.asked, self.builds = columns, solver, 0
+        self.solver = self._chosen(solver)
+        self.prepared: Prepared | None = None
+        self.at = torch.zeros(0, dtype=torch.float64)
 
-    def _prepared(self, solver: Solver | None) -> Solver:
-        g = len(self.rows)
+    def _chosen(self, solver: Solver | None) -> Solver:
         if solver is None or isinstance(solver, Auto):
             direct = DIRECT_ROWS if solver is None else solver.direct_rows
-            solver = Cholesky() if g <= direct else ConjugateGradients()
-        if not isinstance(solver, ConjugateGradients) or solver.preconditioner is None:
-            return solver
-        return replace(solver, preconditioner=self._kept(solver.preconditioner))
+            return Cholesky() if len(self.rows) <= direct else ConjugateGradients()
+        return solver
 
-    def _kept(self, inner: Preconditioner | str) -> Preconditioner | None:
-        chosen = (
-            automatic(len(self.rows), self.columns, self.memory_budget) if isinstance(inner, str) else inner
-        )
-        if chosen is None:
-            return None
-        nowhere = torch.zeros(0, dtype=torch.float64)
-        self.keeper = _Keeper(chosen, nowhere, nowhere)
-        return _Kept(self.keeper)
+    def _set_up(self, operator: KernelOperator, coordinates: Tensor) -> Prepared:
+        """The solver made ready for the operator, with the last preconditioner while that is close."""
+        place = coordinates.detach().clone()
+        kept = self.prepared if isinstance(self.solver, ConjugateGradients) else None
+        if kept is not None and not bool(((place - self.at).abs() > _MOVED).any()):
+            return kept.moved_to(operator)
+        self.at, self.builds = place, self.builds + 1
+        return self.solver.prepare(operator, columns=self.columns)
 
     def operator(self, kernel: Any, noise: Tensor) -> KernelOperator:
         """K + Σ under the kernel's present values."""
@@ -165,10 +132,8 @@ class WarmSolves:
         first, second = tolerance if isinstance(tolerance, tuple) else (tolerance, tolerance)
         left = right_sides(targets, mean)
         own, rhs = left.shape[1], torch.cat([left, probes], dim=1)
-        if self.keeper is not None:
-            self.keeper.present = coordinates.detach().clone()
-        self.last = self.solver.solve(
-            operator,
+        self.prepared = self._set_up(operator, coordinates)
+        self.last = self.prepared.solve(
             rhs,
             self.start if self.start is not None and self.start.shape == rhs.shape else None,
             tolerance=torch.tensor([first] * own + [second] * probes.shape[1], dtype=torch.float64),

@@ -1,36 +1,46 @@
-"""What a solver is: a frozen record of settings with one method, `solve`."""
+"""What a solver is: a frozen record of settings with one method, `solve`; `prepare` keeps what A alone decides."""
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import os
+import warnings
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
 
-from sggp.solvers.core.driver import Callback, Limits, drive, finish
-from sggp.solvers.core.problem import Problem
-from sggp.solvers.core.solution import Solution, Status
-from sggp.typing import FailurePolicy, ResidualKind, Seed
+from sggp.errors import NotConverged
+from sggp.solvers.core.limits import Callback, Limits, Options
+from sggp.solvers.core.problem import check_operator
+from sggp.solvers.core.solution import Solution
+from sggp.typing import FailurePolicy, Seed
 
-__all__ = ["IterativeSolver", "Solver", "State"]
+__all__ = ["Prepared", "Setup", "Solver", "column_norms"]
 
 
 @dataclass
-class State:
-    """Base of every iterative solver's state: the open columns, and notes for the report.
+class Setup:
+    """What a solver makes of an operator before its first step: made once, when a solve needs it first."""
 
-    A subclass names in `per_column` its tensor fields whose last dimension runs over columns; once a column is settled
-    the driver drops it from them, so that frozen columns cost nothing.
-    """
+    columns: int | None = None
+    value: Any = None
+    made: bool = False
+    states: tuple[Tensor, Tensor] | None = None  # of the generator when it was made, and after that
 
-    per_column: ClassVar[tuple[str, ...]] = ()
-
-    problem: Problem
-    notes: list[str] = field(default_factory=list, kw_only=True)
+    def of(self, solver: Solver, operator: Any, columns: int, generator: torch.Generator) -> Any:
+        """The set-up; a solve with the same seed as the one that made it goes on with the same random numbers."""
+        if not self.made:
+            self.columns = columns if self.columns is None else self.columns
+            before = generator.get_state()
+            self.value = solver.setup(operator, self.columns, generator)
+            self.states, self.made = (before, generator.get_state()), True
+        elif self.states is not None and torch.equal(generator.get_state(), self.states[0]):
+            generator.set_state(self.states[1])
+        return self.value
 
 
 class Solver(ABC):
@@ -81,11 +91,46 @@ class Solver(ABC):
             CheckpointError: the checkpoint cannot be written, is damaged, or was written for another solve.
         """
         limits = Limits(tolerance, max_epochs, max_seconds, generator, callback, on_failure, checkpoint)
-        return finish(self._solve(operator, rhs, x0, limits), limits.on_failure)
+        return _finish(self._solve(operator, rhs, x0, limits), on_failure)
+
+    def prepare(self, operator: Any, *, columns: int | None = None) -> Prepared:
+        """The solver bound to an operator, for many right-hand sides: what A alone decides is made once.
+
+        That is a factor, a preconditioner, a step size or blocks of rows. It is made when the first solve needs it,
+        within that solve's budget and counted in its epochs; later ones have it for nothing.
+
+        Args:
+            operator: A. columns: right-hand sides of a solve, by which a preconditioner is sized; None takes those of
+                the first.
+
+        Example:
+            >>> import torch
+            >>> from sggp.operators import KernelOperator
+            >>> from sggp.solvers import Cholesky
+            >>> import gpytorch
+            >>> x = torch.linspace(0, 1, 50, dtype=torch.float64)[:, None]
+            >>> operator = KernelOperator(gpytorch.kernels.MaternKernel(nu=1.5).double(), x, 0.1)
+            >>> prepared = Cholesky().prepare(operator)
+            >>> [prepared.solve(torch.sin(k * x[:, 0])).epochs for k in (1, 2)]  # the second has the factor
+            [2.0, 1.0]
+        """
+        check_operator(operator)
+        return Prepared(self, operator, Setup(columns))
+
+    def setup(self, operator: Any, columns: int, generator: torch.Generator) -> Any:
+        """What A alone decides, as a record of the solver's own; None where there is nothing to set up.
+
+        Args:
+            operator: A. columns: right-hand sides to expect. generator: source of randomness.
+        """
+        return None
 
     @abstractmethod
     def _solve(self, operator: Any, rhs: Tensor, x0: Tensor | None, limits: Limits) -> Solution:
-        """Solve within `limits`, whatever the outcome: `solve` warns or raises."""
+        """Solve within `limits`, whatever the outcome: `solve` warns or raises.
+
+        A solver with a `setup` takes a fifth argument, `setup: Setup | None`.
+        """
 
     def describe(self) -> str:
         """The solver's name and the settings that differ from the defaults."""
@@ -98,51 +143,49 @@ class Solver(ABC):
         return f"{type(self).__name__}({', '.join(shown)})"
 
 
-class IterativeSolver(Solver):
-    """A solver that the driver steps. Authors write `start`, `step`, `iterate`, and `residual` if one is cheap."""
+class Prepared:
+    """A solver and an operator: see `Solver.prepare`.
 
-    default_max_epochs: ClassVar[float] = 1000.0
+    Attributes:
+        solver, operator: what it was made of.
+    """
 
-    @abstractmethod
-    def start(self, problem: Problem) -> Any:
-        """Set up a `State` for `problem`, at x = 0."""
+    def __init__(self, solver: Solver, operator: Any, setup: Setup) -> None:
+        self.solver, self.operator, self._setup = solver, operator, setup
 
-    @abstractmethod
-    def step(self, state: Any) -> None:
-        """Advance the state by one step."""
+    def __repr__(self) -> str:
+        made = "set up" if self._setup.made else "not set up yet"
+        return f"Prepared({self.solver!r}, {self.operator!r}, {made})"
 
-    @abstractmethod
-    def iterate(self, state: Any) -> Tensor:  # -> (n, s)
-        """The current approximation of the open columns."""
+    def solve(self, rhs: Tensor, x0: Tensor | None = None, **options: Unpack[Options]) -> Solution:
+        """As `solver.solve(operator, rhs, x0, …)`, with the same result, and without setting up again."""
+        limits = Limits(**options)
+        if type(self.solver).setup is Solver.setup:
+            found = self.solver._solve(self.operator, rhs, x0, limits)
+        else:
+            # a solver with a setup takes it: see Solver._solve
+            found = self.solver._solve(self.operator, rhs, x0, limits, self._setup)  # type: ignore[call-arg]
+        return _finish(found, limits.on_failure)
 
-    def residual(self, state: Any) -> tuple[Tensor, ResidualKind] | None:
-        """Relative residuals (s,) if they are known at this step, with their kind; None otherwise."""
-        return None
+    def moved_to(self, operator: Any) -> Prepared:
+        """The same set-up for a matrix not far from the one it is made of: a preconditioner need not be exact.
 
-    def failures(self, state: Any) -> list[Status | None]:
-        """A status for each open column that cannot go on, None for the others."""
-        return [None] * state.problem.rhs.shape[1]
+        For iterative solvers only; a factor would be that of another matrix, and the measured residual says so.
+        """
+        check_operator(operator)
+        moved = copy.copy(self)
+        moved.operator = operator
+        return moved
 
-    def stalled(self, state: Any) -> Tensor:  # -> (s,) bool
-        """Which open columns no longer get better; their residual is measured and they start again from there."""
-        return torch.zeros(state.problem.rhs.shape[1], dtype=torch.bool)
 
-    def keep(self, state: Any, columns: Tensor) -> None:
-        """Drop all columns but these from the state."""
-        problem = state.problem
-        for name in state.per_column:
-            value = getattr(state, name)
-            setattr(state, name, value[..., columns.to(value.device)])
-        state.problem = dataclasses.replace(
-            problem,
-            rhs=problem.rhs[:, columns],
-            x0=None,
-            tolerance=problem.tolerance[columns],
-            columns=problem.columns[columns],
-        )
-
-    def _solve(self, operator: Any, rhs: Tensor, x0: Tensor | None, limits: Limits) -> Solution:
-        return drive(self, operator, rhs, x0, limits)
+def _finish(solution: Solution, on_failure: FailurePolicy) -> Solution:
+    """Return, warn or raise, as the caller asked."""
+    if solution.converged or on_failure == "return":
+        return solution
+    if on_failure == "raise":
+        return solution.raise_for_status()
+    warnings.warn(f"{solution.method}: {solution.describe_failure()}", NotConverged, stacklevel=3)
+    return solution
 
 
 def column_norms(v: Tensor) -> Tensor:  # (n, s) -> (s,)

@@ -1,7 +1,7 @@
 """Checkpoints of a solve: enough on disk, often enough, to end where an unbroken solve ends.
 
 A file holds the bookkeeping of the solve and the plain fields (tensors, numbers, strings, tuples and lists of them)
-of the solver's state and memory. What is not plain, a preconditioner for instance, is made again by `start` with the
+of the solver's state. What is not plain, a preconditioner for instance, is made again by `setup` and `start` with the
 random draws of the first time; so a solver takes part without a line of its own if all that its `step` changes is
 plain, or a cache whose loss changes no number.
 """
@@ -25,7 +25,7 @@ from sggp.solvers.core.run import Run
 from sggp.solvers.core.solution import Record, Status
 
 if TYPE_CHECKING:
-    from sggp.solvers.core.problem import Problem
+    from sggp.solvers.core.problem import System
 
 __all__ = ["Checkpoint", "is_plain"]
 
@@ -35,7 +35,7 @@ _INTERVAL = 1.0
 _WORK_PER_WRITE = 20.0
 """Seconds of work for each second of writing: at most a twentieth of the time goes into checkpoints."""
 _PROBE_ROWS = 32
-_RUN_TENSORS = ("x", "gap", "residual", "measured", "denied", "error", "whole")
+_RUN_TENSORS = ("x", "remainder", "residual", "measured", "rejections", "error", "whole")
 _RUN_PLAIN = ("wide", "both", "iterations", "last_step", "step_epochs", "step_seconds")
 
 
@@ -56,7 +56,7 @@ class Checkpoint:
     Args:
         path: the file; its directory must exist.
         solver: described in the file by its repr.
-        problem: what is solved; compared with what the file was written for.
+        system: what is solved; compared with what the file was written for.
         seed: the generator argument of the solve.
 
     Raises:
@@ -66,12 +66,12 @@ class Checkpoint:
         A file holds about as many (n, s) float64 blocks as the solver's state, plus two.
     """
 
-    def __init__(self, path: str | os.PathLike[str], solver: Any, problem: Problem, seed: Any) -> None:
+    def __init__(self, path: str | os.PathLike[str], solver: Any, system: System, seed: Any) -> None:
         self.path = Path(path)
         self._seed = seed
-        self._start = problem.generator.get_state()
-        self._prints = _fingerprint(solver, problem)
-        self._device = problem.rhs.device
+        self._start = system.generator.get_state()
+        self._fingerprint = _fingerprint(solver, system)
+        self._device = system.rhs.device
         self._last, self._took = time.perf_counter(), 0.0
         self._warned = False
         self._try_directory()
@@ -88,33 +88,26 @@ class Checkpoint:
         """Whether it is time for the next write."""
         return time.perf_counter() - self._last >= max(_INTERVAL, _WORK_PER_WRITE * self._took)
 
-    def write(
-        self, run: Run, state: Any = None, active: Tensor | None = None, kept: Tensor | None = None
-    ) -> None:
+    def write(self, run: Run, state: Any = None, columns: dict[str, Any] | None = None) -> None:
         """Save the run, and the running state unless the solve has ended.
 
         Args:
             run: the bookkeeping.
             state: the solver's state; None where the solve has ended.
-            active: the columns that the state was started with.
-            kept: those of them that are still open.
+            columns: those that the state was started with, "active", those of them that are still open, "kept", and
+                how many the solver was set up for, "columns".
         """
         begin = time.perf_counter()
         content = {
             "format": _FORMAT,
-            "prints": self._prints,
+            "fingerprint": self._fingerprint,
             "seed": self._start,
-            "generator": run.problem.generator.get_state(),
+            "generator": run.system.generator.get_state(),
             "run": _pack(run),
             "state": None,
         }
         if state is not None:
-            content["state"] = {
-                "active": active,
-                "kept": kept,
-                "fields": _plain_fields(state),
-                "memory": {k: v for k, v in run.problem.memory.items() if is_plain(v)},
-            }
+            content["state"] = {**(columns or {}), "fields": _plain_fields(state)}
         try:
             write_content(self.path, content)
         except DataFileError as error:
@@ -144,7 +137,7 @@ class Checkpoint:
             content = read_content(self.path, _FORMAT, device="cpu" if self._device.type == "cpu" else None)
         except DataFileError as error:
             raise CheckpointError(f"checkpoint={self.path} cannot be used: {error}") from error
-        theirs, ours = content["prints"], self._prints
+        theirs, ours = content["fingerprint"], self._fingerprint
         different = [name for name in ours if not _same(ours[name], theirs.get(name))]
         if isinstance(self._seed, int) and not torch.equal(self._start, content["seed"]):
             different.append("generator")
@@ -156,14 +149,14 @@ class Checkpoint:
             )
         return content
 
-    def restore(self, problem: Problem, content: dict[str, Any], clock: float) -> Run:
+    def restore(self, system: System, content: dict[str, Any], clock: float) -> Run:
         """The run as it was saved; `clock` is when this solve began."""
         saved = content["run"]
         run = Run(
-            problem=problem,
+            system=system,
             **{name: saved[name] for name in (*_RUN_TENSORS, *_RUN_PLAIN)},
             status=[None if value is None else Status(value) for value in saved["status"]],
-            entries0=problem.operator.entries_evaluated - saved["entries"],
+            entries0=system.operator.entries_evaluated - saved["entries"],
             clock=clock - saved["seconds"],
             notes=list(saved["notes"]),
         )
@@ -174,39 +167,35 @@ class Checkpoint:
                 lines["lines"], lines["residual"].unbind(0), strict=True
             )
         ]
-        problem.generator.set_state(content["generator"])
+        system.generator.set_state(content["generator"])
         return run
 
-    def revive(
+    def resume(
         self,
         run: Run,
         content: dict[str, Any],
         start: Callable[[Tensor], Any],
         keep: Callable[[Any, Tensor], None],
-    ) -> tuple[Any, Tensor, Tensor]:
+    ) -> Any:
         """The solver's state as it was saved.
 
-        `start` is called with an empty memory and the generator where it was at the first start, which makes what a
-        file does not hold; then every plain field takes its saved value.
-
-        Returns:
-            The state, the columns it was started with and those still open.
+        `start` is called with the generator where it was at the first start, which makes what a file does not hold;
+        then every plain field takes its saved value.
         """
-        saved, problem = content["state"], run.problem
+        saved, system = content["state"], run.system
         entries, active, kept = run.entries, saved["active"], saved["kept"]
-        problem.generator.set_state(content["seed"])
+        system.generator.set_state(content["seed"])
         state = start(active)
         if len(kept) < len(active):
             keep(state, torch.isin(active, kept).nonzero()[:, 0])
         for name, value in saved["fields"].items():
             setattr(state, name, value)
-        problem.memory.update(saved["memory"])
-        problem.generator.set_state(content["generator"])
+        system.generator.set_state(content["generator"])
         # what was made again was paid for before: epochs go on as if unbroken
-        run.entries0 = problem.operator.entries_evaluated - entries
+        run.entries0 = system.operator.entries_evaluated - entries
         run.notes.append(f"resumed from {self.path.name} at iteration {run.iterations}.")
         self._last = time.perf_counter()
-        return state, active, kept
+        return state
 
 
 def _plain_fields(state: Any) -> dict[str, Any]:
@@ -233,25 +222,25 @@ def _pack(run: Run) -> dict[str, Any]:
 # what the file was written for --------------------------------------------------------------------------------------
 
 
-def _fingerprint(solver: Any, problem: Problem) -> dict[str, Any]:
+def _fingerprint(solver: Any, system: System) -> dict[str, Any]:
     """What two solves of the same system share, up to rounding: thread counts must not tell them apart."""
-    operator, n = problem.operator, problem.n
+    operator, n = system.operator, system.operator.shape[0]
     signs = torch.randint(0, 2, (n, 4), generator=torch.Generator().manual_seed(0)).double() * 2 - 1
-    signs = signs.to(problem.rhs.device)
+    signs = signs.to(system.rhs.device)
     found = {
         "solver": repr(solver),
         "n": n,
-        "s": len(problem.scale),
-        "dtype": f"{operator.dtype}, right-hand side {problem.dtype}, {operator.device.type}",
-        "tolerance": problem.all_tolerances,
-        "columns": problem.columns,
-        "right-hand side": torch.cat([problem.norms[None], (signs.T @ problem.rhs).cpu()]),
-        "its scale": problem.scale[problem.columns],
-        "x0": None if problem.x0 is None else (signs.T @ problem.x0).cpu(),
+        "s": len(system.scale),
+        "dtype": f"{operator.dtype}, right-hand side {system.dtype}, {operator.device.type}",
+        "tolerance": system.all_tolerances,
+        "columns": system.columns,
+        "right-hand side": torch.cat([system.norms[None], (signs.T @ system.rhs).cpu()]),
+        "its scale": system.scale[system.columns],
+        "x0": None if system.x0 is None else (signs.T @ system.x0).cpu(),
         "operator's diagonal": operator.diagonal().double().cpu(),
     }
     if hasattr(operator, "block"):
-        rows = torch.linspace(0, n - 1, min(n, _PROBE_ROWS)).long().unique().to(problem.rhs.device)
+        rows = torch.linspace(0, n - 1, min(n, _PROBE_ROWS)).long().unique().to(system.rhs.device)
         found["operator's entries"] = operator.block(rows, rows).double().cpu()
     return found
 

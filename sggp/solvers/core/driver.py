@@ -1,81 +1,107 @@
-"""The one loop behind every iterative solver.
+"""The contract of iterative solvers, and the one loop behind all of them.
 
 A solver author writes three functions over a state: `start(problem) -> state`, `step(state)`, `iterate(state)`. The
 driver owns everything else: scaling, trivial columns, per-column stopping and freezing, epochs, the clock, checkpoints,
 and a final residual that is measured, or sampled and marked as such where measuring would exceed the budget.
 
-Every start is from zero: a warm start, or going on after a measured residual denied a claim of convergence, is the
+Every start is from zero: a warm start, or going on after a measured residual refused a claim of convergence, is the
 same system for a correction, A d = b − A x, and the corrections add up in float64. Where the operator works in
-float32 and offers float64 products, the gap is measured by those, which makes this iterative refinement: float32
+float32 and offers float64 products, the residual is measured by those, which makes this iterative refinement: float32
 speed, float64 answers.
 """
 
 from __future__ import annotations
 
-import math
-import os
 import time
-import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from abc import abstractmethod
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from sggp.errors import InputError, NotConverged
+from sggp.solvers.core.base import Setup, Solver
 from sggp.solvers.core.checkpoint import Checkpoint
-from sggp.solvers.core.problem import prepare
-from sggp.solvers.core.run import Budget, Run, begin, describe_step, solution
+from sggp.solvers.core.limits import Budget, Callback, Limits, Progress
+from sggp.solvers.core.problem import Problem, check_system
+from sggp.solvers.core.run import Run, begin, describe_step, solution
 from sggp.solvers.core.solution import Solution, Status
-from sggp.typing import FailurePolicy, ResidualKind, Seed
+from sggp.typing import ResidualKind
 
-if TYPE_CHECKING:
-    from sggp.solvers.core.base import IterativeSolver
+__all__ = ["IterativeSolver", "State", "drive"]
 
-__all__ = ["Callback", "Limits", "Progress", "drive", "finish"]
-
-_CONFIRMATIONS = 3
-"""How often a column may claim convergence that a measured residual denies before it counts as stagnated."""
+_MOST_REJECTIONS = 3
+"""How often a column may claim convergence that a measured residual refuses before it counts as stagnated."""
 _PROGRESS = 0.7
 """A restart that brings the measured residual below this share of what it was is progress."""
 
-_NOT_FINITE = "the measured residual is not finite: the operator, or the solver, gave NaN or infinity."
+
+@dataclass
+class State:
+    """Base of every iterative solver's state: the open columns, and notes for the report.
+
+    A subclass names in `per_column` its tensor fields whose last dimension runs over columns; once a column is settled
+    the driver drops it from them, so that frozen columns cost nothing. It names in `carried` the plain fields whose
+    values outlast a restart, such as a step that was halved. `restarts` counts them.
+    """
+
+    per_column: ClassVar[tuple[str, ...]] = ()
+    carried: ClassVar[tuple[str, ...]] = ()
+
+    problem: Problem
+    notes: list[str] = field(default_factory=list, kw_only=True)
+    restarts: int = field(default=0, kw_only=True)
 
 
-@dataclass(frozen=True)
-class Progress:
-    """What a callback sees after each step."""
+class IterativeSolver(Solver):
+    """A solver that the driver steps. Authors write `start`, `step`, `iterate`, and `residual` if one is cheap.
 
-    iterations: int
-    epochs: float
-    seconds: float
-    residual: Tensor  # (s,) latest known relative residuals of all columns
-    kind: ResidualKind
+    Those with something to make of the operator before the first step write `setup(operator, columns, generator)`, too.
+    """
 
+    default_max_epochs: ClassVar[float] = 1000.0
 
-Callback = Callable[[Progress], Any]
+    @abstractmethod
+    def start(self, *arguments: Any, **options: Any) -> Any:
+        """`start(problem)`, or `start(problem, setup)` of a solver with a set-up: a `State` at x = 0."""
 
+    @abstractmethod
+    def step(self, state: Any) -> None:
+        """Advance the state by one step."""
 
-@dataclass(frozen=True)
-class Limits:
-    """What a solve is asked for and allowed; the arguments of `Solver.solve`."""
+    @abstractmethod
+    def iterate(self, state: Any) -> Tensor:  # -> (n, s)
+        """The current approximation of the open columns."""
 
-    tolerance: float | Tensor
-    max_epochs: float | None
-    max_seconds: float | None
-    generator: Seed
-    callback: Callback | None
-    on_failure: FailurePolicy
-    checkpoint: str | os.PathLike[str] | None = None
+    def residual(self, state: Any) -> tuple[Tensor, ResidualKind] | None:
+        """Relative residuals (s,) if they are known at this step, with their kind; None otherwise."""
+        return None
 
-    def __post_init__(self) -> None:
-        if self.on_failure not in ("warn", "raise", "return"):
-            raise InputError(f'on_failure must be "warn", "raise" or "return", got {self.on_failure!r}.')
-        for name in ("max_epochs", "max_seconds"):
-            value = getattr(self, name)
-            if value is not None and value < 0:
-                raise InputError(f"{name} must not be negative, got {value}.")
+    def failures(self, state: Any) -> list[Status | None]:
+        """A status for each open column that cannot go on, None for the others."""
+        return [None] * state.problem.rhs.shape[1]
+
+    def stalled(self, state: Any) -> Tensor:  # -> (s,) bool
+        """Which open columns no longer get better; their residual is measured and they start again from there."""
+        return torch.zeros(state.problem.rhs.shape[1], dtype=torch.bool)
+
+    def keep(self, state: Any, columns: Tensor) -> None:
+        """Drop all columns but these from the state."""
+        problem = state.problem
+        for name in state.per_column:
+            value = getattr(state, name)
+            setattr(state, name, value[..., columns.to(value.device)])
+        state.problem = replace(
+            problem,
+            rhs=problem.rhs[:, columns],
+            tolerance=problem.tolerance[columns],
+            columns=problem.columns[columns],
+        )
+
+    def _solve(
+        self, operator: Any, rhs: Tensor, x0: Tensor | None, limits: Limits, setup: Setup | None = None
+    ) -> Solution:
+        return drive(self, operator, rhs, x0, limits, setup)
 
 
 @dataclass
@@ -88,40 +114,68 @@ class _Segment:
     stepped: bool = False
 
 
-def drive(solver: IterativeSolver, operator: Any, rhs: Tensor, x0: Tensor | None, limits: Limits) -> Solution:
+def drive(
+    solver: IterativeSolver,
+    operator: Any,
+    rhs: Tensor,
+    x0: Tensor | None,
+    limits: Limits,
+    setup: Setup | None = None,
+) -> Solution:
     """Run `solver` until every column is settled or a budget is spent. See `Solver.solve`."""
     clock = time.perf_counter()
-    problem = prepare(operator, rhs, x0, limits.tolerance, limits.generator)
+    system = check_system(operator, rhs, x0, limits.tolerance, limits.generator)
     budget = Budget(
         solver.default_max_epochs if limits.max_epochs is None else float(limits.max_epochs),
         limits.max_seconds,
     )
-    store = content = None
+    setup = Setup() if setup is None else setup
+    store = content = segment = None
     if limits.checkpoint is not None:
-        store = Checkpoint(limits.checkpoint, solver, problem, limits.generator)
+        store = Checkpoint(limits.checkpoint, solver, system, limits.generator)
         content = store.load()
     if store is None or content is None:
-        run, segment = begin(problem), None
+        run = begin(system)
     else:
-        run = store.restore(problem, content, clock)
+        run = store.restore(system, content, clock)
         if content["state"] is not None:
-            segment = _revived(solver, store, run, content)
+            segment = _resumed(solver, setup, store, run, content)
         elif not _reopened(run, budget):
             return solution(run, solver.describe())
-        else:
-            segment = None
-    if len(problem.columns):
-        _loop(solver, run, limits, budget, segment, store)
+    if len(system.columns):
+        _loop(_Task(solver, setup, run, budget, limits.callback, store), segment)
     if store is not None:
         store.write(run)
     return solution(run, solver.describe())
 
 
-def _revived(solver: IterativeSolver, store: Checkpoint, run: Run, content: dict[str, Any]) -> _Segment:
-    def start(columns: Tensor) -> Any:
-        return solver.start(run.correction(columns))
+@dataclass(frozen=True)
+class _Task:
+    """What the loop works with."""
 
-    return _Segment(*store.revive(run, content, start, solver.keep), stepped=True)
+    solver: IterativeSolver
+    setup: Setup
+    run: Run
+    budget: Budget
+    callback: Callback | None
+    store: Checkpoint | None
+
+
+def _start(solver: IterativeSolver, setup: Setup, run: Run, columns: Tensor) -> Any:
+    """A state for the correction of some columns, made with the set-up if the solver has one."""
+    problem = run.correction(columns)
+    made = setup.of(solver, problem.operator, len(columns), problem.generator)
+    return solver.start(problem) if made is None else solver.start(problem, made)
+
+
+def _resumed(
+    solver: IterativeSolver, setup: Setup, store: Checkpoint, run: Run, content: dict[str, Any]
+) -> _Segment:
+    saved = content["state"]
+    if not setup.made:
+        setup.columns = saved["columns"]
+    state = store.resume(run, content, lambda columns: _start(solver, setup, run, columns), solver.keep)
+    return _Segment(state, saved["active"], saved["kept"], stepped=True)
 
 
 def _reopened(run: Run, budget: Budget) -> bool:
@@ -138,47 +192,39 @@ def _reopened(run: Run, budget: Budget) -> bool:
     return True
 
 
-def _loop(
-    solver: IterativeSolver,
-    run: Run,
-    limits: Limits,
-    budget: Budget,
-    segment: _Segment | None,
-    store: Checkpoint | None,
-) -> None:
+def _loop(task: _Task, segment: _Segment | None) -> None:
+    run, budget = task.run, task.budget
+    carried: dict[str, Any] = {}
     while segment is not None or len(run.active()):
         if segment is None:
             active = run.active()
             if budget.spent(run):
-                _confirm(run, active, budget, spent=True, stepped=False)
+                _check(run, active, budget, spent=True, stepped=False)
                 return
-            segment = _Segment(solver.start(run.correction(active)), active, active.clone())
-        spent = _iterate(solver, run, segment, budget, limits.callback, store)
-        run.notes.extend(note for note in segment.state.notes if note not in run.notes)
-        if _confirm(run, segment.active, budget, spent=spent, stepped=segment.stepped):
+            segment = _Segment(_start(task.solver, task.setup, run, active), active, active.clone())
+            for name, value in carried.items():
+                setattr(segment.state, name, value)
+        spent = _iterate(task, segment)
+        state = segment.state
+        run.notes.extend(note for note in state.notes if note not in run.notes)
+        if _check(run, segment.active, budget, spent=spent, stepped=segment.stepped):
             return
-        segment = None
+        carried = {name: getattr(state, name) for name in state.carried} | {"restarts": state.restarts + 1}
+        segment = state = None
 
 
-def _iterate(
-    solver: IterativeSolver,
-    run: Run,
-    segment: _Segment,
-    budget: Budget,
-    callback: Callback | None,
-    store: Checkpoint | None,
-) -> bool:
+def _iterate(task: _Task, segment: _Segment) -> bool:
     """Step until every open column claims to be done, has failed, or a budget is spent; returns whether it was."""
-    state = segment.state
+    solver, run, state = task.solver, task.run, segment.state
 
     def settle(leaving: Tensor) -> None:
         places = segment.kept[leaving]
-        scale = (run.measured[places] * run.problem.norms[places]).to(run.x)
+        scale = (run.measured[places] * run.system.norms[places]).to(run.x)
         run.x[:, places] += solver.iterate(state)[:, leaving].to(run.x) * scale
 
     while True:
         everything = torch.ones_like(segment.kept, dtype=torch.bool)
-        if budget.spent(run):
+        if task.budget.spent(run):
             settle(everything)
             return True
         before = run.entries, run.seconds
@@ -186,8 +232,8 @@ def _iterate(
         run.iterations += 1
         segment.stepped = True
         describe_step(run, before)
-        done, kind = _claims(solver, run, segment)
-        if _stopped(run, callback, kind):
+        done, kind = _claimed(solver, run, segment)
+        if _stopped(run, task.callback, kind):
             settle(everything)
             return True
         failed = solver.failures(state)
@@ -203,11 +249,12 @@ def _iterate(
                 return False
             segment.kept = segment.kept[~leaving]
             solver.keep(state, (~leaving).nonzero()[:, 0])
-        if store is not None and store.due():
-            store.write(run, state, segment.active, segment.kept)
+        if task.store is not None and task.store.due():
+            open_columns = {"active": segment.active, "kept": segment.kept, "columns": task.setup.columns}
+            task.store.write(run, state, open_columns)
 
 
-def _claims(solver: IterativeSolver, run: Run, segment: _Segment) -> tuple[Tensor, ResidualKind]:
+def _claimed(solver: IterativeSolver, run: Run, segment: _Segment) -> tuple[Tensor, ResidualKind]:
     """Which open columns claim to be done, and how their residuals are known."""
     found = solver.residual(segment.state)
     if found is None:
@@ -215,7 +262,7 @@ def _claims(solver: IterativeSolver, run: Run, segment: _Segment) -> tuple[Tenso
     kept = segment.kept
     run.residual[kept] = found[0] * run.measured[kept]
     run.record(run.residual, found[1])
-    return run.residual[kept] <= run.problem.tolerance[kept], found[1]
+    return run.residual[kept] <= run.system.tolerance[kept], found[1]
 
 
 def _stopped(run: Run, callback: Callback | None, kind: ResidualKind) -> bool:
@@ -228,14 +275,14 @@ def _stopped(run: Run, callback: Callback | None, kind: ResidualKind) -> bool:
     return stop is True
 
 
-def _confirm(run: Run, active: Tensor, budget: Budget, *, spent: bool, stepped: bool) -> bool:
+def _check(run: Run, active: Tensor, budget: Budget, *, spent: bool, stepped: bool) -> bool:
     """Settle the status of the columns just worked on by their measured residuals; returns whether to end.
 
     Where a full pass would exceed the budget the residuals are sampled instead, and the solve ends: a column then
     counts as converged only if its estimate is two standard errors below its tolerance and the solver, which has seen
     all rows, claims so as well. Few rows say nothing of a residual that sits in fewer still.
     """
-    tolerance, before = run.problem.tolerance, run.measured[active].clone()
+    tolerance, before = run.system.tolerance, run.measured[active].clone()
     claimed = run.residual <= tolerance
     if not stepped:  # nothing has changed since the last measurement
         run.residual[active] = before
@@ -251,25 +298,13 @@ def _confirm(run: Run, active: Tensor, budget: Budget, *, spent: bool, stepped: 
             bool(claimed[i]) or not float(run.error[i])
         ):
             run.status[i] = Status.CONVERGED
-        elif not math.isfinite(value):
-            run.status[i] = Status.BREAKDOWN
-            run.notes.extend([_NOT_FINITE] if _NOT_FINITE not in run.notes else [])
         elif run.status[i] is None:
             progressing = value < _PROGRESS * float(run.measured[i])
-            run.denied[i] = 0 if progressing else run.denied[i] + 1
+            run.rejections[i] = 0 if progressing else run.rejections[i] + 1
             if spent:
                 run.status[i] = Status.BUDGET_SPENT
-            elif int(run.denied[i]) >= _CONFIRMATIONS:
+            elif int(run.rejections[i]) >= _MOST_REJECTIONS:
                 run.status[i] = Status.STAGNATED
+    run.break_down(active)
     run.measured[active] = run.residual[active]
     return spent
-
-
-def finish(solution: Solution, on_failure: FailurePolicy) -> Solution:
-    """Return, warn or raise, as the caller asked."""
-    if solution.converged or on_failure == "return":
-        return solution
-    if on_failure == "raise":
-        return solution.raise_for_status()
-    warnings.warn(f"{solution.method}: {solution.describe_failure()}", NotConverged, stacklevel=3)
-    return solution

@@ -1,8 +1,8 @@
-"""A linear system made ready for a solver: checked, columns scaled to unit norm, trivial columns set aside."""
+"""A linear system made ready for a solver: checked, columns scaled, trivial columns set aside."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,27 +13,49 @@ from sggp.operators.base import LinearOperator
 from sggp.random import as_generator
 from sggp.typing import Seed
 
-__all__ = ["Problem", "prepare"]
+__all__ = ["Problem", "System", "check_operator", "check_system"]
 
 
 @dataclass
 class Problem:
-    """A x = b with unit columns.
+    """What a solver is given: A x = b from x = 0, with unit columns, only those that need work.
 
     Attributes:
         operator: A.
-        rhs: (n, s) only the columns that need work: for a solver unit ones in the operator's dtype, for the driver
-            float64 ones, as given but for a power of two.
-        x0: (n, s) start for the driver, scaled as `rhs`; a solver always starts from zero.
+        rhs: (n, s) unit columns in the operator's dtype.
         tolerance: (s,) relative, float64.
         columns: (s,) their places among all columns given.
-        norms: (s,) float64 norms of the driver's columns.
+        generator: the source of all randomness of the solve.
+    """
+
+    operator: Any
+    rhs: Tensor
+    tolerance: Tensor
+    columns: Tensor
+    generator: torch.Generator
+
+    @property
+    def n(self) -> int:
+        return self.operator.shape[0]
+
+
+@dataclass(frozen=True)
+class System:
+    """The checked arguments of a solve.
+
+    Attributes:
+        operator: A.
+        rhs: (n, s) the columns that need work, float64, divided by powers of two.
+        x0: (n, s) the start, divided by the same.
+        tolerance: (s,) relative, float64.
+        columns: (s,) their places among all columns given.
+        norms: (s,) float64 norms of `rhs`.
         scale: (s_all,) the powers of two that all columns given were divided by, so that no norm overflows and scaling
             back is exact; 0 for zero columns, NaN for non-finite ones.
+        all_tolerances: (s_all,) of all columns given.
         generator: the source of all randomness of the solve.
         vector: whether the right-hand side was one-dimensional.
-        dtype: the dtype of the right-hand side as given, and so of the solution.
-        memory: what a solver may keep between restarts of the same solve (a preconditioner, a step size).
+        dtype: that of the right-hand side as given.
     """
 
     operator: Any
@@ -46,27 +68,27 @@ class Problem:
     all_tolerances: Tensor
     generator: torch.Generator
     vector: bool
-    dtype: torch.dtype = torch.float64
-    memory: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def n(self) -> int:
-        return self.operator.shape[0]
+    dtype: torch.dtype
 
 
-def prepare(
-    operator: Any, rhs: Tensor, x0: Tensor | None, tolerance: float | Tensor, generator: Seed
-) -> Problem:
-    """Check the arguments of a solve and set up a `Problem`.
-
-    Raises:
-        UnsupportedOperator, ShapeError, DtypeError, InputError: an argument cannot be used.
-    """
+def check_operator(operator: Any) -> None:
+    """Raise `UnsupportedOperator` unless it is a `LinearOperator`."""
     if not isinstance(operator, LinearOperator):
         raise UnsupportedOperator(
             f"{type(operator).__name__} is not a LinearOperator: it must offer shape, dtype, device, matmul(v), "
             "diagonal() and entries_evaluated."
         )
+
+
+def check_system(
+    operator: Any, rhs: Tensor, x0: Tensor | None, tolerance: float | Tensor, generator: Seed
+) -> System:
+    """Check the arguments of a solve, scale its columns, and set trivial ones aside.
+
+    Raises:
+        UnsupportedOperator, ShapeError, DtypeError, InputError: an argument cannot be used.
+    """
+    check_operator(operator)
     n = operator.shape[0]
     rhs = _columns("rhs", rhs, n, operator)
     block = rhs[:, None] if rhs.ndim == 1 else rhs
@@ -88,7 +110,7 @@ def prepare(
         if not bool(torch.isfinite(x0).all()):
             raise InputError("x0 holds NaN or infinity; pass None to start from zero.")
         start = x0.reshape(n, s)[:, work].double() / scale[work].to(block.device)
-    return Problem(
+    return System(
         operator=operator,
         rhs=scaled,
         x0=start,

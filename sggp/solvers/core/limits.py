@@ -1,0 +1,99 @@
+"""What a solve is asked for and allowed, and what it says while it runs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypedDict
+
+from torch import Tensor
+
+from sggp.errors import InputError
+from sggp.typing import FailurePolicy, ResidualKind, Seed
+
+__all__ = ["Budget", "Callback", "Limits", "Options", "Progress"]
+
+_RESERVING = 20.0
+"""From this many epochs on a budget keeps one pass for the final measurement."""
+_SHARE = 0.05
+"""The part of `max_seconds` that may be kept for a pass."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a callback sees after each step."""
+
+    iterations: int
+    epochs: float
+    seconds: float
+    residual: Tensor  # (s,) latest known relative residuals of all columns
+    kind: ResidualKind
+
+
+Callback = Callable[[Progress], Any]
+
+
+class Options(TypedDict, total=False):
+    """The keyword arguments of `Solver.solve`."""
+
+    tolerance: float | Tensor
+    max_epochs: float | None
+    max_seconds: float | None
+    generator: Seed
+    callback: Callback | None
+    on_failure: FailurePolicy
+    checkpoint: str | os.PathLike[str] | None
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The arguments of `Solver.solve`, checked."""
+
+    tolerance: float | Tensor = 1e-2
+    max_epochs: float | None = None
+    max_seconds: float | None = None
+    generator: Seed = None
+    callback: Callback | None = None
+    on_failure: FailurePolicy = "warn"
+    checkpoint: str | os.PathLike[str] | None = None
+
+    def __post_init__(self) -> None:
+        if self.on_failure not in ("warn", "raise", "return"):
+            raise InputError(f'on_failure must be "warn", "raise" or "return", got {self.on_failure!r}.')
+        for name in ("max_epochs", "max_seconds"):
+            value = getattr(self, name)
+            if value is not None and value < 0:
+                raise InputError(f"{name} must not be negative, got {value}.")
+
+    def options(self) -> Options:
+        """The same as keyword arguments of another solver's `solve`, which then is to return whatever it finds."""
+        shared = {name: getattr(self, name) for name in Options.__annotations__}
+        return Options(**{**shared, "on_failure": "return"})  # type: ignore[typeddict-item]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a solve may spend, the final measurement included where the budget is worth twenty passes or more."""
+
+    epochs: float
+    seconds: float | None
+
+    def spent(self, run: Any) -> bool:
+        """Whether a `Run` has to stop stepping."""
+        if self.epochs >= _RESERVING:
+            # the next step is taken to cost what the last one did
+            if run.epochs + run.last_step > self.epochs - 1:
+                return True
+        elif run.epochs >= self.epochs:
+            return True
+        if self.seconds is None:
+            return False
+        reserve = run.pass_seconds if run.pass_seconds <= _SHARE * self.seconds else 0.0
+        return bool(run.seconds >= self.seconds - reserve)
+
+    def forbids_pass(self, run: Any) -> bool:
+        """Whether a full product would go beyond the budget."""
+        if run.epochs + 1 > self.epochs * (1 + 1e-9):
+            return True
+        return self.seconds is not None and run.seconds + run.pass_seconds > self.seconds
