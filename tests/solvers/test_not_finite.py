@@ -94,7 +94,7 @@ def test_low_rank_factors_refuse_what_is_not_finite(factor, x, generator):
 def test_low_rank_factors_refuse_an_indefinite_kernel(x, generator):
     operator = Broken(x, ())
     operator.cross_block = lambda rows, cols: -torch.ones(len(rows), len(cols), dtype=torch.float64)
-    with pytest.raises(InputError, match="not positive semi-definite"):
+    with pytest.raises(InputError, match="not positive definite"):
         uniform_nystrom(operator, 30, generator)
 
 
