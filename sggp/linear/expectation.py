@@ -69,7 +69,7 @@ class Target:
 
 
 @dataclass(frozen=True)
-class Settings:
+class EvidenceOptions:
     """What `evidence_steps` needs of a model; None for a variance or precision means that it is learnt."""
 
     prior_precision: float | None
@@ -95,7 +95,9 @@ class Outcome:
     settled: bool
 
 
-def evidence_steps(design: Design, target: Target, settings: Settings, generator: torch.Generator) -> Outcome:
+def evidence_steps(
+    design: Design, target: Target, settings: EvidenceOptions, generator: torch.Generator
+) -> Outcome:
     """Solve for mean and samples, update α and σ² from them, and repeat until they settle.
 
     The standard draws u ~ N(0, I_D) and e = Φ̃ᵀv, v ~ N(0, I), are kept over all steps. At α and σ² the samples solve
@@ -139,7 +141,7 @@ def _ready(solver: Solver, design: Design) -> Solver:
     return solver
 
 
-def _start(design: Design, target: Target, settings: Settings, u: Tensor) -> tuple[float, float]:
+def _start(design: Design, target: Target, settings: EvidenceOptions, u: Tensor) -> tuple[float, float]:
     """Where to begin: a tenth of the targets' power is noise, and the prior explains all of it."""
     features = design.features
     few = u[:, : min(8, u.shape[1])].to(features.dtype)
@@ -185,7 +187,7 @@ def _describe(
     )
 
 
-def _update(step: Step, settings: Settings, count: int) -> tuple[float, float]:
+def _update(step: Step, settings: EvidenceOptions, count: int) -> tuple[float, float]:
     """α ← γ̂/‖θ̄‖² and σ² ← ‖y − Φθ̄‖²/(n·o − γ̂); a value that is given, or cannot be updated, stays."""
     alpha, sigma2, gamma = step.prior_precision, step.noise_variance, step.effective_dimension
     if settings.prior_precision is None and gamma > 0 and step.weight_norm > 0:

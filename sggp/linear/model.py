@@ -12,7 +12,7 @@ from torch import Tensor
 from sggp.checks import finite_number, one_of, whole_number
 from sggp.errors import DtypeError, InputError, NotConverged, ShapeError, SolverFailure
 from sggp.linear.design import Design, precision_root
-from sggp.linear.expectation import Outcome, Settings, Target, evidence_steps
+from sggp.linear.expectation import EvidenceOptions, Outcome, Target, evidence_steps
 from sggp.linear.features import Features, as_features
 from sggp.linear.posterior import LinearPosterior
 from sggp.random import as_generator, streams
@@ -154,8 +154,8 @@ class BayesianLinearModel:
     ) -> LinearPosterior:
         return self._found(design, evidence_steps(design, target, self._settings(), generator), on_failure)
 
-    def _settings(self) -> Settings:
-        return Settings(
+    def _settings(self) -> EvidenceOptions:
+        return EvidenceOptions(
             self.prior_precision,
             self.noise_variance,
             self.num_samples,

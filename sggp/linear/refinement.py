@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sggp.linear.design import Design
-from sggp.linear.expectation import Outcome, Settings, Step, Target, evidence_steps
+from sggp.linear.expectation import EvidenceOptions, Outcome, Step, Target, evidence_steps
 from sggp.linear.features import batches
 from sggp.linear.jacobian import JacobianFeatures
 from sggp.linear.model import BayesianLinearModel
@@ -29,7 +29,7 @@ def refine_softmax(
     model: BayesianLinearModel,
     features: JacobianFeatures,
     classes: Tensor,
-    settings: Settings,
+    settings: EvidenceOptions,
     seeds: tuple[int, int],
 ) -> tuple[Design, Outcome]:
     """Minimise the penalised cross entropy of f(x, θ*) + J(x)(w − θ*) over w, with α ← γ̂/‖w‖² after each step.
