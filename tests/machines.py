@@ -35,8 +35,17 @@ NUMERICAL = tuple(
 SHORT = (
     *NUMERICAL[:6],
     *(
-        f"--ignore=tests/hyperparameters/test_{name}.py"
-        for name in ("tanimoto_fit", "sampling", "iterative", "em")
+        f"--ignore=tests/{name}.py"
+        for name in (
+            "hyperparameters/test_em",
+            "hyperparameters/test_iterative",
+            "hyperparameters/test_nearest_neighbour",
+            "hyperparameters/test_sampling",
+            "hyperparameters/test_tanimoto_fit",
+            "solvers/test_budgets",
+            "solvers/test_checkpoint",
+            "solvers/test_stochastic_gradient_descent",
+        )
     ),
 )
 
