@@ -7,7 +7,8 @@ import torch
 
 from sggp import condition
 from sggp.errors import CheckpointError, InputError
-from sggp.solvers import ConjugateGradients, checkpoint, driver
+from sggp.solvers import ConjugateGradients
+from sggp.solvers.core import checkpoint, driver
 from tests.solvers.dense import matern
 
 
