@@ -8,12 +8,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from sggp.errors import InputError, UnsupportedOperator
+from sggp.errors import InputError
 from sggp.linalg import try_cholesky
-from sggp.operators.base import RowOperator
 from sggp.solvers.core.base import column_norms
 from sggp.solvers.core.driver import IterativeSolver, State
-from sggp.solvers.core.problem import Problem
+from sggp.solvers.core.problem import Problem, require_rows
 from sggp.solvers.core.solution import Status
 from sggp.solvers.core.stagnation import keep_best
 from sggp.typing import ResidualKind
@@ -79,11 +78,7 @@ class AlternatingProjections(IterativeSolver):
             raise InputError(f"memory_budget must not be negative, got {self.memory_budget}.")
 
     def setup(self, operator: Any, columns: int, generator: torch.Generator) -> _Blocks:
-        if not isinstance(operator, RowOperator):
-            raise UnsupportedOperator(
-                f"AlternatingProjections needs blocks, which {type(operator).__name__} does not offer; use "
-                "ConjugateGradients."
-            )
+        require_rows(operator, self)
         order = torch.randperm(operator.shape[0], generator=generator).to(operator.device)
         return _Blocks(order.split(self.block_size), {})
 

@@ -9,10 +9,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from sggp.errors import InputError, UnsupportedOperator
-from sggp.operators.base import RowOperator
+from sggp.errors import InputError
 from sggp.solvers.core.power import largest_eigenvalue
-from sggp.solvers.core.problem import Problem
+from sggp.solvers.core.problem import Problem, require_rows
 from sggp.solvers.epochs import EpochSolver, EpochState
 
 __all__ = ["SketchAndProject"]
@@ -86,11 +85,7 @@ class SketchAndProject(EpochSolver):
             )
 
     def setup(self, operator: Any, columns: int, generator: torch.Generator) -> _Setup:
-        if not isinstance(operator, RowOperator):
-            raise UnsupportedOperator(
-                f"SketchAndProject needs rows_matmul and block, which {type(operator).__name__} does not offer; use "
-                "ConjugateGradients."
-            )
+        require_rows(operator, self)
         n = operator.shape[0]
         size = min(n, self.block_size if self.block_size is not None else max(256, n // 100))
         return _Setup(size, *_acceleration(operator, size))

@@ -9,10 +9,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from sggp.errors import UnsupportedOperator
-from sggp.operators.base import RowOperator
 from sggp.solvers.core.power import largest_eigenvalue
-from sggp.solvers.core.problem import Problem
+from sggp.solvers.core.problem import Problem, require_rows
 from sggp.solvers.epochs import EpochSolver, EpochState, check_descent
 
 __all__ = ["StochasticDualDescent", "stable_step"]
@@ -98,11 +96,7 @@ class StochasticDualDescent(EpochSolver):
         return cls(step_size=step_size, batch_size=512, momentum=0.9, averaging=1e-3)
 
     def setup(self, operator: Any, columns: int, generator: torch.Generator) -> _Setup:
-        if not isinstance(operator, RowOperator):
-            raise UnsupportedOperator(
-                f"StochasticDualDescent needs rows_matmul and block, which {type(operator).__name__} does not offer; "
-                "use ConjugateGradients."
-            )
+        require_rows(operator, self)
         n, rho = operator.shape[0], self.momentum
         top, largest = stable_step(operator, generator)
         ruling = (1 + rho) / ((1 + 2 * rho) * (1 - rho)) * largest / max(top, 1e-300)

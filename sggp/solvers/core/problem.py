@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from sggp.errors import DtypeError, InputError, ShapeError, UnsupportedOperator
-from sggp.operators.base import LinearOperator
+from sggp.operators.base import LinearOperator, RowOperator
 from sggp.random import as_generator
 from sggp.typing import Seed
 
-__all__ = ["Problem", "System", "check_operator", "check_system"]
+__all__ = ["Problem", "System", "check_operator", "check_system", "require_rows"]
 
 
 @dataclass
@@ -77,6 +77,15 @@ def check_operator(operator: Any) -> None:
         raise UnsupportedOperator(
             f"{type(operator).__name__} is not a LinearOperator: it must offer shape, dtype, device, matmul(v), "
             "diagonal() and entries_evaluated."
+        )
+
+
+def require_rows(operator: Any, solver: Any) -> None:
+    """Raise `UnsupportedOperator` unless it offers the rows that a solver needs."""
+    if not isinstance(operator, RowOperator):
+        raise UnsupportedOperator(
+            f"{type(solver).__name__} needs rows_matmul, columns_matmul and block, which {type(operator).__name__} "
+            "does not offer; use ConjugateGradients."
         )
 
 

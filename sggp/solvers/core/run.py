@@ -118,7 +118,8 @@ class Run:
         candidates = [exact] if rounded is exact else [rounded]
         if rounded is not exact and self.both and self._precise:
             candidates = [exact, rounded]
-        products = self._product(torch.cat(candidates, 1)).chunk(len(candidates), 1)
+        together = candidates[0] if len(candidates) == 1 else torch.cat(candidates, 1)
+        products = self._product(together).chunk(len(candidates), 1)
         rhs, norms = system.rhs[:, columns], system.norms[columns].to(exact.device)
         remainders = [(rhs - product) / norms for product in products]
         found = [torch.linalg.vector_norm(remainder, dim=0).cpu() for remainder in remainders]
