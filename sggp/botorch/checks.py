@@ -94,7 +94,7 @@ def per_output(value: Any, m: int, name: str, single: Any) -> list[Any]:
 
 def check_noise_variances(values: list[Any]) -> None:
     """Each given noise variance is finite and not negative."""
-    bad = [v for v in values if v is not None and not 0 <= v < float("inf")]
+    bad = [v for v in values if v is not None and (isinstance(v, bool) or not 0 <= v < float("inf"))]
     if bad:
         raise InputError(f"noise_variance must be finite and not negative, got {bad[0]!r}: pass a variance.")
 

@@ -26,8 +26,9 @@ from sggp.botorch.checks import (
 )
 from sggp.botorch.output import Given, OutputGP, SolveSettings
 from sggp.botorch.posterior import PathwisePosterior
+from sggp.checks import finite_number
 from sggp.defaults import NUM_FEATURES, NUM_SAMPLES
-from sggp.errors import InputError, ShapeError
+from sggp.errors import DtypeError, InputError, ShapeError
 from sggp.hyperparameters.auto import Optimizer
 from sggp.random import as_generator, draw_seed, streams
 from sggp.typing import FailurePolicy, Seed
@@ -99,6 +100,8 @@ class PathwiseGPModel(OutputsModel):
     ) -> None:
         super().__init__()
         check_training_data(train_X, train_Y, train_Yvar)
+        if learning is not None and not isinstance(learning, Mapping):
+            raise DtypeError(f"learning must be a mapping of option to value, or None; got {learning!r}.")
         check_settings(num_samples, num_features, optimizer, covar_module, noise_variance, train_Yvar)
         settings = SolveSettings(
             num_samples, num_features, solver, tolerance, on_failure, dict(learning or {})
@@ -117,7 +120,7 @@ class PathwiseGPModel(OutputsModel):
                 inputs,
                 targets[:, j].contiguous(),
                 None if noise is None else noise[:, j].contiguous(),
-                given=Given(kernels[j], noises[j], mean),
+                given=Given(kernels[j], noises[j], finite_number(mean, "mean")),
                 settings=settings,
                 seed=seeds[j],
             )

@@ -12,6 +12,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
+from sggp.checks import flag, whole_number
 from sggp.defaults import DIRECT_ROWS, NUM_FEATURES, NUM_SAMPLES
 from sggp.errors import InputError, MemoryBudgetError, UnidentifiedColumns
 from sggp.estimator.progress import report, report_record
@@ -217,11 +218,16 @@ class GPRegressor(RegressorMixin, BaseEstimator):
     # fitting
 
     def _check_settings(self) -> None:
-        whole = isinstance(self.num_samples, int | np.integer) and not isinstance(self.num_samples, bool)
-        if not whole or self.num_samples < 0:
-            raise InputError(f"num_samples must be a whole number, 0 or more, got {self.num_samples!r}.")
-        if not isinstance(self.num_features, int | np.integer) or self.num_features < 1:
-            raise InputError(f"num_features must be a positive whole number, got {self.num_features!r}.")
+        whole_number(self.num_samples, "num_samples", least=0)
+        whole_number(self.num_features, "num_features")
+        flag(self.normalize_y, "normalize_y")
+        whole_number(int(self.verbose) if self.verbose in (True, False) else self.verbose, "verbose", least=0)
+        try:
+            torch.empty(0, device=self.device)
+        except (RuntimeError, TypeError, AssertionError) as error:
+            raise InputError(
+                f"device must be a torch device that is here, got {self.device!r}: {error}"
+            ) from error
 
     def _settings(self) -> ModelSettings:
         return ModelSettings(

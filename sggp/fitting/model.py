@@ -11,6 +11,7 @@ import torch
 from gpytorch.kernels import Kernel
 from torch import Tensor
 
+from sggp.arrays import check_noise
 from sggp.defaults import DIRECT_ROWS, NUM_FEATURES, NUM_SAMPLES
 from sggp.errors import NoRandomFeatures
 from sggp.fitting.scaling import Scaling, scaling_of
@@ -154,6 +155,8 @@ def fit_model(x: Tensor, y: Tensor, settings: ModelSettings, generator: Seed) ->
     Raises:
         DtypeError, InputError, UnsupportedKernel: the settings cannot be used.
     """
+    if settings.noise_variance is not None:
+        check_noise(settings.noise_variance, len(x))
     start = starting_point(settings.kernel, x.shape[1])
     scaling = scaling_of(x, y, standardise=start.standardise, normalise=settings.normalise)
     inputs, targets = scaling.inputs(x), scaling.targets(y)
