@@ -220,7 +220,7 @@ static void conditional(const Conditionals& s, const int64_t* index, const doubl
   gather_scaled(s, index, p);
   if (!(slope ? correlations_of<true>(s, p) : correlations_of<false>(s, p))) return nothing(s, out);
   bool good = false;
-  for (double jitter = 0.0; !good && jitter < 1e-2; jitter = jitter > 0.0 ? jitter * 100.0 : 1e-12) {
+  for (double jitter = 0.0; !good && jitter < 1e-3; jitter = jitter > 0.0 ? jitter * 100.0 : 1e-12) {  // as sggp.linalg
     assemble(s, index, residuals, noise, jitter, p);
     good = factorise_upper(p.h, p.rest, p.stride);
   }

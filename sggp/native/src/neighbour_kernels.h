@@ -135,7 +135,7 @@ static bool column(const SmallSystems& s, const int64_t* index, const uint8_t* r
     r[i * stride + i] = 1.0;
   }
   bool good = false;
-  for (double jitter = 0.0; !good && jitter < 1e-2; jitter = jitter > 0.0 ? jitter * 10.0 : 1e-13) {
+  for (double jitter = 0.0; !good && jitter < 1e-3; jitter = jitter > 0.0 ? jitter * 100.0 : 1e-12) {  // as sggp.linalg
     for (int k = 0; k < square; ++k) u[k] = r[k];
     for (int i = 0; i < width; ++i) u[i * stride + i] += jitter * s.scale;
     good = factorise_upper(u, width, stride);
