@@ -27,9 +27,9 @@ demo: $(READY)
 
 test: lint
 	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -n $(WORKERS) $(PYTEST_ARGS)
-	$(if $(PYTEST_ARGS),,$(BIN)/python -m tests.machines --workers $(WORKERS) --short --only lowest threads-2)
+	$(if $(PYTEST_ARGS),,$(BIN)/python -m tests.machines --workers $(WORKERS) --short --only lowest avx2)
 
-# MACHINES_ARGS="--only lowest threads-2", "--numerical", "-- tests/solvers -k auto": see tests/machines.py
+# MACHINES_ARGS="--only lowest avx2", "--numerical", "-- tests/solvers -k auto": see tests/machines.py
 test-machines: $(READY)
 	$(BIN)/python -m tests.machines --workers $(WORKERS) $(MACHINES_ARGS)
 

@@ -1,12 +1,12 @@
 """The tests as other machines would run them: torch, MKL and the engine on each of their instruction sets.
 
     python -m tests.machines                            the whole suite under every configuration
-    python -m tests.machines --only lowest aten-avx2    under these two
+    python -m tests.machines --only lowest avx2         under these two
     python -m tests.machines --numerical                only the tests that a change of rounding can reach
     python -m tests.machines -- tests/solvers -k auto   what follows the dashes goes to pytest
 
 One line per configuration, with pytest's closing line; the full output of a failure; exit status 1 where one failed.
-`make test-machines` runs it, and `make test` runs `--short --only lowest threads-2` after the ordinary tests.
+`make test-machines` runs it, and `make test` runs `--short --only lowest avx2` after the ordinary tests.
 """
 
 from __future__ import annotations
@@ -70,6 +70,15 @@ CONFIGURATIONS = {
     "engine-avx2": Configuration({"SGGP_NATIVE": "avx2"}),
     "engine-avx512": Configuration({"SGGP_NATIVE": "avx512"}),
     "no-compiler": Configuration(compiler=False),
+    # a machine of ten years ago
+    "avx2": Configuration(
+        {
+            "ATEN_CPU_CAPABILITY": "avx2",
+            "MKL_ENABLE_INSTRUCTIONS": "AVX2",
+            "OPENBLAS_CORETYPE": "Haswell",
+            "SGGP_NATIVE": "avx2",
+        }
+    ),
     # everything that a program may lack at once, and the order of sums of no other row
     "lowest": Configuration(
         {
@@ -117,6 +126,7 @@ def run(configuration: Configuration, arguments: list[str], workers: int) -> tup
     threads = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
     with checkout(configuration.compiler) as folder:
         environment = {**os.environ, **threads, **configuration.environment, "PYTHONPATH": str(folder)}
+        workers = max(1, workers // int(environment["OMP_NUM_THREADS"]))  # more would wait for one another
         command = [
             sys.executable,
             "-m",

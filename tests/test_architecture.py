@@ -10,10 +10,24 @@ from pathlib import Path
 
 import pytest
 
-from tests.architecture import PACKAGE, ROOT, functions, length_of, module_name, sources, text_of, tree_of
+from tests.architecture import (
+    PACKAGE,
+    ROOT,
+    circles,
+    crowded_rooms,
+    crowded_signatures,
+    functions,
+    length_of,
+    module_name,
+    repeats,
+    sources,
+    text_of,
+    tree_of,
+)
 
 MAX_FILE_LINES = 400
 MAX_FUNCTION_LINES = 60
+MAX_ROOM_FILES = 12
 
 # Optional dependency -> the modules of sggp that may import it (a package stands for all of its modules).
 EXTRAS = {
@@ -171,3 +185,22 @@ def test_the_library_neither_prints_nor_asserts_nor_swallows_everything() -> Non
             if isinstance(node, ast.ExceptHandler) and node.type is None:
                 found.append(f"{path.relative_to(ROOT)}:{node.lineno}: bare except")
     assert not found, "\n".join(found)
+
+
+def test_no_import_goes_round_in_a_circle() -> None:
+    """Nor in a function or under TYPE_CHECKING, where it would only be hidden."""
+    assert circles() == []
+
+
+def test_few_signatures_are_crowded() -> None:
+    crowded = crowded_signatures()
+    assert len(crowded) <= 20, "\n".join(f"{count} parameters: {where}" for count, where in crowded)
+
+
+def test_a_large_room_has_inner_rooms() -> None:
+    assert crowded_rooms(MAX_ROOM_FILES) == []
+
+
+def test_little_is_written_twice() -> None:
+    found = repeats()
+    assert len(found) <= 10, "\n".join(f"{count} lines: {one} and {two}" for count, one, two in found)

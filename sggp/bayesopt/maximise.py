@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -14,10 +14,7 @@ from torch import Tensor
 
 from sggp.checks import finite_number, whole_number
 from sggp.errors import DtypeError, InputError, ShapeError
-
-if TYPE_CHECKING:
-    from sggp.bayesopt.box import Box
-    from sggp.bayesopt.pool import Pool
+from sggp.typing import Dtype
 
 __all__ = ["BoxSearch", "Look", "Paths", "as_indices", "as_rows", "maximise_box", "maximise_pool"]
 
@@ -34,6 +31,33 @@ class Paths(Protocol):
 
     def paired(self, points: Tensor) -> Tensor:
         """Path i at its own points: (s, q, d) -> (s, q)."""
+
+
+class Region(Protocol):
+    """What `maximise_box` asks of a `Box`."""
+
+    @property
+    def dimension(self) -> int:
+        """Number of coordinates d."""
+
+    @property
+    def width(self) -> Tensor:
+        """Upper minus lower bound, (d,)."""
+
+    def sample(self, count: int, *, generator: torch.Generator, dtype: Dtype = ...) -> Tensor:
+        """Uniform points, (count, d)."""
+
+    def clip(self, points: Tensor) -> Tensor:
+        """The nearest points inside."""
+
+
+class Candidates(Protocol):
+    """What `maximise_pool` asks of a `Pool`."""
+
+    def __len__(self) -> int: ...
+
+    def chunks(self, size: int | None = None) -> Iterator[tuple[int, Tensor]]:
+        """First row and features of every chunk."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +111,7 @@ class Look:
 
 def maximise_box(
     paths: Paths,
-    box: Box,
+    box: Region,
     *,
     generator: torch.Generator,
     search: BoxSearch | None = None,
@@ -138,7 +162,7 @@ def maximise_box(
     return points[index, pick], sign * values[index, pick]
 
 
-def _step_scale(box: Box, lengthscale: Tensor | None) -> Tensor:
+def _step_scale(box: Region, lengthscale: Tensor | None) -> Tensor:
     """(d,) distance over which paths vary, at most the box itself."""
     if lengthscale is None:
         return 0.2 * box.width
@@ -149,7 +173,7 @@ def _step_scale(box: Box, lengthscale: Tensor | None) -> Tensor:
 
 
 def _candidates(
-    box: Box,
+    box: Region,
     settings: BoxSearch,
     near: tuple[Tensor, Tensor] | None,
     sign: float,
@@ -189,7 +213,7 @@ def _best_of_rounds(paths: Paths, draw: Callable[[], Tensor], settings: BoxSearc
 
 
 def _climb(
-    paths: Paths, box: Box, starts: Tensor, settings: BoxSearch, sign: float, scale: Tensor
+    paths: Paths, box: Region, starts: Tensor, settings: BoxSearch, sign: float, scale: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Projected Adam from `starts` (s, k, d), each on its own: the best points and their heights."""
     x = starts.clone()
@@ -228,7 +252,7 @@ def _finite(values: Tensor) -> Tensor:
 
 def maximise_pool(
     paths: Paths,
-    pool: Pool,
+    pool: Candidates,
     *,
     maximize: bool = True,
     exclude: Iterable[int] | Tensor = (),
