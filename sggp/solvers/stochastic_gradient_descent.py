@@ -1,27 +1,40 @@
-"""Primal stochastic gradient descent with low-variance targets and a step size found from the operator."""
+"""Primal stochastic gradient descent, preconditioned, with low-variance targets and a step found from the operator."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor
 
 from sggp.errors import InputError, UnsupportedOperator
-from sggp.operators.base import LeastSquaresOperator
+from sggp.operators.base import LeastSquaresOperator, NeighbourOperator
+from sggp.preconditioners import LowRankPlusNeighbour, Preconditioner
 from sggp.solvers.base import column_norms
 from sggp.solvers.epochs import EpochSolver, EpochState
 from sggp.solvers.problem import Problem
 
 __all__ = ["Curvature", "StochasticGradientDescent", "curvature"]
 
-_SAFETY = 0.8
+_SAFETY, _PLAIN_SAFETY = 0.25, 0.8
 _SUBSET = 1024
 _POWER_STEPS = 20
 _WINDOW = 4
-"""Epochs that the average spans, and after which an anchor that costs a product is moved."""
+"""Passes over the observations that the plain average spans, and after which an anchor that costs a product moves."""
+_PARTS, _MOST_ROWS = 16, 4096
+"""Steps of a pass with a preconditioner, which every step applies once, and the most rows of one."""
+_RANK, _NEIGHBOURS = 500, 20
+"""Of the preconditioner for K + Σ. Without a low-rank part its errors mix large eigenvalues into small ones, and the
+noise of the rows with them: the stable step falls tenfold."""
+_TRIED = 8
+"""Passes with a preconditioner without the residual falling by a tenth after which the step is halved."""
+_PROBED = 256
+_MEMORY_SHARE = 0.25
+_MOST_FACTORED = 4096
+"""Centres up to which their normal equation is factored."""
 _LEAST_BATCH, _LARGEST_BATCH = 64, 512
 _PATIENCE, _PATIENT_STEPS = 40, 500
 """Epochs, and steps, without the running residual falling by a tenth after which a column is measured again."""
@@ -80,6 +93,111 @@ def _power(product: Any, v: Tensor) -> float:
             break
     return top
 
+class _Geometry(Protocol):
+    """What a step goes along: an unbiased estimate of M∇, whose gradient at the solution is zero."""
+
+    window: int  # passes over the observations between two anchors, and that the average spans
+
+    def curvature(self, generator: torch.Generator) -> Curvature:
+        """What bounds the step."""
+        ...
+
+    def direction(
+        self, rows: Tensor, look: Tensor, anchor: Tensor, target: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor | None]:  # (b,), (m, s), (m, s), (m, s) -> (m, s), (b, s) | None
+        """M times the gradient at `look` from the observations `rows`, and the rows of A look − r where it saw them."""
+        ...
+
+
+@dataclass(frozen=True)
+class _Plain:
+    """M = I: the gradient itself, its penalty estimated from random features."""
+
+    operator: Any
+    num_features: int
+    window: ClassVar[int] = _WINDOW
+
+    def curvature(self, generator: torch.Generator) -> Curvature:
+        return curvature(self.operator, generator)
+
+    def direction(
+        self, rows: Tensor, look: Tensor, anchor: Tensor, target: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor | None]:
+        gradient, gap = self.operator.data_gradient(rows, look, anchor, target)
+        gradient += self.operator.penalty_estimate(look - anchor, self.num_features, generator)
+        return gradient, gap
+
+
+@dataclass(frozen=True)
+class _Functions:
+    """M = P⁻¹ΣK⁻¹ with P ≈ K + Σ: the gradient among functions K(·, x)d, preconditioned.
+
+    M K_{:,I} is P⁻¹Σ S_I, so the data term has no product with K beside K_I d, and the penalty's P⁻¹Σ(d − δ) is exact.
+    """
+
+    operator: Any
+    apply: Callable[[Tensor], Tensor]
+    window: ClassVar[int] = 1
+
+    def curvature(self, generator: torch.Generator) -> Curvature:
+        """From the block (HP⁻¹)_JJ of random rows J and of those with the least noise."""
+        operator, n = self.operator, self.operator.shape[0]
+        rows = _probed(operator.noise_variance, generator)
+        columns = torch.zeros(n, len(rows), dtype=operator.dtype, device=operator.device)
+        columns[rows, torch.arange(len(rows), device=rows.device)] = 1
+        return _of_block(operator.rows_matmul(rows, self.apply(columns)).double(), n)
+
+    def direction(
+        self, rows: Tensor, look: Tensor, anchor: Tensor, target: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor | None]:
+        noise = self.operator.noise_variance.to(look)[:, None]
+        gradient = noise * (look - anchor)
+        misfit = self.operator.rows_matmul(rows, look) - noise[rows] * look[rows] - target[rows]
+        gap = misfit + gradient[rows]
+        gradient.index_add_(0, rows, misfit, alpha=len(look) / len(rows))
+        return self.apply(gradient), gap
+
+
+@dataclass(frozen=True)
+class _Normal:
+    """M = Â⁻¹ with Â the normal equation of the observations moved to their centres; the penalty is exact."""
+
+    operator: Any
+    factor: Tensor  # (m, m) lower, float64
+    window: ClassVar[int] = 1
+
+    def curvature(self, generator: torch.Generator) -> Curvature:
+        """From the block (Σ^-½ D Â⁻¹ Dᵀ Σ^-½)_JJ of random observations J; the penalty adds at most 1, as Â ≥ P."""
+        noise = self.operator.noise_variance
+        rows = _probed(noise, generator)
+        design = self.operator.design_rows(rows).double() * noise[rows, None].rsqrt()
+        found = _of_block(design @ torch.cholesky_solve(design.T, self.factor), len(noise))
+        return replace(found, top=found.top + 1)
+
+    def direction(
+        self, rows: Tensor, look: Tensor, anchor: Tensor, target: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor | None]:
+        gradient, gap = self.operator.data_gradient(rows, look, anchor, target)
+        gradient += self.operator.penalty_product(look - anchor)
+        return torch.cholesky_solve(gradient.double(), self.factor).to(look), gap
+
+
+def _probed(noise: Tensor, generator: torch.Generator) -> Tensor:
+    """Random observations, and after them those with the least noise."""
+    some = torch.randperm(len(noise), generator=generator)[:_PROBED].to(noise.device)
+    return torch.unique(torch.cat([some, noise.topk(min(len(noise), _PROBED // 4), largest=False).indices]))
+
+
+def _of_block(block: Tensor, n: int) -> Curvature:
+    """The curvature of an (n, n) matrix similar to a symmetric one, from a principal block.
+
+    λ₁ is that of the entries off the diagonal, scaled up to n rows, plus the mean diagonal entry: unlike λ₁ of the
+    whole block scaled up it is not at least n/|J| for the identity.
+    """
+    diagonal = block.diagonal()
+    off = torch.linalg.eigvals(block - diagonal.diag()).real.max()
+    return Curvature(float(diagonal.mean() + off * n / len(block)), n * float(diagonal.max()), 0.0)
+
 
 @dataclass
 class _State(EpochState):
@@ -93,6 +211,7 @@ class _State(EpochState):
     weight: float
     patience: int  # epochs
     seen: int = 0  # epochs
+    share: float = 1.0  # of the step
 
     per_column: ClassVar[tuple[str, ...]] = (
         *EpochState.per_column,
@@ -157,6 +276,7 @@ class StochasticGradientDescent(EpochSolver):
     momentum: float = 0.9
     averaging: float | None = None
     num_features: int = 100
+    preconditioner: Preconditioner | Literal["auto"] | None = "auto"
 
     default_max_epochs: ClassVar[float] = 1000.0
 
@@ -171,6 +291,12 @@ class StochasticGradientDescent(EpochSolver):
             raise InputError(f"averaging must lie in (0, 1] or be None, got {self.averaging}.")
         if self.num_features < 1:
             raise InputError(f"num_features must be at least 1, got {self.num_features}.")
+        if isinstance(self.preconditioner, str) and self.preconditioner != "auto":
+            raise InputError(
+                f'preconditioner must be None, "auto" or one of sggp.preconditioners, got {self.preconditioner!r}.'
+            )
+        if self.step_size is not None and isinstance(self.preconditioner, Preconditioner):
+            raise InputError("step_size is that of the plain method: leave it out, or take preconditioner=None.")
 
     @classmethod
     def paper(cls, *, step_size: float = 0.5, iterations: int = 100_000) -> StochasticGradientDescent:
@@ -187,11 +313,14 @@ class StochasticGradientDescent(EpochSolver):
         operator.require_noise()
         notes: list[str] = []
         if self.first_start(problem):
+            memory["geometry"] = geometry = self._geometry(problem)
+            plain = isinstance(geometry, _Plain)
             # the step in the papers' units, and what makes β of it
-            memory["unit"] = _observations(operator) / _noise_scale(operator)
+            memory["unit"] = _observations(operator) / _noise_scale(operator) if plain else 1.0
             memory["step"], memory["batch"] = self._tune(problem)
-            notes.append(f"step size βn = {memory['step']:.3g}, batch size {memory['batch']}.")
-            if not operator.draws_features:
+            unit = "βn" if plain else "β (1 is Newton's)"
+            notes.append(f"step size {unit} = {memory['step']:.3g}, batch size {memory['batch']}.")
+            if plain and not operator.draws_features:
                 notes.append(
                     "the kernel has no random features: the penalty is estimated from sampled columns."
                 )
@@ -207,28 +336,50 @@ class StochasticGradientDescent(EpochSolver):
             target=operator.anchored_target(zero, problem.rhs),
             mark=torch.ones(s, dtype=torch.float64),
             idle=torch.zeros(s, dtype=torch.long),
-            weight=min(1.0, share / _WINDOW) if self.averaging is None else self.averaging,
+            weight=min(1.0, share / memory["geometry"].window) if self.averaging is None else self.averaging,
             patience=max(_PATIENCE, math.ceil(_PATIENT_STEPS * share)),
             notes=notes,
             **self.epoch_fields(problem),
         )
 
+    def _geometry(self, problem: Problem) -> _Geometry:
+        """The metric of the steps: preconditioned where the operator offers what a preconditioner is made of."""
+        operator, chosen = problem.operator, self.preconditioner
+        plain = _Plain(operator, self.num_features)
+        if chosen is None or self.step_size is not None:
+            return plain
+        budget = _MEMORY_SHARE * getattr(operator, "memory_budget", math.inf)
+        m = operator.shape[0]
+        if isinstance(chosen, Preconditioner) or isinstance(operator, NeighbourOperator):
+            if isinstance(chosen, str):
+                rank = min(_RANK, m // 10, int(budget / (16 * m)) if budget < math.inf else _RANK)
+                chosen = LowRankPlusNeighbour(max(1, rank), _NEIGHBOURS)
+            return _Functions(operator, chosen.build(operator, problem.generator).apply)
+        if not hasattr(operator, "gathered") or m > _MOST_FACTORED or 24 * m * m > budget:
+            return plain
+        return _Normal(operator, _lower(operator.gathered()))
+
     def _tune(self, problem: Problem) -> tuple[float, int]:
-        """βn in the papers' units, and the batch size."""
-        operator, rho = problem.operator, self.momentum
+        """The step, in the papers' units where it is plain, and the batch size."""
+        operator, rho, memory = problem.operator, self.momentum, problem.memory
         n = _observations(operator)
         if self.step_size is not None:
             return self.step_size, min(self.batch_size or _LARGEST_BATCH, n)
-        found = curvature(operator, problem.generator)
+        found = memory["geometry"].curvature(problem.generator)
         full = found.top * (1 + 2 * rho) / (2 * (1 + rho))
-        # three times the batch whose noise bounds the step as much as the full gradient does
-        wanted = 3 * found.row / max(2 * (1 - rho) * full, 1e-300)
-        batch = self.batch_size or int(min(_LARGEST_BATCH, max(_LEAST_BATCH, wanted)))
+        plain = isinstance(memory["geometry"], _Plain)
+        if plain:
+            # three times the batch whose noise bounds the step as much as the full gradient does
+            wanted = 3 * found.row / max(2 * (1 - rho) * full, 1e-300)
+            batch = self.batch_size or int(min(_LARGEST_BATCH, max(_LEAST_BATCH, wanted)))
+        else:
+            batch = self.batch_size or min(_MOST_ROWS, max(n // _PARTS, _LEAST_BATCH))
         batch = min(batch, n)
         # a batch of all observations has no noise; in between, sampling without replacement leaves the share 1 - B/n
         row = found.row / (2 * (1 - rho) * batch) * (1 - batch / n)
         feature = found.trace / (2 * (1 - rho) * self.num_features)
-        return _SAFETY * problem.memory["unit"] / max(full + row + feature, 1e-300), batch
+        safety = _PLAIN_SAFETY if plain else _SAFETY
+        return safety * memory["unit"] / max(full + row + feature, 1e-300), batch
 
     def step(self, state: _State) -> None:
         problem, operator, memory = state.problem, state.problem.operator, state.problem.memory
@@ -238,9 +389,9 @@ class StochasticGradientDescent(EpochSolver):
             state.squares = torch.zeros_like(state.squares)
         rows = self.next_rows(state, memory["batch"])
         look = torch.add(state.u, state.velocity, alpha=self.momentum)
-        gradient, gap = operator.data_gradient(rows, look, state.anchor, state.target)
-        gradient += operator.penalty_estimate(look - state.anchor, self.num_features, problem.generator)
-        state.velocity.mul_(self.momentum).add_(gradient, alpha=-memory["step"] / memory["unit"])
+        geometry: _Geometry = memory["geometry"]
+        direction, gap = geometry.direction(rows, look, state.anchor, state.target, problem.generator)
+        state.velocity.mul_(self.momentum).add_(direction, alpha=-state.share * memory["step"] / memory["unit"])
         state.u.add_(state.velocity)
         state.average.lerp_(state.u, state.weight)
         if gap is not None:
@@ -248,10 +399,10 @@ class StochasticGradientDescent(EpochSolver):
                 self._follow(state, None, epochs=1)
         elif state.place >= len(state.order):
             state.seen += 1
-            if state.seen % _WINDOW == 0 or not bool(torch.isfinite(state.average).all()):
+            if state.seen % geometry.window == 0 or not bool(torch.isfinite(state.average).all()):
                 target = operator.anchored_target(state.average, problem.rhs)
                 state.squares = column_norms(target).square()
-                self._follow(state, target, epochs=_WINDOW)
+                self._follow(state, target, epochs=geometry.window)
 
     def _follow(self, state: _State, target: Tensor | None, epochs: int) -> None:
         """Know the residual and let the anchor follow the average, or back off."""
@@ -268,6 +419,9 @@ class StochasticGradientDescent(EpochSolver):
         fell = state.least < 0.9 * state.mark
         state.mark = torch.where(fell, state.least, state.mark)
         state.idle = torch.where(fell, 0, state.idle + epochs)
+        plain = isinstance(state.problem.memory["geometry"], _Plain)
+        if not plain and bool((state.idle > 0).any()) and int(state.idle.max()) % _TRIED == 0:
+            state.share /= 2
         if bool((state.idle >= state.patience).any()):
             note = (
                 f"the residual fell by less than a tenth in {state.patience} epochs: small eigenvalues are out of "
@@ -280,6 +434,17 @@ class StochasticGradientDescent(EpochSolver):
 
     def stalled(self, state: _State) -> Tensor:
         return state.idle >= state.patience
+
+
+def _lower(matrix: Tensor) -> Tensor:  # (m, m) -> (m, m)
+    """The Cholesky factor in float64, with as little added to the diagonal as it takes."""
+    scale, jitter = float(matrix.diagonal().max()), 1e-14
+    while True:
+        lower, info = torch.linalg.cholesky_ex(matrix)
+        if int(info) == 0 or not jitter < 1:
+            return lower
+        matrix.diagonal().add_(jitter * scale)
+        jitter *= 10
 
 
 def _observations(operator: Any) -> int:
