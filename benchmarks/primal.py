@@ -46,9 +46,7 @@ def small_system(name: str) -> System:
     y = torch.sin(x[:, 0]) + 0.5 * x[:, 1] * x[:, 2]
     y = y + noise**0.5 * torch.randn(len(x), generator=draw, dtype=torch.float64)
     y = (y - y.mean()) / y.std()
-    return System(
-        name, kernel.requires_grad_(False), noise, x[:ROWS], y[:ROWS], x[ROWS:], y[ROWS:]
-    )
+    return System(name, kernel.requires_grad_(False), noise, x[:ROWS], y[:ROWS], x[ROWS:], y[ROWS:])
 
 
 def predicted(operator: Any, points: Tensor, system: System, weights: Tensor) -> Tensor:  # -> (m,)
@@ -93,9 +91,7 @@ def small(arguments: argparse.Namespace) -> None:
         for solver in (StochasticGradientDescent(), StochasticDualDescent()):
             found = solve(solver, operator, system.y[:, None], arguments.tolerance, arguments.max_seconds)
             error = predicted(operator, system.x, system, found.x) - truth
-            rows.append(
-                [*cells(name, system.n, solver, found), f"{float(error.norm() / truth.norm()):.1e}"]
-            )
+            rows.append([*cells(name, system.n, solver, found), f"{float(error.norm() / truth.norm()):.1e}"])
     print_table([*COLUMNS, "error of predictions"], rows)
 
 
@@ -141,7 +137,12 @@ def main() -> None:
     add("--rows", type=int, default=None, help="training and test rows to keep (a dry run)")
     add("--tolerance", type=float, default=1e-2)
     add("--max-seconds", type=float, default=540.0, help="for each solve")
-    add("--dtype", choices=["float32", "float64"], default="float32", help="of products, parts uci and centres")
+    add(
+        "--dtype",
+        choices=["float32", "float64"],
+        default="float32",
+        help="of products, parts uci and centres",
+    )
     arguments = parser.parse_args()
     header("primal stochastic gradient descent from its defaults")
     for part in arguments.parts:
