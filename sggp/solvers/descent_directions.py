@@ -19,7 +19,7 @@ _SUBSET = 1024
 _POWER_STEPS = 20
 _WINDOW = 4
 """Passes over the observations that the plain average spans, and after which an anchor that costs a product moves."""
-_RANK, _NEIGHBOURS = 500, 20
+_RANK, _NEIGHBOURS = 1000, 20
 """Of the preconditioner for K + Σ. Without a low-rank part its errors mix large eigenvalues into small ones, and with
 them the noise of sampled rows: the stable step falls tenfold."""
 _PROBED = 256
@@ -86,6 +86,7 @@ class Direction(Protocol):
     """What a step goes along: an unbiased estimate of M∇, whose gradient at the solution is zero."""
 
     window: ClassVar[int]  # passes over the observations between two anchors, and that the average spans
+    safety_factor: ClassVar[float]  # of the step, within what the curvature allows
 
     def curvature(self, generator: torch.Generator) -> Curvature:
         """What bounds the step."""
@@ -127,6 +128,7 @@ class Plain:
     operator: Any
     num_features: int
     window: ClassVar[int] = _WINDOW
+    safety_factor: ClassVar[float] = 0.8
 
     def curvature(self, generator: torch.Generator) -> Curvature:
         return curvature(self.operator, generator)
@@ -144,11 +146,13 @@ class Functions:
     """M = P⁻¹ΣK⁻¹ with P ≈ K + Σ: the gradient among functions K(·, x)d, preconditioned.
 
     M K_{:,I} is P⁻¹Σ S_I, so the data term has no product with K beside K_I d, and the penalty's P⁻¹Σ(d − δ) is exact.
+    The safety factor leaves room for how errors of P mix eigenvectors of K, which the curvature does not see.
     """
 
     operator: Any
     apply: Callable[[Tensor], Tensor]
     window: ClassVar[int] = 1
+    safety_factor: ClassVar[float] = 0.25
 
     def curvature(self, generator: torch.Generator) -> Curvature:
         """From the block (HP⁻¹)_JJ of random rows J and of those with the least noise."""
@@ -176,6 +180,7 @@ class Normal:
     operator: Any
     factor: Tensor  # (m, m) lower, float64
     window: ClassVar[int] = 1
+    safety_factor: ClassVar[float] = 0.6
 
     def curvature(self, generator: torch.Generator) -> Curvature:
         """From the block (Σ^-½ D Â⁻¹ Dᵀ Σ^-½)_JJ of random observations J; the penalty adds at most 1, as Â ≥ P."""

@@ -19,12 +19,10 @@ from sggp.solvers.problem import Problem
 
 __all__ = ["Curvature", "StochasticGradientDescent", "curvature"]
 
-_SAFETY, _PLAIN_SAFETY = 0.25, 0.8
-"""The first leaves room for how errors of P mix eigenvectors, which the bounds do not see."""
 _LEAST_BATCH, _LARGEST_BATCH = 64, 512
 _PARTS, _MOST_ROWS = 16, 4096
 """Steps of a pass with a preconditioner, which every step applies once, and the most rows of one."""
-_TRIED, _TRIES = 8, 3
+_TRIED, _TRIES = 5, 4
 """Passes without the residual falling by a tenth after which a preconditioned step is halved, and how often."""
 _GROWTH = 20.0
 """A residual this many times the least one so far is divergence."""
@@ -45,7 +43,6 @@ class _State(EpochState):
     weight: float
     patience: int  # epochs
     seen: int = 0  # epochs
-    share: float = 1.0  # of the step
 
     per_column: ClassVar[tuple[str, ...]] = (
         *EpochState.per_column,
@@ -76,9 +73,9 @@ class StochasticGradientDescent(EpochSolver):
     features; then directions of small eigenvalues hardly move: predictions near data become good long before the
     residual is small, and a column whose residual stops falling ends as `stagnated`, however far it is.
 
-    No step size is needed: β = 0.25/(λ₁/c + (1 − B/n)/β_row) with c = 2(1+ρ)/(1+2ρ), β_row = 2(1−ρ)·B/(n·max_i L_i),
-    where λ₁ is that of M times the Hessian and L_i what one observation adds to it, both from a few hundred rows. M = I
-    has 0.8 for 0.25 and 1/β_feature = tr K/(2(1−ρ)·p) beside it. Divergence is detected from the running residual; the
+    No step size is needed: β = f/(λ₁/c + (1 − B/n)/β_row) with c = 2(1+ρ)/(1+2ρ), β_row = 2(1−ρ)·B/(n·max_i L_i),
+    where λ₁ is that of M times the Hessian and L_i what one observation adds to it, both from a few hundred rows, and f is 0.25,
+    0.6 with inducing points and 0.8 for M = I, which has 1/β_feature = tr K/(2(1−ρ)·p) beside the others. Divergence is detected from the running residual; the
     step is then halved and the iteration goes on from the last good average, and `Solution.notes` says so.
 
     Args:
@@ -90,7 +87,7 @@ class StochasticGradientDescent(EpochSolver):
         averaging: weight w of the newest iterate in the geometric average; None spans one epoch, or four without a
             preconditioner.
         num_features: random features of a plain step's penalty; columns of K where the kernel has no features.
-        preconditioner: "auto" is `LowRankPlusNeighbour` of rank min(500, n/10) with 20 neighbours, within a quarter of
+        preconditioner: "auto" is `LowRankPlusNeighbour` of rank min(1000, n/10) with 20 neighbours, within a quarter of
             the operator's memory budget, or the centres' normal equation; None is the plain method, which a step_size
             takes too; or one of `sggp.preconditioners`.
 
@@ -113,7 +110,7 @@ class StochasticGradientDescent(EpochSolver):
         the solve, confirmed by a product. 6. Gradients are preconditioned among functions, as in Ma and Belkin 2017
         and 2019 (EigenPro), by the whole of P instead of leading eigenvectors; with inducing points by the matrix of
         Rudi, Carratino and Rosasco 2017 (FALKON). 7. The preconditioned penalty is exact. 8. Where the residual does
-        not fall by a tenth in eight epochs the preconditioned step is halved, three times at most.
+        not fall by a tenth in five epochs the preconditioned step is halved.
     """
 
     step_size: float | None = None
@@ -214,8 +211,7 @@ class StochasticGradientDescent(EpochSolver):
         # a batch of all observations has no noise; in between, sampling without replacement leaves the share 1 - B/n
         row = found.row / (2 * (1 - rho) * batch) * (1 - batch / n)
         feature = found.trace / (2 * (1 - rho) * self.num_features)
-        safety = _PLAIN_SAFETY if plain else _SAFETY
-        return safety * memory["unit"] / max(full + row + feature, 1e-300), batch
+        return memory["direction"].safety_factor * memory["unit"] / max(full + row + feature, 1e-300), batch
 
     def step(self, state: _State) -> None:
         problem, operator, memory = state.problem, state.problem.operator, state.problem.memory
@@ -227,7 +223,7 @@ class StochasticGradientDescent(EpochSolver):
         look = torch.add(state.u, state.velocity, alpha=self.momentum)
         direction: Direction = memory["direction"]
         change, gap = direction.at(rows, look, state.anchor, state.target, problem.generator)
-        size = state.share * memory["step"] / memory["unit"]
+        size = memory["step"] / memory["unit"]
         state.velocity.mul_(self.momentum).add_(change, alpha=-size)
         state.u.add_(state.velocity)
         state.average.lerp_(state.u, state.weight)
@@ -263,7 +259,7 @@ class StochasticGradientDescent(EpochSolver):
         plain = isinstance(direction, Plain)
         longest = int(state.idle.max())
         if not plain and longest and longest % _TRIED == 0:
-            state.share /= 2
+            state.problem.memory["step"] /= 2
         if longest >= state.patience:
             note = f"the residual fell by less than a tenth in {state.patience} epochs: " + (
                 "small eigenvalues are out of reach of the plain primal gradient; a preconditioner, "
