@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from functools import cached_property
-from typing import Any
+from typing import Any, Self
 
 import gpytorch
 import torch
@@ -104,6 +104,12 @@ class KernelLeastSquares(PenaltyEstimate, ABC):
     x: Tensor
     _points: Points
     _noise64: Tensor
+
+    def with_noise(self, noise: Tensor) -> Self:  # (n,)
+        """The same K, shared, with another Σ; float64."""
+        other = copy.copy(self)
+        other._noise64, other._noise = noise, noise.to(self._dtype)
+        return other
 
     def anchored_target(self, anchor: Tensor, gap: Tensor) -> Tensor:  # (n, s), (n, s) -> (n, s)
         """r − Σδ."""

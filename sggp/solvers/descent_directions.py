@@ -19,9 +19,12 @@ _SUBSET = 1024
 _POWER_STEPS = 20
 _WINDOW = 4
 """Passes over the observations that the plain average spans, and after which an anchor that costs a product moves."""
-_RANK, _NEIGHBOURS = 1000, 20
+_RANK, _NEIGHBOURS = 500, 20
 """Of the preconditioner for K + Σ. Without a low-rank part its errors mix large eigenvalues into small ones, and with
 them the noise of sampled rows: the stable step falls tenfold."""
+_DAMPED, _MOST_DAMPING = 0.05, 10.0
+"""The noise that the preconditioner is given: at least this share of K's mean diagonal, at most so many times its own.
+With less P is less like K + Σ, and the stable step falls with n; with more the modes of small eigenvalues are slower."""
 _PROBED = 256
 _MEMORY_SHARE = 0.25
 _MOST_FACTORED = 4096
@@ -112,7 +115,10 @@ def direction_for(
     kept = m * (48 * _NEIGHBOURS + 16)
     if isinstance(chosen, str) and isinstance(operator, NeighbourOperator) and kept <= budget:
         rank = int(min(_RANK, m / 10, (budget - kept) / (16 * m)))
-        chosen = LowRankPlusNeighbour(max(1, rank), _NEIGHBOURS)
+        damped = _damped(operator)
+        built = LowRankPlusNeighbour(max(1, rank), _NEIGHBOURS).build(damped, generator)
+        operator.entries_evaluated = damped.entries_evaluated
+        return Functions(operator, built.apply)
     if isinstance(chosen, Preconditioner):
         return Functions(operator, chosen.build(operator, generator).apply)
     centred = hasattr(operator, "gathered") and m <= _MOST_FACTORED and 24 * m * m <= budget
@@ -220,6 +226,13 @@ def _of_block(block: Tensor, n: int) -> Curvature:
     diagonal = block.diagonal()
     off = torch.linalg.eigvals(block - diagonal.diag()).real.max()
     return Curvature(float(diagonal.mean() + off * n / len(block)), n * float(diagonal.max()), 0.0)
+
+
+def _damped(operator: Any) -> Any:
+    """The operator with the noise that its preconditioner is built for."""
+    noise = operator.noise_variance
+    least = (_DAMPED * operator.kernel_diagonal().mean()).clamp(max=_MOST_DAMPING * noise)
+    return operator.with_noise(torch.maximum(noise, least)) if hasattr(operator, "with_noise") else operator
 
 
 def _lower(matrix: Tensor) -> Tensor:  # (m, m) -> (m, m)

@@ -74,9 +74,10 @@ class StochasticGradientDescent(EpochSolver):
     residual is small, and a column whose residual stops falling ends as `stagnated`, however far it is.
 
     No step size is needed: β = f/(λ₁/c + (1 − B/n)/β_row) with c = 2(1+ρ)/(1+2ρ), β_row = 2(1−ρ)·B/(n·max_i L_i),
-    where λ₁ is that of M times the Hessian and L_i what one observation adds to it, both from a few hundred rows, and f is 0.25,
-    0.6 with inducing points and 0.8 for M = I, which has 1/β_feature = tr K/(2(1−ρ)·p) beside the others. Divergence is detected from the running residual; the
-    step is then halved and the iteration goes on from the last good average, and `Solution.notes` says so.
+    where λ₁ is that of M times the Hessian and L_i what one observation adds to it, both from a few hundred rows, and f is
+    0.25, 0.6 with inducing points and 0.8 for M = I, which has 1/β_feature = tr K/(2(1−ρ)·p) beside the others.
+    Divergence is detected from the running residual; the step is then halved and the iteration goes on from the last
+    good average, and `Solution.notes` says so.
 
     Args:
         step_size: βn in the papers' units, in which the objective is multiplied by the noise variance (by the harmonic
@@ -87,9 +88,10 @@ class StochasticGradientDescent(EpochSolver):
         averaging: weight w of the newest iterate in the geometric average; None spans one epoch, or four without a
             preconditioner.
         num_features: random features of a plain step's penalty; columns of K where the kernel has no features.
-        preconditioner: "auto" is `LowRankPlusNeighbour` of rank min(1000, n/10) with 20 neighbours, within a quarter of
-            the operator's memory budget, or the centres' normal equation; None is the plain method, which a step_size
-            takes too; or one of `sggp.preconditioners`.
+        preconditioner: "auto" is `LowRankPlusNeighbour` of rank min(500, n/10) with 20
+            neighbours, within a quarter of the operator's memory budget, for a noise of at least a twentieth of the
+            mean variance and at most ten times its own; or the centres' normal equation; None is the plain method,
+            which a step_size takes too; or one of `sggp.preconditioners`.
 
     Raises:
         InputError: a setting is out of range, or an observation has no noise.
