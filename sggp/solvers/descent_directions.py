@@ -24,7 +24,7 @@ _RANK, _NEIGHBOURS = 500, 20
 them the noise of sampled rows: the stable step falls tenfold."""
 _DAMPED, _MOST_DAMPING = 0.05, 10.0
 """The noise that the preconditioner is given: at least this share of K's mean diagonal, at most so many times its own.
-With less P is less like K + Σ, and the stable step falls with n; with more the modes of small eigenvalues are slower."""
+With less P is less like K + Σ, and the stable step falls with n; with more small eigenvalues take longer."""
 _PROBED = 256
 _MEMORY_SHARE = 0.25
 _MOST_FACTORED = 4096

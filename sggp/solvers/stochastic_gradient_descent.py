@@ -74,8 +74,8 @@ class StochasticGradientDescent(EpochSolver):
     residual is small, and a column whose residual stops falling ends as `stagnated`, however far it is.
 
     No step size is needed: β = f/(λ₁/c + (1 − B/n)/β_row) with c = 2(1+ρ)/(1+2ρ), β_row = 2(1−ρ)·B/(n·max_i L_i),
-    where λ₁ is that of M times the Hessian and L_i what one observation adds to it, both from a few hundred rows, and f is
-    0.25, 0.6 with inducing points and 0.8 for M = I, which has 1/β_feature = tr K/(2(1−ρ)·p) beside the others.
+    where λ₁ is that of M times the Hessian and L_i what one observation adds to it, both from a few hundred rows, and f
+    is 0.25, 0.6 with inducing points and 0.8 for M = I, which has 1/β_feature = tr K/(2(1−ρ)·p) beside the others.
     Divergence is detected from the running residual; the step is then halved and the iteration goes on from the last
     good average, and `Solution.notes` says so.
 
