@@ -22,8 +22,9 @@ __all__ = ["Curvature", "StochasticGradientDescent", "curvature"]
 _LEAST_BATCH, _LARGEST_BATCH = 64, 512
 _PARTS, _MOST_ROWS = 16, 4096
 """Steps of a pass with a preconditioner, which every step applies once, and the most rows of one."""
-_TRIED, _TRIES = 5, 4
-"""Passes without the residual falling by a tenth after which a preconditioned step is halved, and how often."""
+_TRIED, _TRIED_STEPS, _TRIES = 5, 80, 8
+"""Passes, and steps, without the residual falling by a tenth after which a preconditioned step is halved, each time
+twice as many as before; after `_TRIES` times as many as at first a column is measured again."""
 _GROWTH = 20.0
 """A residual this many times the least one so far is divergence."""
 _PATIENCE, _PATIENT_STEPS = 40, 500
@@ -42,6 +43,7 @@ class _State(EpochState):
     energy: Tensor  # (s,) least rᵀMr of a preconditioned normal equation
     weight: float
     patience: int  # epochs
+    tried: int  # epochs without a fall until a preconditioned step is halved
     seen: int = 0  # epochs
 
     per_column: ClassVar[tuple[str, ...]] = (
@@ -176,6 +178,7 @@ class StochasticGradientDescent(EpochSolver):
         direction: Direction = memory["direction"]
         plain = isinstance(direction, Plain)
         share = memory["batch"] / _observations(operator)
+        tried = max(_TRIED, math.ceil(_TRIED_STEPS * share))
         return _State(
             problem=problem,
             u=zero,
@@ -187,9 +190,8 @@ class StochasticGradientDescent(EpochSolver):
             idle=torch.zeros(s, dtype=torch.long),
             energy=direction.energy(problem.rhs) if isinstance(direction, Normal) else torch.zeros(s),
             weight=min(1.0, share / direction.window) if self.averaging is None else self.averaging,
-            patience=max(_PATIENCE, math.ceil(_PATIENT_STEPS * share))
-            if plain
-            else _TRIED * (_TRIES + 1) - 1,
+            patience=max(_PATIENCE, math.ceil(_PATIENT_STEPS * share)) if plain else _TRIES * tried,
+            tried=tried,
             notes=notes,
             **self.epoch_fields(problem),
         )
@@ -260,14 +262,15 @@ class StochasticGradientDescent(EpochSolver):
         state.idle = torch.where(fell, 0, state.idle + epochs)
         plain = isinstance(direction, Plain)
         longest = int(state.idle.max())
-        if not plain and longest and longest % _TRIED == 0:
+        if not plain and longest >= state.tried:
             state.problem.memory["step"] /= 2
+            state.tried *= 2
         if longest >= state.patience:
             note = f"the residual fell by less than a tenth in {state.patience} epochs: " + (
                 "small eigenvalues are out of reach of the plain primal gradient; a preconditioner, "
                 "StochasticDualDescent or ConjugateGradients go further."
                 if plain
-                else f"from there on its gap is solved for anew, after {_TRIES} halvings of the step."
+                else "its step was halved, and its gap is measured and solved for anew."
             )
             state.notes.extend([note] if note not in state.notes else [])
 
