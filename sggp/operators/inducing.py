@@ -195,6 +195,30 @@ class InducingOperator(PenaltyEstimate, SystemOperator):
         """The diagonal of K_ZZ in float64."""
         return self._covariance64.diagonal(self._z64).double()
 
+    def design_rows(self, rows: Tensor) -> Tensor:  # (b,) -> (b, m)
+        """Rows of K_XZ in the working precision; b·m entries."""
+        return self._rows_of_design(rows)
+
+    def penalty_product(self, u: Tensor) -> Tensor:  # (m, s) -> (m, s)
+        """K_ZZ u; m² entries."""
+        return self._penalty_product(u, wide=False).to(self._dtype)
+
+    def gathered(self) -> Tensor:  # -> (m, m)
+        """K_ZZ W K_ZZ + K_ZZ in float64: A with every observation moved to the centre it is closest to.
+
+        W is diagonal: the sum of 1/σ_i² over the observations with the largest |k(x_i, z)| at that centre.
+
+        Cost: m·(n + m) entries, 2·m³ flops.
+
+        Source: Rudi, Carratino and Rosasco 2017 (FALKON), equation 13, where W is (n/m)Σ⁻¹.
+        """
+        weights = torch.zeros(len(self.z), dtype=torch.float64, device=self.device)
+        for tile, block in self._tiles(wide=False):
+            weights.index_add_(0, block.abs().argmax(1), self._noise64[tile].reciprocal())
+        self.entries_evaluated += len(self.z) ** 2
+        penalty = self._covariance64.block(self._z64).double()
+        return torch.addmm(penalty, penalty * weights, penalty)
+
     def cross_block(self, rows: Tensor, cols: Tensor) -> Tensor:  # (b,), (c,) -> (b, c)
         """A block of K_ZZ in float64; b·c entries."""
         self.entries_evaluated += len(rows) * len(cols)
@@ -203,16 +227,17 @@ class InducingOperator(PenaltyEstimate, SystemOperator):
     # helpers --------------------------------------------------------------------------------------------------------
 
     def _product(self, v: Tensor, *, wide: bool) -> Tensor:  # -> float64
-        kept = self.keeps_matrix and not wide
-        self.entries_evaluated += len(self.z) ** 2
-        if kept:
-            out = (self._stored()[1] @ v).double()
-        else:
-            covariance, _, z = self._side(wide)
-            out = covariance.matmul(z, z, v, memory_budget=self._tile_bytes()).double()
+        out = self._penalty_product(v, wide=wide)
         for tile, block in self._tiles(wide=wide):
             out += block.T @ ((block @ v) / self._noise64[tile, None].to(v))
         return out
+
+    def _penalty_product(self, v: Tensor, *, wide: bool) -> Tensor:  # -> float64
+        self.entries_evaluated += len(self.z) ** 2
+        if self.keeps_matrix and not wide:
+            return (self._stored()[1] @ v).double()
+        covariance, _, z = self._side(wide)
+        return covariance.matmul(z, z, v, memory_budget=self._tile_bytes()).double()
 
     def _tiles(self, *, wide: bool) -> Iterator[tuple[Tensor, Tensor]]:
         """Blocks K(x[tile], z) over all of x, each entry once."""

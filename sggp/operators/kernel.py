@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from sggp.arrays import check_rows
 from sggp.defaults import MEMORY_BUDGET
 from sggp.neighbours import KernelNeighbours
+from sggp.operators.base import NeighbourOperator
 from sggp.operators.least_squares import KernelLeastSquares
 from sggp.operators.matrix import KernelMatrix
 from sggp.operators.rows import SystemOperator, require
@@ -58,6 +60,16 @@ class KernelOperator(SystemOperator):
             (matrix.covariance, matrix.points), self._exact, self._noise64, matrix.count
         )
         self._least_squares = KernelLeastSquares(kernel, matrix, self._noise)
+
+    def with_noise(self, noise: Tensor) -> NeighbourOperator:  # (n,) float64
+        """The same K with another Σ, for preconditioners: they share the matrix and count its entries together."""
+        other = copy.copy(self)
+        other._noise64, other._noise = noise, noise.to(self._dtype)
+        matrix = self._matrix
+        other._neighbours = KernelNeighbours(
+            (matrix.covariance, matrix.points), self._exact, noise, matrix.count
+        )
+        return other
 
     @property
     def entries_evaluated(self) -> int:

@@ -87,10 +87,10 @@ class EpochSolver(IterativeSolver):
         return state.place >= len(state.order) or not bool(torch.isfinite(state.squares).all())
 
     @staticmethod
-    def close_epoch(state: Any, current: Tensor) -> bool:
+    def close_epoch(state: Any, current: Tensor, growth: float = _GROWTH) -> bool:
         """Take the running residual of the epoch and keep `current` where it is the best; False where it diverges."""
         seen = state.squares.sqrt() * math.sqrt(len(state.order) / max(1, state.place))
-        grown = seen > _GROWTH * state.least.clamp_min(1e-12)
+        grown = seen > growth * state.least.clamp_min(1e-12)
         if not bool(torch.isfinite(seen).all()) or bool(grown.any()):
             return False
         state.fresh, state.estimate = True, seen

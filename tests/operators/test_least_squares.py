@@ -193,6 +193,23 @@ def test_inducing_operator_is_the_normal_equation(case, dtype, generator):
         assert isinstance(operator, LeastSquaresOperator)
 
 
+def test_observations_gathered_at_their_centres(case):
+    """By the formula, each observation at the centre it is most like; with one at each centre it is A itself."""
+    kernel, x, noise = case
+    z = x[:M]
+    operator = InducingOperator(kernel, x, z, noise)
+    design, penalty = dense(kernel, x, z), dense(kernel, z, z)
+    nearest = torch.nn.functional.one_hot(design.argmax(1), M).double()
+    wanted = penalty @ torch.diag(nearest.T @ (1 / noise)) @ penalty + penalty
+    torch.testing.assert_close(operator.gathered(), wanted, rtol=1e-10, atol=1e-10)
+    own = InducingOperator(kernel, z, z, noise[:M])
+    torch.testing.assert_close(own.gathered(), own.dense(), rtol=1e-10, atol=1e-10)
+    u = penalty[:, :2].contiguous()
+    torch.testing.assert_close(operator.penalty_product(u), penalty @ u)
+    some = torch.tensor([3, 0, 9])
+    torch.testing.assert_close(operator.design_rows(some), design[some])
+
+
 def test_kernel_operator_offers_the_protocol(case):
     kernel, x, noise = case
     operator = KernelOperator(kernel, x, noise)

@@ -9,8 +9,11 @@ import torch
 from sggp.errors import InputError, NotConverged, UnsupportedOperator
 from sggp.kernels import TanimotoMinMax
 from sggp.operators import InducingOperator, KernelOperator
+from sggp.preconditioners import LowRankPlusNeighbour, Nystrom
 from sggp.solvers import Auto, Cholesky, ConjugateGradients, Status, StochasticGradientDescent
+from sggp.solvers.descent_directions import Functions, Normal, direction_for
 from sggp.solvers.stochastic_gradient_descent import curvature
+from tests.catalogue import count_rows
 from tests.operators.test_least_squares import Unfeatured
 from tests.solvers.dense import DenseOperator
 
@@ -97,11 +100,12 @@ def test_the_step_found_is_stable(kind, generator):
     assert 0.98 * float(truth) < found.top < 1.2 * float(truth)
     assert found.row >= 0.98 * float(truth) - found.trace
     rhs = normal(generator, operator.shape[0], 2)
-    solution = StochasticGradientDescent().solve(
-        operator, rhs, generator=0, max_epochs=60, on_failure="return"
-    )
-    assert not any("diverged" in note for note in solution.notes), solution.notes
-    assert bool((solution.residual < 1.0).all())
+    for preconditioner in ("auto", None):
+        solution = StochasticGradientDescent(preconditioner=preconditioner).solve(
+            operator, rhs, generator=0, max_epochs=60, on_failure="return"
+        )
+        assert not any("diverged" in note for note in solution.notes), solution.notes
+        assert bool((solution.residual < 1.0).all())
     assert any("sampled columns" in note for note in solution.notes) is (kind == "no-features")
 
 
@@ -134,7 +138,9 @@ def test_a_residual_that_stops_falling_is_stagnation_and_the_notes_say_why(gener
     x = torch.linspace(0, 1, 100, dtype=torch.float64)[:, None]
     operator = KernelOperator(matern(1, 3.0), x, 1e-4)
     with pytest.warns(NotConverged, match="stagnated"):
-        solution = StochasticGradientDescent().solve(operator, normal(generator, 100, 1), generator=0)
+        solution = StochasticGradientDescent(preconditioner=None).solve(
+            operator, normal(generator, 100, 1), generator=0
+        )
     assert any("small eigenvalues" in note for note in solution.notes)
 
 
@@ -239,3 +245,134 @@ def test_what_does_not_fit_is_refused(generator):
         StochasticGradientDescent().solve(DenseOperator(torch.eye(4, dtype=torch.float64)), rhs)
     with pytest.raises(InputError, match="at least one is zero"):
         StochasticGradientDescent().solve(KernelOperator(matern(1), normal(generator, 4, 1), 0.0), rhs)
+
+
+def test_preconditioner_and_step_size_do_not_go_together():
+    with pytest.raises(InputError, match="preconditioner"):
+        StochasticGradientDescent(preconditioner="nystrom")
+    with pytest.raises(InputError, match="step_size"):
+        StochasticGradientDescent(step_size=0.5, preconditioner=Nystrom(10))
+
+
+def predictions_bound(cross, matrix, residual: float, rhs) -> float:
+    """‖C A⁻¹ρ‖ for ‖ρ‖ ≤ residual·‖r‖, with a part in a million for rounding."""
+    reach = torch.linalg.solve(matrix, cross.T)
+    return float(torch.linalg.matrix_norm(reach, 2)) * residual * float(rhs.norm()) * (1 + 1e-6)
+
+
+@pytest.mark.parametrize(("d", "lengthscale", "noise"), [(32, 6.0, 0.3), (8, 1.5, 3e-3)])
+def test_defaults_reach_the_predictions(d, lengthscale, noise, generator, dtype):
+    """Small forms of systems on which the plain gradient stagnates far from them."""
+    n, tolerance = 500, 1e-3
+    x, q = normal(generator, n, d), normal(generator, 50, d)
+    kernel = matern(d, lengthscale)
+    kernel.outputscale = 1.0
+    y = torch.sin(x[:, :1]) + 0.5 * x[:, 1:2] * x[:, 2:3] + noise**0.5 * normal(generator, n, 1)
+    operator = KernelOperator(kernel, x, noise, dtype=dtype)
+    solution = StochasticGradientDescent().solve(
+        operator, y, tolerance=tolerance, max_epochs=100, generator=0
+    )
+    assert solution.converged, solution
+    dense, cross = operator.dense(), kernel(q, x).to_dense().detach()
+    error = cross @ (solution.x - torch.linalg.solve(dense, y))
+    assert float(error.norm()) <= predictions_bound(cross, dense, tolerance, y)
+    plain = StochasticGradientDescent(preconditioner=None).solve(
+        operator, y, tolerance=tolerance, max_epochs=100, generator=0, on_failure="return"
+    )
+    assert not plain.converged
+
+
+def test_defaults_reach_the_predictions_on_centres(generator, dtype):
+    n, m, noise, tolerance = 800, 100, 1e-2, 1e-4
+    x, q = 2 * normal(generator, n, 3), normal(generator, 50, 3)
+    kernel = matern(3)
+    y = torch.sin(x[:, :1]) + noise**0.5 * normal(generator, n, 1)
+    operator = InducingOperator(kernel, x, x[:m], noise, dtype=dtype)
+    rhs = operator.normal_rhs(y)
+    solution = StochasticGradientDescent().solve(
+        operator, rhs, tolerance=tolerance, max_epochs=200, generator=0
+    )
+    assert solution.converged, solution
+    dense, cross = operator.dense(), kernel(q, x[:m]).to_dense().detach()
+    error = cross @ (solution.x - torch.linalg.solve(dense, rhs))
+    assert float(error.norm()) <= predictions_bound(cross, dense, tolerance, rhs)
+
+
+def test_preconditioned_and_plain_agree_in_the_limit(generator):
+    operator, tolerance = easy(generator, n=200), 1e-6
+    rhs = normal(generator, 200, 2)
+    found = [
+        StochasticGradientDescent(preconditioner=chosen)
+        .solve(operator, rhs, tolerance=tolerance, generator=0)
+        .x
+        for chosen in ("auto", None, Nystrom(20), LowRankPlusNeighbour(10, 5))
+    ]
+    inverse = torch.linalg.inv(operator.dense())
+    most = 2 * tolerance * float(torch.linalg.matrix_norm(inverse, 2)) * float(rhs.norm(dim=0).max())
+    for other in found[1:]:
+        assert float((other - found[0]).norm(dim=0).max()) <= most
+
+
+@pytest.mark.parametrize("inducing", [False, True])
+def test_directions_average_to_the_preconditioned_gradient(inducing, generator):
+    """Over batches that make up all observations, the mean is M times the gradient of the loss, for any anchor."""
+    x, noise = normal(generator, 60, 3), torch.rand(60, generator=generator, dtype=torch.float64) + 0.1
+    kernel = matern(3)
+    exact = KernelOperator(kernel, x, noise)
+    operator = InducingOperator(kernel, x, x[:20], noise) if inducing else exact
+    m = operator.shape[0]
+    r, u, anchor = (normal(generator, m, 2) for _ in range(3))
+    direction = direction_for(operator, "auto", 100, generator)
+    assert isinstance(direction, Normal if inducing else Functions)
+    target = operator.anchored_target(anchor, r)
+    batches = torch.randperm(60, generator=generator).split(12)
+    found = [direction.at(rows, u, anchor, target, generator) for rows in batches]
+    mean = sum(change for change, _ in found) / len(batches)
+    gradient = operator.dense() @ u - r
+    if inducing:
+        wanted = torch.linalg.solve(operator.gathered(), gradient)
+    else:
+        wanted = direction.apply(gradient)
+        for rows, (_, gap) in zip(batches, found, strict=True):
+            torch.testing.assert_close(gap, gradient[rows], rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(mean, wanted, rtol=1e-7, atol=1e-9 * float(wanted.abs().max()))
+
+
+def test_without_memory_for_a_preconditioner_steps_are_plain(generator):
+    x = normal(generator, 300, 2)
+    small = KernelOperator(matern(2), x, 0.1, memory_budget=200_000)
+    solution = StochasticGradientDescent().solve(
+        small, normal(generator, 300, 1), max_epochs=2, generator=0, on_failure="return"
+    )
+    assert "βn" in solution.notes[0]
+
+
+UNKIND = {
+    "smooth": (lambda g: normal(g, 300, 2), "rbf", 1e-2),
+    "high-noise": (lambda g: normal(g, 300, 5), "matern", 10.0),
+    "low-noise": (lambda g: normal(g, 300, 5), "matern", 1e-6),
+    "clusters": (lambda g: normal(g, 10, 4).repeat(30, 1) + 1e-3 * normal(g, 300, 4), "matern", 1e-2),
+    "repeats": (lambda g: normal(g, 60, 4).repeat(5, 1), "matern", 1e-2),
+    "fingerprints": (lambda g: count_rows(200, 40, torch.uint8, g), "tanimoto", 0.1),
+}
+
+
+@pytest.mark.parametrize("name", UNKIND)
+def test_unkind_systems_are_solved_or_told(name, generator):
+    make, kind, noise = UNKIND[name]
+    x = make(generator)
+    kernel = {
+        "rbf": gpytorch.kernels.RBFKernel().double(),
+        "matern": matern(x.shape[1]),
+        "tanimoto": TanimotoMinMax(),
+    }[kind]
+    operator = KernelOperator(kernel, x, noise, dtype=torch.float64)
+    dense = operator.dense()
+    rhs = torch.cat([normal(generator, len(x), 1), dense @ normal(generator, len(x), 1)], 1)
+    solution = StochasticGradientDescent().solve(
+        operator, rhs, max_epochs=100, generator=0, on_failure="return"
+    )
+    true = (rhs - dense @ solution.x).norm(dim=0) / rhs.norm(dim=0)
+    torch.testing.assert_close(solution.residual, true, rtol=1e-6, atol=1e-9)
+    assert [status is Status.CONVERGED for status in solution.status] == (true <= 1e-2).tolist()
+    assert solution.converged, solution
