@@ -23,7 +23,7 @@ __all__ = ["Curvature", "StochasticGradientDescent", "curvature"]
 _LEAST_BATCH, _LARGEST_BATCH = 64, 512
 _PARTS, _MOST_ROWS = 16, 4096
 """Steps of a pass with a preconditioner, which every step applies once, and the most rows of one."""
-_TRIED, _TRIED_STEPS, _TRIES = 5, 80, 8
+_TRIED, _TRIED_STEPS, _TRIES = 8, 128, 8
 """Passes, and steps, without the residual falling by a tenth after which a preconditioned step is halved, each time
 twice as many as before; after `_TRIES` times as many as at first a column is measured again."""
 _GROWTH = 20.0
@@ -130,7 +130,7 @@ class StochasticGradientDescent(EpochSolver):
         the solve, confirmed by a product. 6. Gradients are preconditioned among functions, as in Ma and Belkin 2017
         and 2019 (EigenPro), by the whole of P instead of leading eigenvectors; with inducing points by the matrix of
         Rudi, Carratino and Rosasco 2017 (FALKON). 7. The preconditioned penalty is exact. 8. Where the residual does
-        not fall by a tenth in five epochs the preconditioned step is halved.
+        not fall by a tenth in eight epochs the preconditioned step is halved.
     """
 
     step_size: float | None = None
