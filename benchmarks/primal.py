@@ -15,10 +15,10 @@ from typing import Any
 
 import gpytorch
 import torch
-from common import header, print_table, seeded
-from systems import System, uci_system
 from torch import Tensor
 
+from lib.common import header, print_table, seeded
+from lib.systems import System, uci_system
 from sggp.operators import InducingOperator, KernelOperator, select_centres
 from sggp.solvers import Cholesky, Solution, Solver, StochasticDualDescent, StochasticGradientDescent
 

@@ -11,6 +11,7 @@ import pytest
 SCRIPTS = {
     "readme.py": ["--rows", "60", "--sets", "concrete", "--adam-seconds", "0.2"],
     "passes.py": ["--rows", "400", "--sets", "pol", "britain_magnetic"],
+    "primal.py": ["--parts", "uci", "centres", "--sets", "pol", "bike", "--rows", "300"],
     "growth.py": ["--largest", "500", "--sets", "britain_magnetic", "--repeats", "2"],
     "solvers.py": ["--rows", "400", "--parts", "precision"],
     "gradient.py": ["--rows", "60", "--features", "64", "--replicates", "2"],
