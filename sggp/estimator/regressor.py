@@ -12,6 +12,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
+from sggp.checks import whole_number
 from sggp.defaults import DIRECT_ROWS, NUM_FEATURES, NUM_SAMPLES
 from sggp.errors import InputError, MemoryBudgetError, UnidentifiedColumns
 from sggp.estimator.progress import report, report_record
@@ -129,12 +130,12 @@ class GPRegressor(RegressorMixin, BaseEstimator):
             NotConverged: the solver stopped before its tolerance. UnidentifiedColumns: columns that are constant, or
                 copies of others.
         """
-        self._check_settings()
+        settings = self._settings()
         X, y = validate_data(self, X, y, multi_output=True, y_numeric=True, dtype="numeric")
         self.X_train_, self.y_train_ = np.copy(X), np.copy(y)
         x, targets = self._tensor(X), torch.from_numpy(y.reshape(len(y), -1).astype(float)).to(self.device)
         fit_stream, sample_stream = streams(self._generator(self.random_state), "hyperparameters", "samples")
-        model = fit_model(x, targets, self._settings(), draw_seed(fit_stream))
+        model = fit_model(x, targets, settings, draw_seed(fit_stream))
         self._record(model)
         if self.verbose:
             report("%s: %s, %.1f s", model.fit.method, model.fit.message, model.fit.seconds)
@@ -175,7 +176,8 @@ class GPRegressor(RegressorMixin, BaseEstimator):
         if return_cov:
             self._check_covariance_size(len(X))
         x = self._inputs(X)
-        mean = self._to_units(torch.stack([p.mean(x) for p in self._posteriors()], dim=1))
+        means = torch.stack([p.mean(x) for p in self._posteriors()], dim=1).detach().cpu().double().numpy()
+        mean = self._squeeze(means * self.y_scale_ + self.y_offset_)
         if not (return_std or return_cov):
             return mean
         noise = self._measurement_noise() if include_noise else np.zeros(len(self._posteriors()))
@@ -198,8 +200,7 @@ class GPRegressor(RegressorMixin, BaseEstimator):
             (q, n_samples), or (q, t, n_samples) for several targets; without measurement noise.
         """
         check_is_fitted(self)
-        if n_samples < 1:
-            raise InputError(f"n_samples must be at least 1, got {n_samples}.")
+        whole_number(n_samples, "n_samples")
         x = self._inputs(validate_data(self, X, reset=False, dtype="numeric"))
         generator = self._generator(random_state)
         posteriors = self._posteriors()
@@ -216,21 +217,14 @@ class GPRegressor(RegressorMixin, BaseEstimator):
 
     # fitting
 
-    def _check_settings(self) -> None:
-        whole = isinstance(self.num_samples, int | np.integer) and not isinstance(self.num_samples, bool)
-        if not whole or self.num_samples < 0:
-            raise InputError(f"num_samples must be a whole number, 0 or more, got {self.num_samples!r}.")
-        if not isinstance(self.num_features, int | np.integer) or self.num_features < 1:
-            raise InputError(f"num_features must be a positive whole number, got {self.num_features!r}.")
-
     def _settings(self) -> ModelSettings:
         return ModelSettings(
             kernel=self.kernel,
             noise_variance=self.noise_variance,
             optimizer=self.optimizer,
             solver=self.solver,
-            num_samples=self.num_samples,
-            num_features=self.num_features,
+            num_samples=whole_number(self.num_samples, "num_samples", least=0),
+            num_features=whole_number(self.num_features, "num_features"),
             normalise=self.normalize_y,
             callback=report_record if self.verbose else None,
         )
@@ -278,10 +272,6 @@ class GPRegressor(RegressorMixin, BaseEstimator):
     def _squeeze(self, values: np.ndarray) -> np.ndarray:
         return values[..., 0] if values.shape[-1] == 1 else values
 
-    def _to_units(self, means: Tensor) -> np.ndarray:
-        values = means.detach().cpu().numpy().astype(float) * self.y_scale_ + self.y_offset_
-        return self._squeeze(values)
-
     def _measurement_noise(self) -> np.ndarray:  # (t,)
         noise = np.asarray(self.noise_variance_, dtype=float)
         if self.noise_variance is not None and noise.ndim:
@@ -293,12 +283,7 @@ class GPRegressor(RegressorMixin, BaseEstimator):
 
     def _variance(self, posterior: Posterior, x: Tensor) -> Tensor:  # (q,)
         exact = len(posterior.x) <= DIRECT_ROWS or posterior.num_samples == 0
-        return (
-            posterior.variance(x, method="solve" if exact else "samples")
-            .detach()
-            .to(torch.float64)
-            .clamp_min(0)
-        )
+        return posterior.variance(x, method="solve" if exact else "samples").double()
 
     def _check_covariance_size(self, q: int) -> None:
         needed = 8 * q * (q + len(self.X_train_)) * len(self._posteriors())

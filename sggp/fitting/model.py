@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -123,21 +124,22 @@ class FittedModel:
         means = torch.as_tensor(self.fit.mean).reshape(-1)
         out = []
         for j, target in enumerate(self.scaling.targets(y).unbind(dim=1)):
-            arguments: dict[str, Any] = {
-                "noise_variance": self.noise_per_target()[j],
-                "mean": float(means[j % len(means)]),
-                "solver": self.settings.solver,
-                "num_features": self.settings.num_features,
-                "generator": generator,
-                "dtype": working_dtype(len(x)),
-            }
+            posterior = partial(
+                condition,
+                self.kernel,
+                inputs,
+                target,
+                noise_variance=self.noise_per_target()[j],
+                mean=float(means[j % len(means)]),
+                solver=self.settings.solver,
+                num_features=self.settings.num_features,
+                generator=generator,
+                dtype=working_dtype(len(x)),
+            )
             try:
-                found = condition(
-                    self.kernel, inputs, target, num_samples=self.settings.num_samples, **arguments
-                )
+                out.append(posterior(num_samples=self.settings.num_samples))
             except NoRandomFeatures:
-                found = condition(self.kernel, inputs, target, num_samples=0, **arguments)
-            out.append(found)
+                out.append(posterior(num_samples=0))
         return out
 
 
