@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any
 
@@ -18,7 +18,7 @@ from sggp.operators import select_centres
 from sggp.posterior.merge import Groups, group_rows
 from sggp.random import draw_seed, streams
 
-__all__ = ["Data", "Prior", "choose_centres", "draw_noise", "draw_prior", "seeded_features"]
+__all__ = ["Data", "Prior", "choose_centres", "draw_prior", "seeded_features"]
 
 
 @dataclass(frozen=True)
@@ -47,12 +47,12 @@ class Data:
         return cls(x, y, noise, noise.new_zeros(len(x), 0))
 
     def with_noise(self, num_samples: int, generator: torch.Generator) -> Data:
-        """The same observations with noise drawn for so many samples."""
-        return replace(self, noise=draw_noise(self.noise_variance, num_samples, generator))
+        """The same observations with noise ε ~ N(0, Σ) drawn for so many samples, a column each."""
+        unit = torch.randn(len(self.x), num_samples, generator=generator, dtype=torch.float64)
+        return replace(self, noise=self.noise_variance.sqrt()[:, None] * unit.to(self.x.device))
 
     @cached_property
     def groups(self) -> Groups:
-        """Which rows repeat."""
         return group_rows(self.x)
 
     @cached_property
@@ -71,12 +71,8 @@ class Data:
 
     def joined(self, other: Data) -> Data:
         """These observations followed by others."""
-        parts = zip(
-            (self.x, self.y, self.noise_variance, self.noise),
-            (other.x, other.y, other.noise_variance, other.noise),
-            strict=True,
-        )
-        return Data(*(torch.cat([a, b]) for a, b in parts))
+        names = [field.name for field in fields(self)]
+        return Data(*(torch.cat([getattr(self, name), getattr(other, name)]) for name in names))
 
 
 @dataclass(frozen=True)
@@ -100,14 +96,6 @@ class Prior:
     def at(self, points: Tensor) -> Tensor:  # (q, d) -> (q, s)
         """The prior functions at points, without the mean."""
         return self.features.apply(points, self.weights)
-
-
-def draw_noise(
-    noise_variance: Tensor, num_samples: int, generator: torch.Generator
-) -> Tensor:  # (n,) -> (n, s)
-    """ε ~ N(0, Σ), one column per sample."""
-    unit = torch.randn(len(noise_variance), num_samples, generator=generator, dtype=torch.float64)
-    return noise_variance.sqrt()[:, None] * unit.to(noise_variance.device)
 
 
 def choose_centres(kernel: Any, data: Data, centres: Any, generator: torch.Generator) -> Tensor:  # -> (m, d)

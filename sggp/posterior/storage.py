@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from dataclasses import fields
 from typing import Any
 
 import torch
@@ -22,26 +23,8 @@ __all__ = ["load", "save"]
 _FORMAT = "sggp-posterior-2"
 _OLD_FORMAT = "sggp-posterior-1"
 """Without a checksum, and of a solver only its class."""
-_SOLUTION = (
-    "x",
-    "residual",
-    "residual_kind",
-    "residual_error",
-    "tolerance",
-    "epochs",
-    "seconds",
-    "iterations",
-    "method",
-)
-_OPTIONS = (
-    "tolerance",
-    "num_features",
-    "memory_budget",
-    "max_epochs",
-    "max_seconds",
-    "on_failure",
-    "centres",
-)
+_SOLUTION = [field.name for field in fields(Solution) if field.name not in ("status", "history", "notes")]
+_OPTIONS = [field.name for field in fields(SolveOptions) if field.name not in ("solver", "dtype")]
 
 
 def save(path: str | os.PathLike[str], process: Process, data: Data, solution: Solution) -> None:
@@ -124,9 +107,7 @@ def _solution(stored: dict[str, Any]) -> Solution:
 def _options(stored: dict[str, Any], solver: Solver | None) -> tuple[SolveOptions, str]:
     """The options, and the name of a solver that the file could not hold and nobody gave again."""
     described, lost = stored["solver"], ""
-    if solver is None and isinstance(
-        described, str
-    ):  # an old file: the class, with its settings as they are by default
+    if solver is None and isinstance(described, str):  # an old file: the class, its settings as by default
         kind = getattr(sggp.solvers, described, None)
         solver, lost = (None, described) if kind is None else (kind(), "")
     elif solver is None and described is not None:
