@@ -234,7 +234,6 @@ class GPRegressor(RegressorMixin, BaseEstimator):
         return torch.from_numpy(np.array(X, dtype=None if X.dtype == np.uint8 else float)).to(self.device)
 
     def _inputs(self, X: np.ndarray) -> Tensor:  # (q, d)
-        """Rows as the kernel sees them."""
         return self.scaling_.inputs(self._tensor(X))
 
     def _record(self, model: FittedModel) -> None:

@@ -73,9 +73,7 @@ def from_scikit_learn(kernel: sk.Kernel) -> Converted:
     white = [term for term in terms if isinstance(term, sk.WhiteKernel)]
     signal = [_convert(term) for term in terms if not isinstance(term, sk.WhiteKernel)]
     if not signal:
-        raise UnsupportedKernel(
-            "the kernel is white noise only; add a kernel that correlates different rows."
-        )
+        raise UnsupportedKernel("the kernel is white noise only; add one that correlates different rows.")
     return Converted(
         reduce(operator.add, signal).double(),
         sum(float(term.noise_level) for term in white) if white else None,

@@ -18,7 +18,7 @@ from sggp.operators import select_centres
 from sggp.posterior.merge import Groups, group_rows
 from sggp.random import draw_seed, streams
 
-__all__ = ["Data", "Prior", "choose_centres", "draw_prior", "seeded_features"]
+__all__ = ["Data", "Prior", "choose_centres", "draw_noise", "draw_prior", "seeded_features"]
 
 
 @dataclass(frozen=True)
@@ -37,19 +37,14 @@ class Data:
 
     @classmethod
     def checked(cls, x: Any, y: Any, noise_variance: Any, *, dimension: int | None = None) -> Data:
-        """Observations as a user gives them, for no sample so far.
-
-        Raises:
-            ShapeError, DtypeError, InputError: naming what was given and what is expected.
-        """
+        """Observations as a user gives them, for no sample so far; errors as in `sggp.arrays`."""
         x = check_rows(x, dimension=dimension)
         y, noise = check_targets(y, len(x)), check_noise(noise_variance, len(x), x.device)
         return cls(x, y, noise, noise.new_zeros(len(x), 0))
 
     def with_noise(self, num_samples: int, generator: torch.Generator) -> Data:
-        """The same observations with noise ε ~ N(0, Σ) drawn for so many samples, a column each."""
-        unit = torch.randn(len(self.x), num_samples, generator=generator, dtype=torch.float64)
-        return replace(self, noise=self.noise_variance.sqrt()[:, None] * unit.to(self.x.device))
+        """The same observations with noise drawn for so many samples."""
+        return replace(self, noise=draw_noise(self.noise_variance, num_samples, generator))
 
     @cached_property
     def groups(self) -> Groups:
@@ -98,12 +93,16 @@ class Prior:
         return self.features.apply(points, self.weights)
 
 
-def choose_centres(kernel: Any, data: Data, centres: Any, generator: torch.Generator) -> Tensor:  # -> (m, d)
-    """Inducing points as given, without repeats, or so many of them chosen from the distinct inputs.
+def draw_noise(
+    noise_variance: Tensor, num_samples: int, generator: torch.Generator
+) -> Tensor:  # (n,) -> (n, s)
+    """ε ~ N(0, Σ), one column per sample."""
+    unit = torch.randn(len(noise_variance), num_samples, generator=generator, dtype=torch.float64)
+    return noise_variance.sqrt()[:, None] * unit.to(noise_variance.device)
 
-    Raises:
-        ShapeError, DtypeError, InputError: naming what was given and what is expected.
-    """
+
+def choose_centres(kernel: Any, data: Data, centres: Any, generator: torch.Generator) -> Tensor:  # -> (m, d)
+    """Inducing points as given, without repeats, or so many of them chosen from the distinct inputs."""
     x = data.x
     if isinstance(centres, Tensor) and centres.ndim:
         centres = check_rows(centres, "centres", dimension=x.shape[1])

@@ -135,9 +135,7 @@ class Posterior:
             InputError: the posterior was made with num_samples=0.
         """
         if self.prior is None:
-            raise InputError(
-                "this posterior has no samples: condition with num_samples > 0, or use more_samples(k)."
-            )
+            raise InputError("no samples here: condition with num_samples > 0, or use more_samples(k).")
         return self._paths(self.prior, self.solution.x.double()[:, 1:])
 
     def _paths(self, prior: Prior, weights: Tensor) -> PathwiseSamples:
@@ -212,9 +210,7 @@ class Posterior:
         """Exact joint posterior covariance of a few points, by one extra column per point."""
         points, flat = self._flat(points)
         if points.ndim != 2:
-            raise ShapeError(
-                f"points must be (q, d) with d = {self.x.shape[1]}, got shape {tuple(points.shape)}."
-            )
+            raise ShapeError(f"points must be (q, {self.x.shape[1]}), got shape {tuple(points.shape)}.")
         cross, weights, product = self._query_weights(flat)
         joint = self.covariance.block(flat).double() - weights.T @ (2 * cross - product)
         return (0.5 * (joint + joint.T)).to(self._dtype(points))

@@ -57,12 +57,7 @@ def save(path: str | os.PathLike[str], process: Process, data: Data, solution: S
 
 
 def load(path: str | os.PathLike[str], kernel: Any, solver: Solver | None) -> tuple[Process, Data, Solution]:
-    """Read what `save` wrote, or an older file; `kernel` and `solver` take the place of those saved.
-
-    Raises:
-        DataFileError: the file is missing, damaged, or not a saved posterior.
-        InputError: its kernel cannot be described by values and `kernel` was not given.
-    """
+    """Read what `save` wrote, or an older file; arguments and errors are those of `Posterior.load`."""
     content = read_content(path, _FORMAT, unchecked=_OLD_FORMAT)
     if kernel is None and "kernel" in content and content["kernel"] is None:
         raise InputError(
