@@ -103,12 +103,12 @@ class Campaign:
         if maximize is not None and bool(maximize) != self.maximize:
             word = "maximised" if self.maximize else "minimised"
             raise InputError(
-                f"{self.store.name} is a campaign to be {word}; start another file for the reverse."
+                f"{self.store.name} is a campaign to be {word}; take another file for the reverse."
             )
         here = self.space.describe()
         if here != self._meta["space"]:
             raise InputError(
-                f"{self.store.name} was started on another space: {self._meta['space']}, given is {here}."
+                f"{self.store.name} is of another space: {self._meta['space']}, given is {here}."
             )
 
     @property

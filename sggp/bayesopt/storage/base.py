@@ -80,6 +80,4 @@ def ended(trial: Trial, result: Result, now: str) -> Trial:
     if trial.state == state and trial.value == result.value:
         return trial
     was = f"measured as {trial.value!r}" if trial.state == "measured" else f"marked failed ({trial.reason})"
-    raise InputError(
-        f"trial {trial.id} was already {was}; attach(x, value) adds a repeat measurement instead."
-    )
+    raise InputError(f"trial {trial.id} was already {was}; attach(x, value) adds a repeat instead.")
