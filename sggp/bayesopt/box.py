@@ -15,8 +15,6 @@ from sggp.checks import as_numbers, whole_number
 from sggp.errors import InputError, ShapeError
 from sggp.typing import Dtype
 
-__all__ = ["Box"]
-
 
 class Box:
     """All points between a lower and an upper bound per dimension.

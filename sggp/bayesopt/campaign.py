@@ -21,8 +21,6 @@ from sggp.defaults import NUM_FEATURES
 from sggp.errors import DtypeError, InputError
 from sggp.random import as_generator, draw_seed, streams
 
-__all__ = ["Campaign", "Trial"]
-
 _ATTEMPTS = 5
 
 

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from sggp.bayesopt.box import Box
     from sggp.bayesopt.pool import Pool
 
-__all__ = ["BoxSearch", "Look", "Paths", "as_indices", "distinct_best", "maximise_box", "maximise_pool"]
-
 
 class Paths(Protocol):
     """Function samples that can be called: `sggp.posterior.PathwiseSamples` and anything like it."""

@@ -16,8 +16,6 @@ from sggp.bayesopt.trials import Place, Trial
 from sggp.checks import as_numbers, whole_number
 from sggp.errors import DtypeError, InputError, ShapeError
 
-__all__ = ["Pool"]
-
 _DIGEST_ROWS = 64
 
 

@@ -12,8 +12,6 @@ from sggp.bayesopt.maximise import Look, Paths
 from sggp.bayesopt.trials import Place, Trial
 from sggp.errors import DtypeError, InputError
 
-__all__ = ["Space", "check_room", "check_space"]
-
 
 @runtime_checkable
 class Space(Protocol):

@@ -19,8 +19,6 @@ from sggp.posterior import Posterior, condition
 from sggp.random import as_generator, streams
 from sggp.typing import Seed
 
-__all__ = ["Surrogate", "fit_surrogate"]
-
 _LEARN_FROM = 4
 _PRIOR_NOISE = 0.01
 

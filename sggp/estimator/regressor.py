@@ -20,8 +20,6 @@ from sggp.fitting import FittedModel, ModelSettings, fit_model
 from sggp.posterior import Posterior
 from sggp.random import draw_seed, streams
 
-__all__ = ["GPRegressor"]
-
 COVARIANCE_BYTES = 2**30
 
 

@@ -24,8 +24,6 @@ from sggp.hyperparameters.unidentified import columns_without_influence
 from sggp.posterior import Posterior, condition
 from sggp.typing import Seed
 
-__all__ = ["FittedModel", "ModelSettings", "fit_model", "working_dtype"]
-
 
 @dataclass(frozen=True)
 class ModelSettings:

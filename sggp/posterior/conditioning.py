@@ -26,8 +26,6 @@ from sggp.random import as_generator, streams
 from sggp.solvers import Solver
 from sggp.typing import FailurePolicy, Seed
 
-__all__ = ["condition"]
-
 
 def condition(
     kernel: Any,

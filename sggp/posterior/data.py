@@ -18,8 +18,6 @@ from sggp.operators import select_centres
 from sggp.posterior.merge import Groups, group_rows
 from sggp.random import draw_seed, streams
 
-__all__ = ["Data", "Prior", "choose_centres", "draw_noise", "draw_prior", "seeded_features"]
-
 
 @dataclass(frozen=True)
 class Data:

@@ -11,8 +11,6 @@ from gpytorch.kernels import AdditiveKernel, Kernel, ProductKernel, ScaleKernel
 from sggp.errors import InputError
 from sggp.kernels import TanimotoDotProduct, TanimotoMinMax
 
-__all__ = ["describe_kernel", "rebuild_kernel"]
-
 _PLAIN: dict[str, type[Kernel]] = {
     "RBFKernel": gpytorch.kernels.RBFKernel,
     "MaternKernel": gpytorch.kernels.MaternKernel,

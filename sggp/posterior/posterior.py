@@ -24,8 +24,6 @@ from sggp.random import as_generator, streams
 from sggp.solvers import Solution, Solver
 from sggp.typing import Seed
 
-__all__ = ["Posterior"]
-
 _SOLVE_BYTES = 512 * 2**20
 
 

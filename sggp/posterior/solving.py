@@ -17,15 +17,6 @@ from sggp.posterior.data import Data, Prior
 from sggp.solvers import Auto, Cholesky, Solution, Solver
 from sggp.typing import FailurePolicy
 
-__all__ = [
-    "NORMAL_SHARE",
-    "Process",
-    "SolveOptions",
-    "check_solver_argument",
-    "posterior_tolerances",
-    "working_precision",
-]
-
 NORMAL_SHARE = 1e-3
 """Default tolerances with centres, as a share of those without: a normal equation squares the condition."""
 MEAN_TOLERANCE = 1e-3

@@ -18,8 +18,6 @@ from sggp.posterior.kernel_values import describe_kernel, rebuild_kernel
 from sggp.posterior.solving import Process, SolveOptions
 from sggp.solvers import Solution, Solver, Status, describe_solver, rebuild_solver
 
-__all__ = ["load", "save"]
-
 _FORMAT = "sggp-posterior-2"
 _OLD_FORMAT = "sggp-posterior-1"
 """Without a checksum, and of a solver only its class."""

@@ -22,8 +22,6 @@ from sggp.kernels.covariance import Covariance, Points
 from sggp.linalg import try_cholesky
 from sggp.neighbours import nearest
 
-__all__ = ["CONTROL_ROWS", "combine", "combined_error", "local_control"]
-
 CONTROL_ROWS = 64
 """Nearest rows of the local posterior that sharpens sampled variances."""
 _TILE_BYTES = 128 * 2**20

@@ -9,8 +9,6 @@ from typing import Any, Protocol, runtime_checkable
 from sggp.bayesopt.trials import Place, State, Trial
 from sggp.errors import InputError
 
-__all__ = ["DuplicateAsk", "Result", "Storage", "ended"]
-
 
 class DuplicateAsk(Exception):
     """Another process asked for one of these pool rows in the meantime."""

@@ -15,8 +15,6 @@ from sggp.bayesopt.storage.base import DuplicateAsk, Result, ended
 from sggp.bayesopt.trials import Place, Trial
 from sggp.errors import DataFileError, InputError
 
-__all__ = ["SQLiteStorage"]
-
 _VERSION = 1
 _WAIT_SECONDS = 30.0
 _SCHEMA = """
