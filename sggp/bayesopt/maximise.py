@@ -210,9 +210,7 @@ def _keep_best(best: Tensor, best_value: Tensor, x: Tensor, value: Tensor) -> tu
 
 def _finite(values: Tensor) -> Tensor:
     if not bool(torch.isfinite(values).all()):
-        raise InputError(
-            "a sample path gave a value that is not finite; look at posterior.solution for what went wrong."
-        )
+        raise InputError("a sample path gave a value that is not finite: see posterior.solution for why.")
     return values
 
 

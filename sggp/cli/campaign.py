@@ -231,13 +231,10 @@ def _results(file: Path) -> list[tuple[int, float]]:
         try:
             results.append((int(cell), float(values[position])))
         except ValueError as error:
-            raise InputError(
-                f"{file} line {line}: {cell!r} is not a trial number; nothing was stored."
-            ) from error
+            raise InputError(f"{file} line {line}: {cell!r} is no trial id; nothing was stored.") from error
     if data.rejected:
-        raise InputError(
-            f"{file} line {data.rejected[0].line}: {data.rejected[0].reason}; nothing was stored."
-        )
+        first = data.rejected[0]
+        raise InputError(f"{file} line {first.line}: {first.reason}; nothing was stored.")
     if not results:
         raise InputError(f"{file}: no row has a value yet.")
     return results

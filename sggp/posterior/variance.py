@@ -89,9 +89,7 @@ def combine(plain: Tensor, difference: Tensor, total: Tensor) -> Tensor:
             low, high = torch.where(above, middle, low), torch.where(above, high, middle)
         value = 0.5 * (low + high)
         rest = total - value
-        steep = (
-            -(rest.square() + value.square()) - 2 * (plain - value) * rest - 2 * (difference - rest) * value
-        )
+        steep = -(rest.square() + value.square()) - 2 * ((plain - value) * rest + (difference - rest) * value)
         steep = torch.where(steep.abs() > 0, steep, torch.full_like(steep, -torch.inf))
     if not (plain.requires_grad or difference.requires_grad or total.requires_grad):
         return value

@@ -36,9 +36,7 @@ CREATE TABLE trials (
 );
 CREATE UNIQUE INDEX asked_once ON trials (pool_row) WHERE source = 'asked' AND pool_row IS NOT NULL;
 """
-_COLUMNS = (
-    "id, pool_row, point, label, state, value, reason, batch, source, asked_at, told_at"  # as in `Trial`
-)
+_COLUMNS = "id, pool_row, point, label, state, value, reason, batch, source, asked_at, told_at"  # as Trial
 
 
 class SQLiteStorage:
@@ -86,9 +84,7 @@ class SQLiteStorage:
             rows = db.execute("SELECT key, value FROM meta").fetchall()
         found = {key: json.loads(value) for key, value in rows}
         if found.get("version") != _VERSION:
-            raise DataFileError(
-                f"{self.path} has version {found.get('version')}; this sggp reads {_VERSION}."
-            )
+            raise DataFileError(f"{self.path} is version {found.get('version')}; this sggp reads {_VERSION}.")
         return found
 
     def trials(self) -> list[Trial]:
