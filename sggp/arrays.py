@@ -1,8 +1,10 @@
-"""Checks of tables: rows of input, targets and noise. Each error says what was given, expected and what to do."""
+"""Checks of tables: rows of input, targets and noise.
+
+Each raises a DtypeError, ShapeError or InputError that says what was given, what was expected and what to do.
+"""
 
 from __future__ import annotations
 
-import math
 import reprlib
 from typing import Any
 
@@ -31,59 +33,40 @@ def check_rows(x: Any, name: str = "x", *, dimension: int | None = None) -> Tens
 
     Args:
         x: what was given. name: what the errors call it. dimension: d, where it is known.
-
-    Raises:
-        DtypeError, ShapeError, InputError: naming what was given and what is expected.
     """
     if not isinstance(x, Tensor):
-        raise DtypeError(
-            f"{name} must be a torch.Tensor of shape (n, d), got {type(x).__name__}; use torch.as_tensor."
-        )
+        raise DtypeError(f"{name} must be a tensor (n, d), got {type(x).__name__}; use torch.as_tensor.")
     if x.is_complex() or (x.is_floating_point() and x.dtype not in _WORKING):
         raise DtypeError(f"{name} must be float32, float64 or integer, got {x.dtype}; convert it.")
     if x.ndim != 2 or len(x) == 0:
         raise ShapeError(f"{name} must be (n, d) with n ≥ 1, got shape {tuple(x.shape)}.")
     if dimension is not None and x.shape[1] != dimension:
-        raise ShapeError(
-            f"{name} must be (n, {dimension}), {dimension} columns as there are elsewhere; got {x.shape[1]}."
-        )
-    if x.is_floating_point() and not bool(torch.isfinite(x).all()):
-        bad = int((~torch.isfinite(x)).any(1).nonzero()[0])
-        raise InputError(f"{name} holds NaN or infinity (first in row {bad}); remove or impute such rows.")
-    return x.detach()
+        raise ShapeError(f"{name} must be (n, {dimension}) as elsewhere; got {x.shape[1]} columns.")
+    return _finite(x, name)
 
 
 def check_targets(y: Any, n: int, name: str = "y") -> Tensor:  # -> (n,)
-    """Targets of n rows, detached, float64 and finite.
-
-    Raises:
-        DtypeError, ShapeError, InputError: naming what was given and what is expected.
-    """
+    """Targets of n rows, detached, float64 and finite."""
     if not isinstance(y, Tensor):
-        raise DtypeError(
-            f"{name} must be a torch.Tensor of shape ({n},), got {type(y).__name__}; use torch.as_tensor."
-        )
+        raise DtypeError(f"{name} must be a tensor ({n},), got {type(y).__name__}; use torch.as_tensor.")
     if y.shape != (n,):
         raise ShapeError(f"{name} must be ({n},), one for each row, got shape {tuple(y.shape)}.")
     if y.is_complex():
         raise InputError(f"{name} must be real, got {y.dtype} (complex numbers).")
-    y = y.detach().double()
-    if not bool(torch.isfinite(y).all()):
-        bad = int((~torch.isfinite(y)).nonzero()[0])
-        raise InputError(
-            f"{name} holds NaN or infinity (first in row {bad}); remove such rows, or impute them."
-        )
-    return y
+    return _finite(y.double(), name)
+
+
+def _finite(values: Tensor, name: str) -> Tensor:
+    if values.is_floating_point() and not bool(torch.isfinite(values).all()):
+        bad = int((~torch.isfinite(values)).nonzero()[0, 0])
+        raise InputError(f"{name} holds NaN or infinity (first in row {bad}); remove or impute such rows.")
+    return values.detach()
 
 
 def check_noise(
     noise_variance: Any, n: int, device: torch.device | str = "cpu", name: str = "noise_variance"
 ) -> Tensor:  # -> (n,)
-    """Noise variances of n rows, detached, float64, finite and not negative, from one number or n of them.
-
-    Raises:
-        DtypeError, ShapeError, InputError: naming what was given and what is expected.
-    """
+    """Noise variances of n rows, detached, float64, finite and not negative, from one number or n of them."""
     expected = f"a number or ({n},) of them, variances in squared units of the target"
     noise = real_numbers(noise_variance, name, expected).to(device)
     if noise.ndim == 0 or noise.numel() == 1:
@@ -105,8 +88,7 @@ def real_numbers(values: Any, name: str, expected: str) -> Tensor:
 def real_tensor(values: Any, name: str, expected: str) -> Tensor:
     """A tensor of the type given from a number, a tensor, an array or nested sequences of numbers.
 
-    Raises:
-        DtypeError: holds something that is no real number: text, None, a truth value, a complex number.
+    No real numbers are: text, None, truth values, complex numbers.
     """
     try:
         found = values if isinstance(values, Tensor) else torch.from_numpy(np.array(values))
@@ -118,28 +100,17 @@ def real_tensor(values: Any, name: str, expected: str) -> Tensor:
 
 
 def check_budget(memory_budget: Any) -> float:
-    """A positive number of bytes; infinity is one.
-
-    Raises:
-        InputError: anything else.
-    """
-    unbounded = isinstance(memory_budget, float) and memory_budget == math.inf
-    number = memory_budget if unbounded else finite_number(memory_budget, "memory_budget")
+    """A positive number of bytes; infinity is one."""
+    number = finite_number(memory_budget, "memory_budget", infinite=True)
     if number <= 0:
         raise InputError(f"memory_budget must be a positive number of bytes, got {memory_budget}.")
-    return float(number)
+    return number
 
 
 def working_dtype(dtype: Any, x: Tensor) -> torch.dtype:
-    """The working precision: `dtype`, else that of float rows, else float32.
-
-    Raises:
-        DtypeError: `dtype` is neither float32 nor float64.
-    """
+    """The working precision: `dtype`, float32 or float64, else that of float rows, else float32."""
     if dtype is None:
         return x.dtype if x.is_floating_point() else torch.float32
     if dtype not in _WORKING:
-        raise DtypeError(
-            f"dtype, the working precision, must be torch.float32 or torch.float64, got {dtype!r}."
-        )
+        raise DtypeError(f"dtype must be torch.float32 or torch.float64, got {dtype!r}.")
     return dtype

@@ -1,4 +1,4 @@
-"""Checks of single arguments: each error says what was given, what was expected and what to do."""
+"""Checks of single arguments: each raises an InputError that says what was given, expected and what to do."""
 
 from __future__ import annotations
 
@@ -25,8 +25,7 @@ _REPR.maxother = _REPR.maxstring = 60
 def whole_number(value: Any, name: str, *, least: int | None = 1) -> int:
     """An integer of at least `least` (None: any): a Python or NumPy integer or an integer tensor of one element.
 
-    Raises:
-        InputError: anything else (2.0 and True are no whole numbers), or more than 64 bits.
+    It has to fit 64 bits; 2.0 and True are no whole numbers.
     """
     expected = "an integer" if least is None else f"an integer of at least {least}"
     try:
@@ -42,11 +41,11 @@ def whole_number(value: Any, name: str, *, least: int | None = 1) -> int:
     return number
 
 
-def finite_number(value: Any, name: str, advice: str = "") -> float:
+def finite_number(value: Any, name: str, advice: str = "", *, infinite: bool = False) -> float:
     """A finite real number as a float: any real number, or an array or tensor that holds exactly one.
 
-    Raises:
-        InputError: no number (text, None, a truth value, complex), or not finite; ends with `advice`.
+    With `infinite`, infinity is one too. No numbers are: text, None, truth values, complex ones. The error ends with
+    `advice`.
     """
     message = f"{name} must be a finite number, got {_shown(value)}" + (f"; {advice}." if advice else ".")
     if isinstance(value, str | bytes) or _is_bool(value) or _is_complex(value):
@@ -55,39 +54,27 @@ def finite_number(value: Any, name: str, advice: str = "") -> float:
         number = float(value.item() if hasattr(value, "item") else value)
     except (TypeError, ValueError, OverflowError, RuntimeError) as error:
         raise InputError(message) from error
-    if not math.isfinite(number):
+    if not (math.isfinite(number) or (infinite and math.isinf(number))):
         raise InputError(message)
     return number
 
 
 def flag(value: Any, name: str) -> bool:
-    """True or False, and nothing that merely counts as one of them: `"no"` is true.
-
-    Raises:
-        InputError: not a bool.
-    """
+    """True or False, and nothing that merely counts as one of them: `"no"` is true."""
     if not isinstance(value, bool | np.bool_):
         raise InputError(f"{name} must be True or False, got {_shown(value)}.")
     return bool(value)
 
 
 def one_of(value: Any, name: str, choices: Collection[str]) -> str:
-    """One of some names.
-
-    Raises:
-        InputError: none of them.
-    """
+    """One of some names."""
     if not isinstance(value, str) or value not in choices:
         raise InputError(f"{name} must be one of {', '.join(map(repr, choices))}, got {_shown(value)}.")
     return value
 
 
 def as_numbers(values: Any, name: str, expected: str) -> Tensor:
-    """A tensor of real numbers, float64, from a tensor, an array or nested sequences.
-
-    Raises:
-        InputError: holds something that is no real number, or rows of different lengths.
-    """
+    """A tensor of real numbers, float64, from a tensor, an array or nested sequences of equal lengths."""
     try:
         if isinstance(values, dict) or _is_complex(values):
             raise TypeError
@@ -97,11 +84,7 @@ def as_numbers(values: Any, name: str, expected: str) -> Tensor:
 
 
 def as_path(value: Any, name: str) -> Path:
-    """A path, from text or a path.
-
-    Raises:
-        InputError: anything else.
-    """
+    """A path, from text or a path."""
     if not isinstance(value, str | os.PathLike):
         raise InputError(f"{name} must be a path, got {_shown(value)}.")
     return Path(value)

@@ -72,7 +72,7 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     target = _target(path)
     temporary = target.with_name(f".{target.name[:200]}.{secrets.token_hex(8)}.part")
     try:
-        with temporary.open("xb") as stream:
+        with temporary.open("x+b") as stream:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
@@ -119,21 +119,6 @@ def _refusal(target: Path, error: OSError) -> DataFileError:
 # tensors and plain values -------------------------------------------------------------------------------------------
 
 
-class _Hashing(io.RawIOBase):
-    """Writes through and keeps a digest of what went by."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self.file = file
-        self.digest = hashlib.blake2b(digest_size=_DIGEST)
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, data: Any) -> int:
-        self.digest.update(data)
-        return self.file.write(data)
-
-
 class _Window(io.RawIOBase):
     """The first `size` bytes of a file."""
 
@@ -169,9 +154,19 @@ def write_content(path: str | os.PathLike[str], content: dict[str, Any]) -> None
         InputError, DataFileError: as `whole_file`.
     """
     with whole_file(path) as file:
-        through = _Hashing(file)
-        torch.save(content, through)  # type: ignore[arg-type]
-        file.write(through.digest.digest())
+        torch.save(content, file)
+        size = file.tell()
+        file.seek(0)
+        file.write(_digest(file, size))
+
+
+def _digest(file: BinaryIO, size: int) -> bytes:
+    """Checksum of the next `size` bytes."""
+    digest = hashlib.blake2b(digest_size=_DIGEST)
+    while size > 0 and (chunk := file.read(min(_CHUNK, size))):
+        digest.update(chunk)
+        size -= len(chunk)
+    return digest.digest()
 
 
 def read_content(
@@ -196,11 +191,8 @@ def read_content(
     try:
         with target.open("rb") as file:
             size = max(0, os.fstat(file.fileno()).st_size - _DIGEST)
-            digest, left = hashlib.blake2b(digest_size=_DIGEST), size
-            while left > 0 and (chunk := file.read(min(_CHUNK, left))):
-                digest.update(chunk)
-                left -= len(chunk)
-            checked = file.read(_DIGEST) == digest.digest()
+            digest = _digest(file, size)
+            checked = file.read(_DIGEST) == digest
             if not checked and not unchecked:
                 raise DataFileError(_NO_CONTENT.format(target, form, "its checksum is wrong"))
             file.seek(0)

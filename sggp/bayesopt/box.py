@@ -15,8 +15,6 @@ from sggp.checks import as_numbers, whole_number
 from sggp.errors import InputError, ShapeError
 from sggp.typing import Dtype
 
-__all__ = ["Box"]
-
 
 class Box:
     """All points between a lower and an upper bound per dimension.
@@ -39,14 +37,10 @@ class Box:
         if table.ndim != 2 or table.shape[1] != 2 or table.shape[0] == 0:
             raise ShapeError(f"bounds must be {expected}; got shape {tuple(table.shape)}.")
         if not bool(torch.isfinite(table).all()):
-            raise InputError(
-                "bounds must be finite: a box search needs a lower and an upper end per dimension."
-            )
+            raise InputError("bounds must be finite: a search needs a lower and an upper end per dimension.")
         bad = (table[:, 0] >= table[:, 1]).nonzero().flatten().tolist()
         if bad:
-            raise InputError(
-                f"lower bound not below upper bound in dimension(s) {bad}: {table[bad].tolist()}."
-            )
+            raise InputError(f"lower bound not below upper in dimension(s) {bad}: {table[bad].tolist()}.")
         self.bounds = table
 
     @property
@@ -66,17 +60,14 @@ class Box:
 
     @property
     def capacity(self) -> float:
-        """Infinitely many points."""
         return math.inf
 
     @property
     def num_initial(self) -> int:
-        """2 (d + 1)."""
         return 2 * (self.dimension + 1)
 
     @property
     def names(self) -> list[str]:
-        """x0, x1, …."""
         return [f"x{i}" for i in range(self.dimension)]
 
     @property
@@ -115,13 +106,11 @@ class Box:
         x = as_numbers(point, "a point of this box", f"{self.dimension} numbers").detach().cpu().flatten()
         if x.shape[0] != self.dimension:
             raise ShapeError(f"a point of this box has {self.dimension} coordinates, got {x.shape[0]}.")
-        inside = (x >= self.bounds[:, 0]) & (x <= self.bounds[:, 1])
-        if not bool(inside.all()):
+        if not torch.equal(self.clip(x), x):
             raise InputError(f"point {x.tolist()} is outside the bounds {self.bounds.tolist()}.")
         return x
 
     def describe(self) -> dict[str, Any]:
-        """What identifies this space in a stored campaign."""
         return {"kind": "box", "bounds": self.bounds.tolist()}
 
     def start(
@@ -144,7 +133,6 @@ class Box:
         return self.to_unit(torch.tensor([trial.x for trial in trials], dtype=torch.float64))
 
     def cells(self, trial: Trial) -> list[Any]:
-        """The coordinates."""
         return list(trial.x or ())
 
     def maximise(self, paths: Paths, posterior: Any, look: Look) -> tuple[Tensor, Tensor]:

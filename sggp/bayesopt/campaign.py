@@ -21,8 +21,6 @@ from sggp.defaults import NUM_FEATURES
 from sggp.errors import DtypeError, InputError
 from sggp.random import as_generator, draw_seed, streams
 
-__all__ = ["Campaign", "Trial"]
-
 _ATTEMPTS = 5
 
 
@@ -88,9 +86,7 @@ class Campaign:
         }
         if not self.store.exists:
             if maximize is None:
-                raise InputError(
-                    "the direction is never guessed: pass maximize=True or maximize=False for a new campaign."
-                )
+                raise InputError("the direction is never guessed: pass maximize=True or maximize=False.")
             self.store.create(settings)
         self._meta = self.store.meta()
         self._check(maximize)
@@ -102,14 +98,10 @@ class Campaign:
     def _check(self, maximize: bool | None) -> None:
         if maximize is not None and bool(maximize) != self.maximize:
             word = "maximised" if self.maximize else "minimised"
-            raise InputError(
-                f"{self.store.name} is a campaign to be {word}; start another file for the reverse."
-            )
+            raise InputError(f"{self.store.name} is to be {word}; take another file for the reverse.")
         here = self.space.describe()
         if here != self._meta["space"]:
-            raise InputError(
-                f"{self.store.name} was started on another space: {self._meta['space']}, given is {here}."
-            )
+            raise InputError(f"{self.store.name} is of another space: {self._meta['space']}, given: {here}.")
 
     @property
     def maximize(self) -> bool:

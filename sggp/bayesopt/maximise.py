@@ -16,8 +16,6 @@ from sggp.checks import finite_number, whole_number
 from sggp.errors import DtypeError, InputError, ShapeError
 from sggp.typing import Dtype
 
-__all__ = ["BoxSearch", "Look", "Paths", "as_indices", "as_rows", "maximise_box", "maximise_pool"]
-
 
 class Paths(Protocol):
     """Function samples that can be called: `sggp.posterior.PathwiseSamples` and anything like it."""
@@ -91,15 +89,7 @@ class BoxSearch:
 
 @dataclass(frozen=True)
 class Look:
-    """How a rule has the best points of its functions looked for.
-
-    Args:
-        maximize: False looks for the smallest values.
-        generator: source of the candidates in a box.
-        search: how hard to look in a box.
-        progress: called with the number of pool rows done.
-        exclude, pending: rows that may not be chosen; a space without rows refuses the first.
-    """
+    """How a rule has the best points of its functions looked for: arguments of `Rule` and of `Rule.suggest`."""
 
     maximize: bool
     generator: torch.Generator
@@ -244,9 +234,7 @@ def _keep_best(best: Tensor, best_value: Tensor, x: Tensor, value: Tensor) -> tu
 
 def _finite(values: Tensor) -> Tensor:
     if not bool(torch.isfinite(values).all()):
-        raise InputError(
-            "a sample path gave a value that is not finite; look at posterior.solution for what went wrong."
-        )
+        raise InputError("a sample path gave a value that is not finite: see posterior.solution for why.")
     return values
 
 
@@ -281,7 +269,7 @@ def maximise_pool(
 
     Cost: N path evaluations per sample; memory O(chunk * s + s^2) beyond the pool.
     """
-    banned = as_rows(exclude, len(pool), what="exclude")
+    banned = torch.unique(as_indices(exclude, len(pool), what="exclude"))
     keep = paths.num_samples
     if keep > len(pool) - banned.numel():
         raise InputError(
@@ -289,25 +277,19 @@ def maximise_pool(
             f"({banned.numel()} are excluded)."
         )
     sign = 1.0 if maximize else -1.0
-    best_value: Tensor | None = None
-    best_row = torch.empty(keep, 0, dtype=torch.long)
+    best_value, best_row = torch.empty(keep, 0), torch.empty(keep, 0, dtype=torch.long)
     for start, features in pool.chunks(chunk_size):
         with torch.no_grad():
             height = sign * _finite(paths(features)).detach().cpu()
         stop = start + features.shape[0]
         inside = banned[(banned >= start) & (banned < stop)] - start
         height[:, inside] = -math.inf
-        rows = torch.arange(start, stop).expand(keep, -1)
-        if best_value is not None:
-            height, rows = torch.cat([best_value, height], dim=1), torch.cat([best_row, rows], dim=1)
-        best_value, best_row = _deepest(height, rows, keep)
+        rows = torch.cat([best_row, torch.arange(start, stop).expand(keep, -1)], dim=1)
+        best_value, best_row = _deepest(torch.cat([best_value, height], dim=1), rows, keep)
         if progress is not None:
             progress(stop)
-    assigned = _assign(best_row)
-    if best_value is None:
-        raise InputError("the pool gave no chunk to evaluate.")
-    value = best_value.gather(1, assigned.unsqueeze(1)).squeeze(1)
-    return best_row.gather(1, assigned.unsqueeze(1)).squeeze(1), sign * value
+    chosen = distinct_best(best_row)[:, None]
+    return best_row.gather(1, chosen)[:, 0], sign * best_value.gather(1, chosen)[:, 0]
 
 
 def _deepest(height: Tensor, rows: Tensor, keep: int) -> tuple[Tensor, Tensor]:
@@ -323,14 +305,13 @@ def _deepest(height: Tensor, rows: Tensor, keep: int) -> tuple[Tensor, Tensor]:
     return torch.stack(values), torch.stack(indices)
 
 
-def _assign(best_row: Tensor) -> Tensor:
-    """(s,) position in each path's list of its best row that no earlier path took."""
+def distinct_best(best_row: Tensor) -> Tensor:  # (s, k) -> (s,)
+    """The position in each path's list of its best row that no earlier path took."""
     taken: set[int] = set()
     chosen = []
     for ranked in best_row.tolist():
-        position = next(i for i, row in enumerate(ranked) if row not in taken)
-        taken.add(ranked[position])
-        chosen.append(position)
+        chosen.append(next(i for i, row in enumerate(ranked) if row not in taken))
+        taken.add(ranked[chosen[-1]])
     return torch.tensor(chosen, dtype=torch.long)
 
 
@@ -338,15 +319,11 @@ def as_indices(rows: Any, size: int | None, *, what: str) -> Tensor:
     """(k,) int64 row indices in the order given, checked against 0..size-1; a boolean mask gives its true rows."""
     single = hasattr(rows, "__index__") and getattr(rows, "ndim", 0) == 0
     try:
-        listed = (
-            rows
-            if isinstance(rows, Tensor)
-            else torch.as_tensor(np.asarray([rows] if single else list(rows)))
-        )
+        listed = rows
+        if not isinstance(rows, Tensor):
+            listed = torch.as_tensor(np.asarray([rows] if single else list(rows)))
     except (TypeError, ValueError, RuntimeError) as error:
-        raise DtypeError(
-            f"{what} must hold row indices (integers) or a mask, got {type(rows).__name__}."
-        ) from error
+        raise DtypeError(f"{what} must hold row indices or a mask, got {type(rows).__name__}.") from error
     if listed.dtype == torch.bool and listed.numel():
         if size is not None and listed.shape != (size,):
             raise ShapeError(f"a mask of {what} rows must have shape ({size},), got {tuple(listed.shape)}.")
@@ -359,8 +336,3 @@ def as_indices(rows: Any, size: int | None, *, what: str) -> Tensor:
             f"{what} holds row {int(index.min())}..{int(index.max())}, but the pool has rows 0..{size - 1}."
         )
     return index
-
-
-def as_rows(rows: Iterable[int] | Tensor, size: int, *, what: str) -> Tensor:
-    """Sorted distinct int64 row indices, checked as by `as_indices`."""
-    return torch.unique(as_indices(rows, size, what=what))

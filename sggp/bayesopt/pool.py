@@ -11,12 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sggp.bayesopt.maximise import Look, Paths, as_indices, as_rows, maximise_pool
+from sggp.bayesopt.maximise import Look, Paths, as_indices, maximise_pool
 from sggp.bayesopt.trials import Place, Trial
 from sggp.checks import as_numbers, whole_number
 from sggp.errors import DtypeError, InputError, ShapeError
-
-__all__ = ["Pool"]
 
 _DIGEST_ROWS = 64
 
@@ -48,17 +46,14 @@ class Pool:
 
     @property
     def capacity(self) -> float:
-        """N."""
         return len(self)
 
     @property
     def num_initial(self) -> int:
-        """10."""
         return 10
 
     @property
     def names(self) -> list[str]:
-        """The label."""
         return ["smiles"]
 
     @property
@@ -82,12 +77,11 @@ class Pool:
 
     def describe(self) -> dict[str, Any]:
         """What identifies this pool in a stored campaign: its shape and a digest of some of its rows."""
-        probe = (
-            torch.linspace(0, len(self) - 1, min(_DIGEST_ROWS, len(self)), dtype=torch.float64).round().long()
-        )
+        n = len(self)
+        probe = torch.linspace(0, n - 1, min(_DIGEST_ROWS, n), dtype=torch.float64).round().long()
         features = self.rows(probe).contiguous()
         digest = hashlib.sha256(features.cpu().numpy().tobytes()).hexdigest()
-        return {"kind": "pool", "rows": len(self), "width": int(features.shape[1]), "digest": digest}
+        return {"kind": "pool", "rows": n, "width": int(features.shape[1]), "digest": digest}
 
     def label(self, row: int) -> str | None:
         """What the table calls a row (its SMILES), or None."""
@@ -110,12 +104,10 @@ class Pool:
         if isinstance(x, Place) and x.x is not None:
             return replace(self.place(x.x), label=x.label)
         if isinstance(x, str):
-            names = getattr(self.table, "smiles", None)
-            row = next((i for i, name in enumerate(names or ()) if name == x), None)
+            names = getattr(self.table, "smiles", None) or ()
+            row = next((i for i, name in enumerate(names) if name == x), None)
             if row is None:
-                raise InputError(
-                    f"the pool has no candidate named {x!r}: give its row or its features instead."
-                )
+                raise InputError(f"the pool has no candidate named {x!r}: give its row or its features.")
             return Place(index=row, label=x)
         if hasattr(x, "__index__") and getattr(x, "ndim", 0) == 0:
             row = whole_number(x, "a pool row", least=None)
@@ -140,22 +132,20 @@ class Pool:
     def features(self, trials: Sequence[Trial]) -> Tensor:
         """(n, d) features: of the row, or as they were attached."""
         out = torch.empty(len(trials), len(self._first), dtype=self._first.dtype)
+        rows = {position: trial.index for position, trial in enumerate(trials) if trial.index is not None}
+        if rows:
+            out[list(rows)] = self.rows(list(rows.values()))
         for position, trial in enumerate(trials):
             if trial.index is None:
                 out[position] = torch.tensor(trial.x, dtype=torch.float64).to(out.dtype)
-        inside = [(position, trial.index) for position, trial in enumerate(trials) if trial.index is not None]
-        if inside:
-            out[torch.tensor([position for position, _ in inside])] = self.rows([row for _, row in inside])
         return out
 
     def cells(self, trial: Trial) -> list[Any]:
-        """The label."""
         return [trial.label or ("(outside the library)" if trial.index is None else f"row {trial.index}")]
 
     def maximise(self, paths: Paths, posterior: Any, look: Look) -> tuple[Tensor, Tensor]:
         """`maximise_pool` over the rows that are neither excluded nor pending."""
-        given = (("exclude", look.exclude), ("pending", look.pending))
-        banned = torch.cat([as_rows(rows, len(self), what=what) for what, rows in given])
+        banned = torch.cat([as_indices(getattr(look, w), len(self), what=w) for w in ("exclude", "pending")])
         return maximise_pool(paths, self, maximize=look.maximize, exclude=banned, progress=look.progress)
 
 

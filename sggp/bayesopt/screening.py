@@ -19,8 +19,6 @@ from sggp.errors import InputError, ShapeError
 from sggp.random import as_generator, streams
 from sggp.typing import Seed
 
-__all__ = ["RandomScreenings", "Round", "Screening", "random_screenings", "screen"]
-
 _TOP = 50
 
 

@@ -12,8 +12,6 @@ from sggp.bayesopt.maximise import Look, Paths
 from sggp.bayesopt.trials import Place, Trial
 from sggp.errors import DtypeError, InputError
 
-__all__ = ["Space", "check_room", "check_space"]
-
 
 @runtime_checkable
 class Space(Protocol):
@@ -63,11 +61,7 @@ class Space(Protocol):
 
 
 def check_space(space: Any) -> Space:
-    """Refuse what is no space.
-
-    Raises:
-        DtypeError: not a `Box`, a `Pool` or something that answers like them.
-    """
+    """Refuse, by a DtypeError, what is no `Box`, `Pool` or something that answers like them."""
     if isinstance(space, type) or not isinstance(space, Space):
         given = space.__name__ if isinstance(space, type) else f"a {type(space).__name__}"
         raise DtypeError(
@@ -77,11 +71,7 @@ def check_space(space: Any) -> Space:
 
 
 def check_room(space: Space, count: int, taken: int = 0) -> None:
-    """Refuse a batch that is larger than what is left of the space.
-
-    Raises:
-        InputError: fewer places are left than asked for.
-    """
+    """Refuse, by an InputError, a batch that is larger than what is left of the space."""
     left = space.capacity - taken
     if count > left:
         raise InputError(

@@ -19,8 +19,6 @@ from sggp.posterior import Posterior, condition
 from sggp.random import as_generator, streams
 from sggp.typing import Seed
 
-__all__ = ["Surrogate", "fit_surrogate"]
-
 _LEARN_FROM = 4
 _PRIOR_NOISE = 0.01
 
@@ -115,9 +113,7 @@ def fit_surrogate(
     """
     y = torch.as_tensor(y, dtype=torch.float64).flatten()
     if x.ndim != 2 or x.shape[0] != y.shape[0]:
-        raise ShapeError(
-            f"x must be (n, d) with one value per row; got x {tuple(x.shape)} and {y.shape[0]} values."
-        )
+        raise ShapeError(f"x must be (n, d), one value per row; got {tuple(x.shape)} and {len(y)} values.")
     if y.numel() == 0:
         raise InputError("there is no measurement yet: a model needs at least one.")
     if not bool(torch.isfinite(y).all()):

@@ -17,9 +17,7 @@ from sggp.errors import MissingExtra
 try:
     import botorch as _botorch  # noqa: F401
 except ImportError as error:
-    raise MissingExtra(
-        'sggp.botorch needs BoTorch, which is not installed: pip install "sggp[botorch]"'
-    ) from error
+    raise MissingExtra('sggp.botorch needs BoTorch: pip install "sggp[botorch]"') from error
 
 from sggp.botorch.features import register
 from sggp.botorch.model import PathwiseGPModel

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sggp.checks import whole_number
 from sggp.errors import DtypeError, InputError, ShapeError
 
 
@@ -21,9 +22,7 @@ def check_training_data(X: Any, Y: Any, Yvar: Any) -> None:
     for name, value in given.items():
         if not isinstance(value, Tensor) or not value.is_floating_point():
             kind = value.dtype if isinstance(value, Tensor) else type(value).__name__
-            raise DtypeError(
-                f"{name} must be a floating-point tensor, got {kind}: convert it with .double()."
-            )
+            raise DtypeError(f"{name} must be a floating-point tensor, got {kind}: convert with .double().")
         if value.ndim != 2:
             hint = ": add the output dimension with .unsqueeze(-1)" if value.ndim == 1 else ""
             raise ShapeError(
@@ -35,20 +34,14 @@ def check_training_data(X: Any, Y: Any, Yvar: Any) -> None:
             )
         bad = (~value.isfinite()).any(dim=-1).nonzero().squeeze(-1)
         if len(bad):
-            raise InputError(
-                f"{name} holds NaN or infinity in rows {bad[:10].tolist()}: drop or repair them."
-            )
+            raise InputError(f"{name} holds NaN or infinity in rows {bad[:10].tolist()}: drop or fix them.")
     if len(X) == 0 or X.shape[1] == 0 or Y.shape[1] == 0:
-        raise ShapeError(
-            f"need at least one row, input and output, got {tuple(X.shape)} and {tuple(Y.shape)}."
-        )
+        raise ShapeError(f"need at least one row, input, output; got {tuple(X.shape)} and {tuple(Y.shape)}.")
     if len(Y) != len(X):
         raise ShapeError(f"train_X has {len(X)} rows but train_Y has {len(Y)}.")
     if Yvar is not None:
         if Yvar.shape != Y.shape:
-            raise ShapeError(
-                f"train_Yvar must have the shape {tuple(Y.shape)} of train_Y, got {tuple(Yvar.shape)}."
-            )
+            raise ShapeError(f"train_Yvar must be {tuple(Y.shape)} like train_Y, got {tuple(Yvar.shape)}.")
         if bool((Yvar < 0).any()):
             raise InputError("train_Yvar holds negative numbers: pass variances.")
 
@@ -62,9 +55,8 @@ def check_settings(
     train_Yvar: Tensor | None,
 ) -> None:
     """Settings that must hold together."""
-    for name, value, least in (("num_samples", num_samples, 2), ("num_features", num_features, 2)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise InputError(f"{name} must be an integer of at least {least}, got {value!r}.")
+    whole_number(num_samples, "num_samples", least=2)
+    whole_number(num_features, "num_features", least=2)
     if noise_variance is not None and train_Yvar is not None:
         raise InputError("pass either noise_variance or train_Yvar, not both.")
     if optimizer is None and (covar_module is None or (noise_variance is None and train_Yvar is None)):
@@ -86,9 +78,7 @@ def per_output(value: Any, m: int, name: str, single: Any) -> list[Any]:
         value = [value[0]] * m
     if len(value) != m or not all(isinstance(v, single) for v in value):
         kinds = sorted({type(v).__name__ for v in value})
-        raise ShapeError(
-            f"{name} must hold one value per output ({m}), got {len(value)} of type {', '.join(kinds)}."
-        )
+        raise ShapeError(f"{name} needs one value per output ({m}), got {len(value)} of {', '.join(kinds)}.")
     return list(value)
 
 
@@ -112,24 +102,21 @@ def check_new_rows(
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """New rows for `condition_on_observations`: X (n', d), Y and noise (n', m); leading dimensions of size 1 go."""
     check_points(X, d)
-    flat: list[Tensor | None] = []
-    for name, value in (("X", X), ("Y", Y), ("noise", noise)):
-        if value is not None:
-            if value.ndim < 2 or value.shape[:-2].numel() != 1:
-                raise ShapeError(
-                    f"{name} has shape {tuple(value.shape)}: conditioning is unbatched, so X must be (n', {d}), Y and "
-                    f"noise (n', {m}). Condition once per set of outcomes."
-                )
-            value = value.reshape(value.shape[-2:])
+    flat: list[Tensor] = []
+    for name, value in [("X", X), ("Y", Y)] + ([] if noise is None else [("noise", noise)]):
+        if not isinstance(value, Tensor):
+            raise DtypeError(f"{name} must be a torch.Tensor, got {type(value).__name__}.")
+        if value.ndim < 2 or value.shape[:-2].numel() != 1:
+            raise ShapeError(
+                f"{name} has shape {tuple(value.shape)}: conditioning is unbatched, so X must be (n', {d}), Y and "
+                f"noise (n', {m}). Condition once per set of outcomes."
+            )
+        value = value.reshape(value.shape[-2:])
+        if flat and value.shape != (len(flat[0]), m):
+            raise ShapeError(f"{name} must have shape {(len(flat[0]), m)}, got {tuple(value.shape)}.")
         flat.append(value)
-    X2, Y2, noise2 = flat
-    if X2 is None or Y2 is None:
-        raise DtypeError("X and Y must be tensors, got None.")
-    for name, value in (("Y", Y2), ("noise", noise2)):
-        if value is not None and value.shape != (len(X2), m):
-            raise ShapeError(f"{name} must have shape {(len(X2), m)}, got {tuple(value.shape)}.")
-    if noise2 is not None and bool((~(noise2 >= 0)).any()):
+    if noise is not None and bool((~(noise >= 0)).any()):
         raise InputError("noise holds negative numbers or NaN: pass variances.")
-    if not bool(X2.isfinite().all()) or not bool(Y2.isfinite().all()):
+    if not bool(flat[0].isfinite().all()) or not bool(flat[1].isfinite().all()):
         raise InputError("X or Y holds NaN or infinity: drop those rows.")
-    return X2, Y2, noise2
+    return flat[0], flat[1], None if noise is None else flat[2]

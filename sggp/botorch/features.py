@@ -22,6 +22,7 @@ from torch import Tensor
 
 from sggp.kernels import TanimotoDotProduct, TanimotoMinMax
 from sggp.kernels.features import FeatureMap, draw_features
+from sggp.random import draw_seed
 
 KERNELS: tuple[type[Kernel], ...] = (
     TanimotoMinMax,
@@ -49,9 +50,8 @@ class KernelFeatures(BotorchFeatureMap):
         self.kernel = kernel
         self.features = features
         self.input_transform = None if columns is None else FeatureSelector(columns)
-        self.output_transform = (
-            torch.nn.Identity()
-        )  # BoTorch's ScaleKernel rule chains it and cannot take None
+        # BoTorch's ScaleKernel rule chains it and cannot take None
+        self.output_transform = torch.nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         """Features (*b, n, p) of points (*b, n, d)."""
@@ -59,7 +59,6 @@ class KernelFeatures(BotorchFeatureMap):
 
     @property
     def num_outputs(self) -> int:
-        """Number p of features."""
         return self.features.num_features
 
     @property
@@ -92,6 +91,6 @@ def _draw(kernel: Kernel, *, num_inputs: int, num_outputs: int, **kwargs: Any) -
         kernel = copy.deepcopy(kernel)
         kernel.active_dims = None
         num_inputs = len(columns)
-    seed = int(torch.randint(2**62, (), dtype=torch.int64))
+    seed = draw_seed(torch.default_generator)
     features = draw_features(kernel, num_outputs, input_dim=num_inputs, generator=seed)
     return KernelFeatures(kernel, features.to(kernel.device), columns)

@@ -29,6 +29,7 @@ from sggp.botorch.posterior import PathwisePosterior
 from sggp.checks import finite_number
 from sggp.defaults import NUM_FEATURES, NUM_SAMPLES
 from sggp.errors import DtypeError, InputError, ShapeError
+from sggp.fitting import ModelSettings
 from sggp.hyperparameters.auto import Optimizer
 from sggp.random import as_generator, draw_seed, streams
 from sggp.typing import FailurePolicy, Seed
@@ -103,9 +104,10 @@ class PathwiseGPModel(OutputsModel):
         if learning is not None and not isinstance(learning, Mapping):
             raise DtypeError(f"learning must be a mapping of option to value, or None; got {learning!r}.")
         check_settings(num_samples, num_features, optimizer, covar_module, noise_variance, train_Yvar)
-        settings = SolveSettings(
-            num_samples, num_features, solver, tolerance, on_failure, dict(learning or {})
+        model = ModelSettings(
+            solver=solver, num_samples=num_samples, num_features=num_features, options=dict(learning or {})
         )
+        settings = SolveSettings(model, tolerance, on_failure)
         m = train_Y.shape[-1]
         inputs, targets, noise = self._fit_transforms(
             train_X, train_Y, train_Yvar, input_transform, outcome_transform
@@ -131,9 +133,7 @@ class PathwiseGPModel(OutputsModel):
             self._learn(optimizer)
         self.eval()
         for output in outputs:
-            _ = (
-                output.posterior
-            )  # solve now, so that a failure shows here and not inside an acquisition function
+            _ = output.posterior  # solve now: a failure shows here and not inside an acquisition function
 
     def _fit_transforms(
         self,
@@ -275,12 +275,9 @@ class PathwiseGPModel(OutputsModel):
                 f"expected inputs {tuple(old[0])} and targets {tuple(old[1])}{'' if strict else ' with any n'}, "
                 f"got {tuple(X.shape)} and {tuple(Y.shape)}."
             )
-        if any(output.known_noise is not None for output in self.output_models) and len(X) != len(
-            self._raw_X
-        ):
-            raise ShapeError(
-                "the noise is known per row, so the number of rows cannot change: build a new model."
-            )
+        known = any(output.known_noise is not None for output in self.output_models)
+        if known and len(X) != len(self._raw_X):
+            raise ShapeError("the noise is known per row, so the number of rows is fixed: build a new model.")
         check_training_data(X, Y.T, None)
         with torch.no_grad():
             inside = self.input_transform.preprocess_transform(X) if hasattr(self, "input_transform") else X
@@ -304,9 +301,8 @@ class PathwiseGPModel(OutputsModel):
         """A model of the same transforms with other outputs or rows."""
         out = copy.copy(self)
         out.__dict__ = dict(self.__dict__)
-        out._modules = {
-            name: copy.deepcopy(module) for name, module in self._modules.items() if name != "outputs"
-        }
+        kept = {name: module for name, module in self._modules.items() if name != "outputs"}
+        out._modules = copy.deepcopy(kept)
         out._assemble(outputs, raw_X)
         out._learned = self._learned
         return out
@@ -314,7 +310,5 @@ class PathwiseGPModel(OutputsModel):
     def _numbers(self, idcs: Sequence[int]) -> list[int]:
         m = self.num_outputs
         if not idcs or any(not -m <= i < m for i in idcs):
-            raise InputError(
-                f"output numbers must lie in [{-m}, {m}) and there must be one, got {list(idcs)}."
-            )
+            raise InputError(f"output numbers must lie in [{-m}, {m}), at least one, got {list(idcs)}.")
         return [i % m for i in idcs]

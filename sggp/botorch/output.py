@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
+from itertools import takewhile
 from typing import Any
 
 import torch
@@ -16,7 +17,6 @@ from gpytorch.means import ConstantMean
 from gpytorch.utils.warnings import NumericalWarning
 from torch import Tensor
 
-from sggp.defaults import NUM_FEATURES, NUM_SAMPLES
 from sggp.fitting import ModelSettings, default_kernel, fit_model
 from sggp.hyperparameters.auto import Optimizer
 from sggp.posterior import PathwiseSamples, Posterior, condition
@@ -26,14 +26,11 @@ from sggp.typing import FailurePolicy
 
 @dataclass(frozen=True)
 class SolveSettings:
-    """How a posterior is solved; see `PathwiseGPModel` for the meaning of each."""
+    """How a posterior is learnt and solved; see `PathwiseGPModel` for the meaning of each."""
 
-    num_samples: int = NUM_SAMPLES
-    num_features: int = NUM_FEATURES
-    solver: Any = None
-    tolerance: Any = None
-    on_failure: FailurePolicy = "warn"
-    learning: dict[str, Any] = field(default_factory=dict)
+    model: ModelSettings
+    tolerance: Any
+    on_failure: FailurePolicy
 
 
 @dataclass(frozen=True)
@@ -88,20 +85,17 @@ class OutputGP(torch.nn.Module):
         self._seed = seed
         self._given_noise = given.noise_variance
         self._default = given.kernel is None
-        self.covar_module = (
-            default_kernel(x, y) if given.kernel is None else copy.deepcopy(given.kernel)
-        ).to(x)
+        kernel = default_kernel(x, y) if given.kernel is None else copy.deepcopy(given.kernel)
+        self.covar_module = kernel.to(x)
         self.mean_module = ConstantMean().to(x)
         self._set_mean(given.mean)
-        self.likelihood = self._make_likelihood(
-            1e-2 if given.noise_variance is None else given.noise_variance
-        )
+        self.likelihood = self._make_likelihood(1e-2 if self._given_noise is None else self._given_noise)
         self.invalidate()
 
     @property
     def num_samples(self) -> int:
         """Number S of paths that come with the posterior."""
-        return self.settings.num_samples
+        return self.settings.model.num_samples
 
     @property
     def noise_variance(self) -> Tensor:
@@ -121,9 +115,9 @@ class OutputGP(torch.nn.Module):
                 self.y,
                 noise_variance=float(noise) if noise.ndim == 0 else noise,
                 mean=float(self.mean_module.constant.detach()),
-                solver=self.settings.solver,
+                solver=self.settings.model.solver,
                 num_samples=self.num_samples,
-                num_features=self.settings.num_features,
+                num_features=self.settings.model.num_features,
                 tolerance=self.settings.tolerance,
                 on_failure=self.settings.on_failure,
                 generator=self._stream("condition"),
@@ -137,15 +131,12 @@ class OutputGP(torch.nn.Module):
         was given is learnt as it is, starting at its present values.
         """
         known = self._given_noise if self.known_noise is None else self.known_noise.double().cpu().numpy()
-        settings = ModelSettings(
+        settings = replace(
+            self.settings.model,
             kernel=None if self._default else self.covar_module,
             noise_variance=known,
             optimizer=optimizer,
-            solver=self.settings.solver,
-            num_samples=self.num_samples,
-            num_features=self.settings.num_features,
             normalise=self._default,
-            options=self.settings.learning,
         )
         model = fit_model(self.x, self.y[:, None], settings, self._stream("learn"))
         learned = model.in_units()
@@ -196,21 +187,16 @@ class OutputGP(torch.nn.Module):
 
     def evaluate_paired(self, points: Tensor, start: int) -> Tensor:
         """Path start + i at its own `points[i]`: (s, ..., q, d) to (s, ..., q); differentiable."""
-        parts = []
-        offset = 0
-        for count, paths in self._span(start, start + len(points)):
-            parts.append(paths.paired(points[offset : offset + count]))
-            offset += count
+        counts, paths = zip(*self._span(start, start + len(points)), strict=True)
+        parts = [own.paired(part) for own, part in zip(paths, points.split(counts), strict=True)]
         return torch.cat(parts).to(points)
 
     def noise(self, q: int, count: int) -> Tensor:
         """Standard normal observation noise of the first `count` paths at q positions, (count, q); always the same."""
-        parts = []
-        for number, (start, size) in enumerate(self._chunks()):
-            if start >= count:
-                break
+        parts = [torch.zeros(0, q, dtype=self.x.dtype)]
+        for number, (_, size) in enumerate(takewhile(lambda chunk: chunk[0] < count, self._chunks())):
             parts.append(torch.randn(size, q, generator=self._stream(f"noise:{number}"), dtype=self.x.dtype))
-        return torch.cat(parts)[:count] if parts else torch.zeros(0, q, dtype=self.x.dtype)
+        return torch.cat(parts)[:count]
 
     def _chunks(self) -> Iterator[tuple[int, int]]:
         """(first path, number of paths) of the chunks: S, S, 2S, 4S, ..."""
@@ -221,15 +207,12 @@ class OutputGP(torch.nn.Module):
 
     def _span(self, start: int, stop: int) -> Iterator[tuple[int, PathwiseSamples]]:
         """The paths start..stop-1 as (number of paths, samples), in order; draws chunks that are missing."""
-        for number, (first, size) in enumerate(self._chunks()):
-            if first >= stop:
-                return
-            low, high = max(start, first) - first, min(stop, first + size) - first
-            if low >= high:
-                continue
-            samples = self._chunk(number)
-            whole = low == 0 and high == size
-            yield high - low, samples if whole else samples.select(torch.arange(low, high))
+        for number, (first, size) in enumerate(takewhile(lambda chunk: chunk[0] < stop, self._chunks())):
+            low, high = max(start - first, 0), min(stop - first, size)
+            if low < high:
+                samples = self._chunk(number)
+                whole = high - low == size
+                yield high - low, samples if whole else samples.select(torch.arange(low, high))
 
     def _chunk(self, number: int) -> PathwiseSamples:
         drawn = self._drawn
@@ -249,15 +232,12 @@ class OutputGP(torch.nn.Module):
 
     def _make_likelihood(self, noise_variance: float) -> GaussianLikelihood | FixedNoiseGaussianLikelihood:
         if self.known_noise is not None:
-            with (
-                warnings.catch_warnings()
-            ):  # GPyTorch rounds tiny noise up in its likelihood; the solves do not use it
+            with warnings.catch_warnings():
+                # GPyTorch rounds tiny noise up in its likelihood; the solves do not use it
                 warnings.simplefilter("ignore", NumericalWarning)
                 return FixedNoiseGaussianLikelihood(noise=self.known_noise)
         likelihood = GaussianLikelihood(noise_constraint=Positive()).to(self.x)
-        likelihood.noise = torch.tensor(
-            noise_variance, dtype=self.x.dtype
-        )  # a float would be rounded to float32
+        likelihood.noise = torch.tensor(noise_variance, dtype=self.x.dtype)  # a float is rounded to float32
         return likelihood
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> OutputGP:

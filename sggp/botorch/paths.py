@@ -82,9 +82,6 @@ def _draw_posterior_paths(
     `prior_sampler` and `update_strategy` are part of BoTorch's call; sggp's own features and solver take their place.
     """
     model.eval()
-    outputs = model.output_models
-    count = torch.Size(sample_shape).numel()
-    first = model.claim_paths(count)
-    return PosteriorPaths(
-        outputs, sample_shape, first, get_input_transform(model), get_output_transform(model)
-    )
+    first = model.claim_paths(torch.Size(sample_shape).numel())
+    transforms = get_input_transform(model), get_output_transform(model)
+    return PosteriorPaths(model.output_models, sample_shape, first, *transforms)

@@ -7,6 +7,8 @@ from botorch.generation.sampling import SamplingStrategy
 from botorch.models.model import Model
 from torch import Tensor
 
+from sggp.bayesopt.maximise import distinct_best
+from sggp.checks import whole_number
 from sggp.errors import InputError, ShapeError
 
 
@@ -31,11 +33,9 @@ class PoolThompsonSampling(SamplingStrategy):
             raise InputError(
                 f"PoolThompsonSampling needs one output, got {model.num_outputs}: pass model.subset_output([i])."
             )
-        if block_size < 1:
-            raise InputError(f"block_size must be at least 1, got {block_size}.")
         self.model = model
         self.maximize = maximize
-        self.block_size = block_size
+        self.block_size = whole_number(block_size, "block_size")
 
     def forward(self, X: Tensor, num_samples: int = 1) -> Tensor:
         """The candidates picked, (num_samples, d), in the order of the paths."""
@@ -67,13 +67,7 @@ class PoolThompsonSampling(SamplingStrategy):
                 "many as there are."
             )
         rows = self._best_per_path(X, num_samples, free)
-        taken: set[int] = set()
-        picks = []
-        for path in range(num_samples):
-            pick = next(row for row in rows[path].tolist() if row not in taken)
-            taken.add(pick)
-            picks.append(pick)
-        return torch.tensor(picks, device=X.device)
+        return rows.gather(1, distinct_best(rows)[:, None])[:, 0].to(X.device)
 
     @torch.no_grad()
     def _best_per_path(self, X: Tensor, count: int, free: Tensor) -> Tensor:

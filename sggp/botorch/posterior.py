@@ -39,12 +39,10 @@ class PathwisePosterior(Posterior):
 
     @property
     def device(self) -> torch.device:
-        """Device of the values."""
         return self.X.device
 
     @property
     def dtype(self) -> torch.dtype:
-        """Dtype of the values."""
         return self.X.dtype
 
     @property
@@ -156,11 +154,10 @@ class PathwisePosterior(Posterior):
         kept = self._latent
         if kept is not None and self._lacks_graph(kept):
             kept = None
-        have = 0 if kept is None else kept.shape[0]
+        have = 0 if kept is None else len(kept)
         if kept is None or have < count:
             fresh = torch.stack([o.evaluate(self.X, have, count) for o in self._outputs], dim=-1)
-            kept = fresh if kept is None else torch.cat([kept, fresh])
-            self._latent = kept
+            kept = self._latent = fresh if kept is None else torch.cat([kept, fresh])
         return kept[:count]
 
     def _lacks_graph(self, kept: Tensor) -> bool:
@@ -199,9 +196,7 @@ class PathSampler(MCSampler):
                 f"this sampler was built for posteriors of {self.num_paths} paths, got one whose base samples have "
                 f"shape {tuple(posterior.base_sample_shape)}: build it with botorch.sampling.get_sampler."
             )
-        return posterior.rsample_from_base_samples(
-            sample_shape=self.sample_shape, base_samples=self.base_samples
-        )
+        return posterior.rsample_from_base_samples(self.sample_shape, self.base_samples)
 
     def _update_base_samples(self, posterior: Posterior, base_sampler: MCSampler) -> None:
         """Nothing to do: paths do not depend on the points they are evaluated at."""

@@ -14,7 +14,7 @@ from sggp.bayesopt.storage import SQLiteStorage
 from sggp.bayesopt.trials import Place
 from sggp.checks import whole_number
 from sggp.cli.console import check_output, csv_text, direction, print_table, stderr, stdout
-from sggp.cli.molecules.tables import default_cache, load_library, load_measured, write_rejects
+from sggp.cli.molecules.tables import check_columns, default_cache, load_library, load_measured, write_rejects
 from sggp.cli.report import page, paragraph, picture, rows_table
 from sggp.errors import DataFileError, InputError
 from sggp.files import write_whole
@@ -193,13 +193,12 @@ def _open(store: Path) -> Campaign:
 def _box(bounds: list[str]) -> tuple[list[str], Box]:
     names, table_ = [], []
     for text in bounds:
-        name, equals, interval = text.partition("=")
-        low, colon, high = interval.partition(":")
         try:
-            limits = [float(low), float(high)]
+            name, interval = text.split("=", 1)
+            limits = [float(end) for end in interval.split(":", 1)]
         except ValueError:
-            limits = []
-        if not name or not equals or not colon or not limits:
+            name, limits = "", []
+        if not name or len(limits) != 2:
             raise InputError(f"--bound must be NAME=LOW:HIGH with two numbers, got {text!r}.")
         names.append(name)
         table_.append(limits)
@@ -219,11 +218,7 @@ def _listing(campaign: Campaign, trials: list[Trial], *, state: bool) -> tuple[l
 
 def _results(file: Path) -> list[tuple[int, float]]:
     data = read_table(file)
-    for name in ("id", "value"):
-        if name not in data.columns:
-            raise DataFileError(
-                f"{file}: there is no column {name!r}; the columns are {', '.join(data.header)}."
-            )
+    check_columns(data, ("id", "value"))
     values, bad = parse_numbers(data.columns["value"])
     results = []
     for position, cell in enumerate(data.columns["id"]):
@@ -236,13 +231,10 @@ def _results(file: Path) -> list[tuple[int, float]]:
         try:
             results.append((int(cell), float(values[position])))
         except ValueError as error:
-            raise InputError(
-                f"{file} line {line}: {cell!r} is not a trial number; nothing was stored."
-            ) from error
+            raise InputError(f"{file} line {line}: {cell!r} is no trial id; nothing was stored.") from error
     if data.rejected:
-        raise InputError(
-            f"{file} line {data.rejected[0].line}: {data.rejected[0].reason}; nothing was stored."
-        )
+        first = data.rejected[0]
+        raise InputError(f"{file} line {first.line}: {first.reason}; nothing was stored.")
     if not results:
         raise InputError(f"{file}: no row has a value yet.")
     return results

@@ -17,16 +17,6 @@ from rich.table import Table
 from sggp.errors import DataFileError, InputError
 from sggp.files import check_target
 
-__all__ = [
-    "csv_text",
-    "direction",
-    "print_table",
-    "progress",
-    "shown",
-    "stderr",
-    "stdout",
-]
-
 
 def stdout() -> Console:
     """Console for results: text as it is, since `[nH]` of a molecule is no markup and `:o:` no emoji."""
@@ -72,16 +62,10 @@ def shown(cell: Any) -> str:
 
 
 def direction(maximize: bool, minimize: bool) -> bool:
-    """True to maximise; refuses none and both.
-
-    Raises:
-        InputError: not exactly one of the two was given.
-    """
+    """True to maximise; refuses none and both."""
     if maximize == minimize:
         given = "both were given" if maximize else "neither was given"
-        raise InputError(
-            f"say which way is better: exactly one of --maximize and --minimize is needed; {given}."
-        )
+        raise InputError(f"say which way is better: exactly one of --maximize and --minimize; {given}.")
     return maximize
 
 
@@ -95,11 +79,7 @@ def csv_text(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 
 
 def check_output(path: Path, *inputs: Path) -> None:
-    """Refuse an output path before any work is done.
-
-    Raises:
-        DataFileError: `path` is an input or a folder, or its folder does not exist or cannot be written.
-    """
+    """Refuse an output path that is an input, or that `check_target` refuses, before any work is done."""
     if path.resolve() in [given.resolve() for given in inputs]:
         raise DataFileError(f"cannot write {path}: it is read as an input; choose another name.")
     check_target(path)

@@ -14,9 +14,9 @@ import torch
 import typer
 
 from sggp.bayesopt import Surrogate
-from sggp.checks import whole_number
+from sggp.checks import one_of, whole_number
 from sggp.cli.console import check_output, csv_text, stderr, stdout
-from sggp.cli.molecules.tables import Reject, write_rejects
+from sggp.cli.molecules.tables import Reject, check_columns, write_rejects
 from sggp.defaults import NUM_SAMPLES
 from sggp.errors import DataFileError, InputError
 from sggp.estimator import GPRegressor
@@ -45,15 +45,11 @@ def fit(
     """Learn a Gaussian process from a table, as sggp.GPRegressor does, and save it."""
     check_output(out, data)
     whole_number(num_samples, "--num-samples")
-    if kernel not in _KERNELS:
-        raise InputError(f"--kernel must be one of {', '.join(_KERNELS)}, got {kernel!r}.")
+    one_of(kernel, "--kernel", _KERNELS)
     table = read_table(data)
     names = _inputs(table, target, features)
-    numbers, rejects = _numbers(table, [*names, target], data)
     rejected = out.with_suffix(".rejected.csv")
-    write_rejects(rejected, rejects)
-    if not len(numbers):
-        raise DataFileError(f"{data}: no row is complete; the {len(rejects)} unused rows are in {rejected}.")
+    numbers, rejects = _numbers(table, [*names, target], rejected)
     inputs, y = numbers[:, :-1], numbers[:, -1]
     stderr().print(f"{len(y)} rows, inputs {', '.join(names)}; {len(rejects)} unused rows in {rejected}")
     model = GPRegressor(
@@ -85,11 +81,8 @@ def predict(
     check_output(out, model, data)
     meta, posterior = _load(model)
     table = read_table(data)
-    numbers, rejects = _numbers(table, meta["features"], data)
     rejected = out.with_suffix(".rejected.csv")
-    write_rejects(rejected, rejects)
-    if not len(numbers):
-        raise DataFileError(f"{data}: no row is complete; the {len(rejects)} unused rows are in {rejected}.")
+    numbers, rejects = _numbers(table, meta["features"], rejected)
     x = torch.from_numpy((numbers - np.asarray(meta["shift"])) / np.asarray(meta["spread"]))
     surrogate = Surrogate(posterior, float(meta["offset"]), float(meta["scale"]), learned=True)
     method: Literal["solve", "samples"] = "solve" if posterior.x.shape[0] <= _SOLVE_UP_TO else "samples"
@@ -105,47 +98,40 @@ def predict(
 def _inputs(table: DataTable, target: str, features: str | None) -> list[str]:
     """The input columns: those named, or every column but the target that holds a number."""
     asked = None if features is None else [name.strip() for name in features.split(",") if name.strip()]
-    for name in [target, *(asked or [])]:
-        if name not in table.columns:
-            raise DataFileError(
-                f"{table.path}: there is no column {name!r}; the columns are {', '.join(table.header)}."
-            )
+    check_columns(table, [target, *(asked or [])])
     if asked is not None:
         if target in asked:
             raise InputError(f"the target {target!r} cannot be one of --features.")
         if not asked:
             raise InputError("--features names no column.")
         return asked
-    numeric: list[str] = []
-    text: list[str] = []
-    for name in table.header:
-        if name != target:
-            _, reasons = parse_numbers(table.columns[name])
-            (text if len(reasons) == len(table) else numeric).append(name)
-    if text:
+    others = [name for name in table.header if name != target]
+    numeric = [name for name in others if len(parse_numbers(table.columns[name])[1]) < len(table)]
+    if text := [name for name in others if name not in numeric]:
         stderr().print(f"not used, no numbers in them: {', '.join(text)}")
     if not numeric:
         raise DataFileError(f"{table.path}: no column of numbers beside the target {target!r}.")
     return numeric
 
 
-def _numbers(table: DataTable, names: list[str], path: Path) -> tuple[np.ndarray, list[Reject]]:
-    """(m, len(names)) float64 of the complete rows, and the rows left out."""
-    rejects = [Reject(path.name, r.line, r.reason, r.content) for r in table.rejected]
+def _numbers(table: DataTable, names: list[str], rejected: Path) -> tuple[np.ndarray, list[Reject]]:
+    """(m, len(names)) float64 of the complete rows, and the rows left out, written to `rejected`."""
+    check_columns(table, names)
+    file = table.path.name
+    rejects = [Reject(file, r.line, r.reason, r.content) for r in table.rejected]
     columns, reasons = [], dict[int, str]()
     for name in names:
-        if name not in table.columns:
-            raise DataFileError(
-                f"{path}: there is no column {name!r}; the columns are {', '.join(table.header)}."
-            )
         values, bad = parse_numbers(table.columns[name])
         columns.append(values)
         for position, reason in bad.items():
             reasons.setdefault(position, f"{name}: {reason}")
     for position, reason in reasons.items():
         content = ",".join(column[position] for column in table.columns.values())
-        rejects.append(Reject(path.name, int(table.lines[int(table.rows[position])]), reason, content))
+        rejects.append(Reject(file, int(table.lines[int(table.rows[position])]), reason, content))
     keep = [i for i in range(len(table)) if i not in reasons]
+    write_rejects(rejected, rejects)
+    if not keep:
+        raise DataFileError(f"{table.path}: no row is complete; {len(rejects)} unused rows in {rejected}.")
     return np.stack(columns, axis=1)[keep], rejects
 
 
@@ -177,6 +163,4 @@ def _load(path: Path) -> tuple[dict[str, Any], Posterior]:
         RuntimeError,
     ) as error:
         raise DataFileError(f"{path}: damaged, or not a model written by sggp fit; fit it again.") from error
-    raise DataFileError(
-        f"{path}: model format {found!r} is not {_FORMAT!r}, or it lacks a part; fit it again."
-    )
+    raise DataFileError(f"{path}: model format {found!r} is not {_FORMAT!r}, or lacks a part; fit it again.")

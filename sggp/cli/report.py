@@ -10,8 +10,6 @@ from typing import Any
 from sggp.cli.console import shown
 from sggp.plotting import to_png
 
-__all__ = ["cards", "page", "paragraph", "picture", "rows_table"]
-
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 1080px; margin: 2em auto; padding: 0 1em
 } h1 { font-size: 1.6em } h2 { font-size: 1.2em; margin-top: 2em } img { max-width: 100% } table {

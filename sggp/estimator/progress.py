@@ -6,8 +6,6 @@ import logging
 import sys
 from typing import Any
 
-__all__ = ["report", "report_record"]
-
 
 def report(line: str, *values: Any) -> None:
     """One line on standard error, through a logger of its own: the caller's logging is left alone."""

@@ -20,8 +20,6 @@ from sggp.fitting import FittedModel, ModelSettings, fit_model
 from sggp.posterior import Posterior
 from sggp.random import draw_seed, streams
 
-__all__ = ["GPRegressor"]
-
 COVARIANCE_BYTES = 2**30
 
 
@@ -130,12 +128,12 @@ class GPRegressor(RegressorMixin, BaseEstimator):
             NotConverged: the solver stopped before its tolerance. UnidentifiedColumns: columns that are constant, or
                 copies of others.
         """
-        self._check_settings()
+        settings = self._settings()
         X, y = validate_data(self, X, y, multi_output=True, y_numeric=True, dtype="numeric")
         self.X_train_, self.y_train_ = np.copy(X), np.copy(y)
         x, targets = self._tensor(X), torch.from_numpy(y.reshape(len(y), -1).astype(float)).to(self.device)
         fit_stream, sample_stream = streams(self._generator(self.random_state), "hyperparameters", "samples")
-        model = fit_model(x, targets, self._settings(), draw_seed(fit_stream))
+        model = fit_model(x, targets, settings, draw_seed(fit_stream))
         self._record(model)
         if self.verbose:
             report("%s: %s, %.1f s", model.fit.method, model.fit.message, model.fit.seconds)
@@ -176,7 +174,8 @@ class GPRegressor(RegressorMixin, BaseEstimator):
         if return_cov:
             self._check_covariance_size(len(X))
         x = self._inputs(X)
-        mean = self._to_units(torch.stack([p.mean(x) for p in self._posteriors()], dim=1))
+        means = torch.stack([p.mean(x) for p in self._posteriors()], dim=1).detach().cpu().double().numpy()
+        mean = self._squeeze(means * self.y_scale_ + self.y_offset_)
         if not (return_std or return_cov):
             return mean
         noise = self._measurement_noise() if include_noise else np.zeros(len(self._posteriors()))
@@ -199,8 +198,7 @@ class GPRegressor(RegressorMixin, BaseEstimator):
             (q, n_samples), or (q, t, n_samples) for several targets; without measurement noise.
         """
         check_is_fitted(self)
-        if n_samples < 1:
-            raise InputError(f"n_samples must be at least 1, got {n_samples}.")
+        whole_number(n_samples, "n_samples")
         x = self._inputs(validate_data(self, X, reset=False, dtype="numeric"))
         generator = self._generator(random_state)
         posteriors = self._posteriors()
@@ -217,10 +215,8 @@ class GPRegressor(RegressorMixin, BaseEstimator):
 
     # fitting
 
-    def _check_settings(self) -> None:
-        whole_number(self.num_samples, "num_samples", least=0)
-        whole_number(self.num_features, "num_features")
-        flag(self.normalize_y, "normalize_y")
+    def _settings(self) -> ModelSettings:
+        """The settings, checked here as scikit-learn has it: by `fit`."""
         whole_number(int(self.verbose) if self.verbose in (True, False) else self.verbose, "verbose", least=0)
         try:
             torch.empty(0, device=self.device)
@@ -228,16 +224,14 @@ class GPRegressor(RegressorMixin, BaseEstimator):
             raise InputError(
                 f"device must be a torch device that is here, got {self.device!r}: {error}"
             ) from error
-
-    def _settings(self) -> ModelSettings:
         return ModelSettings(
             kernel=self.kernel,
             noise_variance=self.noise_variance,
             optimizer=self.optimizer,
             solver=self.solver,
-            num_samples=self.num_samples,
-            num_features=self.num_features,
-            normalise=self.normalize_y,
+            num_samples=whole_number(self.num_samples, "num_samples", least=0),
+            num_features=whole_number(self.num_features, "num_features"),
+            normalise=flag(self.normalize_y, "normalize_y"),
             callback=report_record if self.verbose else None,
         )
 
@@ -246,7 +240,6 @@ class GPRegressor(RegressorMixin, BaseEstimator):
         return torch.from_numpy(np.array(X, dtype=None if X.dtype == np.uint8 else float)).to(self.device)
 
     def _inputs(self, X: np.ndarray) -> Tensor:  # (q, d)
-        """Rows as the kernel sees them."""
         return self.scaling_.inputs(self._tensor(X))
 
     def _record(self, model: FittedModel) -> None:
@@ -284,10 +277,6 @@ class GPRegressor(RegressorMixin, BaseEstimator):
     def _squeeze(self, values: np.ndarray) -> np.ndarray:
         return values[..., 0] if values.shape[-1] == 1 else values
 
-    def _to_units(self, means: Tensor) -> np.ndarray:
-        values = means.detach().cpu().numpy().astype(float) * self.y_scale_ + self.y_offset_
-        return self._squeeze(values)
-
     def _measurement_noise(self) -> np.ndarray:  # (t,)
         noise = np.asarray(self.noise_variance_, dtype=float)
         if self.noise_variance is not None and noise.ndim:
@@ -299,12 +288,7 @@ class GPRegressor(RegressorMixin, BaseEstimator):
 
     def _variance(self, posterior: Posterior, x: Tensor) -> Tensor:  # (q,)
         exact = len(posterior.x) <= DIRECT_ROWS or posterior.num_samples == 0
-        return (
-            posterior.variance(x, method="solve" if exact else "samples")
-            .detach()
-            .to(torch.float64)
-            .clamp_min(0)
-        )
+        return posterior.variance(x, method="solve" if exact else "samples").double()
 
     def _check_covariance_size(self, q: int) -> None:
         needed = 8 * q * (q + len(self.X_train_)) * len(self._posteriors())

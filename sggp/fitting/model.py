@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,19 +25,12 @@ from sggp.hyperparameters.unidentified import columns_without_influence
 from sggp.posterior import Posterior, condition
 from sggp.typing import Seed
 
-__all__ = ["FittedModel", "ModelSettings", "fit_model", "working_dtype"]
-
 
 @dataclass(frozen=True)
 class ModelSettings:
-    """What a model is asked for; the arguments of `GPRegressor` that every way to it shares.
+    """What a model is asked for: the arguments of `GPRegressor` that every way to it shares, and three more.
 
     Attributes:
-        kernel: None, a name, a GPyTorch or scikit-learn kernel; see `sggp.fitting.start.starting_point`.
-        noise_variance: known noise variance in squared units of the targets, a number or one per row; None learns it.
-        optimizer: how hyperparameters are learnt, see `sggp.hyperparameters.learn_hyperparameters`.
-        solver: a solver of `sggp.solvers`; None chooses by size.
-        num_samples, num_features: posterior functions, and random features behind each.
         normalise: centre the targets and divide them by their standard deviation.
         callback: called with each record of the trace.
         options: further arguments of the recipe that learns.
@@ -100,16 +94,6 @@ class FittedModel:
             float(torch.as_tensor(self.fit.mean).reshape(-1)[0]) * scale + offset,
         )
 
-    def noise_per_target(self) -> list[float | Tensor]:
-        """Noise variance of each normalised target: a number, or (n,) where it was given per row."""
-        if self.settings.noise_variance is None:
-            return [self.fit.noise_variance] * len(self.scaling.y_scale)
-        given = np.asarray(self.settings.noise_variance, dtype=float)
-        return [
-            float(given / s**2) if given.ndim == 0 else torch.from_numpy(given / s**2)
-            for s in self.scaling.y_scale
-        ]
-
     def condition(self, x: Tensor, y: Tensor, generator: Seed) -> list[Posterior]:
         """One posterior per target, in normalised units; the fit's own if it left one.
 
@@ -120,25 +104,29 @@ class FittedModel:
         """
         if self.fit.posterior is not None and y.shape[1] == 1:
             return [self.fit.posterior]
-        inputs = self.scaling.inputs(x)
+        inputs, given = self.scaling.inputs(x), self.settings.noise_variance
         means = torch.as_tensor(self.fit.mean).reshape(-1)
         out = []
         for j, target in enumerate(self.scaling.targets(y).unbind(dim=1)):
-            arguments: dict[str, Any] = {
-                "noise_variance": self.noise_per_target()[j],
-                "mean": float(means[j % len(means)]),
-                "solver": self.settings.solver,
-                "num_features": self.settings.num_features,
-                "generator": generator,
-                "dtype": working_dtype(len(x)),
-            }
+            noise = self.fit.noise_variance
+            if given is not None:
+                noise = torch.as_tensor(np.asarray(given, dtype=float) / self.scaling.y_scale[j] ** 2)
+            posterior = partial(
+                condition,
+                self.kernel,
+                inputs,
+                target,
+                noise_variance=noise,
+                mean=float(means[j % len(means)]),
+                solver=self.settings.solver,
+                num_features=self.settings.num_features,
+                generator=generator,
+                dtype=working_dtype(len(x)),
+            )
             try:
-                found = condition(
-                    self.kernel, inputs, target, num_samples=self.settings.num_samples, **arguments
-                )
+                out.append(posterior(num_samples=self.settings.num_samples))
             except NoRandomFeatures:
-                found = condition(self.kernel, inputs, target, num_samples=0, **arguments)
-            out.append(found)
+                out.append(posterior(num_samples=0))
         return out
 
 

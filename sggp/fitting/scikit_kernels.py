@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -71,14 +73,9 @@ def from_scikit_learn(kernel: sk.Kernel) -> Converted:
     white = [term for term in terms if isinstance(term, sk.WhiteKernel)]
     signal = [_convert(term) for term in terms if not isinstance(term, sk.WhiteKernel)]
     if not signal:
-        raise UnsupportedKernel(
-            "the kernel is white noise only; add a kernel that correlates different rows."
-        )
-    total = signal[0]
-    for term in signal[1:]:
-        total = total + term
+        raise UnsupportedKernel("the kernel is white noise only; add one that correlates different rows.")
     return Converted(
-        total.double(),
+        reduce(operator.add, signal).double(),
         sum(float(term.noise_level) for term in white) if white else None,
         bool(white) and all(_is_fixed(term.noise_level_bounds) for term in white),
     )
@@ -88,14 +85,8 @@ def _terms(kernel: sk.Kernel) -> list[sk.Kernel]:
     return [*_terms(kernel.k1), *_terms(kernel.k2)] if isinstance(kernel, sk.Sum) else [kernel]
 
 
-def _contains_white(kernel: Any) -> bool:
-    if isinstance(kernel, sk.WhiteKernel):
-        return True
-    return any(_contains_white(v) for v in kernel.get_params().values() if isinstance(v, sk.Kernel))
-
-
 def _convert(kernel: sk.Kernel) -> Kernel:
-    if _contains_white(kernel):
+    if any(isinstance(part, sk.WhiteKernel) for part in (kernel, *kernel.get_params().values())):
         raise UnsupportedKernel(
             f"{kernel} has a WhiteKernel inside a product or a power; add it as a term of the outermost sum, or pass "
             "noise_variance instead."
@@ -105,7 +96,7 @@ def _convert(kernel: sk.Kernel) -> Kernel:
     if isinstance(kernel, sk.Product):
         for scale, other in ((kernel.k1, kernel.k2), (kernel.k2, kernel.k1)):
             if isinstance(scale, sk.ConstantKernel):
-                return _scaled(scale, _convert(other))
+                return _set(ScaleKernel(_convert(other)), "outputscale", scale, "constant_value")
         return _convert(kernel.k1) * _convert(kernel.k2)
     handler = _LEAVES.get(type(kernel))
     return ScikitLearnKernel(kernel) if handler is None else handler(kernel)
@@ -115,31 +106,21 @@ def _is_fixed(bounds: Any) -> bool:
     return isinstance(bounds, str) and bounds == "fixed"
 
 
-def _constraint(bounds: Any) -> Interval:
-    if _is_fixed(bounds):
-        return Positive()
-    pairs = np.atleast_2d(np.asarray(bounds, dtype=float))
-    return Interval(float(pairs[:, 0].min()), float(pairs[:, 1].max()))
-
-
-def _set(kernel: Kernel, name: str, value: Any, bounds: Any) -> None:
-    """Give `kernel.name` its constraint and value; fixed parameters are taken out of the optimisation."""
+def _set(kernel: Kernel, name: str, given: sk.Kernel, parameter: str) -> Kernel:
+    """Give `kernel.name` the value and bounds of a parameter of `given`; fixed ones are out of the optimisation."""
     kernel.double()
-    kernel.register_constraint(f"raw_{name}", _constraint(bounds))
-    values = torch.as_tensor(np.atleast_1d(np.asarray(value, dtype=float)))
+    bounds = getattr(given, f"{parameter}_bounds")
+    values = torch.as_tensor(np.atleast_1d(np.asarray(getattr(given, parameter), dtype=float)))
+    constraint: Interval = Positive()
     if not _is_fixed(bounds):
         pairs = np.atleast_2d(np.asarray(bounds, dtype=float))
         low, high = float(pairs[:, 0].min()), float(pairs[:, 1].max())
-        values = values.clamp(low * (1 + 1e-7), high * (1 - 1e-7))
+        constraint, values = Interval(low, high), values.clamp(low * (1 + 1e-7), high * (1 - 1e-7))
+    kernel.register_constraint(f"raw_{name}", constraint)
     raw = getattr(kernel, f"raw_{name}")
     setattr(kernel, name, values.reshape(raw.shape))
     raw.requires_grad_(not _is_fixed(bounds))
-
-
-def _scaled(scale: sk.ConstantKernel, inner: Kernel) -> Kernel:
-    out = ScaleKernel(inner)
-    _set(out, "outputscale", scale.constant_value, scale.constant_value_bounds)
-    return out
+    return kernel
 
 
 def _ard(kernel: Any) -> int | None:
@@ -148,9 +129,7 @@ def _ard(kernel: Any) -> int | None:
 
 
 def _rbf(kernel: Any) -> Kernel:
-    out = RBFKernel(ard_num_dims=_ard(kernel))
-    _set(out, "lengthscale", kernel.length_scale, kernel.length_scale_bounds)
-    return out
+    return _set(RBFKernel(ard_num_dims=_ard(kernel)), "lengthscale", kernel, "length_scale")
 
 
 def _matern(kernel: Any) -> Kernel:
@@ -159,26 +138,14 @@ def _matern(kernel: Any) -> Kernel:
     if kernel.nu not in (0.5, 1.5, 2.5):
         return ScikitLearnKernel(kernel)
     out = MaternKernel(nu=float(kernel.nu), ard_num_dims=_ard(kernel))
-    _set(out, "lengthscale", kernel.length_scale, kernel.length_scale_bounds)
-    return out
-
-
-def _rational_quadratic(kernel: Any) -> Kernel:
-    out = RQKernel()
-    _set(out, "lengthscale", kernel.length_scale, kernel.length_scale_bounds)
-    _set(out, "alpha", kernel.alpha, kernel.alpha_bounds)
-    return out
-
-
-def _constant(kernel: Any) -> Kernel:
-    out = TorchConstant()
-    _set(out, "constant", kernel.constant_value, kernel.constant_value_bounds)
-    return out
+    return _set(out, "lengthscale", kernel, "length_scale")
 
 
 _LEAVES: dict[type, Callable[[Any], Kernel]] = {
     sk.RBF: _rbf,
     sk.Matern: _matern,
-    sk.RationalQuadratic: _rational_quadratic,
-    sk.ConstantKernel: _constant,
+    sk.RationalQuadratic: lambda kernel: _set(
+        _set(RQKernel(), "lengthscale", kernel, "length_scale"), "alpha", kernel, "alpha"
+    ),
+    sk.ConstantKernel: lambda kernel: _set(TorchConstant(), "constant", kernel, "constant_value"),
 }

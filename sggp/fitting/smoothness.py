@@ -14,8 +14,6 @@ from sggp.hyperparameters.coordinates import copy_kernel
 from sggp.hyperparameters.gram import stationary_parts
 from sggp.hyperparameters.result import FitResult
 
-__all__ = ["fit_smoother_or_rougher"]
-
 GAIN = 0.003  # nats per row by which the rougher kernel must win
 _FIRST: dict[str, Any] = {"max_steps": 150}
 _TRIAL: dict[str, Any] = {"max_steps": 120}

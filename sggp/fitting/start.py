@@ -52,9 +52,8 @@ def starting_point(kernel: Any, input_dim: int) -> StartingPoint:
             rougher=named_kernel("matern12", input_dim) if kernel is None else None,
         )
     if isinstance(kernel, Kernel):
-        return StartingPoint(
-            kernel, noise_prior=noise_prior("tanimoto" if _is_tanimoto(kernel) else "matern32")
-        )
+        tanimoto = any(isinstance(part, TanimotoMinMax | TanimotoDotProduct) for part in kernel.modules())
+        return StartingPoint(kernel, noise_prior=noise_prior("tanimoto" if tanimoto else "matern32"))
     if isinstance(kernel, ScikitLearnBase):
         converted = from_scikit_learn(kernel)
         return StartingPoint(
@@ -63,7 +62,3 @@ def starting_point(kernel: Any, input_dim: int) -> StartingPoint:
     raise DtypeError(
         f"kernel must be None, a name, a GPyTorch kernel or a scikit-learn kernel, got {type(kernel).__name__}."
     )
-
-
-def _is_tanimoto(kernel: Kernel) -> bool:
-    return any(isinstance(part, TanimotoMinMax | TanimotoDotProduct) for part in kernel.modules())

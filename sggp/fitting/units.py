@@ -11,8 +11,6 @@ from torch import Tensor
 from sggp.errors import UnsupportedKernel
 from sggp.hyperparameters.coordinates import copy_kernel
 
-__all__ = ["kernel_in_units"]
-
 
 def kernel_in_units(kernel: Kernel, x_scale: np.ndarray | None, y_scale: float) -> Kernel:
     """The kernel k' with k'(x, z) = y_scale²·k(x/x_scale, z/x_scale), with log-normal priors moved along.

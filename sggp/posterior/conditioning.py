@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from dataclasses import replace
 from typing import Any
@@ -26,8 +25,6 @@ from sggp.posterior.solving import (
 from sggp.random import as_generator, streams
 from sggp.solvers import Solver
 from sggp.typing import FailurePolicy, Seed
-
-__all__ = ["condition"]
 
 
 def condition(
@@ -123,9 +120,9 @@ def condition(
 
 
 def _limit(value: Any, name: str) -> float | None:
-    if value is None or (isinstance(value, float) and value == math.inf):
-        return value
-    number = finite_number(value, name, "None sets no limit")
+    if value is None:
+        return None
+    number = finite_number(value, name, "None sets no limit", infinite=True)
     if number < 0:
         raise InputError(f"{name} must not be negative, got {value!r}; None sets no limit.")
     return number

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any
 
@@ -17,8 +17,6 @@ from sggp.kernels.features import FeatureMap, draw_features
 from sggp.operators import select_centres
 from sggp.posterior.merge import Groups, group_rows
 from sggp.random import draw_seed, streams
-
-__all__ = ["Data", "Prior", "choose_centres", "draw_noise", "draw_prior", "seeded_features"]
 
 
 @dataclass(frozen=True)
@@ -37,11 +35,7 @@ class Data:
 
     @classmethod
     def checked(cls, x: Any, y: Any, noise_variance: Any, *, dimension: int | None = None) -> Data:
-        """Observations as a user gives them, for no sample so far.
-
-        Raises:
-            ShapeError, DtypeError, InputError: naming what was given and what is expected.
-        """
+        """Observations as a user gives them, for no sample so far; errors as in `sggp.arrays`."""
         x = check_rows(x, dimension=dimension)
         y, noise = check_targets(y, len(x)), check_noise(noise_variance, len(x), x.device)
         return cls(x, y, noise, noise.new_zeros(len(x), 0))
@@ -52,7 +46,6 @@ class Data:
 
     @cached_property
     def groups(self) -> Groups:
-        """Which rows repeat."""
         return group_rows(self.x)
 
     @cached_property
@@ -71,12 +64,8 @@ class Data:
 
     def joined(self, other: Data) -> Data:
         """These observations followed by others."""
-        parts = zip(
-            (self.x, self.y, self.noise_variance, self.noise),
-            (other.x, other.y, other.noise_variance, other.noise),
-            strict=True,
-        )
-        return Data(*(torch.cat([a, b]) for a, b in parts))
+        names = [field.name for field in fields(self)]
+        return Data(*(torch.cat([getattr(self, name), getattr(other, name)]) for name in names))
 
 
 @dataclass(frozen=True)
@@ -111,11 +100,7 @@ def draw_noise(
 
 
 def choose_centres(kernel: Any, data: Data, centres: Any, generator: torch.Generator) -> Tensor:  # -> (m, d)
-    """Inducing points as given, without repeats, or so many of them chosen from the distinct inputs.
-
-    Raises:
-        ShapeError, DtypeError, InputError: naming what was given and what is expected.
-    """
+    """Inducing points as given, without repeats, or so many of them chosen from the distinct inputs."""
     x = data.x
     if isinstance(centres, Tensor) and centres.ndim:
         centres = check_rows(centres, "centres", dimension=x.shape[1])

@@ -11,8 +11,6 @@ from gpytorch.kernels import AdditiveKernel, Kernel, ProductKernel, ScaleKernel
 from sggp.errors import InputError
 from sggp.kernels import TanimotoDotProduct, TanimotoMinMax
 
-__all__ = ["describe_kernel", "rebuild_kernel"]
-
 _PLAIN: dict[str, type[Kernel]] = {
     "RBFKernel": gpytorch.kernels.RBFKernel,
     "MaternKernel": gpytorch.kernels.MaternKernel,
@@ -21,6 +19,9 @@ _PLAIN: dict[str, type[Kernel]] = {
     "PeriodicKernel": gpytorch.kernels.PeriodicKernel,
     "TanimotoMinMax": TanimotoMinMax,
     "TanimotoDotProduct": TanimotoDotProduct,
+}
+_NESTED: dict[str, type[Kernel]] = {
+    kind.__name__: kind for kind in (ScaleKernel, AdditiveKernel, ProductKernel)
 }
 _VALUES = ("lengthscale", "alpha", "variance", "period_length", "outputscale")
 
@@ -33,10 +34,8 @@ def describe_kernel(kernel: Kernel) -> dict[str, Any] | None:
         "active_dims": None if active is None else active.tolist(),
         "values": {},
     }
-    if type(kernel) is ScaleKernel:
-        children = [kernel.base_kernel]
-    elif type(kernel) in (AdditiveKernel, ProductKernel):
-        children = list(kernel.kernels)
+    if _NESTED.get(out["type"]) is type(kernel):
+        children = [kernel.base_kernel] if isinstance(kernel, ScaleKernel) else list(kernel.kernels)
     elif _PLAIN.get(out["type"]) is type(kernel):
         children = []
         out["nu"] = getattr(kernel, "nu", None)
@@ -64,13 +63,8 @@ def rebuild_kernel(values: dict[str, Any]) -> Kernel:
     active = values["active_dims"]
     kind = values["type"]
     options: dict[str, Any] = {} if active is None else {"active_dims": tuple(active)}
-    kernel: Kernel
-    if kind == "ScaleKernel":
-        kernel = ScaleKernel(children[0])
-    elif kind == "AdditiveKernel":
-        kernel = AdditiveKernel(*children)
-    elif kind == "ProductKernel":
-        kernel = ProductKernel(*children)
+    if kind in _NESTED:
+        kernel = _NESTED[kind](*children)
     elif kind in _PLAIN:
         if values.get("nu") is not None:
             options["nu"] = values["nu"]

@@ -8,8 +8,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["Groups", "group_rows"]
-
 
 @dataclass(frozen=True)
 class Groups:

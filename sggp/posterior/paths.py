@@ -14,8 +14,6 @@ from sggp.errors import DtypeError, InputError, ShapeError
 from sggp.kernels.covariance import Covariance
 from sggp.kernels.features import FeatureMap
 
-__all__ = ["PathwiseSamples", "check_points"]
-
 _FEATURE_BYTES = 64 * 2**20
 
 

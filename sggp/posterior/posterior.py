@@ -24,8 +24,6 @@ from sggp.random import as_generator, streams
 from sggp.solvers import Solution, Solver
 from sggp.typing import Seed
 
-__all__ = ["Posterior"]
-
 _SOLVE_BYTES = 512 * 2**20
 
 
@@ -84,12 +82,10 @@ class Posterior:
 
     @property
     def kernel(self) -> Any:
-        """The GPyTorch kernel."""
         return self.process.kernel
 
     @property
     def prior_mean(self) -> float:
-        """μ."""
         return self.process.mean
 
     @property
@@ -99,17 +95,14 @@ class Posterior:
 
     @property
     def options(self) -> SolveOptions:
-        """How the solves are done."""
         return self.process.options
 
     @property
     def x(self) -> Tensor:  # (g, d)
-        """Distinct inputs."""
         return self.data.rows
 
     @property
     def noise_variance(self) -> Tensor:  # (g,)
-        """Their merged noise."""
         return self.data.merged_noise
 
     @property
@@ -140,16 +133,17 @@ class Posterior:
             InputError: the posterior was made with num_samples=0.
         """
         if self.prior is None:
-            raise InputError(
-                "this posterior has no samples: condition with num_samples > 0, or use more_samples(k)."
-            )
-        weights = self.solution.x.double()
+            raise InputError("no samples here: condition with num_samples > 0, or use more_samples(k).")
+        return self._paths(self.prior, self.solution.x.double()[:, 1:])
+
+    def _paths(self, prior: Prior, weights: Tensor) -> PathwiseSamples:
+        """The prior functions moved to the data by their solved weights, (m, s)."""
         return PathwiseSamples(
             covariance=self.covariance,
             x=self.points,
-            features=self.prior.features,
-            weights=self.prior.weights,
-            update=weights[:, :1] - weights[:, 1:],
+            features=prior.features,
+            weights=prior.weights,
+            update=self.mean_weights[:, None] - weights,
             mean=self.prior_mean,
             precision=self.precision,
         )
@@ -214,9 +208,7 @@ class Posterior:
         """Exact joint posterior covariance of a few points, by one extra column per point."""
         points, flat = self._flat(points)
         if points.ndim != 2:
-            raise ShapeError(
-                f"points must be (q, d) with d = {self.x.shape[1]}, got shape {tuple(points.shape)}."
-            )
+            raise ShapeError(f"points must be (q, {self.x.shape[1]}), got shape {tuple(points.shape)}.")
         cross, weights, product = self._query_weights(flat)
         joint = self.covariance.block(flat).double() - weights.T @ (2 * cross - product)
         return (0.5 * (joint + joint.T)).to(self._dtype(points))
@@ -250,7 +242,7 @@ class Posterior:
             # the variance of f - wᵀy, whatever w: never below the posterior's, and equal to it to second order in w
             explained = (weights * (2 * cross - product)).sum(0)
             parts.append((self.covariance.diagonal(tile).double() - explained).clamp_min(0))
-        return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.float64, device=flat.device)
+        return torch.cat(parts)
 
     def _added_noise(self, observation_noise: Any, shape: torch.Size) -> float | Tensor:
         if observation_noise is False:
@@ -307,9 +299,8 @@ class Posterior:
         eps, solve = streams(as_generator(generator), "noise", "solver")
         data = self.data.joined(new.with_noise(self.num_samples, eps))
         # groups are numbered by first appearance, so the old ones keep their numbers; centres stay as they are
-        start = self.solution.x.new_zeros(
-            len(data.rows if self.centres is None else self.points), self.solution.x.shape[1]
-        )
+        rows = data.rows if self.centres is None else self.points
+        start = self.solution.x.new_zeros(len(rows), self.solution.x.shape[1])
         start[: len(self.points)] = torch.nan_to_num(self.solution.x)
         return Posterior(self.process, data, self.process.solve(data, solve, start))
 
@@ -325,15 +316,7 @@ class Posterior:
         prior = draw_prior(self.kernel, data.x, number, self.options.num_features, draw)
         rhs = prior.at(self.x).double() + data.merged(data.noise)
         solution = self.process.solve_columns(data, rhs, solve, with_mean=False)
-        return PathwiseSamples(
-            covariance=self.covariance,
-            x=self.points,
-            features=prior.features,
-            weights=prior.weights,
-            update=self.mean_weights[:, None] - solution.x.double(),
-            mean=self.prior_mean,
-            precision=self.precision,
-        )
+        return self._paths(prior, solution.x.double())
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the posterior to one file, without pickle: data, weights, kernel, solver and its settings.

@@ -14,8 +14,6 @@ from sggp.posterior.variance import CONTROL_ROWS, local_control
 from sggp.solvers import Cholesky
 from sggp.solvers.cholesky import factorise, substitute
 
-__all__ = ["QueryWeights"]
-
 _EXCESS = 0.05
 """Share by which a variance found by solving may exceed the true one at worst; the bound is loose by far."""
 _LEAST_VARIANCE = 1e-8

@@ -17,15 +17,6 @@ from sggp.posterior.data import Data, Prior
 from sggp.solvers import Auto, Cholesky, Solution, Solver
 from sggp.typing import FailurePolicy
 
-__all__ = [
-    "NORMAL_SHARE",
-    "Process",
-    "SolveOptions",
-    "check_solver_argument",
-    "posterior_tolerances",
-    "working_precision",
-]
-
 NORMAL_SHARE = 1e-3
 """Default tolerances with centres, as a share of those without: a normal equation squares the condition."""
 MEAN_TOLERANCE = 1e-3
@@ -89,9 +80,7 @@ class SolveOptions:
             return given.expand(means + samples).clone()
         if len(given) == 2:
             return torch.cat([given[:1].expand(means), given[1:].expand(samples)])
-        raise ShapeError(
-            f"tolerance must be one number, or two (mean, samples), or None; got {len(given)} numbers."
-        )
+        raise ShapeError(f"tolerance must be one number, two (mean, samples) or None; got {len(given)}.")
 
 
 def working_precision(process: Process, data: Data, solution: Solution, scale: float) -> torch.dtype:
@@ -105,9 +94,8 @@ def working_precision(process: Process, data: Data, solution: Solution, scale: f
     size[0] = float(target.square().mean())
     share = 1.0 if process.options.centres is None else NORMAL_SHARE
     allowed = solution.tolerance.double() / share * size.sqrt()
-    rounding = (
-        torch.finfo(torch.float32).eps / 2 * scale * torch.nan_to_num(solution.x.double()).norm(dim=0).cpu()
-    )
+    norms = torch.nan_to_num(solution.x.double()).norm(dim=0).cpu()
+    rounding = torch.finfo(torch.float32).eps / 2 * scale * norms
     return torch.float64 if bool((rounding > allowed).any()) else torch.float32
 
 

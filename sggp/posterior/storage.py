@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from dataclasses import fields
 from typing import Any
 
 import torch
@@ -17,31 +18,11 @@ from sggp.posterior.kernel_values import describe_kernel, rebuild_kernel
 from sggp.posterior.solving import Process, SolveOptions
 from sggp.solvers import Solution, Solver, Status, describe_solver, rebuild_solver
 
-__all__ = ["load", "save"]
-
 _FORMAT = "sggp-posterior-2"
 _OLD_FORMAT = "sggp-posterior-1"
 """Without a checksum, and of a solver only its class."""
-_SOLUTION = (
-    "x",
-    "residual",
-    "residual_kind",
-    "residual_error",
-    "tolerance",
-    "epochs",
-    "seconds",
-    "iterations",
-    "method",
-)
-_OPTIONS = (
-    "tolerance",
-    "num_features",
-    "memory_budget",
-    "max_epochs",
-    "max_seconds",
-    "on_failure",
-    "centres",
-)
+_SOLUTION = [field.name for field in fields(Solution) if field.name not in ("status", "history", "notes")]
+_OPTIONS = [field.name for field in fields(SolveOptions) if field.name not in ("solver", "dtype")]
 
 
 def save(path: str | os.PathLike[str], process: Process, data: Data, solution: Solution) -> None:
@@ -74,12 +55,7 @@ def save(path: str | os.PathLike[str], process: Process, data: Data, solution: S
 
 
 def load(path: str | os.PathLike[str], kernel: Any, solver: Solver | None) -> tuple[Process, Data, Solution]:
-    """Read what `save` wrote, or an older file; `kernel` and `solver` take the place of those saved.
-
-    Raises:
-        DataFileError: the file is missing, damaged, or not a saved posterior.
-        InputError: its kernel cannot be described by values and `kernel` was not given.
-    """
+    """Read what `save` wrote, or an older file; arguments and errors are those of `Posterior.load`."""
     content = read_content(path, _FORMAT, unchecked=_OLD_FORMAT)
     if kernel is None and "kernel" in content and content["kernel"] is None:
         raise InputError(
@@ -124,9 +100,7 @@ def _solution(stored: dict[str, Any]) -> Solution:
 def _options(stored: dict[str, Any], solver: Solver | None) -> tuple[SolveOptions, str]:
     """The options, and the name of a solver that the file could not hold and nobody gave again."""
     described, lost = stored["solver"], ""
-    if solver is None and isinstance(
-        described, str
-    ):  # an old file: the class, with its settings as they are by default
+    if solver is None and isinstance(described, str):  # an old file: the class, its settings as by default
         kind = getattr(sggp.solvers, described, None)
         solver, lost = (None, described) if kind is None else (kind(), "")
     elif solver is None and described is not None:

@@ -22,8 +22,6 @@ from sggp.kernels.covariance import Covariance, Points
 from sggp.linalg import try_cholesky
 from sggp.neighbours import nearest
 
-__all__ = ["CONTROL_ROWS", "combine", "combined_error", "local_control"]
-
 CONTROL_ROWS = 64
 """Nearest rows of the local posterior that sharpens sampled variances."""
 _TILE_BYTES = 128 * 2**20
@@ -69,16 +67,12 @@ def local_control(
             cross, own = cross.double(), covariance.diagonal(tile).double()
         lower, jitter = try_cholesky(block)
         lost = torch.isinf(jitter)
-        if bool(
-            lost.any()
-        ):  # without a factor nothing is learned from the rows: the prior is a control as well
+        if bool(lost.any()):  # nothing is learned from such rows: the prior is a control as well
             lower[lost] = torch.eye(m, dtype=lower.dtype, device=lower.device)
             cross = cross.masked_fill(lost[:, None], 0.0)
         weights = torch.cholesky_solve(cross[..., None], lower)[..., 0]
         variances.append((own - (weights * cross).sum(1)).clamp_min(0))
         deviations.append(start.double() - torch.einsum("qm,qms->qs", weights, targets[rows].double()))
-    if not variances:
-        return queries.new_zeros(0, dtype=torch.float64), prior.double()
     return torch.cat(variances), torch.cat(deviations)
 
 
@@ -95,9 +89,7 @@ def combine(plain: Tensor, difference: Tensor, total: Tensor) -> Tensor:
             low, high = torch.where(above, middle, low), torch.where(above, high, middle)
         value = 0.5 * (low + high)
         rest = total - value
-        steep = (
-            -(rest.square() + value.square()) - 2 * (plain - value) * rest - 2 * (difference - rest) * value
-        )
+        steep = -(rest.square() + value.square()) - 2 * ((plain - value) * rest + (difference - rest) * value)
         steep = torch.where(steep.abs() > 0, steep, torch.full_like(steep, -torch.inf))
     if not (plain.requires_grad or difference.requires_grad or total.requires_grad):
         return value
@@ -108,9 +100,7 @@ def combine(plain: Tensor, difference: Tensor, total: Tensor) -> Tensor:
 def combined_error(value: Tensor, total: Tensor, num_samples: int) -> Tensor:
     """Standard error of v̂, (q,)."""
     rest = (total - value).clamp_min(0)
-    return (
-        (2.0 / num_samples) ** 0.5 * value * rest / (value.square() + rest.square()).sqrt().clamp_min(1e-300)
-    )
+    return (2.0 / num_samples) ** 0.5 * value * rest / torch.hypot(value, rest).clamp_min(1e-300)
 
 
 def _slope(value: Tensor, plain: Tensor, difference: Tensor, total: Tensor) -> Tensor:
@@ -119,10 +109,8 @@ def _slope(value: Tensor, plain: Tensor, difference: Tensor, total: Tensor) -> T
 
 
 def _nearest_rows(covariance: Covariance, points: Points, queries: Tensor, m: int) -> Tensor:  # -> (q, m)
-    embedded, asked = (
-        covariance.embedding(points),
-        covariance.embedding(covariance.prepare(queries, points.centre)),
-    )
+    embedded = covariance.embedding(points)
+    asked = covariance.embedding(covariance.prepare(queries, points.centre))
     if embedded is not None and asked is not None:
         return nearest(embedded, asked, m)
     scale = covariance.diagonal(points).clamp_min(1e-300).rsqrt()
@@ -130,7 +118,7 @@ def _nearest_rows(covariance: Covariance, points: Points, queries: Tensor, m: in
     tiles = [
         (covariance.block(tile, points).abs() * scale).topk(m, dim=1).indices for tile in queries.split(rows)
     ]
-    return torch.cat(tiles) if tiles else torch.empty(0, m, dtype=torch.long, device=queries.device)
+    return torch.cat(tiles)
 
 
 def _float64(x: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sggp.bayesopt import Box, Pool
-from sggp.bayesopt.maximise import as_rows
+from sggp.bayesopt.maximise import as_indices
 from sggp.errors import DtypeError, InputError, ShapeError
 
 
@@ -79,11 +79,11 @@ def test_another_pool_has_another_description():
 
 def test_rows_come_as_indices_or_mask():
     mask = torch.tensor([True, False, True])
-    assert as_rows(mask, 3, what="exclude").tolist() == [0, 2]
-    assert as_rows([2, 0, 2], 3, what="exclude").tolist() == [0, 2]
+    assert as_indices(mask, 3, what="exclude").tolist() == [0, 2]
+    assert as_indices([2, 0, 2], 3, what="exclude").tolist() == [2, 0, 2]
     with pytest.raises(ShapeError, match=r"\(4,\)"):
-        as_rows(mask, 4, what="exclude")
+        as_indices(mask, 4, what="exclude")
     with pytest.raises(InputError, match="exclude holds row"):
-        as_rows([3], 3, what="exclude")
+        as_indices([3], 3, what="exclude")
     with pytest.raises(DtypeError, match="integers"):
-        as_rows(torch.tensor([0.5]), 3, what="exclude")
+        as_indices(torch.tensor([0.5]), 3, what="exclude")

@@ -21,11 +21,7 @@ RULES: dict[str, type[Rule]] = {
 
 
 def check_rule(rule: Any) -> RuleLike:
-    """Refuse what is no rule.
-
-    Raises:
-        InputError: an unknown name. DtypeError: neither a name nor something to call.
-    """
+    """Refuse an unknown name (InputError), and what is neither a name nor something to call (DtypeError)."""
     if isinstance(rule, str):
         return one_of(rule, "rule", RULES)
     if isinstance(rule, Rule) or not callable(rule):

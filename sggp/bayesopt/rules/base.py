@@ -16,8 +16,6 @@ from sggp.errors import DtypeError, InputError
 from sggp.random import as_generator, streams
 from sggp.typing import Seed
 
-__all__ = ["PosteriorLike", "Rule"]
-
 
 class PosteriorLike(Protocol):
     """What a rule needs of a posterior: its sample paths."""

@@ -9,8 +9,6 @@ import torch
 from sggp.bayesopt.maximise import Paths
 from sggp.bayesopt.rules.base import Rule
 
-__all__ = ["ThompsonSampling"]
-
 
 class ThompsonSampling(Rule):
     """Choose a batch by maximising one posterior sample per slot, drawn from those that the posterior carries.

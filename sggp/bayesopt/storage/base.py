@@ -9,8 +9,6 @@ from typing import Any, Protocol, runtime_checkable
 from sggp.bayesopt.trials import Place, State, Trial
 from sggp.errors import InputError
 
-__all__ = ["DuplicateAsk", "Result", "Storage", "ended"]
-
 
 class DuplicateAsk(Exception):
     """Another process asked for one of these pool rows in the meantime."""
@@ -80,6 +78,4 @@ def ended(trial: Trial, result: Result, now: str) -> Trial:
     if trial.state == state and trial.value == result.value:
         return trial
     was = f"measured as {trial.value!r}" if trial.state == "measured" else f"marked failed ({trial.reason})"
-    raise InputError(
-        f"trial {trial.id} was already {was}; attach(x, value) adds a repeat measurement instead."
-    )
+    raise InputError(f"trial {trial.id} was already {was}; attach(x, value) adds a repeat instead.")

@@ -6,7 +6,7 @@ import json
 import os
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
@@ -14,8 +14,6 @@ from typing import Any, cast
 from sggp.bayesopt.storage.base import DuplicateAsk, Result, ended
 from sggp.bayesopt.trials import Place, Trial
 from sggp.errors import DataFileError, InputError
-
-__all__ = ["SQLiteStorage"]
 
 _VERSION = 1
 _WAIT_SECONDS = 30.0
@@ -38,11 +36,11 @@ CREATE TABLE trials (
 );
 CREATE UNIQUE INDEX asked_once ON trials (pool_row) WHERE source = 'asked' AND pool_row IS NOT NULL;
 """
-_COLUMNS = "id, batch, source, state, pool_row, point, label, value, reason, asked_at, told_at"
+_COLUMNS = "id, pool_row, point, label, state, value, reason, batch, source, asked_at, told_at"  # as Trial
 
 
 class SQLiteStorage:
-    """Trials and settings of one campaign in an SQLite file.
+    """Trials and settings of one campaign in an SQLite file; see `Storage` for the methods.
 
     A connection is opened for each operation, changes run in an immediate transaction with
     ``synchronous=FULL``, and a second process waits up to 30 s for its turn. A process killed at any moment
@@ -54,12 +52,10 @@ class SQLiteStorage:
 
     @property
     def name(self) -> str:
-        """The path."""
         return str(self.path)
 
     @property
     def exists(self) -> bool:
-        """Whether the file is there with content."""
         return self.path.is_file() and self.path.stat().st_size > 0
 
     def create(self, meta: dict[str, Any]) -> None:
@@ -71,11 +67,10 @@ class SQLiteStorage:
         if not self.path.parent.is_dir():
             raise DataFileError(f"cannot create {self.path}: the folder {self.path.parent} does not exist.")
         with self._change() as db:
-            for statement in _SCHEMA.split(";"):
-                if statement.strip():
-                    db.execute(statement)
-            for key, value in {"version": _VERSION, **meta}.items():
-                db.execute("INSERT INTO meta VALUES (?, ?)", (key, json.dumps(value)))
+            for statement in filter(str.strip, _SCHEMA.split(";")):
+                db.execute(statement)
+            values = [(key, json.dumps(value)) for key, value in {"version": _VERSION, **meta}.items()]
+            db.executemany("INSERT INTO meta VALUES (?, ?)", values)
 
     def meta(self) -> dict[str, Any]:
         """The settings written by `create`.
@@ -89,48 +84,32 @@ class SQLiteStorage:
             rows = db.execute("SELECT key, value FROM meta").fetchall()
         found = {key: json.loads(value) for key, value in rows}
         if found.get("version") != _VERSION:
-            raise DataFileError(
-                f"{self.path} has campaign version {found.get('version')}; this sggp reads {_VERSION}."
-            )
+            raise DataFileError(f"{self.path} is version {found.get('version')}; this sggp reads {_VERSION}.")
         return found
 
     def trials(self) -> list[Trial]:
-        """All trials by id."""
         with self._connect() as db:
             return [_trial(row) for row in db.execute(f"SELECT {_COLUMNS} FROM trials ORDER BY id")]
 
     def add_asked(self, places: Sequence[Place]) -> list[Trial]:
-        """Write a batch of pending trials, all or none.
-
-        Raises:
-            DuplicateAsk: a pool row was asked for before.
-        """
         now = _now()
         with self._change() as db:
             (last,) = db.execute("SELECT COALESCE(MAX(batch), 0) FROM trials").fetchone()
-            values = [
-                (p.index, _json(p.x), p.label, last + 1, "asked", "pending", None, now, None) for p in places
-            ]
+            state = (last + 1, "asked", "pending", None, now, None)
             try:
-                return [self._insert(db, row) for row in values]
+                return [self._insert(db, place, *state) for place in places]
             except sqlite3.IntegrityError as error:
                 raise DuplicateAsk(str(error)) from error
 
     def add_measured(self, measured: Sequence[tuple[Place, float]]) -> list[Trial]:
-        """Write measurements made outside the campaign, all or none."""
         now = _now()
         with self._change() as db:
             return [
-                self._insert(db, (p.index, _json(p.x), p.label, 0, "attached", "measured", value, now, now))
-                for p, value in measured
+                self._insert(db, place, 0, "attached", "measured", value, now, now)
+                for place, value in measured
             ]
 
     def finish(self, results: Sequence[Result]) -> list[Trial]:
-        """Give pending trials a value, or a reason of failure, all or none; the same value twice is allowed.
-
-        Raises:
-            InputError: no such trial, or it already ended otherwise.
-        """
         now, out = _now(), []
         with self._change() as db:
             for result in results:
@@ -142,11 +121,12 @@ class SQLiteStorage:
                 out.append(new)
         return out
 
-    def _insert(self, db: sqlite3.Connection, values: tuple[Any, ...]) -> Trial:
+    def _insert(self, db: sqlite3.Connection, place: Place, *state: Any) -> Trial:
+        point = None if place.x is None else json.dumps(place.x)
         cursor = db.execute(
             "INSERT INTO trials (pool_row, point, label, batch, source, state, value, asked_at, told_at) "
             "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            values,
+            (place.index, point, place.label, *state),
         )
         return self._get(db, cast(int, cursor.lastrowid))
 
@@ -160,12 +140,9 @@ class SQLiteStorage:
     @contextmanager
     def _connect(self) -> Iterator[sqlite3.Connection]:
         try:
-            db = sqlite3.connect(self.path, timeout=_WAIT_SECONDS, isolation_level=None)
-            try:
+            with closing(sqlite3.connect(self.path, timeout=_WAIT_SECONDS, isolation_level=None)) as db:
                 db.execute("PRAGMA synchronous = FULL")
                 yield db
-            finally:
-                db.close()
         except sqlite3.OperationalError as error:
             raise DataFileError(f"cannot use {self.path}: {error}.") from error
         except sqlite3.DatabaseError as error:
@@ -173,24 +150,14 @@ class SQLiteStorage:
 
     @contextmanager
     def _change(self) -> Iterator[sqlite3.Connection]:
-        with self._connect() as db:
+        with self._connect() as db, db:  # the second commits, or rolls back
             db.execute("BEGIN IMMEDIATE")
-            try:
-                yield db
-            except BaseException:
-                db.execute("ROLLBACK")
-                raise
-            db.execute("COMMIT")
-
-
-def _json(point: tuple[float, ...] | None) -> str | None:
-    return None if point is None else json.dumps(list(point))
+            yield db
 
 
 def _trial(row: tuple[Any, ...]) -> Trial:
-    number, batch, source, state, index, point, label, value, reason, asked_at, told_at = row
-    x = None if point is None else tuple(float(v) for v in json.loads(point))
-    return Trial(number, index, x, label, state, value, reason, batch, source, asked_at, told_at)
+    number, index, point, *rest = row
+    return Trial(number, index, None if point is None else tuple(map(float, json.loads(point))), *rest)
 
 
 def _now() -> str:

@@ -15,8 +15,6 @@ from sggp.native import Engine, ceilings, cpu, triton
 from sggp.native.engines import CPP, TORCH, TRITON
 from sggp.native.families import Profile
 
-__all__ = ["ceiling_rows", "engines"]
-
 SHAPES = ((3, 1), (26, 1), (26, 17), (26, 65), (90, 65))  # coordinates, columns
 _BITS, _COUNTS = 2048, 1024
 _PROFILE = Profile("matern32")
@@ -70,9 +68,7 @@ def _report(device: str, name: str, rows: int, repeats: int) -> None:
 
 def ceiling_rows(rates: dict[str, float]) -> list[tuple[str, float, str]]:
     """(what, rate, unit) of measured ceilings."""
-    return [
-        (what, rates[name] / unit, label) for name, (what, unit, label) in _NAMES.items() if name in rates
-    ]
+    return [(what, rates[key] / unit, label) for key, (what, unit, label) in _NAMES.items() if key in rates]
 
 
 _Product = tuple[str, str, Callable[[], object], Callable[[dict[str, float]], float]]

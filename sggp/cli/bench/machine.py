@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from functools import partial
 
@@ -41,30 +40,22 @@ def bench(context: typer.Context) -> None:
 def products() -> list[tuple[str, float, str]]:
     """Kernel entries per second in K(x, x) v, float32."""
     generator = torch.Generator().manual_seed(0)
-    out = []
     x = torch.randn(_ROWS, _INPUTS, generator=generator)
     v = torch.randn(_ROWS, _COLUMNS, generator=generator)
-    for name, base in (
-        ("RBF", gpytorch.kernels.RBFKernel(ard_num_dims=_INPUTS)),
-        ("Matern-3/2", gpytorch.kernels.MaternKernel(nu=1.5, ard_num_dims=_INPUTS)),
-    ):
-        covariance = as_covariance(gpytorch.kernels.ScaleKernel(base))
-        seconds = _best_time(partial(covariance.matmul, x, x, v))
-        out.append((f"{name}, {_INPUTS} inputs, {_COLUMNS} columns", _ROWS**2 / seconds / 1e9, "G entries/s"))
     counts = (torch.rand(_FINGERPRINTS, _WIDTH, generator=generator) < _SET_BITS).to(torch.uint8)
-    covariance = as_covariance(gpytorch.kernels.ScaleKernel(TanimotoMinMax()))
-    w = v[:_FINGERPRINTS]
-    seconds = _best_time(lambda: covariance.matmul(counts, counts, w))
-    out.append((f"Tanimoto min-max, {_WIDTH} positions", _FINGERPRINTS**2 / seconds / 1e9, "G entries/s"))
+    shape = f"{_INPUTS} inputs, {_COLUMNS} columns"
+    out = []
+    for name, kernel, rows in (
+        (f"RBF, {shape}", gpytorch.kernels.RBFKernel(ard_num_dims=_INPUTS), x),
+        (f"Matern-3/2, {shape}", gpytorch.kernels.MaternKernel(nu=1.5, ard_num_dims=_INPUTS), x),
+        (f"Tanimoto min-max, {_WIDTH} positions", TanimotoMinMax(), counts),
+    ):
+        covariance = as_covariance(gpytorch.kernels.ScaleKernel(kernel))
+        seconds = _best_time(partial(covariance.matmul, rows, rows, v[: len(rows)]))
+        out.append((name, len(rows) ** 2 / seconds / 1e9, "G entries/s"))
     return out
 
 
-def _best_time(call: Callable[[], object], repeats: int = 3) -> float:
+def _best_time(call: Callable[[], object]) -> float:
     """Shortest of a few timings after one call that is not timed, in seconds."""
-    call()
-    best = float("inf")
-    for _ in range(repeats):
-        begin = time.perf_counter()
-        call()
-        best = min(best, time.perf_counter() - begin)
-    return best
+    return min(ceilings.alternate({"": call}, repeats=3)[""])

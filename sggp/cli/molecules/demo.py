@@ -12,10 +12,11 @@ from rich.progress import Progress
 from torch import Tensor
 
 from sggp.bayesopt.screening import RandomScreenings, Screening, random_screenings, screen
+from sggp.checks import one_of
 from sggp.cli.console import csv_text, print_table, progress, stderr, stdout
 from sggp.cli.molecules.demo_report import picture_file, render
 from sggp.datasets import nci_first_5k
-from sggp.errors import DataFileError, InputError, MoleculeWarning
+from sggp.errors import DataFileError, MoleculeWarning
 from sggp.files import write_whole
 from sggp.molecules import FingerprintTable, compute_property
 from sggp.molecules.properties import PROPERTY_NAMES
@@ -44,8 +45,7 @@ def demo(
     ] = "logp",
 ) -> None:
     """Thompson sampling over a real library of molecules, beside random choice with the same budget."""
-    if objective not in PROPERTY_NAMES:
-        raise InputError(f"--property must be one of {', '.join(PROPERTY_NAMES)}, got {objective!r}.")
+    one_of(objective, "--property", PROPERTY_NAMES)
     new_figure()  # without matplotlib, refuse before the work
     _folder(out)
     rounds, batch = (_QUICK_ROUNDS, _QUICK_BATCH) if quick else (_ROUNDS, _BATCH)
@@ -89,9 +89,7 @@ def _library(bar: Progress, limit: int | None) -> FingerprintTable:
         warnings.simplefilter("ignore", MoleculeWarning)
         library = FingerprintTable.from_smiles(smiles, on_invalid="drop", on_duplicate="drop")
     unused, repeats = len(library.report.invalid), len(library.report.duplicate_rows)
-    bar.console.print(
-        f"{len(library)} molecules ({unused} of the file cannot be parsed, {repeats} are repeats)"
-    )
+    bar.console.print(f"{len(library)} molecules ({unused} of the file cannot be parsed, {repeats} repeats)")
     bar.advance(task)
     return library
 

@@ -30,9 +30,7 @@ def render(done: Screening, random: RandomScreenings, library: FingerprintTable,
     sections = [("What was found", _summary(done, random, name, top, found))]
     figure = new_figure(7.0, 4.0)
     _curves(done, random, name, figure.subplots())
-    sections.append(
-        ("Best value so far", picture(figure, f"best {name} against measurements, ours and random"))
-    )
+    sections.append(("Best value so far", picture(figure, f"best {name} by measurements, ours and random")))
     if len(done.rest):
         figure = new_figure(9.0, 3.9)
         left, right = figure.subplots(1, 2)
@@ -42,9 +40,7 @@ def render(done: Screening, random: RandomScreenings, library: FingerprintTable,
             "values. Right: the share of true values inside the model's intervals; above the diagonal the model is "
             "too cautious, below it too sure of itself."
         )
-        sections.append(
-            ("How good the model is", paragraph(text) + picture(figure, "parity and calibration"))
-        )
+        sections.append(("How good the model is", paragraph(text) + picture(figure, "parity, calibration")))
     best = [(row, number, str(_smiles(library, row))) for row, number in done.best(_DRAWN)]
     drawn = [
         (molecule_svg(smiles), [f"{name} {float(done.values[row]):.3f}, {_when(number)}", smiles])

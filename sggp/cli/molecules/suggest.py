@@ -72,9 +72,7 @@ def suggest(
     write_rejects(rejected, rejects)
     stderr().print(f"{len(known)} measurements and {len(candidates)} candidates; {len(rejects)} unused rows")
     if not len(known):
-        raise DataFileError(
-            f"{measured}: no usable measurement; the {len(rejects)} unused rows are in {rejected}."
-        )
+        raise DataFileError(f"{measured}: no usable measurement; {len(rejects)} unused rows in {rejected}.")
     exclude = measured_rows(candidates, known)
     if len(candidates) - len(exclude) < q:
         raise InputError(

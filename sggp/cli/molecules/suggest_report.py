@@ -19,15 +19,11 @@ def render(
 ) -> str:
     """The report as one HTML text."""
     word = "maximise" if maximize else "minimise"
-    sections = [
-        (
-            "What was asked",
-            paragraph(
-                f"{len(listed)} molecules to measure next, to {word} the value, from {len(known)} measurements. "
-                f"Noise of one measurement, as learnt: {model.noise_std:.3g}."
-            ),
-        )
-    ]
+    asked = (
+        f"{len(listed)} molecules to measure next, to {word} the value, from {len(known)} measurements. "
+        f"Noise of one measurement, as learnt: {model.noise_std:.3g}."
+    )
+    sections = [("What was asked", paragraph(asked))]
     if model.learned and len(known) <= _LARGEST:
         mean, std = model.leave_one_out()
         values = known.values.numpy()
@@ -35,20 +31,13 @@ def render(
         left, right = figure.subplots(1, 2)
         plot_parity(values, mean.numpy(), std.numpy(), axes=left, name="value")
         plot_calibration(values, mean.numpy(), std.numpy(), axes=right)
-        text = (
-            "Each measurement predicted from all the others; left: values, right: coverage of the intervals."
-        )
-        sections.append(
-            ("How good the model is", paragraph(text) + picture(figure, "parity and calibration"))
-        )
+        text = "Each measurement predicted from all the others; left: values, right: coverage of intervals."
+        sections.append(("How good the model is", paragraph(text) + picture(figure, "parity, calibration")))
     smiles, mean_at = header.index("smiles"), header.index("predicted_mean")
-    drawn = [
-        (
-            molecule_svg(row[smiles]),
-            [f"rank {row[0]}: {row[mean_at]:.3g} ± {row[mean_at + 1]:.2g}", row[smiles]],
-        )
-        for row in listed[:_DRAWN]
-    ]
+    drawn = []
+    for row in listed[:_DRAWN]:
+        said = f"rank {row[0]}: {row[mean_at]:.3g} ± {row[mean_at + 1]:.2g}"
+        drawn.append((molecule_svg(row[smiles]), [said, row[smiles]]))
     sections.append((f"The first {len(drawn)} suggestions", cards(drawn)))
     sections.append(("All suggestions", rows_table(header, listed)))
     return page("Suggested molecules", sections)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import sys
 import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -24,12 +25,10 @@ from sggp.molecules import (
     read_molecules,
     read_table,
 )
+from sggp.molecules.files import DataTable
 
-__all__ = ["Measured", "Reject", "default_cache", "load_library", "load_measured", "write_rejects"]
 
-
-@dataclass(frozen=True)
-class Reject:
+class Reject(NamedTuple):
     """A row of a user's file that was not used."""
 
     file: str
@@ -63,6 +62,15 @@ def default_cache() -> Path:
     return root / "sggp" / "fingerprints"
 
 
+def check_columns(table: DataTable, names: Iterable[str]) -> None:
+    """Refuse, by a DataFileError, a table without one of these columns."""
+    for name in names:
+        if name not in table.columns:
+            raise DataFileError(
+                f"{table.path}: there is no column {name!r}; the columns are {', '.join(table.header)}."
+            )
+
+
 def load_library(
     path: Path, *, smiles_column: str | None, id_column: str | None, cache: Path | None
 ) -> tuple[FingerprintTable, list[Reject]]:
@@ -74,9 +82,7 @@ def load_library(
     data = read_table(path)
     guess = guess_columns(data, smiles=smiles_column, id=id_column)
     if guess.smiles is None:
-        raise DataFileError(
-            f"{path}: no SMILES column found ({guess.reasons['smiles']}); name it by an option."
-        )
+        raise DataFileError(f"{path}: no SMILES column ({guess.reasons['smiles']}); name it by an option.")
     stderr().print(
         f"library {path.name}: SMILES column {guess.smiles!r} ({guess.reasons['smiles']}), ", end=""
     )
@@ -94,19 +100,16 @@ def load_library(
             progress=True,
             cache=cache,
         )
-    rejects = [Reject(path.name, _line(e), e.reason, e.smiles) for e in table.report.invalid]
+    rejects = [
+        Reject(path.name, int(e.row + 1 if e.line is None else e.line), e.reason, e.smiles)
+        for e in table.report.invalid
+    ]
     position = {int(row): i for i, row in enumerate(data.rows)} if table.report.duplicates else {}
     for group in table.report.duplicates:
         first = int(data.lines[group.rows[0]])
-        rejects += [
-            Reject(
-                path.name,
-                int(data.lines[row]),
-                f"same molecule as line {first}",
-                data.columns[guess.smiles][position[row]],
-            )
-            for row in group.rows[1:]
-        ]
+        for row in group.rows[1:]:
+            content = data.columns[guess.smiles][position[row]]
+            rejects.append(Reject(path.name, int(data.lines[row]), f"same molecule as line {first}", content))
     if len(table) == 0:
         raise DataFileError(f"{path}: no row holds a usable SMILES ({len(rejects)} rows are unusable).")
     return table, rejects
@@ -127,44 +130,28 @@ def load_measured(
         f"value column {data.guess.value!r} ({reasons['value']})"
     )
     rejects = [Reject(path.name, r.line, r.reason, r.content) for r in data.rejected]
+    nothing = Measured(torch.empty(0, like.width, dtype=torch.uint8), torch.empty(0), [], [], rejects)
     if not data.smiles:
-        return _nothing(like, rejects)
+        return nothing
     fingerprinter: SmilesFingerprinter = like.fingerprinter()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", MoleculeWarning)
             table = FingerprintTable.from_smiles(data.smiles, fingerprinter, on_invalid="drop")
     except MoleculeError as error:  # not one of them can be parsed
-        bad = error.report.invalid
-        return _nothing(
-            like, rejects + [Reject(path.name, _file_line(data, e.row), e.reason, e.smiles) for e in bad]
-        )
-    rejects += [Reject(path.name, _file_line(data, e.row), e.reason, e.smiles) for e in table.report.invalid]
-    kept = np.asarray(table.source_rows)
-    values = np.asarray(data.values, dtype=np.float64)[kept]
-    return Measured(
-        counts=table[:],
-        values=torch.from_numpy(values),
-        smiles=list(table.smiles or []),
-        canonical=list(table.canonical or []),
-        rejects=rejects,
-    )
-
-
-def _nothing(like: FingerprintTable, rejects: list[Reject]) -> Measured:
-    return Measured(torch.empty(0, like.width, dtype=torch.uint8), torch.empty(0), [], [], rejects)
+        rejects += _invalid(path, data, error.report)
+        return nothing
+    rejects += _invalid(path, data, table.report)
+    values = torch.from_numpy(np.asarray(data.values, dtype=np.float64)[np.asarray(table.source_rows)])
+    return Measured(table[:], values, list(table.smiles or []), list(table.canonical or []), rejects)
 
 
 def write_rejects(path: Path, rejects: list[Reject]) -> None:
     """Write file, line, reason and content of every unused row, in the order of the lines; only a header if none."""
     ordered = sorted(rejects, key=lambda reject: (reject.file, reject.line))
-    rows = ([r.file, r.line, r.reason, r.content] for r in ordered)
-    write_whole(path, csv_text(["file", "line", "reason", "content"], rows))
+    write_whole(path, csv_text(Reject._fields, ordered))
 
 
-def _file_line(data: MoleculeFile, entry: int) -> int:
-    return int(data.lines[int(data.rows[entry])])
-
-
-def _line(entry: Any) -> int:
-    return int(entry.line if entry.line is not None else entry.row + 1)
+def _invalid(path: Path, data: MoleculeFile, report: Any) -> list[Reject]:
+    lines = [int(data.lines[int(data.rows[e.row])]) for e in report.invalid]
+    return [Reject(path.name, n, e.reason, e.smiles) for n, e in zip(lines, report.invalid, strict=True)]
