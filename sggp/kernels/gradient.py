@@ -54,10 +54,9 @@ def kernel_gradient(
         )
     if not (left.dtype.is_floating_point and right.dtype.is_floating_point):
         raise DtypeError(f"left and right have dtypes {left.dtype} and {right.dtype}; expected floats.")
-    closed = _closed_form(kernel, x, left.detach(), right.detach(), memory_budget)
-    return (
-        closed if closed is not None else _by_tiles(kernel, x, left.detach(), right.detach(), memory_budget)
-    )
+    arguments = kernel, x, left.detach(), right.detach(), memory_budget
+    closed = _closed_form(*arguments)
+    return _by_tiles(*arguments) if closed is None else closed
 
 
 def _closed_form(

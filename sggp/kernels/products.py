@@ -73,9 +73,8 @@ class DifferentiableProduct(torch.autograd.Function):
                 with torch.enable_grad():
                     tile_x = raw_x[rows].requires_grad_(need_x)
                     tile_z = raw_z[cols].requires_grad_(need_z)
-                    block = covariance._block(
-                        covariance.prepare(tile_x, ctx.centre), covariance.prepare(tile_z, ctx.centre)
-                    )
+                    points = (covariance.prepare(tile, ctx.centre) for tile in (tile_x, tile_z))
+                    block = covariance._block(*points)
                 outer = grad[rows] @ v[cols].T
                 wanted = [t for t, need in ((tile_x, need_x), (tile_z, need_z)) if need]
                 parts = iter(torch.autograd.grad(block, wanted, outer.to(block.dtype)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -129,8 +130,7 @@ class FeatureMap(ABC):
         In float32, data far from the origin lose digits in the phases ωᵀx; with `at` the mean of the training
         points they do not. The centred map is another, equally good, draw: use one of the two throughout.
         """
-        del at
-        return self
+        return _mapped(self, lambda part: part.centred(at))
 
     def _output_dtype(self, x: Tensor) -> torch.dtype:
         return x.dtype if x.is_floating_point() else self.dtype
@@ -143,6 +143,15 @@ class FeatureMap(ABC):
         features = self._evaluate(x)
         size = self.group_size or 1
         return features.reshape(*features.shape[:-1], -1, size)
+
+
+class ScaledMap(FeatureMap):
+    """A map with a field `scale`, k(x, x), into which factors fold."""
+
+    scale: float
+
+    def rescaled(self: Map, factor: float) -> Map:
+        return dataclasses.replace(self, scale=self.scale * float(factor))  # type: ignore[type-var, attr-defined]
 
 
 class _Wrapper(FeatureMap):
@@ -188,10 +197,6 @@ class Rescaled(_Wrapper):
     def _grouped(self, x: Tensor) -> Tensor:
         return self.base._grouped(x) * math.sqrt(self.factor)
 
-    def centred(self, at: Tensor) -> FeatureMap:
-        """See `FeatureMap.centred`."""
-        return Rescaled(self.base.centred(at), self.factor)
-
 
 @dataclass(frozen=True, eq=False)
 class OnColumns(_Wrapper):
@@ -208,8 +213,19 @@ class OnColumns(_Wrapper):
         return self.base._grouped(x[..., self.columns])
 
     def centred(self, at: Tensor) -> FeatureMap:
-        """See `FeatureMap.centred`."""
-        return OnColumns(self.base.centred(at[self.columns]), self.columns, self.input_dim)
+        return super().centred(at[self.columns])
+
+
+def _mapped(features: Map, change: Callable[[FeatureMap], FeatureMap]) -> Map:
+    """The same map made of other maps, each of its own changed."""
+    changed: dict[str, Any] = {}
+    for name in (field.name for field in dataclasses.fields(features)):  # type: ignore[arg-type]
+        value = getattr(features, name)
+        if isinstance(value, FeatureMap):
+            changed[name] = change(value)
+        elif isinstance(value, tuple) and all(isinstance(item, FeatureMap) for item in value):
+            changed[name] = tuple(map(change, value))
+    return dataclasses.replace(features, **changed) if changed else features  # type: ignore[type-var]
 
 
 def _moved(value: Any, device: Device | None, dtype: torch.dtype | None) -> Any:
