@@ -73,17 +73,14 @@ class BayesianLinearModel:
     def __post_init__(self) -> None:
         for name in ("prior_precision", "noise_variance", "tolerance", "step_tolerance"):
             value = getattr(self, name)
-            if value is None and name in ("prior_precision", "noise_variance"):
-                continue
-            if finite_number(value, name) <= 0:
+            learnt = value is None and name in ("prior_precision", "noise_variance")
+            if not learnt and finite_number(value, name) <= 0:
                 raise InputError(f"{name} must be positive and finite, got {value}.")
         for name in ("num_samples", "max_steps", "probes"):
             whole_number(getattr(self, name), name)
         scale = self.prior_scale
-        if not (
-            scale is None or isinstance(scale, Tensor) or (isinstance(scale, str) and scale == "g-prior")
-        ):
-            raise InputError(f'prior_scale must be None, a tensor or "g-prior", got {scale!r}.')
+        if not (scale is None or isinstance(scale, Tensor)):
+            one_of(scale, "prior_scale, unless it is None or a tensor,", ("g-prior",))
         if not isinstance(self.solver, Solver):
             raise DtypeError(
                 f"solver must be a solver of sggp.solvers, as in ConjugateGradients(), got {self.solver!r}."
@@ -140,9 +137,8 @@ class BayesianLinearModel:
             return Design(features, root)
         if isinstance(self.prior_scale, Tensor):
             scale = self.prior_scale.detach()
-            if scale.shape != (features.num_weights,) or not bool(
-                ((scale > 0) & torch.isfinite(scale)).all()
-            ):
+            positive = (scale > 0) & torch.isfinite(scale)
+            if scale.shape != (features.num_weights,) or not bool(positive.all()):
                 raise ShapeError(
                     f"prior_scale must hold {features.num_weights} positive numbers, got {tuple(scale.shape)}."
                 )
@@ -185,13 +181,12 @@ class BayesianLinearModel:
             _solver=outcome.solver,
             _tolerance=self.tolerance,
         )
-        _report(found, outcome, on_failure)
+        if not found.converged and on_failure != "return":
+            _report(found, outcome, on_failure)
         return found
 
 
 def _report(found: LinearPosterior, outcome: Outcome, on_failure: FailurePolicy) -> None:
-    if found.converged or on_failure == "return":
-        return
     if outcome.solution.converged:
         message = (
             f"prior_precision and noise_variance have not settled after {len(outcome.trace)} updates (now "
