@@ -27,6 +27,7 @@ _crippen: Any = Crippen  # RDKit's stubs do not list what these two modules make
 _descriptors: Any = Descriptors
 
 PROPERTIES = {
+    "canonical SMILES": Chem.MolToSmiles,
     "qed": QED.qed,
     "logp": _crippen.MolLogP,
     "molecular_weight": _descriptors.MolWt,
@@ -112,19 +113,11 @@ def encode(
     return Encoded(sizes, columns, values.astype(np.uint8), names, invalid, saturated)
 
 
-def canonical_forms(smiles: Sequence[object]) -> list[tuple[str, str]]:
-    """(canonical SMILES, "") or ("", reason) for each."""
+def properties(smiles: Sequence[object], name: str) -> list[tuple[Any, str]]:
+    """(value, "") or (None, reason) of one of `PROPERTIES` for each SMILES."""
     with rdBase.BlockLogs():
         parsed = [parse(text) for text in smiles]
-        return [(Chem.MolToSmiles(m) if m is not None else "", reason) for m, reason in parsed]
-
-
-def properties(smiles: Sequence[object], name: str) -> list[tuple[float, str]]:
-    """(value, "") or (nan, reason) of one property for each SMILES."""
-    function = PROPERTIES[name]
-    with rdBase.BlockLogs():
-        parsed = [parse(text) for text in smiles]
-        return [(float(function(m)), "") if m is not None else (float("nan"), why) for m, why in parsed]
+        return [(None if m is None else PROPERTIES[name](m), reason) for m, reason in parsed]
 
 
 def drawing(smiles: Sequence[object], legends: Sequence[str], columns: int, size: tuple[int, int]) -> Any:

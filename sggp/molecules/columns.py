@@ -42,12 +42,10 @@ class ColumnGuess:
     reasons: dict[str, str]
 
     def __str__(self) -> str:
-        parts = [
-            f"{role}: {'none' if name is None else repr(name)} ({self.reasons[role]})"
-            for role, name in (("SMILES", self.smiles), ("value", self.value), ("id", self.id))
-            for role in [role.lower()]
-        ]
-        return "; ".join(parts)
+        found = {"smiles": self.smiles, "value": self.value, "id": self.id}
+        return "; ".join(
+            f"{k}: {'none' if v is None else repr(v)} ({self.reasons[k]})" for k, v in found.items()
+        )
 
 
 def check_header(path: str, cells: Sequence[str]) -> list[str]:
@@ -107,15 +105,14 @@ def _guess_smiles(columns: Mapping[str, Sequence[str]]) -> tuple[str | None, str
     named = _by_name(columns, _SMILES_NAMES)
     if named is not None:
         return named, "by its name"
-    shares = {
-        name: _share(cells, lambda c: _is_smiles(c) and not _is_number(c)) for name, cells in columns.items()
-    }
+    shares = {c: _share(cells, lambda t: _is_smiles(t) and not _is_number(t)) for c, cells in columns.items()}
     fitting = [name for name, share in shares.items() if share >= _LOOKS_LIKE]
     if len(fitting) == 1:
         return fitting[0], f"{shares[fitting[0]]:.0%} of the sampled cells look like SMILES"
-    return None, (
-        "several columns look like SMILES: " + _names(fitting)
-    ) if fitting else "none by name or content"
+    return (
+        None,
+        f"several columns look like SMILES: {_names(fitting)}" if fitting else "none by name or content",
+    )
 
 
 def _guess_value(columns: Mapping[str, Sequence[str]]) -> tuple[str | None, str]:
@@ -128,7 +125,7 @@ def _guess_value(columns: Mapping[str, Sequence[str]]) -> tuple[str | None, str]
     measured = [name for name in numeric if {"measured", "experimental", "expt", "exp"} & set(_words(name))]
     if len(measured) == 1:
         return measured[0], "the only column of numbers named as measured"
-    return None, ("several columns of numbers: " + _names(numeric)) if numeric else "no column of numbers"
+    return None, f"several columns of numbers: {_names(numeric)}" if numeric else "no column of numbers"
 
 
 def _guess_id(columns: Mapping[str, Sequence[str]]) -> tuple[str | None, str]:
