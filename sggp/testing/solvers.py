@@ -86,15 +86,11 @@ def check_solver(
     operator = (system or _matern)(n, noise_variance, root)
     rhs = torch.randn(n, 4, generator=root, dtype=torch.float64)
     made = _System(operator, operator.dense(torch.float64), rhs, draw_seed(root))
-    found: list[str] = []
-    for check in (
+    checks = (
         _settings, _accuracy, _precision, _columns, _trivial, _warm, _seeds, _types, _budget, _order, _side_effects,
         _resumes,
-    ):  # fmt: skip
-        for violation in check(solver, made, tolerances):
-            if violation not in found:
-                found.append(violation)
-    return found
+    )  # fmt: skip
+    return list(dict.fromkeys(violation for check in checks for violation in check(solver, made, tolerances)))
 
 
 def _matern(n: int, noise_variance: float, generator: torch.Generator) -> KernelOperator:
@@ -292,22 +288,16 @@ def _resumes(solver: Solver, system: _System, tolerances: tuple[float, ...]) -> 
             raise _Interrupted
 
     with tempfile.TemporaryDirectory() as folder:
-        options: dict[str, Any] = {
-            "checkpoint": Path(folder) / "solve",
-            "tolerance": tolerance,
-            "max_epochs": 60,
-        }
+        path = Path(folder) / "solve"
+        options: dict[str, Any] = {"checkpoint": path, "tolerance": tolerance, "max_epochs": 60}
         try:
             _solve(solver, system, callback=interrupt, **options)
         except _Interrupted:
-            if not options["checkpoint"].exists():
+            if not path.exists():
                 yield "with checkpoint=path and a second of work, no checkpoint is written"
                 return
         else:  # it calls no callbacks: a direct solve
             return
         resumed = _solve(solver, system, **options)
     if not torch.equal(resumed.x, whole.x) or resumed.status != whole.status:
-        yield (
-            "interrupted and resumed, it ends elsewhere than unbroken: what step changes must be plain fields of the "
-            "state"
-        )
+        yield "interrupted and resumed, it ends elsewhere than unbroken: what step changes must be fields of the state"
