@@ -150,6 +150,19 @@ def as_features(features: Any, num_outputs: int | None = None) -> Features:
     return features
 
 
+def real_targets(y: Any) -> Tensor:  # -> (n, o)
+    """Targets (n, o) or (n,), floating-point and finite, detached."""
+    if not isinstance(y, Tensor) or not y.is_floating_point():
+        raise DtypeError(
+            f"y must be a floating-point torch.Tensor (n, o) or (n,), got {type(y).__name__}; convert it."
+        )
+    if y.ndim not in (1, 2) or y.shape[-1] == 0:
+        raise ShapeError(f"y must be (n, o) or (n,), got shape {tuple(y.shape)}.")
+    if not bool(torch.isfinite(y).all()):
+        raise InputError("y holds NaN or infinity; remove those rows.")
+    return y.detach()[:, None] if y.ndim == 1 else y.detach()
+
+
 def batches(features: Features) -> Iterator[slice]:
     """Slices that cover all rows, none longer than `features.batch_size`."""
     for begin in range(0, features.num_rows, features.batch_size):

@@ -13,7 +13,7 @@ from sggp.checks import finite_number, one_of, whole_number
 from sggp.errors import DtypeError, InputError, NotConverged, ShapeError, SolverFailure
 from sggp.linear.design import Design, precision_root
 from sggp.linear.expectation import Outcome, Settings, Target, evidence_steps
-from sggp.linear.features import Features, as_features
+from sggp.linear.features import Features, as_features, real_targets
 from sggp.linear.posterior import LinearPosterior
 from sggp.random import as_generator, streams
 from sggp.solvers import ConjugateGradients, Solver
@@ -114,15 +114,7 @@ class BayesianLinearModel:
             ShapeError, DtypeError, InputError: an argument cannot be used.
         """
         one_of(on_failure, "on_failure", ("warn", "raise", "return"))
-        if not isinstance(y, Tensor) or not y.is_floating_point():
-            raise DtypeError(
-                f"y must be a floating-point torch.Tensor (n, o) or (n,), got {type(y).__name__}; convert it."
-            )
-        if y.ndim not in (1, 2) or y.shape[-1] == 0:
-            raise ShapeError(f"y must be (n, o) or (n,), got shape {tuple(y.shape)}.")
-        if not bool(torch.isfinite(y).all()):
-            raise InputError("y holds NaN or infinity; remove those rows.")
-        block = y.detach()[:, None] if y.ndim == 1 else y.detach()
+        block = real_targets(y)
         given = as_features(features, block.shape[1])
         if given.num_rows != len(block):
             raise ShapeError(f"features and y must have as many rows, got {given.num_rows} and {len(block)}.")

@@ -41,9 +41,7 @@ class NormalEquation:
         self.generator = generator
         self.shape = (design.num_weights, design.num_weights)
         self.dtype, self.device = design.features.dtype, design.features.device
-        self.entries_per_epoch = self._entries(
-            design.features.num_rows
-        )  # 2·n·o·D: what one product reads of Φ
+        self.entries_per_epoch = self._entries(design.features.num_rows)  # 2·n·o·D, of one product
         self.entries_evaluated = 0
         self.require_noise()
 
