@@ -16,7 +16,7 @@ import torch
 from gpytorch.kernels import Kernel
 from torch import Tensor
 
-from sggp.arrays import check_rows, check_targets, real_numbers
+from sggp.arrays import check_rows, check_targets, real_numbers, working_dtype
 from sggp.checks import finite_number
 from sggp.errors import DtypeError, InputError, MemoryBudgetError, ShapeError
 from sggp.hyperparameters.coordinates import Coordinates, check_kernel, copy_kernel
@@ -143,9 +143,7 @@ class FitProblem:
 
     def precision(self, dtype: torch.dtype | None) -> torch.dtype:
         """The working precision of solves: as asked, or that of x, or float32 for integer x."""
-        if dtype is not None:
-            return dtype
-        return self.given_x.dtype if self.given_x.is_floating_point() else torch.float32
+        return working_dtype(dtype, self.given_x)
 
     def check_memory(self, budget: float, instead: str) -> None:
         """Refuse an exact marginal likelihood of more rows than ten (n, n) float64 matrices fit the budget for."""

@@ -125,16 +125,11 @@ def _(kernel: gk.ScaleKernel, dtype: torch.dtype | None) -> Covariance | None:
     return inner.rescaled(scale) or ScaledCovariance(inner, scale)
 
 
-@register
-def _(kernel: gk.AdditiveKernel, dtype: torch.dtype | None) -> Covariance | None:
-    terms = [_call_covariance(k, dtype) for k in kernel.kernels]
-    return SumCovariance(terms, dtype=dtype, name="AdditiveKernel")
-
-
-@register
-def _(kernel: gk.ProductKernel, dtype: torch.dtype | None) -> Covariance | None:
-    terms = [_call_covariance(k, dtype) for k in kernel.kernels]
-    return ProductCovariance(terms, dtype=dtype, name="ProductKernel")
+@register(gk.AdditiveKernel)
+@register(gk.ProductKernel)
+def _(kernel: Any, dtype: torch.dtype | None) -> Covariance | None:
+    kind = SumCovariance if isinstance(kernel, gk.AdditiveKernel) else ProductCovariance
+    return kind([_call_covariance(k, dtype) for k in kernel.kernels], dtype=dtype, name=type(kernel).__name__)
 
 
 @register

@@ -120,9 +120,8 @@ def _by_tiles(
     total = {name: torch.zeros_like(p) for name, p in named.items()}
     rows_of = x.detach().to(dtype)
     if named:
-        per_entry = (
-            128 + 24 * x.shape[1]
-        )  # the graph keeps every temporary, some with one value per coordinate
+        # the graph keeps every temporary, some with one value per coordinate
+        per_entry = 128 + 24 * x.shape[1]
         shape = tile_shape(
             len(x), len(x), memory_budget, per_entry=per_entry, per_row=16 * x.shape[1] + 8 * left.shape[1]
         )

@@ -197,14 +197,12 @@ class StationaryCovariance(Covariance):
         rows = (raw - raw[:, :1]) * weights
         out = torch.empty(b, m, m, dtype=torch.float64, device=x.device)
         step = max(1, _CHUNK_BYTES // (24 * max(m * m, 1)))
-        for i in range(0, b, step):
-            part = rows[i : i + step]
-            r2 = out[i : i + step]
+        for part, r2 in zip(rows.split(step), out.split(step), strict=True):
             r2.zero_()
             for k in range(part.shape[2]):
                 difference = part[:, :, None, k] - part[:, None, :, k]
                 r2.addcmul_(difference, difference)
-            out[i : i + step] = reference.profile_values(r2.clamp_max_(1e300), self.profile)
+            r2.copy_(reference.profile_values(r2.clamp_max_(1e300), self.profile))
         return out
 
 

@@ -11,7 +11,7 @@ import torch
 from gpytorch.kernels import AdditiveKernel, ConstantKernel, Kernel, LinearKernel, ProductKernel, ScaleKernel
 from torch import Tensor
 
-from sggp.kernels.features.base import FeatureMap
+from sggp.kernels.features.base import CompositeMap, FeatureMap
 from sggp.kernels.features.registry import draw_features
 from sggp.kernels.features.stationary import FourierMap, per_column
 from sggp.random import as_generator, draw_seed, streams
@@ -65,7 +65,7 @@ class ConstantMap(FeatureMap):
 
 
 @dataclass(frozen=True, eq=False)
-class SumMap(FeatureMap):
+class SumMap(CompositeMap):
     """The terms' features side by side: φ·φ is the sum of the terms' products."""
 
     terms: tuple[FeatureMap, ...]
@@ -89,7 +89,7 @@ class SumMap(FeatureMap):
 
 
 @dataclass(frozen=True, eq=False)
-class ProjectedMap(FeatureMap):
+class ProjectedMap(CompositeMap):
     """G random-sign combinations φ·r_1 … φ·r_G over √G, each alone unbiased: E[(φ(x)·r)(φ(z)·r)] = φ(x)·φ(z)."""
 
     base: FeatureMap
@@ -113,7 +113,7 @@ class ProjectedMap(FeatureMap):
 
 
 @dataclass(frozen=True, eq=False)
-class ProductMap(FeatureMap):
+class ProductMap(CompositeMap):
     """Group-by-group outer products of independent maps that all have the same number G of groups.
 
     Each factor's group m is an unbiased estimate of its kernel over G, and the factors are independent, so
@@ -201,7 +201,6 @@ def _linear(
     kernel: LinearKernel, num_features: int, *, input_dim: int, generator: torch.Generator
 ) -> LinearMap:
     """xᵀ diag(variance) z, exactly, with d features whatever `num_features`."""
-    del num_features, generator
     return LinearMap(per_column(kernel.variance, input_dim, "variance").sqrt(), input_dim)
 
 
@@ -210,7 +209,6 @@ def _constant(
     kernel: ConstantKernel, num_features: int, *, input_dim: int, generator: torch.Generator
 ) -> ConstantMap:
     """A constant, exactly, with one feature."""
-    del num_features, generator
     return ConstantMap(float(kernel.constant.detach()), input_dim)
 
 

@@ -96,11 +96,10 @@ class DotProductTanimotoMap(ScaledMap):
 
     def _grouped(self, x: Tensor) -> Tensor:  # (…, n, F, 2)
         check_counts(x, "TanimotoDotProduct", signed=True)
-        rows = x.reshape(-1, self.input_dim)
-        step = max(1, _BLOCK // len(self.offsets))
+        blocks = x.reshape(-1, self.input_dim).split(max(1, _BLOCK // len(self.offsets)))
         dtype = self._output_dtype(x)
         maps = (self.frequencies.to(dtype), self.factors[0].to(dtype), self.factors[1].to(dtype))
-        parts = [self._block(rows[i : i + step].to(dtype), *maps) for i in range(0, max(1, len(rows)), step)]
+        parts = [self._block(rows.to(dtype), *maps) for rows in blocks]
         return torch.cat(parts).reshape(*x.shape[:-1], len(self.offsets), 2)
 
     def _block(self, x: Tensor, frequencies: Tensor, real: Tensor, imaginary: Tensor) -> Tensor:
@@ -146,8 +145,6 @@ def _polar(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def _dot_product(
     kernel: Kernel, num_features: int, *, input_dim: int, generator: torch.Generator
 ) -> DotProductTanimotoMap:
-    """Two features per slot, see the module."""
-    del kernel
     slots = max(1, num_features // 2)
     normal, signs, shift, angles = streams(
         generator, "t_dp frequencies", "t_dp signs", "t_dp offsets", "t_dp phases"

@@ -90,8 +90,6 @@ class MinHashMap(ScaledMap):
 def _min_max(
     kernel: TanimotoMinMax, num_features: int, *, input_dim: int, generator: torch.Generator
 ) -> MinHashMap:
-    """Rademacher min-wise hash features."""
-    del kernel
     (keys,) = streams(generator, "min-wise hash keys")
     return MinHashMap(prf.draw_keys(num_features, keys), input_dim)
 
