@@ -79,9 +79,7 @@ def _reason(text: str) -> str:
     return "; ".join(problems) if problems else "RDKit cannot sanitize it"
 
 
-def encode(
-    smiles: Sequence[object], radius: int, fp_size: int, counts: bool, *, canonical: bool, threads: int = 1
-) -> Encoded:
+def encode(smiles: Sequence[object], radius: int, fp_size: int, counts: bool, *, canonical: bool) -> Encoded:
     """Folded Morgan counts (or bits) of each SMILES, by RDKit's generator.
 
     RDKit's log is blocked during this call only. Picklable arguments and result, so it also runs in other processes.
@@ -90,7 +88,7 @@ def encode(
     with rdBase.BlockLogs():
         parsed = [parse(text) for text in smiles]
         molecules = [molecule for molecule, _ in parsed if molecule is not None]
-        fingerprints = generator.GetCountFingerprints(molecules, numThreads=threads) if molecules else ()
+        fingerprints = generator.GetCountFingerprints(molecules) if molecules else ()
         names = [Chem.MolToSmiles(m) if m is not None else "" for m, _ in parsed] if canonical else None
     entries = iter([fingerprint.GetNonzeroElements() for fingerprint in fingerprints])
     rows = [next(entries) if molecule is not None else {} for molecule, _ in parsed]

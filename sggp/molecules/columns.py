@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from sggp.errors import DataFileError
@@ -95,7 +95,8 @@ def choose_columns(
     if smiles is None:
         smiles, reasons["smiles"] = _guess_smiles({c: v for c, v in columns.items() if c not in (value, id)})
     if id is None:
-        id, reasons["id"] = _guess_id({c: v for c, v in columns.items() if c not in (smiles, value)})
+        id = _by_name([c for c in columns if c not in (smiles, value)], _ID_NAMES)
+        reasons["id"] = "no column is named like an id" if id is None else "by its name"
     if value is None:
         value, reasons["value"] = _guess_value({c: v for c, v in columns.items() if c not in (smiles, id)})
     return ColumnGuess(smiles, value, id, reasons)
@@ -117,7 +118,7 @@ def _guess_smiles(columns: Mapping[str, Sequence[str]]) -> tuple[str | None, str
 
 def _guess_value(columns: Mapping[str, Sequence[str]]) -> tuple[str | None, str]:
     numeric = [name for name, cells in columns.items() if _share(cells, _is_number) >= 0.5]
-    named = _by_name({name: columns[name] for name in numeric}, _VALUE_NAMES)
+    named = _by_name(numeric, _VALUE_NAMES)
     if named is not None:
         return named, "by its name"
     if len(numeric) == 1:
@@ -128,16 +129,11 @@ def _guess_value(columns: Mapping[str, Sequence[str]]) -> tuple[str | None, str]
     return None, f"several columns of numbers: {_names(numeric)}" if numeric else "no column of numbers"
 
 
-def _guess_id(columns: Mapping[str, Sequence[str]]) -> tuple[str | None, str]:
-    named = _by_name(columns, _ID_NAMES)
-    return (named, "by its name") if named is not None else (None, "no column is named like an id")
-
-
 def _names(columns: Sequence[str]) -> str:
     return ", ".join(columns[:8]) + (f", ... ({len(columns)} in all)" if len(columns) > 8 else "")
 
 
-def _by_name(columns: Mapping[str, Sequence[str]], names: Sequence[str]) -> str | None:
+def _by_name(columns: Iterable[str], names: Sequence[str]) -> str | None:
     plain: dict[str, str] = {}
     for column in columns:
         plain.setdefault(_plain(column), column)
