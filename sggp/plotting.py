@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from sggp.checks import one_of
 from sggp.errors import InputError, MissingExtra, ShapeError
 
 if TYPE_CHECKING:
@@ -97,11 +98,8 @@ def plot_best_so_far(
         name = f"random choice (mean ± s.d. of {len(repeats)})"
         axes.plot(steps, mean, color=_OTHER, linestyle="--", label=name)
     axes.plot(steps, curve, color=_OURS, marker="o", markersize=4, label=label)
-    axes.set_xlabel("measurements" if measurements is not None else "round")
-    axes.set_ylabel(value_name)
-    axes.grid(alpha=0.25)
-    axes.legend(frameon=False, fontsize="small")
-    return axes
+    steps_name = "measurements" if measurements is not None else "round"
+    return _labelled(axes, steps_name, value_name, legend=True)
 
 
 def plot_parity(y: Any, mean: Any, std: Any = None, *, axes: Axes | None = None, name: str = "") -> Axes:
@@ -129,10 +127,7 @@ def plot_parity(y: Any, mean: Any, std: Any = None, *, axes: Axes | None = None,
     if spread_of_truth > 0:
         explained = 1.0 - float(((truth - guess) ** 2).sum()) / spread_of_truth
         axes.set_title(f"R² = {explained:.2f}, n = {len(truth)}", fontsize="medium")
-    axes.set_xlabel(f"true {name}".strip())
-    axes.set_ylabel(f"predicted {name}".strip())
-    axes.grid(alpha=0.25)
-    return axes
+    return _labelled(axes, f"true {name}".strip(), f"predicted {name}".strip())
 
 
 def coverage(y: Any, mean: Any, std: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -166,12 +161,8 @@ def plot_calibration(y: Any, mean: Any, std: Any, *, axes: Axes | None = None) -
     axes = axes if axes is not None else new_figure(4.0, 3.8).subplots()
     axes.plot([0, 1], [0, 1], color="black", linewidth=0.8)
     axes.plot(levels, inside, color=_OURS, marker="o", markersize=4)
-    axes.set_xlabel("nominal coverage")
-    axes.set_ylabel("observed coverage")
-    axes.set_xlim(0, 1)
-    axes.set_ylim(0, 1)
-    axes.grid(alpha=0.25)
-    return axes
+    axes.set(xlim=(0, 1), ylim=(0, 1))
+    return _labelled(axes, "nominal coverage", "observed coverage")
 
 
 def plot_convergence(
@@ -192,8 +183,7 @@ def plot_convergence(
     Raises:
         InputError: no solution, one without a history, or an unknown `against`.
     """
-    if against not in ("seconds", "epochs"):
-        raise InputError(f'against must be "seconds" or "epochs", got {against!r}.')
+    one_of(against, "against", ("seconds", "epochs"))
     empty = [name for name, solution in solutions.items() if not solution.history]
     if empty or not solutions:
         raise InputError(
@@ -207,11 +197,8 @@ def plot_convergence(
         true = np.asarray([record.kind == "true" for record in solution.history])
         axes.plot(work[true], worst[true], linestyle="none", marker="o", markersize=3, color=line.get_color())
     axes.set_yscale("log")
-    axes.set_xlabel("seconds" if against == "seconds" else "passes over K")
-    axes.set_ylabel("relative residual of the worst column")
-    axes.grid(alpha=0.25)
-    axes.legend(frameon=False, fontsize="small")
-    return axes
+    work_name = "seconds" if against == "seconds" else "passes over K"
+    return _labelled(axes, work_name, "relative residual of the worst column", legend=True)
 
 
 def plot_trace(
@@ -234,8 +221,7 @@ def plot_trace(
     Raises:
         InputError: no record, or an unknown `against`. ShapeError: another number of axes.
     """
-    if against not in ("step", "seconds"):
-        raise InputError(f'against must be "step" or "seconds", got {against!r}.')
+    one_of(against, "against", ("step", "seconds"))
     records = list(getattr(fit, "trace_", getattr(fit, "trace", fit)))
     if not records:
         raise InputError("the trace is empty: this fit optimised nothing, so there is nothing to draw.")
@@ -244,13 +230,11 @@ def plot_trace(
     if len(axes) != 2:
         raise ShapeError(f"expected two axes, got {len(axes)}.")
     work = np.asarray([float(record[against]) for record in records])
-    value = np.asarray([_number(record.get("value")) for record in records])
+    value = np.asarray([record.get("value") for record in records], dtype=float)  # None: NaN
     axes[0].plot(work, value, color=_OURS, marker="o" if len(work) < 30 else None, markersize=3)
-    axes[0].set_ylabel("objective per row")
+    _labelled(axes[0], "", "objective per row")
     _draw_values(axes[1], work, [record["values"] for record in records])
-    axes[1].set_xlabel("seconds" if against == "seconds" else "step")
-    for panel in axes:
-        panel.grid(alpha=0.25)
+    _labelled(axes[1], against, "hyperparameters")
     return np.asarray(axes)
 
 
@@ -274,15 +258,19 @@ def _draw_values(axes: Axes, work: np.ndarray, values: Sequence[Mapping[str, Any
         lines[0].set_label(name if entries.shape[1] == 1 else f"{name} ({entries.shape[1]})")
         legend.append(lines[0])
     axes.set_yscale("log")
-    axes.set_ylabel("hyperparameters")
     if signed is not None:
         signed.set_ylabel("dashed")
     if legend:
         axes.legend(handles=legend, frameon=False, fontsize="small")
 
 
-def _number(value: Any) -> float:
-    return float("nan") if value is None else float(value)
+def _labelled(axes: Axes, x: str, y: str, *, legend: bool = False) -> Axes:
+    """The finished axes: labels, a grid and perhaps a legend."""
+    axes.set(xlabel=x, ylabel=y)
+    axes.grid(alpha=0.25)
+    if legend:
+        axes.legend(frameon=False, fontsize="small")
+    return axes
 
 
 def _vector(values: Any, name: str) -> np.ndarray:

@@ -10,9 +10,8 @@ from pathlib import Path
 from sggp.errors import DataFileError, MissingExtra
 
 ENVIRONMENT_VARIABLE = "SGGP_DATA_DIR"
-_UCI_SOURCE = (
-    "https://raw.githubusercontent.com/treforevans/uci_datasets/f0737523712fe66a1640e4b980b927e8490b58eb"
-)
+_UCI_COMMIT = "f0737523712fe66a1640e4b980b927e8490b58eb"
+_UCI_SOURCE = f"https://raw.githubusercontent.com/treforevans/uci_datasets/{_UCI_COMMIT}/uci_datasets"
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,7 @@ _UCI_SHA256 = {
 }
 
 SOURCES: Mapping[str, Source] = {
-    f"uci/{name}.csv.gz": Source(f"{_UCI_SOURCE}/uci_datasets/{name}.csv.gz", sha256)
+    f"uci/{name}.csv.gz": Source(f"{_UCI_SOURCE}/{name}.csv.gz", sha256)
     for name, sha256 in _UCI_SHA256.items()
 }
 
@@ -90,13 +89,8 @@ def _download(relative: str, source: Source, cache: str | os.PathLike[str] | Non
         ) from error
     target = (Path(cache) if cache is not None else Path(pooch.os_cache("sggp"))) / relative
     try:
-        found = pooch.retrieve(
-            source.url,
-            known_hash=f"sha256:{source.sha256}",
-            fname=target.name,
-            path=target.parent,
-            progressbar=False,
-        )
+        checked = f"sha256:{source.sha256}"
+        found = pooch.retrieve(source.url, checked, fname=target.name, path=target.parent, progressbar=False)
     except (OSError, ValueError) as error:
         raise DataFileError(
             f"could not download {source.url} with the expected SHA-256: {error}. Try again, or set "

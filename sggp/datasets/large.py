@@ -9,11 +9,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from sggp.datasets.files import data_file
-from sggp.datasets.split import RegressionSplit, standardized_split
+from sggp.datasets.split import FOLDS, RegressionSplit, check_fold, standardized_split
 from sggp.errors import DataFileError, InputError
 
 LARGE_NAMES = ("britain_magnetic", "beijing_pm25", "houseelectric_2007h1")
-_FOLDS = 10
 
 
 @dataclass(frozen=True)
@@ -75,8 +74,7 @@ def random_fold(n: int, fold: int = 0) -> np.ndarray:
     Fold i is every tenth entry from i of `numpy.random.default_rng(0).permutation(n)`: part of the protocol, so that
     everybody tests on the same rows.
     """
-    if not 0 <= fold < _FOLDS:
-        raise InputError(f"fold must be from 0 to {_FOLDS - 1}, got {fold}.")
+    check_fold(fold, "fold")
     test = np.zeros(n, dtype=bool)
-    test[np.random.default_rng(0).permutation(n)[fold::_FOLDS]] = True
+    test[np.random.default_rng(0).permutation(n)[fold::FOLDS]] = True
     return test

@@ -77,11 +77,8 @@ def esol() -> MoleculeData:
 
     Source: Delaney, J. Chem. Inf. Comput. Sci. 44 (2004) 1000.
     """
-    columns = _columns(data_file("mol/esol.csv.gz"))
-    values = _numbers(columns["measured log solubility in mols per litre"])
-    return MoleculeData(
-        "esol", tuple(columns["smiles"]), {"log_solubility": values}, tuple(columns["Compound ID"])
-    )
+    measured = "measured log solubility in mols per litre"
+    return _measured("esol", "log_solubility", measured, ids="Compound ID")
 
 
 def freesolv() -> MoleculeData:
@@ -89,9 +86,7 @@ def freesolv() -> MoleculeData:
 
     Source: Mobley & Guthrie, J. Comput. Aided Mol. Des. 28 (2014) 711.
     """
-    columns = _columns(data_file("mol/freesolv.csv.gz"))
-    values = {"hydration_free_energy": _numbers(columns["expt"])}
-    return MoleculeData("freesolv", tuple(columns["smiles"]), values, tuple(columns["iupac"]))
+    return _measured("freesolv", "hydration_free_energy", "expt", ids="iupac")
 
 
 def lipophilicity() -> MoleculeData:
@@ -99,9 +94,7 @@ def lipophilicity() -> MoleculeData:
 
     Source: AstraZeneca's deposition in ChEMBL (CHEMBL3301361).
     """
-    columns = _columns(data_file("mol/lipophilicity.csv.gz"))
-    values = {"logd": _numbers(columns["exp"])}
-    return MoleculeData("lipophilicity", tuple(columns["smiles"]), values, tuple(columns["CMPD_CHEMBLID"]))
+    return _measured("lipophilicity", "logd", "exp", ids="CMPD_CHEMBLID")
 
 
 def nci_first_5k() -> MoleculeData:
@@ -130,6 +123,12 @@ def free_wilson() -> MoleculeData:
         {"pic50": np.asarray([value for _, value in known])},
         tuple(key for key, _ in known),
     )
+
+
+def _measured(name: str, target: str, column: str, *, ids: str) -> MoleculeData:
+    columns = _columns(data_file(f"mol/{name}.csv.gz"))
+    values = {target: _numbers(columns[column])}
+    return MoleculeData(name, tuple(columns["smiles"]), values, tuple(columns[ids]))
 
 
 def _rdkit_folder(attribute: str) -> Path:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from sggp.errors import InputError, ShapeError
+
+FOLDS = 10
+"""Test folds of every table."""
 
 
 @dataclass(frozen=True)
@@ -60,9 +64,14 @@ class RegressionSplit:
 
     def __repr__(self) -> str:
         n, d = self.x_train.shape
-        return (
-            f"RegressionSplit({self.name!r}, split={self.split}, train={n}, test={len(self.x_test)}, d={d})"
-        )
+        rows = f"train={n}, test={len(self.x_test)}"
+        return f"RegressionSplit({self.name!r}, split={self.split}, {rows}, d={d})"
+
+
+def check_fold(fold: Any, name: str) -> None:
+    """Raise `InputError` unless `fold` is a whole number from 0 to 9."""
+    if isinstance(fold, bool) or not isinstance(fold, int | np.integer) or not 0 <= fold < FOLDS:
+        raise InputError(f"{name} must be an integer from 0 to {FOLDS - 1}, got {fold!r}.")
 
 
 def standardized_split(

@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sggp.datasets.files import data_file
-from sggp.datasets.split import RegressionSplit, standardized_split
+from sggp.datasets.split import FOLDS, RegressionSplit, check_fold, standardized_split
 from sggp.errors import DataFileError, InputError
 
 if TYPE_CHECKING:
     from gpytorch.kernels import Kernel
 
 UCI_NAMES = ("pol", "elevators", "bike", "protein", "keggdirected", "concrete", "energy", "yacht", "wine")
-_FOLDS = 10
 
 
 @dataclass(frozen=True)
@@ -62,11 +61,13 @@ def uci(name: str, split: int = 0, *, cache: str | os.PathLike[str] | None = Non
     Source: github.com/treforevans/uci_datasets (MIT). Statistics as in the stochastic-gradient GP papers
     (arXiv 2306.11589, 2310.20581): training mean and population standard deviation of x and of y, per split.
     """
-    _check(name, split, UCI_NAMES)
+    if name not in UCI_NAMES:
+        raise InputError(f"unknown table {name!r}; choose one of {', '.join(UCI_NAMES)}.")
+    check_fold(split, "split")
     table = _matrix(data_file(f"uci/{name}/data.csv.gz", cache=cache))
     masks = _matrix(data_file(f"uci/{name}/test_mask.csv.gz", cache=cache))
-    if masks.shape != (len(table), _FOLDS):
-        raise DataFileError(f"the mask of {name} has shape {masks.shape}, expected ({len(table)}, {_FOLDS}).")
+    if masks.shape != (len(table), FOLDS):
+        raise DataFileError(f"the mask of {name} has shape {masks.shape}, expected ({len(table)}, {FOLDS}).")
     return standardized_split(table[:, :-1], table[:, -1], masks[:, split] > 0.5, name=name, split=split)
 
 
@@ -98,13 +99,6 @@ def uci_hyperparameters(name: str, split: int = 0) -> UciHyperparameters:
         outputscale=float(entry["signal_scale"]) ** 2,
         noise_variance=float(entry["noise_scale"]) ** 2,
     )
-
-
-def _check(name: str, split: int, names: tuple[str, ...]) -> None:
-    if name not in names:
-        raise InputError(f"unknown table {name!r}; choose one of {', '.join(names)}.")
-    if isinstance(split, bool) or not isinstance(split, int | np.integer) or not 0 <= split < _FOLDS:
-        raise InputError(f"split must be an integer from 0 to {_FOLDS - 1}, got {split!r}.")
 
 
 def _matrix(path: Path) -> np.ndarray:

@@ -7,6 +7,7 @@ of 100 alike, whatever transform the kernel's own constraint uses. The kernel is
 from __future__ import annotations
 
 import copy
+import logging
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,7 +18,9 @@ from gpytorch.kernels import Kernel, ScaleKernel
 from torch import Tensor
 
 from sggp.errors import DtypeError, InputError, UnsupportedKernel
+from sggp.kernels.convert import check_kernel_structure
 
+_log = logging.getLogger(__name__)
 _LOG_RANGE = 23.0  # values stay within a factor e^23 = 1e10 of one
 
 
@@ -68,15 +71,11 @@ def check_kernel(kernel: Kernel) -> None:
 
     Raises:
         DtypeError: `kernel` is not a GPyTorch kernel.
-        UnsupportedKernel: it has a batch shape.
+        UnsupportedKernel: it has a batch shape or several outputs per input.
     """
     if not isinstance(kernel, Kernel):
         raise DtypeError(f"expected a gpytorch.kernels.Kernel, got {type(kernel).__name__}.")
-    if len(kernel.batch_shape) > 0:
-        raise UnsupportedKernel(
-            f"the kernel has batch_shape {tuple(kernel.batch_shape)}; hyperparameters are learnt for one kernel at a "
-            "time: build it without batch_shape, or learn kernel[i] one by one."
-        )
+    check_kernel_structure(kernel)
 
 
 def copy_kernel(kernel: Kernel, device: torch.device | None = None) -> Kernel:
@@ -203,14 +202,24 @@ class Coordinates:
         """Gradient in the coordinates, from the `.grad` of the raw parameters (chain rule through u -> raw)."""
         parts = [torch.zeros(0, dtype=torch.float64)]
         for item, part in self._pieces(u):
-            grad = item.parameter.grad
-            if grad is None:
-                parts.append(torch.zeros(part.numel(), dtype=torch.float64))
-                continue
-            place = part.detach().requires_grad_(True)
-            (pulled,) = torch.autograd.grad(item.to_raw(place), place, grad)
+            pulled = torch.zeros_like(part)
+            if item.parameter.grad is not None:
+                place = part.detach().requires_grad_(True)
+                (pulled,) = torch.autograd.grad(item.to_raw(place), place, item.parameter.grad)
             parts.append(pulled.reshape(-1).cpu())
         return torch.cat(parts)
+
+    def climb(self, u: Tensor, gradient: Tensor, optimizer: torch.optim.Optimizer, rate: float) -> Tensor:
+        """One step of an optimiser that moves u (p,), within the bounds; the gradient (p,) that it climbed."""
+        if not bool(torch.isfinite(gradient).all()):
+            _log.warning("a step gave a non-finite gradient; it was skipped")
+            gradient = torch.zeros_like(gradient)
+        optimizer.param_groups[0]["lr"] = rate
+        u.grad = -gradient
+        optimizer.step()
+        with torch.no_grad():
+            u.copy_(u.clamp(*self.bounds()))
+        return gradient
 
     def noise(self) -> Tensor:
         """The learnt noise variance, a differentiable scalar."""

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
-import gpytorch
 import torch
 from gpytorch.kernels import Kernel, MaternKernel, RBFKernel, RQKernel, ScaleKernel
 from torch import Tensor
 
-from sggp.errors import UnsupportedKernel
 from sggp.kernels import as_covariance
+from sggp.kernels.generic import dense_tile
 
 GramFunction = Callable[[Tensor], Tensor]
 LOG_TWO_PI = math.log(2 * math.pi)
@@ -129,16 +129,6 @@ def total_scale(scales: Sequence[ScaleKernel], like: Tensor) -> Tensor:
     return scale
 
 
-def scaled_points(kernel: Kernel, x: Tensor) -> Tensor | None:  # (n, d)
-    """x over the length scales of a scaled stationary kernel, centred; None for every other kernel."""
-    parts = stationary_parts(kernel)
-    if parts is None:
-        return None
-    with torch.no_grad():
-        z = x.to(torch.float64)
-        return (z - z.mean(dim=0)) / parts[1].lengthscale.reshape(-1)
-
-
 def _stationary_gram(scales: list[ScaleKernel], core: RBFKernel | MaternKernel | RQKernel) -> GramFunction:
     phi = profile(core)
 
@@ -155,8 +145,7 @@ def _by_autograd(core: RQKernel, x: Tensor) -> Tensor:
     norms = z.square().sum(dim=-1)
     square = norms.unsqueeze(-1) + norms.unsqueeze(-2) - 2.0 * torch.matmul(z, z.transpose(-1, -2))
     value = (1 + square.clamp_min(0.0) / (2 * core.alpha)).pow(-core.alpha)
-    eye = torch.eye(x.shape[-2], dtype=torch.bool, device=x.device)
-    return torch.where(eye, torch.ones((), dtype=value.dtype, device=x.device), value)
+    return value.masked_fill(torch.eye(x.shape[-2], dtype=torch.bool, device=x.device), 1.0)
 
 
 def _frozen_gram(scales: list[ScaleKernel], base: Kernel, otherwise: GramFunction) -> GramFunction:
@@ -187,23 +176,5 @@ def gram_function(kernel: Kernel) -> GramFunction:
         return _stationary_gram(*parts)
     frozen = frozen_base(kernel)
     if frozen is not None and frozen[0]:
-        return _frozen_gram(*frozen, _called_gram(kernel))
-    return _called_gram(kernel)
-
-
-def _called_gram(kernel: Kernel) -> GramFunction:
-    """The kernel itself, checked for the shape of what it gives."""
-
-    def gram(x: Tensor) -> Tensor:
-        with gpytorch.settings.lazily_evaluate_kernels(False):
-            value = kernel(x)
-        block = value if isinstance(value, Tensor) else value.to_dense()
-        expected = (*x.shape[:-1], x.shape[-2])
-        if tuple(block.shape) != expected:
-            raise UnsupportedKernel(
-                f"{type(kernel).__name__} gave a matrix of shape {tuple(block.shape)} for rows of shape "
-                f"{tuple(x.shape)}, expected {expected}: kernels with several outputs per input are not supported."
-            )
-        return block
-
-    return gram
+        return _frozen_gram(*frozen, partial(dense_tile, kernel))
+    return partial(dense_tile, kernel)

@@ -16,6 +16,8 @@ import torch
 from gpytorch.kernels import Kernel
 from torch import Tensor
 
+from sggp.arrays import check_rows, check_targets, real_numbers, working_dtype
+from sggp.checks import finite_number
 from sggp.errors import DtypeError, InputError, MemoryBudgetError, ShapeError
 from sggp.hyperparameters.coordinates import Coordinates, check_kernel, copy_kernel
 from sggp.hyperparameters.result import Callback, FitResult, Trace
@@ -30,17 +32,7 @@ _S = TypeVar("_S")
 
 @dataclass(frozen=True)
 class CommonOptions:
-    """What a caller can say beside kernel, x and y, in the same words to every recipe.
-
-    Attributes:
-        noise_variance: a known noise variance, a number or (n,), in squared units of y; None learns one.
-        mean: a known constant mean, a number or (t,), in units of y; None learns it.
-        initial_noise_variance: where the search for the noise starts; default a tenth of the variance of y.
-        noise_floor: a learnt noise stays above it; default 1e-6 of the variance of y.
-        noise_prior: a GPyTorch prior on a learnt noise variance.
-        generator: seed or generator of all draws; None draws fresh entropy.
-        callback: called with records of the trace.
-    """
+    """What a caller can say beside kernel, x and y, in the same words to every recipe: see `learn_hyperparameters`."""
 
     noise_variance: float | Tensor | None = None
     mean: float | Tensor | None = None
@@ -87,7 +79,9 @@ class FitProblem:
         given = CommonOptions() if given is None else given
         started = time.perf_counter()
         check_kernel(kernel)
-        rows, targets = _checked_table(x, y)
+        rows = check_rows(x)
+        columns = y.unbind(1) if isinstance(y, Tensor) and y.dim() == 2 and y.shape[1] else [y]
+        targets = torch.stack([check_targets(column, len(rows)) for column in columns], 1).to(rows.device)
         mean = _checked_mean(given.mean, targets)
         floor = _checked_number("noise_floor", given.noise_floor)
         if given.noise_prior is not None and not hasattr(given.noise_prior, "log_prob"):
@@ -98,8 +92,8 @@ class FitProblem:
             raise DtypeError(f"callback must be None or a function, got {type(given.callback).__name__}.")
         return cls(
             kernel=kernel,
-            given_x=rows if rows.dtype == x.dtype else x.detach(),
-            x=rows,
+            given_x=rows,
+            x=rows.double() if rows.is_floating_point() else rows,
             y=targets,
             noise=_checked_noise(given.noise_variance, targets),
             mean=mean,
@@ -149,9 +143,7 @@ class FitProblem:
 
     def precision(self, dtype: torch.dtype | None) -> torch.dtype:
         """The working precision of solves: as asked, or that of x, or float32 for integer x."""
-        if dtype is not None:
-            return dtype
-        return self.given_x.dtype if self.given_x.is_floating_point() else torch.float32
+        return working_dtype(dtype, self.given_x)
 
     def check_memory(self, budget: float, instead: str) -> None:
         """Refuse an exact marginal likelihood of more rows than ten (n, n) float64 matrices fit the budget for."""
@@ -255,36 +247,14 @@ def public_mean(mean: Tensor) -> float | Tensor:
     return float(mean) if mean.numel() == 1 else mean.cpu()
 
 
-def _checked_table(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """x (n, d) as it is (float64 if floating), y as float64 (n, t); finite, of one length, at least one row."""
-    for name, value in (("x", x), ("y", y)):
-        if not isinstance(value, Tensor):
-            raise DtypeError(
-                f"{name} must be a torch.Tensor, got {type(value).__name__}; use torch.as_tensor."
-            )
-    if x.dim() != 2:
-        raise ShapeError(f"x must have shape (n, d), got {tuple(x.shape)}.")
-    if y.dim() not in (1, 2) or y.shape[0] != x.shape[0]:
-        raise ShapeError(f"y must have shape ({x.shape[0]},) or ({x.shape[0]}, t), got {tuple(y.shape)}.")
-    if x.shape[0] == 0:
-        raise ShapeError("x has no rows; at least one is needed.")
-    y = y.detach().to(x.device, torch.float64)
-    x = x.detach().to(torch.float64) if x.is_floating_point() else x.detach()
-    for name, value in (("x", x), ("y", y)):
-        if not bool(torch.isfinite(value).all()):
-            raise InputError(f"{name} contains NaN or infinity; drop or impute those rows first.")
-    return x, y.unsqueeze(-1) if y.dim() == 1 else y
-
-
 def _checked_noise(noise_variance: Any, y: Tensor) -> Tensor | None:
     """A given noise variance as a float64 scalar or (n,) tensor beside y; None stays None."""
     if noise_variance is None:
         return None
-    noise = _numbers("noise_variance", noise_variance, y)
-    if noise.dim() > 1 or (noise.dim() == 1 and len(noise) != len(y)):
-        raise ShapeError(
-            f"noise_variance must be a number or have shape ({len(y)},), got {tuple(noise.shape)}."
-        )
+    expected = f"a number or ({len(y)},) of them"
+    noise = real_numbers(noise_variance, "noise_variance", expected).to(y.device)
+    if tuple(noise.shape) not in ((), (len(y),)):
+        raise ShapeError(f"noise_variance must be {expected}, got shape {tuple(noise.shape)}.")
     if not bool(torch.isfinite(noise).all()) or bool((noise < 0).any()):
         raise InputError("noise_variance must be finite and not negative.")
     return noise
@@ -294,9 +264,11 @@ def _checked_mean(mean: Any, y: Tensor) -> Tensor | None:
     """A given constant mean as a float64 (t,) tensor beside y; None stays None."""
     if mean is None:
         return None
-    value, t = _numbers("mean", mean, y).reshape(-1), y.shape[1]
+    t = y.shape[1]
+    expected = f"a finite number or {t} of them"
+    value = real_numbers(mean, "mean", expected).to(y.device).reshape(-1)
     if value.numel() not in (1, t) or not bool(torch.isfinite(value).all()):
-        raise InputError(f"mean must be a finite number or {t} of them, got {mean!r}.")
+        raise InputError(f"mean must be {expected}, got {mean!r}.")
     return value.expand(t).clone()
 
 
@@ -304,17 +276,10 @@ def _checked_number(name: str, value: Any) -> float | None:
     """A given number that is not negative, as a float; None stays None."""
     if value is None:
         return None
-    number = _numbers(name, value, torch.empty(0))
-    if number.numel() != 1 or not bool(torch.isfinite(number) & (number >= 0)):
+    number = finite_number(value, name)
+    if number < 0:
         raise InputError(f"{name} must be None or a finite number that is not negative, got {value!r}.")
-    return float(number)
-
-
-def _numbers(name: str, value: Any, like: Tensor) -> Tensor:
-    try:
-        return torch.as_tensor(value, dtype=torch.float64, device=like.device).detach()
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise DtypeError(f"{name} must be None, a number or a tensor of numbers, got {value!r}.") from error
+    return number
 
 
 def _mean_square(y: Tensor, mean: Tensor | None) -> float:

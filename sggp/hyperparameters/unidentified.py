@@ -41,11 +41,6 @@ class Unidentified:
     of: int | None = None
     reason: str = "constant"
 
-    @classmethod
-    def copy(cls, column: int, of: int) -> Unidentified:
-        """A column that is an affine copy of an earlier one."""
-        return cls(column, "copy", of, f"copy of column {of}")
-
 
 def unidentified_columns(kernel: Kernel, x: Tensor) -> tuple[Unidentified, ...]:
     """Input columns whose length scales the likelihood cannot tell, in their order.
@@ -72,7 +67,7 @@ def unidentified_columns(kernel: Kernel, x: Tensor) -> tuple[Unidentified, ...]:
             continue
         first = next((i for i in range(j) if copies[j][i] and i not in out), None)
         if first is not None:
-            out[j] = Unidentified.copy(j, first)
+            out[j] = Unidentified(j, "copy", first, f"copy of column {first}")
     return tuple(out.values())
 
 

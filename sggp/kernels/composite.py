@@ -44,14 +44,12 @@ class _Composite(Covariance):
 
     @property
     def scale(self) -> float:
-        """That of the terms' scales."""
         return reduce(self._combine, (term.scale for term in self.terms))
 
     def _block(self, x: Points, z: Points) -> Tensor:
         return reduce(self._combine, (term._block(p, q) for term, p, q in self._zip(x, z)))
 
     def diagonal(self, x: Tensor | Points) -> Tensor:
-        """That of the terms' diagonals."""
         children = self.prepare(x).children
         return reduce(self._combine, (term.diagonal(p) for term, p in zip(self.terms, children, strict=True)))
 
@@ -77,15 +75,14 @@ class ProductCovariance(_Composite):
 class _Wrapper(Covariance):
     """A covariance of one other, whose rows are its only children."""
 
-    def __init__(self, inner: Covariance, *, dtype: torch.dtype | None = None, name: str = "") -> None:
-        super().__init__(dtype=dtype, name=name)
+    def __init__(self, inner: Covariance) -> None:
+        super().__init__(dtype=inner.dtype, name=inner.name)
         self.inner = inner
         self.centres = inner.centres
         self.shift_invariant = inner.shift_invariant
 
     @property
     def scale(self) -> float:
-        """That of the inner covariance."""
         return self.inner.scale
 
     def _tile_shape(self, x: Points, z: Points, v: Tensor, memory_budget: int) -> tuple[int, int]:
@@ -98,7 +95,6 @@ class _Wrapper(Covariance):
         return self.inner._matmul(x.children[0], z.children[0], v, memory_budget)
 
     def diagonal(self, x: Tensor | Points) -> Tensor:
-        """That of the inner covariance."""
         return self.inner.diagonal(self.prepare(x).children[0])
 
     def embedding(self, x: Tensor | Points) -> Tensor | None:
@@ -109,15 +105,12 @@ class _Wrapper(Covariance):
 class ScaledCovariance(_Wrapper):
     """k = outputscale · k_inner, for kernels whose engine has no scale of its own."""
 
-    def __init__(
-        self, inner: Covariance, outputscale: float, *, dtype: torch.dtype | None = None, name: str = ""
-    ) -> None:
-        super().__init__(inner, dtype=dtype, name=name)
+    def __init__(self, inner: Covariance, outputscale: float) -> None:
+        super().__init__(inner)
         self.outputscale = float(outputscale)
 
     @property
     def scale(self) -> float:
-        """The outputscale times the inner scale."""
         return self.outputscale * self.inner.scale
 
     def _children(self, raw: Tensor, centre: Tensor | None) -> tuple[Points, ...]:
@@ -130,7 +123,6 @@ class ScaledCovariance(_Wrapper):
         return super()._matmul(x, z, v, memory_budget).mul_(self.outputscale)
 
     def diagonal(self, x: Tensor | Points) -> Tensor:
-        """The outputscale times the inner diagonal."""
         return super().diagonal(x) * self.outputscale
 
     def _small_blocks(self, x: Tensor) -> Tensor:
@@ -140,10 +132,8 @@ class ScaledCovariance(_Wrapper):
 class ColumnsCovariance(_Wrapper):
     """k(x, z) = k_inner(x[columns], z[columns]): GPyTorch's `active_dims` for any inner covariance."""
 
-    def __init__(
-        self, inner: Covariance, columns: Tensor, *, dtype: torch.dtype | None = None, name: str = ""
-    ) -> None:
-        super().__init__(inner, dtype=dtype, name=name)
+    def __init__(self, inner: Covariance, columns: Tensor) -> None:
+        super().__init__(inner)
         self.columns = columns.detach().long().reshape(-1).clone()
 
     def _children(self, raw: Tensor, centre: Tensor | None) -> tuple[Points, ...]:

@@ -78,7 +78,7 @@ def _call_covariance(kernel: gk.Kernel, dtype: torch.dtype | None) -> Covariance
     if kernel.active_dims is None:
         return inner
     chosen = inner.on_columns(kernel.active_dims)
-    return chosen or ColumnsCovariance(inner, kernel.active_dims, dtype=dtype, name=inner.name)
+    return chosen or ColumnsCovariance(inner, kernel.active_dims)
 
 
 def forward_covariance(kernel: gk.Kernel, dtype: torch.dtype | None) -> Covariance | None:
@@ -118,27 +118,18 @@ def _number(value: torch.Tensor, what: str) -> float:
 
 @register
 def _(kernel: gk.ScaleKernel, dtype: torch.dtype | None) -> Covariance | None:
-    inner = forward_covariance(
-        kernel.base_kernel, dtype
-    )  # GPyTorch applies the base kernel's forward here, too
+    inner = forward_covariance(kernel.base_kernel, dtype)  # GPyTorch calls its forward here, too
     if inner is None:
         return None
     scale = _number(kernel.outputscale, "outputscale of ScaleKernel")
-    return inner.rescaled(scale) or ScaledCovariance(inner, scale, dtype=dtype, name=inner.name)
+    return inner.rescaled(scale) or ScaledCovariance(inner, scale)
 
 
-@register
-def _(kernel: gk.AdditiveKernel, dtype: torch.dtype | None) -> Covariance | None:
-    return SumCovariance(
-        [_call_covariance(k, dtype) for k in kernel.kernels], dtype=dtype, name="AdditiveKernel"
-    )
-
-
-@register
-def _(kernel: gk.ProductKernel, dtype: torch.dtype | None) -> Covariance | None:
-    return ProductCovariance(
-        [_call_covariance(k, dtype) for k in kernel.kernels], dtype=dtype, name="ProductKernel"
-    )
+@register(gk.AdditiveKernel)
+@register(gk.ProductKernel)
+def _(kernel: Any, dtype: torch.dtype | None) -> Covariance | None:
+    kind = SumCovariance if isinstance(kernel, gk.AdditiveKernel) else ProductCovariance
+    return kind([_call_covariance(k, dtype) for k in kernel.kernels], dtype=dtype, name=type(kernel).__name__)
 
 
 @register

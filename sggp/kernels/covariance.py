@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 __all__ = ["DEFAULT_BUDGET", "Covariance", "Points"]
 
 DEFAULT_BUDGET = 256 * 2**20
-_SMALL_BLOCK_BYTES = 64 * 2**20
 
 
 class BilinearGradient(NamedTuple):
@@ -155,8 +154,7 @@ class Covariance(ABC):
         working = x.dtype if x.dtype in (torch.float32, torch.float64) else (self.dtype or torch.float32)
         if self.centres and centre is None:
             centre = _centre(x.detach())
-        raw = x
-        return Points(raw, working, centre, self._parts(raw, centre), self._children(raw, centre), self)
+        return Points(x, working, centre, self._parts(x, centre), self._children(x, centre), self)
 
     def block(self, x: Tensor | Points, z: Tensor | Points | None = None) -> Tensor:
         """k(x_i, z_j) as a dense (n, m) tensor, differentiable (first order) in float rows that require grad.
@@ -168,8 +166,7 @@ class Covariance(ABC):
         Raises:
             ShapeError: the rows differ in dimension.
         """
-        x, z = self._pair(x, z)
-        return self._block(x, z)
+        return self._block(*self._pair(x, z))
 
     def matmul(
         self, x: Tensor | Points, z: Tensor | Points | None, v: Tensor, *, memory_budget: int = DEFAULT_BUDGET
@@ -200,8 +197,7 @@ class Covariance(ABC):
         working = v.dtype if integer and self.dtype is None else x.dtype
         x, z = (x.astype(working), z.astype(working)) if x is not z else (x.astype(working),) * 2
         columns = (v[:, None] if v.ndim == 1 else v).to(working)
-        needs_grad = torch.is_grad_enabled() and (x.requires_grad or z.requires_grad or v.requires_grad)
-        if needs_grad:
+        if torch.is_grad_enabled() and (x.requires_grad or z.requires_grad or v.requires_grad):
             out = DifferentiableProduct.apply(Factors(self, x, z, memory_budget), x.raw, z.raw, columns)
         else:
             with torch.no_grad():
@@ -241,11 +237,9 @@ class Covariance(ABC):
                 "expected one dimension."
             )
         if isinstance(z, Points) and z.owner is self:
-            first, second = self.prepare(x, z.centre), z
-        else:
-            first = self.prepare(x)
-            second = self.prepare(z, first.centre)
-        return first, second
+            return self.prepare(x, z.centre), z
+        x = self.prepare(x)
+        return x, self.prepare(z, x.centre)
 
     def _tile_shape(self, x: Points, z: Points, v: Tensor, memory_budget: int) -> tuple[int, int]:
         """Rows and columns of a tile of `_block` within the budget."""

@@ -25,18 +25,19 @@ _BYTES_PER_ENTRY = 96
 _PROBE_DIMENSIONS = (1, 2, 3, 4, 6, 8, 16)
 
 
-def dense_tile(kernel: gpytorch.kernels.Kernel, x: Tensor, z: Tensor) -> Tensor:
-    """kernel(x, z) as a dense (n, m) tensor, through `__call__` so that `active_dims` apply.
+def dense_tile(kernel: gpytorch.kernels.Kernel, x: Tensor, z: Tensor | None = None) -> Tensor:
+    """kernel(x, z) as a dense (..., n, m) tensor, through `__call__` so that `active_dims` apply; None stands for x.
 
     Raises:
         UnsupportedKernel: the tile is not one number per pair of rows.
     """
     with gpytorch.settings.lazily_evaluate_kernels(False):
         tile = to_dense(kernel(x, z))
-    if tile.shape != (x.shape[0], z.shape[0]):
+    expected = (*x.shape[:-1], (x if z is None else z).shape[-2])
+    if tile.shape != expected:
         raise UnsupportedKernel(
-            f"{type(kernel).__name__} returned a tile of shape {tuple(tile.shape)} for {x.shape[0]} and "
-            f"{z.shape[0]} rows; expected one number per pair (no batch_shape, one output per input)."
+            f"{type(kernel).__name__} returned a tile of shape {tuple(tile.shape)}, expected {expected}: one number "
+            "per pair of rows (no batch_shape, one output per input)."
         )
     return tile
 
@@ -166,5 +167,4 @@ class GenericCovariance(Covariance):
 
 
 def _frozen(kernel: gpytorch.kernels.Kernel) -> gpytorch.kernels.Kernel:
-    """A deep copy in eval mode whose parameters take no gradient."""
     return copy.deepcopy(kernel).requires_grad_(False).eval()

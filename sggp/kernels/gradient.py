@@ -54,10 +54,9 @@ def kernel_gradient(
         )
     if not (left.dtype.is_floating_point and right.dtype.is_floating_point):
         raise DtypeError(f"left and right have dtypes {left.dtype} and {right.dtype}; expected floats.")
-    closed = _closed_form(kernel, x, left.detach(), right.detach(), memory_budget)
-    return (
-        closed if closed is not None else _by_tiles(kernel, x, left.detach(), right.detach(), memory_budget)
-    )
+    arguments = kernel, x, left.detach(), right.detach(), memory_budget
+    closed = _closed_form(*arguments)
+    return _by_tiles(*arguments) if closed is None else closed
 
 
 def _closed_form(
@@ -121,9 +120,8 @@ def _by_tiles(
     total = {name: torch.zeros_like(p) for name, p in named.items()}
     rows_of = x.detach().to(dtype)
     if named:
-        per_entry = (
-            128 + 24 * x.shape[1]
-        )  # the graph keeps every temporary, some with one value per coordinate
+        # the graph keeps every temporary, some with one value per coordinate
+        per_entry = 128 + 24 * x.shape[1]
         shape = tile_shape(
             len(x), len(x), memory_budget, per_entry=per_entry, per_row=16 * x.shape[1] + 8 * left.shape[1]
         )

@@ -108,11 +108,11 @@ class StationaryCovariance(Covariance):
 
     def _parts(self, raw: Tensor, centre: Tensor | None) -> Mapping[str, Tensor]:
         selected = self._select(raw)
+        shifted = selected.double()
         if centre is not None:
-            centre = centre if self.columns is None else centre[self.columns.to(centre.device)]
-        else:
-            centre = torch.zeros(selected.shape[1], dtype=torch.float64, device=raw.device)
-        scaled = (selected.double() - centre.to(raw.device)) * self._weights(selected)
+            own = centre if self.columns is None else centre[self.columns.to(centre.device)]
+            shifted = shifted - own.to(raw.device)
+        scaled = shifted * self._weights(selected)
         return {"scaled": scaled, "selected": selected.detach()}
 
     def _source(self, x: Points, z: Points) -> Source:
@@ -132,7 +132,6 @@ class StationaryCovariance(Covariance):
         return product(a, b, v, self.profile, memory_budget, source=self._source(x, z))
 
     def recomputes(self, device: torch.device) -> bool:
-        """See `Covariance.recomputes`: where a compiled engine is."""
         return engine(device, torch.float64).recomputes
 
     def _like(self, profile: Profile, columns: Tensor | None) -> StationaryCovariance:
@@ -141,7 +140,6 @@ class StationaryCovariance(Covariance):
         )
 
     def rescaled(self, factor: float) -> StationaryCovariance:
-        """The covariance of factor · k."""
         return self._like(replace(self.profile, scale=self.profile.scale * factor), self.columns)
 
     def on_columns(self, columns: Tensor) -> StationaryCovariance | None:
@@ -151,7 +149,6 @@ class StationaryCovariance(Covariance):
     def bilinear_gradient(
         self, x: Tensor, left: Tensor, right: Tensor, *, with_shape: bool, memory_budget: int
     ) -> BilinearGradient:
-        """See `Covariance.bilinear_gradient`."""
         a = self.prepare(x).parts["scaled"]
         gradient = engine(a.device, a.dtype).stationary_gradient
         logarithms, scale = gradient(a, a, left, right, self.profile, memory_budget=memory_budget)
@@ -163,14 +160,12 @@ class StationaryCovariance(Covariance):
     def neighbour_columns(
         self, x: Points, noise: Tensor, low_rank: Tensor | None, index: Tensor, real: Tensor
     ) -> Tensor | None:
-        """See `Covariance.neighbour_columns`."""
         a = x.parts["scaled"]
         return engine(a.device, a.dtype).sparse_columns(a, self.profile, noise, low_rank, index, real)
 
     def residual_scores(
         self, x: Points, low_rank: Tensor, weight: Tensor, rows: Tensor, candidates: Tensor
     ) -> Tensor | None:
-        """See `Covariance.residual_scores`."""
         a = x.parts["scaled"]
         return engine(a.device, a.dtype).residual_scores(a, self.profile, low_rank, weight, rows, candidates)
 
@@ -191,29 +186,23 @@ class StationaryCovariance(Covariance):
         return torch.full((len(x),), self.scale, dtype=x.dtype, device=x.device)
 
     def embedding(self, x: Tensor | Points) -> Tensor | None:
-        """The rows divided by their length scales, (n, d') in the working precision."""
         x = self.prepare(x)
         return x.parts["scaled"].detach().to(x.dtype)
 
     def _small_blocks(self, x: Tensor) -> Tensor:
         b, m = x.shape[:2]
         selected = self._select(x.reshape(b * m, x.shape[2]))
-        selected = selected.reshape(b, m, selected.shape[1])
-        rows = selected.double() * self._weights(selected[0]) if b else selected.double()
-        if (
-            b
-        ):  # neighbours are close: differences from one of them lose nothing to the distance from the origin
-            rows = (selected.double() - selected[:, :1].double()) * self._weights(selected[0])
+        weights, raw = self._weights(selected), selected.double().reshape(b, m, selected.shape[1])
+        # neighbours are close: differences from one of them lose nothing to the distance from the origin
+        rows = (raw - raw[:, :1]) * weights
         out = torch.empty(b, m, m, dtype=torch.float64, device=x.device)
         step = max(1, _CHUNK_BYTES // (24 * max(m * m, 1)))
-        for i in range(0, b, step):
-            part = rows[i : i + step]
-            r2 = out[i : i + step]
+        for part, r2 in zip(rows.split(step), out.split(step), strict=True):
             r2.zero_()
             for k in range(part.shape[2]):
                 difference = part[:, :, None, k] - part[:, None, :, k]
                 r2.addcmul_(difference, difference)
-            out[i : i + step] = reference.profile_values(r2.clamp_max_(1e300), self.profile)
+            r2.copy_(reference.profile_values(r2.clamp_max_(1e300), self.profile))
         return out
 
 

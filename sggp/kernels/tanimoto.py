@@ -163,9 +163,7 @@ def as_counts(x: Tensor) -> Tensor | None:
     """Whole numbers in 0..255 as uint8 of the same shape (bool and uint8 at no cost); None for other numbers."""
     if x.dtype == torch.uint8:
         return x
-    if x.dtype == torch.bool:
-        return x.to(torch.uint8)
-    if x.numel() == 0:
+    if x.dtype == torch.bool or x.numel() == 0:
         return x.to(torch.uint8)
     low, high = (float(value) for value in torch.aminmax(x.detach()))
     if not (low >= 0 and high <= _LARGEST_COUNT):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -56,16 +57,20 @@ class Target:
         features = design.features
         y = y.to(device=features.device, dtype=features.dtype)
         whitened = torch.cat([design.whiten(y[rows, :, None], rows)[..., 0] for rows in batches(features)])
-        parts = (design.adjoint(whitened[rows, :, None], rows).double() for rows in batches(features))
-        return cls(sum(parts, torch.zeros((), dtype=torch.float64, device=features.device))[:, 0], whitened)
+        return cls(_summed(design, whitened, design.adjoint), whitened)
 
     @classmethod
     def of_information(cls, design: Design, information: Tensor) -> Target:
         """From B y (n, o), for a B that may be singular."""
-        features = design.features
-        info = information.to(device=features.device, dtype=features.dtype)
-        parts = (design.pull(info[rows, :, None], rows).double() for rows in batches(features))
-        return cls(sum(parts, torch.zeros((), dtype=torch.float64, device=features.device))[:, 0], None)
+        information = information.to(device=design.features.device, dtype=design.features.dtype)
+        return cls(_summed(design, information, design.pull), None)
+
+
+def _summed(
+    design: Design, v: Tensor, product: Callable[[Tensor, slice], Tensor]
+) -> Tensor:  # (n, o) -> (D,)
+    parts = (product(v[rows, :, None], rows).double() for rows in batches(design.features))
+    return sum(parts, torch.zeros((), dtype=torch.float64, device=v.device))[:, 0]
 
 
 @dataclass(frozen=True)
@@ -111,7 +116,11 @@ def evidence_steps(
     alpha, sigma2 = _start(design, target, settings, u)
     trace: list[Step] = []
     start = settings.start
-    solver = _ready(settings.solver, design)
+    solver = settings.solver
+    if isinstance(
+        solver, StochasticGradientDescent
+    ):  # the penalty is known without noise, as with D features
+        solver = replace(solver, num_features=max(solver.num_features, design.num_weights))
     while True:
         begin = time.perf_counter()
         operator = NormalEquation(design, sigma2, alpha, probes)
@@ -123,7 +132,18 @@ def evidence_steps(
         )
         start = solution.x
         squares, misfit = _measure(design, target, start)
-        step = _describe(alpha, sigma2, squares / sigma2, start[:, 0], misfit, solution, begin)
+        terms = squares / sigma2
+        step = Step(
+            prior_precision=alpha,
+            noise_variance=sigma2,
+            effective_dimension=float(terms.mean()),
+            effective_dimension_error=float(terms.std()) / math.sqrt(k) if k > 1 else math.inf,
+            weight_norm=float(start[:, 0].norm()),
+            misfit=misfit,
+            iterations=solution.iterations,
+            residual=float(solution.residual.max()),
+            seconds=time.perf_counter() - begin,
+        )
         trace.append(step)
         new = _update(step, settings, design.num_observations)
         settled = all(
@@ -134,24 +154,13 @@ def evidence_steps(
         alpha, sigma2 = new
 
 
-def _ready(solver: Solver, design: Design) -> Solver:
-    """The solver; primal descent learns here that the penalty is known without noise, as with D features."""
-    if isinstance(solver, StochasticGradientDescent):
-        return replace(solver, num_features=max(solver.num_features, design.num_weights))
-    return solver
-
-
 def _start(design: Design, target: Target, settings: EvidenceOptions, u: Tensor) -> tuple[float, float]:
     """Where to begin: a tenth of the targets' power is noise, and the prior explains all of it."""
     features = design.features
-    few = u[:, : min(8, u.shape[1])].to(features.dtype)
-    power = (
-        sum(float(design.apply(few, rows).double().square().sum()) for rows in batches(features))
-        / few.shape[1]
-    )
-    count = max(1, design.num_observations)
-    size = 1.0 if target.values is None else float(target.values.double().square().sum()) / count
-    size = size if size > 0 else 1.0
+    few = u[:, :8].to(features.dtype)
+    total = sum(float(design.apply(few, rows).double().square().sum()) for rows in batches(features))
+    power, count = total / few.shape[1], max(1, design.num_observations)
+    size = (0.0 if target.values is None else float(target.values.double().square().sum()) / count) or 1.0
     sigma2 = settings.noise_variance or 0.1 * size
     alpha = settings.prior_precision or (power / (count * size) or 1.0)
     return alpha, sigma2
@@ -168,23 +177,6 @@ def _measure(design: Design, target: Target, x: Tensor) -> tuple[Tensor, float]:
         if target.values is not None:
             misfit += float((out[..., 0] - target.values[rows].double()).square().sum())
     return squares, misfit
-
-
-def _describe(
-    alpha: float, sigma2: float, terms: Tensor, mean: Tensor, misfit: float, solution: Solution, begin: float
-) -> Step:
-    k = len(terms)
-    return Step(
-        prior_precision=alpha,
-        noise_variance=sigma2,
-        effective_dimension=float(terms.mean()),
-        effective_dimension_error=float(terms.std()) / math.sqrt(k) if k > 1 else math.inf,
-        weight_norm=float(mean.norm()),
-        misfit=misfit,
-        iterations=solution.iterations,
-        residual=float(solution.residual.max()),
-        seconds=time.perf_counter() - begin,
-    )
 
 
 def _update(step: Step, settings: EvidenceOptions, count: int) -> tuple[float, float]:

@@ -94,22 +94,18 @@ class BlockFeatures:
             )
         if num_rows is None or num_rows < 1:
             raise InputError(f"features given by a function need num_rows of at least 1, got {num_rows}.")
-        self._num_rows = num_rows
         first = self._checked(self._make(slice(0, 1)), 1)
-        self._shared = first.ndim == 2
-        if self._shared:
-            self._num_outputs = 1 if num_outputs is None else num_outputs
-        else:
-            self._num_outputs = first.shape[1]
-        if num_outputs not in (None, self._num_outputs) or self._num_outputs < 1:
+        self._shared, self._width = first.ndim == 2, first.shape[-1]
+        self.num_rows, self.dtype, self.device = num_rows, first.dtype, first.device
+        self.num_outputs = (1 if num_outputs is None else num_outputs) if self._shared else first.shape[1]
+        if num_outputs not in (None, self.num_outputs) or self.num_outputs < 1:
             raise ShapeError(
-                f"the features have {self._num_outputs} outputs, but num_outputs is {num_outputs}."
+                f"the features have {self.num_outputs} outputs, but num_outputs is {num_outputs}."
             )
-        self._width = first.shape[-1]
-        self._dtype, self._device = first.dtype, first.device
+        self.num_weights = self._width * (self.num_outputs if self._shared else 1)
         if batch_size is not None and batch_size < 1:
             raise InputError(f"batch_size must be at least 1 or None, got {batch_size}.")
-        self._batch = batch_size or max(1, _BLOCK_NUMBERS // max(1, first.numel()))
+        self.batch_size = batch_size or max(1, _BLOCK_NUMBERS // max(1, first.numel()))
 
     @staticmethod
     def _checked(block: Tensor, expected: int | None = None) -> Tensor:
@@ -121,40 +117,14 @@ class BlockFeatures:
             )
         return block
 
-    @property
-    def num_rows(self) -> int:
-        return self._num_rows
-
-    @property
-    def num_outputs(self) -> int:
-        return self._num_outputs
-
-    @property
-    def num_weights(self) -> int:
-        return self._width * self._num_outputs if self._shared else self._width
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self._dtype
-
-    @property
-    def device(self) -> torch.device:
-        return self._device
-
-    @property
-    def batch_size(self) -> int:
-        return self._batch
-
     def apply(self, weights: Tensor, rows: RowIndex) -> Tensor:  # (D, s) -> (b, o, s)
-        """φ(x_i) w for the rows asked for."""
         block = self._checked(self._make(rows)).detach()
         if not self._shared:
             return block @ weights
-        columns = weights.reshape(self._num_outputs, self._width, -1)
+        columns = weights.reshape(self.num_outputs, self._width, -1)
         return torch.einsum("bp,ops->bos", block, columns)
 
     def adjoint(self, v: Tensor, rows: RowIndex) -> Tensor:  # (b, o, s) -> (D, s)
-        """Σ_i φ(x_i)ᵀ v_i over the rows asked for."""
         block = self._checked(self._make(rows)).detach()
         if not self._shared:
             return block.reshape(-1, self._width).T @ v.reshape(-1, v.shape[-1])
@@ -178,6 +148,19 @@ def as_features(features: Any, num_outputs: int | None = None) -> Features:
     if num_outputs not in (None, features.num_outputs):
         raise ShapeError(f"the features have {features.num_outputs} outputs, the targets {num_outputs}.")
     return features
+
+
+def real_targets(y: Any) -> Tensor:  # -> (n, o)
+    """Targets (n, o) or (n,), floating-point and finite, detached."""
+    if not isinstance(y, Tensor) or not y.is_floating_point():
+        raise DtypeError(
+            f"y must be a floating-point torch.Tensor (n, o) or (n,), got {type(y).__name__}; convert it."
+        )
+    if y.ndim not in (1, 2) or y.shape[-1] == 0:
+        raise ShapeError(f"y must be (n, o) or (n,), got shape {tuple(y.shape)}.")
+    if not bool(torch.isfinite(y).all()):
+        raise InputError("y holds NaN or infinity; remove those rows.")
+    return y.detach()[:, None] if y.ndim == 1 else y.detach()
 
 
 def batches(features: Features) -> Iterator[slice]:

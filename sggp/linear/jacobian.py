@@ -58,7 +58,10 @@ class JacobianFeatures:
                 "the network is in training mode, in which its output may be random or depend on the batch: "
                 "call network.eval() first."
             )
-        self._batch, self._columns = whole_number(batch_size, "batch_size"), whole_number(columns, "columns")
+        self.batch_size, self._columns = (
+            whole_number(batch_size, "batch_size"),
+            whole_number(columns, "columns"),
+        )
         if not isinstance(inputs, Tensor):
             raise DtypeError(f"x, the inputs, must be a torch.Tensor (n, …), got {type(inputs).__name__}.")
         if inputs.ndim < 1 or len(inputs) == 0:
@@ -73,34 +76,16 @@ class JacobianFeatures:
         self._rest = {name: p.detach() for name, p in every.items() if name not in self._weights}
         self._rest |= dict(self.network.named_buffers())
         self.inputs = inputs.detach()
-        self._num_outputs = self.outputs(slice(0, 1)).shape[1]
-        size = self.num_rows * self._num_outputs * self.num_weights * self.dtype.itemsize
+        self.num_outputs = self.outputs(slice(0, 1)).shape[1]
+        self.num_weights = sum(p.numel() for p in self._weights.values())
+        self.dtype, self.device = every[chosen[0]].dtype, every[chosen[0]].device
+        size = self.num_rows * self.num_outputs * self.num_weights * self.dtype.itemsize
         self._keeps = size <= finite_number(memory_budget, "memory_budget")
         self._kept: Tensor | None = None
 
     @property
     def num_rows(self) -> int:
         return len(self.inputs)
-
-    @property
-    def num_outputs(self) -> int:
-        return self._num_outputs
-
-    @property
-    def num_weights(self) -> int:
-        return sum(p.numel() for p in self._weights.values())
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return next(iter(self._weights.values())).dtype
-
-    @property
-    def device(self) -> torch.device:
-        return next(iter(self._weights.values())).device
-
-    @property
-    def batch_size(self) -> int:
-        return self._batch
 
     @property
     def weights(self) -> Tensor:  # (D,)
@@ -162,12 +147,13 @@ class JacobianFeatures:
     def _jacobian(self) -> Tensor:  # -> (n, o, D)
         """J, formed at the first call by o reverse passes a row."""
         if self._kept is None:
-            fixed = self._rest
 
             def row(weights: dict[str, Tensor], x: Tensor) -> Tensor:
-                return functional_call(self.network, {**fixed, **weights}, (x[None],)).reshape(-1)
+                return functional_call(self.network, {**self._rest, **weights}, (x[None],)).reshape(-1)
 
-            parts = vmap(jacrev(row), in_dims=(None, 0), chunk_size=self._batch)(self._weights, self.inputs)
+            parts = vmap(jacrev(row), in_dims=(None, 0), chunk_size=self.batch_size)(
+                self._weights, self.inputs
+            )
             self._kept = torch.cat([parts[name].flatten(2) for name in self._weights], dim=2).detach()
         return self._kept
 

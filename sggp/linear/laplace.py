@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from sggp.checks import flag, one_of
 from sggp.errors import DtypeError, InputError, ShapeError
 from sggp.linear.expectation import Target
-from sggp.linear.features import batches
+from sggp.linear.features import batches, real_targets
 from sggp.linear.jacobian import JacobianFeatures
 from sggp.linear.model import BayesianLinearModel
 from sggp.linear.posterior import LinearPosterior
@@ -112,8 +112,13 @@ class LinearisedLaplace:
         weights = features.weights[:, None]
         moved = torch.cat([features.apply(weights, rows)[..., 0] for rows in batches(features)])
         if self.likelihood == "gaussian":
-            values = _real_targets(y, centre)
-            found = model.fit(features, values - centre + moved, generator=generator, on_failure=on_failure)
+            values = real_targets(y)
+            if values.shape != centre.shape:
+                raise ShapeError(
+                    f"y must be as the network's output, {tuple(centre.shape)}, got {tuple(y.shape)}."
+                )
+            moved += values.to(centre) - centre
+            found = model.fit(features, moved, generator=generator, on_failure=on_failure)
             return LaplacePosterior(features, found, "gaussian")
         classes = _classes(y, centre)
         draw, samples = streams(as_generator(generator), "scale", "samples")
@@ -138,19 +143,6 @@ class LinearisedLaplace:
             max_steps=self.max_steps,
             step_tolerance=self.step_tolerance,
         )
-
-
-def _real_targets(y: Tensor, centre: Tensor) -> Tensor:
-    if not isinstance(y, Tensor) or not y.is_floating_point():
-        raise DtypeError(
-            f"y must be a floating-point torch.Tensor for a Gaussian likelihood, got {type(y).__name__}."
-        )
-    block = y[:, None] if y.ndim == 1 else y
-    if block.shape != centre.shape:
-        raise ShapeError(
-            f"y must have the shape of the network's output, {tuple(centre.shape)}, got {tuple(y.shape)}."
-        )
-    return block.to(centre)
 
 
 def _classes(y: Tensor, centre: Tensor) -> Tensor:

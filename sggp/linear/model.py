@@ -13,7 +13,7 @@ from sggp.checks import finite_number, one_of, whole_number
 from sggp.errors import DtypeError, InputError, NotConverged, ShapeError, SolverFailure
 from sggp.linear.design import Design, precision_root
 from sggp.linear.expectation import EvidenceOptions, Outcome, Target, evidence_steps
-from sggp.linear.features import Features, as_features
+from sggp.linear.features import Features, as_features, real_targets
 from sggp.linear.posterior import LinearPosterior
 from sggp.random import as_generator, streams
 from sggp.solvers import ConjugateGradients, Solver
@@ -73,17 +73,14 @@ class BayesianLinearModel:
     def __post_init__(self) -> None:
         for name in ("prior_precision", "noise_variance", "tolerance", "step_tolerance"):
             value = getattr(self, name)
-            if value is None and name in ("prior_precision", "noise_variance"):
-                continue
-            if finite_number(value, name) <= 0:
+            learnt = value is None and name in ("prior_precision", "noise_variance")
+            if not learnt and finite_number(value, name) <= 0:
                 raise InputError(f"{name} must be positive and finite, got {value}.")
         for name in ("num_samples", "max_steps", "probes"):
             whole_number(getattr(self, name), name)
         scale = self.prior_scale
-        if not (
-            scale is None or isinstance(scale, Tensor) or (isinstance(scale, str) and scale == "g-prior")
-        ):
-            raise InputError(f'prior_scale must be None, a tensor or "g-prior", got {scale!r}.')
+        if not (scale is None or isinstance(scale, Tensor)):
+            one_of(scale, "prior_scale, unless it is None or a tensor,", ("g-prior",))
         if not isinstance(self.solver, Solver):
             raise DtypeError(
                 f"solver must be a solver of sggp.solvers, as in ConjugateGradients(), got {self.solver!r}."
@@ -117,15 +114,7 @@ class BayesianLinearModel:
             ShapeError, DtypeError, InputError: an argument cannot be used.
         """
         one_of(on_failure, "on_failure", ("warn", "raise", "return"))
-        if not isinstance(y, Tensor) or not y.is_floating_point():
-            raise DtypeError(
-                f"y must be a floating-point torch.Tensor (n, o) or (n,), got {type(y).__name__}; convert it."
-            )
-        if y.ndim not in (1, 2) or y.shape[-1] == 0:
-            raise ShapeError(f"y must be (n, o) or (n,), got shape {tuple(y.shape)}.")
-        if not bool(torch.isfinite(y).all()):
-            raise InputError("y holds NaN or infinity; remove those rows.")
-        block = y.detach()[:, None] if y.ndim == 1 else y.detach()
+        block = real_targets(y)
         given = as_features(features, block.shape[1])
         if given.num_rows != len(block):
             raise ShapeError(f"features and y must have as many rows, got {given.num_rows} and {len(block)}.")
@@ -140,9 +129,8 @@ class BayesianLinearModel:
             return Design(features, root)
         if isinstance(self.prior_scale, Tensor):
             scale = self.prior_scale.detach()
-            if scale.shape != (features.num_weights,) or not bool(
-                ((scale > 0) & torch.isfinite(scale)).all()
-            ):
+            positive = (scale > 0) & torch.isfinite(scale)
+            if scale.shape != (features.num_weights,) or not bool(positive.all()):
                 raise ShapeError(
                     f"prior_scale must hold {features.num_weights} positive numbers, got {tuple(scale.shape)}."
                 )
@@ -185,13 +173,12 @@ class BayesianLinearModel:
             _solver=outcome.solver,
             _tolerance=self.tolerance,
         )
-        _report(found, outcome, on_failure)
+        if not found.converged and on_failure != "return":
+            _report(found, outcome, on_failure)
         return found
 
 
 def _report(found: LinearPosterior, outcome: Outcome, on_failure: FailurePolicy) -> None:
-    if found.converged or on_failure == "return":
-        return
     if outcome.solution.converged:
         message = (
             f"prior_precision and noise_variance have not settled after {len(outcome.trace)} updates (now "

@@ -39,32 +39,17 @@ class NormalEquation:
         self.design = design
         self.sigma2, self.alpha = float(noise_variance), float(prior_precision)
         self.generator = generator
+        self.shape = (design.num_weights, design.num_weights)
+        self.dtype, self.device = design.features.dtype, design.features.device
+        self.entries_per_epoch = self._entries(design.features.num_rows)  # 2·n·o·D, of one product
         self.entries_evaluated = 0
         self.require_noise()
 
     @property
-    def shape(self) -> tuple[int, int]:
-        return (self.design.num_weights, self.design.num_weights)
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.design.features.dtype
-
-    @property
-    def device(self) -> torch.device:
-        return self.design.features.device
-
-    @property
-    def entries_per_epoch(self) -> int:
-        """2·n·o·D: what one product reads of Φ."""
-        return self._entries(self.design.features.num_rows)
-
-    @property
     def noise_variance(self) -> Tensor:  # (n,)
         """σ² of every data point; B_i is part of the design."""
-        return torch.full(
-            (self.design.features.num_rows,), self.sigma2, dtype=torch.float64, device=self.device
-        )
+        rows = self.design.features.num_rows
+        return torch.full((rows,), self.sigma2, dtype=torch.float64, device=self.device)
 
     def require_noise(self) -> None:
         """Raise `InputError` unless noise variance and prior precision are positive."""

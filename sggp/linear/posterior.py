@@ -58,13 +58,12 @@ class LinearPosterior:
         Args:
             features: `Features`, or a tensor (m, p) or (m, o, D), made as those of `fit`.
         """
-        given = self._features(features)
-        return self._product(given, self.weights[:, None])[..., 0]
+        return self._product(self._features(features), self.weights[:, None])[..., 0]
 
     def samples(self, features: Any) -> Tensor:  # -> (k, m, o)
         """Φ*(θ̄ + ζ_j): the same functions at every call."""
-        given = self._features(features)
-        return self._product(given, self.weights[:, None] + self.deviations).permute(2, 0, 1)
+        weights = self.weights[:, None] + self.deviations
+        return self._product(self._features(features), weights).permute(2, 0, 1)
 
     def variance(
         self,
@@ -99,12 +98,8 @@ class LinearPosterior:
         if method == "samples":
             out = self._product(given, self.deviations)
             return out @ out.mT / out.shape[-1]
-        step = max(1, min(given.batch_size, _COLUMNS // self.num_outputs))
-        parts = [
-            self._solved(given, slice(i, min(i + step, given.num_rows)))
-            for i in range(0, given.num_rows, step)
-        ]
-        return torch.cat(parts)
+        n, step = given.num_rows, max(1, min(given.batch_size, _COLUMNS // self.num_outputs))
+        return torch.cat([self._solved(given, slice(i, min(i + step, n))) for i in range(0, n, step)])
 
     def _solved(self, features: Features, rows: slice) -> Tensor:  # -> (b, o, o)
         b, o = rows.stop - rows.start, self.num_outputs

@@ -27,6 +27,7 @@ _crippen: Any = Crippen  # RDKit's stubs do not list what these two modules make
 _descriptors: Any = Descriptors
 
 PROPERTIES = {
+    "canonical SMILES": Chem.MolToSmiles,
     "qed": QED.qed,
     "logp": _crippen.MolLogP,
     "molecular_weight": _descriptors.MolWt,
@@ -78,9 +79,7 @@ def _reason(text: str) -> str:
     return "; ".join(problems) if problems else "RDKit cannot sanitize it"
 
 
-def encode(
-    smiles: Sequence[object], radius: int, fp_size: int, counts: bool, *, canonical: bool, threads: int = 1
-) -> Encoded:
+def encode(smiles: Sequence[object], radius: int, fp_size: int, counts: bool, *, canonical: bool) -> Encoded:
     """Folded Morgan counts (or bits) of each SMILES, by RDKit's generator.
 
     RDKit's log is blocked during this call only. Picklable arguments and result, so it also runs in other processes.
@@ -89,7 +88,7 @@ def encode(
     with rdBase.BlockLogs():
         parsed = [parse(text) for text in smiles]
         molecules = [molecule for molecule, _ in parsed if molecule is not None]
-        fingerprints = generator.GetCountFingerprints(molecules, numThreads=threads) if molecules else ()
+        fingerprints = generator.GetCountFingerprints(molecules) if molecules else ()
         names = [Chem.MolToSmiles(m) if m is not None else "" for m, _ in parsed] if canonical else None
     entries = iter([fingerprint.GetNonzeroElements() for fingerprint in fingerprints])
     rows = [next(entries) if molecule is not None else {} for molecule, _ in parsed]
@@ -112,19 +111,11 @@ def encode(
     return Encoded(sizes, columns, values.astype(np.uint8), names, invalid, saturated)
 
 
-def canonical_forms(smiles: Sequence[object]) -> list[tuple[str, str]]:
-    """(canonical SMILES, "") or ("", reason) for each."""
+def properties(smiles: Sequence[object], name: str) -> list[tuple[Any, str]]:
+    """(value, "") or (None, reason) of one of `PROPERTIES` for each SMILES."""
     with rdBase.BlockLogs():
         parsed = [parse(text) for text in smiles]
-        return [(Chem.MolToSmiles(m) if m is not None else "", reason) for m, reason in parsed]
-
-
-def properties(smiles: Sequence[object], name: str) -> list[tuple[float, str]]:
-    """(value, "") or (nan, reason) of one property for each SMILES."""
-    function = PROPERTIES[name]
-    with rdBase.BlockLogs():
-        parsed = [parse(text) for text in smiles]
-        return [(float(function(m)), "") if m is not None else (float("nan"), why) for m, why in parsed]
+        return [(None if m is None else PROPERTIES[name](m), reason) for m, reason in parsed]
 
 
 def drawing(smiles: Sequence[object], legends: Sequence[str], columns: int, size: tuple[int, int]) -> Any:

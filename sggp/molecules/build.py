@@ -46,17 +46,8 @@ class Request:
         """All that changes the result, RDKit's version included."""
         from sggp.molecules._rdkit import VERSION  # RDKit is an extra
 
-        s = self.fingerprinter.settings
-        parts = [
-            _KEY_VERSION,
-            VERSION,
-            int(s.radius),
-            int(s.fp_size),
-            bool(s.counts),
-            self.on_invalid,
-            self.on_duplicate,
-        ]
-        return json.dumps(parts).encode()
+        settings = self.fingerprinter.settings.plain().values()
+        return json.dumps([_KEY_VERSION, VERSION, *settings, self.on_invalid, self.on_duplicate]).encode()
 
 
 def build(
@@ -91,9 +82,8 @@ def build(
     if broken:
         entries = tuple(sorted((*report.invalid, *broken), key=lambda entry: entry.row))
         report = replace(report, invalid=entries)
-    if (report.invalid and request.on_invalid == "raise") or (
-        report.duplicates and request.on_duplicate == "raise"
-    ):
+    unwanted = report.duplicates and request.on_duplicate == "raise"
+    if unwanted or (report.invalid and request.on_invalid == "raise"):
         raise MoleculeError(report.describe(), report)
     source_rows = np.arange(len(smiles)) if rows is None else np.asarray(rows, dtype=np.int64)
     keep = np.ones(len(smiles), dtype=bool)
@@ -104,19 +94,17 @@ def build(
     order = kept.tolist()
     if not order:
         raise MoleculeError(f"no usable molecule is left: {report.describe()}", report)
-    width = int(settings.fp_size)
-    kept_entries = np.repeat(keep, found.sizes)
+    own = np.repeat(keep, found.sizes)
+    packed = found.sizes[kept], found.columns[own], found.counts[own], int(settings.fp_size)
     names = found.canonical or []
     return {
-        "fingerprints": PackedCounts.pack(
-            found.sizes[kept], found.columns[kept_entries], found.counts[kept_entries], width
-        ),
+        "fingerprints": PackedCounts.pack(*packed),
         "smiles": PackedStrings.pack(smiles[i].strip() for i in order),
         "canonical": PackedStrings.pack(names[i] for i in order),
         "ids": None if ids is None else PackedStrings.pack(ids[i] for i in order),
         "source_rows": source_rows[kept],
         "report": report,
-        "settings": {"radius": int(settings.radius), "fp_size": width, "counts": bool(settings.counts)},
+        "settings": settings.plain(),
     }
 
 

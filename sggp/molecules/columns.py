@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from sggp.errors import DataFileError
@@ -42,12 +42,10 @@ class ColumnGuess:
     reasons: dict[str, str]
 
     def __str__(self) -> str:
-        parts = [
-            f"{role}: {'none' if name is None else repr(name)} ({self.reasons[role]})"
-            for role, name in (("SMILES", self.smiles), ("value", self.value), ("id", self.id))
-            for role in [role.lower()]
-        ]
-        return "; ".join(parts)
+        found = {"smiles": self.smiles, "value": self.value, "id": self.id}
+        return "; ".join(
+            f"{k}: {'none' if v is None else repr(v)} ({self.reasons[k]})" for k, v in found.items()
+        )
 
 
 def check_header(path: str, cells: Sequence[str]) -> list[str]:
@@ -97,7 +95,8 @@ def choose_columns(
     if smiles is None:
         smiles, reasons["smiles"] = _guess_smiles({c: v for c, v in columns.items() if c not in (value, id)})
     if id is None:
-        id, reasons["id"] = _guess_id({c: v for c, v in columns.items() if c not in (smiles, value)})
+        id = _by_name([c for c in columns if c not in (smiles, value)], _ID_NAMES)
+        reasons["id"] = "no column is named like an id" if id is None else "by its name"
     if value is None:
         value, reasons["value"] = _guess_value({c: v for c, v in columns.items() if c not in (smiles, id)})
     return ColumnGuess(smiles, value, id, reasons)
@@ -107,20 +106,19 @@ def _guess_smiles(columns: Mapping[str, Sequence[str]]) -> tuple[str | None, str
     named = _by_name(columns, _SMILES_NAMES)
     if named is not None:
         return named, "by its name"
-    shares = {
-        name: _share(cells, lambda c: _is_smiles(c) and not _is_number(c)) for name, cells in columns.items()
-    }
+    shares = {c: _share(cells, lambda t: _is_smiles(t) and not _is_number(t)) for c, cells in columns.items()}
     fitting = [name for name, share in shares.items() if share >= _LOOKS_LIKE]
     if len(fitting) == 1:
         return fitting[0], f"{shares[fitting[0]]:.0%} of the sampled cells look like SMILES"
-    return None, (
-        "several columns look like SMILES: " + _names(fitting)
-    ) if fitting else "none by name or content"
+    return (
+        None,
+        f"several columns look like SMILES: {_names(fitting)}" if fitting else "none by name or content",
+    )
 
 
 def _guess_value(columns: Mapping[str, Sequence[str]]) -> tuple[str | None, str]:
     numeric = [name for name, cells in columns.items() if _share(cells, _is_number) >= 0.5]
-    named = _by_name({name: columns[name] for name in numeric}, _VALUE_NAMES)
+    named = _by_name(numeric, _VALUE_NAMES)
     if named is not None:
         return named, "by its name"
     if len(numeric) == 1:
@@ -128,19 +126,14 @@ def _guess_value(columns: Mapping[str, Sequence[str]]) -> tuple[str | None, str]
     measured = [name for name in numeric if {"measured", "experimental", "expt", "exp"} & set(_words(name))]
     if len(measured) == 1:
         return measured[0], "the only column of numbers named as measured"
-    return None, ("several columns of numbers: " + _names(numeric)) if numeric else "no column of numbers"
-
-
-def _guess_id(columns: Mapping[str, Sequence[str]]) -> tuple[str | None, str]:
-    named = _by_name(columns, _ID_NAMES)
-    return (named, "by its name") if named is not None else (None, "no column is named like an id")
+    return None, f"several columns of numbers: {_names(numeric)}" if numeric else "no column of numbers"
 
 
 def _names(columns: Sequence[str]) -> str:
     return ", ".join(columns[:8]) + (f", ... ({len(columns)} in all)" if len(columns) > 8 else "")
 
 
-def _by_name(columns: Mapping[str, Sequence[str]], names: Sequence[str]) -> str | None:
+def _by_name(columns: Iterable[str], names: Sequence[str]) -> str | None:
     plain: dict[str, str] = {}
     for column in columns:
         plain.setdefault(_plain(column), column)

@@ -40,6 +40,10 @@ class FingerprintSettings:
             raise InputError(f"fp_size must be at most 2^31 - 1, got {self.fp_size!r}.")
         flag(self.counts, "counts")
 
+    def plain(self) -> dict[str, Any]:
+        """The settings as plain Python values, by name."""
+        return {"radius": int(self.radius), "fp_size": int(self.fp_size), "counts": bool(self.counts)}
+
 
 def processes(n_jobs: int | None, n: int) -> int:
     """How many processes to use for n molecules.
@@ -83,10 +87,8 @@ def encode_all(
 
     settings.check()
     chunks = [smiles[start : start + _CHUNK] for start in range(0, len(smiles), _CHUNK)]
-    bar = progress_bar(
-        _run(chunks, settings, canonical, processes(n_jobs, len(smiles))), len(smiles), progress
-    )
-    pieces = list(bar)
+    running = _run(chunks, settings, canonical, processes(n_jobs, len(smiles)))
+    pieces = list(progress_bar(running, len(smiles), progress))
     offsets = np.cumsum([0] + [len(piece.sizes) for piece in pieces])
     names = [name for piece in pieces for name in piece.canonical or ()] if canonical else None
     return Encoded(
@@ -104,16 +106,11 @@ def _run(
 ) -> Iterator[Encoded]:
     from sggp.molecules._rdkit import encode
 
-    args = (int(settings.radius), int(settings.fp_size), bool(settings.counts))
+    args = tuple(settings.plain().values())
     if workers == 1:
         return (encode(chunk, *args, canonical=canonical) for chunk in chunks)
-    parallel = Parallel(
-        n_jobs=workers,
-        backend="loky",
-        return_as="generator",
-        pre_dispatch=3 * workers,
-        idle_worker_timeout=_IDLE,
-    )
+    options = {"backend": "loky", "return_as": "generator", "idle_worker_timeout": _IDLE}
+    parallel = Parallel(n_jobs=workers, pre_dispatch=3 * workers, **options)
     job: Callable[..., Any] = delayed(encode)
     return iter(parallel(job(list(chunk), *args, canonical=canonical) for chunk in chunks))
 

@@ -162,15 +162,11 @@ def parse_numbers(cells: Sequence[str]) -> tuple[np.ndarray, dict[int, str]]:
     """(n,) float64 with NaN where there is no finite number, and the reason for each such position."""
     values = np.full(len(cells), np.nan)
     reasons: dict[int, str] = {}
-    for i, cell in enumerate(cells):
-        text = cell.strip()
-        if not text:
-            reasons[i] = "no value"
-            continue
+    for i, text in enumerate(cell.strip() for cell in cells):
         try:
             number = float(text)
         except ValueError:
-            reasons[i] = f"not a number: {text!r}"
+            reasons[i] = f"not a number: {text!r}" if text else "no value"
             continue
         if math.isfinite(number):
             values[i] = number
@@ -228,14 +224,11 @@ def _records(path: Path, stream: TextIO) -> Iterator[tuple[int, list[str]]]:
                 yield number, (line.strip().split("\t") if "\t" in line.strip() else line.split(maxsplit=1))
         return
     delimiter = max((",", "\t", ";"), key=first.count)
-    reader = csv.reader(stream, delimiter=delimiter)
-    while True:
-        line_number = reader.line_num + 1
-        record = next(reader, None)
-        if record is None:
-            return
+    reader, number = csv.reader(stream, delimiter=delimiter), 1
+    for record in reader:
         if any(cell.strip() for cell in record):
-            yield line_number, record
+            yield number, record
+        number = reader.line_num + 1
 
 
 def _parse(path: Path, stream: TextIO) -> DataTable:
@@ -256,10 +249,8 @@ def _parse(path: Path, stream: TextIO) -> DataTable:
         row = len(lines)
         lines.append(number)
         if len(record) != len(header):
-            content = ",".join(record)
-            rejected.append(
-                RejectedRow(row, number, content, f"expected {len(header)} cells, found {len(record)}")
-            )
+            reason = f"expected {len(header)} cells, found {len(record)}"
+            rejected.append(RejectedRow(row, number, ",".join(record), reason))
             continue
         rows.append(row)
         for cells, cell in zip(columns, record, strict=True):

@@ -121,11 +121,8 @@ class SmilesFingerprinter(TransformerMixin, BaseEstimator):
             warnings.warn(report.describe(), MoleculeWarning, stacklevel=2)
         counts = np.zeros((len(smiles), int(self.fp_size)), dtype=np.uint8)
         counts[np.repeat(np.arange(len(smiles)), found.sizes), found.columns] = found.counts
-        return self._without_invalid(counts, report.rows)
-
-    def _without_invalid(self, counts: np.ndarray, rows: tuple[int, ...]) -> np.ndarray:
         bad = np.zeros(len(counts), dtype=bool)
-        bad[list(rows)] = True
+        bad[list(report.rows)] = True
         if self.on_invalid == "mask":
             return np.ma.MaskedArray(counts, mask=np.broadcast_to(bad[:, None], counts.shape).copy())
         return counts[~bad] if bad.any() else counts
@@ -134,9 +131,8 @@ class SmilesFingerprinter(TransformerMixin, BaseEstimator):
         """Every invalid entry and every repeat in X, without raising or warning."""
         self._check_settings()
         smiles = as_smiles_list(X)
-        return build_report(
-            len(smiles), encode_all(smiles, self.settings, canonical=True, n_jobs=self.n_jobs)
-        )
+        found = encode_all(smiles, self.settings, canonical=True, n_jobs=self.n_jobs)
+        return build_report(len(smiles), found)
 
     def get_feature_names_out(self, input_features: object = None) -> np.ndarray:
         """Names of the columns: morgan2_0, morgan2_1, … ("morgan" and the radius)."""

@@ -30,13 +30,18 @@ def compute_property(smiles: Any, name: str) -> np.ndarray:
     Source: QED: Bickerton et al., Nature Chemistry 4 (2012) 90; log P: Wildman & Crippen, J. Chem. Inf. Comput. Sci.
         39 (1999) 868; both as implemented in RDKit.
     """
+    one_of(name, "a property", PROPERTY_NAMES)
+    return np.asarray(property_of_each(smiles, name), dtype=np.float64)
+
+
+def property_of_each(smiles: Any, name: str) -> list[Any]:
+    """One of RDKit's properties, or the canonical SMILES, of each molecule. Raises as `compute_property`."""
     from sggp.molecules._rdkit import properties  # RDKit is an extra
 
-    one_of(name, "a property", PROPERTY_NAMES)
     entries = as_smiles_list(smiles)
     found = properties(entries, name)
     _refuse(entries, [(i, why) for i, (_, why) in enumerate(found) if why])
-    return np.asarray([value for value, _ in found], dtype=np.float64)
+    return [value for value, _ in found]
 
 
 def qed(smiles: str) -> float:

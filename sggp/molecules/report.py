@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any
 
 import numpy as np
@@ -35,11 +35,8 @@ class DuplicateGroup:
     lines: tuple[int, ...] | None = None
 
     def __str__(self) -> str:
-        rows = ", ".join(map(str, self.rows))
-        where = (
-            f"rows {rows}" if self.lines is None else f"rows {rows} (lines {', '.join(map(str, self.lines))})"
-        )
-        return f"{where}: the same molecule {self.canonical!r}"
+        lines = "" if self.lines is None else f" (lines {', '.join(map(str, self.lines))})"
+        return f"rows {', '.join(map(str, self.rows))}{lines}: the same molecule {self.canonical!r}"
 
 
 @dataclass(frozen=True)
@@ -107,11 +104,8 @@ class InvalidReport:
         """Plain lists and numbers, for JSON."""
         return {
             "total": self.total,
-            "invalid": [[e.row, e.line, e.smiles, e.reason] for e in self.invalid],
-            "duplicates": [
-                [g.canonical, list(g.rows), None if g.lines is None else list(g.lines)]
-                for g in self.duplicates
-            ],
+            "invalid": [list(astuple(entry)) for entry in self.invalid],
+            "duplicates": [list(astuple(group)) for group in self.duplicates],
             "saturated": list(self.saturated),
             "source": self.source,
             "duplicates_checked": self.duplicates_checked,

@@ -20,7 +20,6 @@ from sggp.errors import (
     DtypeError,
     InputError,
     MemoryBudgetError,
-    MoleculeError,
     MoleculeWarning,
     ShapeError,
 )
@@ -28,12 +27,12 @@ from sggp.molecules.build import Request, build, cached, file_key, smiles_key
 from sggp.molecules.files import read_molecules
 from sggp.molecules.fingerprinter import SmilesFingerprinter, as_smiles_list
 from sggp.molecules.packed import PackedCounts, PackedStrings
+from sggp.molecules.properties import property_of_each
 from sggp.molecules.report import InvalidMolecule, InvalidReport
 from sggp.molecules.storage import read_arrays, write_arrays
 
 _LOGGER = logging.getLogger(__name__)
 _FORMAT = 1
-_DENSE_BUDGET = MEMORY_BUDGET
 
 
 class FingerprintTable:
@@ -211,13 +210,10 @@ class FingerprintTable:
 
     def __getitem__(self, rows: Any) -> Tensor:
         if isinstance(rows, int | np.integer) and not isinstance(rows, bool):
-            position = int(rows) + (len(self) if rows < 0 else 0)
-            if not 0 <= position < len(self):
-                raise IndexError(f"row {rows} is out of range for a table of {len(self)} molecules.")
-            return self.dense(np.asarray([position]))[0]
+            return self.dense([rows])[0]
         return self.dense(rows)
 
-    def dense(self, rows: Any, *, memory_budget: int = _DENSE_BUDGET) -> Tensor:
+    def dense(self, rows: Any, *, memory_budget: int = MEMORY_BUDGET) -> Tensor:
         """Fingerprints of some rows, (k, width) uint8.
 
         Args:
@@ -297,22 +293,15 @@ class FingerprintTable:
 
         Cost: reads all n canonical SMILES once.
         """
-        from sggp.molecules._rdkit import canonical_forms  # RDKit is an extra
-
         if self.canonical is None:
             raise InputError("this table was made from given counts: it has no canonical SMILES to search.")
-        entries = as_smiles_list(smiles)
-        forms = canonical_forms(entries)
-        bad = tuple(InvalidMolecule(i, None, str(entries[i]), why) for i, (_, why) in enumerate(forms) if why)
-        if bad:
-            report = InvalidReport(total=len(forms), invalid=bad, duplicates_checked=False)
-            raise MoleculeError(report.describe(), report)
-        wanted = {form for form, _ in forms}
+        forms = property_of_each(smiles, "canonical SMILES")
+        wanted = set(forms)
         first: dict[str, int] = {}
         for row, name in enumerate(self.canonical):
             if name in wanted:
                 first.setdefault(name, row)
-        return np.asarray([first.get(form, -1) for form, _ in forms], dtype=np.int64)
+        return np.asarray([first.get(form, -1) for form in forms], dtype=np.int64)
 
     # ---- keeping it -------------------------------------------------------------------------------------------
 
@@ -329,13 +318,8 @@ class FingerprintTable:
             texts = getattr(self, name)
             if texts is not None:
                 arrays[f"{name}_data"], arrays[f"{name}_offsets"] = texts.data, texts.offsets
-        meta = {
-            "format": _FORMAT,
-            "width": self.width,
-            "settings": self.settings,
-            "report": self.report.to_dict(),
-        }
-        write_arrays(path, meta, arrays)
+        meta = {"format": _FORMAT, "width": self.width, "settings": self.settings}
+        write_arrays(path, meta | {"report": self.report.to_dict()}, arrays)
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], *, mmap: bool = True) -> FingerprintTable:

@@ -86,15 +86,11 @@ def check_solver(
     operator = (system or _matern)(n, noise_variance, root)
     rhs = torch.randn(n, 4, generator=root, dtype=torch.float64)
     made = _System(operator, operator.dense(torch.float64), rhs, draw_seed(root))
-    found: list[str] = []
-    for check in (
+    checks = (
         _settings, _accuracy, _precision, _columns, _trivial, _warm, _seeds, _types, _budget, _order, _side_effects,
         _resumes,
-    ):  # fmt: skip
-        for violation in check(solver, made, tolerances):
-            if violation not in found:
-                found.append(violation)
-    return found
+    )  # fmt: skip
+    return list(dict.fromkeys(violation for check in checks for violation in check(solver, made, tolerances)))
 
 
 def _matern(n: int, noise_variance: float, generator: torch.Generator) -> KernelOperator:
@@ -123,8 +119,9 @@ def _settings(solver: Any, _: _System, __: Any) -> Iterator[str]:
         yield "a pickled and unpickled solver is not equal to it"
 
 
-def _honesty(solution: Solution, truth: Tensor, tolerance: Tensor, where: str) -> Iterator[str]:
+def _honesty(solution: Solution, truth: Tensor, tolerance: Tensor | float, where: str) -> Iterator[str]:
     """Compare what a solution says of each column with what is measured here."""
+    tolerance = torch.as_tensor(tolerance, dtype=torch.float64).expand(len(truth))
     if len(solution.status) != len(truth) or len(solution.residual) != len(truth):
         yield f"{where}: {len(truth)} columns, but {len(solution.status)} statuses"
         return
@@ -151,8 +148,7 @@ def _accuracy(solver: Solver, system: _System, tolerances: tuple[float, ...]) ->
         if solution.x.shape != system.rhs.shape:
             yield f"x has shape {tuple(solution.x.shape)}, the right-hand side {tuple(system.rhs.shape)}"
             return
-        limits = torch.full((4,), tolerance, dtype=torch.float64)
-        yield from _honesty(solution, system.residual(solution.x), limits, f"tolerance {tolerance:.0e}")
+        yield from _honesty(solution, system.residual(solution.x), tolerance, f"tolerance {tolerance:.0e}")
         if tolerance == tolerances[0] and not solution.converged:
             yield f"the loosest tolerance, {tolerance:.0e}, is not reached: {solution!r}"
 
@@ -168,9 +164,8 @@ def _precision(solver: Solver, system: _System, _: Any) -> Iterator[str]:
     solution = _solve(solver, hard, tolerance=1e-4, max_epochs=100)
     if solution.x.shape != hard.rhs.shape:
         return
-    limits = torch.full((2,), 1e-4, dtype=torch.float64)
     truth = hard.residual(solution.x)
-    for violation in _honesty(solution, truth, limits, "a float32 right-hand side at low noise"):
+    for violation in _honesty(solution, truth, 1e-4, "a float32 right-hand side at low noise"):
         yield f"{violation}; x is returned in {solution.x.dtype}: measure what is returned"
 
 
@@ -230,8 +225,7 @@ def _budget(solver: Solver, system: _System, _: Any) -> Iterator[str]:
     solution = _solve(solver, system, tolerance=1e-15, max_epochs=3)
     if solution.iterations > 1 and solution.epochs > 5 + 1e-9:
         yield f"max_epochs=3 ends after {solution.epochs:.3g} epochs: more than a step and a measurement above"
-    limits = torch.full((4,), 1e-15, dtype=torch.float64)
-    yield from _honesty(solution, system.residual(solution.x), limits, "max_epochs=3")
+    yield from _honesty(solution, system.residual(solution.x), 1e-15, "max_epochs=3")
 
 
 def _order(solver: Solver, system: _System, tolerances: tuple[float, ...]) -> Iterator[str]:
@@ -292,22 +286,16 @@ def _resumes(solver: Solver, system: _System, tolerances: tuple[float, ...]) -> 
             raise _Interrupted
 
     with tempfile.TemporaryDirectory() as folder:
-        options: dict[str, Any] = {
-            "checkpoint": Path(folder) / "solve",
-            "tolerance": tolerance,
-            "max_epochs": 60,
-        }
+        path = Path(folder) / "solve"
+        options: dict[str, Any] = {"checkpoint": path, "tolerance": tolerance, "max_epochs": 60}
         try:
             _solve(solver, system, callback=interrupt, **options)
         except _Interrupted:
-            if not options["checkpoint"].exists():
+            if not path.exists():
                 yield "with checkpoint=path and a second of work, no checkpoint is written"
                 return
         else:  # it calls no callbacks: a direct solve
             return
         resumed = _solve(solver, system, **options)
     if not torch.equal(resumed.x, whole.x) or resumed.status != whole.status:
-        yield (
-            "interrupted and resumed, it ends elsewhere than unbroken: what step changes must be plain fields of the "
-            "state"
-        )
+        yield "interrupted and resumed, it ends elsewhere than unbroken: what step changes must be fields of the state"

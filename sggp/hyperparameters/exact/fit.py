@@ -98,11 +98,7 @@ def fit_exact(kernel: Kernel, x: Tensor, y: Tensor, **options: Any) -> FitResult
     Args:
         kernel: any GPyTorch kernel; its present values are the start. It is copied, never changed.
         x: (n, d) rows. y: (n,) targets or (n, t) independent targets that share the hyperparameters.
-        noise_variance: a known noise variance, a number or (n,); None learns one.
-        mean: a known constant mean; None learns it.
-        initial_noise_variance: where the search for the noise starts; default a tenth of the variance of y.
-        noise_floor: the learnt noise stays above it; default 1e-6 of the variance of y.
-        noise_prior: a GPyTorch prior on the noise variance.
+        noise_variance, mean, initial_noise_variance, noise_floor, noise_prior: as in `learn_hyperparameters`.
         restarts: further starts, each scattered by a factor e^(normal) around the first; the best end is
             kept.
         max_iterations: of every search, on the part and on all rows.

@@ -102,10 +102,12 @@ class GramMatrix:
             scale, lengthscale = total_scale(self.parts[0], self.x), self.parts[1].lengthscale
             pulled = moments * (-2.0 * scale.detach())
             pulled = pulled.sum_to_size(lengthscale.reshape(-1).shape).reshape(lengthscale.shape)
-            outputs = [(scale, total / scale.detach()), (lengthscale, pulled / lengthscale.detach())]
-            live = [(output, slope) for output, slope in outputs if output.requires_grad]
-            if live:
-                torch.autograd.backward([output for output, _ in live], [slope for _, slope in live])
+            for output, slope in (
+                (scale, total / scale.detach()),
+                (lengthscale, pulled / lengthscale.detach()),
+            ):
+                if output.requires_grad:
+                    output.backward(slope)
 
     def _moments(self, sensitivity: Sensitivity) -> tuple[Tensor, Tensor]:  # (), (d,)
         """Σ_ab S_ab K_ab and Σ_ab S_ab (dφ/dr²)_ab (z_a − z_b)², over all a and b."""

@@ -173,10 +173,7 @@ class Objective:
         if self.best is None or -value < self.best.objective:
             self.best = Best(-value, u.copy(), -gradient.numpy(), likelihood, found.mean)
         if self.recording:
-            step, slope, rows = (
-                len(self.trace.records),
-                float(gradient.abs().max()),
-                self.count // self.rows.y.shape[1],
-            )
+            step, slope = len(self.trace.records), float(gradient.abs().max())
+            rows = self.count // self.rows.y.shape[1]
             self.trace.add(step, value, slope, coordinates.values(), rows=rows)
         return -value, -gradient.numpy()

@@ -37,11 +37,6 @@ class SubsetSettings:
     def __post_init__(self) -> None:
         at_least(self, subsets=1, subset_rows=2)
 
-    @property
-    def exact(self) -> ExactSettings:
-        """Those of the fit of each subset."""
-        return ExactSettings(0, self.max_iterations, self.tolerance, self.memory_budget)
-
 
 OPTIONS = Options("fit_subset", SubsetSettings)
 
@@ -70,10 +65,8 @@ def fit_subset(kernel: Kernel, x: Tensor, y: Tensor, **options: Any) -> FitResul
     Args:
         kernel: any GPyTorch kernel; its present values are every subset's start. It is copied, never changed.
         x: (n, d) rows; integer fingerprints stay integer. y: (n,) targets or (n, t) sharing the hyperparameters.
-        noise_variance: a known noise variance, a number or (n,); None learns one.
-        mean: a known constant mean; None learns it.
+        noise_variance, mean, noise_floor: as in `learn_hyperparameters`.
         initial_noise_variance, noise_prior, max_iterations, tolerance, memory_budget: of each `fit_exact`.
-        noise_floor: the learnt noise stays above it; default 1e-6 of the variance of y.
         subsets: how many; one where a subset holds all rows. The papers take 10.
         subset_rows: rows of each. The papers take 10,000, which is hours on a laptop; 1,000 (the default) is about a
             minute for all ten. More rows reach further and show more of the output scale.
@@ -112,7 +105,7 @@ def fit_subset(kernel: Kernel, x: Tensor, y: Tensor, **options: Any) -> FitResul
 
 def average_subsets(problem: FitProblem, settings: SubsetSettings) -> FitResult:
     """`fit_subset` of a checked problem."""
-    exact = settings.exact
+    exact = ExactSettings(0, settings.max_iterations, settings.tolerance, settings.memory_budget)
     (stream,) = streams(problem.generator, "centroids")
     pieces: list[_Piece] = []
     trace = problem.trace()
@@ -160,7 +153,6 @@ def _fit_piece(part: FitProblem, settings: ExactSettings) -> _Piece:
 
 
 def _record(trace: Trace, fit: FitResult) -> None:
-    """One subset's end as a record of the trace."""
     nothing: dict[str, Any] = {"value": float("nan"), "gradient_norm": 0.0, "values": {}}
     last = fit.trace[-1] if fit.trace else nothing
     values = {**last["values"], "mean": fit.hyperparameters["mean"]}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from dataclasses import dataclass
 
@@ -18,7 +17,6 @@ __all__ = ["Ascent", "AscentSettings"]
 BETAS = (0.9, 0.9)
 """Adam's memory of the gradient and of its size: short, for the gradient is a smooth function of the coordinates, and
 the size that it had far from the optimum is of no use near it."""
-_log = logging.getLogger(__name__)
 _JUDGE_EVERY = 5
 """Steps between two estimates of the gradient's standard error, where the stopping rule is asked."""
 _PARTS = 8
@@ -43,19 +41,18 @@ class Ascent:
         self.gradient, self.settings, self.trace = gradient, settings, trace
         self.u = gradient.coordinates.vector()
         self.optimizer = torch.optim.Adam([self.u], lr=settings.learning_rate, betas=BETAS)
-        self.last: Estimate | None = None
         self.error = torch.full_like(self.u, math.nan)
         self.z_square = math.inf
         self.settled = False
 
-    def run(self) -> None:
-        """Steps until the rule is met or the budget is spent."""
+    def run(self) -> Estimate:
+        """Steps until the rule is met or the budget is spent; the last estimate."""
         previous: tuple[Tensor, Tensor] | None = None
-        for step in range(self.settings.max_steps):
+        step = 0
+        while True:
             final = step == self.settings.max_steps - 1
             judged = step % _JUDGE_EVERY == 0 or final
             found = self.gradient.estimate(self.u.detach().clone(), parts=_PARTS if judged else 1)
-            self.last = found
             if judged:
                 self.error, self.z_square = found.error, found.z_square
             gain = 0.0
@@ -63,30 +60,21 @@ class Ascent:
                 # the trapezium rule along the step: ΔL ≈ ½ (g + g')ᵀΔu
                 gain = float(0.5 * (found.gradient + previous[1]) @ (self.u - previous[0]))
             previous = self.u.detach().clone(), found.gradient
-            self._record(step, gain)
+            self._record(step, found, gain)
             self.settled = self.u.numel() == 0 or (judged and self.z_square < self.settings.tolerance)
             if self.settled or final:
-                return
+                return found
             self._advance(found.gradient, step)
+            step += 1
 
     def _advance(self, gradient: Tensor, step: int) -> None:
         settings = self.settings
         progress = step / max(1, settings.max_steps - 1)
         share = _LAST_RATE + 0.5 * (1 - _LAST_RATE) * (1 + math.cos(math.pi * progress))
-        self.optimizer.param_groups[0]["lr"] = settings.learning_rate * share
-        if not bool(torch.isfinite(gradient).all()):
-            _log.warning("a step gave a non-finite gradient; it was skipped")
-            gradient = torch.zeros_like(gradient)
-        self.u.grad = -gradient
-        self.optimizer.step()
-        with torch.no_grad():
-            lower, upper = self.gradient.coordinates.bounds()
-            self.u.copy_(self.u.clamp(lower, upper))
+        self.gradient.coordinates.climb(self.u, gradient, self.optimizer, settings.learning_rate * share)
 
-    def _record(self, step: int, gain: float) -> None:
-        found, coordinates = self.last, self.gradient.coordinates
-        if found is None:
-            return
+    def _record(self, step: int, found: Estimate, gain: float) -> None:
+        coordinates = self.gradient.coordinates
         count, records = self.gradient.data.y.numel(), self.trace.records
         target, probe, worst = found.solved.residuals
         size = found.gradient.numel()

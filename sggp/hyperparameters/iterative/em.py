@@ -93,8 +93,7 @@ def fit_em(kernel: Kernel, x: Tensor, y: Tensor, **options: Any) -> FitResult:
         x: (n, d) rows; exact repeats are merged. y: (n,) targets.
         noise_variance: a known noise variance that stays; None refines it.
         mean: a known constant mean; None takes the generalised least-squares one of every step.
-        initial_noise_variance: where the noise starts; default a tenth of the variance of y.
-        noise_floor: refined noise stays above it; default 1e-6 of the variance of y.
+        initial_noise_variance, noise_floor: as in `learn_hyperparameters`.
         solver, max_epochs, dtype, memory_budget: as in `fit_iterative`.
         num_samples: s; the standard error of γ is in the trace.
         num_features: of the prior draws.
@@ -187,12 +186,16 @@ class _Expectation:
                 self.data.n,
             )
             new_noise = None if new_noise is None else max(new_noise, self.problem.noise_floor)
-            moved = max(_move(new_scale, scale), _move(new_noise, self.noise))
+            pairs = ((new_scale, scale), (new_noise, self.noise))
+            moved = max(0.0 if new is None else abs(math.log(new / old)) for new, old in pairs)
             self._record(step, moments)
             if moved <= self.settings.tolerance or step == self.settings.max_steps - 1:
                 return moved <= self.settings.tolerance
             if new_scale is not None:
-                _set_outputscale(self.kernel, new_scale)
+                constraint = self.kernel.raw_outputscale_constraint
+                low, high = float(constraint.lower_bound.min()), float(constraint.upper_bound.max())
+                margin = 1e-9 * max(abs(new_scale), 1e-300)
+                self.kernel.outputscale = min(max(new_scale, low + margin), high - margin)
             if new_noise is not None:
                 self.noise = new_noise
         return False
@@ -259,15 +262,3 @@ class _Expectation:
                 self.problem, self.kernel, row_noise, self.solved, self.probes, self.solves, self.ending
             ),
         )
-
-
-def _move(new: float | None, old: float) -> float:
-    return 0.0 if new is None else abs(math.log(new / old))
-
-
-def _set_outputscale(kernel: ScaleKernel, value: float) -> None:
-    """Set the scale, within its constraint."""
-    constraint = kernel.raw_outputscale_constraint
-    low, high = float(constraint.lower_bound.min()), float(constraint.upper_bound.max())
-    margin = 1e-9 * max(abs(value), 1e-300)
-    kernel.outputscale = min(max(value, low + margin), high - margin)

@@ -10,12 +10,13 @@ import torch
 from gpytorch.kernels import Kernel
 from torch import Tensor
 
+from sggp.checks import one_of
 from sggp.defaults import DIRECT_ROWS, MEMORY_BUDGET, NUM_FEATURES, NUM_SAMPLES
 from sggp.errors import InputError
 from sggp.hyperparameters.coordinates import Coordinates
 from sggp.hyperparameters.exact.fit import log_density
 from sggp.hyperparameters.iterative.ascent import Ascent, AscentSettings
-from sggp.hyperparameters.iterative.gradient import PathwiseGradient
+from sggp.hyperparameters.iterative.gradient import Estimate, PathwiseGradient
 from sggp.hyperparameters.iterative.lanczos import LikelihoodSettings, estimate_value
 from sggp.hyperparameters.iterative.posterior import posterior_of
 from sggp.hyperparameters.iterative.probes import Probes
@@ -54,13 +55,12 @@ class IterativeSettings:
     memory_budget: float = MEMORY_BUDGET
 
     def __post_init__(self) -> None:
-        at_least(
-            self, num_probes=2, num_features=1, max_steps=1, learning_rate=0, max_epochs=0, memory_budget=0
-        )
+        at_least(self, num_probes=2, num_features=1, max_steps=1)
+        at_least(self, learning_rate=0, max_epochs=0, memory_budget=0)
         if not self.tolerance > 0:
             raise InputError(f"tolerance must be above 0, got {self.tolerance!r}.")
-        if self.start not in ("auto", "nearest-neighbour", None):
-            raise InputError(f"start must be 'auto', 'nearest-neighbour' or None, got {self.start!r}.")
+        if self.start is not None:
+            one_of(self.start, "start, unless None,", ("auto", "nearest-neighbour"))
 
     def starts_near(self, distinct: int) -> bool:
         """Whether the nearest-neighbour fit of so many distinct inputs goes first."""
@@ -98,11 +98,7 @@ def fit_iterative(kernel: Kernel, x: Tensor, y: Tensor, **options: Any) -> FitRe
             the estimator tr(H⁻¹∂H) ≈ (1/s) Σ v_jᵀ∂H z_j with z_j ~ N(0, I), and the result carries no posterior.
         x: (n, d) rows; exact repeats are merged, their share of the likelihood being exact. y: (n,) targets or (n, t)
             sharing the hyperparameters (then without a posterior).
-        noise_variance: a known noise variance, a number or (n,); None learns one.
-        mean: a known constant mean; None learns it.
-        initial_noise_variance: where the search starts; default a tenth of the variance of y.
-        noise_floor: the learnt noise stays above it; default 1e-6 of the variance of y.
-        noise_prior: a GPyTorch prior on the noise variance.
+        noise_variance, mean, initial_noise_variance, noise_floor, noise_prior: as in `learn_hyperparameters`.
         solver: any solver; default `Cholesky` up to 3,000 distinct inputs, else `ConjugateGradients`, its
             preconditioner kept until a coordinate has moved by 0.2.
         num_probes: s, and samples of the posterior. num_features: of the prior draws.
@@ -157,12 +153,10 @@ def maximise_iterative(problem: FitProblem, settings: IterativeSettings) -> FitR
     (beginning,) = streams(problem.generator, "start")
     coordinates = _near_optimum(problem, beginning) if near else problem.coordinates()
     ascent = Ascent(_gradient(problem, settings, coordinates, data), settings.ascent(near), problem.trace())
-    ascent.run()
-    return _result(problem, settings, ascent)
+    return _result(problem, settings, ascent, ascent.run())
 
 
 def _near_optimum(problem: FitProblem, generator: torch.Generator) -> Coordinates:
-    """Coordinates at the nearest-neighbour optimum."""
     quiet = replace(problem, generator=generator, callback=None)
     found = maximise_nearest_neighbour(quiet, NearestNeighbourSettings())
     start = None if problem.noise is not None else float(found.noise_variance)
@@ -195,11 +189,9 @@ def _gradient(
     )
 
 
-def _result(problem: FitProblem, settings: IterativeSettings, ascent: Ascent) -> FitResult:
+def _result(problem: FitProblem, settings: IterativeSettings, ascent: Ascent, found: Estimate) -> FitResult:
     """The posterior at the last place, the value there, and how the ascent ended."""
-    found, gradient, records = ascent.last, ascent.gradient, ascent.trace.records
-    if found is None:
-        raise InputError("the gradient was never estimated.")
+    gradient, records = ascent.gradient, ascent.trace.records
     kernel, coordinates = gradient.coordinates.kernel, gradient.coordinates
     valuing, ending = streams(problem.generator, "value", "posterior")
     log_prior = float(coordinates.log_prior().detach())
@@ -217,9 +209,8 @@ def _result(problem: FitProblem, settings: IterativeSettings, ascent: Ascent) ->
             record["value"] += lift
     posterior = None
     if gradient.probes.pathwise and problem.y.shape[1] == 1:
-        posterior = posterior_of(
-            problem, kernel, found.row_noise, found.solved, gradient.probes, gradient.solves, ending
-        )
+        solves = found.solved, gradient.probes, gradient.solves
+        posterior = posterior_of(problem, kernel, found.row_noise, *solves, ending)
     state = "settled" if ascent.settled else "budget of steps spent"
     return problem.result(
         "iterative",

@@ -103,12 +103,7 @@ class PathwiseGradient:
         error = torch.full_like(total, float("nan"))
         if len(stack) > 1 and u.numel():
             error = stack.std(dim=0) / len(stack) ** 0.5
-        return Estimate(
-            gradient=total + stack.mean(dim=0),
-            error=error,
-            row_noise=row_noise,
-            solved=solved,
-        )
+        return Estimate(total + stack.mean(dim=0), error, row_noise, solved)
 
     def _pulled(
         self, u: Tensor, operator: KernelOperator, left: Tensor, right: Tensor, *, whole: bool = False
@@ -121,9 +116,7 @@ class PathwiseGradient:
         for name, grad in _kernel_part(kernel, operator, left, right).items():
             kernel.get_parameter(name).grad = grad
         with torch.enable_grad():
-            total = (
-                coordinates.log_prior() if whole else torch.zeros((), dtype=torch.float64, device=left.device)
-            )
+            total = coordinates.log_prior() if whole else left.new_zeros(())
             if self.noise is None:
                 # ∂H/∂σ² = I/r for r repeats: Σ_j left_jᵀ ∂H right_j without a product
                 noise = coordinates.noise()

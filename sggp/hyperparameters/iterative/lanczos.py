@@ -14,7 +14,7 @@ from sggp.defaults import MEMORY_BUDGET
 from sggp.errors import InputError, UnsupportedOperator
 from sggp.hyperparameters.coordinates import copy_kernel
 from sggp.hyperparameters.gram import LOG_TWO_PI
-from sggp.hyperparameters.iterative.quadrature import TraceEstimate, trace_of_log
+from sggp.hyperparameters.iterative.quadrature import trace_of_log
 from sggp.hyperparameters.merged import MergedData, mean_and_weights, right_sides
 from sggp.hyperparameters.problem import FitProblem, Options, at_least
 from sggp.operators import KernelOperator
@@ -163,7 +163,22 @@ def estimate_value(problem: FitProblem, settings: LikelihoodSettings) -> LogMarg
         exact_trace=exact_trace,
         memory_budget=settings.memory_budget,
     )
-    return _assembled(data, row_noise, built.log_det, term, trace, operator)
+    t, g = data.y.shape[1], data.size
+    total = built.log_det + trace.value  # log|H| = log|P| + tr log WᵀHW
+    value = -0.5 * (term.quadratic + t * total + t * g * LOG_TWO_PI) + float(data.within(row_noise))
+    return LogMarginalLikelihood(
+        value=value,
+        standard_error=0.5 * t * trace.error,
+        log_det=total,
+        log_det_error=trace.error,
+        quadratic=term.quadratic,
+        quadratic_bound=term.bound,
+        mean=term.mean.cpu(),
+        residual=term.residual,
+        passes=operator.entries_evaluated / g**2,
+        steps=trace.steps,
+        num_probes=trace.num_probes,
+    )
 
 
 @dataclass(frozen=True)
@@ -235,30 +250,4 @@ def _data_term(
         bound=residual / least if least > 0 else math.inf if residual > 0 else 0.0,
         mean=mean,
         residual=float(torch.nan_to_num(solution.residual, nan=math.inf).max()),
-    )
-
-
-def _assembled(
-    data: MergedData,
-    row_noise: Tensor,
-    log_det: float,
-    term: _DataTerm,
-    trace: TraceEstimate,
-    operator: KernelOperator,
-) -> LogMarginalLikelihood:
-    t, g = data.y.shape[1], data.size
-    total = log_det + trace.value  # log|H| = log|P| + tr log WᵀHW
-    value = -0.5 * (term.quadratic + t * total + t * g * LOG_TWO_PI) + float(data.within(row_noise))
-    return LogMarginalLikelihood(
-        value=value,
-        standard_error=0.5 * t * trace.error,
-        log_det=total,
-        log_det_error=trace.error,
-        quadratic=term.quadratic,
-        quadratic_bound=term.bound,
-        mean=term.mean.cpu(),
-        residual=term.residual,
-        passes=operator.entries_evaluated / g**2,
-        steps=trace.steps,
-        num_probes=trace.num_probes,
     )

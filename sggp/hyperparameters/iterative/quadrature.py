@@ -53,17 +53,19 @@ def trace_of_log(
     most = min(max_steps, n)
     width = int(max(1, min(num_probes, memory_budget // (16 * n * (most + 6)))))
     logs, firsts, measures, steps = [], [], [], most
+    trace = n if exact_trace else None
     for k, block in enumerate(signs.split(width, dim=1)):
         process = _Lanczos(multiply, block, steps)
         while process.steps < steps:
             process.advance()
-            if k == 0 and process.steps % _CHECK_EVERY == 0 and process.settled(num_probes, exact_trace):
+            if k == 0 and process.steps % _CHECK_EVERY == 0 and process.settled(num_probes, trace):
                 break
         steps = process.steps
         logs.append(process.logarithm())
         firsts.append(process.first())
         measures.append(process.measure())
-    terms = controlled(torch.cat(logs), torch.cat(firsts), _joined(measures), n if exact_trace else None)
+    nodes, weights = (torch.cat([part.flatten() for part in parts]) for parts in zip(*measures, strict=True))
+    terms = controlled(torch.cat(logs), torch.cat(firsts), (nodes, weights), trace)
     error = float(terms.std()) / len(terms) ** 0.5
     return TraceEstimate(float(terms.mean()), error, steps, num_probes)
 
@@ -80,12 +82,6 @@ def controlled(
     spread = (weights * centred.square()).sum()
     slope = (weights * centred * nodes.log()).sum() / spread if float(spread) > _TINY else spread.new_ones(())
     return logs - slope * (firsts - trace)
-
-
-def _joined(measures: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-    return torch.cat([nodes.flatten() for nodes, _ in measures]), torch.cat(
-        [w.flatten() for _, w in measures]
-    )
 
 
 class _Lanczos:
@@ -107,9 +103,8 @@ class _Lanczos:
         k = self.steps
         own = self._basis[k]
         alive = own.square().sum(dim=0) > 0.5
-        w = self._multiply(
-            own
-        )  # w = S q_k; α_k = q_kᵀw; w ← w − α_k q_k − β_k q_{k−1}; β_{k+1} = ‖w‖; q_{k+1} = w/β_{k+1}
+        # w = S q_k; α_k = q_kᵀw; w ← w − α_k q_k − β_k q_{k−1}; β_{k+1} = ‖w‖; q_{k+1} = w/β_{k+1}
+        w = self._multiply(own)
         # where a start is exhausted, an eigenvalue of 1 and weight 0 stands in for what is not there
         self._diagonal.append(torch.where(alive, (own * w).sum(dim=0), torch.ones_like(self._size)))
         self.steps += 1
@@ -142,12 +137,9 @@ class _Lanczos:
         """uᵀSu."""
         return self._size * self._diagonal[0]
 
-    def settled(self, num_probes: int, exact_trace: bool) -> bool:
+    def settled(self, num_probes: int, trace: int | None) -> bool:
         """Whether the last steps moved the mean by little beside its standard error over all probes."""
-        n = self._basis.shape[1]
-        terms = controlled(
-            self.logarithm(), self.first(), _joined([self.measure()]), n if exact_trace else None
-        )
+        terms = controlled(self.logarithm(), self.first(), self.measure(), trace)
         mean, before = float(terms.mean()), self._before
         self._before = mean
         error = float(terms.std()) / num_probes**0.5 if len(terms) > 1 else 0.0

@@ -67,7 +67,6 @@ class WarmSolves:
 
     Attributes:
         asked: the solver as it was given. solver: the one that is used.
-        last: the latest solution; the next solve starts from it.
         epochs: of all solves so far. builds: how often the solver was set up anew.
     """
 
@@ -84,19 +83,15 @@ class WarmSolves:
     ) -> None:
         self.rows, self.dtype, self.memory_budget = rows, dtype, float(memory_budget)
         self.max_epochs, self.generator = max_epochs, generator
-        self.last: Solution | None = None
         self.start: Tensor | None = None
         self.epochs = 0.0
         self.columns, self.asked, self.builds = columns, solver, 0
-        self.solver = self._chosen(solver)
-        self.prepared: Prepared | None = None
-        self.at = torch.zeros(0, dtype=torch.float64)
-
-    def _chosen(self, solver: Solver | None) -> Solver:
         if solver is None or isinstance(solver, Auto):
             direct = DIRECT_ROWS if solver is None else solver.direct_rows
-            return Cholesky() if len(self.rows) <= direct else ConjugateGradients()
-        return solver
+            solver = Cholesky() if len(rows) <= direct else ConjugateGradients()
+        self.solver = solver
+        self.prepared: Prepared | None = None
+        self.at = torch.zeros(0, dtype=torch.float64)
 
     def _set_up(self, operator: KernelOperator, coordinates: Tensor) -> Prepared:
         """The solver made ready for the operator, with the last preconditioner while that is close."""
@@ -133,7 +128,7 @@ class WarmSolves:
         left = right_sides(targets, mean)
         own, rhs = left.shape[1], torch.cat([left, probes], dim=1)
         self.prepared = self._set_up(operator, coordinates)
-        self.last = self.prepared.solve(
+        solution = self.prepared.solve(
             rhs,
             self.start if self.start is not None and self.start.shape == rhs.shape else None,
             tolerance=torch.tensor([first] * own + [second] * probes.shape[1], dtype=torch.float64),
@@ -141,8 +136,8 @@ class WarmSolves:
             generator=self.generator,
             on_failure="return",
         )
-        x = self.last.x.double()
+        x = solution.x.double()
         self.start = torch.nan_to_num(x, posinf=0.0, neginf=0.0)
-        self.epochs += self.last.epochs
+        self.epochs += solution.epochs
         x = torch.nan_to_num(x)
-        return Weights(*mean_and_weights(x[:, :own], mean), x[:, own:], self.last)
+        return Weights(*mean_and_weights(x[:, :own], mean), x[:, own:], solution)

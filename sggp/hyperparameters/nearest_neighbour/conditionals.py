@@ -71,14 +71,9 @@ def log_conditionals(gram: Tensor, residuals: Tensor, noise: Tensor, valid: Tens
     Source: Vecchia 1988; Katzfuss & Guinness 2021, equation 2.
     """
     pair = valid[:, :, None] & valid[:, None, :]
-    gram = torch.where(pair, gram, torch.zeros((), dtype=gram.dtype, device=gram.device))
-    diagonal = torch.where(
-        valid, noise.expand(valid.shape), torch.ones((), dtype=gram.dtype, device=gram.device)
-    )
-    value: Tensor = _OfBlocks.apply(
-        gram + torch.diag_embed(diagonal),
-        torch.where(valid[:, :, None], residuals, torch.zeros_like(residuals)),
-    )
+    diagonal = noise.expand(valid.shape).masked_fill(~valid, 1.0)
+    covariance = gram.masked_fill(~pair, 0.0) + torch.diag_embed(diagonal)
+    value: Tensor = _OfBlocks.apply(covariance, residuals.masked_fill(~valid[:, :, None], 0.0))
     return value
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -28,7 +27,6 @@ from sggp.hyperparameters.result import FitResult, Trace
 from sggp.random import streams
 
 BETAS = (0.9, 0.99)
-_log = logging.getLogger(__name__)
 _STATIONARY = 1.2  # mean squared z-score of the mean gradient below which the descent counts as stationary
 _JUDGED = 100  # steps whose gradients are judged together
 _COOLDOWN = 40  # steps from the moment the rule is met to the end, with the step size decaying
@@ -83,24 +81,10 @@ class _Descent:
 
     def _advance(self, selection: Tensor) -> tuple[float, Tensor]:
         value, gradient = self.likelihood.step(self.u, selection)
-        if not bool(torch.isfinite(gradient).all()):
-            gradient = torch.zeros_like(gradient)
-            _log.warning("a minibatch gave a non-finite gradient; it was skipped")
-        self.optimizer.param_groups[0]["lr"] = self._rate()
-        self.u.grad = -gradient
-        self.optimizer.step()
-        with torch.no_grad():
-            lower, upper = self.likelihood.coordinates.bounds()
-            self.u.copy_(self.u.clamp(lower, upper))
+        gradient = self.likelihood.coordinates.climb(self.u, gradient, self.optimizer, self._rate())
         self.iterates = [*self.iterates[-(_AVERAGED - 1) :], self.u.clone()]
         self.step_count += 1
         return value, gradient
-
-    def _record(self, values: list[float], gradients: list[Tensor]) -> None:
-        slope = float(torch.stack(gradients).mean(dim=0).abs().max())
-        learnt = self.likelihood.coordinates.values()
-        self.trace.add(self.step_count, sum(values) / len(values), slope, learnt)
-        self.trace.report()
 
     def run(self) -> None:
         """All steps, until the budget or the stopping rule ends them; the average of the last iterates stays."""
@@ -118,13 +102,15 @@ class _Descent:
                 values.append(value)
                 gradients.append(gradient)
                 self.cooling -= 1 if self.cooling else 0
-            self._record(values, gradients)
-            self._judge(gradients, len(values))
+            slope = float(torch.stack(gradients).mean(dim=0).abs().max())
+            learnt = self.likelihood.coordinates.values()
+            self.trace.add(self.step_count, sum(values) / len(values), slope, learnt)
+            self.trace.report()
+            if len(gradients) >= 20 and not self.cooling:
+                self._judge(gradients)
         self.likelihood.coordinates.assign(torch.stack(self.iterates).mean(dim=0))
 
-    def _judge(self, gradients: list[Tensor], steps: int) -> None:
-        if steps < 20 or self.cooling:
-            return
+    def _judge(self, gradients: list[Tensor]) -> None:
         self.recent = [*self.recent, *gradients][-_JUDGED:]
         self.last_z = z_square(self.recent)
         if len(self.recent) == _JUDGED and self.last_z < _STATIONARY:
@@ -176,11 +162,7 @@ def fit_nearest_neighbour(kernel: Kernel, x: Tensor, y: Tensor, **options: Any) 
         kernel: any GPyTorch kernel; its present values are the start. It is copied, never changed.
         x: (n, d) rows; integer fingerprints stay integer. y: (n,) targets or (n, t) sharing the
             hyperparameters.
-        noise_variance: a known noise variance, a number or (n,); None learns one.
-        mean: a known constant mean; None learns it.
-        initial_noise_variance: where the search starts; default a tenth of the variance of y.
-        noise_floor: the learnt noise stays above it; default 1e-6 of the variance of y.
-        noise_prior: a GPyTorch prior on the noise variance.
+        noise_variance, mean, initial_noise_variance, noise_floor, noise_prior: as in `learn_hyperparameters`.
         neighbours: more follow the exact likelihood closer, at cubic cost per row; default 30, and 40 where
             the blocks are found once.
         batch_size: rows per step.

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import torch
 from gpytorch.kernels import Kernel
 from torch import Tensor
 
 from sggp.errors import InputError
-from sggp.hyperparameters.gram import frozen_base, gram_function, scaled_points, total_scale
+from sggp.hyperparameters.gram import frozen_base, gram_function, stationary_parts, total_scale
 from sggp.hyperparameters.nearest_neighbour.conditionals import fused_conditionals, log_conditionals
 from sggp.kernels import as_covariance
 from sggp.neighbours import earlier_by_similarity, earlier_rows
@@ -42,9 +40,9 @@ class Neighbourhoods:
     def __init__(self, kernel: Kernel, x: Tensor, count: int | None = None) -> None:
         self.kernel, self.x = kernel, x
         self.frozen = frozen_base(kernel)
-        self.metric = scaled_points(kernel, x) is not None if x.is_floating_point() else False
-        if not self.metric and self.frozen is None:
-            self.metric = x.is_floating_point() and as_covariance(kernel).embedding(x[:2]) is not None
+        self.metric = x.is_floating_point() and stationary_parts(kernel) is not None
+        if x.is_floating_point() and not self.metric and self.frozen is None:
+            self.metric = as_covariance(kernel).embedding(x[:2]) is not None
         default = _COUNT_FROZEN if self.frozen is not None and not self.metric else _COUNT
         self.count = count = min(default if count is None else count, len(x) - 1)
         self.landmarks = min(_LANDMARKS, len(x) - 1) if self.fixed else 0
@@ -53,7 +51,7 @@ class Neighbourhoods:
         self._fused = fused_conditionals(kernel, x)
         self._index = torch.zeros(0, 1, dtype=torch.long)
         self._base: Tensor | None = None
-        self._known: dict[int, int] = {}
+        self._place = torch.full((len(x),), -1)  # of each row among those that are known
         self._known_index = torch.zeros(0, width + 1, dtype=torch.long)
         self._known_base: Tensor | None = None
 
@@ -79,9 +77,7 @@ class Neighbourhoods:
     def _search(self, rows: Tensor) -> Tensor:  # (r, count + 1), -1 where missing, the row itself last
         if self.count == 0:
             return rows[:, None]
-        points = scaled_points(self.kernel, self.x) if self.metric else None
-        if self.metric and points is None:
-            points = as_covariance(self.kernel).embedding(self.x)
+        points = as_covariance(self.kernel).embedding(self.x) if self.metric else None
         if points is not None:
             near = earlier_rows(points, rows, self.count)
         else:
@@ -93,17 +89,16 @@ class Neighbourhoods:
 
     def _open_frozen(self, rows: Tensor) -> None:
         """Search and evaluate each row once; from then on only look it up."""
-        fresh = torch.tensor([int(r) for r in rows if int(r) not in self._known], dtype=torch.long)
+        fresh = rows[self._place[rows] < 0]
         if len(fresh):
             index = self._search(fresh)
             blocks = self._base_blocks(index)
-            for place, row in enumerate(fresh.tolist(), start=len(self._known)):
-                self._known[row] = place
+            self._place[fresh] = torch.arange(len(fresh)) + len(self._known_index)
             self._known_index = torch.cat([self._known_index, index])
             self._known_base = blocks if self._known_base is None else torch.cat([self._known_base, blocks])
         if self._known_base is None:
             raise InputError("there are no rows to open.")
-        places = torch.tensor([self._known[int(r)] for r in rows], dtype=torch.long)
+        places = self._place[rows]
         self._index, self._base = self._known_index[places], self._known_base[places]
 
     def _base_blocks(self, index: Tensor) -> Tensor:
@@ -111,8 +106,7 @@ class Neighbourhoods:
             raise InputError("this kernel has parameters below its scale: its blocks change with them.")
         covariance = as_covariance(self.frozen[1])
         own = torch.where(index < 0, index[:, -1:], index)
-        edges = [*range(0, len(own), _CHUNK), len(own)]
-        parts = [covariance.small_blocks(self.x[own[a:b].to(self.x.device)]) for a, b in pairwise(edges)]
+        parts = [covariance.small_blocks(self.x[part.to(self.x.device)]) for part in own.split(_CHUNK)]
         return torch.cat(parts).to(torch.float64)
 
     def members(self, selection: Tensor) -> tuple[Tensor, Tensor]:  # (b,) -> (b, k), (b, k)

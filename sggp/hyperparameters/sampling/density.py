@@ -96,9 +96,8 @@ class LogDensity:
             return MeanMoments(float(self.mean), 0.0)
         self.coordinates.assign(u)
         with torch.no_grad():
-            return self._likelihood(
-                self.gram(self.x), self.coordinates.noise() if self.noise is None else self.noise
-            )[2]
+            noise = self.coordinates.noise() if self.noise is None else self.noise
+            return self._likelihood(self.gram(self.x), noise)[2]
 
     @torch.no_grad()
     def _likelihood(self, gram: Tensor, noise: Tensor) -> tuple[float, Tensor | None, MeanMoments]:

@@ -129,11 +129,8 @@ def sample_hyperparameters(kernel: Kernel, x: Tensor, y: Tensor, **options: Any)
     Args:
         kernel: any GPyTorch kernel; parameters with `requires_grad=False` stay. It is copied, never changed.
         x: (n, d) rows, floats or integer fingerprints. y: (n,) targets.
-        noise_variance: a known noise variance, a number or (n,); None draws it.
-        mean: a known constant mean; None draws it.
-        initial_noise_variance: where the search for the mode starts; default a tenth of the variance of y.
-        noise_floor: the noise stays above it; default 1e-6 of the variance of y.
-        noise_prior: a GPyTorch prior on the noise variance.
+        noise_variance: a known noise variance, a number or (n,); None draws it. mean: a known one; None draws it.
+        initial_noise_variance (of the search for the mode), noise_floor, noise_prior: as in `learn_hyperparameters`.
         num_samples: D, draws that are returned, over all chains; rounded up to a multiple of `num_chains`.
         warmup: transitions per chain that tune step size and (diagonal) mass matrix and are dropped.
         thinning: of this many transitions one is returned: what is predicted costs by the draw, and neighbouring draws

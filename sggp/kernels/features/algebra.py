@@ -11,7 +11,7 @@ import torch
 from gpytorch.kernels import AdditiveKernel, ConstantKernel, Kernel, LinearKernel, ProductKernel, ScaleKernel
 from torch import Tensor
 
-from sggp.kernels.features.base import FeatureMap
+from sggp.kernels.features.base import CompositeMap, FeatureMap
 from sggp.kernels.features.registry import draw_features
 from sggp.kernels.features.stationary import FourierMap, per_column
 from sggp.random import as_generator, draw_seed, streams
@@ -36,7 +36,6 @@ class LinearMap(FeatureMap):
         return x * self.root.to(x.dtype)
 
     def rescaled(self, factor: float) -> LinearMap:
-        """The map of factor · k."""
         return replace(self, root=self.root * math.sqrt(factor))
 
 
@@ -59,17 +58,14 @@ class ConstantMap(FeatureMap):
         return (self._floating(x)[..., :1] * 0.0) + math.sqrt(self.constant)
 
     def rescaled(self, factor: float) -> ConstantMap:
-        """The map of factor · k."""
         return replace(self, constant=self.constant * float(factor))
 
     def on_columns(self, columns: Tensor, input_dim: int) -> ConstantMap:
-        """The same map of an input of which only `columns` are seen."""
-        del columns
         return replace(self, input_dim=input_dim)
 
 
 @dataclass(frozen=True, eq=False)
-class SumMap(FeatureMap):
+class SumMap(CompositeMap):
     """The terms' features side by side: φ·φ is the sum of the terms' products."""
 
     terms: tuple[FeatureMap, ...]
@@ -91,13 +87,9 @@ class SumMap(FeatureMap):
     def _evaluate(self, x: Tensor) -> Tensor:
         return torch.cat([term.phi(x) for term in self.terms], -1)
 
-    def centred(self, at: Tensor) -> FeatureMap:
-        """See `FeatureMap.centred`."""
-        return SumMap(tuple(term.centred(at) for term in self.terms), self.input_dim, self.dtype)
-
 
 @dataclass(frozen=True, eq=False)
-class ProjectedMap(FeatureMap):
+class ProjectedMap(CompositeMap):
     """G random-sign combinations φ·r_1 … φ·r_G over √G, each alone unbiased: E[(φ(x)·r)(φ(z)·r)] = φ(x)·φ(z)."""
 
     base: FeatureMap
@@ -119,13 +111,9 @@ class ProjectedMap(FeatureMap):
         features = self.base.phi(x)
         return features @ self.signs.to(features.dtype) / math.sqrt(self.num_features)
 
-    def centred(self, at: Tensor) -> FeatureMap:
-        """See `FeatureMap.centred`."""
-        return ProjectedMap(self.base.centred(at), self.signs, self.input_dim, self.dtype)
-
 
 @dataclass(frozen=True, eq=False)
-class ProductMap(FeatureMap):
+class ProductMap(CompositeMap):
     """Group-by-group outer products of independent maps that all have the same number G of groups.
 
     Each factor's group m is an unbiased estimate of its kernel over G, and the factors are independent, so
@@ -163,10 +151,6 @@ class ProductMap(FeatureMap):
 
     def _evaluate(self, x: Tensor) -> Tensor:
         return self._grouped(x).flatten(-2)
-
-    def centred(self, at: Tensor) -> FeatureMap:
-        """See `FeatureMap.centred`."""
-        return ProductMap(tuple(factor.centred(at) for factor in self.factors), self.input_dim, self.dtype)
 
 
 def _parts(kernel: Any, kind: type[Kernel]) -> list[Any]:
@@ -207,10 +191,9 @@ def _scale(
     kernel: ScaleKernel, num_features: int, *, input_dim: int, generator: torch.Generator
 ) -> FeatureMap:
     """outputscale · k; GPyTorch applies the base kernel's `active_dims` once, as its own."""
-    base = draw_features.without_columns(
-        kernel.base_kernel, num_features, input_dim=input_dim, generator=generator
-    )
-    return base.rescaled(float(kernel.outputscale.detach()))
+    base = kernel.base_kernel
+    inner = draw_features.without_columns(base, num_features, input_dim=input_dim, generator=generator)
+    return inner.rescaled(float(kernel.outputscale.detach()))
 
 
 @draw_features.register(LinearKernel)
@@ -218,7 +201,6 @@ def _linear(
     kernel: LinearKernel, num_features: int, *, input_dim: int, generator: torch.Generator
 ) -> LinearMap:
     """xᵀ diag(variance) z, exactly, with d features whatever `num_features`."""
-    del num_features, generator
     return LinearMap(per_column(kernel.variance, input_dim, "variance").sqrt(), input_dim)
 
 
@@ -227,7 +209,6 @@ def _constant(
     kernel: ConstantKernel, num_features: int, *, input_dim: int, generator: torch.Generator
 ) -> ConstantMap:
     """A constant, exactly, with one feature."""
-    del num_features, generator
     return ConstantMap(float(kernel.constant.detach()), input_dim)
 
 
@@ -265,9 +246,8 @@ def _product(
     seeds = [draw_seed(stream) for stream in streams(generator, *names)]
 
     def drawn(index: int, size: int) -> FeatureMap:
-        return draw_features.part(
-            parts[index], size, input_dim=input_dim, generator=as_generator(seeds[index])
-        )
+        source = as_generator(seeds[index])
+        return draw_features.part(parts[index], size, input_dim=input_dim, generator=source)
 
     trial = [drawn(index, num_features) for index in range(len(parts))]
     constants = [index for index, factor in enumerate(trial) if isinstance(factor, ConstantMap)]
@@ -275,9 +255,8 @@ def _product(
     fourier = [index for index, factor in enumerate(trial) if isinstance(factor, FourierMap)]
     others = [index for index in range(len(parts)) if index not in fourier + constants]
     if len(parts) - len(constants) <= 1:
-        return next((trial[index] for index in fourier + others), ConstantMap(1.0, input_dim)).rescaled(
-            constant
-        )
+        only = next((trial[index] for index in fourier + others), ConstantMap(1.0, input_dim))
+        return only.rescaled(constant)
     if not others:
         return _stationary_product(trial).rescaled(constant)
     sizes = {index: trial[index].group_size or 1 for index in others}

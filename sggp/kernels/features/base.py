@@ -68,7 +68,8 @@ class FeatureMap(ABC):
             DtypeError: `x` is not a real tensor.
         """
         if not isinstance(x, Tensor) or x.is_complex():
-            raise DtypeError(f"expected a real torch tensor (..., n, {self.input_dim}), got {_describe(x)}.")
+            given = x.dtype if isinstance(x, Tensor) else type(x).__name__
+            raise DtypeError(f"expected a real torch tensor (..., n, {self.input_dim}), got {given}.")
         if x.ndim < 2 or x.shape[-1] != self.input_dim:
             raise ShapeError(
                 f"expected points of shape (..., n, {self.input_dim}), got {tuple(x.shape)}; "
@@ -97,15 +98,9 @@ class FeatureMap(ABC):
             )
         if not isinstance(x, Tensor) or x.ndim < 2:
             return self.phi(x)
-        out_dtype = self._output_dtype(x)
-        weights = weights.to(device=x.device, dtype=out_dtype)
-        rows = x.reshape(-1, x.shape[-1])
-        step = max(
-            1, memory_budget // max(1, self.num_features * torch.empty(0, dtype=out_dtype).element_size())
-        )
-        parts = [
-            self.phi(rows[start : start + step]) @ weights for start in range(0, max(1, len(rows)), step)
-        ]
+        weights = weights.to(device=x.device, dtype=self._output_dtype(x))
+        step = max(1, memory_budget // max(1, self.num_features * weights.dtype.itemsize))
+        parts = [self.phi(rows) @ weights for rows in x.reshape(-1, x.shape[-1]).split(step)]
         flat = parts[0] if len(parts) == 1 else torch.cat(parts)
         return flat.reshape(*x.shape[:-1], *weights.shape[1:])
 
@@ -129,7 +124,6 @@ class FeatureMap(ABC):
         In float32, data far from the origin lose digits in the phases ωᵀx; with `at` the mean of the training
         points they do not. The centred map is another, equally good, draw: use one of the two throughout.
         """
-        del at
         return self
 
     def _output_dtype(self, x: Tensor) -> torch.dtype:
@@ -145,30 +139,38 @@ class FeatureMap(ABC):
         return features.reshape(*features.shape[:-1], -1, size)
 
 
-class _Wrapper(FeatureMap):
-    """A map made of one other map."""
+class ScaledMap(FeatureMap):
+    """A map with a field `scale`, k(x, x), into which factors fold."""
+
+    scale: float
+
+    def rescaled(self: Map, factor: float) -> Map:
+        return dataclasses.replace(self, scale=self.scale * float(factor))  # type: ignore[type-var, attr-defined]
+
+
+class CompositeMap(FeatureMap):
+    """A map whose fields hold other maps of the same input: one, or a tuple of them."""
+
+    def centred(self: Map, at: Tensor) -> Map:
+        changed: dict[str, Any] = {}
+        for name, value in vars(self).items():
+            if isinstance(value, FeatureMap):
+                changed[name] = value.centred(at)
+            elif isinstance(value, tuple):
+                changed[name] = tuple(part.centred(at) for part in value)
+        return dataclasses.replace(self, **changed)  # type: ignore[type-var]
+
+
+def _of_base(name: str) -> Any:
+    return property(lambda self: getattr(self.base, name))
+
+
+class _Wrapper(CompositeMap):
+    """A map made of one other map, `base`."""
 
     base: FeatureMap
-
-    @property
-    def dtype(self) -> torch.dtype:  # type: ignore[override]
-        return self.base.dtype
-
-    @property
-    def differentiable(self) -> bool:  # type: ignore[override]
-        return self.base.differentiable
-
-    @property
-    def exact(self) -> bool:  # type: ignore[override]
-        return self.base.exact
-
-    @property
-    def group_size(self) -> int | None:  # type: ignore[override]
-        return self.base.group_size
-
-    @property
-    def num_features(self) -> int:
-        return self.base.num_features
+    dtype, differentiable, exact = _of_base("dtype"), _of_base("differentiable"), _of_base("exact")
+    group_size, num_features = _of_base("group_size"), _of_base("num_features")
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,19 +180,13 @@ class Rescaled(_Wrapper):
     base: FeatureMap
     factor: float
 
-    @property
-    def input_dim(self) -> int:  # type: ignore[override]
-        return self.base.input_dim
+    input_dim = _of_base("input_dim")
 
     def _evaluate(self, x: Tensor) -> Tensor:
         return self.base.phi(x) * math.sqrt(self.factor)
 
     def _grouped(self, x: Tensor) -> Tensor:
         return self.base._grouped(x) * math.sqrt(self.factor)
-
-    def centred(self, at: Tensor) -> FeatureMap:
-        """See `FeatureMap.centred`."""
-        return Rescaled(self.base.centred(at), self.factor)
 
 
 @dataclass(frozen=True, eq=False)
@@ -207,9 +203,8 @@ class OnColumns(_Wrapper):
     def _grouped(self, x: Tensor) -> Tensor:
         return self.base._grouped(x[..., self.columns])
 
-    def centred(self, at: Tensor) -> FeatureMap:
-        """See `FeatureMap.centred`."""
-        return OnColumns(self.base.centred(at[self.columns]), self.columns, self.input_dim)
+    def centred(self, at: Tensor) -> OnColumns:
+        return super().centred(at[self.columns])
 
 
 def _moved(value: Any, device: Device | None, dtype: torch.dtype | None) -> Any:
@@ -226,7 +221,3 @@ def _moved(value: Any, device: Device | None, dtype: torch.dtype | None) -> Any:
             changed["dtype"] = dtype
         return dataclasses.replace(value, **changed)
     return value
-
-
-def _describe(x: object) -> str:
-    return f"{x.dtype} of shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__

@@ -37,14 +37,14 @@ halve the variance on the diagonal.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from gpytorch.kernels import Kernel
 from torch import Tensor
 
 from sggp.errors import InputError
-from sggp.kernels.features.base import FeatureMap
+from sggp.kernels.features.base import ScaledMap
 from sggp.kernels.features.registry import draw_features
 from sggp.kernels.tanimoto import TanimotoDotProduct, check_counts
 from sggp.random import streams
@@ -58,7 +58,7 @@ _BLOCK = 2**18
 
 
 @dataclass(frozen=True, eq=False)
-class DotProductTanimotoMap(FeatureMap):
+class DotProductTanimotoMap(ScaledMap):
     """φ(x) = √scale · (Re ζ_1 … Re ζ_F, Im ζ_1 … Im ζ_F), see the module.
 
     Args:
@@ -91,23 +91,15 @@ class DotProductTanimotoMap(FeatureMap):
         """p = 2F."""
         return 2 * len(self.offsets)
 
-    def rescaled(self, factor: float) -> DotProductTanimotoMap:
-        """The map of factor · k."""
-        return replace(self, scale=self.scale * float(factor))
-
     def _evaluate(self, x: Tensor) -> Tensor:
-        return self._pairs(x).transpose(-1, -2).flatten(-2)
+        return self._grouped(x).transpose(-1, -2).flatten(-2)
 
-    def _grouped(self, x: Tensor) -> Tensor:
-        return self._pairs(x)
-
-    def _pairs(self, x: Tensor) -> Tensor:  # (…, n, F, 2)
+    def _grouped(self, x: Tensor) -> Tensor:  # (…, n, F, 2)
         check_counts(x, "TanimotoDotProduct", signed=True)
-        rows = x.reshape(-1, self.input_dim)
-        step = max(1, _BLOCK // len(self.offsets))
+        blocks = x.reshape(-1, self.input_dim).split(max(1, _BLOCK // len(self.offsets)))
         dtype = self._output_dtype(x)
         maps = (self.frequencies.to(dtype), self.factors[0].to(dtype), self.factors[1].to(dtype))
-        parts = [self._block(rows[i : i + step].to(dtype), *maps) for i in range(0, max(1, len(rows)), step)]
+        parts = [self._block(rows.to(dtype), *maps) for rows in blocks]
         return torch.cat(parts).reshape(*x.shape[:-1], len(self.offsets), 2)
 
     def _block(self, x: Tensor, frequencies: Tensor, real: Tensor, imaginary: Tensor) -> Tensor:
@@ -153,8 +145,6 @@ def _polar(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def _dot_product(
     kernel: Kernel, num_features: int, *, input_dim: int, generator: torch.Generator
 ) -> DotProductTanimotoMap:
-    """Two features per slot, see the module."""
-    del kernel
     slots = max(1, num_features // 2)
     normal, signs, shift, angles = streams(
         generator, "t_dp frequencies", "t_dp signs", "t_dp offsets", "t_dp phases"

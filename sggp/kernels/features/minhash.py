@@ -23,14 +23,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from sggp.errors import InputError
 from sggp.kernels.features import prf, weights
-from sggp.kernels.features.base import FeatureMap
+from sggp.kernels.features.base import ScaledMap
 from sggp.kernels.features.registry import draw_features
 from sggp.kernels.tanimoto import TanimotoMinMax, check_counts
 from sggp.random import streams
@@ -41,7 +41,7 @@ _TABLE_BYTES = 4 * 2**20
 
 
 @dataclass(frozen=True, eq=False)
-class MinHashMap(FeatureMap):
+class MinHashMap(ScaledMap):
     """φ_m(x) = √(scale/M) · (random sign of the cell of x that rings first in hash m).
 
     Args:
@@ -68,10 +68,6 @@ class MinHashMap(FeatureMap):
         """M."""
         return self.keys.shape[1]
 
-    def rescaled(self, factor: float) -> MinHashMap:
-        """The map of factor · k."""
-        return replace(self, scale=self.scale * float(factor))
-
     def signs(self, x: Tensor) -> Tensor:
         """The features as signs: (…, n, d) -> (…, n, M) int8."""
         rows = x.detach().reshape(-1, self.input_dim)
@@ -80,7 +76,8 @@ class MinHashMap(FeatureMap):
         for start in range(0, len(rows), step):
             chunk = rows[start : start + step]
             counts, real = _counts(chunk)
-            out[start : start + len(chunk)] = _signs_of_counts(counts, self.keys)
+            for members, hashes, lowest in _lowest(counts, self.keys):
+                out[start + members, hashes] = prf.sign(lowest)
             if len(real):
                 out[start + real] = _signs_of_reals(chunk[real], self.keys)
         return out.reshape(*x.shape[:-1], self.num_features)
@@ -93,8 +90,6 @@ class MinHashMap(FeatureMap):
 def _min_max(
     kernel: TanimotoMinMax, num_features: int, *, input_dim: int, generator: torch.Generator
 ) -> MinHashMap:
-    """Rademacher min-wise hash features."""
-    del kernel
     (keys,) = streams(generator, "min-wise hash keys")
     return MinHashMap(prf.draw_keys(num_features, keys), input_dim)
 
@@ -117,14 +112,6 @@ def _counts(x: Tensor) -> tuple[Tensor, Tensor]:
     return x.masked_fill(real[:, None], 0).to(torch.uint8), real.nonzero()[:, 0]
 
 
-def _signs_of_counts(counts: Tensor, keys: Tensor) -> Tensor:
-    """(n, d) uint8 -> (n, M) int8."""
-    signs = torch.empty(len(counts), keys.shape[1], dtype=torch.int8, device=counts.device)
-    for rows, hashes, lowest in _lowest(counts, keys):
-        signs[rows, hashes] = prf.sign(lowest)
-    return signs
-
-
 def _lowest(counts: Tensor, keys: Tensor) -> Iterator[tuple[Tensor, slice, Tensor]]:
     """The lowest value among each row's cells in each hash, piece by piece: rows (r,), hashes, values (r, m) int32.
 
@@ -134,12 +121,12 @@ def _lowest(counts: Tensor, keys: Tensor) -> Iterator[tuple[Tensor, slice, Tenso
     if not len(counts):
         return
     columns, level = _levels(counts)
-    elements = torch.cat((prf.element_codes(columns, level), _empty_code(counts.device)))
+    empty = prf.element_codes(torch.full((1,), -1, device=counts.device), 0)
+    elements = torch.cat((prf.element_codes(columns, level), empty))
     groups = list(_row_groups(counts, columns, level))
     step = max(16, _TABLE_BYTES // (4 * len(elements)))
-    deeper = (
-        [(level == value).nonzero()[:, 0] for value in range(2, int(level.max()) + 1)] if len(level) else []
-    )
+    deepest = int(level.max()) if len(level) else 0
+    deeper = [(level == value).nonzero()[:, 0] for value in range(2, deepest + 1)]
     for start in range(0, keys.shape[1], step):
         hashes = slice(start, start + step)
         values = prf.table(elements, keys[:, hashes].contiguous())
@@ -159,10 +146,6 @@ def _levels(counts: Tensor) -> tuple[Tensor, Tensor]:
     columns = torch.repeat_interleave(torch.arange(len(largest), device=counts.device), largest)
     first = largest.cumsum(0) - largest
     return columns, torch.arange(len(columns), device=counts.device) - first[columns] + 1
-
-
-def _empty_code(device: torch.device) -> Tensor:
-    return prf.element_codes(torch.full((1,), -1, device=device), 0)
 
 
 def _row_groups(counts: Tensor, columns: Tensor, level: Tensor) -> Iterator[tuple[Tensor, Tensor, list[int]]]:

@@ -9,8 +9,6 @@ arithmetic only, so all devices agree bit for bit. Elements go through the 64-bi
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor
 
@@ -60,28 +58,19 @@ def table(elements: Tensor, keys: Tensor) -> Tensor:
         (u, m) int32, uniform over all 2^32 values.
     """
     out = torch.empty(len(elements), keys.shape[1], dtype=torch.int32, device=elements.device)
-    low, high = elements.to(torch.int32)[:, None], (elements >> 32).to(torch.int32)[:, None]
-    for rows in _blocks(len(elements), keys.shape[1], elements.device):
-        part = low[rows] ^ keys[0]
-        _mix_(part)
-        part ^= high[rows]
-        part += keys[1]
-        out[rows] = _mix_(part)
+    block = _BLOCK if elements.device.type == "cpu" else 2**24
+    step = max(1, block // max(1, keys.shape[1]))
+    for start in range(0, len(elements), step):
+        out[start : start + step] = entries(elements[start : start + step, None], keys)
     return out
 
 
 def entries(elements: Tensor, keys: Tensor) -> Tensor:
-    """Single values instead of a table: element e with key e, (u,) and (2, u) -> (u,) int32."""
+    """Single values instead of a table: element e with key e, (u,) and (2, u) -> (u,) int32; shapes broadcast."""
     part = _mix_(elements.to(torch.int32) ^ keys[0])
     part ^= (elements >> 32).to(torch.int32)
     part += keys[1]
     return _mix_(part)
-
-
-def _blocks(rows: int, columns: int, device: torch.device) -> Iterator[slice]:
-    step = max(1, (_BLOCK if device.type == "cpu" else 2**24) // max(1, columns))
-    for start in range(0, rows, step):
-        yield slice(start, start + step)
 
 
 def uniform(value: Tensor) -> Tensor:
@@ -96,6 +85,5 @@ def sign(value: Tensor) -> Tensor:
 
 def draw_keys(num_features: int, generator: torch.Generator) -> Tensor:
     """(2, m) int32 keys from `generator`."""
-    return torch.randint(-(2**31), 2**31, (2, num_features), generator=generator, dtype=torch.int64).to(
-        torch.int32
-    )
+    keys = torch.randint(-(2**31), 2**31, (2, num_features), generator=generator, dtype=torch.int64)
+    return keys.to(torch.int32)

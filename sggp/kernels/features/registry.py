@@ -9,7 +9,9 @@ from typing import Any, Protocol
 import torch
 from gpytorch.kernels import Kernel
 
-from sggp.errors import DtypeError, InputError, NoRandomFeatures, ShapeError, UnsupportedKernel
+from sggp.checks import whole_number
+from sggp.errors import DtypeError, InputError, NoRandomFeatures, ShapeError
+from sggp.kernels.convert import check_kernel_structure
 from sggp.kernels.features.base import FeatureMap
 from sggp.random import as_generator
 from sggp.typing import Seed
@@ -77,17 +79,16 @@ class DrawFeatures:
             ShapeError: `input_dim` does not fit the kernel's `active_dims` or ARD length scales.
             InputError: `num_features` or `input_dim` is not a positive integer.
         """
-        for name, value in (("num_features", num_features), ("input_dim", input_dim)):
-            if isinstance(value, bool) or not hasattr(value, "__index__") or int(value) < 1:
-                raise InputError(f"expected {name} to be a positive integer, got {value!r}.")
+        num_features = whole_number(num_features, "num_features")
+        input_dim = whole_number(input_dim, "input_dim")
         if generator is None:
             raise InputError(
                 "draw_features has no default seed: pass a torch.Generator or an int as generator."
             )
-        _check_structure(kernel, input_dim)
-        return self.part(
-            kernel, int(num_features), input_dim=int(input_dim), generator=as_generator(generator)
-        )
+        if not isinstance(kernel, Kernel):
+            raise DtypeError(f"expected a gpytorch.kernels.Kernel, got {type(kernel).__name__}.")
+        check_kernel_structure(kernel)
+        return self.part(kernel, num_features, input_dim=input_dim, generator=as_generator(generator))
 
     def part(
         self, kernel: Kernel, num_features: int, *, input_dim: int, generator: torch.Generator
@@ -112,28 +113,10 @@ class DrawFeatures:
         kind = type(kernel)
         owner = next((base for base in kind.__mro__ if base in self._rules.registry), object)
         if owner is not object and getattr(kind, "forward", None) is not getattr(owner, "forward", None):
-            raise _missing(
-                kind.__name__,
-                f"it overrides forward of {owner.__name__}, whose rule may not hold for it",
-            )
+            why = f"it overrides forward of {owner.__name__}, whose rule may not hold for it"
+            raise _missing(kind.__name__, why)
         rule: FeatureRule = self._rules.dispatch(kind)
         return rule(kernel, num_features, input_dim=input_dim, generator=generator)
-
-
-def _check_structure(kernel: Kernel, input_dim: int) -> None:
-    if not isinstance(kernel, Kernel):
-        raise DtypeError(f"expected a gpytorch.kernels.Kernel, got {type(kernel).__name__}.")
-    if len(kernel.batch_shape):
-        raise UnsupportedKernel(
-            f"{type(kernel).__name__} has batch_shape {tuple(kernel.batch_shape)}; sggp needs one kernel at a "
-            "time: index the batch and condition once per kernel."
-        )
-    point = torch.zeros(1, input_dim)
-    outputs = kernel.num_outputs_per_input(point, point)
-    if outputs != 1:
-        raise UnsupportedKernel(
-            f"{type(kernel).__name__} has {outputs} outputs per input; sggp needs kernels with one output."
-        )
 
 
 draw_features = DrawFeatures()

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from scipy.special import gammaincinv
 from torch import Tensor
 
 from sggp.errors import NoRandomFeatures, ShapeError
-from sggp.kernels.features.base import FeatureMap
+from sggp.kernels.features.base import ScaledMap
 from sggp.kernels.features.registry import draw_features
 from sggp.kernels.stationary import profile_of
 from sggp.random import streams
@@ -55,7 +56,7 @@ class PhaseTerm:
 
 
 @dataclass(frozen=True, eq=False)
-class FourierMap(FeatureMap):
+class FourierMap(ScaledMap):
     """φ(x) = √(scale/F) · (cos θ_1 … cos θ_F, sin θ_1 … sin θ_F) with phases θ = Σ_terms term.phases(x)."""
 
     terms: tuple[PhaseTerm, ...]
@@ -76,10 +77,7 @@ class FourierMap(FeatureMap):
         return 2 * self.num_frequencies
 
     def _pair(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        x = self._floating(x)
-        phases = self.terms[0].phases(x)
-        for term in self.terms[1:]:
-            phases = phases + term.phases(x)
+        phases = reduce(torch.add, (term.phases(self._floating(x)) for term in self.terms))
         return phases.cos(), phases.sin()
 
     def _evaluate(self, x: Tensor) -> Tensor:
@@ -88,12 +86,7 @@ class FourierMap(FeatureMap):
     def _grouped(self, x: Tensor) -> Tensor:
         return torch.stack(self._pair(x), -1) * math.sqrt(self.scale / self.num_frequencies)
 
-    def rescaled(self, factor: float) -> FourierMap:
-        """The map of factor · k."""
-        return replace(self, scale=self.scale * float(factor))
-
     def on_columns(self, columns: Tensor, input_dim: int) -> FourierMap:
-        """The same map of an input of which only `columns` are seen."""
         terms = tuple(
             replace(t, columns=columns if t.columns is None else columns[t.columns]) for t in self.terms
         )
