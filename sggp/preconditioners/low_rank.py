@@ -14,7 +14,6 @@ __all__ = ["pivoted_cholesky", "random_pivoted_cholesky", "uniform_nystrom"]
 
 _BLOCK = 100
 _JITTER = 1e-11
-_LARGEST_JITTER = 1e-2
 
 
 def pivoted_cholesky(operator: Any, rank: int) -> Tensor:  # -> (n, rank)
@@ -62,12 +61,10 @@ def random_pivoted_cholesky(
         factor[:, :k] = start
         left = (left - start.square().sum(1)).clamp_min(0)
     while k < factor.shape[1]:
-        candidates = left.clamp_min(0).cpu()
-        usable = int((candidates > _JITTER * scale).sum())
-        size = min(block, factor.shape[1] - k, usable)
+        candidates = torch.where(left > _JITTER * scale, left, 0.0).cpu()
+        size = min(block, factor.shape[1] - k, int(candidates.count_nonzero()))
         if size == 0:
             break
-        candidates[candidates <= _JITTER * scale] = 0
         pivots = _weighted_draw(candidates, size, generator).to(left.device)
         columns = operator.cross_block(everything, pivots) - factor[:, :k] @ factor[pivots, :k].T
         factor[:, k : k + size] = _columns_to_factor(columns, pivots, scale)
