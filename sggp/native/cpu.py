@@ -22,12 +22,7 @@ from torch import Tensor
 
 from sggp.native import library
 from sggp.native.checks import check_columns, check_cpu, check_pair, check_points
-from sggp.native.cpu_tanimoto import (
-    PackedRows,
-    tanimoto_block,
-    tanimoto_matmul,
-    thermometer,
-)
+from sggp.native.cpu_tanimoto import PackedRows, tanimoto_block, tanimoto_matmul, thermometer
 from sggp.native.families import Profile
 from sggp.native.library import available, instruction_sets, unavailable_reason
 from sggp.native.reference import BUDGET, Given
@@ -107,7 +102,7 @@ def stationary_matmul(
     if 0 in (n, *v.shape):
         return torch.zeros(n, s, dtype=v.dtype)
     rows = _rows(a, b, v.dtype, source)
-    columns = v.detach().to(rows.a.dtype).contiguous()
+    columns = v.detach().to(rows.a.dtype)
     pack = library.pack_bytes(memory_budget, a.shape[1], s, rows.a.element_size(), 48)
     out = torch.empty(n, s, dtype=rows.a.dtype)
     return _stationary(rows, columns, profile, out, pack, memory_budget, isa).to(v.dtype)
@@ -135,13 +130,10 @@ def stationary_gradient(
     gradient = torch.zeros(d + 1, dtype=torch.float64)
     if 0 not in (n, m, s):
         a, b, _ = _rows(a, b, a.dtype, None)
-        left, right = (x.detach().to(a.dtype).contiguous() for x in (left, right))
-        pack, p = library.pack_bytes(memory_budget, d, s, a.element_size(), 48), library.pointer
-        code = getattr(library.library(), f"sggp_gradient_{library.SUFFIX[a.dtype]}")(
-            library.isa_index(isa), torch.get_num_threads(), *_profile(profile), p(a), n, p(b), m, d, p(left),
-            p(right), s, p(gradient), pack,
-        )  # fmt: skip
-        library.checked(code, "stationary_gradient")
+        left, right = left.to(a.dtype), right.to(a.dtype)
+        pack, name = library.pack_bytes(memory_budget, d, s, a.element_size(), 48), library.SUFFIX[a.dtype]
+        numbers = (*profile.numbers, a, n, b, m, d, left, right, s, gradient, pack)
+        library.run(f"gradient_{name}", *numbers, isa=isa)
     return gradient[:d].clone(), gradient[d].clone()
 
 
@@ -155,17 +147,11 @@ def _stationary(
     isa: str | None,
 ) -> Tensor:
     """The block (v None) or the product, in `out`."""
-    p, (n, d) = library.pointer, rows.a.shape
-    code = getattr(library.library(), f"sggp_stationary_{library.SUFFIX[out.dtype]}")(
-        library.isa_index(isa), torch.get_num_threads(), *_profile(profile), p(rows.a), n, p(rows.b), len(rows.b), d,
-        p(rows.weights), p(v), 0 if v is None else v.shape[1], p(out), pack_bytes, square_budget,
-    )  # fmt: skip
-    library.checked(code, "stationary_block" if v is None else "stationary_matmul")
+    (n, d), columns = rows.a.shape, 0 if v is None else v.shape[1]
+    points = (*profile.numbers, rows.a, n, rows.b, len(rows.b), d, rows.weights)
+    name = f"stationary_{library.SUFFIX[out.dtype]}"
+    library.run(name, *points, v, columns, out, pack_bytes, square_budget, isa=isa)
     return out
-
-
-def _profile(profile: Profile) -> tuple[int, float, float]:
-    return profile.kind.code, float(profile.scale), profile.shape
 
 
 def _rows(a: Tensor, b: Tensor, dtype: torch.dtype, source: Given) -> _Rows:
