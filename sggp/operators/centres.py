@@ -14,6 +14,7 @@ from sggp.errors import InputError, UnsupportedKernel
 from sggp.kernels import as_covariance
 from sggp.kernels.covariance import Covariance
 from sggp.kernels.points import Points
+from sggp.neighbours.ordering import keep_apart
 from sggp.random import as_generator, draw_seed
 from sggp.typing import Seed
 
@@ -147,16 +148,7 @@ def _thinned(close: Close, order: Tensor, most: int | None) -> Tensor | None:
         for part in kept.split(max(1, _TILE_BYTES // (8 * _TILE_ROWS))):
             free &= ~close(tile, part).any(1)
         tile = tile[free]
-        kept = torch.cat([kept, tile[_greedy(close(tile, tile))]])
+        kept = torch.cat([kept, tile[keep_apart(close(tile, tile))]])
         if most is not None and len(kept) > most:
             return None
     return kept
-
-
-def _greedy(close: Tensor) -> Tensor:  # (t, t) -> (k,)
-    """Places kept when each drops the later ones that are close to it."""
-    free, near = torch.ones(len(close), dtype=torch.bool), close.cpu()
-    for i in range(len(near)):
-        if free[i]:
-            free[i + 1 :] &= ~near[i, i + 1 :]
-    return free.nonzero()[:, 0].to(close.device)
