@@ -15,7 +15,7 @@ from sggp.kernels import as_covariance
 from sggp.kernels.covariance import Covariance
 from sggp.kernels.points import Points
 from sggp.operators.least_squares import PenaltyEstimate, detached_copy
-from sggp.operators.rows import SystemOperator, require, retyped
+from sggp.operators.rows import SystemOperator, require, retyped, tile_bytes
 
 __all__ = ["InducingOperator"]
 
@@ -93,7 +93,7 @@ class InducingOperator(PenaltyEstimate, SystemOperator):
     def keeps_matrix(self) -> bool:
         """Whether K_XZ and K_ZZ fit the memory budget and so are evaluated once."""
         itemsize = torch.finfo(self._dtype).bits // 8
-        return itemsize * self.entries_per_epoch + self._tile_bytes() <= self.memory_budget
+        return itemsize * self.entries_per_epoch + tile_bytes(self.memory_budget) <= self.memory_budget
 
     def __repr__(self) -> str:
         kept = "kept in memory" if self.keeps_matrix else "by tiles"
@@ -209,7 +209,7 @@ class InducingOperator(PenaltyEstimate, SystemOperator):
             out = (self._stored()[1] @ v).double()
         else:
             covariance, _, z = self._side(wide)
-            out = covariance.matmul(z, z, v, memory_budget=self._tile_bytes()).double()
+            out = covariance.matmul(z, z, v, memory_budget=tile_bytes(self.memory_budget)).double()
         for tile, block in self._tiles(wide=wide):
             out += block.T @ ((block @ v) / self._noise64[tile, None].to(v))
         return out
@@ -251,4 +251,4 @@ class InducingOperator(PenaltyEstimate, SystemOperator):
     def _tile_rows(self, wide: bool) -> int:
         itemsize = 8 if wide else torch.finfo(self._dtype).bits // 8
         # a tile and the handful of temporaries of the same size that evaluating it takes
-        return max(1, self._tile_bytes() // (8 * itemsize * len(self.z)))
+        return max(1, tile_bytes(self.memory_budget) // (8 * itemsize * len(self.z)))

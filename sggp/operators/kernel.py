@@ -10,9 +10,10 @@ from torch import Tensor
 from sggp.arrays import check_rows
 from sggp.defaults import MEMORY_BUDGET
 from sggp.neighbours import KernelNeighbours
+from sggp.operators.base import Forwarded
 from sggp.operators.least_squares import KernelLeastSquares
 from sggp.operators.matrix import KernelMatrix
-from sggp.operators.rows import SystemOperator, require
+from sggp.operators.rows import SystemOperator, require, tile_bytes
 
 __all__ = ["KernelOperator"]
 
@@ -38,6 +39,10 @@ class KernelOperator(SystemOperator):
 
     Cost:
         `matmul` n² entries and 2·n²·s flops; O(tile) memory beside K.
+
+    `ordering` and `earlier_neighbours` are those of `sggp.neighbours.KernelNeighbours`; `draws_features`,
+    `require_noise`, `anchored_target`, `data_gradient`, `penalty_estimate` and `design_norms` those of
+    `sggp.operators.least_squares.KernelLeastSquares`.
     """
 
     def __init__(
@@ -59,14 +64,7 @@ class KernelOperator(SystemOperator):
         )
         self._least_squares = KernelLeastSquares(kernel, matrix, self._noise)
 
-    @property
-    def entries_evaluated(self) -> int:
-        """Kernel entries that were evaluated or read since construction."""
-        return self._matrix.entries
-
-    @entries_evaluated.setter
-    def entries_evaluated(self, value: int) -> None:
-        self._matrix.entries = value
+    entries_evaluated = Forwarded("_matrix")
 
     @property
     def keeps_matrix(self) -> bool:
@@ -92,7 +90,7 @@ class KernelOperator(SystemOperator):
             return self.matmul(v)
         self._matrix.count(len(self.x) ** 2)
         covariance, points = self._exact
-        product = covariance.matmul(points, points, v, memory_budget=self._tile_bytes()).double()
+        product = covariance.matmul(points, points, v, memory_budget=tile_bytes(self.memory_budget)).double()
         return product.addcmul_(self._noise64[:, None], v)
 
     def rows_matmul(self, rows: Tensor, v: Tensor) -> Tensor:  # (b,), (n, s) -> (b, s)
@@ -161,42 +159,17 @@ class KernelOperator(SystemOperator):
         self._matrix.count(0 if found is None else index.shape[0] * index.shape[1] ** 2)
         return found
 
-    def ordering(self, generator: torch.Generator) -> Tensor:  # -> (n,)
-        """See `sggp.neighbours.KernelNeighbours.ordering`."""
-        return self._neighbours.ordering(generator)
+    ordering = Forwarded("_neighbours")
+    earlier_neighbours = Forwarded("_neighbours")
 
-    def earlier_neighbours(
-        self, order: Tensor, k: int, low_rank: Tensor | None = None
-    ) -> Tensor:  # -> (n, k)
-        """See `sggp.neighbours.KernelNeighbours.earlier_neighbours`."""
-        return self._neighbours.earlier_neighbours(order, k, low_rank)
+    # what stochastic gradient descent asks for ----------------------------------------------------------------------
 
-    # what stochastic gradient descent asks for: see `KernelLeastSquares` --------------------------------------------
-
-    @property
-    def draws_features(self) -> bool:
-        """Whether the kernel has random features."""
-        return self._least_squares.draws_features
-
-    def require_noise(self) -> None:
-        """Raise unless every noise variance is positive in the working precision."""
-        self._least_squares.require_noise()
-
-    def anchored_target(self, anchor: Tensor, gap: Tensor) -> Tensor:  # (n, s), (n, s) -> (n, s)
-        """r − Σδ."""
-        return self._least_squares.anchored_target(anchor, gap)
-
-    def data_gradient(self, rows: Tensor, u: Tensor, anchor: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """The data part of the gradient (n, s), and the rows (b, s) of (K + Σ)u − r."""
-        return self._least_squares.data_gradient(rows, u, anchor, target)
-
-    def penalty_estimate(self, u: Tensor, num_features: int, generator: torch.Generator) -> Tensor:
-        """An unbiased estimate of K u, (n, s)."""
-        return self._least_squares.penalty_estimate(u, num_features, generator)
-
-    def design_norms(self, rows: Tensor) -> Tensor:  # (b,) -> (b,)
-        """Squared norms of rows of K in float64, by tiles; b·n entries."""
-        return self._least_squares.design_norms(rows)
+    draws_features = Forwarded("_least_squares")
+    require_noise = Forwarded("_least_squares")
+    anchored_target = Forwarded("_least_squares")
+    data_gradient = Forwarded("_least_squares")
+    penalty_estimate = Forwarded("_least_squares")
+    design_norms = Forwarded("_least_squares")
 
     def _require(self, size: float, what: str) -> None:
         instead = "a solver that needs only products (ConjugateGradients, StochasticDualDescent)"

@@ -25,7 +25,7 @@ class KernelMatrix:
 
     def __init__(self, kernel: Any, x: Tensor, dtype: torch.dtype, memory_budget: float) -> None:
         self.x, self.dtype, self.memory_budget = x.detach(), dtype, memory_budget
-        self.entries = 0
+        self.entries_evaluated = 0  # kernel entries that were evaluated or read since construction
         self.covariance64 = as_covariance(kernel, dtype=torch.float64)
         if x.is_floating_point():
             self.covariance = self.covariance64
@@ -40,7 +40,7 @@ class KernelMatrix:
 
     def count(self, entries: int) -> None:
         """Add to the number of entries that were evaluated or read."""
-        self.entries += entries
+        self.entries_evaluated += entries
 
     @property
     def keeps(self) -> bool:

@@ -60,9 +60,6 @@ class SystemOperator(Operator):
         """Σ as a float64 vector."""
         return self._noise64
 
-    def _tile_bytes(self) -> int:
-        return tile_bytes(self.memory_budget)
-
     def _check_columns(self, v: Tensor) -> None:
         if v.ndim != 2 or v.shape[0] != self._unknowns:
             raise ShapeError(
