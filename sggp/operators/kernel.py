@@ -40,9 +40,8 @@ class KernelOperator(SystemOperator):
     Cost:
         `matmul` n² entries and 2·n²·s flops; O(tile) memory beside K.
 
-    `ordering` and `earlier_neighbours` are those of `sggp.neighbours.KernelNeighbours`; `draws_features`,
-    `require_noise`, `anchored_target`, `data_gradient`, `penalty_estimate` and `design_norms` those of
-    `sggp.operators.least_squares.KernelLeastSquares`.
+    What its parts offer is forwarded, and explained there: `sggp.operators.matrix.KernelMatrix`,
+    `sggp.neighbours.KernelNeighbours` and `sggp.operators.least_squares.KernelLeastSquares`.
     """
 
     def __init__(
@@ -56,25 +55,21 @@ class KernelOperator(SystemOperator):
     ) -> None:
         x = check_rows(x)
         super().__init__(x, len(x), noise_variance, dtype, memory_budget)
-        self._matrix = matrix = KernelMatrix(kernel, x, self._dtype, self.memory_budget)
+        self._matrix = matrix = KernelMatrix(kernel, x, self.dtype, self.memory_budget)
         self.covariance, self.rounds_inputs = matrix.covariance, matrix.rounds_inputs
         self._exact = (matrix.covariance64, matrix.points64)
         self._neighbours = KernelNeighbours(
-            (matrix.covariance, matrix.points), self._exact, self._noise64, matrix.count
+            (matrix.covariance, matrix.points), self._exact, self.noise_variance, matrix.count
         )
         self._least_squares = KernelLeastSquares(kernel, matrix, self._noise)
 
     entries_evaluated = Forwarded("_matrix")
-
-    @property
-    def keeps_matrix(self) -> bool:
-        """Whether K is evaluated once: it fits the budget and no compiled engine does nearly as well without."""
-        return self._matrix.keeps
+    keeps_matrix = Forwarded("_matrix")
 
     def __repr__(self) -> str:
         how = "fused" if self._matrix.recomputes else "by tiles"
         kept = "kept in memory" if self.keeps_matrix else how
-        return f"KernelOperator(n={len(self.x)}, d={self.x.shape[1]}, {self._dtype}, K {kept})"
+        return f"KernelOperator(n={len(self.x)}, d={self.x.shape[1]}, {self.dtype}, K {kept})"
 
     # products -----------------------------------------------------------------------------------------------------
 
@@ -86,12 +81,12 @@ class KernelOperator(SystemOperator):
     def matmul_wide(self, v: Tensor) -> Tensor:  # (n, s) -> (n, s)
         """(K + Σ) v in float64 whatever the working precision, by tiles: what iterative refinement measures with."""
         v = v.double()
-        if self._dtype == torch.float64:
+        if self.dtype == torch.float64:
             return self.matmul(v)
         self._matrix.count(len(self.x) ** 2)
         covariance, points = self._exact
         product = covariance.matmul(points, points, v, memory_budget=tile_bytes(self.memory_budget)).double()
-        return product.addcmul_(self._noise64[:, None], v)
+        return product.addcmul_(self.noise_variance[:, None], v)
 
     def rows_matmul(self, rows: Tensor, v: Tensor) -> Tensor:  # (b,), (n, s) -> (b, s)
         """Rows of K + Σ times v."""
@@ -123,12 +118,12 @@ class KernelOperator(SystemOperator):
         self._require(torch.finfo(dtype).bits // 8 * n * n, f"the dense ({n}, {n}) matrix")
         self._matrix.count(n * n)
         out = self._matrix.by_tiles(dtype, wide=dtype == torch.float64)
-        out.diagonal().add_(self._noise64.to(dtype))
+        out.diagonal().add_(self.noise_variance.to(dtype))
         return out
 
     def diagonal(self) -> Tensor:  # (n,)
         """The diagonal of K + Σ in the working precision."""
-        return self.covariance.diagonal(self._matrix.points).to(self._dtype) + self._noise
+        return self.covariance.diagonal(self._matrix.points).to(self.dtype) + self._noise
 
     # what preconditioners ask for -----------------------------------------------------------------------------------
 
@@ -155,7 +150,7 @@ class KernelOperator(SystemOperator):
         See `sggp.native.neighbours.sparse_columns`.
         """
         covariance, points = self._exact
-        found = covariance.neighbour_columns(points, self._noise64, low_rank, index, real)
+        found = covariance.neighbour_columns(points, self.noise_variance, low_rank, index, real)
         self._matrix.count(0 if found is None else index.shape[0] * index.shape[1] ** 2)
         return found
 

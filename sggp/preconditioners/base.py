@@ -88,7 +88,7 @@ def require_finite(what: str, values: Tensor) -> Tensor:
 
 
 class Diagonal:
-    """P = D. Args: values: (n,) float64, positive."""
+    """P = D, given as (n,) float64 positive values."""
 
     def __init__(self, values: Tensor) -> None:
         self._values = values[:, None]

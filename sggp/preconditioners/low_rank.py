@@ -21,11 +21,7 @@ def pivoted_cholesky(operator: Any, rank: int) -> Tensor:  # -> (n, rank)
 
     Cost: rank columns of K, 2·n·rank² flops. Source: Harbrecht, Peters and Schneider 2012, algorithm 1.
     """
-    n = operator.shape[0]
-    left = require_finite("the diagonal of K", operator.kernel_diagonal()).clone()
-    scale = float(left.max())
-    everything = torch.arange(n, device=left.device)
-    factor = left.new_zeros(n, min(rank, n))
+    left, scale, everything, factor = _begin(operator, rank)
     for k in range(factor.shape[1]):
         pivot = int(left.argmax())
         if float(left[pivot]) <= _JITTER * scale:
@@ -48,11 +44,7 @@ def random_pivoted_cholesky(
 
     Cost: rank columns of K, 2·n·rank² flops. Source: Chen, Epperly, Tropp and Webber 2023 (RPCholesky), algorithm 2.2.
     """
-    n = operator.shape[0]
-    left = require_finite("the diagonal of K", operator.kernel_diagonal()).clone()
-    scale = float(left.max())
-    everything = torch.arange(n, device=left.device)
-    factor = left.new_zeros(n, min(rank, n))
+    left, scale, everything, factor = _begin(operator, rank)
     # small blocks, so that later landmarks see what earlier ones left
     block = max(4, min(_BLOCK, factor.shape[1] // 8))
     k = 0
@@ -79,11 +71,16 @@ def uniform_nystrom(operator: Any, rank: int, generator: torch.Generator) -> Ten
 
     Source: Williams and Seeger 2001.
     """
-    n = operator.shape[0]
-    scale = float(require_finite("the diagonal of K", operator.kernel_diagonal()).max())
-    everything = torch.arange(n, device=operator.device)
-    landmarks = torch.randperm(n, generator=generator)[: min(rank, n)].to(operator.device)
+    _, scale, everything, _ = _begin(operator, 0)
+    landmarks = torch.randperm(len(everything), generator=generator)[:rank].to(everything.device)
     return _columns_to_factor(operator.cross_block(everything, landmarks), landmarks, scale)
+
+
+def _begin(operator: Any, rank: int) -> tuple[Tensor, float, Tensor, Tensor]:
+    """The diagonal of K, its largest entry, the numbers of all rows, and zeros for a factor (n, ≤ rank)."""
+    left = require_finite("the diagonal of K", operator.kernel_diagonal()).clone()
+    n = len(left)
+    return left, float(left.max()), torch.arange(n, device=left.device), left.new_zeros(n, min(rank, n))
 
 
 def _columns_to_factor(columns: Tensor, pivots: Tensor, scale: float) -> Tensor:
