@@ -25,7 +25,7 @@ from sggp.native.checks import check_columns, check_cpu, check_pair, check_point
 from sggp.native.cpu_tanimoto import PackedRows, tanimoto_block, tanimoto_matmul, thermometer
 from sggp.native.families import Profile
 from sggp.native.library import available, instruction_sets, unavailable_reason
-from sggp.native.reference import BUDGET, Given
+from sggp.native.reference import BUDGET, Given, resolved
 
 __all__ = [
     "PackedRows",
@@ -39,8 +39,6 @@ __all__ = [
     "thermometer",
     "unavailable_reason",
 ]
-
-_EXACT_RADIUS = {torch.float32: 3.0, torch.float64: 30.0}  # rows further out are taken from `source`
 
 
 class _Rows(NamedTuple):
@@ -97,7 +95,6 @@ def stationary_matmul(
     """
     check_points(a, b, v.dtype)
     check_columns(v, b.shape[0], "v")
-    check_cpu(v)
     n, s = a.shape[0], v.shape[1]
     if 0 in (n, *v.shape):
         return torch.zeros(n, s, dtype=v.dtype)
@@ -155,22 +152,14 @@ def _stationary(
 
 
 def _rows(a: Tensor, b: Tensor, dtype: torch.dtype, source: Given) -> _Rows:
-    """Contiguous rows of both sides, with weights for their differences where they come from `source`.
+    """Contiguous rows of both sides, by `reference.resolved` where there is a `source`.
 
-    Rounding a row at distance R moves it by up to ε·R. Where rows of `b` lie beyond a small R, the unscaled rows are
-    used if they are exact in the working precision; if not, the call is made in float64. (A row of `a` further out
-    than all of `b` is near none of them.) Equal sides come back as one tensor: their product needs half of K.
+    Equal sides come back as one tensor: their product needs half of K.
     """
     check_cpu(a, b)
-    a, b = a.detach(), b.detach()
     weights = None
-    if source is not None and float(b.square().sum(1).max()) > _EXACT_RADIUS[dtype] ** 2:
-        x, z = source.x.detach(), source.z.detach()
-        exact = {torch.float32, dtype} if x.is_floating_point() and z.is_floating_point() else set()
-        if {x.dtype, z.dtype} <= exact:
-            a, b = x, z
-            weights = source.weights.detach().expand(a.shape[1]).to(dtype).contiguous()
-        elif dtype == torch.float32:
-            dtype = torch.float64
-    a, b = a.to(dtype).contiguous(), b.to(dtype).contiguous()
+    if source is not None:
+        a, b, weights, dtype = resolved(a, b, dtype, source)
+    a, b = a.detach().to(dtype).contiguous(), b.detach().to(dtype).contiguous()
+    weights = None if weights is None else weights.to(dtype)
     return _Rows(a, a if a.shape == b.shape and torch.equal(a, b) else b, weights)

@@ -77,13 +77,7 @@ def residual_scores(
 def nearest(
     points: Tensor, queries: Tensor, k: int, *, before: Tensor | None = None, isa: str | None = None
 ) -> Tensor:  # (n, d), (q, d) -> (q, k)
-    """The k points nearest to every query by comparing with all, nearest first; -1 beyond the last.
-
-    Args:
-        points: (n, d) float32.
-        queries: (q, d) float32.
-        k: how many.
-        before: (q,) int64: only points at places below a query's number count; None takes all. Best ascending.
+    """The k points nearest to every query, in float32: see `reference.nearest`; `before` may have any order.
 
     Cost: q·n·d multiply-adds (Σ before·d), 4·n·d bytes.
     """
