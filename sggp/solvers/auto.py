@@ -52,7 +52,7 @@ def choose(operator: Any, columns: int, direct_rows: int = DIRECT_ROWS) -> tuple
             never comes first.
     """
     operator = completed(operator)
-    n, budget = operator.shape[0], 0.0 if operator.dense is None else operator.memory_budget
+    n, budget = operator.shape[0], -1.0 if operator.dense is None else operator.memory_budget
     wide, narrow = 8 * n * n <= budget, 4 * n * n <= budget
     if operator.device.type == "cuda":
         direct_rows = 4 * direct_rows
