@@ -114,36 +114,28 @@ def _exponentials(dtype: torch.dtype, numbers: int) -> Work:
 
 
 def _engine_works(dtype: torch.dtype, isa: str | None, size: float) -> dict[str, Work]:
-    lib, index, suffix = library.library(), library.isa_index(isa), library.SUFFIX[dtype]
+    suffix, repeats = library.SUFFIX[dtype], max(1, int(1000 * size))
     entries = _ROWS * library.TILE * torch.get_num_threads()
-    repeats = max(1, int(1000 * size))
 
     def work(name: str, arguments: tuple[int, ...], count: int, amount: float, unit: str) -> Work:
-        call = partial(_called, getattr(lib, name), name, (index, torch.get_num_threads(), *arguments, count))
+        call = partial(library.run, f"ceiling_{name}", *arguments, count, isa=isa)
         return Work(call, amount * count, unit)
 
     flops = 2.0 * _COLUMNS * entries
     words = _WORDS * _BIT_ROWS * library.TILE * torch.get_num_threads()
     return {
-        "tile product": work(
-            f"sggp_ceiling_multiply_{suffix}", (_COLUMNS,), max(1, repeats // 2), flops, "FLOP"
-        ),
+        "tile product": work(f"multiply_{suffix}", (_COLUMNS,), max(1, repeats // 2), flops, "FLOP"),
         "tile evaluation": work(
-            f"sggp_ceiling_evaluate_{suffix}", (FAMILIES["matern32"].code, 1), 4 * repeats, entries, "entries"
+            f"evaluate_{suffix}", (FAMILIES["matern32"].code, 1), 4 * repeats, entries, "entries"
         ),
-        "bit count": work("sggp_ceiling_intersect", (_WORDS,), repeats, float(words), "words"),
+        "bit count": work("intersect", (_WORDS,), repeats, float(words), "words"),
         "new memory": Work(partial(_fill_new, max(64, int(_NUMBERS * size))), 4.0 * _NUMBERS * size, "bytes"),
     }
 
 
 def _fill_new(numbers: int) -> None:
     out = torch.empty(numbers)
-    code = library.library().sggp_ceiling_fill(torch.get_num_threads(), library.pointer(out), numbers)
-    library.checked(code, "sggp_ceiling_fill")
-
-
-def _called(function: Callable[..., int], name: str, arguments: tuple[int, ...]) -> None:
-    library.checked(function(*arguments), name)
+    library.run("ceiling_fill", out, numbers)
 
 
 def alternate(calls: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from sggp.errors import DtypeError, InputError, ShapeError
+from sggp.errors import DtypeError, ShapeError
 from sggp.native import library
-from sggp.native.checks import check_cpu
-
-if TYPE_CHECKING:
-    from sggp.native.families import Profile
+from sggp.native.families import Profile
 
 __all__ = ["Rows", "Terms", "TermsOf", "log_conditionals"]
 
@@ -76,27 +73,21 @@ def log_conditionals(
     Source: Vecchia 1988; the gradient is that of `sggp.hyperparameters.nearest_neighbour.conditionals`.
     """
     _check(x, lengthscale, rows)
-    x, index, residuals, noise = (v.detach().contiguous() for v in (x, *rows))
-    weights = lengthscale.detach().reciprocal().contiguous()
+    index, residuals, noise = rows
+    weights = lengthscale.detach().reciprocal()
     (b, k), t, d = index.shape, residuals.shape[2], x.shape[1]
     shapes = ((b, d), (b,), (b,) if noise.dim() == 0 else (b, k), (b, k, t))
     value = x.new_empty(b)
     gradients = [x.new_empty(shape) if want else None for shape, want in zip(shapes, wanted, strict=True)]
-    p = library.pointer
-    code = library.library().sggp_conditionals(
-        library.isa_index(isa), torch.get_num_threads(), profile.kind.code, float(profile.scale), p(x), len(x),
-        p(weights), d, p(index), b, k, p(residuals), t, p(noise), int(noise.dim() == 0), p(value),
-        *(p(gradient) for gradient in gradients),
-    )  # fmt: skip
-    if code == library.BAD_ARGUMENT:
-        raise InputError(f"index must hold rows below {len(x)}, the row itself last; others do not exist.")
-    library.checked(code, "log_conditionals")
+    given = (x, len(x), weights, d, index, b, k, residuals, t, noise, int(noise.dim() == 0))
+    refusal = f"index must hold rows below {len(x)}, the row itself last; others do not exist."
+    kernel = profile.numbers[:2]
+    library.run("conditionals", *kernel, *given, value, *gradients, isa=isa, refusal=refusal)
     return Terms(value, *gradients)
 
 
 def _check(x: Tensor, lengthscale: Tensor, rows: Rows) -> None:
     index, residuals, noise = rows
-    check_cpu(x, lengthscale, *rows)
     floats = (x, lengthscale, residuals, noise)
     if any(v.dtype != torch.float64 for v in floats) or index.dtype != torch.int64:
         raise DtypeError("x, lengthscale, residuals and noise must be float64, and index int64.")

@@ -22,15 +22,10 @@ from torch import Tensor
 
 from sggp.native import library
 from sggp.native.checks import check_columns, check_cpu, check_pair, check_points
-from sggp.native.cpu_tanimoto import (
-    PackedRows,
-    tanimoto_block,
-    tanimoto_matmul,
-    thermometer,
-)
+from sggp.native.cpu_tanimoto import PackedRows, tanimoto_block, tanimoto_matmul, thermometer
 from sggp.native.families import Profile
 from sggp.native.library import available, instruction_sets, unavailable_reason
-from sggp.native.reference import BUDGET, Given
+from sggp.native.reference import BUDGET, Given, resolved
 
 __all__ = [
     "PackedRows",
@@ -44,8 +39,6 @@ __all__ = [
     "thermometer",
     "unavailable_reason",
 ]
-
-_EXACT_RADIUS = {torch.float32: 3.0, torch.float64: 30.0}  # rows further out are taken from `source`
 
 
 class _Rows(NamedTuple):
@@ -102,12 +95,11 @@ def stationary_matmul(
     """
     check_points(a, b, v.dtype)
     check_columns(v, b.shape[0], "v")
-    check_cpu(v)
     n, s = a.shape[0], v.shape[1]
     if 0 in (n, *v.shape):
         return torch.zeros(n, s, dtype=v.dtype)
     rows = _rows(a, b, v.dtype, source)
-    columns = v.detach().to(rows.a.dtype).contiguous()
+    columns = v.detach().to(rows.a.dtype)
     pack = library.pack_bytes(memory_budget, a.shape[1], s, rows.a.element_size(), 48)
     out = torch.empty(n, s, dtype=rows.a.dtype)
     return _stationary(rows, columns, profile, out, pack, memory_budget, isa).to(v.dtype)
@@ -135,13 +127,10 @@ def stationary_gradient(
     gradient = torch.zeros(d + 1, dtype=torch.float64)
     if 0 not in (n, m, s):
         a, b, _ = _rows(a, b, a.dtype, None)
-        left, right = (x.detach().to(a.dtype).contiguous() for x in (left, right))
-        pack, p = library.pack_bytes(memory_budget, d, s, a.element_size(), 48), library.pointer
-        code = getattr(library.library(), f"sggp_gradient_{library.SUFFIX[a.dtype]}")(
-            library.isa_index(isa), torch.get_num_threads(), *_profile(profile), p(a), n, p(b), m, d, p(left),
-            p(right), s, p(gradient), pack,
-        )  # fmt: skip
-        library.checked(code, "stationary_gradient")
+        left, right = left.to(a.dtype), right.to(a.dtype)
+        pack, name = library.pack_bytes(memory_budget, d, s, a.element_size(), 48), library.SUFFIX[a.dtype]
+        numbers = (*profile.numbers, a, n, b, m, d, left, right, s, gradient, pack)
+        library.run(f"gradient_{name}", *numbers, isa=isa)
     return gradient[:d].clone(), gradient[d].clone()
 
 
@@ -155,36 +144,22 @@ def _stationary(
     isa: str | None,
 ) -> Tensor:
     """The block (v None) or the product, in `out`."""
-    p, (n, d) = library.pointer, rows.a.shape
-    code = getattr(library.library(), f"sggp_stationary_{library.SUFFIX[out.dtype]}")(
-        library.isa_index(isa), torch.get_num_threads(), *_profile(profile), p(rows.a), n, p(rows.b), len(rows.b), d,
-        p(rows.weights), p(v), 0 if v is None else v.shape[1], p(out), pack_bytes, square_budget,
-    )  # fmt: skip
-    library.checked(code, "stationary_block" if v is None else "stationary_matmul")
+    (n, d), columns = rows.a.shape, 0 if v is None else v.shape[1]
+    points = (*profile.numbers, rows.a, n, rows.b, len(rows.b), d, rows.weights)
+    name = f"stationary_{library.SUFFIX[out.dtype]}"
+    library.run(name, *points, v, columns, out, pack_bytes, square_budget, isa=isa)
     return out
 
 
-def _profile(profile: Profile) -> tuple[int, float, float]:
-    return profile.kind.code, float(profile.scale), profile.shape
-
-
 def _rows(a: Tensor, b: Tensor, dtype: torch.dtype, source: Given) -> _Rows:
-    """Contiguous rows of both sides, with weights for their differences where they come from `source`.
+    """Contiguous rows of both sides, by `reference.resolved` where there is a `source`.
 
-    Rounding a row at distance R moves it by up to ε·R. Where rows of `b` lie beyond a small R, the unscaled rows are
-    used if they are exact in the working precision; if not, the call is made in float64. (A row of `a` further out
-    than all of `b` is near none of them.) Equal sides come back as one tensor: their product needs half of K.
+    Equal sides come back as one tensor: their product needs half of K.
     """
     check_cpu(a, b)
-    a, b = a.detach(), b.detach()
     weights = None
-    if source is not None and float(b.square().sum(1).max()) > _EXACT_RADIUS[dtype] ** 2:
-        x, z = source.x.detach(), source.z.detach()
-        exact = {torch.float32, dtype} if x.is_floating_point() and z.is_floating_point() else set()
-        if {x.dtype, z.dtype} <= exact:
-            a, b = x, z
-            weights = source.weights.detach().expand(a.shape[1]).to(dtype).contiguous()
-        elif dtype == torch.float32:
-            dtype = torch.float64
-    a, b = a.to(dtype).contiguous(), b.to(dtype).contiguous()
+    if source is not None:
+        a, b, weights, dtype = resolved(a, b, dtype, source)
+    a, b = a.detach().to(dtype).contiguous(), b.detach().to(dtype).contiguous()
+    weights = None if weights is None else weights.to(dtype)
     return _Rows(a, a if a.shape == b.shape and torch.equal(a, b) else b, weights)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from sggp.errors import InputError, ShapeError
 from sggp.native import library
-from sggp.native.checks import check_columns, check_counts, check_cpu
+from sggp.native.checks import check_columns, check_counts
 
 __all__ = [
     "PackedRows",
@@ -52,7 +52,7 @@ def tanimoto_block(
     Raises:
         DtypeError: counts that are neither uint8 nor bool.
     """
-    _check_counts(a, b, dtype)
+    check_counts(a, b, dtype)
     if 0 in (a.shape[0], b.shape[0]):
         return torch.empty(a.shape[0], b.shape[0], dtype=dtype)
     return _similarity(a, b, None, dtype, library.PACK_BYTES, isa)
@@ -72,12 +72,12 @@ def tanimoto_matmul(
         MemoryBudgetError: not even one tile fits the budget.
     """
     check_columns(v, b.shape[0], "v")
-    _check_counts(a, b, v.dtype, v)
+    check_counts(a, b, v.dtype)
     if 0 in (a.shape[0], b.shape[0], v.shape[1]):
         return torch.zeros(a.shape[0], v.shape[1], dtype=v.dtype)
     # one tile of lists: a line of bytes and a place for every position
     pack = library.pack_bytes(memory_budget, a.shape[1] + 1, v.shape[1], v.element_size(), _ROWS)
-    return _similarity(a, b, v.detach().contiguous(), v.dtype, pack, isa)
+    return _similarity(a, b, v, v.dtype, pack, isa)
 
 
 def thermometer(x: Tensor, levels: Tensor) -> PackedRows:
@@ -96,8 +96,12 @@ def thermometer(x: Tensor, levels: Tensor) -> PackedRows:
         )
     if levels.numel() and not bool(((levels >= 0) & (levels <= 255)).all()):
         raise InputError("levels outside 0..255; counts of uint8 need no more and none is negative.")
-    width = int(levels.sum())
-    return _pack(x, levels.to(torch.int32).contiguous(), -(-width // 64))
+    check_counts(x, x, torch.float32)
+    words = -(-int(levels.sum()) // 64)
+    bits = torch.empty(x.shape[0], words, dtype=torch.int64)
+    sums = torch.empty(x.shape[0], dtype=torch.int32)
+    library.run("pack", x, *x.shape, levels.to(torch.int32), words, bits, sums)
+    return PackedRows(bits, sums)
 
 
 def small_tanimoto(x: Tensor, *, products: bool = False) -> Tensor:
@@ -112,31 +116,21 @@ def small_tanimoto(x: Tensor, *, products: bool = False) -> Tensor:
     if x.ndim != 3:
         raise ShapeError(f"x has shape {tuple(x.shape)}; expected (b, m, d).")
     flat = x.reshape(-1, x.shape[2])
-    _check_counts(flat, flat, torch.float64)
-    x = x.contiguous().view(torch.uint8) if x.dtype == torch.bool else x.contiguous()
+    check_counts(flat, flat, torch.float64)
     out = torch.empty(x.shape[0], x.shape[1], x.shape[1], dtype=torch.float64)
-    p = library.pointer
-    code = library.library().sggp_small_tanimoto(
-        torch.get_num_threads(), int(products), p(x), *x.shape, p(out)
-    )
-    library.checked(code, "small_tanimoto")
+    library.run("small_tanimoto", int(products), x, *x.shape, out)
     return out
 
 
 def _similarity(
     a: Tensor, b: Tensor, v: Tensor | None, dtype: torch.dtype, pack_bytes: int, isa: str | None
 ) -> Tensor:
-    a, b = (x.contiguous().view(torch.uint8) if x.dtype == torch.bool else x.contiguous() for x in (a, b))
     levels = _code_levels(a, b, isa)
     if levels is not None:
         return _from_bits(thermometer(a, levels), thermometer(b, levels), v, dtype, pack_bytes, isa)
-    n, m, d = a.shape[0], b.shape[0], a.shape[1]
-    columns = 0 if v is None else v.shape[1]
-    out = torch.empty(n, m if v is None else columns, dtype=dtype)
-    function = getattr(library.library(), f"sggp_counts_{library.SUFFIX[dtype]}")
-    threads, p = torch.get_num_threads(), library.pointer
-    code = function(library.isa_index(isa), threads, p(a), n, p(b), m, d, p(v), columns, p(out), pack_bytes)
-    library.checked(code, "tanimoto")
+    columns, name = 0 if v is None else v.shape[1], f"counts_{library.SUFFIX[dtype]}"
+    out = torch.empty(len(a), len(b) if v is None else columns, dtype=dtype)
+    library.run(name, a, len(a), b, len(b), a.shape[1], v, columns, out, pack_bytes, isa=isa)
     return out
 
 
@@ -147,30 +141,12 @@ def _from_bits(
         raise ShapeError(
             f"rows of {a.bits.shape[1]} and {b.bits.shape[1]} words; expected the same code for both."
         )
-    n, m, words = a.bits.shape[0], b.bits.shape[0], a.bits.shape[1]
-    columns = 0 if v is None else v.shape[1]
+    (n, words), m = a.bits.shape, len(b.bits)
+    columns, name = 0 if v is None else v.shape[1], f"bits_{library.SUFFIX[dtype]}"
     out = torch.empty(n, m if v is None else columns, dtype=dtype)
-    function = getattr(library.library(), f"sggp_bits_{library.SUFFIX[dtype]}")
-    threads, p = torch.get_num_threads(), library.pointer
-    code = function(
-        library.isa_index(isa), threads, p(a.bits), n, p(b.bits), m, words, p(a.sums), p(b.sums), p(v), columns,
-        p(out), pack_bytes,
-    )  # fmt: skip
-    library.checked(code, "tanimoto")
+    rows = (a.bits, n, b.bits, m, words, a.sums, b.sums)
+    library.run(name, *rows, v, columns, out, pack_bytes, isa=isa)
     return out
-
-
-def _pack(x: Tensor, levels: Tensor, words: int) -> PackedRows:
-    _check_counts(x, x, torch.float32)
-    x = x.contiguous().view(torch.uint8) if x.dtype == torch.bool else x.contiguous()
-    bits = torch.empty(x.shape[0], words, dtype=torch.int64)
-    sums = torch.empty(x.shape[0], dtype=torch.int32)
-    p = library.pointer
-    code = library.library().sggp_pack(
-        torch.get_num_threads(), p(x), x.shape[0], x.shape[1], p(levels), words, p(bits), p(sums)
-    )
-    library.checked(code, "pack")
-    return PackedRows(bits, sums)
 
 
 def _code_levels(a: Tensor, b: Tensor, isa: str | None) -> Tensor | None:
@@ -193,12 +169,5 @@ def _code_levels(a: Tensor, b: Tensor, isa: str | None) -> Tensor | None:
 def _largest(x: Tensor) -> Tensor:
     """The largest count of every position, (d,) uint8."""
     out = torch.empty(x.shape[1], dtype=torch.uint8)
-    p = library.pointer
-    code = library.library().sggp_largest(torch.get_num_threads(), p(x), x.shape[0], x.shape[1], p(out))
-    library.checked(code, "largest")
+    library.run("largest", x, *x.shape, out)
     return out
-
-
-def _check_counts(a: Tensor, b: Tensor, dtype: torch.dtype, *others: Tensor) -> None:
-    check_counts(a, b, dtype)
-    check_cpu(a, b, *others)

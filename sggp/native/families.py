@@ -82,6 +82,11 @@ class Profile:
         """α; 1 for families without."""
         return float(self.alpha or 1.0)
 
+    @property
+    def numbers(self) -> tuple[int, float, float]:
+        """What the C++ engine is told: code, scale and shape."""
+        return self.kind.code, float(self.scale), self.shape
+
 
 def _rbf(r2: Tensor, p: Profile) -> Tensor:
     return r2.mul_(-0.5).exp_().mul_(p.scale)

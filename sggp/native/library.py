@@ -13,7 +13,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from sggp.errors import InputError, MemoryBudgetError, SggpError, UnsupportedKernel
+from sggp.errors import InputError, SggpError, UnsupportedKernel
+from sggp.native.checks import check_cpu
+from sggp.native.tiling import below_one_tile
 
 __all__ = ["NativeError", "available", "instruction_sets", "unavailable_reason"]
 
@@ -23,7 +25,8 @@ _ABI = 5
 SUFFIX = {torch.float32: "f32", torch.float64: "f64"}
 TILE = 256  # columns packed together
 PACK_BYTES = 24 * 2**20  # packed columns that stay near the caches
-BAD_ARGUMENT, _NO_MEMORY, _UNKNOWN_FAMILY = 1, 2, 4
+_BAD_ARGUMENT, _NO_MEMORY, _UNKNOWN_FAMILY = 1, 2, 4
+_PORTABLE = ("small_tanimoto", "ceiling_fill", "pack", "largest")  # the same for all instruction sets
 
 
 class NativeError(SggpError, RuntimeError):
@@ -162,20 +165,31 @@ def isa_index(name: str | None) -> int:
     return isas.index(name)
 
 
-def checked(code: int, function: str) -> None:
+def run(name: str, *arguments: Any, isa: str | None = None, refusal: str = "") -> None:
+    """Call a function of the library, with as many threads as torch has.
+
+    Args:
+        name: the function, `SUFFIX` included.
+        arguments: numbers, None for a null pointer, and tensors on the CPU, those to write to contiguous.
+        isa: one of `instruction_sets()`; None takes the best.
+        refusal: what to say of an argument that the function refuses.
+    """
+    check_cpu(*(x for x in arguments if isinstance(x, Tensor)))
+    given = [x.detach().contiguous() if isinstance(x, Tensor) else x for x in arguments]
+    first = () if name in _PORTABLE else (isa_index(isa),)
+    addresses = (x.data_ptr() if isinstance(x, Tensor) else x for x in given)
+    code = getattr(library(), f"sggp_{name}")(*first, torch.get_num_threads(), *addresses)
+    if code == _BAD_ARGUMENT and refusal:
+        raise InputError(refusal)
     if code == _NO_MEMORY:
-        raise MemoryError(f"{function} could not allocate its tiles.")
+        raise MemoryError(f"{name} could not allocate its tiles.")
     if code == _UNKNOWN_FAMILY:
         raise UnsupportedKernel(
-            f"{function} of the C++ engine has no such family of kernels, or needs its shape; use "
+            f"{name} of the C++ engine has no such family of kernels, or needs its shape; use "
             "sggp.native.reference, or build the engine of this version of sggp."
         )
     if code != 0:
-        raise NativeError(f"{function} failed with code {code}.")
-
-
-def pointer(x: Tensor | None) -> int | None:
-    return None if x is None else x.data_ptr()
+        raise NativeError(f"{name} failed with code {code}.")
 
 
 def pack_bytes(memory_budget: int, values: int, columns: int, element: int, rows: int) -> int:
@@ -192,8 +206,5 @@ def pack_bytes(memory_budget: int, values: int, columns: int, element: int, rows
     least = TILE * (values + columns + 16) * element
     needed = torch.get_num_threads() * tile + least
     if needed > memory_budget:
-        raise MemoryBudgetError(
-            f"memory_budget={memory_budget} bytes is too small for one tile of the kernel matrix; raise "
-            f"memory_budget to at least {needed} bytes."
-        )
+        raise below_one_tile(memory_budget, needed)
     return min(PACK_BYTES, memory_budget - needed + least)

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
 from sggp.native import library
-from sggp.native.checks import check_cpu
-
-if TYPE_CHECKING:
-    from sggp.native.families import Profile
+from sggp.native.families import Profile
 
 __all__ = ["max_min_order", "nearest", "residual_scores", "sparse_columns", "sparse_square"]
 
@@ -44,17 +39,10 @@ def sparse_columns(
 
     Cost: b·w²·(d + r) + b·w³/3 multiply-adds, (w + d + r)·w numbers a thread.
     """
-    points, noise, index = points.detach().contiguous(), noise.detach().contiguous(), index.contiguous()
-    real = real.to(torch.uint8).contiguous()
-    low_rank = None if low_rank is None else low_rank.detach().contiguous()
-    check_cpu(points, noise, index, real)
     out = torch.empty(index.shape, dtype=torch.float64)
-    p = library.pointer
-    code = library.library().sggp_neighbour_columns(
-        *_systems(points, profile, isa), p(noise), p(low_rank), 0 if low_rank is None else low_rank.shape[1],
-        p(index), p(real), *index.shape, p(out),
-    )  # fmt: skip
-    library.checked(code, "sparse_columns")
+    rank = 0 if low_rank is None else low_rank.shape[1]
+    systems = (*profile.numbers, points, points.shape[1], noise, low_rank, rank)
+    library.run("neighbour_columns", *systems, index, real, *index.shape, out, isa=isa)
     return out
 
 
@@ -80,49 +68,21 @@ def residual_scores(
     Returns:
         (b, c) float32; -1 where there is no candidate.
     """
-    points, low_rank, weight = points.detach().contiguous(), low_rank.contiguous(), weight.contiguous()
-    own, candidates = own.contiguous(), candidates.contiguous()
-    check_cpu(points, low_rank, weight, own, candidates)
     out = torch.empty(candidates.shape, dtype=torch.float32)
-    p = library.pointer
-    code = library.library().sggp_neighbour_scores(
-        *_systems(points, profile, isa), p(low_rank), low_rank.shape[1], p(weight), p(own), p(candidates),
-        *candidates.shape, p(out),
-    )  # fmt: skip
-    library.checked(code, "residual_scores")
+    systems = (*profile.numbers, points, points.shape[1], low_rank, low_rank.shape[1], weight)
+    library.run("neighbour_scores", *systems, own, candidates, *candidates.shape, out, isa=isa)
     return out
-
-
-def _systems(points: Tensor, profile: Profile, isa: str | None) -> tuple:
-    return (
-        library.isa_index(isa), torch.get_num_threads(), profile.kind.code, float(profile.scale), profile.shape,
-        library.pointer(points), points.shape[1],
-    )  # fmt: skip
 
 
 def nearest(
     points: Tensor, queries: Tensor, k: int, *, before: Tensor | None = None, isa: str | None = None
 ) -> Tensor:  # (n, d), (q, d) -> (q, k)
-    """The k points nearest to every query by comparing with all, nearest first; -1 beyond the last.
-
-    Args:
-        points: (n, d) float32.
-        queries: (q, d) float32.
-        k: how many.
-        before: (q,) int64: only points at places below a query's number count; None takes all. Best ascending.
+    """The k points nearest to every query, in float32: see `reference.nearest`; `before` may have any order.
 
     Cost: q·n·d multiply-adds (Σ before·d), 4·n·d bytes.
     """
-    points, queries = points.detach().contiguous(), queries.detach().contiguous()
-    before = None if before is None else before.contiguous()
-    check_cpu(points, queries, *(() if before is None else (before,)))
     out = torch.empty(len(queries), k, dtype=torch.int64)
-    p = library.pointer
-    code = library.library().sggp_nearest(
-        library.isa_index(isa), torch.get_num_threads(), p(points), *points.shape, p(queries), len(queries), k,
-        p(before), p(out),
-    )  # fmt: skip
-    library.checked(code, "nearest")
+    library.run("nearest", points, *points.shape, queries, len(queries), k, before, out, isa=isa)
     return out
 
 
@@ -131,14 +91,8 @@ def max_min_order(points: Tensor, *, isa: str | None = None) -> Tensor:  # (n, d
 
     Cost: n²·d/2 multiply-adds, 12·n·d bytes.
     """
-    points = points.detach().contiguous()
-    check_cpu(points)
     out = torch.empty(len(points), dtype=torch.int64)
-    p = library.pointer
-    code = library.library().sggp_coarse_to_fine(
-        library.isa_index(isa), torch.get_num_threads(), p(points), *points.shape, p(out)
-    )
-    library.checked(code, "max_min_order")
+    library.run("coarse_to_fine", points, *points.shape, out, isa=isa)
     return out
 
 
@@ -151,19 +105,6 @@ def sparse_square(index: Tensor, values: Tensor, v: Tensor, *, isa: str | None =
 
     Cost: 2·n·w·s multiply-adds; threads share the columns of v.
     """
-    index, values, v = index.contiguous(), values.contiguous(), v.detach().contiguous()
-    check_cpu(index, values, v)
-    out = torch.empty_like(v)
-    p = library.pointer
-    code = library.library().sggp_sparse_square(
-        library.isa_index(isa),
-        torch.get_num_threads(),
-        p(index),
-        p(values),
-        *index.shape,
-        p(v),
-        v.shape[1],
-        p(out),
-    )
-    library.checked(code, "sparse_square")
+    out = torch.empty(v.shape, dtype=v.dtype)
+    library.run("sparse_square", index, values, *index.shape, v, v.shape[1], out, isa=isa)
     return out

@@ -39,6 +39,7 @@ __all__ = [
     "tanimoto_matmul",
 ]
 
+_EXACT_RADIUS = {torch.float32: 3.0, torch.float64: 30.0}  # rows further out are taken from `source`
 _DIRECT_DIMENSION = 4  # up to this dimension, differences are as cheap as a matrix product
 _MANY = 16  # more than one entry in this many ill conditioned: the whole tile by differences
 _SEARCH_BYTES = 64 * 2**20  # of one tile of scores
@@ -86,9 +87,7 @@ def squared_distances(a: Tensor, b: Tensor, *, dtype: torch.dtype, source: Given
         dtype: the precision the kernel entries are wanted in.
         source: the unscaled rows, from which ill-conditioned differences are taken; None takes them from a, b.
     """
-    pair = (
-        source if source is not None else Source(a, b, torch.ones((), dtype=torch.float64, device=a.device))
-    )
+    pair = source or Source(a, b, torch.ones((), dtype=torch.float64, device=a.device))
     if a.shape[1] <= _DIRECT_DIMENSION:
         return _direct(pair)
     a, b = a.double(), b.double()
@@ -101,11 +100,29 @@ def squared_distances(a: Tensor, b: Tensor, *, dtype: torch.dtype, source: Given
         return _direct(pair)
     i, j = near.nonzero(as_tuple=True)
     step = max(1, _PAIR_CHUNK // a.shape[1])
-    for start in range(0, i.numel(), step):
-        rows, cols = i[start : start + step], j[start : start + step]
+    for rows, cols in zip(i.split(step), j.split(step), strict=True):
         difference = (pair.x[rows].double() - pair.z[cols].double()).mul_(pair.weights)
         r2[rows, cols] = difference.square_().sum(1)
     return r2
+
+
+def resolved(
+    a: Tensor, b: Tensor, dtype: torch.dtype, source: Given
+) -> tuple[Tensor, Tensor, Tensor | None, torch.dtype]:
+    """Rows that differences can be taken from, weights of these where they are those of `source`, and a precision.
+
+    Rounding a row at distance R moves it by up to ε·R. Where rows of `b` lie beyond a small R, the unscaled rows are
+    used if they are exact in the working precision; if not, the call is made in float64. (A row of `a` further out
+    than all of `b` is near none of them.)
+    """
+    a, b = a.detach(), b.detach()
+    if not float(b.square().sum(1).max()) > _EXACT_RADIUS[dtype] ** 2:
+        return a, b, None, dtype
+    x, z = (a, b) if source is None else (source.x.detach(), source.z.detach())
+    exact = x.is_floating_point() and z.is_floating_point() and {x.dtype, z.dtype} <= {torch.float32, dtype}
+    if not exact:
+        return a, b, None, torch.float64
+    return x, z, None if source is None else source.weights.detach().expand(a.shape[1]), dtype
 
 
 def _direct(pair: Source) -> Tensor:

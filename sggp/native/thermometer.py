@@ -16,7 +16,7 @@ from sggp.native.tiling import tile_shape, tiles
 __all__ = ["intersections", "tanimoto_block", "tanimoto_matmul"]
 
 _EXACT = 2**24  # whole numbers up to here are exact in float32
-_WIDEST = 32  # mean levels per position above which differences of counts are cheaper than their code
+WIDEST = 32  # mean levels per position above which differences of counts are cheaper than their code
 
 
 def tanimoto_block(a: Tensor, b: Tensor, *, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -60,8 +60,7 @@ def code_bytes(a: Tensor, b: Tensor) -> int:
     """Bytes per row that a tile of counts needs for its codes, temporaries included."""
     if 0 in (*a.shape, b.shape[0]):
         return 1
-    width = int(_levels(a, b).sum())
-    return 16 * a.shape[1] + 10 * min(width, _WIDEST * a.shape[1])
+    return 16 * a.shape[1] + 10 * min(int(levels_of(a, b).sum()), WIDEST * a.shape[1])
 
 
 def intersections(a: Tensor, b: Tensor) -> Tensor:
@@ -70,25 +69,26 @@ def intersections(a: Tensor, b: Tensor) -> Tensor:
     working = torch.float32 if d * 255 < _EXACT else torch.float64
     if 0 in (n, d, b.shape[0]):
         return torch.zeros(n, b.shape[0], dtype=working, device=a.device)
-    levels = _levels(a, b)
-    width = int(levels.sum())
-    if width > _WIDEST * d:
+    levels = levels_of(a, b)
+    if int(levels.sum()) > WIDEST * d:
         distance = torch.cdist(a.to(working), b.to(working), p=1.0)
         return distance.neg_().add_(_totals(a, working)[:, None]).add_(_totals(b, working)).mul_(0.5)
-    position = torch.repeat_interleave(torch.arange(d, device=a.device), levels)
-    first = torch.cumsum(levels, 0) - levels
-    level = torch.arange(1, width + 1, device=a.device) - first[position]
-    level = level.to(torch.uint8)
-    return _code(a, position, level, working) @ _code(b, position, level, working).T
+    position, level = columns_of(levels)
+    left, right = (torch.ge(x[:, position], level).to(working) for x in (a, b))
+    return left @ right.T
 
 
-def _levels(a: Tensor, b: Tensor) -> Tensor:
+def levels_of(a: Tensor, b: Tensor) -> Tensor:
     """How many levels each position needs, (d,) int64."""
     return torch.minimum(a.amax(0), b.amax(0)).long()
 
 
-def _code(a: Tensor, position: Tensor, level: Tensor, dtype: torch.dtype) -> Tensor:
-    return torch.ge(a[:, position], level).to(dtype)
+def columns_of(levels: Tensor) -> tuple[Tensor, Tensor]:
+    """Position and level of every column of the code, int64 and uint8."""
+    position = torch.repeat_interleave(torch.arange(len(levels), device=levels.device), levels)
+    first = torch.cumsum(levels, 0) - levels
+    level = torch.arange(1, len(position) + 1, device=levels.device) - first[position]
+    return position, level.to(torch.uint8)
 
 
 def _totals(a: Tensor, dtype: torch.dtype) -> Tensor:

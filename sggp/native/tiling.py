@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from sggp.errors import MemoryBudgetError
 
-__all__ = ["tile_shape", "tiles"]
+__all__ = ["below_one_tile", "tile_shape", "tiles"]
 
 _TILE_ENTRIES = 2**19  # a float64 tile of 4 MiB: near the caches, large enough for the matrix product
 
@@ -34,8 +34,12 @@ def tile_shape(n: int, m: int, memory_budget: int, *, per_entry: int, per_row: i
         if rows * cols * per_entry + (rows + cols) * per_row <= memory_budget:
             return rows, cols
         entries //= 2
-    needed = 64 * per_entry + 16 * per_row
-    raise MemoryBudgetError(
+    raise below_one_tile(memory_budget, 64 * per_entry + 16 * per_row)
+
+
+def below_one_tile(memory_budget: int, needed: int) -> MemoryBudgetError:
+    """The error of a budget in which not even one tile fits."""
+    return MemoryBudgetError(
         f"memory_budget={memory_budget} bytes is too small for one tile of the kernel matrix; raise "
         f"memory_budget to at least {needed} bytes."
     )

@@ -76,15 +76,15 @@ def max_min_ordering_by(
             if not len(rows):
                 continue
             found = distance(rows).to(nearest)
-            keep = _spread_out(found[:, rows].cpu(), radius)
+            keep = keep_apart((found[:, rows] <= radius).T)
             settle(rows[keep.to(rows.device)], found[keep.to(found.device)])
     return torch.cat(out)
 
 
-def _spread_out(distances: Tensor, radius: float) -> Tensor:  # (b, b) -> indices
-    """In order, the rows that lie further than the radius from those kept so far."""
-    kept: list[int] = []
-    for i in range(len(distances)):
-        if not kept or bool((distances[i, kept] > radius).all()):
-            kept.append(i)
-    return torch.tensor(kept, dtype=torch.long)
+def keep_apart(close: Tensor) -> Tensor:  # (t, t) -> (k,)
+    """Places kept when each drops the later ones that are close to it."""
+    free, near = torch.ones(len(close), dtype=torch.bool), close.cpu()
+    for i in range(len(near)):
+        if free[i]:
+            free[i + 1 :] &= ~near[i, i + 1 :]
+    return free.nonzero()[:, 0].to(close.device)

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 from scipy.spatial import cKDTree
 from torch import Tensor
 
+from sggp.checks import one_of
 from sggp.errors import InputError, MissingExtra, ShapeError
 from sggp.native import engine
 
@@ -63,9 +64,8 @@ def nearest(points: Tensor, queries: Tensor, k: int) -> Tensor:
         raise ShapeError(f"queries must be (q, {points.shape[1]}), got shape {tuple(queries.shape)}.")
     k = min(k, len(points))
     if points.shape[1] <= TREE_DIMENSION and points.device.type == "cpu":
-        tree = cKDTree(points.detach().numpy())
-        found = tree.query(queries.detach().numpy(), k=k, workers=torch.get_num_threads())[1]
-        return torch.as_tensor(np.asarray(found).reshape(len(queries), k), dtype=torch.long)
+        search = _tree_search(points.detach().numpy(), 0, len(points))
+        return torch.as_tensor(search(queries.detach().numpy(), k), dtype=torch.long)
     centre = points.detach().double().mean(0)
     base, ask = ((x.detach().double() - centre).float() for x in (points, queries))
     return engine(base.device, base.dtype).nearest(base, ask, k)
@@ -97,8 +97,7 @@ def earlier_neighbours(points: Tensor, order: Tensor, k: int, *, method: Method 
     Source of the approximate index: Jégou, Douze and Schmid 2011 (inverted file), without the compression.
     """
     check(points, k)
-    if method not in ("auto", "exact", "tree", "approximate"):
-        raise InputError(f'method must be "auto", "exact", "tree" or "approximate", got {method!r}.')
+    one_of(method, "method", ("auto", "exact", "tree", "approximate"))
     ordered = centred(points)[order]
     on_cpu = ordered.device.type == "cpu"
     if method == "auto":
@@ -166,7 +165,7 @@ def _earlier_by_search(ordered: Tensor, k: int, search: Callable[[np.ndarray, in
     return torch.from_numpy(out)
 
 
-def _tree_search(points: np.ndarray, start: int, stop: int) -> Asking:
+def _tree_search(points: np.ndarray, start: int, stop: int) -> Callable[[np.ndarray, int], np.ndarray]:
     tree = cKDTree(points[:stop])
 
     def ask(rows: np.ndarray, count: int) -> np.ndarray:
@@ -178,7 +177,14 @@ def _tree_search(points: np.ndarray, start: int, stop: int) -> Asking:
 
 def _index_search(ordered: Tensor, k: int) -> Callable[[np.ndarray, int, int], Asking]:
     """An inverted file: rows in cells around some 2√n centres; a query looks into the cells nearest to it."""
-    faiss = _faiss()
+    try:
+        with warnings.catch_warnings():  # its wrapper types raise deprecations of Python's own making
+            warnings.simplefilter("ignore", DeprecationWarning)
+            import faiss
+    except ImportError as error:
+        raise MissingExtra(
+            'approximate neighbours need faiss: pip install "sggp[neighbours]", or use method="auto".'
+        ) from error
     n, d = ordered.shape
     cells = max(1, min(int(2 * n**0.5), n // 40))
     # a random order makes any stretch of rows a random sample of them; another order still gives usable centres
@@ -197,15 +203,3 @@ def _index_search(ordered: Tensor, k: int) -> Callable[[np.ndarray, int, int], A
         return ask
 
     return search
-
-
-def _faiss() -> Any:
-    try:
-        with warnings.catch_warnings():  # its wrapper types raise deprecations of Python's own making
-            warnings.simplefilter("ignore", DeprecationWarning)
-            import faiss
-    except ImportError as error:
-        raise MissingExtra(
-            'approximate neighbours need faiss: pip install "sggp[neighbours]", or use method="auto".'
-        ) from error
-    return faiss

@@ -86,14 +86,13 @@ def earlier_by_score(
 ) -> Tensor:
     """Earlier neighbours under any similarity: `score(start, stop)` gives (stop - start, stop), larger is closer."""
     out = torch.full((n, k), -1, dtype=torch.long, device=device)
-    start = 0
-    while start < n:
-        stop = min(n, start + max(16, min(1024, _TILE_BYTES // (4 * max(1, n)))))
+    step = max(16, min(1024, _TILE_BYTES // (4 * max(1, n))))
+    for start in range(0, n, step):
+        stop = min(n, start + step)
         tile = score(start, stop)
         position = torch.arange(start, stop, device=device)
         tile = tile.masked_fill(torch.arange(stop, device=device)[None] >= position[:, None], -torch.inf)
         width = min(k, stop)
         value, index = tile.topk(width)
         out[start:stop, :width] = torch.where(value > -torch.inf, index, -1)
-        start = stop
     return out

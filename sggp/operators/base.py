@@ -179,17 +179,20 @@ class Operator:
         return rows * columns
 
 
-class _Forwarded:
-    """An attribute of the operator inside."""
+class Forwarded:
+    """An attribute of a part, read and set as one of the whole; `part` names the attribute that holds the part."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, part: str) -> None:
+        self.part = part
+
+    def __set_name__(self, owner: type, name: str) -> None:
         self.name = name
 
     def __get__(self, instance: Any, owner: type) -> Any:
-        return self if instance is None else getattr(instance.inner, self.name)
+        return self if instance is None else getattr(getattr(instance, self.part), self.name)
 
     def __set__(self, instance: Any, value: Any) -> None:
-        setattr(instance.inner, self.name, value)
+        setattr(getattr(instance, self.part), self.name, value)
 
 
 def completed(operator: Any) -> Any:
@@ -201,7 +204,7 @@ def completed(operator: Any) -> Any:
     if isinstance(operator, Operator):
         return operator
     names = [name for name in dir(operator) if not name.startswith("_")]
-    kind = type(type(operator).__name__, (Operator,), {name: _Forwarded(name) for name in names})
+    kind = type(type(operator).__name__, (Operator,), {name: Forwarded("inner") for name in names})
     view = kind()
     view.inner = operator
     return view

@@ -10,10 +10,12 @@ import torch
 from torch import Tensor
 
 from sggp.arrays import check_rows
+from sggp.checks import whole_number
 from sggp.errors import InputError, UnsupportedKernel
 from sggp.kernels import as_covariance
 from sggp.kernels.covariance import Covariance
 from sggp.kernels.points import Points
+from sggp.neighbours.ordering import keep_apart
 from sggp.random import as_generator, draw_seed
 from sggp.typing import Seed
 
@@ -68,8 +70,8 @@ def select_centres(
         dropped row has a kept one within the stated distance, which merging rows into groups would not ensure.
     """
     x = check_rows(x)
-    if num_centres is not None and num_centres < 1:
-        raise InputError(f"num_centres must be at least 1, got {num_centres}.")
+    if num_centres is not None:
+        whole_number(num_centres, "num_centres")
     if not 0 < share < math.inf:
         raise InputError(f"share must be a positive number of length scales, got {share}.")
     covariance = as_covariance(kernel, dtype=torch.float64)
@@ -112,8 +114,7 @@ def _clustered(
     kind = KMeans if len(x) <= _FULL_ROWS else MiniBatchKMeans
     label = kind(n_clusters=num_centres, n_init=1, random_state=seed).fit(rows).labels_
     member = torch.as_tensor(label, dtype=torch.long, device=x.device)
-    count = torch.zeros(num_centres, dtype=torch.float64, device=x.device)
-    count.index_add_(0, member, torch.ones_like(member, dtype=torch.float64))
+    count = torch.bincount(member, minlength=num_centres)
     # the coordinates are an affine map of the rows, so the mean of a cluster's rows maps to its mean
     centre = x.double().mean(0)
     total = torch.zeros(num_centres, x.shape[1], dtype=torch.float64, device=x.device)
@@ -147,16 +148,7 @@ def _thinned(close: Close, order: Tensor, most: int | None) -> Tensor | None:
         for part in kept.split(max(1, _TILE_BYTES // (8 * _TILE_ROWS))):
             free &= ~close(tile, part).any(1)
         tile = tile[free]
-        kept = torch.cat([kept, tile[_greedy(close(tile, tile))]])
+        kept = torch.cat([kept, tile[keep_apart(close(tile, tile))]])
         if most is not None and len(kept) > most:
             return None
     return kept
-
-
-def _greedy(close: Tensor) -> Tensor:  # (t, t) -> (k,)
-    """Places kept when each drops the later ones that are close to it."""
-    free, near = torch.ones(len(close), dtype=torch.bool), close.cpu()
-    for i in range(len(near)):
-        if free[i]:
-            free[i + 1 :] &= ~near[i, i + 1 :]
-    return free.nonzero()[:, 0].to(close.device)

@@ -15,7 +15,7 @@ from sggp.kernels import as_covariance
 from sggp.kernels.covariance import Covariance
 from sggp.kernels.points import Points
 from sggp.operators.least_squares import PenaltyEstimate, detached_copy
-from sggp.operators.rows import SystemOperator, require, retyped
+from sggp.operators.rows import SystemOperator, require, retyped, tile_bytes
 
 __all__ = ["InducingOperator"]
 
@@ -63,7 +63,7 @@ class InducingOperator(PenaltyEstimate, SystemOperator):
         x = check_rows(x)
         z = check_rows(z, "z", dimension=x.shape[1])
         super().__init__(x, len(z), noise_variance, dtype, memory_budget)
-        dtype = self._dtype
+        dtype = self.dtype
         if z.is_floating_point() != x.is_floating_point():
             raise DtypeError(f"z must be integer exactly where x is, got {z.dtype} and {x.dtype}.")
         self.z = z.to(x.device)
@@ -92,19 +92,19 @@ class InducingOperator(PenaltyEstimate, SystemOperator):
     @property
     def keeps_matrix(self) -> bool:
         """Whether K_XZ and K_ZZ fit the memory budget and so are evaluated once."""
-        itemsize = torch.finfo(self._dtype).bits // 8
-        return itemsize * self.entries_per_epoch + self._tile_bytes() <= self.memory_budget
+        itemsize = torch.finfo(self.dtype).bits // 8
+        return itemsize * self.entries_per_epoch + tile_bytes(self.memory_budget) <= self.memory_budget
 
     def __repr__(self) -> str:
         kept = "kept in memory" if self.keeps_matrix else "by tiles"
-        return f"InducingOperator(n={len(self.x)}, m={len(self.z)}, d={self.x.shape[1]}, {self._dtype}, K_XZ {kept})"
+        return f"InducingOperator(n={len(self.x)}, m={len(self.z)}, d={self.x.shape[1]}, {self.dtype}, K_XZ {kept})"
 
     # products -----------------------------------------------------------------------------------------------------
 
     def matmul(self, v: Tensor) -> Tensor:  # (m, s) -> (m, s)
         """A v."""
         self._check_columns(v)
-        return self._product(v, wide=False).to(self._dtype)
+        return self._product(v, wide=False).to(self.dtype)
 
     def matmul_wide(self, v: Tensor) -> Tensor:  # (m, s) -> (m, s)
         """A v in float64 whatever the working precision: what iterative refinement measures with."""
@@ -123,7 +123,7 @@ class InducingOperator(PenaltyEstimate, SystemOperator):
         """
         if targets.ndim not in (1, 2) or len(targets) != len(self.x):
             raise ShapeError(f"targets must be ({len(self.x)}, s), got shape {tuple(targets.shape)}.")
-        columns = (targets[:, None] if targets.ndim == 1 else targets).double() / self._noise64[:, None]
+        columns = (targets[:, None] if targets.ndim == 1 else targets).double() / self.noise_variance[:, None]
         out = torch.zeros(len(self.z), columns.shape[1], dtype=torch.float64, device=self.device)
         for tile, block in self._tiles(wide=True):
             out.addmm_(block.T, columns[tile])
@@ -145,7 +145,7 @@ class InducingOperator(PenaltyEstimate, SystemOperator):
         out = self._covariance64.block(self._z64).double()
         self.entries_evaluated += m * m
         for tile, block in self._tiles(wide=True):
-            root = block * self._noise64[tile].rsqrt()[:, None]
+            root = block * self.noise_variance[tile].rsqrt()[:, None]
             out.addmm_(root.T, root)
         return (0.5 * (out + out.T)).to(dtype)
 
@@ -153,8 +153,8 @@ class InducingOperator(PenaltyEstimate, SystemOperator):
         """The diagonal of A in the working precision; n·m entries."""
         out = self.kernel_diagonal()
         for tile, block in self._tiles(wide=False):
-            out += (block.double().square() / self._noise64[tile, None]).sum(0)
-        return out.to(self._dtype)
+            out += (block.double().square() / self.noise_variance[tile, None]).sum(0)
+        return out.to(self.dtype)
 
     # what stochastic gradient descent asks for ----------------------------------------------------------------------
 
@@ -162,7 +162,7 @@ class InducingOperator(PenaltyEstimate, SystemOperator):
         """r − A δ, by one product unless δ = 0: the full gradient at the anchor, negative."""
         if not bool(anchor.any()):
             return gap.clone()
-        return (gap.double() - self._product(anchor, wide=False)).to(self._dtype)
+        return (gap.double() - self._product(anchor, wide=False)).to(self.dtype)
 
     def data_gradient(
         self, rows: Tensor, u: Tensor, anchor: Tensor, target: Tensor
@@ -201,7 +201,7 @@ class InducingOperator(PenaltyEstimate, SystemOperator):
 
     def penalty_product(self, u: Tensor) -> Tensor:  # (m, s) -> (m, s)
         """K_ZZ u; m² entries."""
-        return self._penalty_product(u, wide=False).to(self._dtype)
+        return self._penalty_product(u, wide=False).to(self.dtype)
 
     def gathered(self) -> Tensor:  # -> (m, m)
         """K_ZZ W K_ZZ + K_ZZ in float64: A with every observation moved to the centre it is closest to.
@@ -214,7 +214,7 @@ class InducingOperator(PenaltyEstimate, SystemOperator):
         """
         weights = torch.zeros(len(self.z), dtype=torch.float64, device=self.device)
         for tile, block in self._tiles(wide=False):
-            weights.index_add_(0, block.abs().argmax(1), self._noise64[tile].reciprocal())
+            weights.index_add_(0, block.abs().argmax(1), self.noise_variance[tile].reciprocal())
         self.entries_evaluated += len(self.z) ** 2
         penalty = self._covariance64.block(self._z64).double()
         return torch.addmm(penalty, penalty * weights, penalty)
@@ -229,7 +229,7 @@ class InducingOperator(PenaltyEstimate, SystemOperator):
     def _product(self, v: Tensor, *, wide: bool) -> Tensor:  # -> float64
         out = self._penalty_product(v, wide=wide)
         for tile, block in self._tiles(wide=wide):
-            out += block.T @ ((block @ v) / self._noise64[tile, None].to(v))
+            out += block.T @ ((block @ v) / self.noise_variance[tile, None].to(v))
         return out
 
     def _penalty_product(self, v: Tensor, *, wide: bool) -> Tensor:  # -> float64
@@ -237,24 +237,19 @@ class InducingOperator(PenaltyEstimate, SystemOperator):
         if self.keeps_matrix and not wide:
             return (self._stored()[1] @ v).double()
         covariance, _, z = self._side(wide)
-        return covariance.matmul(z, z, v, memory_budget=self._tile_bytes()).double()
+        return covariance.matmul(z, z, v, memory_budget=tile_bytes(self.memory_budget)).double()
 
     def _tiles(self, *, wide: bool) -> Iterator[tuple[Tensor, Tensor]]:
         """Blocks K(x[tile], z) over all of x, each entry once."""
-        rows = torch.arange(len(self.x), device=self.device).split(self._tile_rows(wide))
-        for tile in rows:
-            if wide:
-                self.entries_evaluated += len(tile) * len(self.z)
-                covariance, x, z = self._side(wide)
-                yield tile, covariance.block(x[tile], z).double()
-            else:
-                yield tile, self._rows_of_design(tile)
+        for tile in torch.arange(len(self.x), device=self.device).split(self._tile_rows(wide)):
+            yield tile, self._rows_of_design(tile, wide=wide)
 
-    def _rows_of_design(self, rows: Tensor) -> Tensor:
+    def _rows_of_design(self, rows: Tensor, *, wide: bool = False) -> Tensor:
         self.entries_evaluated += len(rows) * len(self.z)
-        if self.keeps_matrix:
+        if self.keeps_matrix and not wide:
             return self._stored()[0][rows]
-        return self.covariance.block(self._x[rows], self._z).to(self._dtype)
+        covariance, x, z = self._side(wide)
+        return covariance.block(x[rows], z).to(torch.float64 if wide else self.dtype)
 
     def _side(self, wide: bool) -> tuple[Covariance, Points, Points]:
         """The covariance with x and z in float64 or in the working precision."""
@@ -264,16 +259,16 @@ class InducingOperator(PenaltyEstimate, SystemOperator):
 
     def _stored(self) -> tuple[Tensor, Tensor]:
         if self._design is None or self._penalty is None:
-            design = torch.empty(len(self.x), len(self.z), dtype=self._dtype, device=self.device)
+            design = torch.empty(len(self.x), len(self.z), dtype=self.dtype, device=self.device)
             for tile in torch.arange(len(self.x), device=self.device).split(self._tile_rows(wide=False)):
-                design[tile] = self.covariance.block(self._x[tile], self._z).to(self._dtype)
-            self._design, self._penalty = design, self.covariance.block(self._z).to(self._dtype)
+                design[tile] = self.covariance.block(self._x[tile], self._z).to(self.dtype)
+            self._design, self._penalty = design, self.covariance.block(self._z).to(self.dtype)
         return self._design, self._penalty
 
     def _count(self, entries: int) -> None:
         self.entries_evaluated += entries
 
     def _tile_rows(self, wide: bool) -> int:
-        itemsize = 8 if wide else torch.finfo(self._dtype).bits // 8
+        itemsize = 8 if wide else torch.finfo(self.dtype).bits // 8
         # a tile and the handful of temporaries of the same size that evaluating it takes
-        return max(1, self._tile_bytes() // (8 * itemsize * len(self.z)))
+        return max(1, tile_bytes(self.memory_budget) // (8 * itemsize * len(self.z)))

@@ -11,10 +11,10 @@ from torch import Tensor
 from sggp.arrays import check_rows
 from sggp.defaults import MEMORY_BUDGET
 from sggp.neighbours import KernelNeighbours
-from sggp.operators.base import NeighbourOperator
+from sggp.operators.base import Forwarded, NeighbourOperator
 from sggp.operators.least_squares import KernelLeastSquares
 from sggp.operators.matrix import KernelMatrix
-from sggp.operators.rows import SystemOperator, require
+from sggp.operators.rows import SystemOperator, require, tile_bytes
 
 __all__ = ["KernelOperator"]
 
@@ -40,6 +40,9 @@ class KernelOperator(SystemOperator):
 
     Cost:
         `matmul` n² entries and 2·n²·s flops; O(tile) memory beside K.
+
+    What its parts offer is forwarded, and explained there: `sggp.operators.matrix.KernelMatrix`,
+    `sggp.neighbours.KernelNeighbours` and `sggp.operators.least_squares.KernelLeastSquares`.
     """
 
     def __init__(
@@ -53,42 +56,31 @@ class KernelOperator(SystemOperator):
     ) -> None:
         x = check_rows(x)
         super().__init__(x, len(x), noise_variance, dtype, memory_budget)
-        self._matrix = matrix = KernelMatrix(kernel, x, self._dtype, self.memory_budget)
+        self._matrix = matrix = KernelMatrix(kernel, x, self.dtype, self.memory_budget)
         self.covariance, self.rounds_inputs = matrix.covariance, matrix.rounds_inputs
         self._exact = (matrix.covariance64, matrix.points64)
         self._neighbours = KernelNeighbours(
-            (matrix.covariance, matrix.points), self._exact, self._noise64, matrix.count
+            (matrix.covariance, matrix.points), self._exact, self.noise_variance, matrix.count
         )
         self._least_squares = KernelLeastSquares(kernel, matrix, self._noise)
 
     def with_noise(self, noise: Tensor) -> NeighbourOperator:  # (n,) float64
         """The same K with another Σ, for preconditioners: they share the matrix and count its entries together."""
         other = copy.copy(self)
-        other._noise64, other._noise = noise, noise.to(self._dtype)
+        other.noise_variance, other._noise = noise, noise.to(self.dtype)
         matrix = self._matrix
         other._neighbours = KernelNeighbours(
             (matrix.covariance, matrix.points), self._exact, noise, matrix.count
         )
         return other
 
-    @property
-    def entries_evaluated(self) -> int:
-        """Kernel entries that were evaluated or read since construction."""
-        return self._matrix.entries
-
-    @entries_evaluated.setter
-    def entries_evaluated(self, value: int) -> None:
-        self._matrix.entries = value
-
-    @property
-    def keeps_matrix(self) -> bool:
-        """Whether K is evaluated once: it fits the budget and no compiled engine does nearly as well without."""
-        return self._matrix.keeps
+    entries_evaluated = Forwarded("_matrix")
+    keeps_matrix = Forwarded("_matrix")
 
     def __repr__(self) -> str:
         how = "fused" if self._matrix.recomputes else "by tiles"
         kept = "kept in memory" if self.keeps_matrix else how
-        return f"KernelOperator(n={len(self.x)}, d={self.x.shape[1]}, {self._dtype}, K {kept})"
+        return f"KernelOperator(n={len(self.x)}, d={self.x.shape[1]}, {self.dtype}, K {kept})"
 
     # products -----------------------------------------------------------------------------------------------------
 
@@ -100,12 +92,12 @@ class KernelOperator(SystemOperator):
     def matmul_wide(self, v: Tensor) -> Tensor:  # (n, s) -> (n, s)
         """(K + Σ) v in float64 whatever the working precision, by tiles: what iterative refinement measures with."""
         v = v.double()
-        if self._dtype == torch.float64:
+        if self.dtype == torch.float64:
             return self.matmul(v)
         self._matrix.count(len(self.x) ** 2)
         covariance, points = self._exact
-        product = covariance.matmul(points, points, v, memory_budget=self._tile_bytes()).double()
-        return product.addcmul_(self._noise64[:, None], v)
+        product = covariance.matmul(points, points, v, memory_budget=tile_bytes(self.memory_budget)).double()
+        return product.addcmul_(self.noise_variance[:, None], v)
 
     def rows_matmul(self, rows: Tensor, v: Tensor) -> Tensor:  # (b,), (n, s) -> (b, s)
         """Rows of K + Σ times v."""
@@ -137,12 +129,12 @@ class KernelOperator(SystemOperator):
         self._require(torch.finfo(dtype).bits // 8 * n * n, f"the dense ({n}, {n}) matrix")
         self._matrix.count(n * n)
         out = self._matrix.by_tiles(dtype, wide=dtype == torch.float64)
-        out.diagonal().add_(self._noise64.to(dtype))
+        out.diagonal().add_(self.noise_variance.to(dtype))
         return out
 
     def diagonal(self) -> Tensor:  # (n,)
         """The diagonal of K + Σ in the working precision."""
-        return self.covariance.diagonal(self._matrix.points).to(self._dtype) + self._noise
+        return self.covariance.diagonal(self._matrix.points).to(self.dtype) + self._noise
 
     # what preconditioners ask for -----------------------------------------------------------------------------------
 
@@ -169,46 +161,21 @@ class KernelOperator(SystemOperator):
         See `sggp.native.neighbours.sparse_columns`.
         """
         covariance, points = self._exact
-        found = covariance.neighbour_columns(points, self._noise64, low_rank, index, real)
+        found = covariance.neighbour_columns(points, self.noise_variance, low_rank, index, real)
         self._matrix.count(0 if found is None else index.shape[0] * index.shape[1] ** 2)
         return found
 
-    def ordering(self, generator: torch.Generator) -> Tensor:  # -> (n,)
-        """See `sggp.neighbours.KernelNeighbours.ordering`."""
-        return self._neighbours.ordering(generator)
+    ordering = Forwarded("_neighbours")
+    earlier_neighbours = Forwarded("_neighbours")
 
-    def earlier_neighbours(
-        self, order: Tensor, k: int, low_rank: Tensor | None = None
-    ) -> Tensor:  # -> (n, k)
-        """See `sggp.neighbours.KernelNeighbours.earlier_neighbours`."""
-        return self._neighbours.earlier_neighbours(order, k, low_rank)
+    # what stochastic gradient descent asks for ----------------------------------------------------------------------
 
-    # what stochastic gradient descent asks for: see `KernelLeastSquares` --------------------------------------------
-
-    @property
-    def draws_features(self) -> bool:
-        """Whether the kernel has random features."""
-        return self._least_squares.draws_features
-
-    def require_noise(self) -> None:
-        """Raise unless every noise variance is positive in the working precision."""
-        self._least_squares.require_noise()
-
-    def anchored_target(self, anchor: Tensor, gap: Tensor) -> Tensor:  # (n, s), (n, s) -> (n, s)
-        """r − Σδ."""
-        return self._least_squares.anchored_target(anchor, gap)
-
-    def data_gradient(self, rows: Tensor, u: Tensor, anchor: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """The data part of the gradient (n, s), and the rows (b, s) of (K + Σ)u − r."""
-        return self._least_squares.data_gradient(rows, u, anchor, target)
-
-    def penalty_estimate(self, u: Tensor, num_features: int, generator: torch.Generator) -> Tensor:
-        """An unbiased estimate of K u, (n, s)."""
-        return self._least_squares.penalty_estimate(u, num_features, generator)
-
-    def design_norms(self, rows: Tensor) -> Tensor:  # (b,) -> (b,)
-        """Squared norms of rows of K in float64, by tiles; b·n entries."""
-        return self._least_squares.design_norms(rows)
+    draws_features = Forwarded("_least_squares")
+    require_noise = Forwarded("_least_squares")
+    anchored_target = Forwarded("_least_squares")
+    data_gradient = Forwarded("_least_squares")
+    penalty_estimate = Forwarded("_least_squares")
+    design_norms = Forwarded("_least_squares")
 
     def _require(self, size: float, what: str) -> None:
         instead = "a solver that needs only products (ConjugateGradients, StochasticDualDescent)"

@@ -34,7 +34,7 @@ class PenaltyEstimate(ABC):
     """
 
     covariance: Covariance
-    _dtype: torch.dtype
+    dtype: torch.dtype
     _kernel: Any
     _penalty_rows: Tensor
     _penalty_points: Points
@@ -78,20 +78,20 @@ class PenaltyEstimate(ABC):
             4·m·p·s flops and m·p numbers; no entries of P with features, m·p without.
         """
         if self.draws_features:
-            phi = self._features(num_features, generator).phi(self._penalty_rows).to(self._dtype)
+            phi = self._features(num_features, generator).phi(self._penalty_rows).to(self.dtype)
             return phi @ (phi.T @ u)
         m = len(self._penalty_points)
         columns = torch.randperm(m, generator=generator)[:num_features].to(u.device)
         self._count(m * len(columns))
         product = self.covariance.matmul(self._penalty_points, self._penalty_points[columns], u[columns])
-        return product.to(self._dtype).mul_(m / len(columns))
+        return product.to(self.dtype).mul_(m / len(columns))
 
     def _features(self, num_features: int, generator: torch.Generator) -> FeatureMap:
         rows = self._penalty_rows
         features = draw_features(self._kernel, num_features, input_dim=rows.shape[1], generator=generator)
         features = features.to(rows.device)
         if not rows.is_floating_point():
-            return features.to(dtype=self._dtype)
+            return features.to(dtype=self.dtype)
         return features.centred(self._penalty_centre)
 
     @cached_property
@@ -108,13 +108,9 @@ class KernelLeastSquares(PenaltyEstimate):
     """
 
     def __init__(self, kernel: Any, matrix: KernelMatrix, noise: Tensor) -> None:
-        self.covariance, self._dtype, self._noise = matrix.covariance, matrix.dtype, noise
-        self._kernel, self._penalty_rows, self._penalty_points = (
-            detached_copy(kernel),
-            matrix.x,
-            matrix.points,
-        )
-        self._matrix = matrix
+        self.covariance, self.dtype, self._noise = matrix.covariance, matrix.dtype, noise
+        self._kernel, self._matrix = detached_copy(kernel), matrix
+        self._penalty_rows, self._penalty_points = matrix.x, matrix.points
 
     def _count(self, entries: int) -> None:
         self._matrix.count(entries)
@@ -141,7 +137,7 @@ class KernelLeastSquares(PenaltyEstimate):
         """
         self.require_noise()
         noise, matrix, n = self._noise[rows, None], self._matrix, len(self._penalty_rows)
-        fits = matrix.keeps or 4 * matrix.bytes_of(len(rows), n) <= tile_bytes(matrix.memory_budget)
+        fits = matrix.keeps_matrix or 4 * matrix.bytes_of(len(rows), n) <= tile_bytes(matrix.memory_budget)
         block = matrix.rows(rows) if fits else None
         product = matrix.rows_matmul(rows, u) if block is None else block @ u
         misfit = product - target[rows]

@@ -21,11 +21,16 @@ class KernelMatrix:
         x: (n, d) checked rows.
         dtype: working precision of products.
         memory_budget: bytes that a product, and K itself, may take.
+
+    Attributes:
+        keeps_matrix: whether K is evaluated once: it fits the budget, and no compiled engine does nearly as well
+            without.
+        entries_evaluated: kernel entries that were evaluated or read since construction.
     """
 
     def __init__(self, kernel: Any, x: Tensor, dtype: torch.dtype, memory_budget: float) -> None:
         self.x, self.dtype, self.memory_budget = x.detach(), dtype, memory_budget
-        self.entries = 0
+        self.entries_evaluated = 0
         self.covariance64 = as_covariance(kernel, dtype=torch.float64)
         if x.is_floating_point():
             self.covariance = self.covariance64
@@ -36,18 +41,13 @@ class KernelMatrix:
             self.points64 = self.covariance64.prepare(self.x)
             self.points, self.rounds_inputs = self.covariance.prepare(self.x), False
         self.recomputes = self.covariance.recomputes(x.device)
+        needed = self.bytes_of(len(x), len(x)) + tile_bytes(memory_budget)
+        self.keeps_matrix = needed <= memory_budget and not self.recomputes
         self.kept: Tensor | None = None
 
     def count(self, entries: int) -> None:
         """Add to the number of entries that were evaluated or read."""
-        self.entries += entries
-
-    @property
-    def keeps(self) -> bool:
-        """Whether K is evaluated once: it fits the budget and no compiled engine does nearly as well without."""
-        n = len(self.x)
-        fits = self.bytes_of(n, n) + tile_bytes(self.memory_budget) <= self.memory_budget
-        return fits and not self.recomputes
+        self.entries_evaluated += entries
 
     def stored(self) -> Tensor:
         """K, evaluated at the first call."""
@@ -62,17 +62,23 @@ class KernelMatrix:
     def matmul(self, v: Tensor) -> Tensor:  # (n, s) -> (n, s)
         """K v."""
         self.count(len(self.x) ** 2)
-        return self.stored() @ v if self.keeps else self.product(self.points, self.points, v)
+        return self.stored() @ v if self.keeps_matrix else self.product(self.points, self.points, v)
 
     def rows_matmul(self, rows: Tensor, v: Tensor) -> Tensor:  # (b,), (n, s) -> (b, s)
         """Rows of K times v."""
         self.count(len(rows) * len(self.x))
-        return self.stored()[rows] @ v if self.keeps else self.product(self.points[rows], self.points, v)
+        return (
+            self.stored()[rows] @ v if self.keeps_matrix else self.product(self.points[rows], self.points, v)
+        )
 
     def columns_matmul(self, cols: Tensor, v: Tensor) -> Tensor:  # (b,), (b, s) -> (n, s)
         """Columns of K times v."""
         self.count(len(cols) * len(self.x))
-        return self.stored()[cols].T @ v if self.keeps else self.product(self.points, self.points[cols], v)
+        return (
+            self.stored()[cols].T @ v
+            if self.keeps_matrix
+            else self.product(self.points, self.points[cols], v)
+        )
 
     def product(self, left: Any, right: Any, v: Tensor) -> Tensor:
         """K(left, right) v for prepared points, by tiles; counts nothing."""
@@ -82,7 +88,7 @@ class KernelMatrix:
     def rows(self, rows: Tensor) -> Tensor:  # (b,) -> (b, n)
         """Rows of K as one block."""
         self.count(len(rows) * len(self.x))
-        if self.keeps:
+        if self.keeps_matrix:
             return self.stored()[rows]
         return self.covariance.block(self.points[rows], self.points).to(self.dtype)
 

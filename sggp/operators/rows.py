@@ -26,6 +26,10 @@ class SystemOperator(Operator):
         noise_variance: scalar or (n,), ≥ 0.
         dtype: working precision; None takes that of x, float32 for integer x.
         memory_budget: bytes that a product, with what is kept, may take.
+
+    Attributes:
+        shape, dtype, device: those of the matrix and its products.
+        noise_variance: (n,) Σ, float64.
     """
 
     def __init__(
@@ -36,40 +40,19 @@ class SystemOperator(Operator):
         dtype: torch.dtype | None,
         memory_budget: float,
     ) -> None:
-        self.x = x
-        self._dtype = working_dtype(dtype, x)
+        self.x, self.device, self.shape = x, x.device, (unknowns, unknowns)
+        self.dtype = working_dtype(dtype, x)
         self.memory_budget = check_budget(memory_budget)
-        self._unknowns = unknowns
-        self._noise64 = check_noise(noise_variance, len(x), x.device)
-        self._noise = self._noise64.to(self._dtype)
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        return (self._unknowns, self._unknowns)
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self._dtype
-
-    @property
-    def device(self) -> torch.device:
-        return self.x.device
-
-    @property
-    def noise_variance(self) -> Tensor:  # (n,)
-        """Σ as a float64 vector."""
-        return self._noise64
-
-    def _tile_bytes(self) -> int:
-        return tile_bytes(self.memory_budget)
+        self.noise_variance = check_noise(noise_variance, len(x), x.device)  # (n,) float64
+        self._noise = self.noise_variance.to(self.dtype)
 
     def _check_columns(self, v: Tensor) -> None:
-        if v.ndim != 2 or v.shape[0] != self._unknowns:
+        if v.ndim != 2 or v.shape[0] != self.shape[0]:
             raise ShapeError(
-                f"expected a right-hand side of shape ({self._unknowns}, s), got {tuple(v.shape)}."
+                f"expected a right-hand side of shape ({self.shape[0]}, s), got {tuple(v.shape)}."
             )
-        if v.dtype != self._dtype:
-            raise DtypeError(f"expected a right-hand side of dtype {self._dtype}, got {v.dtype}.")
+        if v.dtype != self.dtype:
+            raise DtypeError(f"expected a right-hand side of dtype {self.dtype}, got {v.dtype}.")
 
 
 def tile_bytes(memory_budget: float) -> int:

@@ -8,9 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sggp.arrays import check_budget
+from sggp.checks import whole_number
 from sggp.errors import InputError
 from sggp.operators.base import NeighbourOperator
-from sggp.preconditioners.base import Built, Preconditioner, require_blocks, require_positive
+from sggp.preconditioners.base import Built, Preconditioner, require_blocks
 from sggp.preconditioners.low_rank import random_pivoted_cholesky
 from sggp.preconditioners.neighbour import LowRankPlusNeighbour, NearestNeighbour
 
@@ -57,15 +59,16 @@ class Balanced(Preconditioner):
     memory_budget: float = 2**30
 
     def __post_init__(self) -> None:
-        require_positive("columns", self.columns)
+        whole_number(self.columns, "columns")
         if not self.passes > 0:
             raise InputError(f"passes must be positive, got {self.passes}.")
-        if not self.memory_budget > 0:
-            raise InputError(f"memory_budget must be positive, got {self.memory_budget}.")
+        check_budget(self.memory_budget)
 
     def build(self, operator: Any, generator: torch.Generator) -> Built:
         operator = require_blocks(operator, "Balanced")
-        pilot = random_pivoted_cholesky(operator, self._pilot_rank(operator), generator)
+        n = operator.shape[0]
+        most = max(1, int(min(_PILOT, n // 10, self.memory_budget / (16 * n))))
+        pilot = random_pivoted_cholesky(operator, most, generator)
         rank, neighbours = self.sizes(operator, pilot)
         if rank == 0:
             return NearestNeighbour(neighbours).build(operator, generator)
@@ -93,7 +96,3 @@ class Balanced(Preconditioner):
         work = 3e4 + 600 * neighbours + 0.08 * neighbours**3 + rank * (364 + 0.18 * neighbours**2)
         kept = n * (16 * rank + 48 * neighbours)
         return work <= self.passes * n * (1 + self.columns / 22) and kept <= self.memory_budget
-
-    def _pilot_rank(self, operator: NeighbourOperator) -> int:
-        n = operator.shape[0]
-        return max(1, min(_PILOT, n // 10, int(self.memory_budget / (16 * n))))

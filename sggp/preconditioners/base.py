@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -13,7 +14,7 @@ from sggp.errors import InputError, UnsupportedOperator
 from sggp.linalg import cholesky
 from sggp.operators.base import NeighbourOperator
 
-__all__ = ["Built", "Given", "LowRankPlusDiagonal", "Preconditioner", "Rooted"]
+__all__ = ["Built", "Given", "LowRankPlus", "Preconditioner", "Rooted"]
 
 
 class Built(Protocol):
@@ -86,60 +87,69 @@ def require_finite(what: str, values: Tensor) -> Tensor:
     return values
 
 
-def require_positive(name: str, value: int | None) -> None:
-    if value is not None and value < 1:
-        raise InputError(f"{name} must be at least 1 or None, got {value}.")
+class Diagonal:
+    """P = D, given as (n,) float64 positive values."""
+
+    def __init__(self, values: Tensor) -> None:
+        self._values = values[:, None]
+        self.log_det = float(values.log().sum())
+
+    def apply(self, v: Tensor) -> Tensor:
+        return (v.double() / self._values).to(v.dtype)
+
+    def root(self, v: Tensor) -> Tensor:
+        return v.double() * self._values.rsqrt()
+
+    root_transpose = root
 
 
-def root_correction(core: Tensor) -> Tensor:  # (r, r) -> (r, r)
-    """B with (I + GGᵀ)^-½ = I + GBGᵀ, from the core I + GᵀG.
+class LowRankPlus:
+    """P = FFᵀ + R for a preconditioner R with R⁻¹ = UUᵀ, inverted by Woodbury's identity in float64.
 
-    On an eigenvector of GᵀG with eigenvalue t, B is ((1 + t)^-½ − 1)/t, written without its cancellation at small t.
-    """
-    values, vectors = torch.linalg.eigh(core)
-    root = values.clamp_min(1.0).sqrt()
-    return (vectors * -(root * (1.0 + root)).reciprocal()) @ vectors.T
-
-
-class LowRankPlusDiagonal:
-    """P = FFᵀ + D, inverted by Woodbury's identity in float64.
-
-    P⁻¹v = D⁻¹v − D⁻¹F(I + FᵀD⁻¹F)⁻¹FᵀD⁻¹v. The products run in float64 because the difference cancels when the noise is
+    P⁻¹v = R⁻¹v − R⁻¹F(I + FᵀR⁻¹F)⁻¹FᵀR⁻¹v. The products run in float64 because the difference cancels when the noise is
     small: in float32 it would not stay positive definite.
     """
 
-    def __init__(self, factor: Tensor, diagonal: Tensor) -> None:
-        floor = 1e-10 * float((factor.square().sum(1) + diagonal).max())
-        diagonal = diagonal.clamp_min(max(floor, torch.finfo(torch.float64).tiny))
-        weighted = factor / diagonal[:, None]
-        core = factor.T @ weighted
+    def __init__(self, factor: Tensor, rest: Rooted) -> None:
+        spread = rest.apply(factor)
+        core = factor.T @ spread
+        core = 0.5 * (core + core.T)
         core.diagonal().add_(1.0)
-        lower = cholesky(
-            require_finite("the low-rank part of the preconditioner", core),
-            "the inner matrix of Woodbury's identity",
-        )
-        self._diagonal, self._factor, self._core = diagonal, factor, core
-        self._half = torch.linalg.solve_triangular(lower, weighted.T, upper=False)  # (r, n)
-        self._correction: Tensor | None = None
-        self.log_det = float(2 * lower.diagonal().log().sum() + diagonal.log().sum())
+        lower = cholesky(core, "the inner matrix of Woodbury's identity")
+        self._rest, self._factor, self._core = rest, factor, core
+        self._half = torch.linalg.solve_triangular(lower, spread.T, upper=False)  # (r, n)
+        self.log_det = rest.log_det + float(2 * lower.diagonal().log().sum())
 
     def apply(self, v: Tensor) -> Tensor:
         wide = v.double()
-        return (wide / self._diagonal[:, None] - self._half.T @ (self._half @ wide)).to(v.dtype)
+        return (self._rest.apply(wide) - self._half.T @ (self._half @ wide)).to(v.dtype)
 
     def root(self, v: Tensor) -> Tensor:
-        """Wv for W = D^-½(I + GGᵀ)^-½, G = D^-½F."""
-        scale = self._diagonal.rsqrt()[:, None]
-        wide, weighted = v.double(), self._factor * scale
-        return scale * (wide + weighted @ (self._middle() @ (weighted.T @ wide)))
+        """Wv for W = U(I + GGᵀ)^-½, G = UᵀF."""
+        return self._rest.root(self._shrunk(v.double()))
 
     def root_transpose(self, v: Tensor) -> Tensor:
         """Wᵀv."""
-        scale = self._diagonal.rsqrt()[:, None]
-        wide, weighted = scale * v.double(), self._factor * scale
-        return wide + weighted @ (self._middle() @ (weighted.T @ wide))
+        return self._shrunk(self._rest.root_transpose(v))
 
-    def _middle(self) -> Tensor:
-        if self._correction is None:
-            self._correction = root_correction(self._core)
-        return self._correction
+    def _shrunk(self, v: Tensor) -> Tensor:
+        """(I + GGᵀ)^-½ v."""
+        inner = self._correction @ (self._factor.T @ self._rest.root(v))
+        return v + self._rest.root_transpose(self._factor @ inner)
+
+    @cached_property
+    def _correction(self) -> Tensor:  # (r, r)
+        """B with (I + GGᵀ)^-½ = I + GBGᵀ, from the core I + GᵀG.
+
+        On an eigenvector of GᵀG with eigenvalue t, B is ((1 + t)^-½ − 1)/t, written without its cancellation at a
+        small t.
+        """
+        values, vectors = torch.linalg.eigh(self._core)
+        root = values.clamp_min(1.0).sqrt()
+        return (vectors * -(root * (1.0 + root)).reciprocal()) @ vectors.T
+
+
+def low_rank_plus_noise(factor: Tensor, noise: Tensor) -> LowRankPlus:
+    """P = FFᵀ + Σ, for a noise that is no less than a share 1e-10 of the largest diagonal entry of P."""
+    floor = 1e-10 * float((factor.square().sum(1) + noise).max())
+    return LowRankPlus(factor, Diagonal(noise.clamp_min(max(floor, torch.finfo(torch.float64).tiny))))

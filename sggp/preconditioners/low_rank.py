@@ -14,7 +14,6 @@ __all__ = ["pivoted_cholesky", "random_pivoted_cholesky", "uniform_nystrom"]
 
 _BLOCK = 100
 _JITTER = 1e-11
-_LARGEST_JITTER = 1e-2
 
 
 def pivoted_cholesky(operator: Any, rank: int) -> Tensor:  # -> (n, rank)
@@ -22,11 +21,7 @@ def pivoted_cholesky(operator: Any, rank: int) -> Tensor:  # -> (n, rank)
 
     Cost: rank columns of K, 2·n·rank² flops. Source: Harbrecht, Peters and Schneider 2012, algorithm 1.
     """
-    n = operator.shape[0]
-    left = require_finite("the diagonal of K", operator.kernel_diagonal()).clone()
-    scale = float(left.max())
-    everything = torch.arange(n, device=left.device)
-    factor = left.new_zeros(n, min(rank, n))
+    left, scale, everything, factor = _begin(operator, rank)
     for k in range(factor.shape[1]):
         pivot = int(left.argmax())
         if float(left[pivot]) <= _JITTER * scale:
@@ -49,11 +44,7 @@ def random_pivoted_cholesky(
 
     Cost: rank columns of K, 2·n·rank² flops. Source: Chen, Epperly, Tropp and Webber 2023 (RPCholesky), algorithm 2.2.
     """
-    n = operator.shape[0]
-    left = require_finite("the diagonal of K", operator.kernel_diagonal()).clone()
-    scale = float(left.max())
-    everything = torch.arange(n, device=left.device)
-    factor = left.new_zeros(n, min(rank, n))
+    left, scale, everything, factor = _begin(operator, rank)
     # small blocks, so that later landmarks see what earlier ones left
     block = max(4, min(_BLOCK, factor.shape[1] // 8))
     k = 0
@@ -62,12 +53,10 @@ def random_pivoted_cholesky(
         factor[:, :k] = start
         left = (left - start.square().sum(1)).clamp_min(0)
     while k < factor.shape[1]:
-        candidates = left.clamp_min(0).cpu()
-        usable = int((candidates > _JITTER * scale).sum())
-        size = min(block, factor.shape[1] - k, usable)
+        candidates = torch.where(left > _JITTER * scale, left, 0.0).cpu()
+        size = min(block, factor.shape[1] - k, int(candidates.count_nonzero()))
         if size == 0:
             break
-        candidates[candidates <= _JITTER * scale] = 0
         pivots = _weighted_draw(candidates, size, generator).to(left.device)
         columns = operator.cross_block(everything, pivots) - factor[:, :k] @ factor[pivots, :k].T
         factor[:, k : k + size] = _columns_to_factor(columns, pivots, scale)
@@ -82,11 +71,16 @@ def uniform_nystrom(operator: Any, rank: int, generator: torch.Generator) -> Ten
 
     Source: Williams and Seeger 2001.
     """
-    n = operator.shape[0]
-    scale = float(require_finite("the diagonal of K", operator.kernel_diagonal()).max())
-    everything = torch.arange(n, device=operator.device)
-    landmarks = torch.randperm(n, generator=generator)[: min(rank, n)].to(operator.device)
+    _, scale, everything, _ = _begin(operator, 0)
+    landmarks = torch.randperm(len(everything), generator=generator)[:rank].to(everything.device)
     return _columns_to_factor(operator.cross_block(everything, landmarks), landmarks, scale)
+
+
+def _begin(operator: Any, rank: int) -> tuple[Tensor, float, Tensor, Tensor]:
+    """The diagonal of K, its largest entry, the numbers of all rows, and zeros for a factor (n, ≤ rank)."""
+    left = require_finite("the diagonal of K", operator.kernel_diagonal()).clone()
+    n = len(left)
+    return left, float(left.max()), torch.arange(n, device=left.device), left.new_zeros(n, min(rank, n))
 
 
 def _columns_to_factor(columns: Tensor, pivots: Tensor, scale: float) -> Tensor:

@@ -9,16 +9,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
+from sggp.checks import whole_number
 from sggp.linalg import cholesky
 from sggp.native import engine
-from sggp.operators.base import NeighbourOperator
-from sggp.preconditioners.base import (
-    Preconditioner,
-    require_blocks,
-    require_finite,
-    require_positive,
-    root_correction,
-)
+from sggp.operators.base import NeighbourOperator, completed
+from sggp.preconditioners.base import LowRankPlus, Preconditioner, require_blocks, require_finite
 from sggp.preconditioners.low_rank import random_pivoted_cholesky
 
 __all__ = ["LowRankPlusNeighbour", "NearestNeighbour", "SparseInverseFactor"]
@@ -59,11 +54,10 @@ class SparseInverseFactor:
         place = torch.cat([found, own[:, None]], 1)
         place = torch.where(real, place, own[:, None])
         values = _all_columns(operator, order[place], real, low_rank)
-        require_finite("the neighbour factor of the preconditioner", values)
+        self._values = require_finite("the neighbour factor of the preconditioner", values)
         self.log_det = float(-2 * values[:, -1].log().sum())
         # columns of U as rows of a table: Uᵀv gathers; U v gathers from the transposed table
         self._index = order[place]
-        self._values = values
         rows_of = self._index.flatten()
         by_row = torch.argsort(rows_of, stable=True)
         keep = by_row[values.flatten()[by_row] != 0]
@@ -92,7 +86,7 @@ class SparseInverseFactor:
 
 def _all_columns(operator: NeighbourOperator, index: Tensor, real: Tensor, low_rank: Tensor | None) -> Tensor:
     """The entries of U, (n, m+1): by the operator's fused product if it has one, else in batches."""
-    fused = getattr(operator, "sparse_columns", None)
+    fused = completed(operator).sparse_columns
     values = None if fused is None else fused(index, real, low_rank)
     if values is not None:
         return values
@@ -122,43 +116,6 @@ def _columns(operator: NeighbourOperator, index: Tensor, real: Tensor, low_rank:
     return column * real
 
 
-class _LowRankPlusFactor:
-    """P⁻¹ = A − AF(I + FᵀAF)⁻¹FᵀA with A = UUᵀ ≈ (K − FFᵀ + Σ)⁻¹."""
-
-    def __init__(self, factor: SparseInverseFactor, low_rank: Tensor) -> None:
-        spread = factor.apply(low_rank)
-        core = low_rank.T @ spread
-        core = 0.5 * (core + core.T)
-        core.diagonal().add_(1.0)
-        lower = cholesky(
-            require_finite("the low-rank part of the preconditioner", core),
-            "the correction by the low-rank part",
-        )
-        self._factor, self._low_rank, self._core = factor, low_rank, core
-        self._half = torch.linalg.solve_triangular(lower, spread.T, upper=False)  # (r, n)
-        self._correction: Tensor | None = None
-        self.log_det = factor.log_det + float(2 * lower.diagonal().log().sum())
-
-    def apply(self, v: Tensor) -> Tensor:
-        wide = v.double()
-        return (self._factor.apply(wide) - self._half.T @ (self._half @ wide)).to(v.dtype)
-
-    def root(self, v: Tensor) -> Tensor:
-        """Wv for W = U(I + GGᵀ)^-½, G = UᵀF."""
-        return self._factor.root(self._shrunk(v.double()))
-
-    def root_transpose(self, v: Tensor) -> Tensor:
-        """Wᵀv."""
-        return self._shrunk(self._factor.root_transpose(v))
-
-    def _shrunk(self, v: Tensor) -> Tensor:
-        """(I + GGᵀ)^-½ v."""
-        if self._correction is None:
-            self._correction = root_correction(self._core)
-        inner = self._correction @ (self._low_rank.T @ self._factor.root(v))
-        return v + self._factor.root_transpose(self._low_rank @ inner)
-
-
 @dataclass(frozen=True)
 class NearestNeighbour(Preconditioner):
     """P⁻¹ = UUᵀ, the sparse inverse Cholesky factor of K + Σ on nearest earlier neighbours. Best at low noise.
@@ -175,7 +132,7 @@ class NearestNeighbour(Preconditioner):
     neighbours: int = 40
 
     def __post_init__(self) -> None:
-        require_positive("neighbours", self.neighbours)
+        whole_number(self.neighbours, "neighbours")
 
     def build(self, operator: Any, generator: torch.Generator) -> SparseInverseFactor:
         operator = require_blocks(operator, "NearestNeighbour")
@@ -203,16 +160,13 @@ class LowRankPlusNeighbour(Preconditioner):
     neighbours: int = 40
 
     def __post_init__(self) -> None:
-        require_positive("rank", self.rank)
-        require_positive("neighbours", self.neighbours)
+        if self.rank is not None:
+            whole_number(self.rank, "rank")
+        whole_number(self.neighbours, "neighbours")
 
-    def build(
-        self, operator: Any, generator: torch.Generator, start: Tensor | None = None
-    ) -> _LowRankPlusFactor:
+    def build(self, operator: Any, generator: torch.Generator, start: Tensor | None = None) -> LowRankPlus:
         """Build P; `start` (n, ≤ rank) is a factor of `random_pivoted_cholesky` to go on from."""
         operator = require_blocks(operator, "LowRankPlusNeighbour")
         rank = self.rank if self.rank is not None else max(1, min(500, operator.shape[0] // 10))
         low_rank = random_pivoted_cholesky(operator, rank, generator, start)
-        return _LowRankPlusFactor(
-            SparseInverseFactor(operator, self.neighbours, generator, low_rank), low_rank
-        )
+        return LowRankPlus(low_rank, SparseInverseFactor(operator, self.neighbours, generator, low_rank))

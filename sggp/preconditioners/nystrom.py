@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 import torch
 
-from sggp.errors import InputError
-from sggp.preconditioners.base import LowRankPlusDiagonal, Preconditioner, require_blocks, require_positive
+from sggp.checks import one_of, whole_number
+from sggp.preconditioners.base import LowRankPlus, Preconditioner, low_rank_plus_noise, require_blocks
 from sggp.preconditioners.low_rank import pivoted_cholesky, random_pivoted_cholesky, uniform_nystrom
 
 __all__ = ["Nystrom", "PivotedCholesky"]
@@ -32,14 +32,13 @@ class Nystrom(Preconditioner):
     landmarks: Literal["rpcholesky", "uniform"] = "rpcholesky"
 
     def __post_init__(self) -> None:
-        require_positive("rank", self.rank)
-        if self.landmarks not in ("rpcholesky", "uniform"):
-            raise InputError(f'landmarks must be "rpcholesky" or "uniform", got {self.landmarks!r}.')
+        whole_number(self.rank, "rank")
+        one_of(self.landmarks, "landmarks", ("rpcholesky", "uniform"))
 
-    def build(self, operator: Any, generator: torch.Generator) -> LowRankPlusDiagonal:
+    def build(self, operator: Any, generator: torch.Generator) -> LowRankPlus:
         operator = require_blocks(operator, "Nystrom")
         draw = random_pivoted_cholesky if self.landmarks == "rpcholesky" else uniform_nystrom
-        return LowRankPlusDiagonal(draw(operator, self.rank, generator), operator.noise_variance)
+        return low_rank_plus_noise(draw(operator, self.rank, generator), operator.noise_variance)
 
 
 @dataclass(frozen=True)
@@ -58,8 +57,8 @@ class PivotedCholesky(Preconditioner):
     rank: int = 100
 
     def __post_init__(self) -> None:
-        require_positive("rank", self.rank)
+        whole_number(self.rank, "rank")
 
-    def build(self, operator: Any, generator: torch.Generator) -> LowRankPlusDiagonal:
+    def build(self, operator: Any, generator: torch.Generator) -> LowRankPlus:
         operator = require_blocks(operator, "PivotedCholesky")
-        return LowRankPlusDiagonal(pivoted_cholesky(operator, self.rank), operator.noise_variance)
+        return low_rank_plus_noise(pivoted_cholesky(operator, self.rank), operator.noise_variance)

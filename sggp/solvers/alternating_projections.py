@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from sggp.checks import whole_number
 from sggp.errors import InputError
 from sggp.linalg import try_cholesky
 from sggp.solvers.core.base import column_norms
@@ -69,11 +70,8 @@ class AlternatingProjections(IterativeSolver):
     block_size: int = 1000
     memory_budget: float = 2**30
 
-    default_max_epochs: ClassVar[float] = 1000.0
-
     def __post_init__(self) -> None:
-        if self.block_size < 1:
-            raise InputError(f"block_size must be at least 1, got {self.block_size}.")
+        whole_number(self.block_size, "block_size")
         if self.memory_budget < 0:
             raise InputError(f"memory_budget must not be negative, got {self.memory_budget}.")
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sggp.defaults import DIRECT_ROWS
 from sggp.errors import SolverFailure
-from sggp.operators.base import NeighbourOperator, RowOperator
+from sggp.operators.base import NeighbourOperator, RowOperator, completed
 from sggp.random import as_generator
 from sggp.solvers.alternating_projections import AlternatingProjections
 from sggp.solvers.cholesky import Cholesky
@@ -51,9 +51,9 @@ def choose(operator: Any, columns: int, direct_rows: int = DIRECT_ROWS) -> tuple
         direct_rows: rows up to which a factor comes first whatever s, four times as many on a CUDA device; with 0 it
             never comes first.
     """
-    n, budget = operator.shape[0], getattr(operator, "memory_budget", float("inf"))
-    can_be_dense = hasattr(operator, "dense")
-    wide, narrow = can_be_dense and 8 * n * n <= budget, can_be_dense and 4 * n * n <= budget
+    operator = completed(operator)
+    n, budget = operator.shape[0], -1.0 if operator.dense is None else operator.memory_budget
+    wide, narrow = 8 * n * n <= budget, 4 * n * n <= budget
     if operator.device.type == "cuda":
         direct_rows = 4 * direct_rows
     direct = n <= direct_rows or 0 < n <= _ROWS_PER_COLUMN * columns * bool(direct_rows)
@@ -62,7 +62,7 @@ def choose(operator: Any, columns: int, direct_rows: int = DIRECT_ROWS) -> tuple
     factors: tuple[Solver, ...] = (Cholesky(),) if wide else (Cholesky(torch.float32),) if narrow else ()
     blocks: tuple[Solver, ...] = (AlternatingProjections(),) if isinstance(operator, RowOperator) else ()
     iterative = ConjugateGradients("auto" if isinstance(operator, NeighbourOperator) else None)
-    narrow_products = operator.dtype == torch.float32 and hasattr(operator, "matmul_wide")
+    narrow_products = operator.dtype == torch.float32 and operator.matmul_wide is not None
     again = (replace(iterative, float64_products=True),) if narrow_products else ()
     if again and _rounds_noise_away(operator):
         iterative, again = again[0], ()
@@ -119,11 +119,6 @@ class Auto(Solver):
         return replace(solution, method=f"{self.describe()} → {', then '.join(tried)}")
 
 
-def _clearly_less(one: Tensor, other: Tensor) -> bool:
-    """Whether a residual is less than another by more than rounding moves it; NaN is more than any number."""
-    return bool(one < _BETTER * other) or (bool(torch.isnan(other)) and not bool(torch.isnan(one)))
-
-
 def _left(limits: Limits, solution: Solution) -> Limits | None:
     """What the solvers so far have left of the budget; None where that is nothing."""
     epochs, seconds = limits.max_epochs, limits.max_seconds
@@ -145,14 +140,12 @@ def _taken_over(
     second = prepared.solve(block[:, lost], **replace(limits, tolerance=tolerance).options())
     x = solution.x[:, None] if rhs.ndim == 1 else solution.x
     x = x.to(torch.promote_types(x.dtype, second.x.dtype), copy=True)
-    residual, error, status = (
-        solution.residual.clone(),
-        solution.residual_error.clone(),
-        list(solution.status),
-    )
+    residual, error, status = solution.residual.clone(), solution.residual_error.clone(), [*solution.status]
+    # less by more than rounding moves it; NaN is more than any number
+    less = second.residual.nan_to_num(torch.inf) < _BETTER * residual[lost].nan_to_num(torch.inf)
     better = 0
     for place, i in enumerate(lost):
-        if second.status[place] is Status.CONVERGED or _clearly_less(second.residual[place], residual[i]):
+        if second.status[place] is Status.CONVERGED or less[place]:
             x[:, i], residual[i], status[i] = second.x[:, place], second.residual[place], second.status[place]
             error[i] = second.residual_error[place]
             better += 1

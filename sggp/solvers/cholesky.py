@@ -11,9 +11,9 @@ from torch import Tensor
 
 from sggp.errors import InputError, SolverFailure, UnsupportedOperator
 from sggp.linalg import JITTERS
-from sggp.solvers.conjugate_gradients import ConjugateGradients, Preconditioned
+from sggp.operators.base import Forwarded, Operator, completed
+from sggp.solvers.conjugate_gradients import ConjugateGradients
 from sggp.solvers.core.base import Setup, Solver
-from sggp.solvers.core.driver import drive
 from sggp.solvers.core.limits import Limits
 from sggp.solvers.core.problem import Problem, check_system
 from sggp.solvers.core.run import Run, begin, solution
@@ -22,12 +22,14 @@ from sggp.solvers.core.solution import Solution, Status
 __all__ = ["Cholesky", "factorise", "substitute"]
 
 
-def require_dense(operator: Any) -> None:
-    """Raise `UnsupportedOperator` unless it can be made dense."""
-    if not hasattr(operator, "dense"):
+def require_dense(operator: Any) -> Any:
+    """The operator with the defaults of `Operator`; raises `UnsupportedOperator` unless it can be made dense."""
+    operator = completed(operator)
+    if operator.dense is None:
         raise UnsupportedOperator(
             f"Cholesky needs operator.dense(), which {type(operator).__name__} does not offer; use ConjugateGradients."
         )
+    return operator
 
 
 def factorise(operator: Any, dtype: torch.dtype = torch.float64) -> tuple[Tensor, float]:
@@ -47,7 +49,7 @@ def factorise(operator: Any, dtype: torch.dtype = torch.float64) -> tuple[Tensor
     Cost:
         n² entries and n³/3 flops for each jitter tried, 8·n² bytes in float64, 4·n² in float32.
     """
-    require_dense(operator)
+    operator = require_dense(operator)
     mean = added = 0.0
     for relative in JITTERS[dtype]:
         # by columns, as LAPACK wants it, so that the factor can overwrite the matrix; A = Aᵀ
@@ -74,24 +76,17 @@ def substitute(lower: Tensor, v: Tensor) -> Tensor:
     return torch.linalg.solve_triangular(lower.mT, half, upper=True)
 
 
-class _Float64Operator:
+class _Float64Operator(Operator):
     """An operator seen in float64, with the products that iterative refinement measures with."""
 
     def __init__(self, inner: Any) -> None:
         self.inner = inner
         self.shape, self.device, self.dtype = inner.shape, inner.device, torch.float64
-        self.entries_per_epoch = getattr(inner, "entries_per_epoch", inner.shape[0] ** 2)
 
-    @property
-    def entries_evaluated(self) -> int:
-        return self.inner.entries_evaluated
-
-    @entries_evaluated.setter
-    def entries_evaluated(self, value: int) -> None:
-        self.inner.entries_evaluated = value
+    entries_evaluated, entries_per_epoch = Forwarded("inner"), Forwarded("inner")
 
     def matmul(self, v: Tensor) -> Tensor:
-        if hasattr(self.inner, "matmul_wide"):
+        if self.inner.matmul_wide is not None:
             return self.inner.matmul_wide(v)
         return self.inner.matmul(v.to(self.inner.dtype)).double()
 
@@ -118,12 +113,11 @@ class _Factor:
 class _Refinement(ConjugateGradients):
     """Conjugate gradients on float64 products, preconditioned by a float32 factor."""
 
-    def setup(self, operator: Any, columns: int, generator: torch.Generator) -> Preconditioned:
-        return Preconditioned(_Factor(*factorise(operator.inner, torch.float32)))
+    def setup(self, operator: Any, columns: int, generator: torch.Generator) -> _Factor:
+        return _Factor(*factorise(operator.inner, torch.float32))
 
-    def start(self, problem: Problem, setup: Preconditioned) -> Any:
-        state = super().start(problem, setup)
-        jitter = getattr(setup.built, "jitter", 0.0)
+    def start(self, problem: Problem, setup: Any = None) -> Any:
+        state, jitter = super().start(problem, setup), setup.jitter
         if jitter:
             state.notes.append(f"added jitter {jitter:.1e} to the float32 factor, which only preconditions.")
         return state
@@ -163,14 +157,14 @@ class Cholesky(Solver):
     def _solve(
         self, operator: Any, rhs: Tensor, x0: Tensor | None, limits: Limits, setup: Setup | None = None
     ) -> Solution:
-        require_dense(operator)
+        operator = require_dense(operator)
         if self.factor_dtype == torch.float32:
             limits = replace(limits, checkpoint=None)
-            found = drive(_Refinement(), _Float64Operator(operator), rhs, x0, limits, setup)
+            found = _Refinement()._solve(_Float64Operator(operator), rhs, x0, limits, setup)
             return replace(found, method=self.describe())
         system = check_system(operator, rhs, x0, limits.tolerance, limits.generator)
         run = begin(replace(system, x0=None))
-        run.wide, run.both = hasattr(operator, "matmul_wide"), True
+        run.wide, run.both = operator.matmul_wide is not None, True
         columns = torch.arange(len(system.columns))
         setup = Setup() if setup is None else setup
         if len(columns):

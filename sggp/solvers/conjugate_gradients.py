@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
+from sggp.checks import whole_number
 from sggp.errors import InputError, UnsupportedOperator
 from sggp.operators.base import NeighbourOperator
 from sggp.preconditioners import Balanced, Built, Preconditioner
@@ -19,7 +19,7 @@ from sggp.solvers.core.solution import Status
 from sggp.solvers.core.stagnation import count_idle, keep_best
 from sggp.typing import ResidualKind
 
-__all__ = ["ConjugateGradients", "Preconditioned", "automatic"]
+__all__ = ["ConjugateGradients", "automatic"]
 
 _PLAIN_BELOW = 256
 _MEMORY_SHARE = 0.5
@@ -27,20 +27,9 @@ _PATIENCE = 150
 """Steps without the residual falling by a tenth, after which a column starts again from its measured residual."""
 
 
-@dataclass(frozen=True)
-class Preconditioned:
-    """What conjugate gradients make of an operator: P, or None."""
-
-    built: Built | None
-
-    def apply(self, v: Tensor) -> Tensor:  # (n, s) -> (n, s)
-        """P⁻¹v, a new tensor."""
-        return v.clone() if self.built is None else self.built.apply(v)
-
-
 @dataclass
 class _State(State):
-    setup: Preconditioned
+    built: Built | None  # P
     x: Tensor
     r: Tensor
     p: Tensor
@@ -53,18 +42,7 @@ class _State(State):
     broken: Tensor  # (s,) bool
     steps: int = 0
 
-    per_column: ClassVar[tuple[str, ...]] = (
-        "x",
-        "r",
-        "p",
-        "rz",
-        "best",
-        "least",
-        "mark",
-        "idle",
-        "residual",
-        "broken",
-    )
+    per_column: ClassVar = ("x", "r", "p", "rz", "best", "least", "mark", "idle", "residual", "broken")
 
 
 @dataclass(frozen=True)
@@ -91,38 +69,34 @@ class ConjugateGradients(IterativeSolver):
     replace_every: int = 50
     float64_products: bool = False
 
-    default_max_epochs: ClassVar[float] = 1000.0
-
     def __post_init__(self) -> None:
-        if self.replace_every < 1:
-            raise InputError(f"replace_every must be at least 1, got {self.replace_every}.")
+        whole_number(self.replace_every, "replace_every")
         if isinstance(self.preconditioner, str) and self.preconditioner != "auto":
             raise InputError(
                 f'preconditioner must be None, "auto" or one of sggp.preconditioners, got {self.preconditioner!r}.'
             )
 
-    def setup(self, operator: Any, columns: int, generator: torch.Generator) -> Preconditioned:
+    def setup(self, operator: Any, columns: int, generator: torch.Generator) -> Built | None:
         chosen = self.preconditioner
         if isinstance(chosen, str):
-            budget = getattr(operator, "memory_budget", float("inf"))
             neighbourly = isinstance(operator, NeighbourOperator)
-            chosen = automatic(operator.shape[0], columns, budget) if neighbourly else None
-        return Preconditioned(None if chosen is None else chosen.build(operator, generator))
+            chosen = automatic(operator.shape[0], columns, operator.memory_budget) if neighbourly else None
+        return None if chosen is None else chosen.build(operator, generator)
 
-    def start(self, problem: Problem, setup: Preconditioned) -> _State:
-        if self.float64_products and not hasattr(problem.operator, "matmul_wide"):
+    def start(self, problem: Problem, setup: Built | None = None) -> _State:
+        if self.float64_products and problem.operator.matmul_wide is None:
             raise UnsupportedOperator(
                 f"float64_products needs matmul_wide, which {type(problem.operator).__name__} does not offer; "
                 "leave it out."
             )
         r = problem.rhs.to(torch.float64 if self.float64_products else problem.rhs.dtype, copy=True)
         x = torch.zeros_like(r)
-        z = setup.apply(r)
         norms = column_norms(r)
         s = r.shape[1]
+        z = _solved(setup, r)
         return _State(
             problem=problem,
-            setup=setup,
+            built=setup,
             x=x,
             r=r,
             p=z.clone(),
@@ -135,11 +109,9 @@ class ConjugateGradients(IterativeSolver):
             broken=torch.zeros(s, dtype=torch.bool),
         )
 
-    def _multiply(self, operator: Any) -> Callable[[Tensor], Tensor]:
-        return operator.matmul_wide if self.float64_products else operator.matmul
-
     def step(self, state: _State) -> None:
-        multiply = self._multiply(state.problem.operator)
+        operator = state.problem.operator
+        multiply = operator.matmul_wide if self.float64_products else operator.matmul
         h = multiply(state.p)
         curvature = _dots(state.p, h)
         state.broken |= ~(curvature > 0) | ~torch.isfinite(state.rz)
@@ -155,7 +127,7 @@ class ConjugateGradients(IterativeSolver):
         keep_best(state)
         count_idle(state)
         # z = P⁻¹r; β = rᵀz / (rᵀz before); p ← z + βp
-        z = state.setup.apply(state.r)
+        z = _solved(state.built, state.r)
         rz = _dots(state.r, z)
         beta = torch.where(state.rz > 0, rz / state.rz, torch.zeros_like(rz))
         state.p.mul_(beta.to(z)[None]).add_(z)
@@ -179,6 +151,11 @@ def automatic(n: int, columns: int, memory_budget: float) -> Balanced | None:
     if n < _PLAIN_BELOW:
         return None
     return Balanced(columns=columns, memory_budget=memory_budget * _MEMORY_SHARE)
+
+
+def _solved(built: Built | None, v: Tensor) -> Tensor:  # (n, s) -> (n, s)
+    """P⁻¹v, a new tensor."""
+    return v.clone() if built is None else built.apply(v)
 
 
 def _dots(a: Tensor, b: Tensor) -> Tensor:  # (n, s), (n, s) -> (s,) float64

@@ -18,7 +18,7 @@ _PLAIN = (bool, int, float, str)
 _ROOMS = ("sggp.solvers.", "sggp.preconditioners.")
 
 
-def describe_solver(solver: Solver) -> dict[str, Any] | None:
+def describe_solver(solver: Solver | Preconditioner) -> dict[str, Any] | None:
     """A built-in solver as a dictionary of plain values, for `rebuild_solver`.
 
     Args:
@@ -36,7 +36,19 @@ def describe_solver(solver: Solver) -> dict[str, Any] | None:
         >>> rebuild_solver(content)
         ConjugateGradients(preconditioner='auto', replace_every=20, float64_products=False)
     """
-    return _described(solver)
+    if _built_in(type(solver).__name__) is not type(solver):
+        return None
+    content: dict[str, Any] = {"class": type(solver).__name__}
+    for name in (f.name for f in dataclasses.fields(solver)):  # type: ignore[arg-type]
+        setting = getattr(solver, name)
+        if isinstance(setting, torch.dtype):
+            setting = str(setting)
+        elif setting is not None and type(setting) not in _PLAIN:
+            setting = describe_solver(setting)
+            if setting is None:
+                return None
+        content[name] = setting
+    return content
 
 
 def rebuild_solver(content: dict[str, Any]) -> Solver:
@@ -49,23 +61,6 @@ def rebuild_solver(content: dict[str, Any]) -> Solver:
     if not isinstance(found, Solver):
         raise InputError(f"expected the description of a solver, got {content!r}.")
     return found
-
-
-def _described(value: Any) -> dict[str, Any] | None:
-    """The dictionary of a solver or preconditioner; None where something in it is not plain and not built in."""
-    if _built_in(type(value).__name__) is not type(value):
-        return None
-    content: dict[str, Any] = {"class": type(value).__name__}
-    for name in (f.name for f in dataclasses.fields(value)):
-        setting = getattr(value, name)
-        if isinstance(setting, torch.dtype):
-            setting = str(setting)
-        elif setting is not None and type(setting) not in _PLAIN:
-            setting = _described(setting)
-            if setting is None:
-                return None
-        content[name] = setting
-    return content
 
 
 def _rebuilt(content: Any) -> Any:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from sggp.checks import whole_number
 from sggp.errors import InputError
 from sggp.solvers.core.power import largest_eigenvalue
 from sggp.solvers.core.problem import Problem, require_rows
@@ -72,13 +74,10 @@ class SketchAndProject(EpochSolver):
     rank: int = 100
     tail_averaging: bool | float = False
 
-    default_max_epochs: ClassVar[float] = 1000.0
-
     def __post_init__(self) -> None:
-        if self.block_size is not None and self.block_size < 1:
-            raise InputError(f"block_size must be at least 1 or None, got {self.block_size}.")
-        if self.rank < 0:
-            raise InputError(f"rank must not be negative, got {self.rank}.")
+        if self.block_size is not None:
+            whole_number(self.block_size, "block_size")
+        whole_number(self.rank, "rank", least=0)
         if not 0 <= self.tail_averaging <= 1:
             raise InputError(
                 f"tail_averaging must be a bool or a share in (0, 1], got {self.tail_averaging}."
@@ -134,31 +133,10 @@ class SketchAndProject(EpochSolver):
         """ηP⁻¹ times the residual, in float64: the inverse cancels in float32."""
         generator = state.problem.generator
         block = state.problem.operator.block(rows, rows).double()
-        size, rank = len(rows), min(self.rank, len(rows) // 2)
-        noise = max(float(block.diagonal().min()) * 1e-8, 1e-300)
-        if rank:
-            sketch = torch.linalg.qr(
-                torch.randn(size, rank, generator=generator, dtype=torch.float64).to(block)
-            )[0]
-            image = block @ sketch
-            shift = 1e-14 * float((sketch * image).sum())
-            core = sketch.T @ image
-            core = 0.5 * (core + core.T)
-            core.diagonal().add_(shift)
-            lower, info = torch.linalg.cholesky_ex(core)
-            if int(info) == 0 and bool(torch.isfinite(lower).all()):
-                left, values, _ = torch.linalg.svd(
-                    torch.linalg.solve_triangular(lower, image.T, upper=False).T, full_matrices=False
-                )
-                spectrum = (values.square() - shift).clamp_min(0)
-                damping = max(float(spectrum[-1]), noise)
-                shrink = spectrum / (spectrum + damping)
-
-                def inverse(v: Tensor) -> Tensor:
-                    return (v - left @ (shrink[:, None] * (left.T @ v))) / damping
-
-                return (inverse(residual.double()) / _top(block, inverse, generator)).to(residual)
-        return (residual.double() / _top(block, lambda v: v, generator)).to(residual)
+        inverse = _nystrom_inverse(block, min(self.rank, len(rows) // 2), generator)
+        v = torch.randn(len(rows), 1, generator=generator, dtype=torch.float64).to(block)
+        top = largest_eigenvalue(lambda u: inverse(block @ u), v, _POWER_STEPS)
+        return (inverse(residual.double()) / (_POWER_MARGIN * max(top, 1e-300))).to(residual)
 
     def iterate(self, state: _State) -> Tensor:
         return self.better_of(state, self._newest(state))
@@ -176,7 +154,25 @@ def _acceleration(operator: Any, size: int) -> tuple[float, float, float]:
     return 1.0 - math.sqrt(mu / nu), gamma, 1.0 / (1.0 + gamma * nu)
 
 
-def _top(block: Tensor, inverse: Any, generator: torch.Generator) -> float:
-    """λ₁(P⁻¹A) by power iterations, with a margin for stopping early."""
-    v = torch.randn(len(block), 1, generator=generator, dtype=torch.float64).to(block)
-    return _POWER_MARGIN * max(largest_eigenvalue(lambda u: inverse(block @ u), v, _POWER_STEPS), 1e-300)
+def _nystrom_inverse(
+    block: Tensor, rank: int, generator: torch.Generator
+) -> Callable[[Tensor], Tensor]:  # (b, b)
+    """v → P⁻¹v for P = USUᵀ + ρI; v itself with rank 0, or where the sketch has no factor."""
+    if not rank:
+        return lambda v: v
+    draw = torch.randn(len(block), rank, generator=generator, dtype=torch.float64)
+    sketch = torch.linalg.qr(draw.to(block))[0]
+    image = block @ sketch
+    shift = 1e-14 * float((sketch * image).sum())
+    core = sketch.T @ image
+    core = 0.5 * (core + core.T)
+    core.diagonal().add_(shift)
+    lower, info = torch.linalg.cholesky_ex(core)
+    if int(info) or not bool(torch.isfinite(lower).all()):
+        return lambda v: v
+    half = torch.linalg.solve_triangular(lower, image.T, upper=False).T
+    left, values, _ = torch.linalg.svd(half, full_matrices=False)
+    spectrum = (values.square() - shift).clamp_min(0)
+    damping = max(float(spectrum[-1]), float(block.diagonal().min()) * 1e-8, 1e-300)
+    shrink = (spectrum / (spectrum + damping))[:, None]
+    return lambda v: (v - left @ (shrink * (left.T @ v))) / damping

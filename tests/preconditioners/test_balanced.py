@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import gpytorch
 import pytest
 import torch
@@ -75,6 +77,13 @@ def test_builds_what_the_sizes_say(lengthscale, kind, generator):
     assert solution.converged
     assert solution.iterations < 30
     torch.testing.assert_close(solution.x, torch.linalg.solve(operator.dense(), rhs), rtol=0, atol=1e-5)
+
+
+def test_memory_without_a_bound_is_a_budget(generator):
+    x = torch.rand(300, 2, generator=generator, dtype=torch.float64)
+    operator = KernelOperator(kernel(0.5), x, 1e-2, memory_budget=math.inf)
+    rhs = torch.randn(300, 1, generator=generator, dtype=torch.float64)
+    assert ConjugateGradients("auto").solve(operator, rhs, tolerance=1e-6, generator=0).converged
 
 
 def test_a_factor_is_gone_on_from(generator):

@@ -8,7 +8,8 @@ import gpytorch
 import pytest
 import torch
 
-from sggp.operators import InducingOperator, KernelOperator
+from sggp.errors import UnsupportedOperator
+from sggp.operators import InducingOperator, KernelOperator, Operator
 from sggp.solvers import AlternatingProjections, Auto, Cholesky, ConjugateGradients, Status
 from sggp.solvers.auto import choose
 from tests.solvers.dense import DenseOperator, residual_rounding, with_spectrum
@@ -156,3 +157,30 @@ def test_a_matrix_that_float32_makes_indefinite(generator):
     dense = operator.dense()
     true = (rhs - dense @ solution.x).norm(dim=0) / rhs.norm(dim=0)
     assert bool((true <= 1e-3 + residual_rounding(dense, solution.x, rhs)).all())
+
+
+class ProductsOnly(Operator):
+    """2·1, with the defaults of `Operator` for whatever else a solver may ask."""
+
+    def __init__(self, n: int, dtype: torch.dtype) -> None:
+        self.shape, self.dtype, self.device, self.entries_evaluated = (n, n), dtype, torch.device("cpu"), 0
+
+    def matmul(self, v):
+        self.entries_evaluated += self.shape[0] ** 2
+        return 2 * v
+
+    def diagonal(self):
+        return torch.full((self.shape[0],), 2.0, dtype=self.dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_what_an_operator_leaves_at_its_default_is_not_asked_for(dtype, generator):
+    operator, rhs = ProductsOnly(20, dtype), torch.randn(20, 2, generator=generator, dtype=dtype)
+    assert choose(operator, 2) == (PLAIN,)
+    solution = Auto().solve(operator, rhs, tolerance=1e-5, generator=0)
+    assert solution.converged
+    torch.testing.assert_close(solution.x, rhs / 2, rtol=1e-5, atol=1e-5)
+    with pytest.raises(UnsupportedOperator, match="dense"):
+        Cholesky().solve(operator, rhs)
+    with pytest.raises(UnsupportedOperator, match="float64_products"):
+        WIDE.solve(operator, rhs)

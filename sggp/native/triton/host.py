@@ -12,15 +12,15 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from sggp.errors import InputError, MemoryBudgetError
+from sggp.errors import InputError
 from sggp.native.library import NativeError
+from sggp.native.tiling import below_one_tile
 
 __all__ = ["available", "unavailable_reason"]
 
 SPAN = 2048  # columns of K that one program adds up in the working precision
-OPTIONS = {
-    "enable_fp_fusion": True
-}  # of the compiler: some versions leave products and sums apart unless told
+# Of the compiler: some versions leave products and sums apart unless told.
+OPTIONS = {"enable_fp_fusion": True}
 _WIDEST = 128  # right-hand sides that one program keeps
 _GRID = 65535  # the largest second and third side of a grid
 
@@ -65,10 +65,7 @@ def check_device(*tensors: Tensor) -> None:
 @contextlib.contextmanager
 def on(device: torch.device) -> Iterator[None]:
     """Kernels start on the current CUDA device: make it that of the tensors."""
-    if device.type == "cuda":
-        with torch.cuda.device(device):
-            yield
-    else:
+    with torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext():
         yield
 
 
@@ -96,10 +93,7 @@ def row_chunk(n: int, per_row: int, block: int, memory_budget: int) -> int:
     """
     most = memory_budget // (per_row * block) * block
     if most == 0:
-        raise MemoryBudgetError(
-            f"memory_budget={memory_budget} bytes is too small for one tile of the kernel matrix; raise "
-            f"memory_budget to at least {per_row * block} bytes."
-        )
+        raise below_one_tile(memory_budget, per_row * block)
     return min(most, divide(n, block) * block)
 
 

@@ -13,12 +13,11 @@ from torch import Tensor
 
 from sggp.native.checks import check_columns, check_pair, check_points
 from sggp.native.families import Profile
-from sggp.native.reference import BUDGET, Given
+from sggp.native.reference import BUDGET, Given, resolved
 from sggp.native.triton import host
 
 __all__ = ["stationary_block", "stationary_gradient", "stationary_matmul"]
 
-_EXACT_RADIUS = {torch.float32: 3.0, torch.float64: 30.0}  # rows further out are taken from `source`
 _FLOAT32_RADIUS = 1e15  # squares of larger distances could leave the range of float32
 _UNROLLED = 12  # coordinates whose squares are added without a loop
 
@@ -46,13 +45,14 @@ def stationary_block(
     if 0 in (n, m):
         return torch.empty(n, m, dtype=dtype, device=a.device)
     rows = _rows(a, b, dtype, source)
+    parameters = _parameters(profile, rows.a.dtype, a.device)
     out = torch.empty(n, m, dtype=rows.a.dtype, device=a.device)
     block_n, block_m, warps = _tile(out.dtype, 1)
     grid = (host.divide(n, block_n), host.divide(m, block_m))
     host.check_grid(grid[1], "columns")
     with host.on(a.device):
         host.kernels().stationary_block[grid](
-            rows.a, rows.b, _weights(rows), _parameters(profile, rows.a), out, n, n, m, m, rows.a.shape[0],
+            rows.a, rows.b, _weights(rows), parameters, out, n, n, m, m, rows.a.shape[0],
             FAMILY=profile.family, CHUNK=rows.chunk, WEIGHTED=rows.weights is not None, BLOCK_N=block_n,
             BLOCK_M=block_m, num_warps=warps, **host.OPTIONS,
         )  # fmt: skip
@@ -78,7 +78,7 @@ def stationary_matmul(
         return torch.zeros(n, s, dtype=v.dtype, device=v.device)
     rows = _rows(a, b, v.dtype, source)
     columns = v.detach().to(rows.a.dtype).contiguous()
-    parameters, weights = _parameters(profile, rows.a), _weights(rows)
+    parameters, weights = _parameters(profile, rows.a.dtype, a.device), _weights(rows)
     block_s, shares = host.column_block(s)
     block_n, block_m, warps = _tile(columns.dtype, block_s)
 
@@ -112,7 +112,7 @@ def stationary_gradient(
     total = torch.zeros(host.power_of_two(d + 1), dtype=torch.float64, device=a.device)
     if 0 not in (n, m, s):
         rows = _rows(a, b, a.dtype, None)
-        parameters, weights = _parameters(profile, rows.a), _weights(rows)
+        parameters, weights = _parameters(profile, rows.a.dtype, a.device), _weights(rows)
         block_n, block_m, warps = _tile(rows.a.dtype, 1)
         spans = host.divide(m, host.SPAN)
         host.check_grid(spans, "columns")
@@ -142,25 +142,9 @@ def _tile(dtype: torch.dtype, block_s: int) -> tuple[int, int, int]:
 
 
 def _rows(a: Tensor, b: Tensor, dtype: torch.dtype, source: Given) -> _Rows:
-    """Both sides for the kernels, with weights for their differences where they come from `source`.
-
-    Rounding a row at distance R moves it by up to ε·R. Where rows of `b` lie beyond a small R, the unscaled rows are
-    used if they are exact in the working precision; if not, the call is made in float64. (A row of `a` further out
-    than all of `b` is near none of them.)
-    """
-    a, b = a.detach(), b.detach()
-    weights = None
-    furthest = max(float(x.double().square().sum(1).max()) for x in (b, a)) ** 0.5
-    beyond = float(b.double().square().sum(1).max()) > _EXACT_RADIUS[dtype] ** 2
-    if beyond:
-        x, z = (a, b) if source is None else (source.x.detach(), source.z.detach())
-        exact = {torch.float32, dtype} if x.is_floating_point() and z.is_floating_point() else set()
-        if {x.dtype, z.dtype} <= exact:
-            a, b = x, z
-            if source is not None:
-                weights = source.weights.detach().expand(a.shape[1])
-        elif dtype == torch.float32:
-            dtype = torch.float64
+    """Both sides for the kernels: see `reference.resolved`."""
+    furthest = max(float(x.detach().double().square().sum(1).max()) for x in (b, a)) ** 0.5
+    a, b, weights, dtype = resolved(a, b, dtype, source)
     if not furthest < _FLOAT32_RADIUS:
         dtype = torch.float64
     chunk, padded = _chunks(a.shape[1])
@@ -189,11 +173,8 @@ def _weights(rows: _Rows) -> Tensor:
     return rows.a if rows.weights is None else rows.weights
 
 
-def _parameters(profile: Profile, like: Tensor) -> Tensor:
-    return _constants(profile.scale, profile.shape, like.dtype, like.device)
-
-
 @functools.lru_cache(maxsize=64)
-def _constants(scale: float, alpha: float, dtype: torch.dtype, device: torch.device) -> Tensor:
+def _parameters(profile: Profile, dtype: torch.dtype, device: torch.device) -> Tensor:
     """scale, α and 1/(2α) on the device: numbers in the arguments of a kernel would be rounded to float32."""
-    return torch.tensor([scale, alpha, 0.5 / alpha], dtype=torch.float64).to(device, dtype)
+    numbers = [profile.scale, profile.shape, 0.5 / profile.shape]
+    return torch.tensor(numbers, dtype=torch.float64).to(device, dtype)

@@ -16,7 +16,6 @@ from sggp.native.triton import host
 
 __all__ = ["tanimoto_block", "tanimoto_matmul"]
 
-_WIDEST = 32  # mean levels per position above which the reference is used
 _WORD = 32
 _BLOCK_N, _BLOCK_M = 64, 64
 _PACK_BYTES = 64 * 2**20  # codes of some rows before they are packed
@@ -94,18 +93,16 @@ def _levels(a: Tensor, b: Tensor) -> Tensor | None:
     """Levels of the thermometer code per position, (d,) int64; None where the code is too wide."""
     if a.shape[1] == 0:
         return torch.zeros(0, dtype=torch.int64, device=a.device)
-    levels = torch.minimum(a.view(torch.uint8).amax(0), b.view(torch.uint8).amax(0)).long()
-    return levels if int(levels.sum()) <= _WIDEST * a.shape[1] else None
+    levels = thermometer.levels_of(a.view(torch.uint8), b.view(torch.uint8))
+    return levels if int(levels.sum()) <= thermometer.WIDEST * a.shape[1] else None
 
 
 def _pack(x: Tensor, levels: Tensor) -> tuple[Tensor, Tensor]:
     """The thermometer code in bits, (words, n) int32, and the rows' own totals, (n,) int32."""
     x = x.detach().view(torch.uint8)
-    width = int(levels.sum())
+    position, level = thermometer.columns_of(levels)
+    width = len(position)
     words = max(1, host.divide(width, _WORD))
-    position = torch.repeat_interleave(torch.arange(len(levels), device=x.device), levels)
-    first = torch.cumsum(levels, 0) - levels
-    level = (torch.arange(1, width + 1, device=x.device) - first[position]).to(torch.uint8)
     weights = (2 ** torch.arange(8, device=x.device)).to(torch.uint8)
     packed = torch.empty(words, x.shape[0], dtype=torch.int32, device=x.device)
     step = max(1, _PACK_BYTES // (4 * words * _WORD + 1))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import os
 import warnings
@@ -28,17 +27,16 @@ class Setup:
 
     columns: int | None = None
     value: Any = None
-    made: bool = False
     states: tuple[Tensor, Tensor] | None = None  # of the generator when it was made, and after that
 
     def of(self, solver: Solver, operator: Any, columns: int, generator: torch.Generator) -> Any:
         """The set-up; a solve with the same seed as the one that made it goes on with the same random numbers."""
-        if not self.made:
+        if self.states is None:
             self.columns = columns if self.columns is None else self.columns
             before = generator.get_state()
             self.value = solver.setup(operator, self.columns, generator)
-            self.states, self.made = (before, generator.get_state()), True
-        elif self.states is not None and torch.equal(generator.get_state(), self.states[0]):
+            self.states = before, generator.get_state()
+        elif torch.equal(generator.get_state(), self.states[0]):
             generator.set_state(self.states[1])
         return self.value
 
@@ -114,7 +112,6 @@ class Solver(ABC):
             >>> [prepared.solve(torch.sin(k * x[:, 0])).epochs for k in (1, 2)]  # the second has the factor
             [2.0, 1.0]
         """
-        check_operator(operator)
         return Prepared(self, operator, Setup(columns))
 
     def setup(self, operator: Any, columns: int, generator: torch.Generator) -> Any:
@@ -136,9 +133,8 @@ class Solver(ABC):
         """The solver's name and the settings that differ from the defaults."""
         shown = []
         for f in dataclasses.fields(self):  # type: ignore[arg-type]
-            value = getattr(self, f.name)
             default = f.default if f.default_factory is dataclasses.MISSING else f.default_factory()
-            if value != default:
+            if (value := getattr(self, f.name)) != default:
                 shown.append(f"{f.name}={value!r}")
         return f"{type(self).__name__}({', '.join(shown)})"
 
@@ -151,31 +147,26 @@ class Prepared:
     """
 
     def __init__(self, solver: Solver, operator: Any, setup: Setup) -> None:
+        check_operator(operator)
         self.solver, self.operator, self._setup = solver, operator, setup
 
     def __repr__(self) -> str:
-        made = "set up" if self._setup.made else "not set up yet"
+        made = "not set up yet" if self._setup.states is None else "set up"
         return f"Prepared({self.solver!r}, {self.operator!r}, {made})"
 
     def solve(self, rhs: Tensor, x0: Tensor | None = None, **options: Unpack[Options]) -> Solution:
         """As `solver.solve(operator, rhs, x0, …)`, with the same result, and without setting up again."""
         limits = Limits(**options)
-        if type(self.solver).setup is Solver.setup:
-            found = self.solver._solve(self.operator, rhs, x0, limits)
-        else:
-            # a solver with a setup takes it: see Solver._solve
-            found = self.solver._solve(self.operator, rhs, x0, limits, self._setup)  # type: ignore[call-arg]
-        return _finish(found, limits.on_failure)
+        # a solver with a setup takes it: see Solver._solve
+        setup = () if type(self.solver).setup is Solver.setup else (self._setup,)
+        return _finish(self.solver._solve(self.operator, rhs, x0, limits, *setup), limits.on_failure)
 
     def moved_to(self, operator: Any) -> Prepared:
         """The same set-up for a matrix not far from the one it is made of: a preconditioner need not be exact.
 
         For iterative solvers only; a factor would be that of another matrix, and the measured residual says so.
         """
-        check_operator(operator)
-        moved = copy.copy(self)
-        moved.operator = operator
-        return moved
+        return Prepared(self.solver, operator, self._setup)
 
 
 def _finish(solution: Solution, on_failure: FailurePolicy) -> Solution:

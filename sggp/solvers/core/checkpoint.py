@@ -74,9 +74,6 @@ class Checkpoint:
         self._device = system.rhs.device
         self._last, self._took = time.perf_counter(), 0.0
         self._warned = False
-        self._try_directory()
-
-    def _try_directory(self) -> None:
         try:
             check_target(self.path)
         except DataFileError as error:
@@ -107,21 +104,19 @@ class Checkpoint:
             "state": None,
         }
         if state is not None:
-            content["state"] = {**(columns or {}), "fields": _plain_fields(state)}
+            values = {f.name: getattr(state, f.name) for f in fields(state) if f.name != "problem"}
+            plain = {name: value for name, value in values.items() if is_plain(value)}
+            content["state"] = {**(columns or {}), "fields": plain}
         try:
             write_content(self.path, content)
         except DataFileError as error:
-            self._complain(run, error)
+            # a full disk must not cost the work already done: the solve goes on, and says what it lacks
+            if not self._warned:
+                run.notes.append(f"{error} The solve goes on without a checkpoint.")
+                warnings.warn(run.notes[-1], SggpWarning, stacklevel=2)
+            self._warned = True
         self._last = time.perf_counter()
         self._took = self._last - begin
-
-    def _complain(self, run: Run, error: DataFileError) -> None:
-        """A full disk must not cost the work already done: the solve goes on, and says what it lacks."""
-        if not self._warned:
-            message = f"{error} The solve goes on without a checkpoint."
-            run.notes.append(message)
-            warnings.warn(message, SggpWarning, stacklevel=2)
-        self._warned = True
 
     # reading --------------------------------------------------------------------------------------------------------
 
@@ -163,9 +158,7 @@ class Checkpoint:
         lines = saved["history"]
         run.history = [
             Record(epochs, seconds, residual, kind)
-            for (epochs, seconds, kind), residual in zip(
-                lines["lines"], lines["residual"].unbind(0), strict=True
-            )
+            for (epochs, seconds, kind), residual in zip(lines["lines"], lines["residual"], strict=True)
         ]
         system.generator.set_state(content["generator"])
         return run
@@ -198,23 +191,17 @@ class Checkpoint:
         return state
 
 
-def _plain_fields(state: Any) -> dict[str, Any]:
-    names = [f.name for f in fields(state) if f.name != "problem"]
-    return {name: getattr(state, name) for name in names if is_plain(getattr(state, name))}
-
-
 def _pack(run: Run) -> dict[str, Any]:
     packed = {name: getattr(run, name) for name in (*_RUN_TENSORS, *_RUN_PLAIN)}
-    history = run.history
-    width = len(run.residual)
+    residuals = [record.residual for record in run.history]
     return packed | {
         "status": [None if value is None else str(value) for value in run.status],
         "notes": list(run.notes),
         "entries": run.entries,
         "seconds": run.seconds,
         "history": {
-            "lines": [(r.epochs, r.seconds, r.kind) for r in history],
-            "residual": torch.stack([r.residual for r in history]) if history else torch.zeros(0, width),
+            "lines": [(record.epochs, record.seconds, record.kind) for record in run.history],
+            "residual": torch.stack(residuals) if residuals else torch.zeros(0, len(run.residual)),
         },
     }
 

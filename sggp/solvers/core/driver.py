@@ -28,7 +28,7 @@ from sggp.solvers.core.run import Run, begin, describe_step, solution
 from sggp.solvers.core.solution import Solution, Status
 from sggp.typing import ResidualKind
 
-__all__ = ["IterativeSolver", "State", "drive"]
+__all__ = ["IterativeSolver", "State"]
 
 _MOST_REJECTIONS = 3
 """How often a column may claim convergence that a measured residual refuses before it counts as stagnated."""
@@ -101,7 +101,31 @@ class IterativeSolver(Solver):
     def _solve(
         self, operator: Any, rhs: Tensor, x0: Tensor | None, limits: Limits, setup: Setup | None = None
     ) -> Solution:
-        return drive(self, operator, rhs, x0, limits, setup)
+        """Run the solver until every column is settled or a budget is spent."""
+        clock = time.perf_counter()
+        system = check_system(operator, rhs, x0, limits.tolerance, limits.generator)
+        budget = Budget(
+            self.default_max_epochs if limits.max_epochs is None else float(limits.max_epochs),
+            limits.max_seconds,
+        )
+        setup = Setup() if setup is None else setup
+        store = content = segment = None
+        if limits.checkpoint is not None:
+            store = Checkpoint(limits.checkpoint, self, system, limits.generator)
+            content = store.load()
+        if store is None or content is None:
+            run = begin(system)
+        else:
+            run = store.restore(system, content, clock)
+            if content["state"] is not None:
+                segment = _resumed(self, setup, store, run, content)
+            elif not _reopened(run, budget):
+                return solution(run, self.describe())
+        if len(system.columns):
+            _loop(_Task(self, setup, run, budget, limits.callback, store), segment)
+        if store is not None:
+            store.write(run)
+        return solution(run, self.describe())
 
 
 @dataclass
@@ -112,41 +136,6 @@ class _Segment:
     active: Tensor  # the columns it started with
     kept: Tensor  # those that are still open
     stepped: bool = False
-
-
-def drive(
-    solver: IterativeSolver,
-    operator: Any,
-    rhs: Tensor,
-    x0: Tensor | None,
-    limits: Limits,
-    setup: Setup | None = None,
-) -> Solution:
-    """Run `solver` until every column is settled or a budget is spent. See `Solver.solve`."""
-    clock = time.perf_counter()
-    system = check_system(operator, rhs, x0, limits.tolerance, limits.generator)
-    budget = Budget(
-        solver.default_max_epochs if limits.max_epochs is None else float(limits.max_epochs),
-        limits.max_seconds,
-    )
-    setup = Setup() if setup is None else setup
-    store = content = segment = None
-    if limits.checkpoint is not None:
-        store = Checkpoint(limits.checkpoint, solver, system, limits.generator)
-        content = store.load()
-    if store is None or content is None:
-        run = begin(system)
-    else:
-        run = store.restore(system, content, clock)
-        if content["state"] is not None:
-            segment = _resumed(solver, setup, store, run, content)
-        elif not _reopened(run, budget):
-            return solution(run, solver.describe())
-    if len(system.columns):
-        _loop(_Task(solver, setup, run, budget, limits.callback, store), segment)
-    if store is not None:
-        store.write(run)
-    return solution(run, solver.describe())
 
 
 @dataclass(frozen=True)
@@ -172,7 +161,7 @@ def _resumed(
     solver: IterativeSolver, setup: Setup, store: Checkpoint, run: Run, content: dict[str, Any]
 ) -> _Segment:
     saved = content["state"]
-    if not setup.made:
+    if setup.states is None:
         setup.columns = saved["columns"]
     state = store.resume(run, content, lambda columns: _start(solver, setup, run, columns), solver.keep)
     return _Segment(state, saved["active"], saved["kept"], stepped=True)

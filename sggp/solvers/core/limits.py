@@ -9,6 +9,7 @@ from typing import Any, TypedDict
 
 from torch import Tensor
 
+from sggp.checks import one_of
 from sggp.errors import InputError
 from sggp.typing import FailurePolicy, ResidualKind, Seed
 
@@ -59,8 +60,7 @@ class Limits:
     checkpoint: str | os.PathLike[str] | None = None
 
     def __post_init__(self) -> None:
-        if self.on_failure not in ("warn", "raise", "return"):
-            raise InputError(f'on_failure must be "warn", "raise" or "return", got {self.on_failure!r}.')
+        one_of(self.on_failure, "on_failure", ("warn", "raise", "return"))
         for name in ("max_epochs", "max_seconds"):
             value = getattr(self, name)
             if value is not None and value < 0:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sggp.errors import DtypeError, InputError, ShapeError, UnsupportedOperator
-from sggp.operators.base import LinearOperator, RowOperator
+from sggp.operators.base import LinearOperator, RowOperator, completed
 from sggp.random import as_generator
 from sggp.typing import Seed
 
@@ -71,13 +71,14 @@ class System:
     dtype: torch.dtype
 
 
-def check_operator(operator: Any) -> None:
-    """Raise `UnsupportedOperator` unless it is a `LinearOperator`."""
+def check_operator(operator: Any) -> Any:
+    """The operator with the defaults of `sggp.operators.Operator`; `UnsupportedOperator` where it is none."""
     if not isinstance(operator, LinearOperator):
         raise UnsupportedOperator(
             f"{type(operator).__name__} is not a LinearOperator: it must offer shape, dtype, device, matmul(v), "
             "diagonal() and entries_evaluated."
         )
+    return completed(operator)
 
 
 def require_rows(operator: Any, solver: Any) -> None:
@@ -97,7 +98,7 @@ def check_system(
     Raises:
         UnsupportedOperator, ShapeError, DtypeError, InputError: an argument cannot be used.
     """
-    check_operator(operator)
+    operator = check_operator(operator)
     n = operator.shape[0]
     rhs = _columns("rhs", rhs, n, operator)
     block = rhs[:, None] if rhs.ndim == 1 else rhs

@@ -56,16 +56,12 @@ class Run:
         return time.perf_counter() - self.clock - self.paused
 
     @property
-    def per_epoch(self) -> int:
-        return int(getattr(self.system.operator, "entries_per_epoch", self.system.operator.shape[0] ** 2))
-
-    @property
     def entries(self) -> int:
         return int(self.system.operator.entries_evaluated - self.entries0)
 
     @property
     def epochs(self) -> float:
-        return self.entries / self.per_epoch
+        return self.entries / self.system.operator.entries_per_epoch
 
     @property
     def kind(self) -> ResidualKind:
@@ -158,7 +154,7 @@ class Run:
     def _look_closer(self) -> bool:
         """Measure in higher precision from now on; False where there is none."""
         operator, before = self.system.operator, (self.wide, self.both and self._precise)
-        if not self.wide and operator.dtype == torch.float32 and hasattr(operator, "matmul_wide"):
+        if not self.wide and operator.dtype == torch.float32 and operator.matmul_wide is not None:
             self.wide = True
             self.notes.append("refined: residuals measured in float64, corrections solved in float32.")
         self.both = self.system.dtype != torch.float64
@@ -212,7 +208,7 @@ def begin(system: System) -> Run:
         rejections=torch.zeros(s, dtype=torch.long),
         error=torch.zeros(s, dtype=torch.float64),
         whole=torch.zeros(s, dtype=torch.bool),
-        wide=bool(getattr(operator, "rounds_inputs", False)),  # residuals are those of the inputs as given
+        wide=operator.rounds_inputs,  # residuals are those of the inputs as given
     )
     if system.x0 is not None and s:
         everything = torch.arange(s)
@@ -228,7 +224,7 @@ def begin(system: System) -> Run:
 
 def describe_step(run: Run, before: tuple[int, float]) -> None:
     """Note what the step since `before` (entries, seconds) cost."""
-    run.last_step = (run.entries - before[0]) / run.per_epoch
+    run.last_step = (run.entries - before[0]) / run.system.operator.entries_per_epoch
     run.step_epochs += run.last_step
     run.step_seconds += run.seconds - before[1]
 
