@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -12,16 +12,22 @@ from torch.autograd.function import once_differentiable
 from sggp.kernels.points import Points
 from sggp.native.tiling import tiles
 
-if TYPE_CHECKING:
-    from sggp.kernels.covariance import Covariance
-
 __all__ = ["DifferentiableProduct", "Factors", "tiled_product"]
+
+
+class Evaluator(Protocol):
+    """What a product asks of a covariance."""
+
+    def prepare(self, x: Tensor, centre: Tensor | None = None) -> Points: ...
+    def _block(self, x: Points, z: Points) -> Tensor: ...
+    def _matmul(self, x: Points, z: Points, v: Tensor, memory_budget: int) -> Tensor: ...
+    def _tile_shape(self, x: Points, z: Points, v: Tensor, memory_budget: int) -> tuple[int, int]: ...
 
 
 class Factors(NamedTuple):
     """K(x, z) and the bytes that a product with it may take."""
 
-    covariance: Covariance
+    covariance: Evaluator
     x: Points
     z: Points
     memory_budget: int
@@ -53,7 +59,7 @@ class DifferentiableProduct(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        covariance: Covariance = ctx.covariance
+        covariance: Evaluator = ctx.covariance
         raw_x, raw_z, v = (t.detach() for t in ctx.saved_tensors)
         x = covariance.prepare(raw_x, ctx.centre).astype(v.dtype)
         z = covariance.prepare(raw_z, ctx.centre).astype(v.dtype)
