@@ -174,11 +174,12 @@ def run(name: str, *arguments: Any, isa: str | None = None, refusal: str = "") -
         isa: one of `instruction_sets()`; None takes the best.
         refusal: what to say of an argument that the function refuses.
     """
+    function = getattr(library(), f"sggp_{name}")
     check_cpu(*(x for x in arguments if isinstance(x, Tensor)))
     given = [x.detach().contiguous() if isinstance(x, Tensor) else x for x in arguments]
     first = () if name in _PORTABLE else (isa_index(isa),)
     addresses = (x.data_ptr() if isinstance(x, Tensor) else x for x in given)
-    code = getattr(library(), f"sggp_{name}")(*first, torch.get_num_threads(), *addresses)
+    code = function(*first, torch.get_num_threads(), *addresses)
     if code == _BAD_ARGUMENT and refusal:
         raise InputError(refusal)
     if code == _NO_MEMORY:
