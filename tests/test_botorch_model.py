@@ -381,22 +381,3 @@ class TestImport:
             "sys.exit(0 if state() == before else 'changed')"
         )
         assert (done.returncode, done.stdout) == (0, ""), done.stderr
-
-
-def test_settings_are_checked_by_name(points: Tensor) -> None:
-    from sggp.errors import SggpError
-
-    bad = {
-        "mean": ["a", float("nan"), None, True],
-        "learning": [3, "exact", {"no_such_option": 1}],
-        "noise_variance": ["gaussian", -1.0, float("nan"), True],
-        "solver": ["cg", int],
-        "tolerance": ["a", -1.0, float("nan")],
-        "covar_module": ["rbf", 3],
-        "num_samples": [1, 2.5, True],
-    }
-    Y = points.sum(-1, keepdim=True)
-    for setting, values in bad.items():
-        for value in values:
-            with pytest.raises(SggpError, match="no_such_option" if isinstance(value, dict) else setting):
-                PathwiseGPModel(points, Y, **{setting: value})

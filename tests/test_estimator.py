@@ -23,7 +23,6 @@ from sggp.errors import (
     MemoryBudgetError,
     NoRandomFeatures,
     NotConverged,
-    SggpError,
     UnsupportedKernel,
 )
 from sggp.estimator import GPRegressor
@@ -369,25 +368,3 @@ def test_progress_only_if_verbose(capfd):
     assert out == ""
     assert "step" in err
     assert logging.getLogger().handlers == handlers
-
-
-@pytest.mark.parametrize(
-    ("setting", "values"),
-    [
-        ("noise_variance", ["gaussian", -1.0, float("nan"), True, 1j, [0.1, 0.2], np.ones(29), {}]),
-        ("optimizer", ["adam", 3, True, []]),
-        ("solver", ["cg", int, 3]),
-        ("kernel", ["cubic", 3, [1], object()]),
-        ("num_samples", [1.5, -1, "64", True, None]),
-        ("num_features", [0, 1.5, "64", True, None]),
-        ("normalize_y", ["no", None, 2]),
-        ("device", ["gpu", 3.5, object()]),
-        ("verbose", ["x", -1, 0.5, None]),
-    ],
-)
-def test_settings_are_checked_by_name(setting, values):
-    X, y = _data(30)
-    for value in values:
-        with pytest.raises(SggpError, match=setting) as refused:
-            GPRegressor(**{setting: value}).fit(X, y)
-        assert "got" in str(refused.value) or "unknown" in str(refused.value)
