@@ -101,7 +101,7 @@ def test_low_rank_factors_refuse_an_indefinite_kernel(x, generator):
 ITERATIVE = {
     "cg": ConjugateGradients(None),
     "sdd": StochasticDualDescent(),
-    "sgd": StochasticGradientDescent(batch_size=100),
+    "sgd": StochasticGradientDescent(batch_size=100, preconditioner=None),
     "ap": AlternatingProjections(block_size=70),
     "sap": SketchAndProject(block_size=60, rank=20),
     "sap-plain": SketchAndProject(block_size=60, rank=0),
@@ -189,7 +189,8 @@ def test_a_kernel_that_returns_nan(generator):
     x = torch.randn(300, 1, generator=generator, dtype=torch.float64)
     operator = KernelOperator(kernel, x, 0.1)
     rhs = torch.randn(300, generator=generator, dtype=torch.float64)
-    with pytest.raises(InputError, match="NaN or infinity"):
-        ConjugateGradients().solve(operator, rhs)
+    for preconditioned in (ConjugateGradients(), StochasticGradientDescent()):
+        with pytest.raises(InputError, match="NaN or infinity"):
+            preconditioned.solve(operator, rhs)
     solution = ConjugateGradients(None).solve(operator, rhs, on_failure="return")
     assert solution.status == (Status.BREAKDOWN,)
