@@ -28,6 +28,7 @@ _DAMPED, _MOST_DAMPING = 0.05, 10.0
 """The noise that the preconditioner is given: at least this share of K's mean diagonal, at most so many times its own.
 With less P is less like K + Σ, and the stable step falls with n; with more small eigenvalues take longer."""
 _PROBED = 256
+_POWER_PRODUCTS, _SIGNS = 6, 7
 _MEMORY_SHARE = 0.25
 _MOST_FACTORED = 4096
 """Centres up to which their normal equation is factored."""
@@ -145,15 +146,23 @@ class Functions:
     operator: Any
     apply: Callable[[Tensor], Tensor]
     window: ClassVar[int] = 1
-    safety_factor: ClassVar[float] = 0.25
+    safety_factor: ClassVar[float] = 0.5
 
     def curvature(self, generator: torch.Generator) -> Curvature:
-        """From the block (HP⁻¹)_JJ of random rows J and of those with the least noise."""
+        """λ₁(HP⁻¹) and ρ(HP⁻¹ ∘ HP⁻¹) by power iterations, the second with random signs."""
         operator, n = self.operator, self.operator.shape[0]
-        rows = _probed(operator.noise_variance, generator)
-        columns = torch.zeros(n, len(rows), dtype=operator.dtype, device=operator.device)
-        columns[rows, torch.arange(len(rows), device=rows.device)] = 1
-        return _of_block(operator.rows_matmul(rows, self.apply(columns)).double(), n)
+        signs = torch.randint(2, (_POWER_PRODUCTS, n, _SIGNS), generator=generator, dtype=torch.int8)
+        v = torch.randn(n, 1, generator=generator, dtype=torch.float64).to(operator.device)
+        mass, top, row = torch.ones_like(v), 0.0, 0.0
+        for drawn in signs.to(operator.device):
+            both = torch.cat([v, (2.0 * drawn - 1) * mass.sqrt()], 1)
+            product = operator.matmul(self.apply(both).to(operator.dtype)).double()
+            if not bool(torch.isfinite(product).all()):
+                return Curvature(math.inf, math.inf, 0.0)
+            top = max(top, float(product[:, 0].norm() / v.norm()))
+            v, grown = product[:, :1], product[:, 1:].square().mean(1, keepdim=True)
+            row, mass = max(row, float(grown.mean() / mass.mean())), grown
+        return Curvature(top, n * row, 0.0)
 
     def at(
         self, rows: Tensor, look: Tensor, anchor: Tensor, target: Tensor, generator: torch.Generator
@@ -218,5 +227,5 @@ def _of_block(block: Tensor, n: int) -> Curvature:
 def _damped(operator: Any) -> Any:
     """The operator with the noise that its preconditioner is built for."""
     noise = operator.noise_variance
-    least = (_DAMPED * operator.kernel_diagonal().mean()).clamp(max=_MOST_DAMPING * noise)
-    return operator.with_noise(torch.maximum(noise, least)) if hasattr(operator, "with_noise") else operator
+    scale = (_DAMPED * operator.kernel_diagonal().mean() / noise.median()).clamp(1.0, _MOST_DAMPING)
+    return operator.with_noise(scale * noise) if hasattr(operator, "with_noise") else operator
