@@ -120,8 +120,8 @@ class StochasticGradientDescent(EpochSolver):
     Cost:
         For K + Σ, B·n entries, 2·B·n·s flops and one application of P a step; once 6·n² entries; memory 7·n·s and P.
         With m inducing points, m·(B + m) entries and 2·m²·s flops a step, m·(n + m) entries every pass over the
-        observations, and once 4·m³ flops; memory 8·m². Plain: B·n entries, 4·B·n·s flops and n·p features a step, or B·m
-        entries.
+        observations, and once 4·m³ flops; memory 8·m². Plain: B·n entries, 4·B·n·s flops and
+        n·p features a step, or B·m entries.
 
     Source: Lin et al. 2023 (SGD), sections 3.1 (low-variance targets) and 3.2 (inducing points). Departures:
         1. The step is found, not given, and divergence is backed off instead of clipped. 2. The low-variance target,
