@@ -93,7 +93,9 @@ class StochasticGradientDescent(EpochSolver):
 
     No step size is needed: β = f/(λ₁/c + (1 − B/n)/β_row) with c = 2(1+ρ)/(1+2ρ), β_row = 2(1−ρ)·B/(n·max_i L_i),
     where λ₁ is that of M times the Hessian and L_i what one observation adds to it, both from a few hundred rows, and f
-    is 0.25, 0.6 with inducing points and 0.8 for M = I, which has 1/β_feature = tr K/(2(1−ρ)·p) beside the others.
+    is 0.6 with inducing points and 0.8 for M = I, which has 1/β_feature = tr K/(2(1−ρ)·p) beside the others. Among
+    functions f is 0.5, and λ₁ and, in place of max_i L_i, the spectral radius of the squared entries of (K + Σ)P⁻¹ are
+    measured by six products with K.
     Divergence is detected from the running residual; the step is then halved and the iteration goes on from the last
     good average, and `Solution.notes` says so.
 
@@ -107,18 +109,19 @@ class StochasticGradientDescent(EpochSolver):
             preconditioner.
         num_features: random features of a plain step's penalty; columns of K where the kernel has no features.
         preconditioner: "auto" is `LowRankPlusNeighbour` of rank min(500, n/10) with 20
-            neighbours, within a quarter of the operator's memory budget, for a noise of at least a twentieth of the
-            mean variance and at most ten times its own; or the centres' normal equation; None is the plain method,
-            which a step_size takes too; or one of `sggp.preconditioners`.
+            neighbours, within a quarter of the operator's memory budget, for a noise of a twentieth of the mean
+            variance, by a factor within [1, 10] that all rows share; or the centres' normal equation; None is the plain
+            method, which a step_size takes too; or one of `sggp.preconditioners`.
 
     Raises:
         InputError: a setting is out of range, or an observation has no noise.
         UnsupportedOperator: the operator does not offer `LeastSquaresOperator`, or not what the preconditioner needs.
 
     Cost:
-        For K + Σ, B·n entries, 2·B·n·s flops and one application of P a step; memory 7·n·s and P. With m inducing
-        points, m·(B + m) entries and 2·m²·s flops a step, m·(n + m) entries every pass over the observations, and once
-        4·m³ flops; memory 8·m². Plain: B·n entries, 4·B·n·s flops and n·p features a step, or B·m entries.
+        For K + Σ, B·n entries, 2·B·n·s flops and one application of P a step; once 6·n² entries; memory 7·n·s and P.
+        With m inducing points, m·(B + m) entries and 2·m²·s flops a step, m·(n + m) entries every pass over the
+        observations, and once 4·m³ flops; memory 8·m². Plain: B·n entries, 4·B·n·s flops and
+        n·p features a step, or B·m entries.
 
     Source: Lin et al. 2023 (SGD), sections 3.1 (low-variance targets) and 3.2 (inducing points). Departures:
         1. The step is found, not given, and divergence is backed off instead of clipped. 2. The low-variance target,
@@ -129,8 +132,9 @@ class StochasticGradientDescent(EpochSolver):
         2013). 4. Observations are drawn without replacement from a permutation per epoch. 5. A running residual ends
         the solve, confirmed by a product. 6. Gradients are preconditioned among functions, as in Ma and Belkin 2017
         and 2019 (EigenPro), by the whole of P instead of leading eigenvectors; with inducing points by the matrix of
-        Rudi, Carratino and Rosasco 2017 (FALKON). 7. The preconditioned penalty is exact. 8. Where the residual does
-        not fall by a tenth in eight epochs the preconditioned step is halved.
+        Rudi, Carratino and Rosasco 2017 (FALKON). 7. The preconditioned penalty is exact, and its step
+        bounded by the variance that errors of P bring into sampled rows. 8. Where the residual does not fall by a tenth
+        in eight epochs the preconditioned step is halved.
     """
 
     step_size: float | None = None
