@@ -9,7 +9,7 @@ import torch
 from sggp.errors import InputError, NotConverged, UnsupportedOperator
 from sggp.kernels import TanimotoMinMax
 from sggp.operators import InducingOperator, KernelOperator
-from sggp.preconditioners import LowRankPlusNeighbour, Nystrom
+from sggp.preconditioners import LowRankPlusNeighbour, NearestNeighbour, Nystrom
 from sggp.solvers import Auto, Cholesky, ConjugateGradients, Status, StochasticGradientDescent
 from sggp.solvers.descent_directions import Functions, Normal, direction_for
 from sggp.solvers.stochastic_gradient_descent import curvature
@@ -376,3 +376,23 @@ def test_unkind_systems_are_solved_or_told(name, generator):
     torch.testing.assert_close(solution.residual, true, rtol=1e-6, atol=1e-9)
     assert [status is Status.CONVERGED for status in solution.status] == (true <= 1e-2).tolist()
     assert solution.converged, solution
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_step_knows_the_noise_that_errors_of_p_bring(seed: int) -> None:
+    """λ₁(A) and ρ(A∘A) for A = (K + Σ)P⁻¹, whose diagonal is 1: the diagonal alone says nothing of either.
+
+    Six power iterations with seven random signs each: both within a factor, the step's margin.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(200, 3, generator=generator, dtype=torch.float64)
+    kernel = gpytorch.kernels.ScaleKernel(gpytorch.kernels.MaternKernel(nu=1.5)).double()
+    operator = KernelOperator(kernel, x, 0.05)
+    apply = NearestNeighbour(3).build(operator, generator).apply
+    found = Functions(operator, apply).curvature(generator)
+    a = operator.dense() @ apply(torch.eye(200, dtype=torch.float64))
+    top, noise = (float(torch.linalg.eigvals(m).abs().max()) for m in (a, a * a))
+    assert float(a.diagonal().max()) == pytest.approx(1.0)
+    assert noise > 2.0
+    assert 0.6 * noise < found.row / 200 < 1.7 * noise
+    assert 0.6 * top < found.top < 1.3 * top
