@@ -36,7 +36,8 @@ class GPRegressor(RegressorMixin, BaseEstimator):
             noise; types without a GPyTorch equal are evaluated as they are, unlearnt). Kernel objects are copied,
             never changed, and their values are where learning starts.
         noise_variance: known noise variance in squared units of y, a number or one per training row; None
-            learns it, above 1e-5 of the variance of y up to 3,000 rows, 1e-10 beyond ("iterative": 1e-6).
+            learns it, under a weak prior (none for scikit-learn kernels), above 1e-5 of the variance
+            of y up to 3,000 rows, 1e-10 beyond ("iterative": 1e-6).
         optimizer: how hyperparameters are learnt. "auto": "exact" (the marginal likelihood itself) up to 1,500 rows,
             "nearest-neighbour" (a stochastic likelihood, at a cost per step that hardly grows with n) beyond.
             "iterative": the marginal likelihood of all rows by iterative solves, whose last ones are the posterior;

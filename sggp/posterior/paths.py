@@ -14,8 +14,6 @@ from sggp.errors import DtypeError, InputError, ShapeError
 from sggp.kernels.covariance import Covariance
 from sggp.kernels.features import FeatureMap
 
-_FEATURE_BYTES = 64 * 2**20
-
 
 def check_points(points: Any, dimension: int, least: int) -> Tensor:
     """The points as a tensor of at least `least` dimensions whose last is the input dimension.
