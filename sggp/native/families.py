@@ -9,14 +9,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
-from scipy.special import fdtri, gammaincinv
+from scipy.special import betaincinv, gammainccinv
 from torch import Tensor
 
 from sggp.errors import InputError
 
-__all__ = ["FAMILIES", "Family", "Profile"]
+__all__ = ["FAMILIES", "Family", "Profile", "normal_spectrum"]
 
 
 @dataclass(frozen=True)
@@ -29,8 +30,8 @@ class Family:
         nu: how smooth its functions are: they have ⌈ν⌉ − 1 derivatives.
         phi: (r², profile) → scale · φ(r²), overwriting r².
         slope: (r², profile) → scale · dφ/d(r²), overwriting r²; finite everywhere.
-        spectrum: (u, d) → the quantiles u of |ω|², ω drawn from the spectral law in d dimensions; None where it has no
-            closed form.
+        spectrum: (t, d) → the values that |ω|² exceeds with probability t, ω drawn from the spectral law in d
+            dimensions; None where it has no closed form.
         shaped: whether it has a shape α beside the length scale.
     """
 
@@ -137,23 +138,24 @@ def _rational_quadratic_slope(r2: Tensor, p: Profile) -> Tensor:
     return r2.div_(2.0 * p.shape).log1p_().mul_(-p.shape - 1.0).exp_().mul_(-0.5 * p.scale)
 
 
-def _normal_spectrum(u: np.ndarray, d: int) -> np.ndarray:
+def normal_spectrum(t: np.ndarray, d: int) -> np.ndarray:
     """|ω|² ~ χ²(d)."""
-    return 2 * gammaincinv(d / 2, u)
+    return 2 * gammainccinv(d / 2, t)
 
 
-def _student_spectrum(nu: float) -> Callable[[np.ndarray, int], np.ndarray]:
-    """ω = z √(2ν/u), z ~ N(0, I), u ~ χ²(2ν), a multivariate Student-t: |ω|²/d ~ F(d, 2ν)."""
-    return lambda u, d: d * fdtri(d, round(2 * nu), u)
+def _student_spectrum(t: np.ndarray, d: int, nu: float) -> np.ndarray:
+    """ω = z √(2ν/u), z ~ N(0, I), u ~ χ²(2ν), a multivariate Student-t: 2ν/(2ν + |ω|²) ~ Beta(ν, d/2)."""
+    share = betaincinv(nu, d / 2, t)
+    return 2 * nu * (1 - share) / share
 
 
 FAMILIES: dict[str, Family] = {
     family.name: family
     for family in (
-        Family("rbf", 0, math.inf, _rbf, _rbf_slope, _normal_spectrum),
-        Family("matern12", 1, 0.5, _matern12, _matern12_slope, _student_spectrum(0.5)),
-        Family("matern32", 2, 1.5, _matern32, _matern32_slope, _student_spectrum(1.5)),
-        Family("matern52", 3, 2.5, _matern52, _matern52_slope, _student_spectrum(2.5)),
+        Family("rbf", 0, math.inf, _rbf, _rbf_slope, normal_spectrum),
+        Family("matern12", 1, 0.5, _matern12, _matern12_slope, partial(_student_spectrum, nu=0.5)),
+        Family("matern32", 2, 1.5, _matern32, _matern32_slope, partial(_student_spectrum, nu=1.5)),
+        Family("matern52", 3, 2.5, _matern52, _matern52_slope, partial(_student_spectrum, nu=2.5)),
         Family("rq", 4, math.inf, _rational_quadratic, _rational_quadratic_slope, None, shaped=True),
     )
 }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from functools import reduce
 from typing import Any
 
 import torch
@@ -13,7 +12,7 @@ from torch import Tensor
 
 from sggp.kernels.features.base import CompositeMap, FeatureMap
 from sggp.kernels.features.registry import draw_features
-from sggp.kernels.features.stationary import FourierMap, per_column
+from sggp.kernels.features.stationary import FourierMap, fourier_map, per_column
 from sggp.random import as_generator, draw_seed, streams
 
 
@@ -216,19 +215,22 @@ def _constant(
 def _sum(
     kernel: AdditiveKernel, num_features: int, *, input_dim: int, generator: torch.Generator
 ) -> FeatureMap:
-    """Concatenation; exact terms take what they need, the others share the rest in proportion to their scale.
+    """Concatenation; exact terms take what they need, the others share the rest: half evenly, half by their scale.
 
     With p_t features a term of scale a_t has variance of order a_t²/p_t; under Σ p_t = p the sum is least for
-    p_t ∝ a_t.
+    p_t ∝ a_t. But where the data have said all about the larger terms, the smallest is what is left to know.
     """
     parts = _parts(kernel, AdditiveKernel)
     exact = [_exact_size(part, input_dim) for part in parts]
     left = max(0, num_features - sum(size or 0 for size in exact))
-    total = sum(_size(part) for part, size in zip(parts, exact, strict=True) if size is None)
+    drawn = [_size(part) for part, size in zip(parts, exact, strict=True) if size is None]
+    total, even = sum(drawn), left / max(1, len(drawn))
     names = [f"term {index}" for index in range(len(parts))]
     terms = []
     for part, size, stream in zip(parts, exact, streams(generator, *names), strict=True):
-        share = size if size is not None else max(2, int(left * _size(part) / total)) if total > 0 else 2
+        share = size
+        if share is None:
+            share = max(2, round(0.5 * (even + left * _size(part) / total))) if total > 0 else 2
         terms.append(draw_features.part(part, share, input_dim=input_dim, generator=stream))
     return SumMap(tuple(terms), input_dim)
 
@@ -252,13 +254,15 @@ def _product(
     trial = [drawn(index, num_features) for index in range(len(parts))]
     constants = [index for index, factor in enumerate(trial) if isinstance(factor, ConstantMap)]
     constant = math.prod(factor.constant for factor in trial if isinstance(factor, ConstantMap))
-    fourier = [index for index, factor in enumerate(trial) if isinstance(factor, FourierMap)]
+    fourier = [index for index, factor in enumerate(trial) if _has_law(factor)]
     others = [index for index in range(len(parts)) if index not in fourier + constants]
     if len(parts) - len(constants) <= 1:
         only = next((trial[index] for index in fourier + others), ConstantMap(1.0, input_dim))
         return only.rescaled(constant)
+    (joint,) = streams(generator, "stationary factors")
+    stationary = [trial[index] for index in fourier]
     if not others:
-        return _stationary_product(trial).rescaled(constant)
+        return _stationary_product(stationary, num_features, joint).rescaled(constant)
     sizes = {index: trial[index].group_size or 1 for index in others}
     groups = max(1, num_features // math.prod([2] * bool(fourier) + list(sizes.values())))
     factors: list[FeatureMap] = []
@@ -268,12 +272,20 @@ def _product(
         else:
             factors.append(drawn(index, groups * sizes[index]))
     if fourier:
-        factors.insert(0, _stationary_product([drawn(index, 2 * groups) for index in fourier]))
+        factors.insert(0, _stationary_product(stationary, 2 * groups, joint))
     return ProductMap(tuple(factors), input_dim).rescaled(constant)
 
 
-def _stationary_product(maps: list[FeatureMap]) -> FourierMap:
-    return reduce(FourierMap.times, [factor for factor in maps if isinstance(factor, FourierMap)])
+def _has_law(factor: FeatureMap) -> bool:
+    """Whether the map's frequencies can be drawn together with another's."""
+    return isinstance(factor, FourierMap) and all(term.law is not None for term in factor.terms)
+
+
+def _stationary_product(maps: list[FeatureMap], num_features: int, generator: torch.Generator) -> FourierMap:
+    factors = [factor for factor in maps if isinstance(factor, FourierMap)]
+    terms = [term for factor in factors for term in factor.terms]
+    product = fourier_map(terms, num_features, factors[0].input_dim, generator)
+    return replace(product, scale=math.prod(factor.scale for factor in factors))
 
 
 def _projected(base: FeatureMap, groups: int, seed: int) -> ProjectedMap:

@@ -1,9 +1,9 @@
 """Random Fourier features: RBF, Matérn, rational quadratic and periodic kernels, and their products.
 
 A stationary kernel with k(0) = 1 is the characteristic function of its spectral law, k(x − z) = E cos(ωᵀ(x −
-z)) (Bochner). With F draws of ω the pairs (cos ωᵀx, sin ωᵀx)/√F give φ(x)·φ(z) = F⁻¹ Σ cos(ω_fᵀ(x − z)):
-unbiased, exactly 1 on the diagonal, and of variance at most (1 + k(2δ) − 2k(δ)²)/(2F) at δ = x − z, which is what
-makes the pairs better than as many random-phase cosines when k(2δ) is small or δ is near 0.
+z)) (Bochner). With F frequencies ω and their weights w, the pairs √(w/F)·(cos ωᵀx, sin ωᵀx) give φ(x)·φ(z) =
+F⁻¹ Σ w_f cos(ω_fᵀ(x − z)): unbiased, the same at all x = z, and of smaller variance than as many random-phase cosines
+when k(2δ) is small or δ = x − z is near 0. The frequencies of a product of such kernels are the sums of its factors'.
 
 Sources: Rahimi & Recht (NeurIPS 2007) Algorithm 1; Sutherland & Schneider (UAI 2015) on pairs against phases.
 """
@@ -11,21 +11,23 @@ Sources: Rahimi & Recht (NeurIPS 2007) Algorithm 1; Sutherland & Schneider (UAI 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import reduce
+from functools import partial, reduce
 from typing import Any
 
 import numpy as np
 import torch
 from gpytorch.kernels import MaternKernel, PeriodicKernel, RBFKernel, RQKernel
-from scipy.special import gammaincinv
+from scipy.special import gammainccinv
 from torch import Tensor
 
 from sggp.errors import NoRandomFeatures, ShapeError
 from sggp.kernels.features.base import ScaledMap
 from sggp.kernels.features.registry import draw_features
+from sggp.kernels.features.spectral import Radius, SpectralLaw, draw_frequencies
 from sggp.kernels.stationary import profile_of
-from sggp.random import streams
+from sggp.native.families import normal_spectrum
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,12 +39,15 @@ class PhaseTerm:
         columns: (d',) long, or None for all columns.
         shift: (d',) float64, or None.
         period: (d',) float64, or None.
+        law: what the frequencies were drawn from, so that a product of kernels can draw jointly; None where the kernel
+            has no `SpectralLaw`, and is then multiplied pair by pair.
     """
 
     frequencies: Tensor
     columns: Tensor | None = None
     shift: Tensor | None = None
     period: Tensor | None = None
+    law: SpectralLaw | None = None
 
     def phases(self, x: Tensor) -> Tensor:  # (…, n, F)
         if self.columns is not None:
@@ -57,12 +62,17 @@ class PhaseTerm:
 
 @dataclass(frozen=True, eq=False)
 class FourierMap(ScaledMap):
-    """φ(x) = √(scale/F) · (cos θ_1 … cos θ_F, sin θ_1 … sin θ_F) with phases θ = Σ_terms term.phases(x)."""
+    """φ(x) = √(scale/F) · √w ∘ (cos θ_1 … cos θ_F, sin θ_1 … sin θ_F) with phases θ = Σ_terms term.phases(x).
+
+    Args:
+        weights: (F,) w, float64; None for ones.
+    """
 
     terms: tuple[PhaseTerm, ...]
     input_dim: int
     scale: float = 1.0
     dtype: torch.dtype = torch.float32
+    weights: Tensor | None = None
 
     group_size = 2
 
@@ -78,13 +88,15 @@ class FourierMap(ScaledMap):
 
     def _pair(self, x: Tensor) -> tuple[Tensor, Tensor]:
         phases = reduce(torch.add, (term.phases(self._floating(x)) for term in self.terms))
-        return phases.cos(), phases.sin()
+        size = torch.tensor(self.scale / self.num_frequencies, dtype=torch.float64, device=phases.device)
+        size = (size if self.weights is None else self.weights * size).sqrt().to(phases.dtype)
+        return phases.cos() * size, phases.sin() * size
 
     def _evaluate(self, x: Tensor) -> Tensor:
-        return torch.cat(self._pair(x), -1) * math.sqrt(self.scale / self.num_frequencies)
+        return torch.cat(self._pair(x), -1)
 
     def _grouped(self, x: Tensor) -> Tensor:
-        return torch.stack(self._pair(x), -1) * math.sqrt(self.scale / self.num_frequencies)
+        return torch.stack(self._pair(x), -1)
 
     def on_columns(self, columns: Tensor, input_dim: int) -> FourierMap:
         terms = tuple(
@@ -103,14 +115,6 @@ class FourierMap(ScaledMap):
             terms.append(term if term.period is not None else replace(term, shift=shift))
         return replace(self, terms=tuple(terms))
 
-    def times(self, other: FourierMap) -> FourierMap:
-        """The map of the product kernel: independent frequencies add, one by one.
-
-        E cos(ωᵀδ + ω'ᵀδ) = E cos(ωᵀδ) · E cos(ω'ᵀδ) for independent symmetric ω, ω'. Both maps must have been
-        drawn independently, with the same number of frequencies.
-        """
-        return replace(self, terms=self.terms + other.terms, scale=self.scale * other.scale)
-
 
 def per_column(value: Tensor, input_dim: int, what: str) -> Tensor:
     """A kernel parameter as (d,) float64, detached, on the CPU; one value is repeated over the columns."""
@@ -125,27 +129,23 @@ def per_column(value: Tensor, input_dim: int, what: str) -> Tensor:
     return flat.clone()
 
 
-def _normal(rows: int, num_features: int, generator: torch.Generator) -> Tensor:
-    frequencies = max(1, num_features // 2)
-    return torch.randn(rows, frequencies, generator=generator, dtype=torch.float64)
+def fourier_map(
+    terms: Sequence[PhaseTerm], num_features: int, input_dim: int, generator: torch.Generator
+) -> FourierMap:
+    """The map of a product of stationary kernels with spectral laws, its frequencies drawn jointly."""
+    laws = [term.law for term in terms if term.law is not None]
+    drawn, weights = draw_frequencies(laws, max(1, num_features // 2), generator)
+    drawn_terms = tuple(replace(term, frequencies=f) for term, f in zip(terms, drawn, strict=True))
+    return FourierMap(drawn_terms, input_dim, weights=weights)
 
 
-def _directions(rows: int, num_features: int, generator: torch.Generator) -> Tensor:
-    """Uniform directions, one a frequency, (d, F)."""
-    z = _normal(rows, num_features, generator)
-    return z / z.norm(dim=0)
-
-
-def _strata(count: int, generator: torch.Generator) -> np.ndarray:
-    """One uniform number in each of `count` equal parts of (0, 1), in random order: each alone is uniform."""
-    place = torch.randperm(count, generator=generator).double()
-    uniform = torch.rand(count, generator=generator, dtype=torch.float64)
-    return ((place + uniform) / count).clamp(1e-15, 1 - 1e-15).numpy()
-
-
-def _fourier(kernel: Any, frequencies: Tensor, input_dim: int) -> FourierMap:
-    lengthscale = per_column(kernel.lengthscale, input_dim, "length scale")
-    return FourierMap((PhaseTerm(frequencies / lengthscale[:, None]),), input_dim)
+def _radial(
+    kernel: Any, radii: tuple[Radius, ...], num_features: int, input_dim: int, generator: torch.Generator
+) -> FourierMap:
+    """Uniform directions at radii of these factors, over the kernel's length scales."""
+    spread = per_column(kernel.lengthscale, input_dim, "length scale").reciprocal()
+    term = PhaseTerm(torch.empty(input_dim, 0), law=SpectralLaw(radii, spread))
+    return fourier_map([term], num_features, input_dim, generator)
 
 
 @draw_features.register(RBFKernel)
@@ -153,38 +153,34 @@ def _fourier(kernel: Any, frequencies: Tensor, input_dim: int) -> FourierMap:
 def stationary_features(
     kernel: Any, num_features: int, *, input_dim: int, generator: torch.Generator
 ) -> FourierMap:
-    """ω in uniform directions at stratified radii, quantiles of the spectral law of |ω|² of the kernel's family.
+    """ω in uniform directions at radii of the family's spectral law; see `sggp.kernels.features.spectral`.
 
     One radius is shared by the d coordinates; coordinates with radii of their own are the spectral law of a product of
-    one-dimensional kernels instead. Stratified radii matter most for the heavy tails of Matérn kernels: the few
-    frequencies there carry all that a path has between the data; drawn independently, their number differs from map to
-    map by its square root, and so does every sampled variance. Each frequency keeps its exact law.
+    one-dimensional kernels instead.
     """
     profile = profile_of(kernel)
     if profile is None or profile.kind.spectrum is None:
         raise NoRandomFeatures(
             f"the family of {type(kernel).__name__} has no spectrum in sggp.native.families; state its quantiles there."
         )
-    name = profile.family.rstrip("0123456789")
-    normal, radial = streams(generator, f"{name} frequencies", f"{name} radii")
-    directions = _directions(input_dim, num_features, normal)
-    squared = profile.kind.spectrum(_strata(directions.shape[1], radial), input_dim)
-    return _fourier(kernel, directions * torch.from_numpy(squared).sqrt(), input_dim)
+    radius = partial(profile.kind.spectrum, d=input_dim)
+    return _radial(kernel, (radius,), num_features, input_dim, generator)
 
 
 @draw_features.register(RQKernel)
 def _rational_quadratic(
     kernel: RQKernel, num_features: int, *, input_dim: int, generator: torch.Generator
 ) -> FourierMap:
-    """ω = z √τ, τ ~ Gamma(α, rate α): (1 + r²/2α)^{−α} = E exp(−τ r²/2), a scale mixture of RBFs.
+    """ω = z √τ, τ ~ Gamma(α, rate α): (1 + r²/2α)^{−α} = E exp(−τ r²/2), a scale mixture of RBFs."""
+    radii = (
+        partial(normal_spectrum, d=input_dim),
+        partial(_gamma_spectrum, alpha=float(kernel.alpha.detach())),
+    )
+    return _radial(kernel, radii, num_features, input_dim, generator)
 
-    τ is a quantile of stratified uniform numbers, so that the features of one seed move smoothly with α.
-    """
-    normal, mixing = streams(generator, "rq frequencies", "rq gamma")
-    z = _normal(input_dim, num_features, normal)
-    alpha = float(kernel.alpha.detach())
-    gamma = gammaincinv(alpha, _strata(z.shape[1], mixing))
-    return _fourier(kernel, z * torch.from_numpy(gamma / alpha).sqrt(), input_dim)
+
+def _gamma_spectrum(t: np.ndarray, alpha: float) -> np.ndarray:
+    return gammainccinv(alpha, t) / alpha
 
 
 @draw_features.register(PeriodicKernel)
@@ -197,8 +193,8 @@ def _periodic(
     of the unit circle has squared length 4 sin²(π δ/p), so this is an RBF on the circles with length scale
     √ℓ_k.
     """
-    (normal,) = streams(generator, "periodic frequencies")
-    spread = per_column(kernel.lengthscale, input_dim, "length scale").sqrt().repeat(2)
+    spread = per_column(kernel.lengthscale, input_dim, "length scale").rsqrt().repeat(2)
+    law = SpectralLaw((partial(normal_spectrum, d=2 * input_dim),), spread)
     period = per_column(kernel.period_length, input_dim, "period")
-    frequencies = _normal(2 * input_dim, num_features, normal) / spread[:, None]
-    return FourierMap((PhaseTerm(frequencies, period=period),), input_dim)
+    term = PhaseTerm(torch.empty(2 * input_dim, 0), period=period, law=law)
+    return fourier_map([term], num_features, input_dim, generator)
