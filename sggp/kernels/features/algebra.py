@@ -160,19 +160,6 @@ def _parts(kernel: Any, kind: type[Kernel]) -> list[Any]:
     return found
 
 
-def _size(kernel: Kernel) -> float:
-    """The kernel's scale as far as its structure tells: outputscales multiply, terms of a sum add."""
-    if isinstance(kernel, ScaleKernel):
-        return float(kernel.outputscale.detach()) * _size(kernel.base_kernel)
-    if isinstance(kernel, AdditiveKernel):
-        return sum(_size(part) for part in kernel.kernels)
-    if isinstance(kernel, ProductKernel):
-        return math.prod(_size(part) for part in kernel.kernels)
-    if isinstance(kernel, ConstantKernel):
-        return float(kernel.constant.detach())
-    return 1.0
-
-
 def _exact_size(kernel: Kernel, input_dim: int) -> int | None:
     """How many features a kernel with an exact finite map needs; None for the others."""
     if isinstance(kernel, ScaleKernel):
@@ -215,22 +202,19 @@ def _constant(
 def _sum(
     kernel: AdditiveKernel, num_features: int, *, input_dim: int, generator: torch.Generator
 ) -> FeatureMap:
-    """Concatenation; exact terms take what they need, the others share the rest: half evenly, half by their scale.
+    """Concatenation; exact terms take what they need, the others share the rest evenly.
 
-    With p_t features a term of scale a_t has variance of order a_t²/p_t; under Σ p_t = p the sum is least for
-    p_t ∝ a_t. But where the data have said all about the larger terms, the smallest is what is left to know.
+    In proportion to their scales, errors of φ·φ would be least. But where the data have said all about the larger
+    terms, the smallest is what is left to know.
     """
     parts = _parts(kernel, AdditiveKernel)
     exact = [_exact_size(part, input_dim) for part in parts]
     left = max(0, num_features - sum(size or 0 for size in exact))
-    drawn = [_size(part) for part, size in zip(parts, exact, strict=True) if size is None]
-    total, even = sum(drawn), left / max(1, len(drawn))
+    even = left // max(1, exact.count(None))
     names = [f"term {index}" for index in range(len(parts))]
     terms = []
     for part, size, stream in zip(parts, exact, streams(generator, *names), strict=True):
-        share = size
-        if share is None:
-            share = max(2, round(0.5 * (even + left * _size(part) / total))) if total > 0 else 2
+        share = max(2, even) if size is None else size
         terms.append(draw_features.part(part, share, input_dim=input_dim, generator=stream))
     return SumMap(tuple(terms), input_dim)
 

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from sggp.random import draw_seed
 
-TAIL_SHARE = 0.5
+TAIL_SHARE = 2 / 3
 """λ, the share of the frequencies that is uniform in log t."""
 _LEAST_TAIL = 1e-12
 _LARGEST_SQUARE = 1e12
