@@ -150,6 +150,22 @@ STATIONARY_ROWS = [
     ),
 ]
 
+
+def _constant(value: float) -> Any:
+    kernel = gk.ConstantKernel()
+    kernel.constant = torch.tensor(value)
+    return kernel
+
+
+CONSTANT_ROWS = [
+    KernelRow("constant", lambda d: _scaled(_constant(0.7), 3.0), stationary=True),
+    KernelRow(
+        "plus-constant",
+        lambda d: _ard(gk.MaternKernel(1.5, ard_num_dims=d), d) + _constant(4.0),
+        stationary=True,
+    ),
+]
+
 TANIMOTO_ROWS = [
     KernelRow("tanimoto-minmax", lambda d: _scaled(TanimotoMinMax(), 1.7), count_rows, smooth=False),
     KernelRow("tanimoto-dot-product", lambda d: _scaled(TanimotoDotProduct(), 0.6), count_rows, smooth=False),
@@ -176,7 +192,7 @@ GENERIC_ROWS = [
     ),
 ]
 
-KERNELS = [*STATIONARY_ROWS, *TANIMOTO_ROWS, *GENERIC_ROWS]
+KERNELS = [*STATIONARY_ROWS, *CONSTANT_ROWS, *TANIMOTO_ROWS, *GENERIC_ROWS]
 
 # --- families ---------------------------------------------------------------------------------------------------
 

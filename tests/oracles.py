@@ -109,6 +109,8 @@ def _matrix(kernel: Any, x: np.ndarray, z: np.ndarray, *, select: bool = True) -
         return tanimoto_dot_product(x, z)
     if name == "LinearKernel":
         return kernel.variance.item() * (x.astype(np.float64) @ z.astype(np.float64).T)
+    if name == "ConstantKernel":
+        return np.full((len(x), len(z)), LONG(kernel.constant.item()))
     lengthscale = to_numpy(kernel.lengthscale)
     if name == "PeriodicKernel":
         return periodic(

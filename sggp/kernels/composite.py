@@ -14,7 +14,7 @@ from sggp.errors import InputError
 from sggp.kernels.covariance import Covariance
 from sggp.kernels.points import Points
 
-__all__ = ["ColumnsCovariance", "ProductCovariance", "ScaledCovariance", "SumCovariance"]
+__all__ = ["ColumnsCovariance", "ConstantCovariance", "ProductCovariance", "ScaledCovariance", "SumCovariance"]
 
 
 class _Composite(Covariance):
@@ -70,6 +70,44 @@ class ProductCovariance(_Composite):
     """k = Π_t k_t, multiplied tile by tile."""
 
     _combine = staticmethod(operator.mul)
+
+
+class ConstantCovariance(Covariance):
+    """k = c: what an unknown constant adds to a process."""
+
+    shift_invariant = True
+
+    def __init__(self, constant: float, *, dtype: torch.dtype | None = None, name: str = "") -> None:
+        super().__init__(dtype=dtype, name=name)
+        self.constant = float(constant)
+
+    @property
+    def scale(self) -> float:
+        return self.constant
+
+    def _block(self, x: Points, z: Points) -> Tensor:
+        constant = torch.full((len(x), len(z)), self.constant, dtype=x.dtype, device=x.device)
+        for rows in (x.raw, z.raw):
+            if rows.requires_grad:  # of gradient zero, but on the graph
+                constant = constant + 0.0 * rows.sum().to(constant)
+        return constant
+
+    def _matmul(self, x: Points, z: Points, v: Tensor, memory_budget: int) -> Tensor:
+        return (v.sum(0, keepdim=True) * self.constant).repeat(len(x), 1)
+
+    def diagonal(self, x: Tensor | Points) -> Tensor:
+        x = self.prepare(x)
+        return torch.full((len(x),), self.constant, dtype=x.dtype, device=x.device)
+
+    def _small_blocks(self, x: Tensor) -> Tensor:
+        b, m = x.shape[:2]
+        return torch.full((b, m, m), self.constant, dtype=torch.float64, device=x.device)
+
+    def rescaled(self, factor: float) -> ConstantCovariance:
+        return ConstantCovariance(self.constant * factor, dtype=self.dtype, name=self.name)
+
+    def on_columns(self, columns: Tensor) -> ConstantCovariance:
+        return self
 
 
 class _Wrapper(Covariance):

@@ -9,7 +9,13 @@ import gpytorch.kernels as gk
 import torch
 
 from sggp.errors import UnsupportedKernel
-from sggp.kernels.composite import ColumnsCovariance, ProductCovariance, ScaledCovariance, SumCovariance
+from sggp.kernels.composite import (
+    ColumnsCovariance,
+    ConstantCovariance,
+    ProductCovariance,
+    ScaledCovariance,
+    SumCovariance,
+)
 from sggp.kernels.covariance import Covariance
 from sggp.kernels.generic import GenericCovariance
 from sggp.kernels.stationary import StationaryCovariance, profile_of
@@ -130,6 +136,12 @@ def _(kernel: gk.ScaleKernel, dtype: torch.dtype | None) -> Covariance | None:
 def _(kernel: Any, dtype: torch.dtype | None) -> Covariance | None:
     kind = SumCovariance if isinstance(kernel, gk.AdditiveKernel) else ProductCovariance
     return kind([_call_covariance(k, dtype) for k in kernel.kernels], dtype=dtype, name=type(kernel).__name__)
+
+
+@register
+def _(kernel: gk.ConstantKernel, dtype: torch.dtype | None) -> Covariance | None:
+    constant = _number(kernel.constant, "constant of ConstantKernel")
+    return ConstantCovariance(constant, dtype=dtype, name="ConstantKernel")
 
 
 @register
