@@ -1,15 +1,15 @@
 """Bayesian optimisation of six test functions with few measurements, BoTorch, Optuna and random search beside us.
 
-Ten initial points and thirty more, on the unit cube, to be maximised. Simple regret is that of the recommended point
-without noise: the best measured one, and where measurements are noisy (standard deviation 5 % of the function's over
-Sobol points) the measured one with the highest posterior mean (of BoTorch's model for those that show none). Strategies:
+Ten initial points and thirty more on the unit cube, to be maximised. Simple regret is that of the recommended point
+without noise: of the best measured one, or, where measurements are noisy (a standard deviation of 5 % of the function's
+over Sobol points), of the measured one with the highest posterior mean (of BoTorch's model where a method shows none).
 
     logei     LogEI, one point after the other
     qlogei    qLogEI, batches of four
-    thompson  four posterior paths maximised per batch; `sggp.bayesopt.Campaign` beside the BoTorch model of ours
+    thompson  four posterior paths maximised per batch; `sggp.bayesopt.Campaign` beside our BoTorch model
 
-A function, noise and seed has the same initial points and noise for all. A file of runs (`--json`) is added to, and what
-it holds is not run again. `--mixes` adds our paths with BoTorch's hyperparameters, and a dense posterior with ours;
+The initial points and the noise of a function and seed are the same for all. A file of runs (`--json`) is added to, and
+what it holds is not run again. `--mixes` adds our paths with BoTorch's hyperparameters and a dense posterior with ours;
 `--hyperparameters` shows what both learn from the same designs instead.
 
     python benchmarks/small_bo.py [--functions branin] [--seeds 20] [--strategies logei] [--models ours random]

@@ -17,7 +17,7 @@ from lib.common import seeded
 __all__ = ["FUNCTIONS", "INITIAL", "NOISES", "Problem"]
 
 FUNCTIONS: dict[str, Callable[[], Any]] = {
-    "branin": lambda: Branin(),
+    "branin": Branin,
     "hartmann6": lambda: Hartmann(dim=6),
     "ackley5": lambda: Ackley(dim=5),
     "levy4": lambda: Levy(dim=4),
