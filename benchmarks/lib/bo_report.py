@@ -81,7 +81,7 @@ def _table(runs: list[dict[str, Any]]) -> None:
             if theirs:
                 rows.append([function, model, *_cells(theirs, ours, itself=model == OURS)])
     columns = ["function", "model", "seeds", "median regret", "quartiles", "ours better / equal / worse"]
-    print_table([*columns, "fit s", "suggest s"], rows)
+    print_table([*columns, "fit, CPU s", "suggest, CPU s"], rows)
 
 
 def _cells(runs: list[dict[str, Any]], ours: dict[int, dict[str, Any]], itself: bool) -> list[str]:
