@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 
 from lib.common import print_table
+from lib.objectives import INITIAL
 from lib.proposers import STRATEGIES
 from lib.surrogates import OURS
 
 __all__ = ["Records", "key", "report"]
 
 KEY = ("function", "noise", "seed", "strategy", "model", "rounds")
-NIL = 1e-4
+NIL = 1e-6
 """Regrets closer than this share of the function's spread count as equal."""
 
 
@@ -58,7 +59,7 @@ def report(runs: Iterable[dict[str, Any]]) -> None:
             for rounds in sorted({run["rounds"] for run in found}):
                 part = [run for run in found if _is(run, noise, strategy, rounds)]
                 if part:
-                    print(f"## {strategy}, {noise}: 10 + {rounds} measurements")
+                    print(f"## {strategy}, {noise}: {INITIAL} + {rounds} measurements")
                     _table(part)
     for run in found:
         if run["failure"]:
