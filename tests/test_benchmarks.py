@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 SCRIPTS = {
     "readme.py": ["--rows", "60", "--sets", "concrete", "--adam-seconds", "0.2"],
@@ -28,8 +31,24 @@ SCRIPTS = {
         *("--sets", "yacht", "--rows", "20", "--splits", "1"),
         *("--samples", "8", "--warmup", "10"),
     ],
+    "small_bo.py": [
+        *("--functions", "branin", "--seeds", "1", "--strategies", "logei", "thompson"),
+        *("--noise", "noisy", "--rounds", "2"),
+    ],
     "variance.py": ["--rows", "300", "--points", "20", "--seeds", "1", "--many", "100"],
 }
+OPTIMA: dict[str, tuple[list[float], float]] = {
+    "branin": ([(3.141592653589793 + 5) / 15, 2.275 / 15], 1e-6),
+    "hartmann6": ([0.20169, 0.150011, 0.476874, 0.275332, 0.311652, 0.6573], 1e-5),
+    "ackley5": ([0.5] * 5, 1e-12),
+    "levy4": ([0.55] * 4, 1e-12),
+    "rosenbrock3": ([0.4] * 3, 1e-8),
+    "michalewicz5": (
+        [x / 3.141592653589793 for x in (2.202906, 1.570796, 1.284992, 1.923058, 1.72047)],
+        1e-6,
+    ),
+}
+"""Where the maximum is in the unit cube, and the rounding of its published place and value."""
 RACE = ["--rows", "300", "--methods", "AlternatingProjections", "--cap-seconds", "0.3", "--samples", "3"]
 
 
@@ -61,6 +80,38 @@ def test_the_readme_shows_the_table_that_its_script_prints(root: Path, data_dir:
     shown = tables[tables.index(columns) + 2 :]
     assert len(rows) == 1
     assert [row[1].split(" ")[0] for row in shown[:4]] == ["concrete", "wine", "POL", "PROTEIN"]
+
+
+def test_the_optimum_has_no_regret_and_noise_is_paired(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("botorch", reason="the benchmark optimises with BoTorch")
+    monkeypatch.syspath_prepend(root / "benchmarks")
+    objectives = importlib.import_module("lib.objectives")
+    for name, (optimum, slack) in OPTIMA.items():
+        problem = objectives.Problem(name, "exact", 0)
+        assert problem.dimension == len(optimum)
+        assert abs(float(problem.regret(torch.tensor([optimum], dtype=torch.float64)))) < slack, name
+        assert bool((problem.regret(problem.design(200)) > 0).all()), name
+    noisy, exact = (objectives.Problem("levy4", noise, 3) for noise in ("noisy", "exact"))
+    x = noisy.design(40)
+    assert torch.equal(x[:10], exact.design(10))
+    noise = noisy.measure(x, 0) - exact.measure(x, 0)
+    assert torch.allclose(noise[30:], noisy.measure(x[30:], 30) - exact.value(x[30:]))
+    assert 0.5 < float(noise.std()) / (0.05 * exact.spread) < 1.5  # forty draws: a standard error of 11 %
+
+
+def test_optimisations_resume_from_their_file(root: Path, tmp_path: Path) -> None:
+    pytest.importorskip("botorch", reason="the benchmark optimises with BoTorch")
+    runs = tmp_path / "runs.jsonl"
+    asked = ("--functions", "branin", "--strategies", "qlogei", "--models", "ours", "random", "--seeds", "1")
+    asked = (*asked, "--noise", "exact", "--rounds", "5", "--json", str(runs))
+    first = printed(root, "small_bo.py", *asked)
+    kept = runs.read_text(encoding="utf-8")
+    (ours,) = (run for run in map(json.loads, kept.splitlines()) if run["model"] == "ours")
+    assert len(ours["x"]) == 15
+    assert len(ours["fit_seconds"]) == len(ours["suggest_seconds"]) == 2  # batches of four and of one
+    assert printed(root, "small_bo.py", *asked) == first
+    assert runs.read_text(encoding="utf-8") == kept
+    assert printed(root, "small_bo.py", "--report", str(runs)) == first
 
 
 @pytest.mark.slow

@@ -1,0 +1,118 @@
+"""Runs of `small_bo.py`: a file of them, one line of JSON each, and the tables."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from lib.common import print_table
+from lib.objectives import INITIAL
+from lib.proposers import STRATEGIES
+from lib.surrogates import OURS
+
+__all__ = ["Records", "key", "report"]
+
+KEY = ("function", "noise", "seed", "strategy", "model", "rounds")
+NIL = 1e-6
+"""Regrets closer than this share of the function's spread count as equal."""
+
+
+def key(record: dict[str, Any]) -> tuple[Any, ...]:
+    """What makes a run the same as another."""
+    return tuple(record[name] for name in KEY)
+
+
+class Records:
+    """Finished runs, kept in a file as they come where there is one.
+
+    Args:
+        path: file with one JSON object per line, read where it exists; None keeps the runs in memory.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+        self.runs: dict[tuple[Any, ...], dict[str, Any]] = {}
+        lines = path.read_text(encoding="utf-8").splitlines() if path is not None and path.is_file() else []
+        for line in lines:
+            record = json.loads(line)
+            self.runs[key(record)] = record
+
+    def add(self, record: dict[str, Any]) -> None:
+        self.runs[key(record)] = record
+        if self.path is not None:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(record) + "\n")
+
+
+def report(runs: Iterable[dict[str, Any]]) -> None:
+    """A table per strategy and kind of noise; a row per function and model."""
+    found = list(runs)
+    for where in sorted({run["where"] for run in found}):
+        print(f"{where}\n", flush=True)
+    for noise in sorted({run["noise"] for run in found}):
+        for strategy in STRATEGIES:
+            for rounds in sorted({run["rounds"] for run in found}):
+                part = [run for run in found if _is(run, noise, strategy, rounds)]
+                if part:
+                    print(f"## {strategy}, {noise}: {INITIAL} + {rounds} measurements")
+                    _table(part)
+    for run in found:
+        if run["failure"]:
+            print(f"failed: {', '.join(map(str, key(run)))}: {run['failure']}")
+    _print_warnings(found)
+
+
+def _is(run: dict[str, Any], noise: str, strategy: str, rounds: int) -> bool:
+    return run["noise"] == noise and run["strategy"] == strategy and run["rounds"] == rounds
+
+
+def _table(runs: list[dict[str, Any]]) -> None:
+    rows = []
+    names = STRATEGIES[runs[0]["strategy"]]
+    for function in dict.fromkeys(run["function"] for run in runs):
+        here = [run for run in runs if run["function"] == function]
+        ours = {run["seed"]: run for run in here if run["model"] == OURS and not run["failure"]}
+        for model in names:
+            theirs = [run for run in here if run["model"] == model]
+            if theirs:
+                rows.append([function, model, *_cells(theirs, ours, itself=model == OURS)])
+    columns = ["function", "model", "seeds", "median regret", "quartiles", "ours better / equal / worse"]
+    print_table([*columns, "fit, CPU s", "suggest, CPU s"], rows)
+
+
+def _cells(runs: list[dict[str, Any]], ours: dict[int, dict[str, Any]], itself: bool) -> list[str]:
+    good = [run for run in runs if not run["failure"]]
+    count = str(len(good)) + (f" ({len(runs) - len(good)} failed)" if len(good) < len(runs) else "")
+    if not good:
+        return [count, "–", "–", "–", "–", "–"]
+    regrets = np.array([run["regret"] for run in good])
+    low, middle, high = np.quantile(regrets, [0.25, 0.5, 0.75])
+    pairs = [(ours[run["seed"]]["regret"], run["regret"]) for run in good if run["seed"] in ours]
+    nil = NIL * good[0]["spread"]
+    better = sum(a < b - nil for a, b in pairs)
+    worse = sum(a > b + nil for a, b in pairs)
+    seconds = [
+        median(value for run in good for value in run[name]) for name in ("fit_seconds", "suggest_seconds")
+    ]
+    return [
+        count,
+        f"{middle:.3g}",
+        f"{low:.2g} – {high:.2g}",
+        "" if itself else f"{better} / {len(pairs) - better - worse} / {worse}",
+        *(f"{value:.3f}" for value in seconds),
+    ]
+
+
+def _print_warnings(runs: list[dict[str, Any]]) -> None:
+    counts: dict[str, dict[str, int]] = {}
+    for run in runs:
+        for name, count in run["warnings"].items():
+            of_model = counts.setdefault(run["model"], {})
+            of_model[name] = of_model.get(name, 0) + count
+    for model, names in counts.items():
+        print(f"warnings, {model}: {', '.join(f'{count} {name}' for name, count in sorted(names.items()))}")
