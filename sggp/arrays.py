@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from sggp.checks import finite_number
+from sggp.defaults import DIRECT_ROWS
 from sggp.errors import DtypeError, InputError, ShapeError
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "check_noise",
     "check_rows",
     "check_targets",
+    "checked_dtype",
     "real_numbers",
     "real_tensor",
     "working_dtype",
@@ -31,18 +33,20 @@ _WORKING = (torch.float32, torch.float64)
 def check_rows(x: Any, name: str = "x", *, dimension: int | None = None) -> Tensor:  # -> (n, d)
     """Rows of input, detached: float32, float64, or integers for Tanimoto kernels; finite, at least one.
 
+    Half precision is taken as float64, which holds the same numbers.
+
     Args:
         x: what was given. name: what the errors call it. dimension: d, where it is known.
     """
     if not isinstance(x, Tensor):
         raise DtypeError(f"{name} must be a tensor (n, d), got {type(x).__name__}; use torch.as_tensor.")
-    if x.is_complex() or (x.is_floating_point() and x.dtype not in _WORKING):
-        raise DtypeError(f"{name} must be float32, float64 or integer, got {x.dtype}; convert it.")
+    if x.is_complex():
+        raise DtypeError(f"{name} must be floating point or integer, got {x.dtype}; convert it.")
     if x.ndim != 2 or len(x) == 0:
         raise ShapeError(f"{name} must be (n, d) with n ≥ 1, got shape {tuple(x.shape)}.")
     if dimension is not None and x.shape[1] != dimension:
         raise ShapeError(f"{name} must be (n, {dimension}) as elsewhere; got {x.shape[1]} columns.")
-    return _finite(x, name)
+    return _finite(x if not x.is_floating_point() or x.dtype in _WORKING else x.double(), name)
 
 
 def check_targets(y: Any, n: int, name: str = "y") -> Tensor:  # -> (n,)
@@ -107,10 +111,20 @@ def check_budget(memory_budget: Any) -> float:
     return number
 
 
-def working_dtype(dtype: Any, x: Tensor) -> torch.dtype:
-    """The working precision: `dtype`, float32 or float64, else that of float rows, else float32."""
-    if dtype is None:
-        return x.dtype if x.is_floating_point() else torch.float32
-    if dtype not in _WORKING:
+def working_dtype(rows: int, asked: Any = None) -> torch.dtype:
+    """The one precision rule: what systems of so many rows are solved in, whatever type the numbers came in.
+
+    float64 up to 3,000 rows. Beyond, products are in float32, and the solvers measure their residuals and add up their
+    corrections in float64, so that the tolerance is met all the same. Hyperparameters and targets are float64 always.
+
+    Args:
+        asked: float32 or float64 where the user wants another.
+    """
+    return checked_dtype(asked) or (torch.float64 if rows <= DIRECT_ROWS else torch.float32)
+
+
+def checked_dtype(dtype: Any) -> torch.dtype | None:
+    """float32, float64 or None."""
+    if dtype is not None and dtype not in _WORKING:
         raise DtypeError(f"dtype must be torch.float32 or torch.float64, got {dtype!r}.")
     return dtype

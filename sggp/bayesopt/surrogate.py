@@ -12,7 +12,6 @@ from torch import Tensor
 from sggp.defaults import NUM_FEATURES
 from sggp.errors import InputError, ShapeError
 from sggp.fitting import ModelSettings, fit_model
-from sggp.fitting.model import working_dtype
 from sggp.kernels import as_covariance
 from sggp.linalg import cholesky
 from sggp.posterior import Posterior, condition
@@ -56,6 +55,7 @@ class Surrogate:
         method: Literal["samples", "solve"] = "solve",
     ) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation (m,), float64, in the values' units."""
+        points = points.double() if points.is_floating_point() else points
         mean = self.posterior.mean(points).detach().to(torch.float64)
         variance = self.posterior.variance(points, observation_noise=observation_noise, method=method)
         std = variance.detach().to(torch.float64).clamp_min(0.0).sqrt()
@@ -138,7 +138,7 @@ def fit_surrogate(
     target, learned = model.scaling.targets(y)[:, 0], model.in_units(targets=False)
     posterior = condition(
         learned.kernel,
-        x.double() if x.is_floating_point() else x,
+        x,
         target,
         noise_variance=learned.noise_variance,
         mean=learned.mean,
@@ -146,7 +146,6 @@ def fit_surrogate(
         num_samples=num_samples,
         num_features=num_features,
         generator=draw,
-        dtype=working_dtype(len(x)),
     )
     return Surrogate(
         posterior,

@@ -13,7 +13,7 @@ from gpytorch.kernels import Kernel
 from torch import Tensor
 
 from sggp.arrays import check_noise
-from sggp.defaults import DIRECT_ROWS, NUM_FEATURES, NUM_SAMPLES
+from sggp.defaults import NUM_FEATURES, NUM_SAMPLES
 from sggp.errors import NoRandomFeatures
 from sggp.fitting.scaling import Scaling, scaling_of
 from sggp.fitting.smoothness import fit_smoother_or_rougher
@@ -121,7 +121,6 @@ class FittedModel:
                 solver=self.settings.solver,
                 num_features=self.settings.num_features,
                 generator=generator,
-                dtype=working_dtype(len(x)),
             )
             try:
                 out.append(posterior(num_samples=self.settings.num_samples))
@@ -162,11 +161,6 @@ def default_kernel(x: Tensor, y: Tensor) -> Kernel:
     return kernel_in_units(start.kernel, scaling.x_scale, float(scaling.y_scale[0]))
 
 
-def working_dtype(n: int) -> torch.dtype:
-    """Of solves with n rows: the solver refines in float64, so float32 products lose nothing but time and memory."""
-    return torch.float32 if n > DIRECT_ROWS else torch.float64
-
-
 def _learn(
     start: StartingPoint, x: Tensor, y: Tensor, scaling: Scaling, settings: ModelSettings, generator: Seed
 ) -> FitResult:
@@ -181,7 +175,7 @@ def _learn(
     }
     if settings.optimizer == "iterative":
         arguments |= {"num_probes": max(2, settings.num_samples), "num_features": settings.num_features}
-        arguments |= {"solver": settings.solver, "dtype": working_dtype(len(x))}
+        arguments |= {"solver": settings.solver}
     arguments |= settings.options
 
     def fit(kernel: Any, **more: Any) -> FitResult:

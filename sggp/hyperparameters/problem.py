@@ -49,7 +49,7 @@ class FitProblem:
 
     Attributes:
         kernel: the caller's, with the values that a search starts from; never changed.
-        given_x: (n, d) rows as they came. x: the same in float64; integer fingerprints stay as they are.
+        x: (n, d) rows in float64; integer fingerprints stay as they are.
         y: (n, t) float64, on the device of x.
         noise: the known noise variance, () or (n,) float64, or None to learn one. mean: the known (t,), or None.
         noise_floor, initial_noise_variance, noise_prior, generator, callback: see `CommonOptions`.
@@ -57,7 +57,6 @@ class FitProblem:
     """
 
     kernel: Kernel
-    given_x: Tensor
     x: Tensor
     y: Tensor
     noise: Tensor | None
@@ -92,7 +91,6 @@ class FitProblem:
             raise DtypeError(f"callback must be None or a function, got {type(given.callback).__name__}.")
         return cls(
             kernel=kernel,
-            given_x=rows,
             x=rows.double() if rows.is_floating_point() else rows,
             y=targets,
             noise=_checked_noise(given.noise_variance, targets),
@@ -118,10 +116,8 @@ class FitProblem:
     def part(self, rows: Tensor) -> FitProblem:
         """The problem of some rows alone, (m,) positions or (n,) choices; the floor of the noise stays that of all."""
         rows = rows.to(self.x.device)
-        x = self.x[rows]
-        given = x if self.given_x is self.x else self.given_x[rows]
         noise = self.noise[rows] if self.noise is not None and self.noise.dim() else self.noise
-        return replace(self, given_x=given, x=x, y=self.y[rows], noise=noise, callback=None)
+        return replace(self, x=self.x[rows], y=self.y[rows], noise=noise, callback=None)
 
     def coordinates(self, *, learns_mean: bool = False) -> Coordinates:
         """What there is to learn, in a private float64 copy of the kernel, at the values to start from."""
@@ -142,8 +138,8 @@ class FitProblem:
         return self.noise
 
     def precision(self, dtype: torch.dtype | None) -> torch.dtype:
-        """The working precision of solves: as asked, or that of x, or float32 for integer x."""
-        return working_dtype(dtype, self.given_x)
+        """The working precision of solves: as asked, or by `sggp.arrays.working_dtype`."""
+        return working_dtype(len(self.x), dtype)
 
     def check_memory(self, budget: float, instead: str) -> None:
         """Refuse an exact marginal likelihood of more rows than ten (n, n) float64 matrices fit the budget for."""
