@@ -13,7 +13,7 @@ from sggp.errors import DtypeError, InputError, ShapeError
 
 
 def check_training_data(X: Any, Y: Any, Yvar: Any) -> None:
-    """X (n, d), Y (n, m) and Yvar (n, m) or None: floating tensors, finite, of one dtype and length.
+    """X (n, d), Y (n, m) and Yvar (n, m) or None: floating tensors, finite, of one device and length.
 
     Raises:
         DtypeError, ShapeError, InputError: naming the argument, what it is and what was expected.
@@ -28,10 +28,8 @@ def check_training_data(X: Any, Y: Any, Yvar: Any) -> None:
             raise ShapeError(
                 f"{name} must have shape (n, {'d' if value is X else 'm'}), got {tuple(value.shape)}{hint}."
             )
-        if value.dtype != X.dtype or value.device != X.device:
-            raise DtypeError(
-                f"{name} is {value.dtype} on {value.device} but train_X is {X.dtype} on {X.device}: convert one."
-            )
+        if value.device != X.device:
+            raise DtypeError(f"{name} is on {value.device} but train_X is on {X.device}: move one.")
         bad = (~value.isfinite()).any(dim=-1).nonzero().squeeze(-1)
         if len(bad):
             raise InputError(f"{name} holds NaN or infinity in rows {bad[:10].tolist()}: drop or fix them.")

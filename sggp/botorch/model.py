@@ -272,7 +272,7 @@ class PathwiseGPModel(OutputsModel):
         if isinstance(inputs, (tuple, list)):
             (inputs,) = inputs
         X = self._raw_X if inputs is None else inputs.to(self._raw_X)
-        Y = torch.atleast_2d(self.train_targets if targets is None else targets.to(self._raw_X))
+        Y = torch.atleast_2d(self.train_targets if targets is None else targets.to(self._raw_X.device))
         old = (self._raw_X.shape, torch.Size([self.num_outputs, len(self._raw_X)]))
         if X.ndim != 2 or Y.shape != (self.num_outputs, len(X)) or (strict and (X.shape, Y.shape) != old):
             raise ShapeError(
