@@ -22,6 +22,7 @@ __all__ = [
     "check_rows",
     "check_targets",
     "checked_dtype",
+    "mean_and_std",
     "real_numbers",
     "real_tensor",
     "working_dtype",
@@ -101,6 +102,16 @@ def real_tensor(values: Any, name: str, expected: str) -> Tensor:
     except (TypeError, ValueError, RuntimeError, OverflowError):
         pass
     raise DtypeError(f"{name} must be {expected}; got {reprlib.repr(values)} ({type(values).__name__}).")
+
+
+def mean_and_std(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:  # (n, k) -> (k,), (k,)
+    """Mean and population standard deviation of each column, also where its squares leave the range of float64.
+
+    They are of the column over a power of two that brings it near one, so a column times 2^k has 2^k times both.
+    """
+    exponent = np.frexp(np.abs(values).max(axis=0))[1]
+    unit = np.ldexp(values, -exponent)
+    return np.ldexp(unit.mean(axis=0), exponent), np.ldexp(unit.std(axis=0), exponent)
 
 
 def check_budget(memory_budget: Any) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -121,8 +122,10 @@ def fit_surrogate(
     learn, draw = streams(as_generator(generator), "hyperparameters", "posterior")
     constant = bool(y.amax() == y.amin())
     usable = len(y) >= _LEARN_FROM and not constant
-    offset = float(y.mean()) if constant else 0.0
-    y = y[:, None] - offset
+    offset = float(y[0]) if constant else 0.0
+    # near one by a power of two, so that squares stay in the range of float64 and nothing is rounded
+    unit = 2.0 ** min(max(math.frexp(float(y.abs().max()))[1], -1000), 1000)
+    y = (y[:, None] - offset) / unit
     if kernel is None:
         kernel = "matern52" if x.is_floating_point() else "tanimoto"
     settings = ModelSettings(
@@ -149,8 +152,8 @@ def fit_surrogate(
     )
     return Surrogate(
         posterior,
-        offset + float(model.scaling.y_offset[0]),
-        float(model.scaling.y_scale[0]),
+        offset + unit * float(model.scaling.y_offset[0]),
+        unit * float(model.scaling.y_scale[0]),
         usable,
         x,
         target,

@@ -272,7 +272,8 @@ class PathwiseGPModel(OutputsModel):
         if isinstance(inputs, (tuple, list)):
             (inputs,) = inputs
         X = self._raw_X if inputs is None else inputs.to(self._raw_X)
-        Y = torch.atleast_2d(self.train_targets if targets is None else targets.to(self._raw_X.device))
+        held = torch.stack([output.y for output in self.output_models])
+        Y = held if targets is None else torch.atleast_2d(targets.to(held.device))
         old = (self._raw_X.shape, torch.Size([self.num_outputs, len(self._raw_X)]))
         if X.ndim != 2 or Y.shape != (self.num_outputs, len(X)) or (strict and (X.shape, Y.shape) != old):
             raise ShapeError(

@@ -65,7 +65,8 @@ def fit(
         "scale": float(model.y_scale_[0]),
     }
     _save(out, meta, model.posterior_)
-    stdout().print(f"model of {target!r} in {out}; noise of one measurement {model.noise_variance_**0.5:.4g}")
+    noise = float(model.y_scale_[0]) * float(model.fit_result_.noise_variance) ** 0.5
+    stdout().print(f"model of {target!r} in {out}; noise of one measurement {noise:.4g}")
 
 
 def predict(

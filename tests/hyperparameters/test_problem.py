@@ -144,7 +144,7 @@ def test_a_problem_is_in_float64():
     assert problem.starting_noise == pytest.approx(0.1 * problem.scale)
     assert problem.coordinates().raw_noise is None  # it is known
     counts = FitProblem.checked(kernel(), (10 * x).long(), y)
-    assert (counts.x.dtype, counts.precision(None)) == (torch.int64, torch.float32)
+    assert (counts.x.dtype, counts.precision(None)) == (torch.int64, torch.float64)
 
 
 def test_a_part_has_its_rows_their_noise_and_the_floor_of_all():
