@@ -23,6 +23,7 @@ __all__ = [
     "check_targets",
     "checked_dtype",
     "mean_and_std",
+    "near_one",
     "real_numbers",
     "real_tensor",
     "working_dtype",
@@ -107,11 +108,16 @@ def real_tensor(values: Any, name: str, expected: str) -> Tensor:
 def mean_and_std(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:  # (n, k) -> (k,), (k,)
     """Mean and population standard deviation of each column, also where its squares leave the range of float64.
 
-    They are of the column over a power of two that brings it near one, so a column times 2^k has 2^k times both.
+    A column times 2^k has exactly 2^k times both.
     """
-    exponent = np.frexp(np.abs(values).max(axis=0))[1]
-    unit = np.ldexp(values, -exponent)
+    unit, exponent = near_one(values)
     return np.ldexp(unit.mean(axis=0), exponent), np.ldexp(unit.std(axis=0), exponent)
+
+
+def near_one(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:  # (n, k) -> (n, k), (k,)
+    """Each column over the power of two that brings its largest entry to between 1/2 and 1, and the exponents."""
+    exponent = np.frexp(np.abs(values).max(axis=0))[1]
+    return np.ldexp(values, -exponent), exponent
 
 
 def check_budget(memory_budget: Any) -> float:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sggp.arrays import mean_and_std
 from sggp.checks import whole_number
 from sggp.errors import DtypeError, InputError, ShapeError
 
@@ -42,6 +43,21 @@ def check_training_data(X: Any, Y: Any, Yvar: Any) -> None:
             raise ShapeError(f"train_Yvar must be {tuple(Y.shape)} like train_Y, got {tuple(Yvar.shape)}.")
         if bool((Yvar < 0).any()):
             raise InputError("train_Yvar holds negative numbers: pass variances.")
+
+
+def check_spread(Y: Tensor) -> None:
+    """The variances of answers, in the type and squared units of Y (n, m), can be held.
+
+    Raises:
+        InputError: naming the spread that is too large or too small for it.
+    """
+    limits = torch.finfo(Y.dtype)
+    for spread in mean_and_std(Y.detach().double().cpu().numpy())[1]:
+        if spread and not 1e3 * limits.tiny**0.5 < spread < 0.1 * limits.max**0.5:
+            wider = "multiply it by a constant" + ("" if Y.dtype == torch.float64 else ", or pass float64")
+            raise InputError(
+                f"train_Y has a spread of {spread:.3g}, whose square, a variance, {Y.dtype} does not hold: {wider}."
+            )
 
 
 def check_settings(

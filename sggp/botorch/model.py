@@ -21,6 +21,7 @@ from sggp.botorch.checks import (
     check_noise_variances,
     check_points,
     check_settings,
+    check_spread,
     check_training_data,
     per_output,
 )
@@ -145,6 +146,12 @@ class PathwiseGPModel(OutputsModel):
         outcome_transform: OutcomeTransform | None,
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Fit the transforms to the data, keep them, and return the transformed data, all in float64."""
+        if (
+            outcome_transform is None
+            or outcome_transform == DEFAULT
+            or isinstance(outcome_transform, Standardize)
+        ):
+            check_spread(Y)
         X, Y, Yvar = X.double(), Y.double(), None if Yvar is None else Yvar.double()
         with torch.no_grad():
             if input_transform is not None:

@@ -15,7 +15,7 @@ from torch import Tensor
 from sggp.arrays import check_noise
 from sggp.defaults import NUM_FEATURES, NUM_SAMPLES
 from sggp.errors import InputError, NoRandomFeatures
-from sggp.fitting.scaling import Scaling, scaling_of
+from sggp.fitting.scaling import FAR, Scaling, scaling_of
 from sggp.fitting.smoothness import fit_smoother_or_rougher
 from sggp.fitting.start import StartingPoint, starting_point
 from sggp.hyperparameters import FitResult, choose_optimizer, learn_hyperparameters
@@ -162,11 +162,24 @@ def fit_model(x: Tensor, y: Tensor, settings: ModelSettings, generator: Seed) ->
         learnt = TargetUnits.of(y.double(), _known_mean(settings, y), start.kernel, relative=relative)
     scaling = scaling_of(x, y, standardise=start.standardise, normalise=settings.normalise, learnt=learnt)
     inputs, targets = scaling.inputs(x), scaling.targets(y)
+    if scaling.standardised:
+        _check_range(inputs, x)
     result = _learn(start, inputs, targets, scaling, settings, generator)
     idle = columns_without_influence(result.kernel, inputs) if start.standardise else []
     scale = scaling.x_scale.copy()
     scale[idle] = np.inf
     return FittedModel(settings, replace(scaling, x_scale=scale), result, idle, scaling.x_scale, y.numel())
+
+
+def _check_range(inputs: Tensor, x: Tensor) -> None:
+    """Refuse standardised inputs of which one is so far out that distances to it overflow."""
+    far = (inputs.abs() >= FAR).nonzero()
+    if len(far):
+        row, column = far[0].tolist()
+        raise InputError(
+            f"x holds {float(x[row, column]):.3g} in row {row}, column {column}, more than {FAR:.0e} times as far from "
+            "the other rows as they are from each other: float64 holds no such distance. Correct or remove the row."
+        )
 
 
 def default_kernel(x: Tensor, y: Tensor) -> Kernel:
@@ -186,8 +199,10 @@ def _learn(
         "noise_prior": start.noise_prior,
         "generator": generator,
         "callback": settings.callback,
-        "noise_floor": noise_floor(len(y), settings.optimizer) * float(y.var(dim=0, correction=0).mean()),
     }
+    if settings.optimizer is not None:
+        spread = float(y.var(dim=0, correction=0).mean())
+        arguments["noise_floor"] = noise_floor(len(y), settings.optimizer) * spread
     if settings.optimizer == "iterative":
         arguments |= {"num_probes": max(2, settings.num_samples), "num_features": settings.num_features}
         arguments |= {"solver": settings.solver}

@@ -9,9 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sggp.arrays import mean_and_std
+from sggp.arrays import mean_and_std, near_one
 from sggp.hyperparameters.units import TargetUnits, scaled
 
+FAR = 1e120
+"""Spreads of a column: rows so far from all others have nothing to do with them, whatever the length scale."""
 _TINY = 5e-324  # the least positive number
 _HEAVY = 10.0  # spread over that of the middle from which on the rest counts as outliers
 _NORMAL_MIDDLE = 3.29  # from the 5 % to the 95 % quantile of a standard normal variable
@@ -30,13 +32,16 @@ def location_and_scale(values: np.ndarray, otherwise: np.ndarray) -> tuple[np.nd
     Returns:
         location (d,) and scale (d,), the latter positive.
     """
-    location, spread = mean_and_std(values)
-    low, median, high = np.quantile(values, [0.05, 0.5, 0.95], axis=0)
+    unit, exponent = near_one(values)  # squares and differences in there overflow for no column
+    location, spread = unit.mean(axis=0), unit.std(axis=0)
+    low, median, high = np.quantile(unit, [0.05, 0.5, 0.95], axis=0)
     middle = (high - low) / _NORMAL_MIDDLE
-    constant = spread <= 1e-14 * np.abs(values).max(axis=0)
-    heavy = (middle > 1e-14 * np.abs(median)) & (spread > _HEAVY * middle) & ~constant
-    scale = np.where(heavy, middle, spread)
-    return np.where(heavy, median, location), np.where(constant, otherwise, scale)
+    constant = spread <= 1e-14 * np.abs(unit).max(axis=0)
+    heavy = (middle > 1e-14 * np.abs(median)) & (spread / _HEAVY > middle) & ~constant
+    location, scale = (
+        np.ldexp(v, exponent) for v in (np.where(heavy, median, location), np.where(heavy, middle, spread))
+    )
+    return location, np.where(constant, otherwise, np.maximum(scale, _TINY))
 
 
 def target_location_and_scale(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:  # (n, t) -> (t,), (t,)
@@ -46,9 +51,15 @@ def target_location_and_scale(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:  
     a single row nothing but its size is known, which is then the scale.
     """
     location, spread = mean_and_std(y)
+    flat = _is_flat(torch.from_numpy(y)).numpy()
     size = np.where(location == 0, 1.0, np.abs(location))
     unit = size if len(y) == 1 else np.maximum(1e-6 * size, _TINY)
-    return location, np.where(spread <= 1e-14 * np.abs(y).max(axis=0), unit, np.maximum(spread, _TINY))
+    return location, np.where(flat, unit, np.maximum(spread, _TINY))
+
+
+def _is_flat(y: Tensor) -> Tensor:  # (n, t) -> (t,)
+    """Whether a target is one number but for rounding."""
+    return 0.5 * y.amax(dim=0) - 0.5 * y.amin(dim=0) <= 0.5e-14 * y.abs().amax(dim=0)
 
 
 @dataclass(frozen=True)
@@ -74,18 +85,19 @@ class Scaling:
         if not self.standardised:
             return x.to(torch.float64) if x.is_floating_point() else x
         offset, scale = (torch.from_numpy(v).to(x.device) for v in (self.x_offset, self.x_scale))
-        return (x.to(torch.float64) - offset) / scale
+        return scaled(x.to(torch.float64), offset, scale).clamp_(-FAR, FAR)
 
     def targets(self, y: Tensor) -> Tensor:  # (n, t) -> (n, t)
         """Targets in units of their spread; exactly zero where they have none."""
         y = y.to(torch.float64)
         offset, scale = (torch.from_numpy(v).to(y.device) for v in (self.y_offset, self.y_scale))
         values = scaled(y, offset, scale)
-        return torch.where(y.amax(dim=0) == y.amin(dim=0), 0.0, values) if self.normalised else values
+        return torch.where(_is_flat(y), 0.0, values) if self.normalised else values
 
     def noise(self, variance: Any, column: int) -> np.ndarray:
         """A noise variance in squared units of a target, in units of its normalised values."""
-        return np.asarray(variance, dtype=float) / self.y_scale[column] / self.y_scale[column]
+        with np.errstate(over="ignore", under="ignore"):
+            return np.asarray(variance, dtype=float) / self.y_scale[column] / self.y_scale[column]
 
     @property
     def units(self) -> TargetUnits:

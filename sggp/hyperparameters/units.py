@@ -107,7 +107,9 @@ class TargetUnits:
     scale: float
 
     @classmethod
-    def of(cls, y: Tensor, mean: Tensor | None, kernel: Kernel, *, relative: bool | None = None) -> TargetUnits:
+    def of(
+        cls, y: Tensor, mean: Tensor | None, kernel: Kernel, *, relative: bool | None = None
+    ) -> TargetUnits:
         """The units to learn in.
 
         Args:
@@ -177,7 +179,9 @@ class TargetUnits:
             InputError: float64 does not hold it.
         """
         shift, area = math.log(self.scale), self.scale * self.scale
-        names = {f"{name}.outputscale".lstrip(".") for name in _names(output_scales(fit.kernel) or [], fit.kernel)}
+        names = {
+            f"{name}.outputscale".lstrip(".") for name in _names(output_scales(fit.kernel) or [], fit.kernel)
+        }
 
         def outside(record: dict[str, Any]) -> dict[str, Any]:
             found = dict(record["values"])
@@ -248,7 +252,7 @@ def _is_free(part: ScaleKernel) -> bool:
 
 def halved(y: Tensor) -> float:
     """A power of two that keeps differences of targets finite."""
-    return 0.5 if float(y.abs().max()) > _LARGE else 1.0
+    return 0.5 if y.numel() and float(y.abs().max()) > _LARGE else 1.0
 
 
 class _MovedPrior:
