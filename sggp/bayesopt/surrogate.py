@@ -112,6 +112,7 @@ def fit_surrogate(
         ShapeError: lengths differ.
         InputError: nothing was measured, or a value is not finite.
     """
+    x = x.double() if x.is_floating_point() else x
     y = torch.as_tensor(y, dtype=torch.float64).flatten()
     if x.ndim != 2 or x.shape[0] != y.shape[0]:
         raise ShapeError(f"x must be (n, d), one value per row; got {tuple(x.shape)} and {len(y)} values.")

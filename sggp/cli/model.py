@@ -20,8 +20,8 @@ from sggp.cli.molecules.tables import Reject, check_columns, write_rejects
 from sggp.defaults import NUM_SAMPLES
 from sggp.errors import DataFileError, InputError
 from sggp.estimator import GPRegressor
-from sggp.fitting.scaling import Scaling
 from sggp.files import whole_file, write_whole
+from sggp.fitting.scaling import Scaling
 from sggp.molecules.files import DataTable, parse_numbers, read_table
 from sggp.posterior import Posterior
 

@@ -68,9 +68,10 @@ class GPRegressor(RegressorMixin, BaseEstimator):
         solution_: the solver's `Solution` (a list for several targets). n_iter_: its iterations, at least 1.
         log_marginal_likelihood_value_: of the normalised targets (y itself with normalize_y=False); an estimate for the
             nearest-neighbour likelihood.
-        hyperparameters_: learnt values by GPyTorch name, in the units of kernel_; `unidentified`, the input columns the data
-            say nothing separate about, with the reason; `without_influence`, those whose learnt length scales make no
-            difference, which count as constant. trace_: one dict per recorded step. fit_result_: the whole FitResult.
+        hyperparameters_: learnt values by GPyTorch name, in the units of kernel_; `unidentified`, the input columns the
+            data say nothing separate about, with the reason; `without_influence`, those whose learnt length scales make
+            no difference, which count as constant. trace_: one dict per recorded step.
+        fit_result_: the whole FitResult.
         X_train_, y_train_: the data as given. x_offset_, x_scale_ (infinite for columns without influence), y_offset_,
             y_scale_: the normalisation.
         n_features_in_, feature_names_in_: as in scikit-learn.
@@ -304,8 +305,8 @@ class GPRegressor(RegressorMixin, BaseEstimator):
         extreme = [s for s in self.scaling_.y_scale if not _LEAST_SPREAD < s < 1 / _LEAST_SPREAD]
         if extreme:
             raise InputError(
-                f"return_cov: the spread of y is {extreme[0]:.3g}, and float64 does not hold its square to rounding: ask "
-                "for return_std, or multiply y by a constant."
+                f"return_cov: the spread of y is {extreme[0]:.3g}, and float64 does not hold its square to rounding: "
+                "ask for return_std, or multiply y by a constant."
             )
 
     def _variance(self, posterior: Posterior, x: Tensor) -> Tensor:  # (q,)

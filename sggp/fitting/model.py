@@ -121,7 +121,7 @@ class FittedModel:
         for j, target in enumerate(self.scaling.targets(y).unbind(dim=1)):
             noise = self.fit.noise_variance
             if given is not None:
-                noise = torch.as_tensor(self.scaling.noise(given, j))
+                noise = self.scaling.noise(given, j)
             posterior = partial(
                 condition,
                 self.kernel,
@@ -220,13 +220,8 @@ def _learn(
 def _shared_noise(start: StartingPoint, scaling: Scaling, settings: ModelSettings) -> Tensor | None:
     """Known noise for learning, in normalised units (averaged over targets); None where it is learnt."""
     if settings.noise_variance is not None:
-        each = np.stack([scaling.noise(settings.noise_variance, j) for j in range(len(scaling.y_scale))])
-        if not np.isfinite(each).all():
-            raise InputError(
-                f"noise_variance is {np.asarray(settings.noise_variance, dtype=float).max():.3g} and the targets have a spread of "
-                f"{scaling.y_scale.min():.3g}: float64 cannot hold their ratio. It must be in squared units of y."
-            )
-        return torch.as_tensor(each.mean(axis=0))
+        each = [scaling.noise(settings.noise_variance, j) for j in range(len(scaling.y_scale))]
+        return torch.stack(each).mean(dim=0)
     if start.white_noise is not None and (start.white_noise_fixed or settings.optimizer is None):
         return torch.tensor(_white_noise(start, scaling), dtype=torch.float64)
     return None

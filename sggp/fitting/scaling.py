@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sggp.arrays import mean_and_std, near_one
-from sggp.hyperparameters.units import TargetUnits, scaled
+from sggp.hyperparameters.units import TargetUnits, scaled, scaled_noise
 
 FAR = 1e120
 """Spreads of a column: rows so far from all others have nothing to do with them, whatever the length scale."""
@@ -94,10 +94,9 @@ class Scaling:
         values = scaled(y, offset, scale)
         return torch.where(_is_flat(y), 0.0, values) if self.normalised else values
 
-    def noise(self, variance: Any, column: int) -> np.ndarray:
-        """A noise variance in squared units of a target, in units of its normalised values."""
-        with np.errstate(over="ignore", under="ignore"):
-            return np.asarray(variance, dtype=float) / self.y_scale[column] / self.y_scale[column]
+    def noise(self, variance: Any, column: int) -> Tensor:
+        """Noise variances in squared units of a target, in those of its scaled values."""
+        return scaled_noise(np.asarray(variance, dtype=float), float(self.y_scale[column]))
 
     @property
     def units(self) -> TargetUnits:

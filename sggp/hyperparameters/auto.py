@@ -71,8 +71,8 @@ def learn_hyperparameters(
     """Learn a kernel's parameters, the noise variance and a constant mean from data.
 
     Args:
-        kernel: any GPyTorch kernel; its present values are the start. It is copied, never changed. Output scales that are
-            learnt without bounds and priors start at so many variances of y, so that y times c gives the same model
+        kernel: any GPyTorch kernel; its present values are the start. It is copied, never changed. Output scales that
+            are learnt without bounds and priors start at so many variances of y, so that y times c gives the same model
             in the units of c; all others count in squared units of y.
         x: (n, d) rows; y: (n,) targets, or (n, t) sharing the hyperparameters.
         scale_free: False takes the output scales of every kernel in squared units of y.

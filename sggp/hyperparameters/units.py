@@ -99,8 +99,9 @@ class TargetUnits:
     """y ↦ (y − offset)/scale, one scale for all targets, for the sake of learning.
 
     Attributes:
-        offset: (t,) the mean where it is known, else that of y. scale: the root mean square of y about it; 1 where y has
-            no spread, and for kernels whose values are meant in the units of y.
+        offset: (t,) the mean where it is known, else that of y.
+        scale: the root mean square of y about it; 1 where y has no spread, and for kernels whose values are meant in
+            the units of y.
     """
 
     offset: Tensor
@@ -114,8 +115,9 @@ class TargetUnits:
 
         Args:
             y: (n, t). mean: (t,) the known mean, None where it is learnt.
-            kernel: where learning starts. relative: whether its values are for targets of unit variance; None says so of
-                output scales that are learnt without bounds and priors. Any others are meant in the units of y.
+            kernel: where learning starts.
+            relative: whether its values are for targets of unit variance; None says so of output scales that are learnt
+                without bounds and priors. Any others are meant in the units of y.
 
         Raises:
             InputError: they are, and float64 does not hold the square of such targets.
@@ -141,18 +143,9 @@ class TargetUnits:
         return scaled(y, self.offset.to(y), self.scale)
 
     def inner_noise(self, noise: Any) -> Any:
-        """Noise variances, a number or a tensor, for scaled targets.
-
-        Raises:
-            InputError: float64 cannot hold them.
-        """
-        inside = noise / self.scale / self.scale
-        if not bool(torch.isfinite(torch.as_tensor(inside)).all()):
-            raise InputError(
-                f"noise_variance is {float(torch.as_tensor(noise).max()):.3g} and the targets have a spread of "
-                f"{self.scale:.3g}: float64 cannot hold their ratio. It must be in squared units of y."
-            )
-        return inside
+        """Noise variances, a number or a tensor, for scaled targets."""
+        inside = scaled_noise(noise, self.scale)
+        return inside if isinstance(noise, Tensor) else float(inside)
 
     def inner_prior(self, prior: Any) -> Any:
         """A prior on the noise variance as one on that of scaled targets."""
@@ -212,6 +205,22 @@ def scaled(y: Tensor, offset: Tensor, scale: Any) -> Tensor:
     """(y − offset)/scale, also where y − offset overflows."""
     half = halved(y)
     return (half * y - half * offset) / (half * scale)
+
+
+def scaled_noise(noise: Any, scale: float) -> Tensor:
+    """Noise variances in squared units of targets, () or (n,), for targets that were divided by their scale.
+
+    Raises:
+        InputError: float64 cannot hold them.
+    """
+    given = torch.as_tensor(noise, dtype=torch.float64)
+    inside = given / scale / scale
+    if not bool(torch.isfinite(inside).all()):
+        raise InputError(
+            f"noise_variance is {float(given.max()):.3g} and the targets have a spread of {scale:.3g}: float64 cannot "
+            "hold their ratio. It must be in squared units of y."
+        )
+    return inside
 
 
 def is_relative(kernel: Kernel) -> bool:

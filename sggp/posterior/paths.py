@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sggp.arrays import real_numbers, real_tensor
-from sggp.errors import DtypeError, InputError, ShapeError
+from sggp.errors import InputError, ShapeError
 from sggp.kernels.covariance import Covariance
 from sggp.kernels.features import FeatureMap
 
