@@ -160,7 +160,11 @@ class PathwiseGPModel(OutputsModel):
                 self.input_transform(X)
                 X = self.input_transform.preprocess_transform(X)
             if outcome_transform == DEFAULT:
-                outcome_transform = Standardize(m=Y.shape[-1])
+                size = Y.abs().amax(
+                    dim=0
+                )  # by the size of the outcomes, not by an absolute number, are they constant
+                least = min([1e-14 * float(v) for v in size if v > 0], default=1e-8)
+                outcome_transform = Standardize(m=Y.shape[-1], min_stdv=min(least, 1e-8))
             if outcome_transform is not None:
                 self.outcome_transform = outcome_transform.double()
                 self.outcome_transform.train()
