@@ -135,7 +135,9 @@ class GPRegressor(RegressorMixin, BaseEstimator):
                 copies of others.
         """
         settings = self._settings()
-        X, y = validate_data(self, X, y, multi_output=True, y_numeric=True, dtype="numeric")
+        X, y = validate_data(
+            self, _as_array(X), _as_array(y), multi_output=True, y_numeric=True, dtype="numeric"
+        )
         self.X_train_, self.y_train_ = np.copy(X), np.copy(y)
         x, targets = self._tensor(X), torch.from_numpy(y.reshape(len(y), -1).astype(float)).to(self.device)
         fit_stream, sample_stream = streams(self._generator(self.random_state), "hyperparameters", "samples")
@@ -176,7 +178,7 @@ class GPRegressor(RegressorMixin, BaseEstimator):
         if return_std and return_cov:
             raise InputError("return_std and return_cov were both asked for; ask for one at a time.")
         check_is_fitted(self)
-        X = validate_data(self, X, reset=False, dtype="numeric")
+        X = validate_data(self, _as_array(X), reset=False, dtype="numeric")
         if return_cov:
             self._check_covariance_size(len(X))
         x = self._inputs(X)
@@ -207,7 +209,7 @@ class GPRegressor(RegressorMixin, BaseEstimator):
         """
         check_is_fitted(self)
         whole_number(n_samples, "n_samples")
-        x = self._inputs(validate_data(self, X, reset=False, dtype="numeric"))
+        x = self._inputs(validate_data(self, _as_array(X), reset=False, dtype="numeric"))
         generator = self._generator(random_state)
         posteriors = self._posteriors()
         if n_samples > posteriors[0].num_samples:
@@ -324,3 +326,11 @@ class GPRegressor(RegressorMixin, BaseEstimator):
     @staticmethod
     def _generator(random_state: Any) -> torch.Generator:
         return torch.Generator().manual_seed(int(check_random_state(random_state).randint(2**31 - 1)))
+
+
+def _as_array(values: Any) -> Any:
+    """Tensors as arrays, those with gradients and of types that NumPy lacks among them; anything else as it is."""
+    if not isinstance(values, Tensor):
+        return values
+    values = values.detach().cpu()
+    return (values.float() if values.dtype == torch.bfloat16 else values).numpy()

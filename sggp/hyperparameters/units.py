@@ -204,7 +204,7 @@ class TargetUnits:
 def scaled(y: Tensor, offset: Tensor, scale: Any) -> Tensor:
     """(y − offset)/scale, also where y − offset overflows."""
     half = halved(y)
-    return (half * y - half * offset) / (half * scale)
+    return (y - offset) / scale if half == 1.0 else (half * y - half * offset) / (half * scale)
 
 
 def scaled_noise(noise: Any, scale: float) -> Tensor:

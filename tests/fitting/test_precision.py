@@ -186,6 +186,43 @@ def test_half_precision_rows_are_the_numbers_that_they_hold(dtype: torch.dtype) 
     assert torch.equal(*(model.predict(q)[0] for model in models))
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_the_estimator_takes_tensors(dtype: torch.dtype) -> None:
+    x, y, q = (part.to(dtype) for part in _table())
+    found = GPRegressor(num_samples=0).fit(x.clone().requires_grad_(), y).predict(q, return_std=True)
+    plain = [part.double().numpy() for part in (x, y, q)]
+    expected = GPRegressor(num_samples=0).fit(*plain[:2]).predict(plain[2], return_std=True)
+    assert all(np.array_equal(one, own) for one, own in zip(found, expected, strict=True))
+
+
+def test_near_duplicates_in_float32_do_not_break_the_factor() -> None:
+    """Rows one rounding apart and next to no noise: mean and variance of the dense float64 posterior."""
+    x = torch.rand(30, 2, generator=torch.Generator().manual_seed(1))
+    x = torch.cat([x, torch.nextafter(x, torch.ones(()))])
+    y = torch.sin(3 * x.double()).sum(1)
+    kernel = gpytorch.kernels.MaternKernel(nu=2.5).double()
+    posterior = condition(kernel, x, y.float(), noise_variance=1e-6, num_samples=0)
+    q = torch.rand(20, 2, generator=torch.Generator().manual_seed(2))
+    gram = kernel(x.double()).to_dense().detach() + 1e-6 * torch.eye(60, dtype=torch.float64)
+    cross = kernel(x.double(), q.double()).to_dense().detach()
+    weights = torch.cholesky_solve(cross, torch.linalg.cholesky(gram))
+    # κ(K + Σ) ≤ 60/1e-6, so that float64 loses 60/1e-6·ε of the largest number and float32 all of it
+    lost = 60 / 1e-6 * torch.finfo(torch.float64).eps * 60
+    mean, variance = weights.T @ y.float().double(), 1 - (cross * weights).sum(0)
+    assert float((posterior.mean(q.double()) - mean).abs().max()) <= lost
+    assert float((posterior.variance(q.double(), method="solve") - variance).abs().max()) <= lost
+    assert bool((posterior.variance(q, method="solve") > 0).all())
+
+
+def test_targets_whose_squares_overflow_float32() -> None:
+    x, y, q = _table()
+    for c in (1e30, 1e-30):
+        found = fit_surrogate(x, (c * y.double()).float(), num_samples=1, generator=0).predict(q)
+        expected = fit_surrogate(x, (c * y.double()).float().double(), num_samples=1, generator=0).predict(q)
+        assert all(torch.equal(one, own) for one, own in zip(found, expected, strict=True))
+        assert bool((found[1] > 1e-6 * c).all())
+
+
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.int8, np.int64, np.uint8, bool, ">f8"])
 def test_columns_of_any_type_are_the_numbers_that_they_hold(dtype: Any) -> None:
     rng = np.random.default_rng(0)

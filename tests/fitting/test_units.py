@@ -346,3 +346,43 @@ def test_several_targets_each_in_its_own_units() -> None:
     for found, own in zip(model.predict(QUERIES, True), same.predict(QUERIES, True), strict=True):
         assert np.abs(found / units - own).max() <= SEARCHED * np.abs(own).max()
     assert np.abs(model.sample_y(QUERIES, 2) / units[:, None] - same.sample_y(QUERIES, 2)).max() <= SEARCHED
+
+
+def test_times_in_nanoseconds_are_times_in_seconds() -> None:
+    """64-bit integers of 1e18, whose differences are what matters."""
+    start, seconds = 1_700_000_000_000_000_000, np.sort(RNG.integers(0, 3600, 40))
+    y = np.sin(seconds / 600)
+    found, expected = (
+        GPRegressor(num_samples=0).fit(times[:, None], y).predict(times[:, None], return_std=True)
+        for times in (start + 1_000_000_000 * seconds, seconds.astype(float))
+    )
+    # a time is a multiple of 256 ns in float64, and the function moves by 1/600 in a second
+    for one, own in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, own, rtol=SEARCHED, atol=SEARCHED)
+
+
+def test_surrogates_and_botorch_on_columns_of_any_size() -> None:
+    pytest.importorskip("botorch", reason="the extra botorch is not installed")
+    from sggp.botorch import PathwiseGPModel
+
+    x, y, q = torch.from_numpy(X), torch.from_numpy(Y), torch.from_numpy(QUERIES)
+
+    def answers(c: float) -> list[torch.Tensor]:
+        unit = torch.tensor([c, 1.0], dtype=torch.float64)
+        posterior = PathwiseGPModel(x * unit, y[:, None], num_samples=2, generator=0).posterior(q * unit)
+        surrogate = fit_surrogate(x * unit, y, num_samples=1, generator=0)
+        return [posterior.mean, posterior.rsample(), *surrogate.predict(q * unit)]
+
+    expected = answers(1.0)
+    for c in (1e150, 1e-150, 1e200, 1e-200):
+        for found, own in zip(answers(c), expected, strict=True):
+            assert float((found - own).abs().max()) <= SEARCHED * float(own.abs().max())
+
+
+def test_noise_per_row_over_all_of_float64() -> None:
+    """Rows with a noise of 1e300 say nothing; those with 1e-300 are met."""
+    noise = np.where(np.arange(40) % 4 == 0, 1e300, 1e-300)
+    mean, std = GPRegressor(noise_variance=noise, num_samples=0).fit(X, Y).predict(X, return_std=True)
+    known = noise < 1
+    assert np.abs(mean - Y)[known].max() < 1e-6
+    assert std[known].max() < 1e-3 * std[~known].max()
