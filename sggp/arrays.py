@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from sggp.checks import finite_number
+from sggp.defaults import DIRECT_ROWS
 from sggp.errors import DtypeError, InputError, ShapeError
 
 __all__ = [
@@ -20,6 +21,9 @@ __all__ = [
     "check_noise",
     "check_rows",
     "check_targets",
+    "checked_dtype",
+    "mean_and_std",
+    "near_one",
     "real_numbers",
     "real_tensor",
     "working_dtype",
@@ -31,18 +35,20 @@ _WORKING = (torch.float32, torch.float64)
 def check_rows(x: Any, name: str = "x", *, dimension: int | None = None) -> Tensor:  # -> (n, d)
     """Rows of input, detached: float32, float64, or integers for Tanimoto kernels; finite, at least one.
 
+    Half precision is taken as float64, which holds the same numbers.
+
     Args:
         x: what was given. name: what the errors call it. dimension: d, where it is known.
     """
     if not isinstance(x, Tensor):
         raise DtypeError(f"{name} must be a tensor (n, d), got {type(x).__name__}; use torch.as_tensor.")
-    if x.is_complex() or (x.is_floating_point() and x.dtype not in _WORKING):
-        raise DtypeError(f"{name} must be float32, float64 or integer, got {x.dtype}; convert it.")
+    if x.is_complex():
+        raise DtypeError(f"{name} must be floating point or integer, got {x.dtype}; convert it.")
     if x.ndim != 2 or len(x) == 0:
         raise ShapeError(f"{name} must be (n, d) with n ≥ 1, got shape {tuple(x.shape)}.")
     if dimension is not None and x.shape[1] != dimension:
         raise ShapeError(f"{name} must be (n, {dimension}) as elsewhere; got {x.shape[1]} columns.")
-    return _finite(x, name)
+    return _finite(x if not x.is_floating_point() or x.dtype in _WORKING else x.double(), name)
 
 
 def check_targets(y: Any, n: int, name: str = "y") -> Tensor:  # -> (n,)
@@ -99,6 +105,21 @@ def real_tensor(values: Any, name: str, expected: str) -> Tensor:
     raise DtypeError(f"{name} must be {expected}; got {reprlib.repr(values)} ({type(values).__name__}).")
 
 
+def mean_and_std(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:  # (n, k) -> (k,), (k,)
+    """Mean and population standard deviation of each column, also where its squares leave the range of float64.
+
+    A column times 2^k has exactly 2^k times both.
+    """
+    unit, exponent = near_one(values)
+    return np.ldexp(unit.mean(axis=0), exponent), np.ldexp(unit.std(axis=0), exponent)
+
+
+def near_one(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:  # (n, k) -> (n, k), (k,)
+    """Each column over the power of two that brings its largest entry to between 1/2 and 1, and the exponents."""
+    exponent = np.frexp(np.abs(values).max(axis=0))[1]
+    return np.ldexp(values, -exponent), exponent
+
+
 def check_budget(memory_budget: Any) -> float:
     """A positive number of bytes; infinity is one."""
     number = finite_number(memory_budget, "memory_budget", infinite=True)
@@ -107,10 +128,20 @@ def check_budget(memory_budget: Any) -> float:
     return number
 
 
-def working_dtype(dtype: Any, x: Tensor) -> torch.dtype:
-    """The working precision: `dtype`, float32 or float64, else that of float rows, else float32."""
-    if dtype is None:
-        return x.dtype if x.is_floating_point() else torch.float32
-    if dtype not in _WORKING:
+def working_dtype(rows: int, asked: Any = None) -> torch.dtype:
+    """The one precision rule: what systems of so many rows are solved in, whatever type the numbers came in.
+
+    float64 up to 3,000 rows. Beyond, products are in float32, and the solvers measure their residuals and add up their
+    corrections in float64, so that the tolerance is met all the same. Hyperparameters and targets are float64 always.
+
+    Args:
+        asked: float32 or float64 where the user wants another.
+    """
+    return checked_dtype(asked) or (torch.float64 if rows <= DIRECT_ROWS else torch.float32)
+
+
+def checked_dtype(dtype: Any) -> torch.dtype | None:
+    """float32, float64 or None."""
+    if dtype is not None and dtype not in _WORKING:
         raise DtypeError(f"dtype must be torch.float32 or torch.float64, got {dtype!r}.")
     return dtype

@@ -232,7 +232,7 @@ def test_working_precision(monkeypatch):
     noise = 1e-4 * y.var()
     wide = GPRegressor("rbf", noise_variance=noise, num_samples=2, num_features=32, optimizer=None).fit(X, y)
     assert wide.posterior_.options.dtype == torch.float64
-    monkeypatch.setattr("sggp.fitting.model.DIRECT_ROWS", 50)
+    monkeypatch.setattr("sggp.arrays.DIRECT_ROWS", 50)
     narrow = GPRegressor("rbf", noise_variance=noise, num_samples=2, num_features=32, optimizer=None).fit(
         X, y
     )

@@ -62,24 +62,24 @@ class Pool:
         return self
 
     def rows(self, rows: Any) -> Tensor:
-        """(k, d) features of the given rows.
+        """(k, d) features of the given rows: float64, or integers as they are.
 
         Raises:
             InputError: an index outside 0..N-1.
         """
-        return self.table[as_indices(rows, len(self), what="rows")]
+        return _wide(self.table[as_indices(rows, len(self), what="rows")])
 
     def chunks(self, size: int | None = None) -> Iterator[tuple[int, Tensor]]:
         """Pairs (first row, (chunk, d) features) over the whole pool, in order."""
         step = self.chunk_size if size is None else whole_number(size, "size")
         for start in range(0, len(self), step):
-            yield start, self.table[slice(start, min(start + step, len(self)))]
+            yield start, _wide(self.table[slice(start, min(start + step, len(self)))])
 
     def describe(self) -> dict[str, Any]:
         """What identifies this pool in a stored campaign: its shape and a digest of some of its rows."""
         n = len(self)
         probe = torch.linspace(0, n - 1, min(_DIGEST_ROWS, n), dtype=torch.float64).round().long()
-        features = self.rows(probe).contiguous()
+        features = self.table[probe].contiguous()
         digest = hashlib.sha256(features.cpu().numpy().tobytes()).hexdigest()
         return {"kind": "pool", "rows": n, "width": int(features.shape[1]), "digest": digest}
 
@@ -131,13 +131,13 @@ class Pool:
 
     def features(self, trials: Sequence[Trial]) -> Tensor:
         """(n, d) features: of the row, or as they were attached."""
-        out = torch.empty(len(trials), len(self._first), dtype=self._first.dtype)
+        out = _wide(self._first.new_empty(len(trials), len(self._first)))
         rows = {position: trial.index for position, trial in enumerate(trials) if trial.index is not None}
         if rows:
             out[list(rows)] = self.rows(list(rows.values()))
         for position, trial in enumerate(trials):
             if trial.index is None:
-                out[position] = torch.tensor(trial.x, dtype=torch.float64).to(out.dtype)
+                out[position] = torch.tensor(trial.x, dtype=torch.float64).to(self._first.dtype)
         return out
 
     def cells(self, trial: Trial) -> list[Any]:
@@ -147,6 +147,11 @@ class Pool:
         """`maximise_pool` over the rows that are neither excluded nor pending."""
         banned = torch.cat([as_indices(getattr(look, w), len(self), what=w) for w in ("exclude", "pending")])
         return maximise_pool(paths, self, maximize=look.maximize, exclude=banned, progress=look.progress)
+
+
+def _wide(features: Tensor) -> Tensor:
+    """A few rows in float64, so that values at them are not rounded; integers as they are."""
+    return features.double() if features.is_floating_point() else features
 
 
 def _as_table(table: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -12,7 +13,6 @@ from torch import Tensor
 from sggp.defaults import NUM_FEATURES
 from sggp.errors import InputError, ShapeError
 from sggp.fitting import ModelSettings, fit_model
-from sggp.fitting.model import working_dtype
 from sggp.kernels import as_covariance
 from sggp.linalg import cholesky
 from sggp.posterior import Posterior, condition
@@ -56,6 +56,7 @@ class Surrogate:
         method: Literal["samples", "solve"] = "solve",
     ) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation (m,), float64, in the values' units."""
+        points = points.double() if points.is_floating_point() else points
         mean = self.posterior.mean(points).detach().to(torch.float64)
         variance = self.posterior.variance(points, observation_noise=observation_noise, method=method)
         std = variance.detach().to(torch.float64).clamp_min(0.0).sqrt()
@@ -111,6 +112,7 @@ def fit_surrogate(
         ShapeError: lengths differ.
         InputError: nothing was measured, or a value is not finite.
     """
+    x = x.double() if x.is_floating_point() else x
     y = torch.as_tensor(y, dtype=torch.float64).flatten()
     if x.ndim != 2 or x.shape[0] != y.shape[0]:
         raise ShapeError(f"x must be (n, d), one value per row; got {tuple(x.shape)} and {len(y)} values.")
@@ -121,8 +123,10 @@ def fit_surrogate(
     learn, draw = streams(as_generator(generator), "hyperparameters", "posterior")
     constant = bool(y.amax() == y.amin())
     usable = len(y) >= _LEARN_FROM and not constant
-    offset = float(y.mean()) if constant else 0.0
-    y = y[:, None] - offset
+    offset = float(y[0]) if constant else 0.0
+    # near one by a power of two, so that squares stay in the range of float64 and nothing is rounded
+    unit = 2.0 ** min(max(math.frexp(float(y.abs().max()))[1], -1000), 1000)
+    y = (y[:, None] - offset) / unit
     if kernel is None:
         kernel = "matern52" if x.is_floating_point() else "tanimoto"
     settings = ModelSettings(
@@ -138,7 +142,7 @@ def fit_surrogate(
     target, learned = model.scaling.targets(y)[:, 0], model.in_units(targets=False)
     posterior = condition(
         learned.kernel,
-        x.double() if x.is_floating_point() else x,
+        x,
         target,
         noise_variance=learned.noise_variance,
         mean=learned.mean,
@@ -146,12 +150,11 @@ def fit_surrogate(
         num_samples=num_samples,
         num_features=num_features,
         generator=draw,
-        dtype=working_dtype(len(x)),
     )
     return Surrogate(
         posterior,
-        offset + float(model.scaling.y_offset[0]),
-        float(model.scaling.y_scale[0]),
+        offset + unit * float(model.scaling.y_offset[0]),
+        unit * float(model.scaling.y_scale[0]),
         usable,
         x,
         target,

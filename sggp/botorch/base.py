@@ -52,12 +52,13 @@ class OutputsModel(Model, GP):
     @property
     def train_inputs(self) -> tuple[Tensor]:
         """The inputs (n, d): transformed in eval mode, as given in train mode, as BoTorch's models have it."""
-        return (self.output_models[0].x if self._has_transformed_inputs else self._raw_X,)
+        inputs = self.output_models[0].x if self._has_transformed_inputs else self._raw_X
+        return (inputs.to(self._raw_X),)
 
     @property
     def train_targets(self) -> Tensor:
         """The outcomes after the outcome transform: (n,) for one output, (m, n) for several."""
-        targets = [output.y for output in self.output_models]
+        targets = [output.y.to(self._raw_X) for output in self.output_models]
         return targets[0] if len(targets) == 1 else torch.stack(targets)
 
     @property

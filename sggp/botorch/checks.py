@@ -8,12 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sggp.arrays import mean_and_std
 from sggp.checks import whole_number
 from sggp.errors import DtypeError, InputError, ShapeError
 
 
 def check_training_data(X: Any, Y: Any, Yvar: Any) -> None:
-    """X (n, d), Y (n, m) and Yvar (n, m) or None: floating tensors, finite, of one dtype and length.
+    """X (n, d), Y (n, m) and Yvar (n, m) or None: floating tensors, finite, of one device and length.
 
     Raises:
         DtypeError, ShapeError, InputError: naming the argument, what it is and what was expected.
@@ -28,10 +29,8 @@ def check_training_data(X: Any, Y: Any, Yvar: Any) -> None:
             raise ShapeError(
                 f"{name} must have shape (n, {'d' if value is X else 'm'}), got {tuple(value.shape)}{hint}."
             )
-        if value.dtype != X.dtype or value.device != X.device:
-            raise DtypeError(
-                f"{name} is {value.dtype} on {value.device} but train_X is {X.dtype} on {X.device}: convert one."
-            )
+        if value.device != X.device:
+            raise DtypeError(f"{name} is on {value.device} but train_X is on {X.device}: move one.")
         bad = (~value.isfinite()).any(dim=-1).nonzero().squeeze(-1)
         if len(bad):
             raise InputError(f"{name} holds NaN or infinity in rows {bad[:10].tolist()}: drop or fix them.")
@@ -44,6 +43,21 @@ def check_training_data(X: Any, Y: Any, Yvar: Any) -> None:
             raise ShapeError(f"train_Yvar must be {tuple(Y.shape)} like train_Y, got {tuple(Yvar.shape)}.")
         if bool((Yvar < 0).any()):
             raise InputError("train_Yvar holds negative numbers: pass variances.")
+
+
+def check_spread(Y: Tensor) -> None:
+    """The variances of answers, in the type and squared units of Y (n, m), can be held.
+
+    Raises:
+        InputError: naming the spread that is too large or too small for it.
+    """
+    limits = torch.finfo(Y.dtype)
+    for spread in mean_and_std(Y.detach().double().cpu().numpy())[1]:
+        if spread and not 1e3 * limits.tiny**0.5 < spread < 0.1 * limits.max**0.5:
+            wider = "multiply it by a constant" + ("" if Y.dtype == torch.float64 else ", or pass float64")
+            raise InputError(
+                f"train_Y has a spread of {spread:.3g}, whose square, a variance, {Y.dtype} does not hold: {wider}."
+            )
 
 
 def check_settings(

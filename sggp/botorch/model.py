@@ -21,11 +21,12 @@ from sggp.botorch.checks import (
     check_noise_variances,
     check_points,
     check_settings,
+    check_spread,
     check_training_data,
     per_output,
 )
 from sggp.botorch.output import Given, OutputGP, SolveSettings
-from sggp.botorch.posterior import PathwisePosterior
+from sggp.botorch.posterior import PathwisePosterior, RoundedPosterior
 from sggp.checks import finite_number
 from sggp.defaults import NUM_FEATURES, NUM_SAMPLES
 from sggp.errors import DtypeError, InputError, ShapeError
@@ -44,7 +45,8 @@ class PathwiseGPModel(OutputsModel):
     calls. The m outputs are independent processes.
 
     Args:
-        train_X: inputs (n, d), in the units of the caller. Their dtype is the model's: X of another dtype is cast.
+        train_X: inputs (n, d), in the units of the caller. Their dtype is that of the answers, and X of another dtype
+            is cast to it; the model itself, its parameters and transforms included, is float64 whatever they are.
         train_Y: outcomes (n, m), in raw units.
         train_Yvar: known observation noise variances (n, m), in raw units squared; then no noise is learned.
         covar_module: a GPyTorch kernel, or a sequence of m kernels; copied, not changed. None is a scaled Matérn-3/2
@@ -143,17 +145,28 @@ class PathwiseGPModel(OutputsModel):
         input_transform: InputTransform | None,
         outcome_transform: OutcomeTransform | None,
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Fit the transforms to the data, keep them, and return the transformed data."""
+        """Fit the transforms to the data, keep them, and return the transformed data, all in float64."""
+        if (
+            outcome_transform is None
+            or outcome_transform == DEFAULT
+            or isinstance(outcome_transform, Standardize)
+        ):
+            check_spread(Y)
+        X, Y, Yvar = X.double(), Y.double(), None if Yvar is None else Yvar.double()
         with torch.no_grad():
             if input_transform is not None:
-                self.input_transform = input_transform.to(X)
+                self.input_transform = input_transform.double()
                 self.input_transform.train()
                 self.input_transform(X)
                 X = self.input_transform.preprocess_transform(X)
             if outcome_transform == DEFAULT:
-                outcome_transform = Standardize(m=Y.shape[-1])
+                size = Y.abs().amax(
+                    dim=0
+                )  # by the size of the outcomes, not by an absolute number, are they constant
+                least = min([1e-14 * float(v) for v in size if v > 0], default=1e-8)
+                outcome_transform = Standardize(m=Y.shape[-1], min_stdv=min(least, 1e-8))
             if outcome_transform is not None:
-                self.outcome_transform = outcome_transform
+                self.outcome_transform = outcome_transform.double()
                 self.outcome_transform.train()
                 Y, Yvar = self.outcome_transform(Y=Y, Yvar=Yvar, X=X)
         return X.detach(), Y.detach(), None if Yvar is None else Yvar.detach()
@@ -173,7 +186,7 @@ class PathwiseGPModel(OutputsModel):
         """Posterior at X.
 
         Args:
-            X: points (*b, q, d), in the units of `train_X`; cast to the model's dtype.
+            X: points (*b, q, d), in the units of `train_X`; cast to its dtype, which is that of the answers.
             output_indices: outputs wanted; None means all.
             observation_noise: True adds the noise of the model (the mean one where it is known per row). A tensor
                 broadcastable to (*b, q, m) is a noise variance in transformed units. The noise drawn is the same
@@ -185,7 +198,7 @@ class PathwiseGPModel(OutputsModel):
         """
         self.eval()
         check_points(X, self._raw_X.shape[-1])
-        X = self.transform_inputs(X.to(self._raw_X))
+        X = self.transform_inputs(X.to(self._raw_X).double())
         chosen = list(range(self.num_outputs)) if output_indices is None else self._numbers(output_indices)
         outputs = [self.output_models[j] for j in chosen]
         noise = self._noise_to_add(observation_noise, X, chosen)
@@ -194,6 +207,8 @@ class PathwiseGPModel(OutputsModel):
             transform = self.outcome_transform
             transform = transform if output_indices is None else transform.subset_output(chosen)
             posterior = transform.untransform_posterior(posterior, X=X)
+        if self._raw_X.dtype != torch.float64:
+            posterior = RoundedPosterior(posterior, self._raw_X.dtype)
         return posterior if posterior_transform is None else posterior_transform(posterior=posterior, X=X)
 
     def _noise_to_add(self, given: bool | Tensor, X: Tensor, chosen: list[int]) -> Tensor | None:
@@ -234,14 +249,14 @@ class PathwiseGPModel(OutputsModel):
         self.eval()
         raw = X.to(self._raw_X)
         with torch.no_grad():
-            inputs = raw
+            inputs = raw.double()
             if hasattr(self, "input_transform"):
-                inputs = self.input_transform.preprocess_transform(raw)
-            targets = Y.to(raw)
+                inputs = self.input_transform.preprocess_transform(inputs)
+            targets = Y.to(inputs)
             if hasattr(self, "outcome_transform"):
                 targets, _ = self.outcome_transform(Y=targets, X=inputs)
         outputs = [
-            output.updated(inputs, targets[:, j], None if noise is None else noise[:, j].to(raw))
+            output.updated(inputs, targets[:, j], None if noise is None else noise[:, j].to(inputs))
             for j, output in enumerate(self.output_models)
         ]
         return self._sibling(outputs, torch.cat([self._raw_X, raw])).eval()
@@ -268,7 +283,8 @@ class PathwiseGPModel(OutputsModel):
         if isinstance(inputs, (tuple, list)):
             (inputs,) = inputs
         X = self._raw_X if inputs is None else inputs.to(self._raw_X)
-        Y = torch.atleast_2d(self.train_targets if targets is None else targets.to(self._raw_X))
+        held = torch.stack([output.y for output in self.output_models])
+        Y = held if targets is None else torch.atleast_2d(targets.to(held.device))
         old = (self._raw_X.shape, torch.Size([self.num_outputs, len(self._raw_X)]))
         if X.ndim != 2 or Y.shape != (self.num_outputs, len(X)) or (strict and (X.shape, Y.shape) != old):
             raise ShapeError(
@@ -280,8 +296,10 @@ class PathwiseGPModel(OutputsModel):
             raise ShapeError("the noise is known per row, so the number of rows is fixed: build a new model.")
         check_training_data(X, Y.T, None)
         with torch.no_grad():
-            inside = self.input_transform.preprocess_transform(X) if hasattr(self, "input_transform") else X
-        for output, y in zip(self.output_models, Y, strict=True):
+            inside = X.double()
+            if hasattr(self, "input_transform"):
+                inside = self.input_transform.preprocess_transform(inside)
+        for output, y in zip(self.output_models, Y.double(), strict=True):
             output.x, output.y = inside.detach(), y.detach()
             output.invalidate()
         self._assemble(self.output_models, X)

@@ -55,7 +55,7 @@ class OutputGP(torch.nn.Module):
     does not depend on how many paths were asked for before.
 
     Args:
-        x: inputs after the model's input transform, (n, d).
+        x: inputs after the model's input transform, (n, d); kept, like all that follows, in float64.
         y: targets after the outcome transform, (n,).
         noise: known noise variance per row in the same units, (n,), or None.
         given: hyperparameters that are known, or where learning starts.
@@ -80,14 +80,15 @@ class OutputGP(torch.nn.Module):
         seed: int,
     ) -> None:
         super().__init__()
-        self.x, self.y, self.known_noise = x, y, noise
+        self.x, self.y = x.double(), y.double()
+        self.known_noise = None if noise is None else noise.double()
         self.settings = settings
         self._seed = seed
         self._given_noise = given.noise_variance
         self._default = given.kernel is None
-        kernel = default_kernel(x, y) if given.kernel is None else copy.deepcopy(given.kernel)
-        self.covar_module = kernel.to(x)
-        self.mean_module = ConstantMean().to(x)
+        kernel = default_kernel(self.x, self.y) if given.kernel is None else copy.deepcopy(given.kernel)
+        self.covar_module = kernel.to(self.x)
+        self.mean_module = ConstantMean().to(self.x)
         self._set_mean(given.mean)
         self.likelihood = self._make_likelihood(1e-2 if self._given_noise is None else self._given_noise)
         self.invalidate()

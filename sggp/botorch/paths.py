@@ -31,13 +31,20 @@ class PosteriorPaths(SamplePath):
         first: int,
         input_transform: Any = None,
         output_transform: Any = None,
+        dtype: torch.dtype = torch.float64,
     ) -> None:
         super().__init__()
+        self._dtype = dtype
         self._outputs = tuple(outputs)
         self.sample_shape = torch.Size(sample_shape)
         self._first = first
         self.input_transform = input_transform
         self.output_transform = output_transform
+
+    def __call__(self, x: Tensor, **kwargs: Any) -> Tensor:
+        """The values, after the transforms, in the type of the model's answers."""
+        values: Tensor = super().__call__(x.to(self._dtype).double(), **kwargs)
+        return values.to(self._dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         """Values of the paths at `x`; see the class for the shapes."""
@@ -84,4 +91,4 @@ def _draw_posterior_paths(
     model.eval()
     first = model.claim_paths(torch.Size(sample_shape).numel())
     transforms = get_input_transform(model), get_output_transform(model)
-    return PosteriorPaths(model.output_models, sample_shape, first, *transforms)
+    return PosteriorPaths(model.output_models, sample_shape, first, *transforms, dtype=model._raw_X.dtype)

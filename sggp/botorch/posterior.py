@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 from botorch.posteriors.posterior import Posterior
+from botorch.posteriors.transformed import TransformedPosterior
 from botorch.sampling.base import MCSampler
 from botorch.sampling.get_sampler import GetSampler
 from torch import Tensor
@@ -163,6 +164,26 @@ class PathwisePosterior(Posterior):
     def _lacks_graph(self, kept: Tensor) -> bool:
         """True when `kept` was computed without gradients and they are wanted now."""
         return torch.is_grad_enabled() and self.X.requires_grad and not kept.requires_grad
+
+
+class RoundedPosterior(TransformedPosterior):
+    """A posterior whose answers are rounded to another type, which is no part of how they are computed."""
+
+    def __init__(self, posterior: Posterior, dtype: torch.dtype) -> None:
+        def rounded(values: Tensor) -> Tensor:
+            return values.to(dtype)
+
+        super().__init__(
+            posterior,
+            sample_transform=rounded,
+            mean_transform=lambda mean, variance: rounded(mean),
+            variance_transform=lambda mean, variance: rounded(variance),
+        )
+        self._rounded_to = dtype
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self._rounded_to
 
 
 class PathSampler(MCSampler):

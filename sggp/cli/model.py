@@ -21,6 +21,7 @@ from sggp.defaults import NUM_SAMPLES
 from sggp.errors import DataFileError, InputError
 from sggp.estimator import GPRegressor
 from sggp.files import whole_file, write_whole
+from sggp.fitting.scaling import Scaling
 from sggp.molecules.files import DataTable, parse_numbers, read_table
 from sggp.posterior import Posterior
 
@@ -65,7 +66,8 @@ def fit(
         "scale": float(model.y_scale_[0]),
     }
     _save(out, meta, model.posterior_)
-    stdout().print(f"model of {target!r} in {out}; noise of one measurement {model.noise_variance_**0.5:.4g}")
+    noise = float(model.y_scale_[0]) * float(model.fit_result_.noise_variance) ** 0.5
+    stdout().print(f"model of {target!r} in {out}; noise of one measurement {noise:.4g}")
 
 
 def predict(
@@ -83,12 +85,19 @@ def predict(
     table = read_table(data)
     rejected = out.with_suffix(".rejected.csv")
     numbers, rejects = _numbers(table, meta["features"], rejected)
-    x = torch.from_numpy((numbers - np.asarray(meta["shift"])) / np.asarray(meta["spread"]))
+    shift, spread = (np.asarray(meta[name], dtype=float) for name in ("shift", "spread"))
+    x = Scaling(shift, spread, np.zeros(1), np.ones(1), True, True).inputs(torch.from_numpy(numbers))
     surrogate = Surrogate(posterior, float(meta["offset"]), float(meta["scale"]), learned=True)
     method: Literal["solve", "samples"] = "solve" if posterior.x.shape[0] <= _SOLVE_UP_TO else "samples"
     mean, std = surrogate.predict(x, observation_noise=include_noise, method=method)
     bad = {reject.line for reject in rejects}
     lines = [int(line) for line in table.lines if int(line) not in bad]
+    if not bool(torch.isfinite(mean).all() & torch.isfinite(std).all()):
+        first = lines[int((~(torch.isfinite(mean) & torch.isfinite(std))).nonzero()[0, 0])]
+        raise InputError(
+            f"the prediction for line {first} of {data} is beyond what float64 holds: measure {meta['target']!r} in a "
+            "larger unit, and fit the model again."
+        )
     write_whole(out, csv_text(["line", "mean", "std"], zip(lines, mean.tolist(), std.tolist(), strict=True)))
     stdout().print(
         f"{len(lines)} predictions of {meta['target']!r} in {out}; {len(rejects)} unused rows in {rejected}"

@@ -21,6 +21,7 @@ from sggp.posterior import Posterior
 from sggp.random import draw_seed, streams
 
 COVARIANCE_BYTES = 2**30
+_LEAST_SPREAD = 1e-145  # of y, for covariances: their small entries are to be held as well
 
 
 class GPRegressor(RegressorMixin, BaseEstimator):
@@ -47,26 +48,30 @@ class GPRegressor(RegressorMixin, BaseEstimator):
         num_samples: posterior functions drawn at fit; they give the standard deviations of large fits and
             `sample_y`. Their relative error is about 1/sqrt(2 num_samples): 9 % for 64.
         num_features: random features behind the prior functions.
-        normalize_y: centre y and divide by its standard deviation, per target, before anything else.
+        normalize_y: centre y and divide by its standard deviation, per target, before anything else. False keeps what
+            is given and learnt in the units of y: kernels by name still start at its variance, and so do output scales
+            without bounds and priors; those with bounds or priors, and everything with optimizer=None, count as given.
         device: torch device to compute on; None is the CPU.
         random_state: seed, numpy RandomState or None. Up to 3,000 rows predictions do not depend on it.
         verbose: 1 reports progress on standard error.
 
     Inputs are standardised (column mean and spread of the training rows; median and quantiles where outliers swamp
-    them) when the kernel is None or a name other than "tanimoto"; kernel objects see the columns as they are. Solves
-    work in float64 up to 3,000 rows, in float32 with float64 refinement beyond; predictions are float64.
+    them) when the kernel is None or a name other than "tanimoto"; kernel objects see the columns as they are. Whatever
+    the types of X and y, learning and solves work in float64 up to 3,000 rows, solves in float32 with float64
+    refinement beyond; predictions are float64. A table whose y is multiplied by c gets the same model in its units.
 
     Attributes:
-        kernel_: the learnt GPyTorch kernel, for standardised inputs and normalised y.
+        kernel_: the learnt GPyTorch kernel, for standardised inputs and normalised y (y itself with normalize_y=False).
         noise_variance_: noise variance in squared units of y: a float, an (t,) array for several targets,
-            or what was given.
-        posterior_: `sggp.posterior.Posterior` in normalised units (a list of them for several targets).
+            or what was given. 0 or infinity where float64 does not hold the square of such units; `predict` is right.
+        posterior_: `sggp.posterior.Posterior` (a list of them for several targets) of what `scaling_` makes of X and y.
         solution_: the solver's `Solution` (a list for several targets). n_iter_: its iterations, at least 1.
-        log_marginal_likelihood_value_: of the normalised targets; an estimate for the nearest-neighbour
-            likelihood.
-        hyperparameters_: learnt values by GPyTorch name (normalised units); `unidentified`, the input columns the data
-            say nothing separate about, with the reason; `without_influence`, those whose learnt length scales make no
-            difference, which count as constant. trace_: one dict per recorded step. fit_result_: the whole FitResult.
+        log_marginal_likelihood_value_: of the normalised targets (y itself with normalize_y=False); an estimate for the
+            nearest-neighbour likelihood.
+        hyperparameters_: learnt values by GPyTorch name, in the units of kernel_; `unidentified`, the input columns the
+            data say nothing separate about, with the reason; `without_influence`, those whose learnt length scales make
+            no difference, which count as constant. trace_: one dict per recorded step.
+        fit_result_: the whole FitResult.
         X_train_, y_train_: the data as given. x_offset_, x_scale_ (infinite for columns without influence), y_offset_,
             y_scale_: the normalisation.
         n_features_in_, feature_names_in_: as in scikit-learn.
@@ -130,7 +135,9 @@ class GPRegressor(RegressorMixin, BaseEstimator):
                 copies of others.
         """
         settings = self._settings()
-        X, y = validate_data(self, X, y, multi_output=True, y_numeric=True, dtype="numeric")
+        X, y = validate_data(
+            self, _as_array(X), _as_array(y), multi_output=True, y_numeric=True, dtype="numeric"
+        )
         self.X_train_, self.y_train_ = np.copy(X), np.copy(y)
         x, targets = self._tensor(X), torch.from_numpy(y.reshape(len(y), -1).astype(float)).to(self.device)
         fit_stream, sample_stream = streams(self._generator(self.random_state), "hyperparameters", "samples")
@@ -165,27 +172,29 @@ class GPRegressor(RegressorMixin, BaseEstimator):
 
         Raises:
             InputError: both return_std and return_cov; include_noise with one noise variance per training
-                row.
+                row; return_cov where float64 does not hold the square of the units of y.
             MemoryBudgetError: return_cov of so many rows that the matrix would not fit 1 GiB.
         """
         if return_std and return_cov:
             raise InputError("return_std and return_cov were both asked for; ask for one at a time.")
         check_is_fitted(self)
-        X = validate_data(self, X, reset=False, dtype="numeric")
+        X = validate_data(self, _as_array(X), reset=False, dtype="numeric")
         if return_cov:
             self._check_covariance_size(len(X))
         x = self._inputs(X)
         means = torch.stack([p.mean(x) for p in self._posteriors()], dim=1).detach().cpu().double().numpy()
-        mean = self._squeeze(means * self.y_scale_ + self.y_offset_)
+        offset, scale = self.scaling_.y_offset, self.scaling_.y_scale
+        mean = self._squeeze(means * scale + offset)
         if not (return_std or return_cov):
             return mean
         noise = self._measurement_noise() if include_noise else np.zeros(len(self._posteriors()))
         if return_std:
             variance = torch.stack([self._variance(p, x) for p in self._posteriors()], dim=1).cpu().numpy()
-            return mean, self._squeeze(np.sqrt(variance * self.y_scale_**2 + noise))
+            return mean, self._squeeze(np.sqrt(variance + noise) * scale)
+        self._check_covariance_range()
         blocks = [p.covariance_matrix(x).cpu().numpy() for p in self._posteriors()]
-        cov = np.stack(blocks, axis=-1) * self.y_scale_**2 + np.eye(len(X))[:, :, None] * noise
-        return mean, self._squeeze(cov)
+        cov = np.stack(blocks, axis=-1) + np.eye(len(X))[:, :, None] * noise
+        return mean, self._squeeze(cov * scale * scale)
 
     def sample_y(self, X: Any, n_samples: int = 1, random_state: Any = 0) -> np.ndarray:
         """Values of posterior functions at X: the same functions in every call with the same seed and n_samples.
@@ -200,7 +209,7 @@ class GPRegressor(RegressorMixin, BaseEstimator):
         """
         check_is_fitted(self)
         whole_number(n_samples, "n_samples")
-        x = self._inputs(validate_data(self, X, reset=False, dtype="numeric"))
+        x = self._inputs(validate_data(self, _as_array(X), reset=False, dtype="numeric"))
         generator = self._generator(random_state)
         posteriors = self._posteriors()
         if n_samples > posteriors[0].num_samples:
@@ -211,7 +220,7 @@ class GPRegressor(RegressorMixin, BaseEstimator):
         values = (
             torch.stack([path.T for path in paths], dim=1).detach().cpu().numpy().astype(float)
         )  # (q, t, s)
-        values = values * self.y_scale_[:, None] + self.y_offset_[:, None]
+        values = values * self.scaling_.y_scale[:, None] + self.scaling_.y_offset[:, None]
         return values[:, 0] if values.shape[1] == 1 else values
 
     # fitting
@@ -245,10 +254,12 @@ class GPRegressor(RegressorMixin, BaseEstimator):
 
     def _record(self, model: FittedModel) -> None:
         """Fitted attributes that do not depend on the solve."""
-        result, scaling = model.fit, model.scaling
+        result, scaling = model.told(), model.scaling
         self.scaling_, self.standardise_ = scaling, scaling.standardised
         self.x_offset_, self.x_scale_ = scaling.x_offset, scaling.x_scale
         self.y_offset_, self.y_scale_ = scaling.y_offset, scaling.y_scale
+        if not scaling.normalised:
+            self.y_offset_, self.y_scale_ = np.zeros_like(scaling.y_offset), np.ones_like(scaling.y_scale)
         self.fit_result_ = result
         self.kernel_ = result.kernel
         self.trace_ = result.trace
@@ -258,7 +269,8 @@ class GPRegressor(RegressorMixin, BaseEstimator):
         if self.noise_variance is not None:
             self.noise_variance_: Any = self.noise_variance
         else:
-            units = float(result.noise_variance) * self.y_scale_**2
+            with np.errstate(over="ignore"):
+                units = float(result.noise_variance) * self.y_scale_ * self.y_scale_
             self.noise_variance_ = float(units[0]) if len(units) == 1 else units
         if result.unidentified and result.method not in ("fixed", "constant target"):
             names = getattr(self, "feature_names_in_", range(self.n_features_in_))
@@ -279,13 +291,25 @@ class GPRegressor(RegressorMixin, BaseEstimator):
         return values[..., 0] if values.shape[-1] == 1 else values
 
     def _measurement_noise(self) -> np.ndarray:  # (t,)
-        noise = np.asarray(self.noise_variance_, dtype=float)
-        if self.noise_variance is not None and noise.ndim:
+        """The noise variance of a measurement, in the squared units of the posterior."""
+        scale = self.scaling_.y_scale
+        if self.noise_variance is None:
+            return np.full(scale.shape, self._posteriors()[0].data.noise_variance.max())
+        noise = np.asarray(self.noise_variance, dtype=float)
+        if noise.ndim:
             raise InputError(
                 "include_noise needs one noise variance, but the model was given one per training row: "
                 "predict the latent function and add the noise of the new rows yourself."
             )
-        return np.broadcast_to(noise, self.y_scale_.shape)
+        return noise / scale / scale
+
+    def _check_covariance_range(self) -> None:
+        extreme = [s for s in self.scaling_.y_scale if not _LEAST_SPREAD < s < 1 / _LEAST_SPREAD]
+        if extreme:
+            raise InputError(
+                f"return_cov: the spread of y is {extreme[0]:.3g}, and float64 does not hold its square to rounding: "
+                "ask for return_std, or multiply y by a constant."
+            )
 
     def _variance(self, posterior: Posterior, x: Tensor) -> Tensor:  # (q,)
         exact = len(posterior.x) <= DIRECT_ROWS or posterior.num_samples == 0
@@ -302,3 +326,11 @@ class GPRegressor(RegressorMixin, BaseEstimator):
     @staticmethod
     def _generator(random_state: Any) -> torch.Generator:
         return torch.Generator().manual_seed(int(check_random_state(random_state).randint(2**31 - 1)))
+
+
+def _as_array(values: Any) -> Any:
+    """Tensors as arrays, those with gradients and of types that NumPy lacks among them; anything else as it is."""
+    if not isinstance(values, Tensor):
+        return values
+    values = values.detach().cpu()
+    return (values.float() if values.dtype == torch.bfloat16 else values).numpy()

@@ -13,15 +13,16 @@ from gpytorch.kernels import Kernel
 from torch import Tensor
 
 from sggp.arrays import check_noise
-from sggp.defaults import DIRECT_ROWS, NUM_FEATURES, NUM_SAMPLES
-from sggp.errors import NoRandomFeatures
-from sggp.fitting.scaling import Scaling, scaling_of
+from sggp.defaults import NUM_FEATURES, NUM_SAMPLES
+from sggp.errors import InputError, NoRandomFeatures
+from sggp.fitting.scaling import FAR, Scaling, scaling_of
 from sggp.fitting.smoothness import fit_smoother_or_rougher
 from sggp.fitting.start import StartingPoint, starting_point
-from sggp.fitting.units import kernel_in_units
 from sggp.hyperparameters import FitResult, choose_optimizer, learn_hyperparameters
 from sggp.hyperparameters.defaults import noise_floor
+from sggp.hyperparameters.problem import known_mean
 from sggp.hyperparameters.unidentified import columns_without_influence
+from sggp.hyperparameters.units import TargetUnits, kernel_in_units
 from sggp.posterior import Posterior, condition
 from sggp.typing import Seed
 
@@ -31,7 +32,8 @@ class ModelSettings:
     """What a model is asked for: the arguments of `GPRegressor` that every way to it shares, and three more.
 
     Attributes:
-        normalise: centre the targets and divide them by their standard deviation.
+        normalise: centre the targets and divide them by their standard deviation. Without, the model is one of the
+            targets as they are: what is given (kernel, mean, priors) counts in their units, and so does what is learnt.
         callback: called with each record of the trace.
         options: further arguments of the recipe that learns.
     """
@@ -63,7 +65,7 @@ class FittedModel:
     Attributes:
         settings: what was asked for.
         scaling: between the table's units and those of the model.
-        fit: the `FitResult`: kernel, noise variance and mean for standardised inputs and normalised targets.
+        fit: the `FitResult`: kernel, noise variance and mean for inputs and targets as scaled.
         without_influence: input columns whose learnt length scales make no difference; `scaling.inputs` makes them
             constant, so that rows that differ in nothing else are repeats.
     """
@@ -73,11 +75,20 @@ class FittedModel:
     fit: FitResult
     without_influence: list[int]
     _x_scale: np.ndarray = field(repr=False)
+    _values: int = 1
 
     @property
     def kernel(self) -> Kernel:
-        """The learnt kernel, for standardised inputs and normalised targets."""
+        """The learnt kernel, for inputs and targets as scaled."""
         return self.fit.kernel
+
+    def told(self) -> FitResult:
+        """What was learnt, of standardised inputs and of normalised targets, or of targets as they are.
+
+        Raises:
+            InputError: float64 does not hold it in the units of the targets.
+        """
+        return self.fit if self.scaling.normalised else self.scaling.units.outer(self.fit, self._values)
 
     def in_units(self, *, targets: bool = True) -> Hyperparameters:
         """What was learnt, for the inputs as given, and for the first target as given or (False) normalised.
@@ -90,7 +101,7 @@ class FittedModel:
             offset, scale = 0.0, 1.0
         return Hyperparameters(
             kernel_in_units(self.kernel, self._x_scale if self.scaling.standardised else None, scale),
-            float(torch.as_tensor(self.fit.noise_variance).mean()) * scale**2,
+            float(torch.as_tensor(self.fit.noise_variance).mean()) * scale * scale,
             float(torch.as_tensor(self.fit.mean).reshape(-1)[0]) * scale + offset,
         )
 
@@ -110,7 +121,7 @@ class FittedModel:
         for j, target in enumerate(self.scaling.targets(y).unbind(dim=1)):
             noise = self.fit.noise_variance
             if given is not None:
-                noise = torch.as_tensor(np.asarray(given, dtype=float) / self.scaling.y_scale[j] ** 2)
+                noise = self.scaling.noise(given, j)
             posterior = partial(
                 condition,
                 self.kernel,
@@ -121,7 +132,6 @@ class FittedModel:
                 solver=self.settings.solver,
                 num_features=self.settings.num_features,
                 generator=generator,
-                dtype=working_dtype(len(x)),
             )
             try:
                 out.append(posterior(num_samples=self.settings.num_samples))
@@ -146,13 +156,30 @@ def fit_model(x: Tensor, y: Tensor, settings: ModelSettings, generator: Seed) ->
     if settings.noise_variance is not None:
         check_noise(settings.noise_variance, len(x))
     start = starting_point(settings.kernel, x.shape[1])
-    scaling = scaling_of(x, y, standardise=start.standardise, normalise=settings.normalise)
+    learnt = None
+    if not settings.normalise and settings.optimizer is not None:
+        relative = True if isinstance(settings.kernel, str | None) else None
+        learnt = TargetUnits.of(y.double(), _known_mean(settings, y), start.kernel, relative=relative)
+    scaling = scaling_of(x, y, standardise=start.standardise, normalise=settings.normalise, learnt=learnt)
     inputs, targets = scaling.inputs(x), scaling.targets(y)
+    if scaling.standardised:
+        _check_range(inputs, x)
     result = _learn(start, inputs, targets, scaling, settings, generator)
     idle = columns_without_influence(result.kernel, inputs) if start.standardise else []
     scale = scaling.x_scale.copy()
     scale[idle] = np.inf
-    return FittedModel(settings, replace(scaling, x_scale=scale), result, idle, scaling.x_scale)
+    return FittedModel(settings, replace(scaling, x_scale=scale), result, idle, scaling.x_scale, y.numel())
+
+
+def _check_range(inputs: Tensor, x: Tensor) -> None:
+    """Refuse standardised inputs of which one is so far out that distances to it overflow."""
+    far = (inputs.abs() >= FAR).nonzero()
+    if len(far):
+        row, column = far[0].tolist()
+        raise InputError(
+            f"x holds {float(x[row, column]):.3g} in row {row}, column {column}, more than {FAR:.0e} times as far from "
+            "the other rows as they are from each other: float64 holds no such distance. Correct or remove the row."
+        )
 
 
 def default_kernel(x: Tensor, y: Tensor) -> Kernel:
@@ -160,11 +187,6 @@ def default_kernel(x: Tensor, y: Tensor) -> Kernel:
     start = starting_point(None, x.shape[1])
     scaling = scaling_of(x, y.reshape(-1, 1), standardise=True, normalise=True)
     return kernel_in_units(start.kernel, scaling.x_scale, float(scaling.y_scale[0]))
-
-
-def working_dtype(n: int) -> torch.dtype:
-    """Of solves with n rows: the solver refines in float64, so float32 products lose nothing but time and memory."""
-    return torch.float32 if n > DIRECT_ROWS else torch.float64
 
 
 def _learn(
@@ -177,27 +199,42 @@ def _learn(
         "noise_prior": start.noise_prior,
         "generator": generator,
         "callback": settings.callback,
-        "noise_floor": noise_floor(len(y), settings.optimizer) * float(y.var(dim=0, correction=0).mean()),
     }
+    if settings.optimizer is not None:
+        spread = float(y.var(dim=0, correction=0).mean())
+        arguments["noise_floor"] = noise_floor(len(y), settings.optimizer) * spread
     if settings.optimizer == "iterative":
         arguments |= {"num_probes": max(2, settings.num_samples), "num_features": settings.num_features}
-        arguments |= {"solver": settings.solver, "dtype": working_dtype(len(x))}
-    arguments |= settings.options
+        arguments |= {"solver": settings.solver}
+    arguments |= settings.options if settings.normalise else scaling.units.inner(settings.options)
 
     def fit(kernel: Any, **more: Any) -> FitResult:
-        return learn_hyperparameters(kernel, x, y, **{**arguments, **more})
+        return learn_hyperparameters(kernel, x, y, scale_free=False, **{**arguments, **more})
 
     recipe = choose_optimizer(len(x)) if settings.optimizer == "auto" else settings.optimizer
     if start.rougher is None or recipe != "nearest-neighbour":
-        return fit(start.kernel, initial_noise_variance=start.white_noise)
+        return fit(start.kernel, initial_noise_variance=_white_noise(start, scaling))
     return fit_smoother_or_rougher(start.kernel, start.rougher, y.numel(), fit)
 
 
 def _shared_noise(start: StartingPoint, scaling: Scaling, settings: ModelSettings) -> Tensor | None:
     """Known noise for learning, in normalised units (averaged over targets); None where it is learnt."""
     if settings.noise_variance is not None:
-        given = torch.as_tensor(np.asarray(settings.noise_variance, dtype=float))
-        return given * float(np.mean(1 / scaling.y_scale**2))
+        each = [scaling.noise(settings.noise_variance, j) for j in range(len(scaling.y_scale))]
+        return torch.stack(each).mean(dim=0)
     if start.white_noise is not None and (start.white_noise_fixed or settings.optimizer is None):
-        return torch.tensor(start.white_noise, dtype=torch.float64)
+        return torch.tensor(_white_noise(start, scaling), dtype=torch.float64)
     return None
+
+
+def _white_noise(start: StartingPoint, scaling: Scaling) -> float | None:
+    """The noise that came with a kernel, in units of normalised targets or, without, of the targets, for learning."""
+    if start.white_noise is None or scaling.normalised:
+        return start.white_noise
+    return float(scaling.noise(start.white_noise, 0))
+
+
+def _known_mean(settings: ModelSettings, y: Tensor) -> Tensor | None:
+    """The mean that is given for targets that are not normalised, (t,)."""
+    mean = settings.options.get("mean")
+    return None if mean is None else known_mean(mean, y)

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from sggp.arrays import mean_and_std, near_one
+from sggp.hyperparameters.units import TargetUnits, scaled, scaled_noise
+
+FAR = 1e120
+"""Spreads of a column: rows so far from all others have nothing to do with them, whatever the length scale."""
+_TINY = 5e-324  # the least positive number
 _HEAVY = 10.0  # spread over that of the middle from which on the rest counts as outliers
 _NORMAL_MIDDLE = 3.29  # from the 5 % to the 95 % quantile of a standard normal variable
 
@@ -25,24 +32,34 @@ def location_and_scale(values: np.ndarray, otherwise: np.ndarray) -> tuple[np.nd
     Returns:
         location (d,) and scale (d,), the latter positive.
     """
-    location, spread = values.mean(axis=0), values.std(axis=0)
-    low, median, high = np.quantile(values, [0.05, 0.5, 0.95], axis=0)
+    unit, exponent = near_one(values)  # squares and differences in there overflow for no column
+    location, spread = unit.mean(axis=0), unit.std(axis=0)
+    low, median, high = np.quantile(unit, [0.05, 0.5, 0.95], axis=0)
     middle = (high - low) / _NORMAL_MIDDLE
-    constant = spread <= 1e-14 * np.abs(values).max(axis=0)
-    heavy = (middle > 1e-14 * np.abs(median)) & (spread > _HEAVY * middle) & ~constant
-    scale = np.where(heavy, middle, spread)
-    return np.where(heavy, median, location), np.where(constant, otherwise, scale)
+    constant = spread <= 1e-14 * np.abs(unit).max(axis=0)
+    heavy = (middle > 1e-14 * np.abs(median)) & (spread / _HEAVY > middle) & ~constant
+    location, scale = (
+        np.ldexp(v, exponent) for v in (np.where(heavy, median, location), np.where(heavy, middle, spread))
+    )
+    return location, np.where(constant, otherwise, np.maximum(scale, _TINY))
 
 
 def target_location_and_scale(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:  # (n, t) -> (t,), (t,)
     """Mean and standard deviation of each target.
 
-    One without spread gets a tiny scale: it is then predicted as its constant, with next to no variance.
+    One without spread to rounding gets a tiny scale: it is then predicted as its constant, with next to no variance. Of
+    a single row nothing but its size is known, which is then the scale.
     """
-    location = y.mean(axis=0)
-    unit = np.ones(y.shape[1]) if len(y) == 1 else 1e-6 * np.maximum(np.abs(location), 1.0)
-    constant = y.std(axis=0) <= 1e-14 * np.abs(y).max(axis=0)
-    return location, np.where(constant, unit, y.std(axis=0))
+    location, spread = mean_and_std(y)
+    flat = _is_flat(torch.from_numpy(y)).numpy()
+    size = np.where(location == 0, 1.0, np.abs(location))
+    unit = size if len(y) == 1 else np.maximum(1e-6 * size, _TINY)
+    return location, np.where(flat, unit, np.maximum(spread, _TINY))
+
+
+def _is_flat(y: Tensor) -> Tensor:  # (n, t) -> (t,)
+    """Whether a target is one number but for rounding."""
+    return 0.5 * y.amax(dim=0) - 0.5 * y.amin(dim=0) <= 0.5e-14 * y.abs().amax(dim=0)
 
 
 @dataclass(frozen=True)
@@ -51,8 +68,9 @@ class Scaling:
 
     Attributes:
         x_offset, x_scale: (d,) in the units of the inputs; a scale is infinite for a column that counts as constant.
-        y_offset, y_scale: (t,) in the units of the targets.
-        standardised, normalised: whether inputs, and targets, are changed at all.
+        y_offset, y_scale: (t,) in the units of the targets. Where targets are not to be normalised, these are the units
+            that were learnt in.
+        standardised, normalised: whether inputs are changed at all, and targets are normalised.
     """
 
     x_offset: np.ndarray
@@ -67,19 +85,29 @@ class Scaling:
         if not self.standardised:
             return x.to(torch.float64) if x.is_floating_point() else x
         offset, scale = (torch.from_numpy(v).to(x.device) for v in (self.x_offset, self.x_scale))
-        return (x.to(torch.float64) - offset) / scale
+        return scaled(x.to(torch.float64), offset, scale).clamp_(-FAR, FAR)
 
     def targets(self, y: Tensor) -> Tensor:  # (n, t) -> (n, t)
         """Targets in units of their spread; exactly zero where they have none."""
         y = y.to(torch.float64)
-        if not self.normalised:
-            return y
         offset, scale = (torch.from_numpy(v).to(y.device) for v in (self.y_offset, self.y_scale))
-        return torch.where(y.amax(dim=0) == y.amin(dim=0), 0.0, (y - offset) / scale)
+        values = scaled(y, offset, scale)
+        return torch.where(_is_flat(y), 0.0, values) if self.normalised else values
+
+    def noise(self, variance: Any, column: int) -> Tensor:
+        """Noise variances in squared units of a target, in those of its scaled values."""
+        return scaled_noise(np.asarray(variance, dtype=float), float(self.y_scale[column]))
+
+    @property
+    def units(self) -> TargetUnits:
+        """The units of the targets, where they share one scale."""
+        return TargetUnits(torch.from_numpy(self.y_offset), float(self.y_scale[0]))
 
 
-def scaling_of(x: Tensor, y: Tensor, *, standardise: bool, normalise: bool) -> Scaling:
-    """The scaling of a table: inputs (n, d) where `standardise`, targets (n, t) where `normalise`."""
+def scaling_of(
+    x: Tensor, y: Tensor, *, standardise: bool, normalise: bool, learnt: TargetUnits | None = None
+) -> Scaling:
+    """The scaling of a table: inputs (n, d) where `standardise`, targets (n, t) where `normalise`, else as `learnt`."""
     d, t = x.shape[1], y.shape[1]
     x_offset, x_scale = np.zeros(d), np.ones(d)
     y_offset, y_scale = np.zeros(t), np.ones(t)
@@ -87,4 +115,6 @@ def scaling_of(x: Tensor, y: Tensor, *, standardise: bool, normalise: bool) -> S
         x_offset, x_scale = location_and_scale(x.detach().cpu().double().numpy(), np.ones(d))
     if normalise:
         y_offset, y_scale = target_location_and_scale(y.detach().cpu().double().numpy())
+    elif learnt is not None:
+        y_offset, y_scale = learnt.offset.cpu().numpy(), np.full(t, learnt.scale)
     return Scaling(x_offset, x_scale, y_offset, y_scale, standardise, normalise)

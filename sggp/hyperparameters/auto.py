@@ -6,9 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+import numpy as np
+import torch
 from gpytorch.kernels import Kernel
 from torch import Tensor
 
+from sggp.arrays import mean_and_std
 from sggp.errors import InputError
 from sggp.hyperparameters.coordinates import copy_kernel
 from sggp.hyperparameters.exact import fit as exact
@@ -18,6 +21,7 @@ from sggp.hyperparameters.nearest_neighbour import fit as nearest_neighbour
 from sggp.hyperparameters.problem import FitProblem, Options, split_common
 from sggp.hyperparameters.result import FitResult
 from sggp.hyperparameters.unidentified import settle_unidentified
+from sggp.hyperparameters.units import TargetUnits, halved
 
 Recipe = Literal["exact", "nearest-neighbour", "subset", "iterative"]
 Optimizer = Literal["auto"] | Recipe | None
@@ -56,13 +60,22 @@ _KEEP = Options("optimizer=None", _NoSettings)
 
 
 def learn_hyperparameters(
-    kernel: Kernel, x: Tensor, y: Tensor, *, optimizer: Optimizer = "auto", **options: Any
+    kernel: Kernel,
+    x: Tensor,
+    y: Tensor,
+    *,
+    optimizer: Optimizer = "auto",
+    scale_free: bool = True,
+    **options: Any,
 ) -> FitResult:
     """Learn a kernel's parameters, the noise variance and a constant mean from data.
 
     Args:
-        kernel: any GPyTorch kernel; its present values are the start. It is copied, never changed.
+        kernel: any GPyTorch kernel; its present values are the start. It is copied, never changed. Output scales that
+            are learnt without bounds and priors start at so many variances of y, so that y times c gives the same model
+            in the units of c; all others count in squared units of y.
         x: (n, d) rows; y: (n,) targets, or (n, t) sharing the hyperparameters.
+        scale_free: False takes the output scales of every kernel in squared units of y.
         optimizer: "exact" (`fit_exact`), "nearest-neighbour" (`fit_nearest_neighbour`), "subset" (`fit_subset`),
             "iterative" (`fit_iterative`), "auto" (see `choose_optimizer`), or None: keep everything as given (mean 0
             unless given, noise_variance required).
@@ -104,11 +117,17 @@ def learn_hyperparameters(
         return _as_given(problem, "fixed")
     known, recipe = RECIPES[choose_optimizer(len(problem.x)) if optimizer == "auto" else optimizer]
     _, chosen = known.split(settings)
-    y, centre = problem.y, problem.y.mean(dim=0) if problem.mean is None else problem.mean
-    if bool((y - centre).abs().max() <= 1e-14 * y.abs().max()):
+    y, centre = problem.y, problem.mean
+    if centre is None:
+        centre = torch.from_numpy(np.array(mean_and_std(y.cpu().numpy())[0])).to(y)
+    half = halved(y)
+    if bool((half * y - half * centre).abs().max() <= 1e-14 * half * y.abs().max()):
         noise = y.new_tensor(1e-6) if problem.noise is None else problem.noise
         return _as_given(replace(problem, noise=noise, mean=centre), "constant target")
-    fit = recipe(problem, chosen)
+    units = TargetUnits.of(y, problem.mean, kernel) if scale_free else None
+    fit = recipe(problem if units is None else problem.scaled(units), chosen)
+    if units is not None:
+        fit = units.outer(fit, y.numel())
     if fit.posterior is None:
         settle_unidentified(kernel, fit.kernel, problem.x, fit.unidentified_columns)
     return fit

@@ -49,20 +49,20 @@ class FitProblem:
 
     Attributes:
         kernel: the caller's, with the values that a search starts from; never changed.
-        given_x: (n, d) rows as they came. x: the same in float64; integer fingerprints stay as they are.
+        x: (n, d) rows in float64; integer fingerprints stay as they are.
         y: (n, t) float64, on the device of x.
         noise: the known noise variance, () or (n,) float64, or None to learn one. mean: the known (t,), or None.
-        noise_floor, initial_noise_variance, noise_prior, generator, callback: see `CommonOptions`.
+        given_floor: the floor of a learnt noise where it was given.
+        initial_noise_variance, noise_prior, generator, callback: see `CommonOptions`.
         started: of the clock.
     """
 
     kernel: Kernel
-    given_x: Tensor
     x: Tensor
     y: Tensor
     noise: Tensor | None
     mean: Tensor | None
-    noise_floor: float
+    given_floor: float | None
     initial_noise_variance: float | None
     noise_prior: Any
     generator: torch.Generator
@@ -82,8 +82,7 @@ class FitProblem:
         rows = check_rows(x)
         columns = y.unbind(1) if isinstance(y, Tensor) and y.dim() == 2 and y.shape[1] else [y]
         targets = torch.stack([check_targets(column, len(rows)) for column in columns], 1).to(rows.device)
-        mean = _checked_mean(given.mean, targets)
-        floor = _checked_number("noise_floor", given.noise_floor)
+        mean = known_mean(given.mean, targets)
         if given.noise_prior is not None and not hasattr(given.noise_prior, "log_prob"):
             raise DtypeError(
                 f"noise_prior must be None or a gpytorch.priors.Prior, got {type(given.noise_prior).__name__}."
@@ -92,12 +91,11 @@ class FitProblem:
             raise DtypeError(f"callback must be None or a function, got {type(given.callback).__name__}.")
         return cls(
             kernel=kernel,
-            given_x=rows,
             x=rows.double() if rows.is_floating_point() else rows,
             y=targets,
             noise=_checked_noise(given.noise_variance, targets),
             mean=mean,
-            noise_floor=_FLOOR * _mean_square(targets, mean) if floor is None else floor,
+            given_floor=_checked_number("noise_floor", given.noise_floor),
             initial_noise_variance=_checked_number("initial_noise_variance", given.initial_noise_variance),
             noise_prior=given.noise_prior,
             generator=as_generator(given.generator),
@@ -111,6 +109,11 @@ class FitProblem:
         return _mean_square(self.y, self.mean)
 
     @property
+    def noise_floor(self) -> float:
+        """What a learnt noise variance stays above."""
+        return _FLOOR * self.scale if self.given_floor is None else self.given_floor
+
+    @property
     def starting_noise(self) -> float:
         """Where a learnt noise variance starts."""
         return self.initial_noise_variance or _START * self.scale
@@ -118,10 +121,26 @@ class FitProblem:
     def part(self, rows: Tensor) -> FitProblem:
         """The problem of some rows alone, (m,) positions or (n,) choices; the floor of the noise stays that of all."""
         rows = rows.to(self.x.device)
-        x = self.x[rows]
-        given = x if self.given_x is self.x else self.given_x[rows]
         noise = self.noise[rows] if self.noise is not None and self.noise.dim() else self.noise
-        return replace(self, given_x=given, x=x, y=self.y[rows], noise=noise, callback=None)
+        return replace(
+            self, x=self.x[rows], y=self.y[rows], noise=noise, given_floor=self.noise_floor, callback=None
+        )
+
+    def scaled(self, units: Any) -> FitProblem:
+        """The problem of scaled targets (`sggp.hyperparameters.units.TargetUnits`)."""
+
+        def inside(variance: Any) -> Any:
+            return None if variance is None else units.inner_noise(variance)
+
+        return replace(
+            self,
+            y=units.targets(self.y),
+            noise=inside(self.noise),
+            mean=None if self.mean is None else torch.zeros_like(self.mean),
+            given_floor=inside(self.given_floor),
+            initial_noise_variance=inside(self.initial_noise_variance),
+            noise_prior=units.inner_prior(self.noise_prior),
+        )
 
     def coordinates(self, *, learns_mean: bool = False) -> Coordinates:
         """What there is to learn, in a private float64 copy of the kernel, at the values to start from."""
@@ -142,8 +161,8 @@ class FitProblem:
         return self.noise
 
     def precision(self, dtype: torch.dtype | None) -> torch.dtype:
-        """The working precision of solves: as asked, or that of x, or float32 for integer x."""
-        return working_dtype(dtype, self.given_x)
+        """The working precision of solves: as asked, or by `sggp.arrays.working_dtype`."""
+        return working_dtype(len(self.x), dtype)
 
     def check_memory(self, budget: float, instead: str) -> None:
         """Refuse an exact marginal likelihood of more rows than ten (n, n) float64 matrices fit the budget for."""
@@ -260,7 +279,7 @@ def _checked_noise(noise_variance: Any, y: Tensor) -> Tensor | None:
     return noise
 
 
-def _checked_mean(mean: Any, y: Tensor) -> Tensor | None:
+def known_mean(mean: Any, y: Tensor) -> Tensor | None:
     """A given constant mean as a float64 (t,) tensor beside y; None stays None."""
     if mean is None:
         return None

@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from sggp.arrays import check_budget, check_noise, working_dtype
+from sggp.arrays import check_budget, check_noise, checked_dtype
 from sggp.errors import DtypeError, MemoryBudgetError, ShapeError
 from sggp.kernels.points import Points
 from sggp.operators.base import Operator
@@ -41,7 +41,8 @@ class SystemOperator(Operator):
         memory_budget: float,
     ) -> None:
         self.x, self.device, self.shape = x, x.device, (unknowns, unknowns)
-        self.dtype = working_dtype(dtype, x)
+        own = x.dtype if x.is_floating_point() else torch.float32
+        self.dtype = checked_dtype(dtype) or own
         self.memory_budget = check_budget(memory_budget)
         self.noise_variance = check_noise(noise_variance, len(x), x.device)  # (n,) float64
         self._noise = self.noise_variance.to(self.dtype)

@@ -72,7 +72,8 @@ def condition(
             the noise, within 1e-6 and 1e-3; ten times that for samples. With centres a thousandth of both, since the
             residual of a normal equation says less about predictions.
         max_epochs, max_seconds, on_failure: as in `Solver.solve`.
-        dtype: working precision of the solve; default that of x (of y for integer x).
+        dtype: working precision of the solve; default float64 up to 3,000 distinct inputs, float32 with float64
+            refinement beyond, whatever the type of x. Predictions come in the type of the points.
         memory_budget: bytes for K and its tiles.
         checkpoint: a file to save the solve in while it runs, as in `Solver.solve`: the same call after a kill goes on
             from there. Needs a seed as generator, since samples are drawn anew otherwise. `Cholesky` ignores it.
@@ -104,7 +105,7 @@ def condition(
         solver=solver,
         tolerance=tolerance,
         num_features=num_features,
-        dtype=working_dtype(dtype, data.x),
+        dtype=working_dtype(len(data.rows), dtype),
         memory_budget=check_budget(memory_budget),
         max_epochs=_limit(max_epochs, "max_epochs"),
         max_seconds=_limit(max_seconds, "max_seconds"),

@@ -24,7 +24,7 @@ class Data:
     """Observations, checked, and their repeats merged.
 
     Attributes:
-        x: (n, d). y: (n,) float64. noise_variance: (n,) float64.
+        x: (n, d), float64 or integer. y: (n,) float64. noise_variance: (n,) float64.
         noise: (n, s) float64, the noise drawn for each sample.
     """
 
@@ -37,7 +37,8 @@ class Data:
     def checked(cls, x: Any, y: Any, noise_variance: Any, *, dimension: int | None = None) -> Data:
         """Observations as a user gives them, for no sample so far; errors as in `sggp.arrays`."""
         x = check_rows(x, dimension=dimension)
-        y, noise = check_targets(y, len(x)), check_noise(noise_variance, len(x), x.device)
+        x = x.double() if x.is_floating_point() else x
+        y, noise = check_targets(y, len(x)).to(x.device), check_noise(noise_variance, len(x), x.device)
         return cls(x, y, noise, noise.new_zeros(len(x), 0))
 
     def with_noise(self, num_samples: int, generator: torch.Generator) -> Data:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sggp.arrays import real_numbers, real_tensor
-from sggp.errors import DtypeError, InputError, ShapeError
+from sggp.errors import InputError, ShapeError
 from sggp.kernels.covariance import Covariance
 from sggp.kernels.features import FeatureMap
 
@@ -23,8 +23,6 @@ def check_points(points: Any, dimension: int, least: int) -> Tensor:
     """
     wanted = f"{'(..., q, d)' if least == 2 else '(s, ..., q, d)'} with d = {dimension}"
     points = real_tensor(points, "points", f"numbers of shape {wanted}")
-    if points.dtype in (torch.float16, torch.bfloat16):
-        raise DtypeError(f"points must be float32, float64 or integer, got {points.dtype}; convert them.")
     if points.ndim < least or points.shape[-1] != dimension:
         raise ShapeError(f"points must be {wanted}, got shape {tuple(points.shape)}.")
     if points.is_floating_point() and not bool(torch.isfinite(points).all()):

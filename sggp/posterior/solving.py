@@ -84,11 +84,13 @@ class SolveOptions:
 
 
 def working_precision(process: Process, data: Data, solution: Solution, scale: float) -> torch.dtype:
-    """float32 where it carries the weights as far as they were solved for, else float64.
+    """float32 where the solve worked in it and it carries the weights as far as they were solved for, else float64.
 
     Rounding weights and kernel values to float32 moves a prediction by about ε·scale·‖α‖₂, each rounding being
     independent. That has to stay below tolerance·rms(b), the size that the solve leaves a residual of.
     """
+    if process.options.dtype == torch.float64:
+        return torch.float64
     target = data.merged(data.y[:, None] - process.mean)
     size = torch.full((solution.x.shape[1],), scale + float(data.noise_variance.mean()), dtype=torch.float64)
     size[0] = float(target.square().mean())

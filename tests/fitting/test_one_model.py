@@ -12,7 +12,7 @@ from numpy.testing import assert_allclose
 
 from sggp import GPRegressor, TanimotoMinMax
 from sggp.bayesopt import Box, Campaign, Pool, fit_surrogate
-from sggp.fitting.units import kernel_in_units
+from sggp.hyperparameters.units import kernel_in_units
 
 LOW, HIGH = np.array([-3.0, 100.0, 0.0]), np.array([5.0, 900.0, 1e-3])
 CLOSE = 1e-4  # relative; where one optimum is found from the same start, to the optimiser's own tolerance

@@ -131,22 +131,20 @@ def test_what_is_given_is_checked_at_the_entrance(settings, error, match):
             fit(kernel(), *table(), **settings)
 
 
-def test_a_problem_is_in_float64_and_keeps_what_was_given():
+def test_a_problem_is_in_float64():
     x, y = table(20)
     prior = LogNormalPrior(0.0, 1.0)
     given = CommonOptions(noise_variance=0.1, mean=2, noise_prior=prior, generator=3)
     problem = FitProblem.checked(kernel(), x.float(), torch.stack([y, y + 2], 1).float(), given)
-    assert (problem.x.dtype, problem.y.dtype, problem.given_x.dtype) == (torch.float64,) * 2 + (
-        torch.float32,
-    )
-    assert problem.precision(None) == torch.float32
+    assert (problem.x.dtype, problem.y.dtype) == (torch.float64, torch.float64)
+    assert problem.precision(None) == torch.float64
     assert problem.mean.tolist() == [2.0, 2.0]
     assert problem.scale == pytest.approx(float((problem.y - 2.0).square().mean()))
     assert problem.noise_floor == pytest.approx(1e-6 * problem.scale)
     assert problem.starting_noise == pytest.approx(0.1 * problem.scale)
     assert problem.coordinates().raw_noise is None  # it is known
     counts = FitProblem.checked(kernel(), (10 * x).long(), y)
-    assert (counts.x.dtype, counts.precision(None)) == (torch.int64, torch.float32)
+    assert (counts.x.dtype, counts.precision(None)) == (torch.int64, torch.float64)
 
 
 def test_a_part_has_its_rows_their_noise_and_the_floor_of_all():

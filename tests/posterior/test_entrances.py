@@ -18,7 +18,7 @@ Y = torch.sin(3 * X).sum(1)
 TABLES = [X.tolist(), X.numpy(), pd.DataFrame(X.numpy())]
 ROWS = [
     *TEXT, *NOTHING, *KINDS, *COMPLEX, *RAGGED, *TABLES, 1.0, True,
-    torch.tensor(1.0), torch.ones(20), torch.ones(20, 2, 2), torch.ones(0, 2), X * NAN, X / 0, X.half(),
+    torch.tensor(1.0), torch.ones(20), torch.ones(20, 2, 2), torch.ones(0, 2), X * NAN, X / 0,
 ]  # fmt: skip
 TARGETS = [
     *TEXT, *NOTHING, *KINDS, *COMPLEX, *RAGGED, Y.tolist(), Y.numpy(), pd.Series(Y.numpy()), 1.0, True,
@@ -26,7 +26,7 @@ TARGETS = [
 ]  # fmt: skip
 POINTS = [
     *TEXT, *NOTHING, *KINDS, *COMPLEX, *RAGGED, 1.0, True, torch.tensor(1.0), torch.ones(2),
-    torch.ones(4, 3), X * NAN, X / 0, X.half(), np.array([[True, False]]), pd.DataFrame({"a": ["x"]}),
+    torch.ones(4, 3), X * NAN, X / 0, np.array([[True, False]]), pd.DataFrame({"a": ["x"]}),
 ]  # fmt: skip
 BUDGETS = [*TEXT, *NOTHING, *KINDS, *COMPLEX, *RAGGED, True, NAN, 0, -1.0]
 DTYPES = ["float32", float, np.float32, torch.float16, torch.int64, torch.complex64, 32]

@@ -28,10 +28,10 @@ def rows(generator):
     return x, torch.randn(300, generator=generator)
 
 
-def _conditioned(rows, solver=None, noise=NOISE, tolerance=TOLERANCE) -> Posterior:
+def _conditioned(rows, solver=None, noise=NOISE, tolerance=TOLERANCE, dtype=torch.float32) -> Posterior:
     return condition(
         _kernel(), *rows, noise_variance=noise, solver=solver, tolerance=tolerance, num_samples=2, num_features=64,
-        generator=0,
+        generator=0, dtype=dtype,
     )  # fmt: skip
 
 
@@ -74,6 +74,7 @@ def test_weights_stay_float64_through_updates_and_files(rows, tmp_path):
 def test_where_float32_carries_the_weights_it_is_used(rows):
     posterior = _conditioned(rows, noise=0.1, tolerance=1e-3)
     assert posterior.precision == torch.float32
+    assert _conditioned(rows, noise=0.1, tolerance=1e-3, dtype=None).precision == torch.float64
     points = rows[0][:9]
     # to the accuracy that was asked for: each entry of the residual is below its norm
     difference = posterior.mean(points).double() - posterior.mean(points.double())
@@ -84,7 +85,15 @@ def test_fingerprints(generator):
     x = (torch.rand(60, 32, generator=generator) < 0.3).to(torch.uint8)
     y = torch.randn(60, generator=generator, dtype=torch.float64)
     fine, coarse = (
-        condition(TanimotoMinMax(), x, y, noise_variance=noise, tolerance=tolerance, num_samples=0)
+        condition(
+            TanimotoMinMax(),
+            x,
+            y,
+            noise_variance=noise,
+            tolerance=tolerance,
+            num_samples=0,
+            dtype=torch.float32,
+        )
         for noise, tolerance in ((1e-6, 1e-6), (1.0, 1e-2))
     )
     assert (fine.precision, coarse.precision) == (torch.float64, torch.float32)

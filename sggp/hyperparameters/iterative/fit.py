@@ -111,7 +111,7 @@ def fit_iterative(kernel: Kernel, x: Tensor, y: Tensor, **options: Any) -> FitRe
         max_epochs: budget of each solve, in passes over K. Residuals it leaves are in the trace: quadratic forms of an
             unfinished solve are biased low.
         evaluate: whether to estimate the value at the end (`log_marginal_likelihood`; exact up to 3,000 rows).
-        dtype: working precision of the solves; default that of x, float32 for integer x.
+        dtype: working precision of the solves; default float64 up to 3,000 rows, float32 with refinement beyond.
         memory_budget: bytes for K and its tiles.
         generator: seed or generator of all draws.
         callback: called with every record of the trace.

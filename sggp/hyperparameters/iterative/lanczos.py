@@ -10,6 +10,7 @@ import torch
 from gpytorch.kernels import Kernel
 from torch import Tensor
 
+from sggp.arrays import checked_dtype
 from sggp.defaults import MEMORY_BUDGET
 from sggp.errors import InputError, UnsupportedOperator
 from sggp.hyperparameters.coordinates import copy_kernel
@@ -114,7 +115,7 @@ def log_marginal_likelihood(kernel: Kernel, x: Tensor, y: Tensor, **options: Any
         tolerance: relative residual of the data term; None takes what leaves at most 0.05 nats open, 1e-10 at least.
         generator: seed or generator of the probes and the preconditioner.
         memory_budget: bytes for tiles, and for the Lanczos vectors: 8·n·steps a probe.
-        dtype: working precision of products with K; default that of x, float32 for integer x. The Lanczos vectors are
+        dtype: working precision of products with K; default float64. The Lanczos vectors are
             float64, and kept orthogonal.
 
     Raises:
@@ -141,7 +142,7 @@ def log_marginal_likelihood(kernel: Kernel, x: Tensor, y: Tensor, **options: Any
 
 def estimate_value(problem: FitProblem, settings: LikelihoodSettings) -> LogMarginalLikelihood:
     """`log_marginal_likelihood` of a checked problem."""
-    work = problem.precision(settings.dtype)
+    work = checked_dtype(settings.dtype) or torch.float64  # nothing refines what rounding does to a trace
     data = MergedData(problem.x, problem.y)
     row_noise = data.row_noise(problem.known_noise())
     operator = KernelOperator(

@@ -40,7 +40,7 @@ def posterior_of(
     )
     return Posterior.from_weights(
         Process(kernel, mean, probes.prior(kernel), options),
-        Data(problem.given_x, y, noise, probes.noise(row_noise)),
+        Data(problem.x, y, noise, probes.noise(row_noise)),
         torch.cat([solved.targets, solved.probes], dim=1),
         generator,
         solver=solves.solver,
