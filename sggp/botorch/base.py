@@ -108,12 +108,16 @@ class OutputsModel(Model, GP):
             raise InputError(f"output numbers must lie in [{-m}, {m}), at least one, got {list(indices)}.")
         return [i % m for i in indices]
 
+    def mean_noise(self, chosen: Sequence[int]) -> Tensor:
+        """Noise variance of each chosen output, the mean one where it is known per row; in working units, (m,)."""
+        return torch.stack([self.output_models[j].noise_variance.mean() for j in chosen])
+
     def noise_to_add(self, given: bool | Tensor, chosen: list[int]) -> Tensor | None:
         """The `observation_noise` of a posterior as variances, broadcastable to (*b, q, m); None for none."""
         if given is False:
             return None
         if given is True:
-            return torch.stack([self.output_models[j].noise_variance.mean() for j in chosen])
+            return self.mean_noise(chosen)
         given = given.to(self._raw_X)
         if given.ndim and given.shape[-1] == self.num_outputs:
             given = given[..., chosen]

@@ -156,9 +156,8 @@ class JointGaussianModel(Model, FantasizeMixin):
         x = self.model.inside(X).double()
         if hasattr(self.model, "outcome_transform"):
             Y, _ = copy.deepcopy(self.model.outcome_transform).eval().double()(Y=Y.double(), X=X)
-        if noise is None:
-            noise = self.model.noise_to_add(True, list(range(self.num_outputs)))
-        new = Observations(x, Y.double(), noise.double().expand(Y.shape))
+        own = self.model.mean_noise(range(self.num_outputs)) if noise is None else noise
+        new = Observations(x, Y.double(), own.double().expand(Y.shape))
         return JointGaussianModel(self.model, new if self._added is None else self._added.joined(new))
 
     def subset_output(self, idcs: list[int]) -> JointGaussianModel:
@@ -190,9 +189,9 @@ class JointGaussianModel(Model, FantasizeMixin):
         size = 8 * batch.numel() * (q + k) ** 2 * outputs
         if size > _BUDGET:
             raise MemoryBudgetError(
-                f"the joint covariance of {q} points{f' and {k} observations' if k else ''} in {batch.numel()} t-batches "
-                f"needs {size / 2**30:.1f} GiB, more than 1 GiB: ask for few points (up to about 200) at a time, or use "
-                "the PathwiseGPModel itself, whose paths and variances need no matrix over the points."
+                f"the joint covariance of {q} points{f' and {k} observations' if k else ''}, {batch.numel()} times, "
+                f"needs {size / 2**30:.1f} GiB, more than 1 GiB: ask for fewer points (up to about 200) at a time, or "
+                "use the PathwiseGPModel itself, whose paths and variances need no matrix over the points."
             )
 
 

@@ -30,7 +30,7 @@ from sggp.botorch.output import Given, OutputGP, SolveSettings
 from sggp.botorch.posterior import PathwisePosterior
 from sggp.checks import finite_number
 from sggp.defaults import NUM_FEATURES, NUM_SAMPLES
-from sggp.errors import DtypeError, InputError, ShapeError
+from sggp.errors import DtypeError, ShapeError
 from sggp.fitting import ModelSettings
 from sggp.hyperparameters.auto import Optimizer
 from sggp.random import as_generator, draw_seed, streams

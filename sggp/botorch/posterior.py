@@ -27,7 +27,8 @@ class PathwisePosterior(Posterior):
         noise_variance: None for the latent function; otherwise the observation noise to add, broadcastable to
             (*b, q, m), in the units of the outputs.
 
-    Cost: mean O(n b q d); variance O(n^2 b q) while it is solved; k paths O((n + p) b q (d + k)) for n rows of data and p features.
+    Cost: mean O(n b q d); variance O(n^2 b q) where it is solved; k paths O((n + p) b q (d + k)) for n rows of data
+        and p features.
     """
 
     def __init__(self, outputs: Sequence[OutputGP], X: Tensor, noise_variance: Tensor | None = None) -> None:
@@ -79,7 +80,7 @@ class PathwisePosterior(Posterior):
     def variance(self) -> Tensor:
         """Variance of the process, plus the noise if asked for; (*b, q, m), never negative, differentiable in `X`.
 
-        Exact, by the Cholesky factor, up to 3,000 distinct rows of data. Beyond, the mean square distance of the S paths
+        Exact, by the Cholesky factor, up to 3,000 distinct rows of data. Beyond, the mean square distance of S paths
         from `mean`, sharpened by a local posterior: unbiased, with a relative standard error of at most sqrt(2 / S).
         """
         variance = torch.stack([output.variance(self.X) for output in self._outputs], dim=-1)

@@ -178,11 +178,11 @@ class Posterior:
         Args:
             points: (..., q, d).
             observation_noise: True adds the noise variance (a scalar one); a number or (..., q) adds that.
-            method: "auto" solves where that is cheap, by the Cholesky factor of up to 3,000 distinct rows without centres,
-                or where there are no samples, and takes samples elsewhere. "samples" takes the mean square of the zero-mean samples, sharpened by the exact variance given the
-                nearest rows (`sggp.posterior.variance`); its standard error, `variance_error`, is at most √(2/s) of it.
-                "solve" is exact: to rounding by a factor, else to second order in the solver's tolerance, and not below
-                the true value.
+            method: "auto" solves where that is cheap, by the Cholesky factor of up to 3,000 distinct rows without
+                centres, or where there are no samples; elsewhere it takes samples. "samples" is the mean square of the
+                zero-mean samples, sharpened by the exact variance given the nearest rows (`sggp.posterior.variance`);
+                its standard error, `variance_error`, is at most √(2/s) of it. "solve" is exact: to rounding by a
+                factor, else to second order in the solver's tolerance, and not below the true value.
 
         Raises:
             InputError: no samples, an unknown method, or observation_noise=True with per-point noise.

@@ -98,8 +98,8 @@ class QueryWeights:
             InputError: the posterior is one on centres.
 
         Cost:
-            direct: n·q entries and n²·q flops, and n³/3 once. Otherwise a block solve of q columns to an excess variance
-            ‖k − Hw‖²_{H⁻¹} of at most 5 % of the variance.
+            by a factor n·q entries and n²·q flops, and n³/3 once. Otherwise a block solve of q columns to an excess
+            variance ‖k − Hw‖²_{H⁻¹} of at most 5 % of the variance.
         """
         options = self.process.options
         if options.centres is not None:
