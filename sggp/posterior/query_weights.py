@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
+from torch.autograd.function import once_differentiable
 
 from sggp.defaults import DIRECT_ROWS
 from sggp.errors import InputError
@@ -57,9 +57,7 @@ class QueryWeights:
         """k(x, x) − AᵀB, float64, in tiles: the memory does not grow with q, nor does that of its derivative."""
         tiles = queries.split(self._width())
         if len(tiles) > 1 and queries.requires_grad and torch.is_grad_enabled():
-            # each tile is evaluated once more for its derivative, so that no more than one is held
-            again = partial(checkpoint, self._tile_variance, use_reentrant=False, preserve_rng_state=False)
-            return torch.cat([again(tile) for tile in tiles])
+            return torch.cat([_Recomputed.apply(self._tile_variance, tile) for tile in tiles])
         return torch.cat([self._tile_variance(tile) for tile in tiles])
 
     def covariance_matrices(self, queries: Tensor, q: int) -> Tensor:  # (b·q, d) -> (b, q, q)
@@ -145,3 +143,22 @@ class QueryWeights:
                 break
             start = weights
         return weights, 2 * cross - product
+
+
+class _Recomputed(torch.autograd.Function):
+    """function(rows), of which nothing is kept: it is evaluated once more for its derivative."""
+
+    @staticmethod
+    def forward(ctx: Any, function: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
+        ctx.function = function
+        ctx.save_for_backward(rows)
+        return function(rows)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor]:
+        (rows,) = ctx.saved_tensors
+        again = rows.detach().requires_grad_()
+        with torch.enable_grad():
+            value = ctx.function(again)
+        return None, torch.autograd.grad(value, again, grad)[0]
