@@ -13,6 +13,7 @@ from botorch.posteriors.gpytorch import GPyTorchPosterior
 from botorch.posteriors.posterior import Posterior
 from gpytorch.distributions import MultitaskMultivariateNormal, MultivariateNormal
 from gpytorch.likelihoods import Likelihood
+from linear_operator import to_linear_operator
 from linear_operator.utils.cholesky import psd_safe_cholesky
 from torch import Tensor
 
@@ -122,7 +123,9 @@ class JointGaussianModel(Model, FantasizeMixin):
             if noise is not None:
                 each = noise.double().expand(*mean.shape, len(chosen))[..., i]
                 covariance = covariance + torch.diag_embed(each)
-            normals.append(MultivariateNormal(mean, covariance))
+            normals.append(
+                MultivariateNormal(mean, to_linear_operator(covariance))
+            )  # a tensor would be factorised
         joint = (
             normals[0] if len(normals) == 1 else MultitaskMultivariateNormal.from_independent_mvns(normals)
         )

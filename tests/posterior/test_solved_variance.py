@@ -95,7 +95,9 @@ def test_gradient_is_that_of_the_dense_formula(case, tile, monkeypatch):
     (x, _, _), _, function, noise, lengthscale = CASES[case]
     if tile:
         monkeypatch.setattr(query_weights, "_TILE_BYTES", 64 * len(x) * tile)
-    q = q[len(x) :].clone().requires_grad_()  # not at the data, where dense autograd of a distance is no oracle
+    q = (
+        q[len(x) :].clone().requires_grad_()
+    )  # not at the data, where dense autograd of a distance is no oracle
     weights = torch.linspace(0.5, 2, len(q), dtype=q.dtype)
     (found,) = torch.autograd.grad((weights * posterior.variance(q)).sum(), q)
     exact = (weights * dense(function, x, q, noise, lengthscale).diagonal()).sum()
