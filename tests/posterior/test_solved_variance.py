@@ -45,9 +45,9 @@ def line() -> tuple[Tensor, Tensor, Tensor]:
     return x, torch.sin(6 * x[:, 0]), torch.cat([x, midway, x - 0.3, x + 0.5])
 
 
-def square() -> tuple[Tensor, Tensor, Tensor]:
+def square(n: int = 20) -> tuple[Tensor, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(3)
-    x = torch.rand(20, 2, generator=generator, dtype=torch.float64)
+    x = torch.rand(n, 2, generator=generator, dtype=torch.float64)
     midway = 0.5 * (x[1:] + x[:-1])
     return x, torch.sin(5 * x).sum(1), torch.cat([x, midway, x * 1.5 - 0.25])
 
@@ -55,6 +55,7 @@ def square() -> tuple[Tensor, Tensor, Tensor]:
 CASES = {
     "line": (line(), MATERN(nu=1.5), matern32, 1e-6, 0.3),
     "square": (square(), MATERN(nu=1.5), matern32, 1e-6, 0.5),
+    "more rows than a local posterior has": (square(100), MATERN(nu=1.5), matern32, 1e-4, 0.5),
     "smooth": (square(), RBF(), rbf, 1e-4, 0.3),
 }
 
