@@ -5,7 +5,7 @@ factor, root mean square over the rows and over independent posteriors (their le
 
     64 plain samples        the mean square of zero-mean samples
     1,000 plain samples     the same of more
-    64 samples              `Posterior.variance(points, method="samples")`, with the exact variance given the nearest rows
+    64 samples              `Posterior.variance(points, method="samples")`: the nearest rows are the control
     by solving              `Posterior.variance(points, method="solve")`: one more column per point
 
 Beside it the standard error that is known beforehand (√(2/s) for plain samples, were they exact), and the seconds of

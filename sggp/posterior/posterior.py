@@ -24,6 +24,8 @@ from sggp.random import as_generator, streams
 from sggp.solvers import Solution, Solver
 from sggp.typing import Seed
 
+_TILE_BYTES = 256 * 2**20
+
 
 class Posterior:
     """What is known of f after seeing data; made by `sggp.condition`.
@@ -197,7 +199,13 @@ class Posterior:
         noise = self._added_noise(observation_noise, points.shape[:-1])
         if method == "auto":
             method = "solve" if self._query_weights.direct or self.prior is None else "samples"
-        value = self._sampled_variance(flat)[0] if method == "samples" else self._query_weights.variance(flat)
+        if method == "samples":
+            rows = max(
+                1, _TILE_BYTES // (48 * max(1, self.num_samples))
+            )  # some six columns of s numbers for each
+            value = torch.cat([self._sampled_variance(tile)[0] for tile in flat.split(rows)])
+        else:
+            value = self._query_weights.variance(flat)
         value = value.to(self._dtype(points)).reshape(points.shape[:-1])
         return value + (noise.to(value) if isinstance(noise, Tensor) else noise)
 

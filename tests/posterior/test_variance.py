@@ -120,6 +120,20 @@ def test_error_never_exceeds_the_plain_one(generator):
     assert float(error[1]) == pytest.approx((2 / 64) ** 0.5 * 1e-3, rel=1e-5)
 
 
+def test_sampled_variance_comes_in_tiles(data, monkeypatch):
+    posterior = solved(data)
+    whole = posterior.variance(data[2], method="samples")
+    monkeypatch.setattr("sggp.posterior.posterior._TILE_BYTES", 48 * 64 * 7)
+    sizes, sampled = [], type(posterior)._sampled_variance
+    monkeypatch.setattr(
+        type(posterior),
+        "_sampled_variance",
+        lambda self, flat: sizes.append(len(flat)) or sampled(self, flat),
+    )
+    torch.testing.assert_close(posterior.variance(data[2], method="samples"), whole, rtol=1e-9, atol=0)
+    assert sizes == [7, 7, 7, 7, 2]
+
+
 def test_sampled_variance_is_differentiable(data):
     posterior = solved(data, num_samples=16)
     q = data[2][:3].clone().requires_grad_(True)
