@@ -24,6 +24,8 @@ _LEAST_VARIANCE = 1e-8
 """Share of the prior variance below which a variance need not be resolved further."""
 _LEAST_TOLERANCE = 1e-10
 _ROUNDS = 3
+_TOGETHER = 128
+"""Points whose prior covariances are evaluated in one block, whatever batches they belong to."""
 _TILE_BYTES = 512 * 2**20
 
 
@@ -67,10 +69,18 @@ class QueryWeights:
         parts = []
         for batch in queries.reshape(-1, q, queries.shape[1]).split(max(1, self._width() // q)):
             left, right = (half.T.reshape(len(batch), q, -1) for half in self(batch.flatten(0, 1)))
-            prior = torch.stack([self._block(self._prepared(rows)) for rows in batch])
-            parts.append(prior - left @ right.mT)
+            parts.append(self._prior_matrices(batch) - left @ right.mT)
         joint = torch.cat(parts)
         return 0.5 * (joint + joint.mT)
+
+    def _prior_matrices(self, batches: Tensor) -> Tensor:  # (b, q, d) -> (b, q, q)
+        """K(x, x) of each batch: the diagonal blocks of those of many, since a call costs more than small blocks."""
+        q, parts = batches.shape[1], []
+        for group in batches.split(max(1, _TOGETHER // q)):
+            points = self._prepared(group.flatten(0, 1))
+            blocks = self._block(points).reshape(len(group), q, len(group), q)
+            parts.append(blocks.diagonal(dim1=0, dim2=2).movedim(-1, 0))
+        return torch.cat(parts)
 
     def _tile_variance(self, tile: Tensor) -> Tensor:
         left, right = self(tile)
