@@ -218,8 +218,8 @@ class Posterior:
         """Exact joint posterior covariance of the q points of each batch; differentiable in the points.
 
         Cost:
-            that of `variance(points, method="solve")`, some q² entries and n·q² flops for each batch. The result, and under
-            autograd what it came from, is held in memory.
+            that of `variance(points, method="solve")`, some q² entries and n·q² flops for each batch. The result, and
+            under autograd what it came from, is held in memory.
         """
         points, flat = self._flat(points)
         joint = self._query_weights.covariance_matrices(flat, points.shape[-2])
