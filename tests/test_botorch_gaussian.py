@@ -11,6 +11,7 @@ import pytest
 import torch
 from gpytorch.constraints import Positive
 from gpytorch.distributions import MultitaskMultivariateNormal
+from gpytorch.kernels import ScaleKernel
 from gpytorch.likelihoods import GaussianLikelihood
 from torch import Tensor
 
@@ -35,8 +36,9 @@ from botorch.sampling import SobolQMCNormalSampler
 from sggp.botorch import JointGaussianModel, PathwiseGPModel
 from sggp.botorch import output as output_file
 from sggp.errors import InputError, MemoryBudgetError, ShapeError
+from sggp.kernels import TanimotoMinMax
 from sggp.solvers import ConjugateGradients
-from tests.test_botorch import NOISE, DenseGP, build, kernel
+from tests.test_botorch import NOISE, SCALE, DenseGP, build, kernel, matern32
 
 EXACT: dict[str, Any] = {"rtol": 1e-8, "atol": 1e-8}
 
@@ -119,21 +121,15 @@ class TestVariance:
 
 def _per_point(exact: DenseGP, flat: Tensor) -> Tensor:
     """Variances from the formula, point by point: k(x, x) is a constant, so the prior's part has no derivative."""
-    from tests.test_botorch import SCALE, matern32
-
     cross = matern32(flat, exact.x)
     return exact.unit**2 * (SCALE - (cross @ exact.inverse * cross).sum(1))
 
 
 def _noisy(x: Tensor, noise: Tensor) -> Tensor:
-    from tests.test_botorch import matern32
-
     return matern32(x, x) + noise.diag()
 
 
 def _covariance(x: Tensor, gram: Tensor, q: Tensor) -> Tensor:
-    from tests.test_botorch import matern32
-
     cross = matern32(q, x)
     return matern32(q, q) - cross @ torch.linalg.solve(gram, cross.T)
 
@@ -313,10 +309,6 @@ class TestBlocks:
         generator = torch.Generator().manual_seed(2)
         pool = (torch.rand(500, 64, generator=generator) < 0.1).to(torch.uint8)
         x = pool[:40].double()
-        from gpytorch.kernels import ScaleKernel
-
-        from sggp.kernels import TanimotoMinMax
-
         model = PathwiseGPModel(
             x, x[:, :8].sum(1, keepdim=True), covar_module=ScaleKernel(TanimotoMinMax()).double(), noise_variance=0.1,
             optimizer=None, generator=0, num_samples=8, num_features=128,
