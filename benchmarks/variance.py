@@ -5,7 +5,7 @@ factor, root mean square over the rows and over independent posteriors (their le
 
     64 plain samples        the mean square of zero-mean samples
     1,000 plain samples     the same of more
-    64 samples              `Posterior.variance(points)`: the exact variance given the nearest rows is the control
+    64 samples              `Posterior.variance(points, method="samples")`: the nearest rows are the control
     by solving              `Posterior.variance(points, method="solve")`: one more column per point
 
 Beside it the standard error that is known beforehand (√(2/s) for plain samples, were they exact), and the seconds of
@@ -138,7 +138,7 @@ def measured(system: System, points: Tensor, arguments: argparse.Namespace) -> l
         posterior = made[1]
         add(few, made, lambda p=posterior: plain(p, points), (2 / FEW) ** 0.5)
         expected = rms(posterior.variance_error(points).double() / exact)
-        add(control, made, lambda p=posterior: p.variance(points), expected)
+        add(control, made, lambda p=posterior: p.variance(points, method="samples"), expected)
         if seed == 0:
             none = conditioned(0, seed)
             add(solved, none, lambda p=none[1]: p.variance(points, method="solve"), 0.0)

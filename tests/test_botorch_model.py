@@ -142,14 +142,12 @@ class TestData:
 
     def test_batches_of_observations_are_refused(self, points: Tensor) -> None:
         model = build()
-        with pytest.raises(ShapeError, match="unbatched"):
+        with pytest.raises(ShapeError, match=r"unbatched.*gaussian\(\)"):
             model.condition_on_observations(points.expand(3, 5, 2), torch.zeros(3, 5, 1))
         with pytest.raises(ShapeError, match="Y must have shape"):
             model.condition_on_observations(points, torch.zeros(4, 1))
         with pytest.raises(InputError, match="variances"):
             model.condition_on_observations(points, torch.zeros(5, 1), noise=-torch.ones(5, 1))
-        with pytest.raises(InputError, match="fantasize"):
-            model.fantasize(points)
 
     def test_input_transform(self, points: Tensor) -> None:
         x, y = data()

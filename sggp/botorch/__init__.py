@@ -1,6 +1,7 @@
 """BoTorch face of sggp: a model whose posterior is a set of function samples.
 
     PathwiseGPModel        a BoTorch `Model`: exact GP, iterative solvers, path samples
+    JointGaussianModel     the same with joint Gaussians as posteriors, of few points: `PathwiseGPModel.gaussian()`
     PathwisePosterior      its posterior: solved mean, distinct paths
     PathSampler            the `MCSampler` that BoTorch's `get_sampler` finds for it
     PoolThompsonSampling   a `SamplingStrategy` for large candidate sets, without repeats
@@ -20,12 +21,14 @@ except ImportError as error:
     raise MissingExtra('sggp.botorch needs BoTorch: pip install "sggp[botorch]"') from error
 
 from sggp.botorch.features import register
+from sggp.botorch.gaussian import JointGaussianModel
 from sggp.botorch.model import PathwiseGPModel
 from sggp.botorch.paths import PosteriorPaths
 from sggp.botorch.pool import PoolThompsonSampling
 from sggp.botorch.posterior import PathSampler, PathwisePosterior
 
 __all__ = [
+    "JointGaussianModel",
     "PathSampler",
     "PathwiseGPModel",
     "PathwisePosterior",

@@ -15,6 +15,7 @@ from gpytorch.models import GP
 from torch import Tensor
 
 from sggp.botorch.output import OutputGP
+from sggp.errors import InputError
 
 
 class OutputsModel(Model, GP):
@@ -83,6 +84,47 @@ class OutputsModel(Model, GP):
         first = self._next_path
         self._next_path += count
         return first
+
+    @property
+    def input_dim(self) -> int:
+        """Number d of inputs, before the input transform."""
+        return self._raw_X.shape[-1]
+
+    def inside(self, X: Tensor) -> Tensor:
+        """`X` after the input transform. Without one it stays as it is: rows are converted block by block."""
+        if hasattr(self, "input_transform"):
+            return self.transform_inputs(X.to(self._raw_X).double())
+        return X.to(self._raw_X.device)
+
+    def output_numbers(self, indices: Sequence[int] | None) -> list[int]:
+        """The outputs asked for, counted from 0; None means all.
+
+        Raises:
+            InputError: there are no such outputs.
+        """
+        m = self.num_outputs
+        if indices is None:
+            return list(range(m))
+        if not indices or any(not -m <= i < m for i in indices):
+            raise InputError(f"output numbers must lie in [{-m}, {m}), at least one, got {list(indices)}.")
+        return [i % m for i in indices]
+
+    def mean_noise(self, chosen: Sequence[int]) -> Tensor:
+        """Noise variance of each chosen output, the mean one where it is known per row; in working units, (m,)."""
+        return torch.stack([self.output_models[j].noise_variance.mean() for j in chosen])
+
+    def noise_to_add(self, given: bool | Tensor, chosen: list[int]) -> Tensor | None:
+        """The `observation_noise` of a posterior as variances, broadcastable to (*b, q, m); None for none."""
+        if given is False:
+            return None
+        if given is True:
+            return self.mean_noise(chosen)
+        given = given.to(self._raw_X.device, torch.float64)
+        if given.ndim and given.shape[-1] == self.num_outputs:
+            given = given[..., chosen]
+        if bool((given < 0).any()):
+            raise InputError("observation_noise holds negative numbers: pass variances.")
+        return given
 
     def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
         """As `torch.nn.Module.load_state_dict`; the posterior is solved anew at the next use."""

@@ -123,7 +123,7 @@ def check_new_rows(
         if value.ndim < 2 or value.shape[:-2].numel() != 1:
             raise ShapeError(
                 f"{name} has shape {tuple(value.shape)}: conditioning is unbatched, so X must be (n', {d}), Y and "
-                f"noise (n', {m}). Condition once per set of outcomes."
+                f"noise (n', {m}). Condition once per set of outcomes, or use model.gaussian(), which takes batches."
             )
         value = value.reshape(value.shape[-2:])
         if flat and value.shape != (len(flat[0]), m):
@@ -134,3 +134,30 @@ def check_new_rows(
     if not bool(flat[0].isfinite().all()) or not bool(flat[1].isfinite().all()):
         raise InputError("X or Y holds NaN or infinity: drop those rows.")
     return flat[0], flat[1], None if noise is None else flat[2]
+
+
+def check_observations(X: Any, Y: Any, noise: Any, d: int, m: int) -> None:
+    """New observations in batches: X (*b, k, d), Y (*f, *b, k, m), noise broadcastable to Y or None."""
+    check_points(X, d)
+    for name, value in [("Y", Y)] + ([] if noise is None else [("noise", noise)]):
+        if not isinstance(value, Tensor):
+            raise DtypeError(f"{name} must be a torch.Tensor, got {type(value).__name__}.")
+    k, batch = X.shape[-2], tuple(X.shape[:-2])
+    if Y.ndim < 2 or tuple(Y.shape[-2:]) != (k, m) or not _broadcast(batch, tuple(Y.shape[:-2])):
+        raise ShapeError(
+            f"Y must have shape (*f, *b, {k}, {m}) with b = {batch} as X has it, got {tuple(Y.shape)}."
+        )
+    if not bool(X.isfinite().all()) or not bool(Y.isfinite().all()):
+        raise InputError("X or Y holds NaN or infinity: drop those rows.")
+    if noise is None:
+        return
+    if not _broadcast(tuple(noise.shape), tuple(Y.shape)):
+        raise ShapeError(f"noise must be broadcastable to Y, {tuple(Y.shape)}, got {tuple(noise.shape)}.")
+    if bool((~(noise >= 0)).any()):
+        raise InputError("noise holds negative numbers or NaN: pass variances.")
+
+
+def _broadcast(first: tuple[int, ...], second: tuple[int, ...]) -> bool:
+    """Whether the shapes broadcast."""
+    pairs = zip(reversed(first), reversed(second), strict=False)
+    return all(a == b or 1 in (a, b) for a, b in pairs)

@@ -11,6 +11,7 @@ from botorch.acquisition.objective import PosteriorTransform
 from botorch.models.transforms.input import InputTransform
 from botorch.models.transforms.outcome import OutcomeTransform, Standardize
 from botorch.posteriors.posterior import Posterior
+from botorch.sampling.base import MCSampler
 from botorch.utils.types import DEFAULT
 from gpytorch.kernels import Kernel
 from torch import Tensor
@@ -25,11 +26,12 @@ from sggp.botorch.checks import (
     check_training_data,
     per_output,
 )
+from sggp.botorch.gaussian import JointGaussianModel
 from sggp.botorch.output import Given, OutputGP, SolveSettings
 from sggp.botorch.posterior import PathwisePosterior, RoundedPosterior
 from sggp.checks import finite_number
 from sggp.defaults import NUM_FEATURES, NUM_SAMPLES
-from sggp.errors import DtypeError, InputError, ShapeError
+from sggp.errors import DtypeError, ShapeError
 from sggp.fitting import ModelSettings
 from sggp.hyperparameters.auto import Optimizer
 from sggp.random import as_generator, draw_seed, streams
@@ -197,11 +199,11 @@ class PathwiseGPModel(OutputsModel):
             A `PathwisePosterior`; with an outcome transform, BoTorch's `TransformedPosterior` around one, in raw units.
         """
         self.eval()
-        check_points(X, self._raw_X.shape[-1])
-        X = self.transform_inputs(X.to(self._raw_X).double())
-        chosen = list(range(self.num_outputs)) if output_indices is None else self._numbers(output_indices)
+        check_points(X, self.input_dim)
+        X = self.inside(X)
+        chosen = self.output_numbers(output_indices)
         outputs = [self.output_models[j] for j in chosen]
-        noise = self._noise_to_add(observation_noise, X, chosen)
+        noise = self.noise_to_add(observation_noise, chosen)
         posterior: Posterior = PathwisePosterior(outputs, X, noise)
         if hasattr(self, "outcome_transform"):
             transform = self.outcome_transform
@@ -211,21 +213,9 @@ class PathwiseGPModel(OutputsModel):
             posterior = RoundedPosterior(posterior, self._raw_X.dtype)
         return posterior if posterior_transform is None else posterior_transform(posterior=posterior, X=X)
 
-    def _noise_to_add(self, given: bool | Tensor, X: Tensor, chosen: list[int]) -> Tensor | None:
-        if given is False:
-            return None
-        if given is True:
-            return torch.stack([self.output_models[j].noise_variance.mean() for j in chosen])
-        given = given.to(X)
-        if given.ndim and given.shape[-1] == self.num_outputs:
-            given = given[..., chosen]
-        if bool((given < 0).any()):
-            raise InputError("observation_noise holds negative numbers: pass variances.")
-        return given
-
     def subset_output(self, idcs: list[int]) -> PathwiseGPModel:
         """The model of the outputs numbered `idcs`, sharing what was solved."""
-        numbers = self._numbers(idcs)
+        numbers = self.output_numbers(idcs)
         out = self._sibling([self.output_models[j] for j in numbers], self._raw_X)
         if hasattr(self, "outcome_transform"):
             out.outcome_transform = self.outcome_transform.subset_output(numbers)
@@ -243,7 +233,7 @@ class PathwiseGPModel(OutputsModel):
             **kwargs: accepted for BoTorch's sake and ignored.
 
         Raises:
-            ShapeError: X or Y has a batch dimension (fantasies): conditioning is unbatched.
+            ShapeError: X or Y has a batch dimension: conditioning is unbatched. `gaussian()` takes batches.
         """
         X, Y, noise = check_new_rows(X, Y, noise, self._raw_X.shape[-1], self.num_outputs)
         self.eval()
@@ -261,16 +251,19 @@ class PathwiseGPModel(OutputsModel):
         ]
         return self._sibling(outputs, torch.cat([self._raw_X, raw])).eval()
 
-    def fantasize(self, *args: Any, **kwargs: Any) -> PathwiseGPModel:
-        """Not offered: fantasies are a batch of conditioned models, one solve each.
+    def gaussian(self) -> JointGaussianModel:
+        """This model with joint Gaussians as posteriors, for few points at a time (q up to about 200).
 
-        Raises:
-            InputError: always.
+        It shares what was learned and solved, and has what entropy search (MES, GIBBON, JES), knowledge gradient,
+        `qNegIntegratedPosteriorVariance`, `ScalarizedPosteriorTransform` and batches of fantasies ask for.
         """
-        raise InputError(
-            "PathwiseGPModel does not fantasize (knowledge gradient, multi-step look-ahead): use an acquisition "
-            "function of samples (qLogExpectedImprovement), or condition_on_observations with one set of outcomes."
-        )
+        return JointGaussianModel(self)
+
+    def fantasize(
+        self, X: Tensor, sampler: MCSampler, observation_noise: Tensor | None = None, **kwargs: Any
+    ) -> JointGaussianModel:
+        """`gaussian()`, conditioned on outcomes that `sampler` draws from it at X; see BoTorch's `FantasizeMixin`."""
+        return self.gaussian().fantasize(X, sampler, observation_noise, **kwargs)
 
     def set_train_data(self, inputs: Any = None, targets: Tensor | None = None, strict: bool = True) -> None:
         """Replace the data and keep transforms and hyperparameters; the posterior is solved anew at the next use.
@@ -324,9 +317,3 @@ class PathwiseGPModel(OutputsModel):
         out._assemble(outputs, raw_X)
         out._learned = self._learned
         return out
-
-    def _numbers(self, idcs: Sequence[int]) -> list[int]:
-        m = self.num_outputs
-        if not idcs or any(not -m <= i < m for i in idcs):
-            raise InputError(f"output numbers must lie in [{-m}, {m}), at least one, got {list(idcs)}.")
-        return [i % m for i in idcs]

@@ -23,6 +23,8 @@ from sggp.posterior import PathwiseSamples, Posterior, condition
 from sggp.random import streams
 from sggp.typing import FailurePolicy
 
+_BLOCK_BYTES = 64 * 2**20
+
 
 @dataclass(frozen=True)
 class SolveSettings:
@@ -175,22 +177,40 @@ class OutputGP(torch.nn.Module):
 
     def mean(self, points: Tensor) -> Tensor:
         """Solved mean at `points` (..., q, d), (..., q); differentiable."""
-        if points.shape[:-1].numel() == 0:
-            return points.new_zeros(points.shape[:-1])
-        flat = points.reshape(-1, points.shape[-1])
-        return self.posterior.mean(flat).reshape(points.shape[:-1]).to(points)
+        return self._by_rows(self.posterior.mean, points, 1)
+
+    def variance(self, points: Tensor) -> Tensor:
+        """Variance of f at `points` (..., q, d), (..., q): solved where the posterior is direct; differentiable."""
+        return self._by_rows(self.posterior.variance, points, 1)
+
+    def covariance_matrix(self, points: Tensor) -> Tensor:
+        """Joint covariance of f at `points` (..., q, d), (..., q, q); differentiable."""
+        return self.posterior.covariance_matrix(points.to(self.x)).to(self.x)
 
     def evaluate(self, points: Tensor, start: int, stop: int) -> Tensor:
         """Paths start..stop-1 at shared `points` (..., q, d), (stop - start, ..., q); differentiable."""
-        if start == stop or points.shape[:-1].numel() == 0:
-            return points.new_zeros((stop - start, *points.shape[:-1]))
-        return torch.cat([paths(points) for _, paths in self._span(start, stop)]).to(points)
+        if start == stop:
+            return self.x.new_zeros(0, *points.shape[:-1])
+        spans = [paths for _, paths in self._span(start, stop)]
+        return self._by_rows(lambda rows: torch.cat([paths(rows) for paths in spans]), points, stop - start)
+
+    def _by_rows(self, function: Callable[[Tensor], Tensor], points: Tensor, columns: int) -> Tensor:
+        """function, (rows, d) to (..., rows), of `points` (..., q, d), (..., ..., q), in the dtype of the data.
+
+        Rows are converted and evaluated in blocks: a copy of a large set of fingerprints in float64 would be the
+        largest thing in memory by far.
+        """
+        flat = points.reshape(-1, points.shape[-1])
+        size = max(1, _BLOCK_BYTES // (8 * max(points.shape[-1], columns)))
+        parts = [function(rows.to(self.x)).to(self.x) for rows in flat.split(size)]
+        whole = parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
+        return whole.reshape(*whole.shape[:-1], *points.shape[:-1])
 
     def evaluate_paired(self, points: Tensor, start: int) -> Tensor:
         """Path start + i at its own `points[i]`: (s, ..., q, d) to (s, ..., q); differentiable."""
         counts, paths = zip(*self._span(start, start + len(points)), strict=True)
         parts = [own.paired(part) for own, part in zip(paths, points.split(counts), strict=True)]
-        return torch.cat(parts).to(points)
+        return torch.cat(parts).to(self.x)
 
     def noise(self, q: int, count: int) -> Tensor:
         """Standard normal observation noise of the first `count` paths at q positions, (count, q); always the same."""

@@ -14,7 +14,13 @@ from sggp.errors import InputError
 from sggp.kernels.covariance import Covariance
 from sggp.kernels.points import Points
 
-__all__ = ["ColumnsCovariance", "ConstantCovariance", "ProductCovariance", "ScaledCovariance", "SumCovariance"]
+__all__ = [
+    "ColumnsCovariance",
+    "ConstantCovariance",
+    "ProductCovariance",
+    "ScaledCovariance",
+    "SumCovariance",
+]
 
 
 class _Composite(Covariance):

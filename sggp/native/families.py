@@ -40,7 +40,7 @@ class Family:
     nu: float
     phi: Callable[[Tensor, Profile], Tensor]
     slope: Callable[[Tensor, Profile], Tensor]
-    spectrum: Callable[[np.ndarray, int], np.ndarray] | None
+    spectrum: Callable[..., np.ndarray] | None
     shaped: bool = False
 
 

@@ -24,7 +24,7 @@ from sggp.random import as_generator, streams
 from sggp.solvers import Solution, Solver
 from sggp.typing import Seed
 
-_SOLVE_BYTES = 512 * 2**20
+_TILE_BYTES = 256 * 2**20
 
 
 class Posterior:
@@ -173,45 +173,57 @@ class Posterior:
         self,
         points: Tensor,
         observation_noise: bool | float | Tensor = False,
-        method: Literal["samples", "solve"] = "samples",
+        method: Literal["auto", "samples", "solve"] = "auto",
     ) -> Tensor:  # (..., q, d) -> (..., q)
-        """Posterior variance, never negative.
+        """Posterior variance, never negative; differentiable in the points.
 
         Args:
             points: (..., q, d).
             observation_noise: True adds the noise variance (a scalar one); a number or (..., q) adds that.
-            method: "samples" takes the mean square of the zero-mean samples, sharpened by the exact variance given the
-                nearest rows (`sggp.posterior.variance`); its standard error, `variance_error`, is at most √(2/s) of it.
-                "solve" is exact to second order in the solver's tolerance, and never below the true value, by one extra
-                column per point.
+            method: "auto" solves where that is cheap, by the Cholesky factor of up to 3,000 distinct rows without
+                centres, or where there are no samples; elsewhere it takes samples. "samples" is the mean square of the
+                zero-mean samples, sharpened by the exact variance given the nearest rows (`sggp.posterior.variance`);
+                its standard error, `variance_error`, is at most √(2/s) of it. "solve" is exact: to rounding by a
+                factor, else to second order in the solver's tolerance, and not below the true value.
 
         Raises:
             InputError: no samples, an unknown method, or observation_noise=True with per-point noise.
 
         Cost:
-            "samples": 2·q·(n + p)·s flops, and a small system of 64 rows per point. "solve": one block solve of q
-            columns and one product with K in float64.
+            "samples": 2·q·(n + p)·s flops, and a small system of 64 rows per point. "solve": n²·q flops by the factor,
+            kept from the first call on; else one block solve of q columns and a product with K in float64. Either in
+            tiles of bounded memory, derivatives included.
         """
         points, flat = self._flat(points)
-        one_of(method, "method", ("samples", "solve"))
+        one_of(method, "method", ("auto", "samples", "solve"))
         noise = self._added_noise(observation_noise, points.shape[:-1])
-        value = self._sampled_variance(flat)[0] if method == "samples" else self._solved_variance(flat)
+        if method == "auto":
+            method = "solve" if self._query_weights.direct or self.prior is None else "samples"
+        if method == "samples":
+            rows = max(
+                1, _TILE_BYTES // (48 * max(1, self.num_samples))
+            )  # some six columns of s numbers for each
+            value = torch.cat([self._sampled_variance(tile)[0] for tile in flat.split(rows)])
+        else:
+            value = self._query_weights.variance(flat)
         value = value.to(self._dtype(points)).reshape(points.shape[:-1])
         return value + (noise.to(value) if isinstance(noise, Tensor) else noise)
 
     def variance_error(self, points: Tensor) -> Tensor:  # (..., q, d) -> (..., q)
-        """Monte Carlo standard error of `variance(points)`, the samples being Gaussian: at most √(2/s) times it."""
+        """Monte Carlo standard error of `variance(points, method="samples")`: at most √(2/s) times it."""
         points, flat = self._flat(points)
         return self._sampled_variance(flat)[1].to(self._dtype(points)).reshape(points.shape[:-1])
 
-    def covariance_matrix(self, points: Tensor) -> Tensor:  # (q, d) -> (q, q)
-        """Exact joint posterior covariance of a few points, by one extra column per point."""
+    def covariance_matrix(self, points: Tensor) -> Tensor:  # (..., q, d) -> (..., q, q)
+        """Exact joint posterior covariance of the q points of each batch; differentiable in the points.
+
+        Cost:
+            that of `variance(points, method="solve")`, some q² entries and n·q² flops for each batch. The result, and
+            under autograd what it came from, is held in memory.
+        """
         points, flat = self._flat(points)
-        if points.ndim != 2:
-            raise ShapeError(f"points must be (q, {self.x.shape[1]}), got shape {tuple(points.shape)}.")
-        cross, weights, product = self._query_weights(flat)
-        joint = self.covariance.block(flat).double() - weights.T @ (2 * cross - product)
-        return (0.5 * (joint + joint.T)).to(self._dtype(points))
+        joint = self._query_weights.covariance_matrices(flat, points.shape[-2])
+        return joint.to(self._dtype(points)).reshape(*points.shape[:-1], points.shape[-2])
 
     def _sampled_variance(self, flat: Tensor) -> tuple[Tensor, Tensor]:  # (q, d) -> (q,), (q,)
         """The variance from the samples and its standard error, float64."""
@@ -233,16 +245,6 @@ class Posterior:
             noise = self.data.merged(self.data.noise)
             self._sample_targets = self.samples.prior(self.x).double() + noise.double()
         return self._sample_targets
-
-    def _solved_variance(self, flat: Tensor) -> Tensor:
-        width = max(1, int(_SOLVE_BYTES // (64 * len(self.points))))
-        parts = []
-        for tile in flat.split(width):
-            cross, weights, product = self._query_weights(tile)
-            # the variance of f - wᵀy, whatever w: never below the posterior's, and equal to it to second order in w
-            explained = (weights * (2 * cross - product)).sum(0)
-            parts.append((self.covariance.diagonal(tile).double() - explained).clamp_min(0))
-        return torch.cat(parts)
 
     def _added_noise(self, observation_noise: Any, shape: torch.Size) -> float | Tensor:
         if observation_noise is False:

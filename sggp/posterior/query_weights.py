@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
+from sggp.defaults import DIRECT_ROWS
 from sggp.errors import InputError
 from sggp.kernels.covariance import Covariance, Points
 from sggp.posterior.data import Data
 from sggp.posterior.solving import Process
 from sggp.posterior.variance import CONTROL_ROWS, local_control
-from sggp.solvers import Cholesky
+from sggp.solvers import Cholesky, Solver
 from sggp.solvers.cholesky import factorise, substitute
 
 _EXCESS = 0.05
@@ -20,10 +24,19 @@ _LEAST_VARIANCE = 1e-8
 """Share of the prior variance below which a variance need not be resolved further."""
 _LEAST_TOLERANCE = 1e-10
 _ROUNDS = 3
+_TOGETHER = 128
+"""Points whose prior covariances are evaluated in one block, whatever batches they belong to."""
+_TILE_BYTES = 512 * 2**20
 
 
 class QueryWeights:
-    """w ≈ H⁻¹k for query points; a Cholesky factor is kept once there is one, but goes into no pickle.
+    """What the data explain at query points, K(q, x)H⁻¹K(x, q), as a product AᵀB.
+
+    With a Cholesky factor H = LLᵀ, which is kept once there is one but goes into no pickle, A = B = L⁻¹k: one
+    substitution, n² flops a point. The factor's backward error is about that of rounding H, so a product with H in
+    float64 would correct nothing. Where a jitter was needed, or the weights come from iterations, A = w ≈ H⁻¹k and
+    B = 2k − Hw, with a true product Hw: k(x, x) − AᵀB is then the variance of f − wᵀy, whatever w, so never below the
+    posterior's, and equal to it to second order in w's error.
 
     Args:
         process, data: of the posterior. covariance: its kernel. points: its prepared inputs.
@@ -31,16 +44,70 @@ class QueryWeights:
 
     def __init__(self, process: Process, data: Data, covariance: Covariance, points: Points) -> None:
         self.process, self.data, self.covariance, self.points = process, data, covariance, points
-        self._factor: Tensor | None = None
+        self._factor: tuple[Tensor, float] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_factor": None}
 
-    def __call__(self, queries: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # (q, d) -> (n, q) three times
-        """k = K(x, queries), w ≈ H⁻¹k and Hw, where w's excess variance ‖k − Hw‖²_{H⁻¹} is at most 5 % of the variance.
+    @property
+    def direct(self) -> bool:
+        """Whether H is factorised: the default up to `DIRECT_ROWS` distinct rows without centres."""
+        options, n = self.process.options, len(self.points)
+        return options.centres is None and n <= DIRECT_ROWS and isinstance(options.solver_for(n), Cholesky)
+
+    def variance(self, queries: Tensor) -> Tensor:  # (q, d) -> (q,)
+        """k(x, x) − AᵀB, float64, in tiles: the memory does not grow with q, nor does that of its derivative."""
+        tiles = queries.split(self._width())
+        if len(tiles) > 1 and queries.requires_grad and torch.is_grad_enabled():
+            return torch.cat([_Recomputed.apply(self._tile_variance, tile) for tile in tiles])
+        return torch.cat([self._tile_variance(tile) for tile in tiles])
+
+    def covariance_matrices(self, queries: Tensor, q: int) -> Tensor:  # (b·q, d) -> (b, q, q)
+        """K(x, x) − AᵀB of each q successive points, float64, in tiles of the b batches."""
+        if not len(queries):
+            return queries.new_zeros(0, q, q, dtype=torch.float64)
+        parts = []
+        for batch in queries.reshape(-1, q, queries.shape[1]).split(max(1, self._width() // q)):
+            left, right = (half.T.reshape(len(batch), q, -1) for half in self(batch.flatten(0, 1)))
+            parts.append(self._prior_matrices(batch) - left @ right.mT)
+        joint = torch.cat(parts)
+        return 0.5 * (joint + joint.mT)
+
+    def _prior_matrices(self, batches: Tensor) -> Tensor:  # (b, q, d) -> (b, q, q)
+        """K(x, x) of each batch: the diagonal blocks of those of many, since a call costs more than small blocks."""
+        q, parts = batches.shape[1], []
+        for group in batches.split(max(1, _TOGETHER // q)):
+            points = self._prepared(group.flatten(0, 1))
+            blocks = self._block(points).reshape(len(group), q, len(group), q)
+            parts.append(blocks.diagonal(dim1=0, dim2=2).movedim(-1, 0))
+        return torch.cat(parts)
+
+    def _tile_variance(self, tile: Tensor) -> Tensor:
+        left, right = self(tile)
+        return (self._diagonal(tile) - (left * right).sum(0)).clamp_min(0)
+
+    def _width(self) -> int:
+        """Query points of a tile: some eight columns of n numbers for each."""
+        return max(1, int(_TILE_BYTES // (64 * len(self.points))))
+
+    def _prepared(self, queries: Tensor) -> Points:
+        return self.covariance.prepare(queries, self.points.centre).astype(torch.float64)
+
+    def _block(self, x: Points, z: Points | None = None) -> Tensor:
+        return self.covariance.block(x, z).double()
+
+    def _diagonal(self, queries: Tensor) -> Tensor:
+        return self.covariance.diagonal(self._prepared(queries)).double()
+
+    def __call__(self, queries: Tensor) -> tuple[Tensor, Tensor]:  # (q, d) -> (n, q) twice
+        """A and B, differentiable in the queries.
 
         Raises:
             InputError: the posterior is one on centres.
+
+        Cost:
+            by a factor n·q entries and n²·q flops, and n³/3 once. Otherwise a block solve of q columns to an excess
+            variance ‖k − Hw‖²_{H⁻¹} of at most 5 % of the variance.
         """
         options = self.process.options
         if options.centres is not None:
@@ -48,32 +115,60 @@ class QueryWeights:
                 "variances and covariances by solving are those of the exact Gaussian process, which this posterior on "
                 f'{len(options.centres)} centres is not: use variance(method="samples"), or condition without centres.'
             )
-        cross = self.covariance.block(
-            self.points, self.covariance.prepare(queries, self.points.centre)
-        ).double()
-        operator, own = self.process.operator(self.data), self.covariance.diagonal(queries).double()
+        cross = self._block(self.points.astype(torch.float64), self._prepared(queries))
         solver = options.solver_for(len(self.points))
-        if isinstance(solver, Cholesky):
-            if self._factor is None:
-                self._factor = factorise(operator)[0]
-            weights = substitute(self._factor, cross)
-            return cross, weights, operator.matmul_wide(weights)
-        # ‖r‖²_{H⁻¹} ≤ ‖r‖²/σ²; the variance given the nearest rows tells beforehand how small the residual has to be
-        start, noise = None, self.data.merged_noise
-        none, least = cross.new_zeros(len(self.points), 0), float(noise.min())
-        no_draws = cross.new_zeros(len(queries), 0)
+        if not isinstance(solver, Cholesky):
+            return self._iterated(solver, queries, cross)
+        if self._factor is None:
+            self._factor = factorise(self.process.operator(self.data))
+        lower, jitter = self._factor
+        if not jitter:
+            half = torch.linalg.solve_triangular(lower, cross, upper=False)
+            return half, half
+        weights = substitute(lower, cross.detach())
+        return weights, 2 * cross - self.process.operator(self.data).matmul_wide(weights)
+
+    def _iterated(self, solver: Solver, queries: Tensor, cross: Tensor) -> tuple[Tensor, Tensor]:
+        """A and B by iterations.
+
+        ‖r‖²_{H⁻¹} ≤ ‖r‖²/σ²; the variance given the nearest rows tells beforehand how small the residual has to be.
+        """
+        options, operator = self.process.options, self.process.operator(self.data)
+        queries, right = queries.detach(), cross.detach()
+        own, start, noise = self._diagonal(queries), None, self.data.merged_noise
+        none, least = right.new_zeros(len(self.points), 0), float(noise.min())
+        no_draws = right.new_zeros(len(queries), 0)
         local = local_control(self.covariance, self.points, noise, none, queries, no_draws, CONTROL_ROWS)[0]
         asked = options.tolerances(0, True)
         allowed = _EXCESS * least * (0.5 * local).clamp_min(_LEAST_VARIANCE * own)
         for _ in range(_ROUNDS):
-            tolerance = (allowed.sqrt() / cross.norm(dim=0)).cpu().clamp_min(_LEAST_TOLERANCE).minimum(asked)
+            tolerance = (allowed.sqrt() / right.norm(dim=0)).cpu().clamp_min(_LEAST_TOLERANCE).minimum(asked)
             weights = solver.solve(
-                operator, cross, start, tolerance=tolerance, generator=0, on_failure=options.on_failure
+                operator, right, start, tolerance=tolerance, generator=0, on_failure=options.on_failure
             ).x.double()
             product = operator.matmul_wide(weights)
-            variance = own - (weights * (2 * cross - product)).sum(0)
+            variance = own - (weights * (2 * right - product)).sum(0)
             allowed = _EXCESS * least * variance.clamp_min(_LEAST_VARIANCE * own)
-            if bool(((cross - product).square().sum(0) <= 2 * allowed).all()):
+            if bool(((right - product).square().sum(0) <= 2 * allowed).all()):
                 break
             start = weights
-        return cross, weights, product
+        return weights, 2 * cross - product
+
+
+class _Recomputed(torch.autograd.Function):
+    """function(rows), of which nothing is kept: it is evaluated once more for its derivative."""
+
+    @staticmethod
+    def forward(ctx: Any, function: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
+        ctx.function = function
+        ctx.save_for_backward(rows)
+        return function(rows)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor]:
+        (rows,) = ctx.saved_tensors
+        again = rows.detach().requires_grad_()
+        with torch.enable_grad():
+            value = ctx.function(again)
+        return None, torch.autograd.grad(value, again, grad)[0]

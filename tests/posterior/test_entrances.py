@@ -72,7 +72,7 @@ ENTRANCES = {
     "mean: points": (POSTERIOR.mean, POINTS),
     "variance: points": (POSTERIOR.variance, POINTS),
     "variance_error: points": (POSTERIOR.variance_error, POINTS),
-    "covariance_matrix: points": (POSTERIOR.covariance_matrix, [*POINTS, torch.ones(2, 3, 2)]),
+    "covariance_matrix: points": (POSTERIOR.covariance_matrix, POINTS),
     "observation_noise": (
         lambda v: POSTERIOR.variance(X, v),
         [v for v in [*NUMBERS, *NOTHING, torch.ones(19), torch.ones(3, 20)] if v is not True],

@@ -317,7 +317,8 @@ def test_no_samples(data):
     posterior = condition(kernel, x, y, noise_variance=NOISE, num_samples=0, mean=MEAN)
     torch.testing.assert_close(posterior.mean(q), Exact(kernel, x, y, NOISE).mean(q), rtol=1e-6, atol=1e-6)
     with pytest.raises(InputError, match="num_samples"):
-        posterior.variance(q)
+        posterior.variance(q, method="samples")
+    assert torch.equal(posterior.variance(q), posterior.variance(q, method="solve"))
 
 
 @pytest.mark.parametrize(

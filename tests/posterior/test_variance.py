@@ -104,7 +104,7 @@ def test_sixty_four_samples_are_as_good_as_a_thousand_plain_ones(data):
     x, _, q = data
     exact = exact_variance(matern(), x, q)
     posteriors = [solved(data, generator=seed) for seed in range(25)]
-    ratios = torch.stack([p.variance(q) / exact - 1 for p in posteriors])
+    ratios = torch.stack([p.variance(q, method="samples") / exact - 1 for p in posteriors])
     claimed = torch.stack([p.variance_error(q) / exact for p in posteriors])
     spread = float(ratios.square().mean().sqrt())
     assert spread < (2 / 1000) ** 0.5
@@ -120,15 +120,30 @@ def test_error_never_exceeds_the_plain_one(generator):
     assert float(error[1]) == pytest.approx((2 / 64) ** 0.5 * 1e-3, rel=1e-5)
 
 
+def test_sampled_variance_comes_in_tiles(data, monkeypatch):
+    posterior = solved(data)
+    whole = posterior.variance(data[2], method="samples")
+    monkeypatch.setattr("sggp.posterior.posterior._TILE_BYTES", 48 * 64 * 7)
+    sizes, sampled = [], type(posterior)._sampled_variance
+    monkeypatch.setattr(
+        type(posterior),
+        "_sampled_variance",
+        lambda self, flat: sizes.append(len(flat)) or sampled(self, flat),
+    )
+    torch.testing.assert_close(posterior.variance(data[2], method="samples"), whole, rtol=1e-9, atol=0)
+    assert sizes == [7, 7, 7, 7, 2]
+
+
 def test_sampled_variance_is_differentiable(data):
     posterior = solved(data, num_samples=16)
     q = data[2][:3].clone().requires_grad_(True)
-    (slope,) = torch.autograd.grad(posterior.variance(q).sum(), q)
+    (slope,) = torch.autograd.grad(posterior.variance(q, method="samples").sum(), q)
     for i, j in ((0, 0), (2, 1)):
         step = torch.zeros_like(q)
         step[i, j] = 1e-6
         with torch.no_grad():
-            change = (posterior.variance(q + step) - posterior.variance(q - step)).sum() / 2e-6
+            above, below = (posterior.variance(q + sign * step, method="samples").sum() for sign in (1, -1))
+            change = (above - below) / 2e-6
         assert float(slope[i, j]) == pytest.approx(float(change), rel=1e-4)
 
 
