@@ -20,6 +20,7 @@ from torch import Tensor
 
 from sggp.kernels.covariance import Covariance, Points
 from sggp.linalg import try_cholesky
+from sggp.native import engine
 from sggp.neighbours import nearest
 
 CONTROL_ROWS = 64
@@ -56,24 +57,42 @@ def local_control(
     m = found.shape[1]
     step = max(1, _TILE_BYTES // (8 * (m + 1) * (4 * (m + 1) + targets.shape[1])))
     variances, deviations = [], []
-    raw, noise = _float64(points.raw), noise_variance.double()
+    raw, noise, targets = _float64(points.raw), noise_variance.double(), targets.double()
     for rows, tile, start in zip(found.split(step), queries.split(step), prior.split(step), strict=True):
         small = covariance.small_blocks(torch.cat([raw[rows], _float64(tile.detach())[:, None]], 1))
-        block, cross, own = small[:, :m, :m] + torch.diag_embed(noise[rows]), small[:, :m, m], small[:, m, m]
-        if tile.requires_grad:
-            cross = torch.cat(
-                [covariance.block(x[None], points[own_rows]) for x, own_rows in zip(tile, rows, strict=True)]
-            )
-            cross, own = cross.double(), covariance.diagonal(tile).double()
-        lower, jitter = try_cholesky(block)
-        lost = torch.isinf(jitter)
-        if bool(lost.any()):  # nothing is learned from such rows: the prior is a control as well
-            lower[lost] = torch.eye(m, dtype=lower.dtype, device=lower.device)
-            cross = cross.masked_fill(lost[:, None], 0.0)
-        weights = torch.cholesky_solve(cross[..., None], lower)[..., 0]
-        variances.append((own - (weights * cross).sum(1)).clamp_min(0))
-        deviations.append(start.double() - torch.einsum("qm,qms->qs", weights, targets[rows].double()))
+        found = None
+        if not (tile.requires_grad or start.requires_grad):
+            found = engine(small.device, small.dtype).local_posteriors(small, rows, noise, targets, start)
+        if found is None:
+            found = _local_posteriors(small, rows, noise, targets, start, _cross(covariance, points, rows, tile, small))
+        variances.append(found[0])
+        deviations.append(found[1])
     return torch.cat(variances), torch.cat(deviations)
+
+
+def _cross(
+    covariance: Covariance, points: Points, rows: Tensor, queries: Tensor, small: Tensor
+) -> tuple[Tensor, Tensor]:  # (q, m), (q,)
+    """k_xN and k(x, x) with the gradient of the queries, from the small blocks where they have none."""
+    if not queries.requires_grad:
+        return small[:, :-1, -1], small[:, -1, -1]
+    cross = [covariance.block(x[None], points[own]) for x, own in zip(queries, rows, strict=True)]
+    return torch.cat(cross).double(), covariance.diagonal(queries).double()
+
+
+def _local_posteriors(
+    small: Tensor, rows: Tensor, noise: Tensor, targets: Tensor, prior: Tensor, of_queries: tuple[Tensor, Tensor]
+) -> tuple[Tensor, Tensor]:
+    """`sggp.native.local.local_posteriors` in torch, differentiable in k_xN, k(x, x) and the prior."""
+    cross, own = of_queries
+    lower, jitter = try_cholesky(small[:, :-1, :-1] + torch.diag_embed(noise[rows]))
+    lost = torch.isinf(jitter)
+    if bool(lost.any()):  # nothing is learned from such rows: the prior is a control as well
+        lower[lost] = torch.eye(rows.shape[1], dtype=lower.dtype, device=lower.device)
+        cross = cross.masked_fill(lost[:, None], 0.0)
+    weights = torch.cholesky_solve(cross[..., None], lower)[..., 0]
+    variance = (own - (weights * cross).sum(1)).clamp_min(0)
+    return variance, prior.double() - torch.einsum("qm,qms->qs", weights, targets[rows])
 
 
 def combine(plain: Tensor, difference: Tensor, total: Tensor) -> Tensor:
