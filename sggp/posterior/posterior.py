@@ -25,6 +25,8 @@ from sggp.solvers import Solution, Solver
 from sggp.typing import Seed
 
 _SOLVE_BYTES = 512 * 2**20
+_SAMPLED_BYTES = 16 * 2**20
+"""Bytes of sample values at points whose variances are found together; a handful of such tables live at once."""
 
 
 class Posterior:
@@ -214,9 +216,14 @@ class Posterior:
         return (0.5 * (joint + joint.T)).to(self._dtype(points))
 
     def _sampled_variance(self, flat: Tensor) -> tuple[Tensor, Tensor]:  # (q, d) -> (q,), (q,)
-        """The variance from the samples and its standard error, float64."""
-        prior = self.samples.prior(flat)
-        update = -self.solution.x.double()[:, 1:]
+        """The variance from the samples and its standard error, float64; in blocks of bounded memory."""
+        samples, update = self.samples, -self.solution.x.double()[:, 1:]
+        tiles = flat.split(max(1, _SAMPLED_BYTES // (8 * self.num_samples)))
+        values, errors = zip(*(self._sampled_tile(tile, samples, update) for tile in tiles), strict=True)
+        return torch.cat(values), torch.cat(errors)
+
+    def _sampled_tile(self, flat: Tensor, samples: PathwiseSamples, update: Tensor) -> tuple[Tensor, Tensor]:
+        prior = samples.prior(flat)
         deviations = (prior + self.covariance.matmul(flat, self.points, update)).double()
         plain = deviations.square().mean(1)
         if self.centres is not None:  # the local posterior is a control only for the exact one

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from sggp.kernels import TanimotoMinMax, as_covariance
-from sggp.posterior import condition
+from sggp.native.engines import TORCH
+from sggp.posterior import PathwiseSamples, condition
 from sggp.posterior.variance import combine, combined_error, local_control
 from sggp.solvers import Cholesky, ConjugateGradients
 
@@ -142,6 +143,37 @@ def test_solved_variance_does_not_hang_on_the_tolerance(data):
     assert bool((found <= 1.05 * exact).all())
     joint = loose.covariance_matrix(q)
     torch.testing.assert_close(joint.diagonal(), found, rtol=1e-6, atol=0)
+
+
+def test_the_engine_and_torch_find_the_same(data, generator, monkeypatch):
+    x, _, q = data
+    covariance = as_covariance(matern())
+    targets = torch.randn(len(x), 8, generator=generator, dtype=torch.float64)
+    prior = torch.randn(len(q), 8, generator=generator, dtype=torch.float64)
+    noise = torch.full((len(x),), NOISE, dtype=torch.float64)
+    arguments = (covariance, covariance.prepare(x), noise, targets, q, prior, 16)
+    fused = local_control(*arguments)
+    monkeypatch.setattr("sggp.posterior.variance.engine", lambda *_: TORCH)
+    for found, expected in zip(fused, local_control(*arguments), strict=True):
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-10)
+
+
+def test_values_of_samples_are_held_for_a_block_of_points(data, monkeypatch):
+    posterior = solved(data, num_samples=16)
+    q = data[2]
+    value, error = posterior.variance(q), posterior.variance_error(q)
+    seen, prior = [], PathwiseSamples.prior
+
+    def watched(samples, points):
+        seen.append(len(points))
+        return prior(samples, points)
+
+    monkeypatch.setattr("sggp.posterior.posterior._SAMPLED_BYTES", 7 * 16 * 8)
+    monkeypatch.setattr(PathwiseSamples, "prior", watched)
+    torch.testing.assert_close(posterior.variance(q), value, rtol=1e-9, atol=0)
+    assert seen == [7, 7, 7, 7, 2]
+    torch.testing.assert_close(posterior.variance_error(q), error, rtol=1e-9, atol=0)
+    assert posterior.variance(q[:0]).shape == (0,)
 
 
 class _WithoutFactor:
