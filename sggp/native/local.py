@@ -25,7 +25,9 @@ def small_stationary(x: Tensor, weights: Tensor, profile: Profile, *, isa: str |
     Cost: b·m²·(d + some ten)/2 multiply-adds, m·(m + d) numbers a thread.
     """
     if x.ndim != 3 or weights.shape != x.shape[2:]:
-        raise ShapeError(f"expected x (b, m, d) and weights (d,), got {tuple(x.shape)}, {tuple(weights.shape)}.")
+        raise ShapeError(
+            f"expected x (b, m, d) and weights (d,), got {tuple(x.shape)}, {tuple(weights.shape)}."
+        )
     _check_float64(x, weights)
     out = torch.empty(x.shape[0], x.shape[1], x.shape[1], dtype=torch.float64)
     if out.numel():

@@ -64,7 +64,9 @@ def local_control(
         if not (tile.requires_grad or start.requires_grad):
             found = engine(small.device, small.dtype).local_posteriors(small, rows, noise, targets, start)
         if found is None:
-            found = _local_posteriors(small, rows, noise, targets, start, _cross(covariance, points, rows, tile, small))
+            found = _local_posteriors(
+                small, rows, noise, targets, start, _cross(covariance, points, rows, tile, small)
+            )
         variances.append(found[0])
         deviations.append(found[1])
     return torch.cat(variances), torch.cat(deviations)
@@ -81,7 +83,12 @@ def _cross(
 
 
 def _local_posteriors(
-    small: Tensor, rows: Tensor, noise: Tensor, targets: Tensor, prior: Tensor, of_queries: tuple[Tensor, Tensor]
+    small: Tensor,
+    rows: Tensor,
+    noise: Tensor,
+    targets: Tensor,
+    prior: Tensor,
+    of_queries: tuple[Tensor, Tensor],
 ) -> tuple[Tensor, Tensor]:
     """`sggp.native.local.local_posteriors` in torch, differentiable in k_xN, k(x, x) and the prior."""
     cross, own = of_queries

@@ -46,7 +46,10 @@ def float64(*shape: int, generator: torch.Generator) -> Tensor:
 @pytest.mark.parametrize("family", ["rbf", "matern12", "matern32", "matern52", "rq"])
 @pytest.mark.parametrize("shape", [(3, 1, 1), (2, 3, 2), (5, 8, 4), (17, 9, 3), (2, 65, 8), (2, 30, 40)])
 def test_small_grams(isa, family, shape, generator):
-    x, weights = float64(*shape, generator=generator), torch.rand(shape[2], generator=generator).double() + 0.2
+    x, weights = (
+        float64(*shape, generator=generator),
+        torch.rand(shape[2], generator=generator).double() + 0.2,
+    )
     x[0, -1] = x[0, 0]  # an exact repeat
     found = local.small_stationary(x, weights, profile(family), isa=isa)
     torch.testing.assert_close(found, gram(x, weights, family), rtol=0, atol=1.7e-14)
