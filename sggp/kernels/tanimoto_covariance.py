@@ -49,6 +49,9 @@ class _TanimotoCovariance(Covariance):
         x = self.prepare(x)
         return torch.ones(len(x), dtype=x.dtype, device=x.device)
 
+    def plain_rows(self, x: Points) -> Tensor:
+        return x.parts["counts"] if "counts" in x.parts else super().plain_rows(x)
+
     def _small_blocks(self, x: Tensor) -> Tensor:
         counts = as_counts(x)
         if counts is None:

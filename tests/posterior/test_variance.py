@@ -6,7 +6,7 @@ import gpytorch
 import pytest
 import torch
 
-from sggp.kernels import TanimotoMinMax, as_covariance
+from sggp.kernels import TanimotoDotProduct, TanimotoMinMax, as_covariance
 from sggp.native.engines import TORCH
 from sggp.posterior import PathwiseSamples, condition
 from sggp.posterior.variance import combine, combined_error, local_control
@@ -98,6 +98,39 @@ def test_local_control_is_the_posterior_given_the_nearest_rows(kind, generator):
         own = dense(kernel, q[i : i + 1].double(), q[i : i + 1].double())[0, 0]
         assert float(total[i]) == pytest.approx(float(own - cross @ weights), abs=1e-10)
         torch.testing.assert_close(deviations[i], prior[i] - weights @ targets[rows], rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("kind", [TanimotoMinMax, TanimotoDotProduct])
+def test_fingerprints_in_floats_are_gathered_as_the_bytes_they_are(kind, generator, monkeypatch):
+    """As counts where both sides are counts, in float64 where one side has fractions; the posterior is the same."""
+    covariance = as_covariance(gpytorch.kernels.ScaleKernel(kind()), dtype=torch.float64)
+    x, q = molecules(generator, 60), molecules(generator, 4)
+    noise = torch.full((60,), NOISE, dtype=torch.float64)
+    targets = torch.randn(60, 3, generator=generator, dtype=torch.float64)
+    prior = torch.zeros(4, 3, dtype=torch.float64)
+    seen, small_blocks = [], type(covariance).small_blocks
+
+    def watched(self, rows):
+        seen.append(rows.dtype)
+        return small_blocks(self, rows)
+
+    monkeypatch.setattr(type(covariance), "small_blocks", watched)
+
+    def local(rows, queries):
+        return local_control(covariance, covariance.prepare(rows), noise, targets, queries, prior, 60)
+
+    expected = local(x, q)
+    halves = local(x.double() / 2, q.double() / 2)
+    for found in (local(x.double(), q), local(x, q.float()), local(x.float(), q.double()), halves):
+        torch.testing.assert_close(found[0], expected[0], rtol=0, atol=1e-9)
+        torch.testing.assert_close(found[1], expected[1], rtol=0, atol=1e-7)
+    assert seen == [torch.uint8, torch.float64, *[torch.uint8] * 3]
+    mixed = torch.cat([q[:2].double() / 2, q[2:].double()])
+    alone = torch.cat([local(x, mixed[i : i + 1].expand(4, -1))[0][:1] for i in range(4)])
+    torch.testing.assert_close(local(x, mixed)[0], alone, rtol=0, atol=1e-9)
+    cross, own = covariance.block(x.double(), mixed).double(), covariance.block(x).double()
+    solved_for = torch.linalg.solve(own + NOISE * torch.eye(60), cross)
+    torch.testing.assert_close(alone, own[0, 0] - (cross * solved_for).sum(0), rtol=0, atol=1e-6)
 
 
 def test_sixty_four_samples_are_as_good_as_a_thousand_plain_ones(data):
