@@ -28,6 +28,18 @@ SCRIPTS = {
         *("--sets", "yacht", "--rows", "20", "--splits", "1"),
         *("--samples", "8", "--warmup", "10"),
     ],
+    "predict.py": [
+        "--rows",
+        "300",
+        "--points",
+        "50",
+        "--candidates",
+        "400",
+        "--fingerprints",
+        "30",
+        "--repeats",
+        "1",
+    ],
     "variance.py": ["--rows", "300", "--points", "20", "--seeds", "1", "--many", "100"],
 }
 RACE = ["--rows", "300", "--methods", "AlternatingProjections", "--cap-seconds", "0.3", "--samples", "3"]

@@ -151,7 +151,9 @@ def _nearest_rows(covariance: Covariance, points: Points, queries: Tensor, m: in
     return torch.cat(tiles)
 
 
-def _plain_rows(covariance: Covariance, points: Points, queries: Tensor) -> tuple[Tensor, Tensor]:  # (n, d), (q, d)
+def _plain_rows(
+    covariance: Covariance, points: Points, queries: Tensor
+) -> tuple[Tensor, Tensor]:  # (n, d), (q, d)
     given = covariance.plain_rows(points)
     asked = covariance.plain_rows(covariance.prepare(queries, points.centre))
     if given.dtype == asked.dtype:
