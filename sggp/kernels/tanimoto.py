@@ -14,7 +14,9 @@ from sggp.native.thermometer import tanimoto_block
 
 __all__ = ["TanimotoDotProduct", "TanimotoMinMax", "as_counts", "check_counts"]
 
-_PIECE = 2**17  # numbers converted and compared at a time, few enough for the second cache
+_PIECE = (
+    2**14
+)  # numbers compared at a time: in the first caches, and too few for torch to wake other threads for
 
 
 class _Tanimoto(gpytorch.kernels.Kernel):

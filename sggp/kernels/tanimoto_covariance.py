@@ -19,7 +19,7 @@ from sggp.native.tiling import tile_shape
 __all__ = ["DotProductCovariance", "MinMaxCovariance"]
 
 _EXACT = 2**24  # whole numbers up to here are exact in float32
-_PIECE = 2**18  # counts squared at a time, few enough for the second cache
+_PIECE = 2**14  # counts squared at a time, as in `as_counts`
 _REAL_BYTES = 80  # live bytes per entry of a tile of real vectors, gradients included
 
 
