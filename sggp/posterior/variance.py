@@ -25,7 +25,9 @@ from sggp.neighbours import nearest
 
 CONTROL_ROWS = 64
 """Nearest rows of the local posterior that sharpens sampled variances."""
-_TILE_BYTES = 64 * 2**20  # small blocks near the caches, and not so few that threads wait for one another often
+_TILE_BYTES = (
+    64 * 2**20
+)  # small blocks near the caches, and not so few that threads wait for one another often
 _SEARCH_BYTES = 128 * 2**20
 _HALVINGS = 60
 
