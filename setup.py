@@ -33,7 +33,16 @@ SOURCES = "sggp/native/src"
 COMMON = [f"{name}.cpp" for name in ("dispatch", "parallel", "isa_portable")]
 COMMON += [
     f"api_{name}.cpp"
-    for name in ("stationary", "tanimoto", "small", "neighbours", "conditionals", "search", "ceilings")
+    for name in (
+        "stationary",
+        "tanimoto",
+        "small",
+        "neighbours",
+        "conditionals",
+        "local",
+        "search",
+        "ceilings",
+    )
 ]
 FLAGS = ["-std=c++17", "-O3", "-g0", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off", "-fno-math-errno"]
 FLAGS += [

@@ -35,6 +35,18 @@ SCRIPTS = {
         *("--functions", "branin", "--seeds", "1", "--strategies", "logei", "thompson"),
         *("--noise", "noisy", "--rounds", "2"),
     ],
+    "predict.py": [
+        "--rows",
+        "300",
+        "--points",
+        "50",
+        "--candidates",
+        "400",
+        "--fingerprints",
+        "30",
+        "--repeats",
+        "1",
+    ],
     "variance.py": ["--rows", "300", "--points", "20", "--seeds", "1", "--many", "100"],
 }
 OPTIMA: dict[str, tuple[list[float], float]] = {

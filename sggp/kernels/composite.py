@@ -169,6 +169,9 @@ class ScaledCovariance(_Wrapper):
     def diagonal(self, x: Tensor | Points) -> Tensor:
         return super().diagonal(x) * self.outputscale
 
+    def plain_rows(self, x: Points) -> Tensor:
+        return self.inner.plain_rows(x.children[0])
+
     def _small_blocks(self, x: Tensor) -> Tensor:
         return self.inner._small_blocks(x).mul_(self.outputscale)
 

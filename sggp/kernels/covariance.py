@@ -91,6 +91,13 @@ class Covariance(ABC):
         """Float points (n, d') whose Euclidean distances order pairs as the kernel does; None where there are none."""
         return None
 
+    def plain_rows(self, x: Points) -> Tensor:
+        """The rows (n, d) as `small_blocks` takes them: as given, or narrower where that loses nothing.
+
+        Floats are in float64: differences of neighbours are.
+        """
+        return x.raw.double() if x.raw.is_floating_point() else x.raw
+
     # --- what an engine may have fused for a kernel: None where it has not, and the caller takes blocks -----------
 
     def recomputes(self, device: torch.device) -> bool:

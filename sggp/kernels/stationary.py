@@ -193,6 +193,9 @@ class StationaryCovariance(Covariance):
         b, m = x.shape[:2]
         selected = self._select(x.reshape(b * m, x.shape[2]))
         weights, raw = self._weights(selected), selected.double().reshape(b, m, selected.shape[1])
+        blocks = engine(x.device, torch.float64).small_stationary(raw, weights, self.profile)
+        if blocks is not None:
+            return blocks
         # neighbours are close: differences from one of them lose nothing to the distance from the origin
         rows = (raw - raw[:, :1]) * weights
         out = torch.empty(b, m, m, dtype=torch.float64, device=x.device)

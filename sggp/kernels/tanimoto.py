@@ -14,7 +14,9 @@ from sggp.native.thermometer import tanimoto_block
 
 __all__ = ["TanimotoDotProduct", "TanimotoMinMax", "as_counts", "check_counts"]
 
-_LARGEST_COUNT = 255
+_PIECE = (
+    2**14
+)  # numbers compared at a time: in the first caches, and too few for torch to wake other threads for
 
 
 class _Tanimoto(gpytorch.kernels.Kernel):
@@ -160,16 +162,20 @@ def _ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
 
 
 def as_counts(x: Tensor) -> Tensor | None:
-    """Whole numbers in 0..255 as uint8 of the same shape (bool and uint8 at no cost); None for other numbers."""
+    """Whole numbers in 0..255 as uint8 of the same shape (bool and uint8 at no cost); None for other numbers.
+
+    Cost: one pass over the data, up to the first piece that holds another number.
+    """
     if x.dtype == torch.uint8:
         return x
-    if x.dtype == torch.bool or x.numel() == 0:
-        return x.to(torch.uint8)
-    low, high = (float(value) for value in torch.aminmax(x.detach()))
-    if not (low >= 0 and high <= _LARGEST_COUNT):
-        return None
-    counts = x.detach().to(torch.uint8)
-    return counts if not x.dtype.is_floating_point or bool((counts == x).all()) else None
+    if x.dtype == torch.int8:  # -1 and 255 are the same byte
+        x = x.to(torch.int16)
+    counts = torch.empty(x.shape, dtype=torch.uint8, device=x.device)
+    for piece, to in zip(x.detach().reshape(-1).split(_PIECE), counts.view(-1).split(_PIECE), strict=True):
+        # whatever becomes of fractions, NaN and numbers outside 0..255, it is one of 0..255 and not what it was
+        if not torch.equal(to.copy_(piece).to(piece.dtype), piece):
+            return None
+    return counts
 
 
 def check_counts(x: Tensor, name: str, *, signed: bool = False) -> None:

@@ -19,7 +19,7 @@ from sggp.native.tiling import tile_shape
 __all__ = ["DotProductCovariance", "MinMaxCovariance"]
 
 _EXACT = 2**24  # whole numbers up to here are exact in float32
-_ROWS = 8192
+_PIECE = 2**14  # counts squared at a time, as in `as_counts`
 _REAL_BYTES = 80  # live bytes per entry of a tile of real vectors, gradients included
 
 
@@ -35,17 +35,22 @@ class _TanimotoCovariance(Covariance):
         return 1.0
 
     def _parts(self, raw: Tensor, centre: Tensor | None) -> Mapping[str, Tensor]:
+        differentiable = torch.is_grad_enabled() and raw.requires_grad
+        counts = None if differentiable else as_counts(raw)
+        if counts is not None:
+            return {"counts": counts}
         check_counts(raw, self.name, signed=self._signed)
         if raw.dtype.is_floating_point and not bool(torch.isfinite(raw.detach()).all()):
             raise InputError(f"{self.name} got rows with NaN or infinite values; clean them first.")
-        differentiable = torch.is_grad_enabled() and raw.requires_grad
-        counts = None if differentiable else as_counts(raw)
-        return {"counts": counts} if counts is not None else {"real": raw.double()}
+        return {"real": raw.double()}
 
     def diagonal(self, x: Tensor | Points) -> Tensor:
         """Ones."""
         x = self.prepare(x)
         return torch.ones(len(x), dtype=x.dtype, device=x.device)
+
+    def plain_rows(self, x: Points) -> Tensor:
+        return x.parts["counts"] if "counts" in x.parts else super().plain_rows(x)
 
     def _small_blocks(self, x: Tensor) -> Tensor:
         counts = as_counts(x)
@@ -98,8 +103,9 @@ class DotProductCovariance(_TanimotoCovariance):
         parts = super()._parts(raw, centre)
         if "real" in parts:
             return parts
-        pieces = parts["counts"].split(_ROWS)  # a float copy of a whole library would be four times its size
-        norms = torch.cat([piece.float().square().sum(1, dtype=torch.float64) for piece in pieces])
+        counts = parts["counts"]
+        pieces = counts.split(max(1, _PIECE // max(1, counts.shape[1])))
+        norms = torch.cat([piece.float().square_().sum(1, dtype=torch.float64) for piece in pieces])
         return {**parts, "norms": norms}
 
     def _block(self, x: Points, z: Points) -> Tensor:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from sggp.errors import MemoryBudgetError
-from sggp.native import conditionals, cpu, cpu_tanimoto, library, neighbours, reference, triton
+from sggp.native import conditionals, cpu, cpu_tanimoto, library, local, neighbours, reference, triton
 
 __all__ = ["CPP", "TORCH", "TRITON", "Engine", "engine"]
 
@@ -38,6 +38,7 @@ class Engine:
         stationary_block, stationary_matmul, stationary_gradient: see `sggp.native.reference`.
         tanimoto_block, tanimoto_matmul: see `sggp.native.thermometer`.
         small_tanimoto: see `sggp.native.cpu_tanimoto`; may give None.
+        small_stationary, local_posteriors: see `sggp.native.local`; may give None.
         nearest: see `sggp.native.reference`.
         max_min_order, sparse_columns, residual_scores, sparse_square: see `sggp.native.neighbours`; may give None.
         log_conditionals: see `sggp.native.conditionals`; None where there is none.
@@ -52,6 +53,8 @@ class Engine:
     recomputes: bool = False
     nearest: Callable[..., Tensor] = reference.nearest
     small_tanimoto: Callable[..., Tensor | None] = _none
+    small_stationary: Callable[..., Tensor | None] = _none
+    local_posteriors: Callable[..., tuple[Tensor, Tensor] | None] = _none
     max_min_order: Callable[..., Tensor | None] = _none
     sparse_columns: Callable[..., Tensor | None] = _none
     residual_scores: Callable[..., Tensor | None] = _none
@@ -112,6 +115,8 @@ CPP = _made_of(
     recomputes=True,
     nearest=neighbours.nearest,
     small_tanimoto=cpu_tanimoto.small_tanimoto,
+    small_stationary=local.small_stationary,
+    local_posteriors=local.local_posteriors,
     max_min_order=neighbours.max_min_order,
     sparse_columns=neighbours.sparse_columns,
     residual_scores=neighbours.residual_scores,

@@ -21,7 +21,7 @@ __all__ = ["NativeError", "available", "instruction_sets", "unavailable_reason"]
 
 _log = logging.getLogger(__name__)
 
-_ABI = 5
+_ABI = 6
 SUFFIX = {torch.float32: "f32", torch.float64: "f64"}
 TILE = 256  # columns packed together
 PACK_BYTES = 24 * 2**20  # packed columns that stay near the caches
@@ -84,6 +84,8 @@ def _declare(library: ctypes.CDLL) -> tuple[str, ...]:
         "neighbour_columns": [*systems, p, p, i64, p, p, i64, i64, p],
         "neighbour_scores": [*systems, p, i64, p, p, p, i64, i64, p],
         "conditionals": [i32, i32, i32, f64, p, i64, p, i64, p, i64, i64, p, i64, p, i32, p, p, p, p, p],
+        "small_stationary": [i32, i32, *profile, p, p, i64, i64, i64, p],
+        "local_posteriors": [i32, i32, p, p, i64, i64, p, i64, p, i64, p, p],
         "nearest": [i32, i32, p, i64, i64, p, i64, i64, p, p],
         "coarse_to_fine": [i32, i32, p, i64, i64, p],
         "sparse_square": [i32, i32, p, p, i64, i64, p, i64, p],

@@ -24,7 +24,8 @@ from sggp.random import as_generator, streams
 from sggp.solvers import Solution, Solver
 from sggp.typing import Seed
 
-_TILE_BYTES = 256 * 2**20
+_SAMPLED_BYTES = 16 * 2**20
+"""Bytes of sample values at points whose variances are found together; a handful of such tables live at once."""
 
 
 class Posterior:
@@ -200,10 +201,7 @@ class Posterior:
         if method == "auto":
             method = "solve" if self._query_weights.direct or self.prior is None else "samples"
         if method == "samples":
-            rows = max(
-                1, _TILE_BYTES // (48 * max(1, self.num_samples))
-            )  # some six columns of s numbers for each
-            value = torch.cat([self._sampled_variance(tile)[0] for tile in flat.split(rows)])
+            value = self._sampled_variance(flat)[0]
         else:
             value = self._query_weights.variance(flat)
         value = value.to(self._dtype(points)).reshape(points.shape[:-1])
@@ -226,9 +224,14 @@ class Posterior:
         return joint.to(self._dtype(points)).reshape(*points.shape[:-1], points.shape[-2])
 
     def _sampled_variance(self, flat: Tensor) -> tuple[Tensor, Tensor]:  # (q, d) -> (q,), (q,)
-        """The variance from the samples and its standard error, float64."""
-        prior = self.samples.prior(flat)
-        update = -self.solution.x.double()[:, 1:]
+        """The variance from the samples and its standard error, float64; in blocks of bounded memory."""
+        samples, update = self.samples, -self.solution.x.double()[:, 1:]
+        tiles = flat.split(max(1, _SAMPLED_BYTES // (8 * self.num_samples)))
+        values, errors = zip(*(self._sampled_tile(tile, samples, update) for tile in tiles), strict=True)
+        return torch.cat(values), torch.cat(errors)
+
+    def _sampled_tile(self, flat: Tensor, samples: PathwiseSamples, update: Tensor) -> tuple[Tensor, Tensor]:
+        prior = samples.prior(flat)
         deviations = (prior + self.covariance.matmul(flat, self.points, update)).double()
         plain = deviations.square().mean(1)
         if self.centres is not None:  # the local posterior is a control only for the exact one

@@ -20,11 +20,15 @@ from torch import Tensor
 
 from sggp.kernels.covariance import Covariance, Points
 from sggp.linalg import try_cholesky
+from sggp.native import engine
 from sggp.neighbours import nearest
 
 CONTROL_ROWS = 64
 """Nearest rows of the local posterior that sharpens sampled variances."""
-_TILE_BYTES = 128 * 2**20
+_TILE_BYTES = (
+    64 * 2**20
+)  # small blocks near the caches, and not so few that threads wait for one another often
+_SEARCH_BYTES = 128 * 2**20
 _HALVINGS = 60
 
 
@@ -52,28 +56,56 @@ def local_control(
 
     Cost: the neighbour search, q·m² entries, q·m³/3 + q·m·s flops.
     """
-    found = _nearest_rows(covariance, points, queries.detach(), min(num_rows, len(points)))
-    m = found.shape[1]
-    step = max(1, _TILE_BYTES // (8 * (m + 1) * (4 * (m + 1) + targets.shape[1])))
+    nearest_rows = _nearest_rows(covariance, points, queries.detach(), min(num_rows, len(points)))
+    noise, targets, wide = noise_variance.double(), targets.double(), nearest_rows.shape[1] + 1
+    given, asked = _plain_rows(covariance, points, queries.detach())
+    step = wide * (8 * (4 * wide + targets.shape[1]) + 2 * given.shape[1] * given.element_size())
+    step = max(1, _TILE_BYTES // step)
+    tiles = (nearest_rows.split(step), asked.split(step), queries.split(step), prior.split(step))
     variances, deviations = [], []
-    raw, noise = _float64(points.raw), noise_variance.double()
-    for rows, tile, start in zip(found.split(step), queries.split(step), prior.split(step), strict=True):
-        small = covariance.small_blocks(torch.cat([raw[rows], _float64(tile.detach())[:, None]], 1))
-        block, cross, own = small[:, :m, :m] + torch.diag_embed(noise[rows]), small[:, :m, m], small[:, m, m]
-        if tile.requires_grad:
-            cross = torch.cat(
-                [covariance.block(x[None], points[own_rows]) for x, own_rows in zip(tile, rows, strict=True)]
-            )
-            cross, own = cross.double(), covariance.diagonal(tile).double()
-        lower, jitter = try_cholesky(block)
-        lost = torch.isinf(jitter)
-        if bool(lost.any()):  # nothing is learned from such rows: the prior is a control as well
-            lower[lost] = torch.eye(m, dtype=lower.dtype, device=lower.device)
-            cross = cross.masked_fill(lost[:, None], 0.0)
-        weights = torch.cholesky_solve(cross[..., None], lower)[..., 0]
-        variances.append((own - (weights * cross).sum(1)).clamp_min(0))
-        deviations.append(start.double() - torch.einsum("qm,qms->qs", weights, targets[rows].double()))
+    for rows, plain, tile, start in zip(*tiles, strict=True):
+        index = torch.cat([rows, rows[:, :1]], 1)
+        together = given.index_select(0, index.reshape(-1)).reshape(*index.shape, given.shape[1])
+        together[:, -1] = plain
+        small, found = covariance.small_blocks(together), None
+        if not (tile.requires_grad or start.requires_grad):
+            found = engine(small.device, small.dtype).local_posteriors(small, rows, noise, targets, start)
+        if found is None:
+            cross = _cross(covariance, points, rows, tile, small)
+            found = _local_posteriors(small, rows, noise, targets, start, cross)
+        variances.append(found[0])
+        deviations.append(found[1])
     return torch.cat(variances), torch.cat(deviations)
+
+
+def _cross(
+    covariance: Covariance, points: Points, rows: Tensor, queries: Tensor, small: Tensor
+) -> tuple[Tensor, Tensor]:  # (q, m), (q,)
+    """k_xN and k(x, x) with the gradient of the queries, from the small blocks where they have none."""
+    if not queries.requires_grad:
+        return small[:, :-1, -1], small[:, -1, -1]
+    cross = [covariance.block(x[None], points[own]) for x, own in zip(queries, rows, strict=True)]
+    return torch.cat(cross).double(), covariance.diagonal(queries).double()
+
+
+def _local_posteriors(
+    small: Tensor,
+    rows: Tensor,
+    noise: Tensor,
+    targets: Tensor,
+    prior: Tensor,
+    of_queries: tuple[Tensor, Tensor],
+) -> tuple[Tensor, Tensor]:
+    """`sggp.native.local.local_posteriors` in torch, differentiable in k_xN, k(x, x) and the prior."""
+    cross, own = of_queries
+    lower, jitter = try_cholesky(small[:, :-1, :-1] + torch.diag_embed(noise[rows]))
+    lost = torch.isinf(jitter)
+    if bool(lost.any()):  # nothing is learned from such rows: the prior is a control as well
+        lower[lost] = torch.eye(rows.shape[1], dtype=lower.dtype, device=lower.device)
+        cross = cross.masked_fill(lost[:, None], 0.0)
+    weights = torch.cholesky_solve(cross[..., None], lower)[..., 0]
+    variance = (own - (weights * cross).sum(1)).clamp_min(0)
+    return variance, prior.double() - torch.einsum("qm,qms->qs", weights, targets[rows])
 
 
 def combine(plain: Tensor, difference: Tensor, total: Tensor) -> Tensor:
@@ -114,12 +146,19 @@ def _nearest_rows(covariance: Covariance, points: Points, queries: Tensor, m: in
     if embedded is not None and asked is not None:
         return nearest(embedded, asked, m)
     scale = covariance.diagonal(points).clamp_min(1e-300).rsqrt()
-    rows = max(1, _TILE_BYTES // (8 * max(1, len(points))))
+    rows = max(1, _SEARCH_BYTES // (8 * max(1, len(points))))
     tiles = [
         (covariance.block(tile, points).abs() * scale).topk(m, dim=1).indices for tile in queries.split(rows)
     ]
     return torch.cat(tiles)
 
 
-def _float64(x: Tensor) -> Tensor:
-    return x.double() if x.is_floating_point() else x
+def _plain_rows(
+    covariance: Covariance, points: Points, queries: Tensor
+) -> tuple[Tensor, Tensor]:  # (n, d), (q, d)
+    given = covariance.plain_rows(points)
+    asked = covariance.plain_rows(covariance.prepare(queries, points.centre))
+    if given.dtype == asked.dtype:
+        return given, asked
+    wide = torch.promote_types(torch.promote_types(points.raw.dtype, queries.dtype), torch.float64)
+    return points.raw.to(wide), queries.to(wide)

@@ -14,6 +14,7 @@ from gpytorch.test.base_kernel_test_case import BaseKernelTestCase
 
 from sggp.errors import InputError
 from sggp.kernels import TanimotoDotProduct, TanimotoMinMax, as_covariance
+from sggp.kernels.tanimoto import as_counts
 from tests.catalogue import count_rows
 from tests.oracles import tanimoto_dot_product, tanimoto_minmax
 
@@ -210,3 +211,55 @@ def test_agrees_with_rdkit_on_counts(engine):
     dice = np.array([DataStructs.BulkDiceSimilarity(f, sparse) for f in sparse])  # 2 Σ min / (|x|₁ + |z|₁)
     block = as_covariance(TanimotoMinMax(), dtype=torch.float64).block(counts).numpy()
     np.testing.assert_allclose(block, dice / (2 - dice), atol=1e-14)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64, torch.int16, torch.int64])
+def test_whole_numbers_of_a_byte_are_counts_in_any_type(dtype, generator):
+    counts = torch.randint(0, 256, (300, 1000), generator=generator)  # some pieces
+    counts[0, :2], counts[-1, -1] = torch.tensor([0, 255]), 255
+    found = as_counts(counts.to(dtype))
+    assert found.dtype == torch.uint8
+    assert torch.equal(found.long(), counts)
+    assert torch.equal(as_counts(counts.to(dtype).T).long(), counts.T)  # not contiguous
+
+
+@pytest.mark.parametrize("place", [0, 299_999])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.int64])
+def test_one_other_number_makes_no_counts(dtype, place):
+    others = [-1.0, 256.0, 2.0**31, 2.0**32, -256.0, 1e18]
+    if dtype.is_floating_point:
+        tiny = float(torch.finfo(dtype).tiny)
+        others += [0.5, 254.5, 255.5, -0.5, tiny, -tiny, 1e30, -1e30, torch.inf, -torch.inf, torch.nan]
+    for other in others:
+        x = torch.full((300, 1000), 255, dtype=dtype)
+        x.view(-1)[place] = other
+        assert as_counts(x) is None
+
+
+def test_counts_of_special_shapes_and_of_a_negative_zero():
+    assert torch.equal(as_counts(torch.tensor([[-0.0, 1.0]])), torch.tensor([[0, 1]], dtype=torch.uint8))
+    assert as_counts(torch.empty(0, 3)).shape == (0, 3)
+    assert int(as_counts(torch.tensor(7.0))) == 7
+    assert as_counts(torch.tensor([True, False])).tolist() == [1, 0]
+    assert as_counts(torch.tensor([0, 127], dtype=torch.int8)).tolist() == [0, 127]
+    assert as_counts(torch.tensor([0, -1], dtype=torch.int8)) is None
+
+
+@pytest.mark.parametrize("kind", [TanimotoMinMax, TanimotoDotProduct])
+def test_float_fingerprints_are_prepared_as_what_they_are(kind, generator):
+    """Whole ones as counts and fractional ones as they are, with the values of the formulas and the same refusals."""
+    covariance = as_covariance(kind())
+    counts = torch.randint(0, 4, (5, 40), generator=generator)
+    exact = covariance.block(counts.to(torch.uint8))
+    assert set(covariance.prepare(counts.double()).parts) >= {"counts"}
+    torch.testing.assert_close(covariance.block(counts.double()).float(), exact)
+    halves = covariance.prepare(counts.double() / 2)
+    assert set(halves.parts) == {"real"}
+    torch.testing.assert_close(
+        covariance.block(halves).float(), exact
+    )  # similarities do not change with the unit
+    for bad in (torch.nan, torch.inf):
+        with pytest.raises(InputError, match="NaN or infinite"):
+            covariance.prepare(torch.tensor([[1.0, bad]]))
+    with pytest.raises(InputError, match="counts as low as -1"):
+        covariance.prepare(torch.tensor([[1, -1]]))

@@ -157,6 +157,7 @@ int main() {
       fingerprints(isa, 3, 40, 1030, largest, 2);
     }
     newer_functions(isa);
+    local_posteriors(isa);
   }
   concurrently([](int) {
     std::vector<float> a(200 * 4, 0.1f), v(200, 1.0f), out(200);

@@ -33,6 +33,10 @@ int sggp_pack(int, const uint8_t*, int64_t, int64_t, const int32_t*, int64_t, ui
 void sggp_use_team(void*);
 int sggp_largest(int, const uint8_t*, int64_t, int64_t, uint8_t*);
 int sggp_small_tanimoto(int, int, const uint8_t*, int64_t, int64_t, int64_t, double*);
+int sggp_small_stationary(int, int, int, double, double, const double*, const double*, int64_t, int64_t, int64_t,
+                          double*);
+int sggp_local_posteriors(int, int, const double*, const int64_t*, int64_t, int64_t, const double*, int64_t,
+                          const double*, int64_t, double*, double*);
 int sggp_neighbour_columns(int, int, int, double, double, const double*, int64_t, const double*, const double*, int64_t,
                            const int64_t*, const uint8_t*, int64_t, int64_t, double*);
 int sggp_neighbour_scores(int, int, int, double, double, const double*, int64_t, const float*, int64_t, const float*,
@@ -69,5 +73,6 @@ inline double rbf(double q) { return std::exp(-q / 2); }
 
 // In sanitize_parts.cpp.
 void newer_functions(int isa);
+void local_posteriors(int isa);  // in sanitize_local.cpp
 void functions_without_instruction_set();
 void many_callers();

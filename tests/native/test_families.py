@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from sggp.errors import InputError, MemoryBudgetError, UnsupportedKernel
-from sggp.native import conditionals, cpu, engine, engines, library, neighbours, reference
+from sggp.native import conditionals, cpu, engine, engines, library, local, neighbours, reference
 from sggp.native.families import FAMILIES, Profile
 from tests.catalogue import FAMILIES as ROWS
 
@@ -45,6 +45,7 @@ def test_the_engine_refuses_a_family_it_does_not_have(code, monkeypatch):
         lambda: cpu.stationary_matmul(x, x, columns, profile),
         lambda: cpu.stationary_gradient(x, x, columns, columns, profile),
         lambda: neighbours.sparse_columns(x, profile, ones, None, index, index == 0),
+        lambda: local.small_stationary(x[None], ones[:2], profile),
         lambda: neighbours.residual_scores(x, profile, x.float(), ones.float(), index[:, 0], index),
         lambda: conditionals.log_conditionals(
             x, ones[:2], profile, conditionals.Rows(index, columns[:, None], ones[0])

@@ -6,8 +6,9 @@ import gpytorch
 import pytest
 import torch
 
-from sggp.kernels import TanimotoMinMax, as_covariance
-from sggp.posterior import condition
+from sggp.kernels import TanimotoDotProduct, TanimotoMinMax, as_covariance
+from sggp.native.engines import TORCH
+from sggp.posterior import PathwiseSamples, condition
 from sggp.posterior.variance import combine, combined_error, local_control
 from sggp.solvers import Cholesky, ConjugateGradients
 
@@ -99,6 +100,39 @@ def test_local_control_is_the_posterior_given_the_nearest_rows(kind, generator):
         torch.testing.assert_close(deviations[i], prior[i] - weights @ targets[rows], rtol=0, atol=1e-10)
 
 
+@pytest.mark.parametrize("kind", [TanimotoMinMax, TanimotoDotProduct])
+def test_fingerprints_in_floats_are_gathered_as_the_bytes_they_are(kind, generator, monkeypatch):
+    """As counts where both sides are counts, in float64 where one side has fractions; the posterior is the same."""
+    covariance = as_covariance(gpytorch.kernels.ScaleKernel(kind()), dtype=torch.float64)
+    x, q = molecules(generator, 60), molecules(generator, 4)
+    noise = torch.full((60,), NOISE, dtype=torch.float64)
+    targets = torch.randn(60, 3, generator=generator, dtype=torch.float64)
+    prior = torch.zeros(4, 3, dtype=torch.float64)
+    seen, small_blocks = [], type(covariance).small_blocks
+
+    def watched(self, rows):
+        seen.append(rows.dtype)
+        return small_blocks(self, rows)
+
+    monkeypatch.setattr(type(covariance), "small_blocks", watched)
+
+    def local(rows, queries):
+        return local_control(covariance, covariance.prepare(rows), noise, targets, queries, prior, 60)
+
+    expected = local(x, q)
+    halves = local(x.double() / 2, q.double() / 2)
+    for found in (local(x.double(), q), local(x, q.float()), local(x.float(), q.double()), halves):
+        torch.testing.assert_close(found[0], expected[0], rtol=0, atol=1e-9)
+        torch.testing.assert_close(found[1], expected[1], rtol=0, atol=1e-7)
+    assert seen == [torch.uint8, torch.float64, *[torch.uint8] * 3]
+    mixed = torch.cat([q[:2].double() / 2, q[2:].double()])
+    alone = torch.cat([local(x, mixed[i : i + 1].expand(4, -1))[0][:1] for i in range(4)])
+    torch.testing.assert_close(local(x, mixed)[0], alone, rtol=0, atol=1e-9)
+    cross, own = covariance.block(x.double(), mixed).double(), covariance.block(x).double()
+    solved_for = torch.linalg.solve(own + NOISE * torch.eye(60), cross)
+    torch.testing.assert_close(alone, own[0, 0] - (cross * solved_for).sum(0), rtol=0, atol=1e-6)
+
+
 def test_sixty_four_samples_are_as_good_as_a_thousand_plain_ones(data):
     """The error over independent posteriors is what is reported, and below √(2/1000), that of a thousand plain ones."""
     x, _, q = data
@@ -157,6 +191,37 @@ def test_solved_variance_does_not_hang_on_the_tolerance(data):
     assert bool((found <= 1.05 * exact).all())
     joint = loose.covariance_matrix(q)
     torch.testing.assert_close(joint.diagonal(), found, rtol=1e-6, atol=0)
+
+
+def test_the_engine_and_torch_find_the_same(data, generator, monkeypatch):
+    x, _, q = data
+    covariance = as_covariance(matern())
+    targets = torch.randn(len(x), 8, generator=generator, dtype=torch.float64)
+    prior = torch.randn(len(q), 8, generator=generator, dtype=torch.float64)
+    noise = torch.full((len(x),), NOISE, dtype=torch.float64)
+    arguments = (covariance, covariance.prepare(x), noise, targets, q, prior, 16)
+    fused = local_control(*arguments)
+    monkeypatch.setattr("sggp.posterior.variance.engine", lambda *_: TORCH)
+    for found, expected in zip(fused, local_control(*arguments), strict=True):
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-10)
+
+
+def test_values_of_samples_are_held_for_a_block_of_points(data, monkeypatch):
+    posterior = solved(data, num_samples=16)
+    q = data[2]
+    value, error = posterior.variance(q), posterior.variance_error(q)
+    seen, prior = [], PathwiseSamples.prior
+
+    def watched(samples, points):
+        seen.append(len(points))
+        return prior(samples, points)
+
+    monkeypatch.setattr("sggp.posterior.posterior._SAMPLED_BYTES", 7 * 16 * 8)
+    monkeypatch.setattr(PathwiseSamples, "prior", watched)
+    torch.testing.assert_close(posterior.variance(q), value, rtol=1e-9, atol=0)
+    assert seen == [7, 7, 7, 7, 2]
+    torch.testing.assert_close(posterior.variance_error(q), error, rtol=1e-9, atol=0)
+    assert posterior.variance(q[:0]).shape == (0,)
 
 
 class _WithoutFactor:

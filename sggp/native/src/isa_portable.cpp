@@ -10,4 +10,4 @@
 
 extern const Isa kIsaPortable = {SGGP_BASELINE, SGGP_ISA::kernels<float>(), SGGP_ISA::kernels<double>(),
                                  {SGGP_ISA::kBitPanel, SGGP_ISA::bits}, {SGGP_ISA::lists}, SGGP_ISA::kNeighbours,
-                                 SGGP_ISA::kConditionals, SGGP_ISA::kSearch};
+                                 SGGP_ISA::kConditionals, SGGP_ISA::kLocal, SGGP_ISA::kSearch};

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "conditional_kernels.h"
+#include "local_kernels.h"
 #include "neighbour_kernels.h"
 #include "product_kernels.h"
 #include "search_kernels.h"
@@ -18,6 +19,7 @@ template <class T> constexpr Kernels<T> kernels() {
 
 constexpr NeighbourKernels kNeighbours = {column_work, column, score_work, scores};
 constexpr ConditionalKernels kConditionals = {conditional_work, conditional};
+constexpr LocalKernels kLocal = {gram_work, gram, local_work, local};
 constexpr SearchKernels kSearch = {squared_distances, append_below, keep_smallest, sparse_square};
 
 }  // namespace SGGP_ISA

@@ -80,6 +80,23 @@ struct NeighbourKernels {
                  const int64_t* candidates, int count, double* work, float* out);
 };
 
+// Noise and targets of the rows that queries are conditioned on.
+struct LocalSystems {
+  const double* noise;    // (n)
+  const double* targets;  // (n, num_targets)
+  int64_t num_targets;
+  int width;  // rows a query
+};
+
+struct LocalKernels {
+  int64_t (*gram_work)(int64_t d, int width);
+  // One small Gram matrix; of `s` only the kernel counts.
+  bool (*gram)(const SmallSystems& s, const double* weights, const double* x, int width, double* work, double* out);
+  int64_t (*work)(int width);
+  void (*local)(const LocalSystems& s, const int64_t* index, const double* block, double* work, double* variance,
+                double* deviation);
+};
+
 // Rows with their neighbours, whose conditional densities are wanted: see conditional_kernels.h.
 struct Conditionals {
   int family;  // without a shape
@@ -131,6 +148,7 @@ struct Isa {
   ListKernels lists;
   NeighbourKernels neighbours;
   ConditionalKernels conditionals;
+  LocalKernels local;
   SearchKernels search;
 };
 
