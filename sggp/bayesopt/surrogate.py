@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sggp.defaults import NUM_FEATURES
 from sggp.errors import InputError, ShapeError
-from sggp.fitting import ModelSettings, fit_model
+from sggp.fitting import ModelSettings, fit_model, with_unknown_constant
 from sggp.kernels import as_covariance
 from sggp.linalg import cholesky
 from sggp.posterior import Posterior, condition
@@ -140,8 +140,11 @@ def fit_surrogate(
     )
     model = fit_model(x, y, settings, learn)
     target, learned = model.scaling.targets(y)[:, 0], model.in_units(targets=False)
+    kernel = learned.kernel
+    if model.learnt_mean:
+        kernel = with_unknown_constant(kernel, len(x), solver)
     posterior = condition(
-        learned.kernel,
+        kernel,
         x,
         target,
         noise_variance=learned.noise_variance,

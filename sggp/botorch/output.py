@@ -17,7 +17,7 @@ from gpytorch.means import ConstantMean
 from gpytorch.utils.warnings import NumericalWarning
 from torch import Tensor
 
-from sggp.fitting import ModelSettings, default_kernel, fit_model
+from sggp.fitting import ModelSettings, default_kernel, fit_model, with_unknown_constant
 from sggp.hyperparameters.auto import Optimizer
 from sggp.posterior import PathwiseSamples, Posterior, condition
 from sggp.random import streams
@@ -88,6 +88,7 @@ class OutputGP(torch.nn.Module):
         self._seed = seed
         self._given_noise = given.noise_variance
         self._default = given.kernel is None
+        self._learnt_mean = False
         kernel = default_kernel(self.x, self.y) if given.kernel is None else copy.deepcopy(given.kernel)
         self.covar_module = kernel.to(self.x)
         self.mean_module = ConstantMean().to(self.x)
@@ -111,9 +112,11 @@ class OutputGP(torch.nn.Module):
     def posterior(self) -> Posterior:
         """The solved posterior (`sggp.posterior.Posterior`) in the working units; solved at first use."""
         if self._posterior is None:
-            noise = self.noise_variance
+            noise, kernel = self.noise_variance, self.covar_module
+            if self._learnt_mean:
+                kernel = with_unknown_constant(kernel, len(self.x), self.settings.model.solver)
             self._posterior = condition(
-                self.covar_module,
+                kernel,
                 self.x,
                 self.y,
                 noise_variance=float(noise) if noise.ndim == 0 else noise,
@@ -145,6 +148,7 @@ class OutputGP(torch.nn.Module):
         learned = model.in_units()
         self.covar_module = learned.kernel.to(self.x)
         self._set_mean(learned.mean)
+        self._learnt_mean = model.learnt_mean
         if known is None:
             self.likelihood = self._make_likelihood(learned.noise_variance)
         self.invalidate()

@@ -1,5 +1,5 @@
 """From a table to a fitted model: kernel, scaling, learning and conditioning, the same for every face."""
 
-from sggp.fitting.model import FittedModel, ModelSettings, default_kernel, fit_model
+from sggp.fitting.model import FittedModel, ModelSettings, default_kernel, fit_model, with_unknown_constant
 
-__all__ = ["FittedModel", "ModelSettings", "default_kernel", "fit_model"]
+__all__ = ["FittedModel", "ModelSettings", "default_kernel", "fit_model", "with_unknown_constant"]

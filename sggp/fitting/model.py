@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from gpytorch.kernels import Kernel
+from gpytorch.kernels import AdditiveKernel, ConstantKernel, Kernel
 from torch import Tensor
 
 from sggp.arrays import check_noise
-from sggp.defaults import NUM_FEATURES, NUM_SAMPLES
+from sggp.defaults import DIRECT_ROWS, NUM_FEATURES, NUM_SAMPLES
 from sggp.errors import InputError, NoRandomFeatures
 from sggp.fitting.scaling import FAR, Scaling, scaling_of
 from sggp.fitting.smoothness import fit_smoother_or_rougher
@@ -23,8 +23,12 @@ from sggp.hyperparameters.defaults import noise_floor
 from sggp.hyperparameters.problem import known_mean
 from sggp.hyperparameters.unidentified import columns_without_influence
 from sggp.hyperparameters.units import TargetUnits, kernel_in_units
+from sggp.kernels import as_covariance
 from sggp.posterior import Posterior, condition
+from sggp.solvers import Cholesky
 from sggp.typing import Seed
+
+_CONSTANT = 100.0  # prior variance of an unknown constant mean, in units of k(x, x)
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,13 @@ class FittedModel:
         """The learnt kernel, for inputs and targets as scaled."""
         return self.fit.kernel
 
+    @property
+    def learnt_mean(self) -> bool:
+        """Whether the constant mean is an estimate, and not given or that of targets without spread."""
+        return (
+            self.fit.method not in ("fixed", "constant target") and self.settings.options.get("mean") is None
+        )
+
     def told(self) -> FitResult:
         """What was learnt, of standardised inputs and of normalised targets, or of targets as they are.
 
@@ -116,6 +127,9 @@ class FittedModel:
         if self.fit.posterior is not None and y.shape[1] == 1:
             return [self.fit.posterior]
         inputs, given = self.scaling.inputs(x), self.settings.noise_variance
+        kernel = self.kernel
+        if self.learnt_mean:
+            kernel = with_unknown_constant(kernel, len(x), self.settings.solver)
         means = torch.as_tensor(self.fit.mean).reshape(-1)
         out = []
         for j, target in enumerate(self.scaling.targets(y).unbind(dim=1)):
@@ -124,7 +138,7 @@ class FittedModel:
                 noise = self.scaling.noise(given, j)
             posterior = partial(
                 condition,
-                self.kernel,
+                kernel,
                 inputs,
                 target,
                 noise_variance=noise,
@@ -180,6 +194,20 @@ def _check_range(inputs: Tensor, x: Tensor) -> None:
             f"x holds {float(x[row, column]):.3g} in row {row}, column {column}, more than {FAR:.0e} times as far from "
             "the other rows as they are from each other: float64 holds no such distance. Correct or remove the row."
         )
+
+
+def with_unknown_constant(kernel: Kernel, rows: int, solver: Any = None) -> Kernel:
+    """The kernel of f plus a constant of large variance, where posteriors are direct; else the kernel as it is.
+
+    A constant mean that was estimated from few rows is not known: its uncertainty, kriging's (1 − 1ᵀH⁻¹k)²/(1ᵀH⁻¹1)
+    (Rasmussen & Williams 2006, equation 2.42), belongs to every variance and sample. Its prior variance is 100 times
+    k(x, x). From many rows the mean is known, and iterative solves would suffer.
+    """
+    if rows > DIRECT_ROWS or not (solver is None or isinstance(solver, Cholesky)):
+        return kernel
+    constant = ConstantKernel().to(next(kernel.parameters()))
+    constant.constant = torch.tensor(_CONSTANT * as_covariance(kernel, dtype=torch.float64).scale)
+    return AdditiveKernel(kernel, constant).requires_grad_(False)
 
 
 def default_kernel(x: Tensor, y: Tensor) -> Kernel:

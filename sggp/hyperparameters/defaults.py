@@ -21,9 +21,10 @@ KERNEL_NAMES = ("rbf", *_SMOOTHNESS, "tanimoto")
 def named_kernel(name: str, input_dim: int) -> Kernel:
     """A scaled kernel with one length scale per column, for inputs of unit spread and targets of unit variance.
 
-    Length scales start at sqrt(d)/2 under a log-normal prior of median sqrt(d) and log-spread 2, the output
-    scale at 1 under a log-normal prior of median 1 and log-spread 2: weak enough that a hundred rows
-    overrule them, and enough to keep columns that the data say nothing about at a finite value.
+    Log-normal priors of log-spread 1, their densities highest where a search starts: at .6·sqrt(d) for length scales,
+    which grow with the dimension as distances do (Hvarfner et al. 2024), and at 2 for the output scale, 1 for
+    "tanimoto". A few rows cannot overrule them, a hundred do. Chosen by `benchmarks/small_bo.py` and by held-out
+    densities, see docs/hyperparameters.md.
 
     Args:
         name: "rbf", "matern12", "matern32", "matern52", or "tanimoto" (min-max, no length scales).
@@ -39,25 +40,34 @@ def named_kernel(name: str, input_dim: int) -> Kernel:
     if name == "tanimoto":
         base: Kernel = TanimotoMinMax()
     else:
+        size = 0.6 * math.sqrt(input_dim)
         ard: dict[str, Any] = {
             "ard_num_dims": input_dim,
-            "lengthscale_prior": LogNormalPrior(0.5 * math.log(input_dim), 2.0),
+            "lengthscale_prior": log_normal(size, 1.0),
             "lengthscale_constraint": Positive(),
         }
         base = RBFKernel(**ard) if name == "rbf" else MaternKernel(nu=_SMOOTHNESS[name], **ard)
-        base.lengthscale = math.sqrt(input_dim) / 2
-    kernel = ScaleKernel(base, outputscale_prior=LogNormalPrior(0.0, 2.0)).double()
+        base.lengthscale = size
+    kernel = ScaleKernel(base, outputscale_prior=log_normal(1.0 if name == "tanimoto" else 2.0, 1.0)).double()
     kernel.outputscale = 1.0
     return kernel
 
 
-def noise_prior(name: str = "matern32") -> LogNormalPrior:
-    """A weak log-normal prior on the noise variance of targets of unit variance, for a kernel of that name.
+def log_normal(mode: float, spread: float) -> LogNormalPrior:
+    """The log-normal prior whose density is highest at `mode`; its median lies e^(spread²) above.
 
-    Median 0.02 and log-spread 3; for "tanimoto" 0.22 and 1: without length scales to learn, similar fingerprints with
-    different targets hardly differ from noise, and a prior density that grows towards zero would win.
+    A density of the quantity itself, as GPyTorch's priors are: one of median m would pull towards m·e^(−spread²).
     """
-    return (LogNormalPrior(-1.5, 1.0) if name == "tanimoto" else LogNormalPrior(-4.0, 3.0)).double()
+    return LogNormalPrior(math.log(mode) + spread**2, spread)
+
+
+def noise_prior(name: str = "matern32") -> LogNormalPrior:
+    """A log-normal prior on the noise variance of targets of unit variance, for a kernel of that name.
+
+    Highest at 0.0025, log-spread 2; for "tanimoto" at 0.22 with 1: without length scales to learn, similar fingerprints
+    with different targets hardly differ from noise, and a prior density that grows towards zero would win.
+    """
+    return (log_normal(0.22, 1.0) if name == "tanimoto" else log_normal(2.5e-3, 2.0)).double()
 
 
 def noise_floor(rows: int, optimizer: str | None = "auto") -> float:

@@ -154,20 +154,6 @@ def test_error_never_exceeds_the_plain_one(generator):
     assert float(error[1]) == pytest.approx((2 / 64) ** 0.5 * 1e-3, rel=1e-5)
 
 
-def test_sampled_variance_comes_in_tiles(data, monkeypatch):
-    posterior = solved(data)
-    whole = posterior.variance(data[2], method="samples")
-    monkeypatch.setattr("sggp.posterior.posterior._TILE_BYTES", 48 * 64 * 7)
-    sizes, sampled = [], type(posterior)._sampled_variance
-    monkeypatch.setattr(
-        type(posterior),
-        "_sampled_variance",
-        lambda self, flat: sizes.append(len(flat)) or sampled(self, flat),
-    )
-    torch.testing.assert_close(posterior.variance(data[2], method="samples"), whole, rtol=1e-9, atol=0)
-    assert sizes == [7, 7, 7, 7, 2]
-
-
 def test_sampled_variance_is_differentiable(data):
     posterior = solved(data, num_samples=16)
     q = data[2][:3].clone().requires_grad_(True)
@@ -209,7 +195,7 @@ def test_the_engine_and_torch_find_the_same(data, generator, monkeypatch):
 def test_values_of_samples_are_held_for_a_block_of_points(data, monkeypatch):
     posterior = solved(data, num_samples=16)
     q = data[2]
-    value, error = posterior.variance(q), posterior.variance_error(q)
+    value, error = posterior.variance(q, method="samples"), posterior.variance_error(q)
     seen, prior = [], PathwiseSamples.prior
 
     def watched(samples, points):
@@ -218,10 +204,10 @@ def test_values_of_samples_are_held_for_a_block_of_points(data, monkeypatch):
 
     monkeypatch.setattr("sggp.posterior.posterior._SAMPLED_BYTES", 7 * 16 * 8)
     monkeypatch.setattr(PathwiseSamples, "prior", watched)
-    torch.testing.assert_close(posterior.variance(q), value, rtol=1e-9, atol=0)
+    torch.testing.assert_close(posterior.variance(q, method="samples"), value, rtol=1e-9, atol=0)
     assert seen == [7, 7, 7, 7, 2]
     torch.testing.assert_close(posterior.variance_error(q), error, rtol=1e-9, atol=0)
-    assert posterior.variance(q[:0]).shape == (0,)
+    assert posterior.variance(q[:0], method="samples").shape == (0,)
 
 
 class _WithoutFactor:

@@ -202,15 +202,14 @@ def _constant(
 def _sum(
     kernel: AdditiveKernel, num_features: int, *, input_dim: int, generator: torch.Generator
 ) -> FeatureMap:
-    """Concatenation; exact terms take what they need, the others share the rest evenly.
+    """Concatenation; the terms share the features evenly, beside what exact ones need.
 
     In proportion to their scales, errors of φ·φ would be least. But where the data have said all about the larger
     terms, the smallest is what is left to know.
     """
     parts = _parts(kernel, AdditiveKernel)
     exact = [_exact_size(part, input_dim) for part in parts]
-    left = max(0, num_features - sum(size or 0 for size in exact))
-    even = left // max(1, exact.count(None))
+    even = num_features // max(1, exact.count(None))
     names = [f"term {index}" for index in range(len(parts))]
     terms = []
     for part, size, stream in zip(parts, exact, streams(generator, *names), strict=True):
