@@ -102,8 +102,8 @@ def fit_surrogate(
         x: (n, d) measured inputs; integer counts are fingerprints.
         y: (n,) measured values, any units; repeats of an input are kept as repeats.
         num_samples: sample paths to carry, one per batch slot.
-        kernel: starting kernel, copied, or the name of one; None is "matern52", since what is optimised is mostly
-            smooth, and "tanimoto" for integer counts. Learnt as `sggp.GPRegressor` learns it.
+        kernel: starting kernel, copied, or the name of one; None is the default of `sggp.GPRegressor`, and "tanimoto"
+            for integer counts. Learnt as `sggp.GPRegressor` learns it.
         num_features: random features of the prior draws.
         solver: passed to `condition`; None chooses by size.
         generator: seed or generator.
@@ -127,8 +127,8 @@ def fit_surrogate(
     # near one by a power of two, so that squares stay in the range of float64 and nothing is rounded
     unit = 2.0 ** min(max(math.frexp(float(y.abs().max()))[1], -1000), 1000)
     y = (y[:, None] - offset) / unit
-    if kernel is None:
-        kernel = "matern52" if x.is_floating_point() else "tanimoto"
+    if kernel is None and not x.is_floating_point():
+        kernel = "tanimoto"
     settings = ModelSettings(
         kernel=kernel,
         noise_variance=None if usable else _PRIOR_NOISE * (1.0 if constant else float(y.var(correction=0))),

@@ -51,8 +51,9 @@ class PathwiseGPModel(OutputsModel):
             is cast to it; the model itself, its parameters and transforms included, is float64 whatever they are.
         train_Y: outcomes (n, m), in raw units.
         train_Yvar: known observation noise variances (n, m), in raw units squared; then no noise is learned.
-        covar_module: a GPyTorch kernel, or a sequence of m kernels; copied, not changed. None is a scaled Matérn-3/2
-            with one length scale per input. Its units are those after the transforms, as in BoTorch's models.
+        covar_module: a GPyTorch kernel, or a sequence of m kernels; copied, not changed. None is the default of
+            `sggp.GPRegressor`, a scaled Matérn kernel with one length scale per input. Its units are those after the
+            transforms, as in BoTorch's models.
         solver: a solver of `sggp.solvers`; None chooses one from n.
         num_samples: number S >= 2 of paths behind the variance and the registered sampler. More give less Monte Carlo
             error (relative sqrt(2 / S) in a variance) at proportional cost. `rsample` draws more when asked for more.

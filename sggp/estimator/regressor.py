@@ -31,11 +31,11 @@ class GPRegressor(RegressorMixin, BaseEstimator):
     solves (K + noise) A = B on all rows (`sggp.posterior.condition`).
 
     Args:
-        kernel: None (a scaled Matérn-3/2 kernel with one length scale per column; beyond 1,500 rows Matérn-1/2 where
-            its likelihood is clearly higher), "rbf", "matern12", "matern32", "matern52", "tanimoto" (rows are
-            fingerprints: counts or bits), a GPyTorch kernel, or a scikit-learn kernel (WhiteKernel terms become the
-            noise; types without a GPyTorch equal are evaluated as they are, unlearnt). Kernel objects are copied,
-            never changed, and their values are where learning starts.
+        kernel: None (a scaled Matérn kernel with one length scale per column: 5/2, or 3/2 where its likelihood is
+            higher by a nat; beyond 1,500 rows 3/2, or 1/2 where that one's is clearly higher), "rbf", "matern12",
+            "matern32", "matern52", "tanimoto" (rows are fingerprints: counts or bits), a GPyTorch kernel, or a
+            scikit-learn kernel (WhiteKernel terms become the noise; types without a GPyTorch equal are evaluated as
+            they are, unlearnt). Kernel objects are copied, never changed, and their values are where learning starts.
         noise_variance: known noise variance in squared units of y, a number or one per training row; None
             learns it, under a weak prior (none for scikit-learn kernels), above 1e-5 of the variance
             of y up to 3,000 rows, 1e-10 beyond ("iterative": 1e-6).

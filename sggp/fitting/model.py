@@ -16,7 +16,7 @@ from sggp.arrays import check_noise
 from sggp.defaults import DIRECT_ROWS, NUM_FEATURES, NUM_SAMPLES
 from sggp.errors import InputError, NoRandomFeatures
 from sggp.fitting.scaling import FAR, Scaling, scaling_of
-from sggp.fitting.smoothness import fit_smoother_or_rougher
+from sggp.fitting.smoothness import fit_rougher_where_evident, fit_smoother_or_rougher
 from sggp.fitting.start import StartingPoint, starting_point
 from sggp.hyperparameters import FitResult, choose_optimizer, learn_hyperparameters
 from sggp.hyperparameters.defaults import noise_floor
@@ -214,7 +214,10 @@ def default_kernel(x: Tensor, y: Tensor) -> Kernel:
     """Where learning with kernel=None starts, for inputs (n, d) and one target (n,) in their own units."""
     start = starting_point(None, x.shape[1])
     scaling = scaling_of(x, y.reshape(-1, 1), standardise=True, normalise=True)
-    return kernel_in_units(start.kernel, scaling.x_scale, float(scaling.y_scale[0]))
+    smooth = (
+        start.smoother if choose_optimizer(len(x)) == "exact" and start.smoother is not None else start.kernel
+    )
+    return kernel_in_units(smooth, scaling.x_scale, float(scaling.y_scale[0]))
 
 
 def _learn(
@@ -240,6 +243,8 @@ def _learn(
         return learn_hyperparameters(kernel, x, y, scale_free=False, **{**arguments, **more})
 
     recipe = choose_optimizer(len(x)) if settings.optimizer == "auto" else settings.optimizer
+    if start.smoother is not None and recipe == "exact":
+        return fit_rougher_where_evident(start.smoother, start.kernel, _white_noise(start, scaling), fit)
     if start.rougher is None or recipe != "nearest-neighbour":
         return fit(start.kernel, initial_noise_variance=_white_noise(start, scaling))
     return fit_smoother_or_rougher(start.kernel, start.rougher, y.numel(), fit)

@@ -1,4 +1,4 @@
-"""Whether a rougher kernel explains the data better: the one choice of family that the default kernel makes."""
+"""Whether a rougher kernel explains the data better: the choice of family that the default kernel makes."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from sggp.hyperparameters.gram import stationary_parts
 from sggp.hyperparameters.result import FitResult
 
 GAIN = 0.003  # nats per row by which the rougher kernel must win
+EVIDENCE = 1.0  # nats in all by which it must win an exact marginal likelihood
 _FIRST: dict[str, Any] = {"max_steps": 150}
 _TRIAL: dict[str, Any] = {"max_steps": 120}
 _LAST: dict[str, Any] = {"max_steps": 350, "learning_rate": 0.05}
@@ -69,6 +70,32 @@ def fit_smoother_or_rougher(
         fits.append(winner)
     message = f"{winner.message}; {_name(rougher)} {gain:+.4f} nats a row beside {_name(smoother)}"
     return _with_all_steps(winner, fits, message)
+
+
+def fit_rougher_where_evident(
+    smoother: Kernel, rougher: Kernel, noise: float | None, fit: Callable[..., FitResult]
+) -> FitResult:
+    """An exact fit of the one of two kernels that explains the data better.
+
+    The rougher kernel starts from what the smoother one learnt, and must win by a nat of marginal likelihood: with few
+    rows the difference is noise, and a smooth posterior finds optima faster.
+
+    Args:
+        smoother, rougher: scaled stationary kernels with their priors; copied, never changed.
+        noise: the noise variance that the first search starts from; None takes its default.
+        fit: (kernel, initial_noise_variance=) -> FitResult.
+
+    Returns:
+        FitResult of the winner; the message says by how much their likelihoods differ.
+    """
+    first = fit(smoother, initial_noise_variance=noise)
+    if first.method != "exact":
+        return first
+    trial = fit(_started(rougher, first.kernel), initial_noise_variance=_learnt(first))
+    gain = trial.log_marginal_likelihood - first.log_marginal_likelihood
+    winner = trial if gain >= EVIDENCE else first
+    message = f"{winner.message}; {_name(rougher)} {gain:+.2f} nats beside {_name(smoother)}"
+    return _with_all_steps(winner, [first, trial], message)
 
 
 def _started(kernel: Kernel, learnt: Kernel) -> Kernel:

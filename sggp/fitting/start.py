@@ -26,6 +26,7 @@ class StartingPoint:
         white_noise_fixed: whether that noise is to stay as it is.
         noise_prior: a GPyTorch prior for a learnt noise variance, or None.
         rougher: a kernel to try beside this one where there are rows enough (`fit_smoother_or_rougher`), or None.
+        smoother: one to try where the marginal likelihood is exact (`fit_rougher_where_evident`), or None.
     """
 
     kernel: Kernel
@@ -34,6 +35,7 @@ class StartingPoint:
     white_noise_fixed: bool = False
     noise_prior: Any = None
     rougher: Kernel | None = None
+    smoother: Kernel | None = None
 
 
 def starting_point(kernel: Any, input_dim: int) -> StartingPoint:
@@ -50,6 +52,7 @@ def starting_point(kernel: Any, input_dim: int) -> StartingPoint:
             name != "tanimoto",
             noise_prior=noise_prior(name),
             rougher=named_kernel("matern12", input_dim) if kernel is None else None,
+            smoother=named_kernel("matern52", input_dim) if kernel is None else None,
         )
     if isinstance(kernel, Kernel):
         tanimoto = any(isinstance(part, TanimotoMinMax | TanimotoDotProduct) for part in kernel.modules())

@@ -1,0 +1,127 @@
+"""Models of a few rows: what the data do not say is not claimed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from botorch.test_functions import Ackley, Hartmann, Michalewicz
+from gpytorch.kernels import MaternKernel, ScaleKernel
+
+from sggp import GPRegressor
+from sggp.bayesopt.surrogate import fit_surrogate
+from sggp.botorch import PathwiseGPModel
+from sggp.fitting import with_unknown_constant
+from sggp.hyperparameters import named_kernel
+from sggp.hyperparameters.defaults import log_normal, noise_prior
+from sggp.solvers import ConjugateGradients
+from tests.oracles import kernel_matrix
+
+
+@pytest.mark.parametrize(("mode", "spread"), [(0.25, 2.0), (3.0, 1.0)])
+def test_a_log_normal_prior_is_highest_at_its_mode(mode: float, spread: float) -> None:
+    prior = log_normal(mode, spread).double()
+    at = torch.tensor([0.99 * mode, mode, 1.01 * mode], dtype=torch.float64)
+    density = prior.log_prob(at)
+    assert density[1] > density[0]
+    assert density[1] > density[2]
+
+
+@pytest.mark.parametrize("d", [1, 4, 30])
+def test_a_search_starts_where_its_priors_are_highest(d: int) -> None:
+    kernel = named_kernel("matern52", d)
+    prior = kernel.base_kernel.lengthscale_prior
+    centre = float(torch.as_tensor(prior.loc - prior.scale**2).exp())
+    assert centre == pytest.approx(kernel.base_kernel.lengthscale[0, 0].item(), rel=1e-6)
+    assert centre == pytest.approx(0.6 * d**0.5, rel=1e-6)
+    noise = noise_prior()
+    assert float(torch.as_tensor(noise.loc - noise.scale**2).exp()) == pytest.approx(2.5e-3, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    "function", [Hartmann(6), Ackley(5), Michalewicz(5)], ids=["hartmann", "ackley", "michalewicz"]
+)
+def test_twenty_points_do_not_make_white_noise(function) -> None:
+    """Priors that are highest at a sixtieth of the cube made every length scale .012: a bound of a tenth tells them."""
+    d = function.dim
+    x = torch.quasirandom.SobolEngine(d, scramble=True, seed=0).draw(20, dtype=torch.float64)
+    low, high = function.bounds.double()
+    model = PathwiseGPModel(
+        x, -function(low + (high - low) * x)[:, None].double(), num_samples=2, generator=0
+    )
+    assert model.covar_module.base_kernel.lengthscale.min().item() > 0.1
+
+
+@pytest.mark.parametrize("n", [4, 6])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_few_molecules_leave_the_spread_of_the_values(n: int, seed: int) -> None:
+    """Rows that share nothing: a new one is as uncertain as values are, to a factor that n values know it by."""
+    rng = np.random.default_rng(seed)
+    known, new = np.split(np.kron(np.eye(n + 3, dtype=np.uint8), np.ones((1, 5), dtype=np.uint8)), [n])
+    y = 3.3 * rng.normal(size=n) + 5
+    std = GPRegressor(kernel="tanimoto", random_state=0).fit(known, y).predict(new, return_std=True)[1]
+    assert np.all(std > 0.5 * y.std())
+    assert np.all(std < 3 * y.std())
+
+
+def kriging(kernel, x, queries, y, noise, mean) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and variance with a constant of normal prior of variance 100 k(x, x) about `mean`."""
+    constant = 100 * kernel_matrix(kernel, x[:1], x[:1])[0, 0]
+    matrix = kernel_matrix(kernel, x, x) + constant + noise * np.eye(len(x))
+    cross = kernel_matrix(kernel, x, queries) + constant
+    own = np.diag(kernel_matrix(kernel, queries, queries)) + constant
+    weights = np.linalg.solve(matrix, cross)
+    return mean + weights.T @ (y - mean), own - (weights * cross).sum(0)
+
+
+def test_the_uncertainty_of_a_learnt_mean_is_in_every_variance() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(12, 2, generator=generator, dtype=torch.float64)
+    queries = 3 * torch.rand(40, 2, generator=generator, dtype=torch.float64) - 1
+    y = torch.sin(3 * x.sum(1)) + 4
+    surrogate = fit_surrogate(x, y, num_samples=4096, generator=0)
+    learned = surrogate.posterior.kernel.kernels[0]
+    noise, mean = float(surrogate.posterior.noise_variance[0]), surrogate.posterior.prior_mean
+    target = ((y - y.mean()) / y.std(correction=0)).numpy()
+    expected, variance = kriging(learned, x, queries, target, noise, mean)
+    scale = float(y.std(correction=0))
+    found_mean, found_std = surrogate.posterior.mean(queries), surrogate.posterior.variance(queries).sqrt()
+    np.testing.assert_allclose(found_mean, expected, atol=1e-6)
+    np.testing.assert_allclose(found_std, np.sqrt(variance), rtol=1e-6)
+    # kriging's formula is the limit of an infinite prior variance of the constant
+    matrix = kernel_matrix(learned, x, x) + noise * np.eye(len(x))
+    cross, one = kernel_matrix(learned, x, queries), np.ones(len(x))
+    solved = np.linalg.solve(matrix, np.column_stack([one, cross]))
+    plain = np.diag(kernel_matrix(learned, queries, queries)) - (cross * solved[:, 1:]).sum(0)
+    limit = plain + (1 - solved[:, 0] @ cross) ** 2 / solved[:, 0].sum()
+    np.testing.assert_allclose(variance, limit, rtol=0.02)
+    assert np.all(variance > plain)
+    # samples know it too: 4,096 of them a variance to 2.2 %
+    values = surrogate.posterior.samples(queries)
+    ratio = (values.var(0).numpy() / variance - 1) * (4096 / 2) ** 0.5
+    assert np.abs(np.median(ratio)) < 4
+    assert scale > 0
+
+
+def test_many_rows_and_iterative_solvers_keep_the_kernel() -> None:
+    kernel = ScaleKernel(MaternKernel(2.5))
+    assert with_unknown_constant(kernel, 3001) is kernel
+    assert with_unknown_constant(kernel, 10, ConjugateGradients()) is kernel
+    assert with_unknown_constant(kernel, 10) is not kernel
+
+
+def test_a_given_mean_is_certain() -> None:
+    x = torch.rand(10, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    given = {"covar_module": ScaleKernel(MaternKernel(2.5)), "noise_variance": 0.1}
+    model = PathwiseGPModel(x, x.sin(), num_samples=2, optimizer=None, generator=0, **given)
+    assert isinstance(model.posteriors[0].kernel, ScaleKernel)
+
+
+def test_the_smoother_kernel_stays_unless_the_rougher_wins_by_a_nat() -> None:
+    x = np.linspace(0, 1, 60)[:, None]
+    smooth = GPRegressor(random_state=0).fit(x, np.sin(6 * x[:, 0]))
+    walk = np.random.default_rng(0).normal(size=60).cumsum()
+    rough = GPRegressor(random_state=0).fit(x, walk)
+    assert smooth.kernel_.base_kernel.nu == 2.5
+    assert rough.kernel_.base_kernel.nu == 1.5
+    assert "nats beside" in rough.fit_result_.message
