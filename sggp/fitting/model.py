@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from gpytorch.kernels import AdditiveKernel, ConstantKernel, Kernel
+from gpytorch.kernels import AdditiveKernel, ConstantKernel, Kernel, ScaleKernel
 from torch import Tensor
 
 from sggp.arrays import check_noise
@@ -28,7 +28,7 @@ from sggp.posterior import Posterior, condition
 from sggp.solvers import Cholesky
 from sggp.typing import Seed
 
-_CONSTANT = 100.0  # prior variance of an unknown constant mean, in units of k(x, x)
+_CONSTANT = 4.0  # prior variance of an unknown constant mean, in units of k(x, x)
 
 
 @dataclass(frozen=True)
@@ -169,7 +169,7 @@ def fit_model(x: Tensor, y: Tensor, settings: ModelSettings, generator: Seed) ->
     """
     if settings.noise_variance is not None:
         check_noise(settings.noise_variance, len(x))
-    start = starting_point(settings.kernel, x.shape[1])
+    start = starting_point(settings.kernel, x.shape[1], len(x))
     learnt = None
     if not settings.normalise and settings.optimizer is not None:
         relative = True if isinstance(settings.kernel, str | None) else None
@@ -197,22 +197,26 @@ def _check_range(inputs: Tensor, x: Tensor) -> None:
 
 
 def with_unknown_constant(kernel: Kernel, rows: int, solver: Any = None) -> Kernel:
-    """The kernel of f plus a constant of large variance, where posteriors are direct; else the kernel as it is.
+    """The kernel of f plus an unknown constant, where posteriors are direct; else the kernel as it is.
 
     A constant mean that was estimated from few rows is not known: its uncertainty, kriging's (1 − 1ᵀH⁻¹k)²/(1ᵀH⁻¹1)
-    (Rasmussen & Williams 2006, equation 2.42), belongs to every variance and sample. Its prior variance is 100 times
-    k(x, x). From many rows the mean is known, and iterative solves would suffer.
+    (Rasmussen & Williams 2006, equation 2.42), belongs to every variance and sample. Its prior variance about the
+    estimate is 4 k(x, x): a larger one changes little and costs digits. From many rows the mean is known, and iterative
+    solves would suffer.
     """
     if rows > DIRECT_ROWS or not (solver is None or isinstance(solver, Cholesky)):
         return kernel
-    constant = ConstantKernel().to(next(kernel.parameters()))
-    constant.constant = torch.tensor(_CONSTANT * as_covariance(kernel, dtype=torch.float64).scale)
-    return AdditiveKernel(kernel, constant).requires_grad_(False)
+    one = ConstantKernel()
+    one.constant = torch.tensor(1.0)
+    constant = ScaleKernel(one).double()
+    size = as_covariance(kernel, dtype=torch.float64).scale  # as a tensor: GPyTorch rounds floats to float32
+    constant.outputscale = torch.tensor(_CONSTANT * size, dtype=torch.float64)
+    return AdditiveKernel(kernel, constant.to(next(kernel.parameters()).device)).requires_grad_(False)
 
 
 def default_kernel(x: Tensor, y: Tensor) -> Kernel:
     """Where learning with kernel=None starts, for inputs (n, d) and one target (n,) in their own units."""
-    start = starting_point(None, x.shape[1])
+    start = starting_point(None, x.shape[1], len(x))
     scaling = scaling_of(x, y.reshape(-1, 1), standardise=True, normalise=True)
     smooth = (
         start.smoother if choose_optimizer(len(x)) == "exact" and start.smoother is not None else start.kernel
@@ -243,7 +247,7 @@ def _learn(
         return learn_hyperparameters(kernel, x, y, scale_free=False, **{**arguments, **more})
 
     recipe = choose_optimizer(len(x)) if settings.optimizer == "auto" else settings.optimizer
-    if start.smoother is not None and recipe == "exact":
+    if recipe == "exact" and start.smoother is not None:
         return fit_rougher_where_evident(start.smoother, start.kernel, _white_noise(start, scaling), fit)
     if start.rougher is None or recipe != "nearest-neighbour":
         return fit(start.kernel, initial_noise_variance=_white_noise(start, scaling))

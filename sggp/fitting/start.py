@@ -10,6 +10,7 @@ from sklearn.gaussian_process.kernels import Kernel as ScikitLearnBase
 
 from sggp.errors import DtypeError
 from sggp.fitting.scikit_kernels import from_scikit_learn
+from sggp.hyperparameters.auto import choose_optimizer
 from sggp.hyperparameters.defaults import named_kernel, noise_prior
 from sggp.kernels import TanimotoDotProduct, TanimotoMinMax
 
@@ -38,21 +39,21 @@ class StartingPoint:
     smoother: Kernel | None = None
 
 
-def starting_point(kernel: Any, input_dim: int) -> StartingPoint:
-    """The starting point for None, a kernel name, a GPyTorch kernel or a scikit-learn kernel.
+def starting_point(kernel: Any, input_dim: int, rows: int) -> StartingPoint:
+    """The starting point for None, a kernel name, a GPyTorch kernel or a scikit-learn kernel, and so many rows.
 
     Raises:
         DtypeError: anything else. InputError: an unknown name. UnsupportedKernel: a kernel that cannot be
             used.
     """
     if kernel is None or isinstance(kernel, str):
-        name = "matern32" if kernel is None else kernel
+        name, many = "matern32" if kernel is None else kernel, choose_optimizer(rows) != "exact"
         return StartingPoint(
-            named_kernel(name, input_dim),
+            named_kernel(name, input_dim, many_rows=many),
             name != "tanimoto",
             noise_prior=noise_prior(name),
-            rougher=named_kernel("matern12", input_dim) if kernel is None else None,
-            smoother=named_kernel("matern52", input_dim) if kernel is None else None,
+            rougher=named_kernel("matern12", input_dim, many_rows=many) if kernel is None else None,
+            smoother=None if many or kernel is not None else named_kernel("matern52", input_dim),
         )
     if isinstance(kernel, Kernel):
         tanimoto = any(isinstance(part, TanimotoMinMax | TanimotoDotProduct) for part in kernel.modules())

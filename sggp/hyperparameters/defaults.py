@@ -18,12 +18,13 @@ _SMOOTHNESS = {f.name: f.nu for f in FAMILIES.values() if f.nu in (0.5, 1.5, 2.5
 KERNEL_NAMES = ("rbf", *_SMOOTHNESS, "tanimoto")
 
 
-def named_kernel(name: str, input_dim: int) -> Kernel:
+def named_kernel(name: str, input_dim: int, *, many_rows: bool = False) -> Kernel:
     """A scaled kernel with one length scale per column, for inputs of unit spread and targets of unit variance.
 
     Log-normal priors of log-spread 1, their densities highest where a search starts: at .6·sqrt(d) for length scales,
     which grow with the dimension as distances do (Hvarfner et al. 2024), and at 2 for the output scale, 1 for
-    "tanimoto". A few rows cannot overrule them, a hundred do. Chosen by `benchmarks/small_bo.py` and by held-out
+    "tanimoto". A few rows cannot overrule them, a hundred do. For many rows the log-spread is 2, so that columns
+    without influence can leave. Chosen by `benchmarks/small_bo.py` and by held-out
     densities, see docs/hyperparameters.md.
 
     Args:
@@ -37,18 +38,21 @@ def named_kernel(name: str, input_dim: int) -> Kernel:
         raise InputError(
             f"unknown kernel {name!r}; expected one of {', '.join(KERNEL_NAMES)}, or a kernel object."
         )
+    spread = 2.0 if many_rows else 1.0
     if name == "tanimoto":
         base: Kernel = TanimotoMinMax()
     else:
         size = 0.6 * math.sqrt(input_dim)
         ard: dict[str, Any] = {
             "ard_num_dims": input_dim,
-            "lengthscale_prior": log_normal(size, 1.0),
+            "lengthscale_prior": log_normal(size, spread),
             "lengthscale_constraint": Positive(),
         }
         base = RBFKernel(**ard) if name == "rbf" else MaternKernel(nu=_SMOOTHNESS[name], **ard)
         base.lengthscale = size
-    kernel = ScaleKernel(base, outputscale_prior=log_normal(1.0 if name == "tanimoto" else 2.0, 1.0)).double()
+    kernel = ScaleKernel(
+        base, outputscale_prior=log_normal(1.0 if name == "tanimoto" else 2.0, spread)
+    ).double()
     kernel.outputscale = 1.0
     return kernel
 

@@ -16,6 +16,7 @@ _PLAIN: dict[str, type[Kernel]] = {
     "MaternKernel": gpytorch.kernels.MaternKernel,
     "RQKernel": gpytorch.kernels.RQKernel,
     "LinearKernel": gpytorch.kernels.LinearKernel,
+    "ConstantKernel": gpytorch.kernels.ConstantKernel,
     "PeriodicKernel": gpytorch.kernels.PeriodicKernel,
     "TanimotoMinMax": TanimotoMinMax,
     "TanimotoDotProduct": TanimotoDotProduct,
@@ -23,7 +24,7 @@ _PLAIN: dict[str, type[Kernel]] = {
 _NESTED: dict[str, type[Kernel]] = {
     kind.__name__: kind for kind in (ScaleKernel, AdditiveKernel, ProductKernel)
 }
-_VALUES = ("lengthscale", "alpha", "variance", "period_length", "outputscale")
+_VALUES = ("lengthscale", "alpha", "variance", "period_length", "outputscale", "constant")
 
 
 def describe_kernel(kernel: Kernel) -> dict[str, Any] | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 import torch
@@ -36,7 +36,13 @@ def save(path: str | os.PathLike[str], process: Process, data: Data, solution: S
         "mean": process.mean,
         "prior": None
         if prior is None
-        else {"seed": prior.seed, "weights": prior.weights, "p": prior.num_features, "centre": prior.centre},
+        else {
+            "seed": prior.seed,
+            "weights": prior.weights,
+            "p": prior.num_features,
+            "centre": prior.centre,
+            "values": prior.at(data.x[:1]),
+        },
         "solution": {
             **{name: getattr(solution, name) for name in _SOLUTION},
             "status": [str(status) for status in solution.status],
@@ -66,7 +72,10 @@ def load(path: str | os.PathLike[str], kernel: Any, solver: Solver | None) -> tu
         kernel = rebuild_kernel(content["kernel"]) if kernel is None else kernel
         data, solution = Data(**content["data"]), _solution(content["solution"])
         options, lost = _options(content["settings"], solver)
-        prior = _prior(kernel, content["prior"], data.x.shape[1])
+        prior = _prior(kernel, content["prior"], data.x)
+        stale = content["prior"] is not None and prior is None
+        if stale:
+            data, solution = _mean_alone(data, solution)
         process = Process(kernel, float(content["mean"]), prior, options)
         _check_shapes(process, data, solution)
     except (SggpError, LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
@@ -76,6 +85,13 @@ def load(path: str | os.PathLike[str], kernel: Any, solver: Solver | None) -> tu
         ) from error
     if lost:
         warnings.warn(_lost_solver(path, lost), NotSaved, stacklevel=3)
+    if stale:
+        warnings.warn(
+            f"the samples in {path} were drawn by another version of sggp and cannot be drawn again: mean and solved "
+            "variances are as saved, more_samples(k) draws new samples.",
+            NotSaved,
+            stacklevel=3,
+        )
     return process, data, solution
 
 
@@ -111,11 +127,26 @@ def _options(stored: dict[str, Any], solver: Solver | None) -> tuple[SolveOption
     return SolveOptions(solver=solver, dtype=dtype, **{name: stored[name] for name in _OPTIONS}), lost
 
 
-def _prior(kernel: Any, stored: dict[str, Any] | None, dimension: int) -> Prior | None:
+def _prior(kernel: Any, stored: dict[str, Any] | None, x: Tensor) -> Prior | None:
+    """The prior functions, None where there are none or this version draws others from their seed."""
     if stored is None:
         return None
-    features = seeded_features(kernel, stored["p"], dimension, stored["seed"], stored["centre"])
-    return Prior(features, stored["weights"], stored["seed"], stored["p"], stored["centre"])
+    features = seeded_features(kernel, stored["p"], x.shape[1], stored["seed"], stored["centre"])
+    prior = Prior(features, stored["weights"], stored["seed"], stored["p"], stored["centre"])
+    if features.num_features != len(prior.weights) or "values" not in stored:
+        return None
+    found, scale = prior.at(x[:1]).double(), float(stored["values"].abs().max())
+    same = torch.allclose(found, stored["values"].double(), rtol=0, atol=1e-4 * scale)
+    return prior if same else None
+
+
+def _mean_alone(data: Data, solution: Solution) -> tuple[Data, Solution]:
+    """Without the samples."""
+    parts = {
+        name: getattr(solution, name)[:1] for name in ("status", "residual", "residual_error", "tolerance")
+    }
+    solution = replace(solution, x=solution.x[:, :1], **parts)
+    return replace(data, noise=data.noise[:, :0]), solution
 
 
 def _check_shapes(process: Process, data: Data, solution: Solution) -> None:

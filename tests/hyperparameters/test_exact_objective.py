@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 import torch
 from gpytorch.kernels import MaternKernel, RBFKernel, RQKernel, ScaleKernel
+from gpytorch.priors import LogNormalPrior
 
 from sggp.hyperparameters import exact_log_marginal_likelihood, fit_exact, named_kernel
 from sggp.hyperparameters.coordinates import Coordinates, copy_kernel
-from sggp.hyperparameters.defaults import noise_prior
 from sggp.hyperparameters.exact import fit as exact
 from sggp.hyperparameters.exact.gram_matrix import GramMatrix, Sensitivity
 from sggp.hyperparameters.exact.objective import Best, Objective
@@ -196,7 +196,8 @@ def test_a_part_without_noise_does_not_decide_for_all_rows(monkeypatch):
     y = factor @ torch.randn(600, generator=g, dtype=torch.float64)
     y = y + 0.1**0.5 * torch.randn(600, generator=g, dtype=torch.float64)
     y, floor = (y - y.mean()) / y.std(), 1e-5
-    found, plain = _fits(x, y, monkeypatch, noise_floor=floor, noise_prior=noise_prior())
+    weak = LogNormalPrior(-4.0, 3.0).double()
+    found, plain = _fits(x, y, monkeypatch, noise_floor=floor, noise_prior=weak)
     last = [record for record in found.trace if record["rows"] < 600][-1]
     assert last["values"]["noise_variance"] < 2 * floor  # what is to be survived
     assert found.noise_variance == pytest.approx(float(plain.noise_variance), rel=0.02)

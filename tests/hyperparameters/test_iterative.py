@@ -195,9 +195,9 @@ def test_any_solver(solver):
 def test_a_budget_is_kept_and_its_residuals_are_told():
     x, y = table(400)
     kernel = scaled(MaternKernel(nu=1.5, ard_num_dims=2), [[0.5, 2.0]])
-    gradient, u = problem(kernel, x, y, 0, solver=ConjugateGradients(None), start=0.05, max_epochs=8)
+    gradient, u = problem(kernel, x, y, 0, solver=ConjugateGradients(None), start=0.05, max_epochs=12)
     found = gradient.estimate(u)
-    assert found.solved.solution.epochs <= 9
+    assert found.solved.solution.epochs <= 13
     operator = gradient.solves.operator(gradient.coordinates.kernel, torch.full((400,), 0.05))
     z = gradient.probes.at(gradient.coordinates.kernel, found.row_noise)
     gaps = (z - operator.dense() @ found.solved.probes).norm(dim=0) / z.norm(dim=0)
@@ -207,7 +207,7 @@ def test_a_budget_is_kept_and_its_residuals_are_told():
     later = found
     for _ in range(6):
         later = gradient.estimate(u)
-    assert later.solved.residuals[2] < 0.75 * found.solved.residuals[2]  # but steps add up
+    assert later.solved.residuals[1] < 0.75 * found.solved.residuals[1]  # but steps add up
 
 
 def gap(fit, x, y, best):

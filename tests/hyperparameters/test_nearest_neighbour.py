@@ -190,9 +190,9 @@ def test_earlier_rows_are_the_nearest_earlier_ones(step, compiled, monkeypatch):
 
 def test_fit_comes_close_to_the_exact_optimum():
     x, y = _data(700, 2, noise=0.2)
-    kernel = named_kernel("matern32", 2)
+    kernel = named_kernel("matern32", 2, many_rows=True)
     exact = fit_exact(kernel, x, y)
-    fit = fit_nearest_neighbour(kernel, x, y, generator=0, batch_size=128, neighbours=15)
+    fit = fit_nearest_neighbour(kernel, x, y, generator=0, batch_size=128, neighbours=30)
     assert fit.method == "nearest-neighbour"
     value = exact_log_marginal_likelihood(fit.kernel, x, y, noise_variance=fit.noise_variance, mean=fit.mean)
     start = exact_log_marginal_likelihood(
