@@ -35,6 +35,7 @@ SCRIPTS = {
         *("--functions", "branin", "--seeds", "1", "--strategies", "logei", "thompson"),
         *("--noise", "noisy", "--rounds", "2"),
     ],
+    "few_rows.py": ["--sets", "yacht", "--molecules", "--rows", "6", "--draws", "2"],
     "paths.py": [
         *("--families", "matern32", "product", "tanimoto", "--rows", "12", "--dims", "1", "--noise", "1e-4"),
         *("--paths", "64", "--features", "64", "--queries", "40"),
