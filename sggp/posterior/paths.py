@@ -35,6 +35,10 @@ def promoted(rows: Tensor, precision: torch.dtype) -> Tensor:
     return rows.to(torch.promote_types(rows.dtype, precision)) if rows.is_floating_point() else rows
 
 
+_AT_ONCE = 4 * 2**20
+"""Features and kernel entries of paired points that are held at once."""
+
+
 @dataclass(frozen=True)
 class PathwiseSamples:
     """Functions drawn from the posterior.
@@ -105,12 +109,25 @@ class PathwiseSamples:
             )
         own = promoted(points.reshape(self.num_samples, -1, self.dimension), self.precision)
         weights = self.weights.to(self._dtype(own))
-        values = [
-            self.features.apply(own[i], weights[:, i : i + 1])
-            + self.covariance.matmul(own[i], self.x, self.update[:, i : i + 1])
-            for i in range(self.num_samples)
-        ]
-        return (torch.stack(values)[..., 0] + self.mean).to(self._dtype(points)).reshape(points.shape[:-1])
+        if own.shape[0] * own.shape[1] * (len(weights) + len(self.x)) <= _AT_ONCE:
+            values = self._paired_at_once(own, weights)
+        else:
+            columns = zip(own, weights.split(1, 1), self.update.split(1, 1), strict=True)
+            values = torch.stack(
+                [
+                    (self.features.apply(rows, w) + self.covariance.matmul(rows, self.x, a))[:, 0]
+                    for rows, w, a in columns
+                ]
+            )
+        return (values + self.mean).to(self._dtype(points)).reshape(points.shape[:-1])
+
+    def _paired_at_once(self, own: Tensor, weights: Tensor) -> Tensor:  # (s, q, d), (p, s) -> (s, q)
+        """One block of features and of the kernel for the points of all samples: few points are all overhead."""
+        flat, shape = own.reshape(-1, self.dimension), own.shape[:2]
+        prior = self.features.phi(flat).reshape(*shape, -1)
+        update = self.covariance.block(flat, self.x).reshape(*shape, -1)
+        parts = torch.einsum("sqp,ps->sq", prior, weights.to(prior.dtype))
+        return parts + torch.einsum("sqn,ns->sq", update, self.update.to(update.dtype))
 
     def prior(self, points: Tensor) -> Tensor:  # (q, d) -> (q, s)
         """The prior draws f⁰ = φ(·)ᵀw, without the mean."""

@@ -189,19 +189,24 @@ def test_paths_are_functions(data):
     torch.testing.assert_close(paths.select([3, 1])(q), values[[3, 1]], rtol=0, atol=1e-11)
 
 
-def test_paired_equals_evaluating_each_sample_alone(data, generator):
+@pytest.mark.parametrize("at_once", [0, 2**22])
+def test_paired_equals_evaluating_each_sample_alone(data, generator, monkeypatch, at_once):
+    monkeypatch.setattr("sggp.posterior.paths._AT_ONCE", at_once)
     paths = solved(data).samples
     own = torch.rand(16, 3, 5, 2, generator=generator, dtype=torch.float64)
     alone = torch.stack([paths(own[i])[i] for i in range(16)])
     torch.testing.assert_close(paths.paired(own), alone, rtol=0, atol=1e-11)
 
 
-@pytest.mark.parametrize("how", ["shared", "paired", "mean"])
-def test_gradients(data, how):
+@pytest.mark.parametrize("how", ["shared", "paired", "paired in turn", "mean"])
+def test_gradients(data, how, monkeypatch):
     _, _, q = data
     posterior = solved(data, num_samples=3)
-    call = {"shared": posterior.samples, "paired": posterior.samples.paired, "mean": posterior.mean}[how]
-    points = q[:2] if how != "paired" else q[:6].reshape(3, 2, 2)
+    if how == "paired in turn":
+        monkeypatch.setattr("sggp.posterior.paths._AT_ONCE", 0)
+    paired = how.startswith("paired")
+    call = posterior.samples.paired if paired else {"shared": posterior.samples, "mean": posterior.mean}[how]
+    points = q[:6].reshape(3, 2, 2) if paired else q[:2]
     assert torch.autograd.gradcheck(call, points.clone().requires_grad_())
 
 
