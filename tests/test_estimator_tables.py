@@ -125,8 +125,8 @@ def test_outliers_in_the_inputs(optimizer, size):
 def test_outliers_in_the_target(size):
     """Gaussian noise takes a few wild targets for noise: predictions fall back to the mean.
 
-    What is left is the error of a smooth function of some ten degrees of freedom, fitted to the noise of 200 rows; small
-    outliers leave more than half of the signal.
+    What is left is the error of a smooth function of some ten degrees of freedom, fitted to the noise of 200 rows.
+    Small outliers leave more than half of the signal.
     """
     X, y = _data(200)
     y[:3] += np.array([size, -size, size])
