@@ -40,7 +40,19 @@ from sggp.datasets import molecules, uci
 from sggp.kernels import TanimotoMinMax
 from sggp.molecules import FingerprintTable
 
-TABLES = ("yacht", "energy", "concrete", "autompg", "housing", "airfoil", "stock", "wine", "pol", "bike", "elevators")
+TABLES = (
+    "yacht",
+    "energy",
+    "concrete",
+    "autompg",
+    "housing",
+    "airfoil",
+    "stock",
+    "wine",
+    "pol",
+    "bike",
+    "elevators",
+)
 MOLECULES = ("esol", "freesolv", "lipophilicity")
 TEST_ROWS = 500
 Predicted = tuple[np.ndarray, np.ndarray]
@@ -76,7 +88,12 @@ def constant(x: np.ndarray, y: np.ndarray, xs: np.ndarray, fingerprint: bool) ->
     return np.full(len(xs), y.mean()), np.full(len(xs), y.std(ddof=1))
 
 
-MODELS: dict[str, Model] = {"sggp": ours, "scikit-learn": scikit_learn, "BoTorch": botorch, "constant": constant}
+MODELS: dict[str, Model] = {
+    "sggp": ours,
+    "scikit-learn": scikit_learn,
+    "BoTorch": botorch,
+    "constant": constant,
+}
 
 
 @dataclass
@@ -109,7 +126,9 @@ def score(model: Model, part: tuple[np.ndarray, ...], fingerprint: bool, unit: f
     into.seconds.append(time.perf_counter() - start)
     std = np.maximum(std, 1e-6 * unit)
     error = ys - mean
-    into.nll.append(float(np.mean(0.5 * (error / std) ** 2 + np.log(std / unit) + 0.5 * math.log(2 * math.pi))))
+    into.nll.append(
+        float(np.mean(0.5 * (error / std) ** 2 + np.log(std / unit) + 0.5 * math.log(2 * math.pi)))
+    )
     into.rmse.append(float(np.sqrt(np.mean(error**2)) / unit))
     into.inside.append(float(np.mean(np.abs(error) < 1.96 * std)))
 
@@ -118,7 +137,9 @@ def tables(names: list[str]) -> list[tuple[np.ndarray, np.ndarray]]:
     out = []
     for name in names:
         split = uci(name)
-        out.append((np.concatenate([split.x_train, split.x_test]), np.concatenate([split.y_train, split.y_test])))
+        out.append(
+            (np.concatenate([split.x_train, split.x_test]), np.concatenate([split.y_train, split.y_test]))
+        )
     return out
 
 
@@ -133,7 +154,9 @@ def molecule_sets(names: list[str]) -> list[tuple[np.ndarray, np.ndarray]]:
     return out
 
 
-def compare(sets: list[tuple[np.ndarray, np.ndarray]], fingerprint: bool, rows: list[int], draws: int) -> None:
+def compare(
+    sets: list[tuple[np.ndarray, np.ndarray]], fingerprint: bool, rows: list[int], draws: int
+) -> None:
     lines = []
     for n in rows:
         scores = {name: Scores() for name in MODELS if not (fingerprint and name == "scikit-learn")}
