@@ -1,8 +1,8 @@
 """What a model of a few rows claims: log densities and coverage of held-out rows, beside scikit-learn and BoTorch.
 
 UCI tables, n training rows drawn at random from split 0 of each, up to 500 of the others as test rows; all models get
-the same rows. Molecules: Morgan counts (radius 2), values measured or docked, the same way. NLL is per test row in units of
-the standard deviation of all values; its standard error is over tables and draws, as is that of the paired difference
+the same rows. Molecules: Morgan counts (radius 2), values measured or docked, the same way. NLL is per test row in
+units of the standard deviation of all values; its standard error is over tables and draws, as is that of the paired difference
 to sggp. "95 %" is the share of test rows inside the central interval.
 
     sggp          GPRegressor(); GPRegressor(kernel="tanimoto") for molecules
