@@ -2,8 +2,8 @@
 
 UCI tables, n training rows drawn at random from split 0 of each, up to 500 of the others as test rows; all models get
 the same rows. Molecules: Morgan counts (radius 2), values measured or docked, the same way. NLL is per test row in
-units of the standard deviation of all values; its standard error is over tables and draws, as is that of the paired difference
-to sggp. "95 %" is the share of test rows inside the central interval.
+units of the standard deviation of all values; "behind sggp" is the paired difference over tables and draws with its
+standard error. "95 %" is the share of test rows inside the central interval.
 
     sggp          GPRegressor(); GPRegressor(kernel="tanimoto") for molecules
     scikit-learn  GaussianProcessRegressor, Matérn-5/2 with a length scale per column and a WhiteKernel, normalize_y,
