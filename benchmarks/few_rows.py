@@ -40,7 +40,7 @@ from sggp.datasets import molecules, uci
 from sggp.kernels import TanimotoMinMax
 from sggp.molecules import FingerprintTable
 
-TABLES = (
+TABLES = ("yacht", "energy", "concrete", "wine", "pol", "bike", "elevators", "protein")
     "yacht",
     "energy",
     "concrete",
