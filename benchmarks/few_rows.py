@@ -41,18 +41,6 @@ from sggp.kernels import TanimotoMinMax
 from sggp.molecules import FingerprintTable
 
 TABLES = ("yacht", "energy", "concrete", "wine", "pol", "bike", "elevators", "protein")
-    "yacht",
-    "energy",
-    "concrete",
-    "autompg",
-    "housing",
-    "airfoil",
-    "stock",
-    "wine",
-    "pol",
-    "bike",
-    "elevators",
-)
 MOLECULES = ("esol", "freesolv", "lipophilicity")
 TEST_ROWS = 500
 Predicted = tuple[np.ndarray, np.ndarray]
