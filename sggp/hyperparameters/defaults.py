@@ -1,4 +1,4 @@
-"""Kernels by name, with starting values and weak priors for standardised data."""
+"""Kernels by name, with starting values and priors for standardised data."""
 
 from __future__ import annotations
 
