@@ -1,0 +1,75 @@
+"""Predictive distributions against SciPy and against integrals."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy import integrate, stats
+
+from sggp.errors import InputError, ShapeError
+from sggp.predictive import PredictiveDistribution
+
+LOC, SCALE, Y = np.array([-1.0, 0.0, 2.5]), np.array([0.3, 1.0, 4.0]), np.array([-1.2, 2.0, 0.0])
+
+
+def reference(df: float):
+    return stats.norm(LOC, SCALE) if math.isinf(df) else stats.t(df, LOC, SCALE)
+
+
+@pytest.mark.parametrize("df", [1.5, 2.5, 4.0, 30.0, math.inf])
+class TestAgainstScipy:
+    def test_density_and_probability(self, df):
+        ours, other = PredictiveDistribution(LOC, SCALE, df), reference(df)
+        np.testing.assert_allclose(ours.logpdf(Y), other.logpdf(Y), rtol=1e-12)
+        np.testing.assert_allclose(ours.cdf(Y), other.cdf(Y), rtol=1e-12)
+        np.testing.assert_allclose(ours.pdf(Y), other.pdf(Y), rtol=1e-12)
+
+    def test_quantiles_and_intervals(self, df):
+        ours, other = PredictiveDistribution(LOC, SCALE, df), reference(df)
+        np.testing.assert_allclose(ours.ppf([0.1, 0.7]), [other.ppf(0.1), other.ppf(0.7)], rtol=1e-10)
+        np.testing.assert_allclose(ours.ppf(0.2), other.ppf(0.2), rtol=1e-10)
+        np.testing.assert_allclose(ours.interval(0.9), other.interval(0.9), rtol=1e-10)
+
+    def test_std(self, df):
+        expected = reference(df).std() if df > 2 else np.full(3, np.inf)
+        np.testing.assert_allclose(PredictiveDistribution(LOC, SCALE, df).std(), expected)
+
+    def test_crps_is_the_integral_of_the_squared_step(self, df):
+        ours = PredictiveDistribution(LOC, SCALE, df)
+        for j, y in enumerate(Y):
+            below = integrate.quad(lambda v, j=j: float(ours.cdf(v)[j]) ** 2, -np.inf, y, epsabs=1e-9)[0]
+            above = integrate.quad(lambda v, j=j: (1 - float(ours.cdf(v)[j])) ** 2, y, np.inf, epsabs=1e-9)[0]
+            assert ours.crps(Y)[j] == pytest.approx(below + above, rel=1e-6)
+
+
+def test_draws_have_the_distribution():
+    draws = PredictiveDistribution(LOC, SCALE, 5.0).rvs(4000, random_state=0)
+    assert draws.shape == (4000, 3)
+    for j in range(3):
+        assert stats.kstest(draws[:, j], stats.t(5.0, LOC[j], SCALE[j]).cdf).pvalue > 1e-4
+
+
+def test_some_rows():
+    some = PredictiveDistribution(LOC, SCALE, 3.0)[1:]
+    assert len(some) == 2
+    assert some.df == 3.0
+
+
+@pytest.mark.parametrize(
+    "arguments", [([0.0], [0.0]), ([0.0], [np.nan]), ([0.0], [1.0], 1.0), ([0.0], [1.0], math.nan)]
+)
+def test_refused(arguments):
+    with pytest.raises(InputError):
+        PredictiveDistribution(*arguments)
+
+
+def test_refused_probabilities():
+    some = PredictiveDistribution([0.0], [1.0])
+    with pytest.raises(InputError, match="between 0 and 1"):
+        some.ppf(1.0)
+    with pytest.raises(InputError, match="between 0 and 1"):
+        some.interval(0.0)
+    with pytest.raises(ShapeError):
+        PredictiveDistribution([0.0, 1.0], [1.0])
