@@ -30,6 +30,7 @@ from lib.density_cells import Cells, key, run_cell
 from lib.density_contenders import CONTENDERS, contender
 from lib.density_report import report
 from lib.density_tables import CHOICES, HEATON, TABLES, load
+from sggp.errors import SggpError
 
 PACKAGES = ("torch", "gpytorch", "catboost", "lightgbm", "ngboost", "gpboost", "scikit-learn")
 
@@ -37,7 +38,11 @@ PACKAGES = ("torch", "gpytorch", "catboost", "lightgbm", "ngboost", "gpboost", "
 def asked(arguments: argparse.Namespace, where: str) -> Iterator[dict[str, Any]]:
     """Every cell, the contenders of one split side by side."""
     for table in arguments.tables:
-        n = len(load(table, 0, arguments.rows).x_train)
+        try:
+            n = len(load(table, 0, arguments.rows).x_train)
+        except SggpError as error:
+            print(f"{table} is left out: {error}", flush=True)
+            continue
         splits = [0] if table == HEATON else arguments.splits
         for split in splits[:1] if n > arguments.once_above else splits:
             for name in arguments.contenders:
