@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from lib.common import available_gib, described, end
-from lib.density_cells import Cells, key, run_cell
+from lib.density_cells import Cells, Limits, key, run_cell
 from lib.density_contenders import CONTENDERS, contender
 from lib.density_report import report
 from lib.density_tables import CHOICES, HEATON, TABLES, load
@@ -60,7 +60,8 @@ def run_all(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     for cell in asked(arguments, where):
         found = cells.found.get(key(cell))
         if found is None or (arguments.retry and found["failure"]):
-            found = run_cell(cell, arguments.limit_gib or available_gib() - 1.0, arguments.limit_seconds)
+            gib = arguments.limit_gib or available_gib() - 1.0
+            found = run_cell(cell, Limits(gib, arguments.limit_seconds, arguments.limit_cpu_seconds))
             cells.add(found)
             told = found["failure"] or f"{found['seconds']:.1f} s, CRPS {found['crps']:.4f}"
             if not found["failure"] and found["nll"] is not None:
@@ -83,6 +84,7 @@ def parsed() -> argparse.Namespace:
     add("--splits", nargs="+", type=int, default=[0, 1, 2], choices=range(10), metavar="SPLIT")
     add("--rows", type=int, help="training and test rows to keep (a dry run)")
     add("--limit-seconds", type=float, default=900.0, help="after which a contender is stopped")
+    add("--limit-cpu-seconds", type=int, help="the same of the processor, for machines that are shared")
     add("--limit-gib", type=float, help="memory a contender may take; default what is free less 1")
     add("--once-above", type=int, default=10**9, help="larger tables have their first split only")
     add("--json", type=Path, help="file of cells, added to")

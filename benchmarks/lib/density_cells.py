@@ -5,21 +5,24 @@ from __future__ import annotations
 import json
 import math
 import os
+import resource
+import signal
 import time
 import traceback
 import warnings
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from lib.common import Apart, run_apart
+from lib.common import run_apart
 from lib.density_contenders import Predicted, contender
 from lib.density_quantiles import QuantileDistribution
 from lib.density_tables import load
 
-__all__ = ["COVERAGE", "Cells", "key", "run_cell", "score"]
+__all__ = ["COVERAGE", "Cells", "Limits", "key", "run_cell", "score"]
 
 COVERAGE, MOST_CAPPED = 0.95, 0.1
 KEY = ("table", "split", "contender", "rows")
@@ -49,8 +52,15 @@ def score(predicted: Predicted, y: np.ndarray, unit: float = 1.0) -> dict[str, A
     }
 
 
-def measured(table: str, split: int, name: str, rows: int | None) -> dict[str, Any]:
-    """Seconds from arrays to distributions, and scores; or the failure, in a sentence."""
+def measured(
+    table: str, split: int, name: str, rows: int | None, cpu_seconds: int | None = None
+) -> dict[str, Any]:
+    """Seconds from arrays to distributions, and scores; or the failure, in a sentence.
+
+    `cpu_seconds` of this process, all in all, after which the system ends it.
+    """
+    if cpu_seconds is not None:
+        resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds + 5))
     data, who = load(table, split, rows), contender(name)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -74,11 +84,23 @@ def measured(table: str, split: int, name: str, rows: int | None) -> dict[str, A
     return {**found, "seconds": seconds, "cpu_seconds": spent, **scores, **told}
 
 
-def run_cell(cell: dict[str, Any], limit_gib: float | None, limit_seconds: float) -> dict[str, Any]:
-    """`measured` apart, under limits of memory and time; a process that hangs or dies is a failure like others."""
-    asked = (cell["table"], cell["split"], cell["contender"], cell["rows"])
-    apart: Apart = run_apart(measured, *asked, limit_gib=limit_gib, limit_seconds=limit_seconds)
-    found = apart.value if apart.value is not None else {"failure": apart.failure}
+@dataclass(frozen=True)
+class Limits:
+    """What a cell may take: memory, seconds of the clock and, where the machine is shared, of the processor."""
+
+    gib: float | None
+    seconds: float
+    cpu_seconds: int | None = None
+
+
+def run_cell(cell: dict[str, Any], limits: Limits) -> dict[str, Any]:
+    """`measured` apart, under limits; a process that hangs or dies is a failure like others."""
+    asked = (cell["table"], cell["split"], cell["contender"], cell["rows"], limits.cpu_seconds)
+    apart = run_apart(measured, *asked, limit_gib=limits.gib, limit_seconds=limits.seconds)
+    failure = apart.failure
+    if failure.startswith(f"killed by signal {signal.SIGXCPU.value} "):
+        failure = f"stopped after {limits.cpu_seconds} s of the processor"
+    found = apart.value if apart.value is not None else {"failure": failure}
     return {**cell, **found, "peak_gib": apart.peak_gib if math.isfinite(apart.peak_gib) else None}
 
 
