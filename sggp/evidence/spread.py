@@ -1,7 +1,7 @@
 """How far measurements lie from predictions, learnt from rows that were left out.
 
-A Gaussian process with one noise for all rows predicts row i, left out, with mean mᵢ and variance vᵢ. Where the model is
-true zᵢ² = (yᵢ − mᵢ)²/vᵢ is χ² of one degree everywhere. A second process, of log zᵢ² over the inputs, mᵢ and log vᵢ,
+A Gaussian process with one noise for all rows predicts row i, left out, with mean mᵢ and variance vᵢ. Where the model
+is true zᵢ² = (yᵢ − mᵢ)²/vᵢ is χ² of one degree everywhere. A second process, of log zᵢ² over the inputs, mᵢ and log vᵢ,
 learns where it is not; its own left-out predictions hᵢ are what the measurements are judged by: yᵢ ~ mᵢ + √vᵢ ·
 exp((b + a·hᵢ)/2)·t(df), with a, b and the degrees of freedom by maximum likelihood. Nothing is taken that does not
 raise the left-out log density by two standard errors.
@@ -12,7 +12,7 @@ residuals, so that it holds the errors of the mean as well.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from sggp.evidence.leave_one_out import (
+    NEIGHBOURS,
     LeftOut,
     Observed,
     leave_out,
@@ -46,11 +47,12 @@ class SpreadSurface:
     """A process for the logarithm of squared z-scores.
 
     Attributes:
-        observed: features and values, standardised. columns: the inputs among the features. location, scale: (p,) of
-            the features. offset, unit: of the values.
+        observed: features and values, standardised. rows: (m,) of the table that they are of. columns: the inputs among
+            the features. location, scale: (p,) of the features. offset, unit: of the values.
     """
 
     observed: Observed
+    rows: Tensor
     columns: Tensor
     location: Tensor
     scale: Tensor
@@ -63,10 +65,10 @@ class SpreadSurface:
         found, _ = predict_from_nearest(self.observed, (features - self.location) / self.scale)
         return self.offset + self.unit * found[:, 0]
 
-    def left_out(self) -> Tensor:  # (m,)
-        """h at the rows that it was learnt from, each from its nearest others."""
-        found = leave_rows_out(self.observed, torch.arange(len(self.observed.x)))
-        return self.offset + self.unit * found.mean[:, 0]
+    def left_out(self, places: Tensor | None = None) -> Tensor:  # (k,) -> (k,)
+        """h at some of its own rows, by their places among them (default all), each from its nearest others."""
+        places = torch.arange(len(self.rows)) if places is None else places
+        return self.offset + self.unit * leave_rows_out(self.observed, places).mean[:, 0]
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ class NoiseModel:
         scores: the models compared. reason: which won, in one sentence.
     """
 
-    tail: Tail = Tail()
+    tail: Tail = field(default_factory=Tail)
     surface: SpreadSurface | None = None
     row_noise: Tensor | None = None
     scores: tuple[NoiseScore, ...] = ()
@@ -100,6 +102,29 @@ class NoiseModel:
         if self.surface is None:
             return torch.full_like(variance, self.tail.log_scale)
         return self.tail.log_scale + self.tail.gain * self.surface.at(x, mean, variance)
+
+
+def leave_out_with(
+    model: NoiseModel, observed: Observed, rows: Tensor, neighbours: int = NEIGHBOURS
+) -> tuple[LeftOut, Tensor]:
+    """Left-out predictions of some rows, and the logarithm of what each one's variance is multiplied by, (m,).
+
+    Args:
+        observed: the table with one noise variance for all rows, as `learn_noise_model` had it.
+    """
+    inner = observed if model.row_noise is None else replace(observed, noise=model.row_noise)
+    left = leave_out(inner, rows, neighbours)
+    left = LeftOut(left.mean, left.latent, observed.noise.expand(len(observed.x))[rows])
+    surface = model.surface
+    if surface is None:
+        return left, torch.full_like(left.latent, model.tail.log_scale)
+    h = surface.at(observed.x[rows], left.mean[:, 0], left.variance)
+    place = torch.full((len(observed.x),), -1)
+    place[surface.rows] = torch.arange(len(surface.rows))
+    inside = place[rows] >= 0
+    if bool(inside.any()):
+        h[inside] = surface.left_out(place[rows][inside])
+    return left, model.tail.log_scale + model.tail.gain * h
 
 
 def learn_noise_model(observed: Observed, generator: torch.Generator) -> NoiseModel:
@@ -117,7 +142,7 @@ def learn_noise_model(observed: Observed, generator: torch.Generator) -> NoiseMo
     trials = [("one normal noise", NoiseModel(), plain.log_density(Tail()))]
     tail = fit_tail(plain.z_square)
     trials.append(("rescaled, with tails", NoiseModel(tail), plain.log_density(tail)))
-    surface = learn_surface(observed.x[rows], plain, draw_seed(learn))
+    surface = learn_surface(observed.x, plain, draw_seed(learn))
     h = surface.left_out().numpy()
     tail = fit_tail(plain.z_square, h)
     trials.append(("depending on the input", NoiseModel(tail, surface), plain.log_density(tail, h)))
@@ -136,6 +161,7 @@ def learn_noise_model(observed: Observed, generator: torch.Generator) -> NoiseMo
 class _Evidence:
     """Left-out residuals of one target."""
 
+    rows: Tensor  # (m,)
     mean: Tensor  # (m,)
     variance: Tensor  # (m,) of the measurement
     residual: Tensor  # (m,)
@@ -143,7 +169,7 @@ class _Evidence:
     @classmethod
     def of(cls, observed: Observed, rows: Tensor, left: LeftOut) -> _Evidence:
         mean, variance = left.mean[:, 0], left.variance
-        return cls(mean, variance, observed.residual[rows, 0] - mean)
+        return cls(rows, mean, variance, observed.residual[rows, 0] - mean)
 
     @property
     def z_square(self) -> np.ndarray:  # (m,)
@@ -160,10 +186,10 @@ def learn_surface(
     """A process for log z² over inputs, means and log variances; with the hyperparameters of one that is known.
 
     Args:
-        x: (m, d) inputs of the rows in the evidence.
+        x: (n, d) inputs of the whole table.
     """
     columns = (x.std(dim=0) > 0).nonzero()[:, 0]
-    features = _features(x, evidence.mean, evidence.variance, columns)
+    features = _features(x[evidence.rows], evidence.mean, evidence.variance, columns)
     location, scale = features.mean(dim=0), features.std(dim=0).clamp_min(1e-12)
     features = (features - location) / scale
     values = torch.from_numpy(np.log(evidence.z_square + _TINY)) - _LOG_CHI_SQUARE
@@ -172,7 +198,7 @@ def learn_surface(
     if known is not None:
         kernel, noise, mean = known.observed.kernel, known.observed.noise[:1], 0.0
     else:
-        many = choose_optimizer(len(x)) != "exact"
+        many = choose_optimizer(len(values)) != "exact"
         more: dict[str, Any] = {"max_steps": _STEPS} if many else {}
         fit = learn_hyperparameters(
             named_kernel("matern32", features.shape[1], many_rows=many),
@@ -185,8 +211,8 @@ def learn_surface(
             **more,
         )
         kernel, noise, mean = fit.kernel, torch.as_tensor(fit.noise_variance).reshape(1), float(fit.mean)
-    observed = Observed(kernel, features, (values - mean)[:, None], noise.double().expand(len(x)))
-    return SpreadSurface(observed, columns, location, scale, offset + unit * mean, unit)
+    observed = Observed(kernel, features, (values - mean)[:, None], noise.double().expand(len(values)))
+    return SpreadSurface(observed, evidence.rows, columns, location, scale, offset + unit * mean, unit)
 
 
 def _features(x: Tensor, mean: Tensor, variance: Tensor, columns: Tensor) -> Tensor:  # -> (q, p)

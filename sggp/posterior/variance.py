@@ -141,6 +141,7 @@ def _slope(value: Tensor, plain: Tensor, difference: Tensor, total: Tensor) -> T
 
 
 def nearest_rows(covariance: Covariance, points: Points, queries: Tensor, m: int) -> Tensor:  # -> (q, m)
+    """Positions of the m rows nearest to each query in the kernel's metric, else those of largest correlation."""
     embedded = covariance.embedding(points)
     asked = covariance.embedding(covariance.prepare(queries, points.centre))
     if embedded is not None and asked is not None:
