@@ -310,7 +310,10 @@ class Posterior:
         return Posterior(self.process, data, self.process.solve(data, solve, start))
 
     def more_samples(self, num_samples: int, generator: Seed = None) -> PathwiseSamples:
-        """Further samples, independent of the first ones: fresh features, fresh noise and one more block of solves.
+        """Further samples: fresh weights and noise, and one more block of solves.
+
+        They are drawn as the first ones were, and of the same features where there are any: given the features, all
+        are independent, and `PathwiseSamples.joined` makes one set of them that is evaluated at the cost of one.
 
         Raises:
             InputError: num_samples is no positive integer.
@@ -318,7 +321,10 @@ class Posterior:
         number = whole_number(num_samples, "num_samples")
         draw, eps, solve = streams(as_generator(generator), "prior", "noise", "solver")
         data = self.data.with_noise(number, eps)
-        prior = draw_prior(self.kernel, data.x, number, self.options.num_features, draw)
+        if self.prior is None:
+            prior = draw_prior(self.kernel, data.x, number, self.options.num_features, draw)
+        else:
+            prior = self.prior.redrawn(number, draw)
         rhs = prior.at(self.x).double() + data.merged(data.noise)
         solution = self.process.solve_columns(data, rhs, solve, with_mean=False)
         return self._paths(prior, solution.x.double())
