@@ -182,15 +182,17 @@ class GPRegressor(RegressorMixin, BaseEstimator):
         if return_cov:
             self._check_covariance_size(len(X))
         x = self._inputs(X)
-        means = torch.stack([p.mean(x) for p in self._posteriors()], dim=1).detach().cpu().double().numpy()
+        found = [self._mean_and_variance(p, x) if return_std else (p.mean(x),) for p in self._posteriors()]
+        means, *variances = (
+            torch.stack(part, dim=1).detach().cpu().double().numpy() for part in zip(*found, strict=True)
+        )
         offset, scale = self.scaling_.y_offset, self.scaling_.y_scale
         mean = self._squeeze(means * scale + offset)
         if not (return_std or return_cov):
             return mean
         noise = self._measurement_noise() if include_noise else np.zeros(len(self._posteriors()))
         if return_std:
-            variance = torch.stack([self._variance(p, x) for p in self._posteriors()], dim=1).cpu().numpy()
-            return mean, self._squeeze(np.sqrt(variance + noise) * scale)
+            return mean, self._squeeze(np.sqrt(variances[0] + noise) * scale)
         self._check_covariance_range()
         blocks = [p.covariance_matrix(x).cpu().numpy() for p in self._posteriors()]
         cov = np.stack(blocks, axis=-1) + np.eye(len(X))[:, :, None] * noise
@@ -311,9 +313,9 @@ class GPRegressor(RegressorMixin, BaseEstimator):
                 "ask for return_std, or multiply y by a constant."
             )
 
-    def _variance(self, posterior: Posterior, x: Tensor) -> Tensor:  # (q,)
+    def _mean_and_variance(self, posterior: Posterior, x: Tensor) -> tuple[Tensor, Tensor]:  # (q,), (q,)
         exact = len(posterior.x) <= DIRECT_ROWS or posterior.num_samples == 0
-        return posterior.variance(x, method="solve" if exact else "samples").double()
+        return posterior.mean_and_variance(x, method="solve" if exact else "samples")
 
     def _check_covariance_size(self, q: int) -> None:
         needed = 8 * q * (q + len(self.X_train_)) * len(self._posteriors())
