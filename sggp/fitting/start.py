@@ -39,8 +39,12 @@ class StartingPoint:
     smoother: Kernel | None = None
 
 
-def starting_point(kernel: Any, input_dim: int, rows: int) -> StartingPoint:
+def starting_point(
+    kernel: Any, input_dim: int, rows: int, blocks: tuple[tuple[int, ...], ...] = ()
+) -> StartingPoint:
     """The starting point for None, a kernel name, a GPyTorch kernel or a scikit-learn kernel, and so many rows.
+
+    Length scales grow with the number of columns; those that code one category (`blocks`) count as one.
 
     Raises:
         DtypeError: anything else. InputError: an unknown name. UnsupportedKernel: a kernel that cannot be
@@ -48,12 +52,17 @@ def starting_point(kernel: Any, input_dim: int, rows: int) -> StartingPoint:
     """
     if kernel is None or isinstance(kernel, str):
         name, many = "matern32" if kernel is None else kernel, choose_optimizer(rows) != "exact"
+        columns = input_dim - sum(len(block) - 1 for block in blocks)
         return StartingPoint(
-            named_kernel(name, input_dim, many_rows=many),
+            named_kernel(name, input_dim, many_rows=many, columns=columns),
             name != "tanimoto",
             noise_prior=noise_prior(name),
-            rougher=named_kernel("matern12", input_dim, many_rows=many) if kernel is None else None,
-            smoother=None if many or kernel is not None else named_kernel("matern52", input_dim),
+            rougher=named_kernel("matern12", input_dim, many_rows=many, columns=columns)
+            if kernel is None
+            else None,
+            smoother=None
+            if many or kernel is not None
+            else named_kernel("matern52", input_dim, columns=columns),
         )
     if isinstance(kernel, Kernel):
         tanimoto = any(isinstance(part, TanimotoMinMax | TanimotoDotProduct) for part in kernel.modules())

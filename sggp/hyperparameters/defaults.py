@@ -18,7 +18,7 @@ _SMOOTHNESS = {f.name: f.nu for f in FAMILIES.values() if f.nu in (0.5, 1.5, 2.5
 KERNEL_NAMES = ("rbf", *_SMOOTHNESS, "tanimoto")
 
 
-def named_kernel(name: str, input_dim: int, *, many_rows: bool = False) -> Kernel:
+def named_kernel(name: str, input_dim: int, *, many_rows: bool = False, columns: int | None = None) -> Kernel:
     """A scaled kernel with one length scale per column, for inputs of unit spread and targets of unit variance.
 
     Log-normal priors of log-spread 1, their densities highest where a search starts: at .6·sqrt(d) for length scales,
@@ -29,7 +29,8 @@ def named_kernel(name: str, input_dim: int, *, many_rows: bool = False) -> Kerne
 
     Args:
         name: "rbf", "matern12", "matern32", "matern52", or "tanimoto" (min-max, no length scales).
-        input_dim: d.
+        input_dim: the number of length scales.
+        columns: d; None where each column has a length scale of its own.
 
     Raises:
         InputError: unknown name.
@@ -42,7 +43,7 @@ def named_kernel(name: str, input_dim: int, *, many_rows: bool = False) -> Kerne
     if name == "tanimoto":
         base: Kernel = TanimotoMinMax()
     else:
-        size = 0.6 * math.sqrt(input_dim)
+        size = 0.6 * math.sqrt(columns or input_dim)
         ard: dict[str, Any] = {
             "ard_num_dims": input_dim,
             "lengthscale_prior": log_normal(size, spread),
