@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from sggp.checks import flag, whole_number
 from sggp.defaults import DIRECT_ROWS, NUM_FEATURES, NUM_SAMPLES
 from sggp.errors import InputError, MemoryBudgetError, UnidentifiedColumns
 from sggp.estimator.progress import report, report_record
-from sggp.fitting import FittedModel, ModelSettings, fit_model
+from sggp.estimator.tables import checked_rows, checked_training, listed_columns, told_columns
+from sggp.fitting import FittedModel, ModelSettings
+from sggp.fitting.measured import condition_measured, fit_measured
 from sggp.posterior import Posterior
 from sggp.random import draw_seed, streams
 
@@ -51,6 +54,8 @@ class GPRegressor(RegressorMixin, BaseEstimator):
         normalize_y: centre y and divide by its standard deviation, per target, before anything else. False keeps what
             is given and learnt in the units of y: kernels by name still start at its variance, and so do output scales
             without bounds and priors; those with bounds or priors, and everything with optimizer=None, count as given.
+        missing: "refuse", or "median" to fill missing cells of X in: numbers with the median of the training rows and a
+            0/1 column that tells where, categories with a level of their own.
         device: torch device to compute on; None is the CPU.
         random_state: seed, numpy RandomState or None. Up to 3,000 rows predictions do not depend on it.
         verbose: 1 reports progress on standard error.
@@ -72,8 +77,10 @@ class GPRegressor(RegressorMixin, BaseEstimator):
             data say nothing separate about, with the reason; `without_influence`, those whose learnt length scales make
             no difference, which count as constant. trace_: one dict per recorded step.
         fit_result_: the whole FitResult.
-        X_train_, y_train_: the data as given. x_offset_, x_scale_ (infinite for columns without influence), y_offset_,
-            y_scale_: the normalisation.
+        X_train_, y_train_: the data, as numbers. columns_: the `sggp.estimator.columns.TableEncoder` that made them
+            from tables with categories, truth values or cells to be filled in, whose `names` then stand above for
+            columns; None for tables of numbers.
+        x_offset_, x_scale_ (infinite for columns without influence), y_offset_, y_scale_: the normalisation.
         n_features_in_, feature_names_in_: as in scikit-learn.
 
     Example:
@@ -96,6 +103,7 @@ class GPRegressor(RegressorMixin, BaseEstimator):
         num_samples: int = NUM_SAMPLES,
         num_features: int = NUM_FEATURES,
         normalize_y: bool = True,
+        missing: str = "refuse",
         device: Any = None,
         random_state: Any = None,
         verbose: int = 0,
@@ -107,6 +115,7 @@ class GPRegressor(RegressorMixin, BaseEstimator):
         self.num_samples = num_samples
         self.num_features = num_features
         self.normalize_y = normalize_y
+        self.missing = missing
         self.device = device
         self.random_state = random_state
         self.verbose = verbose
@@ -114,38 +123,40 @@ class GPRegressor(RegressorMixin, BaseEstimator):
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.target_tags.multi_output = True
+        tags.input_tags.allow_nan = self.missing != "refuse"
         return tags
 
     def fit(self, X: Any, y: Any) -> GPRegressor:
         """Learn the hyperparameters and condition on all rows.
 
         Args:
-            X: (n, d) numbers. y: (n,) targets, or (n, t): independent targets that share kernel and
-                noise-to-signal ratio.
+            X: (n, d) numbers; or a table with columns of text, categories and truth values, see docs/kernels.md.
+            y: (n,) targets, or (n, t): independent targets that share kernel and noise-to-signal ratio. Of several
+                targets cells may be NaN: each is conditioned on the rows where it was measured, and the
+                hyperparameters are learnt from complete rows, or from the fullest target if these are fewer than half.
 
         Returns:
             self.
 
         Raises:
-            ValueError: NaN, infinity, wrong shapes, mismatched lengths (scikit-learn's messages), unknown
-                settings.
+            ValueError: missing cells (with their rows), infinity, wrong shapes, mismatched lengths (scikit-learn's
+                messages), unknown settings, a column of text with as many values as ids have.
 
         Warns:
             NotConverged: the solver stopped before its tolerance. UnidentifiedColumns: columns that are constant, or
                 copies of others.
         """
         settings = self._settings()
-        X, y = validate_data(
-            self, _as_array(X), _as_array(y), multi_output=True, y_numeric=True, dtype="numeric"
-        )
+        X, y, self.columns_ = checked_training(self, _as_array(X), _as_array(y))
+        settings = replace(settings, blocks=self.columns_.blocks if self.columns_ else ())
         self.X_train_, self.y_train_ = np.copy(X), np.copy(y)
         x, targets = self._tensor(X), torch.from_numpy(y.reshape(len(y), -1).astype(float)).to(self.device)
         fit_stream, sample_stream = streams(self._generator(self.random_state), "hyperparameters", "samples")
-        model = fit_model(x, targets, settings, draw_seed(fit_stream))
+        model = fit_measured(x, targets, settings, draw_seed(fit_stream))
         self._record(model)
         if self.verbose:
             report("%s: %s, %.1f s", model.fit.method, model.fit.message, model.fit.seconds)
-        posteriors = model.condition(x, targets, sample_stream)
+        posteriors = condition_measured(model, x, targets, sample_stream)
         if self.verbose:
             for posterior in posteriors:
                 report("%r, %.1f s", posterior.solution, posterior.solution.seconds)
@@ -172,13 +183,14 @@ class GPRegressor(RegressorMixin, BaseEstimator):
 
         Raises:
             InputError: both return_std and return_cov; include_noise with one noise variance per training
-                row; return_cov where float64 does not hold the square of the units of y.
+                row; return_cov where float64 does not hold the square of the units of y; a level of a category that
+                was not in training.
             MemoryBudgetError: return_cov of so many rows that the matrix would not fit 1 GiB.
         """
         if return_std and return_cov:
             raise InputError("return_std and return_cov were both asked for; ask for one at a time.")
         check_is_fitted(self)
-        X = validate_data(self, _as_array(X), reset=False, dtype="numeric")
+        X = checked_rows(self, _as_array(X))
         if return_cov:
             self._check_covariance_size(len(X))
         x = self._inputs(X)
@@ -209,7 +221,7 @@ class GPRegressor(RegressorMixin, BaseEstimator):
         """
         check_is_fitted(self)
         whole_number(n_samples, "n_samples")
-        x = self._inputs(validate_data(self, _as_array(X), reset=False, dtype="numeric"))
+        x = self._inputs(checked_rows(self, _as_array(X)))
         generator = self._generator(random_state)
         posteriors = self._posteriors()
         if n_samples > posteriors[0].num_samples:
@@ -264,8 +276,7 @@ class GPRegressor(RegressorMixin, BaseEstimator):
         self.kernel_ = result.kernel
         self.trace_ = result.trace
         self.log_marginal_likelihood_value_ = result.log_marginal_likelihood
-        self.hyperparameters_ = {**result.hyperparameters, "unidentified": dict(result.unidentified)}
-        self.hyperparameters_["without_influence"] = model.without_influence
+        self.hyperparameters_ = {**result.hyperparameters, **told_columns(self, model)}
         if self.noise_variance is not None:
             self.noise_variance_: Any = self.noise_variance
         else:
@@ -273,8 +284,7 @@ class GPRegressor(RegressorMixin, BaseEstimator):
                 units = float(result.noise_variance) * self.y_scale_ * self.y_scale_
             self.noise_variance_ = float(units[0]) if len(units) == 1 else units
         if result.unidentified and result.method not in ("fixed", "constant target"):
-            names = getattr(self, "feature_names_in_", range(self.n_features_in_))
-            listed = ", ".join(f"{names[j]} ({reason})" for j, reason in result.unidentified.items())
+            listed = listed_columns(self, self.hyperparameters_["unidentified"])
             warnings.warn(
                 f"the data say nothing separate about these input columns: {listed}. Constant ones get a typical "
                 "length scale, copies share the influence of their column; drop them to be rid of this warning.",
