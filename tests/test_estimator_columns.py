@@ -6,6 +6,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 from scipy.linalg import cho_factor, cho_solve
 from scipy.spatial.distance import cdist
 from sklearn.base import clone
@@ -19,6 +20,7 @@ from sggp.errors import DtypeError, InputError, UnidentifiedColumns
 from sggp.estimator import GPRegressor
 from sggp.estimator.columns import TableEncoder, too_many_levels
 from sggp.fitting.measured import fit_measured
+from sggp.hyperparameters.defaults import noise_floor
 from tests.oracles import distances, matern12, matern32, matern52
 
 LEVELS = ("oak", "pine", "elm", "ash")
@@ -88,6 +90,38 @@ def test_a_table_is_the_codes_written_by_hand():
     np.testing.assert_allclose(model.predict(Z), _dense_mean(model, _by_hand(Z), _by_hand(X), y), rtol=1e-6)
     assert model.n_features_in_ == 3
     assert model.columns_.names == [0, "1=ash", "1=elm", "1=oak", "1=pine", "2=True"]
+
+
+def _log_density(logs, codes, y, nu, floor):
+    """Log likelihood with the best mean, plus log priors: length scales of width, wood and wet, scale, noise."""
+    width, wood, wet, outputscale, noise = np.exp(logs)
+    matern = {1.5: matern32, 2.5: matern52}[nu]
+    shrink = np.array([np.std(codes[:, 0]) * width, wood, wood, wood, wood, np.sqrt(0.5) * wet])
+    covariance = outputscale * matern(distances(codes, codes, shrink)) + (floor + noise) * np.eye(len(y))
+    factor, ones = cho_factor(covariance.astype(float)), np.ones(len(y))
+    mean = ones @ cho_solve(factor, y) / (ones @ cho_solve(factor, ones))
+    value = stats.multivariate_normal(np.full(len(y), mean), covariance.astype(float)).logpdf(y)
+    scales = stats.lognorm(1.0, scale=0.6 * np.sqrt(3) * np.e)  # of three columns, their mode at .6 sqrt(3)
+    value += scales.logpdf([width, wood, wet]).sum()
+    value += stats.lognorm(1.0, scale=2.0 * np.e).logpdf(outputscale)
+    return value + stats.lognorm(2.0, scale=2.5e-3 * np.exp(4)).logpdf(floor + noise)
+
+
+def test_the_levels_of_a_category_share_one_length_scale():
+    """Learnt values are where the density of one length scale per column of the table is highest."""
+    X, y = _cells()
+    model = _model().fit(X, y)
+    values, floor = model.hyperparameters_, noise_floor(90)
+    scales = np.array(values["base_kernel.lengthscale"])
+    np.testing.assert_allclose(scales[1:5], scales[1], rtol=1e-12)
+    at = np.log([*scales[[0, 1, 5]], values["outputscale"], values["noise_variance"] - floor])
+    nu, targets = model.kernel_.base_kernel.nu, (y - y.mean()) / y.std()
+
+    def slope(step):
+        ahead, behind = (_log_density(at + s * step, _by_hand(X), targets, nu, floor) for s in (1, -1))
+        return (ahead - behind) / (2 * np.abs(step).max())
+
+    assert np.abs([slope(step) for step in 1e-4 * np.eye(5)]).max() < 0.02  # nats, of 90 rows
 
 
 def test_a_frame_is_the_same_table():

@@ -44,7 +44,7 @@ def starting_point(
 ) -> StartingPoint:
     """The starting point for None, a kernel name, a GPyTorch kernel or a scikit-learn kernel, and so many rows.
 
-    Length scales grow with the number of columns; those that code one category (`blocks`) count as one.
+    Columns that code one category (`blocks`) count as one and share a length scale where the kernel is a name.
 
     Raises:
         DtypeError: anything else. InputError: an unknown name. UnsupportedKernel: a kernel that cannot be
@@ -52,17 +52,16 @@ def starting_point(
     """
     if kernel is None or isinstance(kernel, str):
         name, many = "matern32" if kernel is None else kernel, choose_optimizer(rows) != "exact"
-        columns = input_dim - sum(len(block) - 1 for block in blocks)
         return StartingPoint(
-            named_kernel(name, input_dim, many_rows=many, columns=columns),
+            named_kernel(name, input_dim, many_rows=many, blocks=blocks),
             name != "tanimoto",
             noise_prior=noise_prior(name),
-            rougher=named_kernel("matern12", input_dim, many_rows=many, columns=columns)
+            rougher=named_kernel("matern12", input_dim, many_rows=many, blocks=blocks)
             if kernel is None
             else None,
             smoother=None
             if many or kernel is not None
-            else named_kernel("matern52", input_dim, columns=columns),
+            else named_kernel("matern52", input_dim, blocks=blocks),
         )
     if isinstance(kernel, Kernel):
         tanimoto = any(isinstance(part, TanimotoMinMax | TanimotoDotProduct) for part in kernel.modules())
