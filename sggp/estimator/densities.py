@@ -165,7 +165,9 @@ class PredictiveDensities:
 
     def _base_noise(self) -> float:
         """The learnt noise variance that all rows share, in units of the posterior."""
-        return float(self.fit_noise_)
+        if self.noise_model_.row_noise is None:
+            return float(self._posteriors()[0].data.noise_variance.max())
+        return self.noise_model_.noise_variance
 
     def _squared_scale(self, x: Tensor, mean: Tensor, latent: Tensor) -> Tensor:  # (q, d), (q, t) twice -> (q, t)
         """What the noise model multiplies the variance of a measurement by, to get the squared scale."""

@@ -87,15 +87,22 @@ class NoiseModel:
 
     Attributes:
         tail: scale and degrees of freedom. surface: where the spread is larger, or None.
-        row_noise: (n,) noise variances to condition with, or None for the same everywhere.
+        row_noise: (n,) noise variances to condition with, or None for the same everywhere. noise_variance: that of a
+            measurement before the surface, where there are row noises.
         scores: the models compared. reason: which won, in one sentence.
     """
 
     tail: Tail = field(default_factory=Tail)
     surface: SpreadSurface | None = None
     row_noise: Tensor | None = None
+    noise_variance: float = 0.0
     scores: tuple[NoiseScore, ...] = ()
     reason: str = "one normal noise for all rows"
+
+    @property
+    def changes(self) -> bool:
+        """Whether anything but one normal noise is in it."""
+        return self.surface is not None or self.tail != Tail()
 
     def log_scale(self, x: Tensor, mean: Tensor, variance: Tensor) -> Tensor:  # (q,)
         """Logarithm of what the predicted variance of a measurement is multiplied by: the squared scale of t(df)."""
@@ -238,7 +245,7 @@ def _with_row_noise(
     tail = fit_tail(evidence.z_square, h)
     worse = (evidence.residual.square() - plain.residual.square()).numpy()
     error = (float(worse.mean()), float(worse.std() / len(worse) ** 0.5))
-    return NoiseModel(tail, surface, row_noise), evidence.log_density(tail, h), error
+    return NoiseModel(tail, surface, row_noise, float(observed.noise[0])), evidence.log_density(tail, h), error
 
 
 def _best(

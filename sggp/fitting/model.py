@@ -43,6 +43,7 @@ class ModelSettings:
         normalise: centre the targets and divide them by their standard deviation. Without, the model is one of the
             targets as they are: what is given (kernel, mean, priors) counts in their units, and so does what is learnt.
         noise: "constant", or "auto" for a `NoiseModel` where one target and its noise are learnt from 100 rows or more.
+        blocks: input columns that are the 0/1 codes of one category each; see `Scaling.with_codes`.
         callback: called with each record of the trace.
         options: further arguments of the recipe that learns.
     """
@@ -55,6 +56,7 @@ class ModelSettings:
     num_features: int = NUM_FEATURES
     normalise: bool = True
     noise: str = "constant"
+    blocks: tuple[tuple[int, ...], ...] = ()
     callback: Callable[[dict[str, Any]], None] | None = None
     options: dict[str, Any] = field(default_factory=dict)
 
@@ -180,12 +182,13 @@ def fit_model(x: Tensor, y: Tensor, settings: ModelSettings, generator: Seed) ->
     """
     if settings.noise_variance is not None:
         check_noise(settings.noise_variance, len(x))
-    start = starting_point(settings.kernel, x.shape[1], len(x))
+    start = starting_point(settings.kernel, x.shape[1], len(x), settings.blocks)
     learnt = None
     if not settings.normalise and settings.optimizer is not None:
         relative = True if isinstance(settings.kernel, str | None) else None
         learnt = TargetUnits.of(y.double(), _known_mean(settings, y), start.kernel, relative=relative)
     scaling = scaling_of(x, y, standardise=start.standardise, normalise=settings.normalise, learnt=learnt)
+    scaling = scaling.with_codes(settings.blocks)
     inputs, targets = scaling.inputs(x), scaling.targets(y)
     if scaling.standardised:
         _check_range(inputs, x)

@@ -41,8 +41,12 @@ class StartingPoint:
     smoother: Kernel | None = None
 
 
-def starting_point(kernel: Any, input_dim: int, rows: int) -> StartingPoint:
+def starting_point(
+    kernel: Any, input_dim: int, rows: int, blocks: tuple[tuple[int, ...], ...] = ()
+) -> StartingPoint:
     """The starting point for None, a kernel name, a GPyTorch kernel or a scikit-learn kernel, and so many rows.
+
+    Columns that code one category (`blocks`) count as one and share a length scale where the kernel is a name.
 
     Raises:
         DtypeError: anything else. InputError: an unknown name. UnsupportedKernel: a kernel that cannot be
@@ -52,11 +56,15 @@ def starting_point(kernel: Any, input_dim: int, rows: int) -> StartingPoint:
         name, many = "matern32" if kernel is None else kernel, choose_optimizer(rows) != "exact"
         every = ROUGHEST_FIRST if kernel is None else ()
         return StartingPoint(
-            named_kernel(name, input_dim, many_rows=many),
+            named_kernel(name, input_dim, many_rows=many, blocks=blocks),
             name != "tanimoto",
             noise_prior=noise_prior(name),
-            candidates={other: named_kernel(other, input_dim, many_rows=many) for other in every},
-            smoother=None if many or kernel is not None else named_kernel("matern52", input_dim),
+            candidates={
+                other: named_kernel(other, input_dim, many_rows=many, blocks=blocks) for other in every
+            },
+            smoother=None
+            if many or kernel is not None
+            else named_kernel("matern52", input_dim, blocks=blocks),
         )
     if isinstance(kernel, Kernel):
         tanimoto = any(isinstance(part, TanimotoMinMax | TanimotoDotProduct) for part in kernel.modules())
