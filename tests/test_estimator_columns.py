@@ -20,7 +20,8 @@ from sggp.errors import DtypeError, InputError, UnidentifiedColumns
 from sggp.estimator import GPRegressor
 from sggp.estimator.columns import TableEncoder, too_many_levels
 from sggp.fitting.measured import fit_measured
-from sggp.hyperparameters.defaults import noise_floor
+from sggp.hyperparameters.coordinates import Coordinates
+from sggp.hyperparameters.defaults import named_kernel, noise_floor
 from tests.oracles import distances, matern12, matern32, matern52
 
 LEVELS = ("oak", "pine", "elm", "ash")
@@ -270,6 +271,16 @@ def test_columns_that_miss_the_same_rows_share_an_indicator():
     assert np.isfinite(model.predict(table)).all()
 
 
+def test_whole_numbers_with_missing_cells_are_filled_in():
+    pandas = pytest.importorskip("pandas")
+    X, y = _cells()
+    frame = pandas.DataFrame({"count": pandas.array([1, 2, 4, None, 4, 4] * 15, dtype="Int64")})
+    with pytest.raises(InputError, match=r"'count' \(rows 3, 9, 15, 21, 27, ... \(15 in all\)\)"):
+        _model().fit(frame, y)
+    model = _model(missing="median").fit(frame, y)
+    np.testing.assert_array_equal(model.X_train_[:6], [[1, 0], [2, 0], [4, 0], [4, 1], [4, 0], [4, 0]])
+
+
 def test_filling_in_numbers_that_are_all_there_changes_nothing():
     X, y = _cells()
     numbers = X[:, [0]].astype(float)
@@ -377,3 +388,23 @@ def test_fit_measured_of_complete_targets_is_fit_model(monkeypatch):
     x, y = torch.rand(5, 2), torch.rand(5, 2)
     fit_measured(x, y, None, 0)
     assert called == [(x, y, None, 0)]
+
+
+def test_tied_length_scales_move_together():
+    kernel = named_kernel("matern52", 4, blocks=((1, 3),))
+    coordinates = Coordinates(kernel)
+    u = coordinates.vector() + torch.tensor([0.0, 0.1, 0.2, 0.3, 0.4]).double()
+
+    def value(u):
+        coordinates.assign(u)
+        return (kernel.base_kernel.lengthscale.reshape(-1) * torch.tensor([1.0, 2.0, 3.0, 5.0])).sum()
+
+    value(u).backward()
+    scales = kernel.base_kernel.lengthscale.detach().reshape(-1)
+    assert scales[1] == scales[3] != scales[2]
+    slopes = [
+        (value(u + step) - value(u - step)).detach() / 2e-5
+        for step in 1e-5 * torch.eye(5, dtype=torch.float64)
+    ]
+    value(u).backward()
+    np.testing.assert_allclose(coordinates.gradient(u), slopes, rtol=1e-8)

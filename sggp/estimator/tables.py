@@ -80,8 +80,12 @@ def _needs_encoding(X: Any, policy: str) -> bool:
     """Whether it has columns of anything but numbers, or such as may have to be filled in."""
     kinds = "OUS" if policy == "refuse" else "OUSf"
     if is_frame(X):
-        found = [getattr(kind, "kind", "O") for kind in X.dtypes]  # polars' have none
-        return 0 not in X.shape and any(kind not in "iufc" or kind in kinds for kind in found)
+        types = [t for t in X.dtypes if not (isinstance(t, np.dtype) and t.kind in "iu")]
+        found = [
+            getattr(t, "kind", "O") for t in types
+        ]  # polars' have none; pandas' own integers may be missing
+        gaps = policy != "refuse" and len(found) > 0
+        return 0 not in X.shape and (gaps or any(kind not in "iufc" for kind in found))
     try:
         array = np.asarray(X)
     except ValueError:  # rows of different lengths: scikit-learn's to refuse, as all else that is no table
