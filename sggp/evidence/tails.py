@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,14 +55,18 @@ def fit_tail(z_square: Array, surface: Array | None = None) -> Tail:
         log_scale = p[0] if h is None else p[0] + p[2] * h
         return -float(np.mean(log_density(z_square, log_scale, _df(p[1]))))
 
-    starts = [[0.0, 1.0]] if h is None else [[0.0, 1.0, 1.0], [0.0, 1.0, 0.4]]
-    options = {"maxiter": 400, "xatol": 1e-3, "fatol": 1e-6}
-    best = min(
-        (optimize.minimize(loss, np.array(s), method="Nelder-Mead", options=options) for s in starts),
-        key=lambda result: float(result.fun),
-    )
+    # χ² of one degree has the median .455, whatever the tails
+    centre = math.log(max(float(np.median(z_square)), 1e-300) / 0.455)
+    starts = [[centre, 1.0]] if h is None else [[centre, 1.0, 1.0], [centre, 1.0, 0.4]]
+    best = min((_minimised(loss, np.array(s)) for s in starts), key=lambda result: float(result.fun))
     df = _df(best.x[1])
     return Tail(float(best.x[0]), math.inf if df > MOST_DF else df, 1.0 if h is None else float(best.x[2]))
+
+
+def _minimised(loss: Callable[[Array], float], start: Array) -> Any:
+    simplex = np.vstack([start, start + np.diag(np.array([1.0, 1.0, 0.3])[: len(start)])])
+    options = {"initial_simplex": simplex, "maxiter": 600, "xatol": 1e-3, "fatol": 1e-7}
+    return optimize.minimize(loss, start, method="Nelder-Mead", options=options)
 
 
 def _df(p: float) -> float:

@@ -293,7 +293,7 @@ def _learn(
         ), None
     if recipe != "nearest-neighbour" or not start.candidates:
         return fit(start.kernel, initial_noise_variance=_white_noise(start, scaling)), None
-    return fit_selected(start.candidates, x, y, fit, generators[1])
+    return fit_selected(start.candidates, x, y, fit, generators[1], arguments["noise_variance"])
 
 
 def _shared_noise(start: StartingPoint, scaling: Scaling, settings: ModelSettings) -> Tensor | None:

@@ -30,6 +30,7 @@ def fit_selected(
     y: Tensor,
     fit: Callable[..., FitResult],
     generator: torch.Generator,
+    noise: Tensor | None = None,
 ) -> tuple[FitResult, KernelSelection | None]:
     """Nearest-neighbour fits of some kernels without the judged rows, and the winner's with all rows.
 
@@ -40,6 +41,7 @@ def fit_selected(
         candidates: the kernels of `ROUGHEST_FIRST`, in that order, with their priors; copied, never changed.
         x: (n, d), y: (n, t) as the fit has them.
         fit: (kernel, rows=, max_steps=, learning_rate=, initial_noise_variance=) -> FitResult of these rows.
+        noise: a noise variance that is known for all rows, or one for each; None where it is learnt.
 
     Returns:
         FitResult of the winner, with the seconds, steps and trace of all fits and the reason in its message; and the
@@ -60,14 +62,15 @@ def fit_selected(
     for name, kernel in candidates.items():
         start = first.kernel if name == FIRST else started(kernel, first.kernel, _STRETCH[name])
         trials[name] = fit(start, rows=rest, initial_noise_variance=learnt_noise(first), **_TRIAL)
-    selection = judge({name: observed(trial, x, y) for name, trial in trials.items()}, judged, rest)
+    selection = judge({name: observed(trial, x, y, noise) for name, trial in trials.items()}, judged, rest)
     best = trials[selection.chosen]
     winner = fit(best.kernel, initial_noise_variance=learnt_noise(best), **_LAST)
     message = f"{winner.message}; {selection.reason}"
     return with_all_steps(winner, [*fits, *trials.values(), winner], message), selection
 
 
-def observed(fit: FitResult, x: Tensor, y: Tensor) -> Observed:
-    """The whole table as a fit has it: x (n, d), y (n, t)."""
-    noise = torch.as_tensor(fit.noise_variance, dtype=torch.float64).reshape(-1).expand(len(x))
-    return Observed(fit.kernel, x, y.double() - torch.as_tensor(fit.mean, dtype=torch.float64), noise)
+def observed(fit: FitResult, x: Tensor, y: Tensor, noise: Tensor | None = None) -> Observed:
+    """The whole table as a fit has it: x (n, d), y (n, t); noise where it is known."""
+    noise = torch.as_tensor(fit.noise_variance if noise is None else noise, dtype=torch.float64)
+    residual = y.double() - torch.as_tensor(fit.mean, dtype=torch.float64)
+    return Observed(fit.kernel, x, residual, noise.reshape(-1).expand(len(x)))

@@ -239,7 +239,6 @@ def test_frames_of_mixed_types_are_the_numbers_that_they_hold() -> None:
         {
             "a": rng.random(40).astype(np.float32),
             "b": rng.integers(0, 9, 40),
-            "c": rng.random(40) < 0.5,
             "d": pd.array(rng.integers(0, 3, 40), dtype="Int64"),
             "e": pd.array(rng.random(40), dtype="Float32"),
         }

@@ -1,0 +1,38 @@
+"""Scales and degrees of freedom by maximum likelihood."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from sggp.evidence.tails import fit_tail, log_density
+
+
+@pytest.mark.parametrize("df", [2.5, 6.0, math.inf])
+def test_densities_are_scipys(df):
+    z = np.linspace(-4, 4, 9)
+    law = stats.norm(scale=1.5) if math.isinf(df) else stats.t(df, scale=1.5)
+    np.testing.assert_allclose(log_density(z**2, 2 * math.log(1.5), df), law.logpdf(z), rtol=1e-12)
+
+
+def test_heavy_tails_are_found_and_normal_ones_left_normal():
+    """Within three standard errors of the information of 20,000 draws: .1 for df = 4, .02 for the log scale."""
+    heavy = fit_tail((2.0 * stats.t(4).rvs(20_000, random_state=0)) ** 2)
+    assert heavy.df == pytest.approx(4, abs=0.4)
+    assert heavy.log_scale == pytest.approx(2 * math.log(2), abs=0.06)
+    normal = fit_tail(stats.norm.rvs(size=20_000, random_state=1) ** 2)
+    assert normal.df > 50
+    assert normal.log_scale == pytest.approx(0, abs=0.04)
+
+
+def test_a_surface_gets_its_gain():
+    rng = np.random.default_rng(0)
+    h = rng.normal(size=20_000)
+    z_square = rng.normal(size=20_000) ** 2 * np.exp(0.5 + 0.7 * h)
+    tail = fit_tail(z_square, h)
+    assert tail.gain == pytest.approx(0.7, abs=0.04)
+    assert tail.log_scale == pytest.approx(0.5, abs=0.05)
+    assert fit_tail(z_square).df < 10  # what is not explained looks like tails
