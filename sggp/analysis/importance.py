@@ -14,7 +14,7 @@ from sggp.errors import InputError, ShapeError
 from sggp.plotting import plot_importance
 
 Means = Callable[[np.ndarray], np.ndarray]  # (q, d) -> (q,)
-Slopes = Callable[[np.ndarray, np.ndarray], np.ndarray]  # (m, d), (m, d) -> (m,)
+Slopes = Callable[[np.ndarray], np.ndarray]  # (m, d) -> (m,)
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +94,7 @@ def permutation_importance(
         predict: posterior mean of all training rows, (q, d) -> (q,).
         X: (m, d) rows. y: (m,) their measured values.
         left_out: (m,) predictions of rows of the training table, each without itself; None for held-out rows.
-        slope: (shuffled rows, rows) -> (m,) slopes c(x', x)/c(x, x); needed with `left_out`. See `covariance_slope` and
+        slope: shuffled rows -> (m,) slopes c(x', x)/c(x, x); needed with `left_out`. See `covariance_slope` and
             `function_slope`.
         repeats: shuffles of each column, 2 or more.
         seed: of the shuffles.
@@ -127,21 +127,21 @@ def permutation_importance(
             moved[:, column] = X[rng.permutation(len(X)), column]
             mean = np.asarray(predict(moved), dtype=float)
             if slope is not None:
-                mean = mean - slope(moved, X) * (fitted - base)
+                mean = mean - slope(moved) * (fitted - base)
             growth[repeat, column] = (np.mean((y - mean) ** 2) - error) / np.var(y)
     return growth.mean(axis=0), growth.std(axis=0, ddof=1) / math.sqrt(repeats)
 
 
 def covariance_slope(
-    covariance: Callable[[np.ndarray], np.ndarray], block: int = 128
-) -> Slopes:  # (q, d) -> (q, q)
-    """Slopes from posterior covariances, exact.
+    covariance: Callable[[np.ndarray], np.ndarray], rows: np.ndarray, block: int = 128
+) -> Slopes:
+    """Slopes from posterior covariances of f, exact.
 
     Args:
-        covariance: of f at rows. block: pairs of rows at a time.
+        covariance: (q, d) -> (q, q). rows: (m, d), those that are left out. block: pairs of rows at a time.
     """
 
-    def slope(moved: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    def slope(moved: np.ndarray) -> np.ndarray:
         out = []
         for start in range(0, len(rows), block):
             pairs = np.concatenate([rows[start : start + block], moved[start : start + block]])
@@ -152,15 +152,23 @@ def covariance_slope(
     return slope
 
 
-def function_slope(functions: Callable[[np.ndarray], np.ndarray]) -> Slopes:
-    """Slopes from posterior functions, (q, d) -> (q, s), the same in every call.
+def function_slope(functions: Callable[[np.ndarray], np.ndarray], rows: np.ndarray) -> Slopes:
+    """Slopes from posterior functions, for tables whose covariances would cost a solve per row.
 
-    An error of about √(c(x', x')/c(x, x)/s) each: for tables whose covariances would cost a solve per row.
+    Each has an error of about √(c(x', x')/c(x, x)/s).
+
+    Args:
+        functions: (q, d) -> (q, s), the same s functions in every call. rows: (m, d), those that are left out.
     """
 
-    def slope(moved: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        there, here = (f - f.mean(axis=1, keepdims=True) for f in (functions(moved), functions(rows)))
-        return _ratio((there * here).sum(axis=1), (here * here).sum(axis=1))
+    def deviations(points: np.ndarray) -> np.ndarray:
+        values = functions(points)
+        return values - values.mean(axis=1, keepdims=True)
+
+    here = deviations(rows)
+
+    def slope(moved: np.ndarray) -> np.ndarray:
+        return _ratio((deviations(moved) * here).sum(axis=1), (here * here).sum(axis=1))
 
     return slope
 

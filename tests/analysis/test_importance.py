@@ -62,7 +62,7 @@ def test_shuffled_rows_are_predicted_without_themselves(table):
         return model.mean(q)
 
     found, spread = permutation_importance(
-        predict, X, y, left_out=left_out, slope=covariance_slope(model.covariance, block=16), repeats=3
+        predict, X, y, left_out=left_out, slope=covariance_slope(model.covariance, X, block=16), repeats=3
     )
     error = np.mean((y - left_out) ** 2)
     growth = [np.mean((y - without_each(table, moved)) ** 2) - error for moved in seen[1:]]
@@ -80,13 +80,13 @@ def test_slopes_from_functions_are_those_from_covariances():
     moved = X[rng.permutation(30)]
 
     def functions(q: np.ndarray) -> np.ndarray:  # the same draws wherever they are asked for
-        both = model.functions(np.concatenate([moved, X]))
+        both = model.mean(np.concatenate([moved, X]))[:, None] + model.functions(np.concatenate([moved, X]))
         return both[:30] if np.array_equal(q, moved) else both[30:]
 
-    exact = covariance_slope(model.covariance)(moved, X)
+    exact = covariance_slope(model.covariance, X)(moved)
     variance = np.diagonal(model.covariance(np.concatenate([moved, X])))
     error = np.sqrt(variance[:30] / variance[30:] / 4000)
-    assert (np.abs(function_slope(functions)(moved, X) - exact) < 4.5 * error).all()
+    assert (np.abs(function_slope(functions, X)(moved) - exact) < 4.5 * error).all()
 
 
 def test_held_out_rows_of_a_linear_function():
