@@ -15,6 +15,7 @@ from torch import Tensor
 from sggp.checks import flag, whole_number
 from sggp.defaults import DIRECT_ROWS, NUM_FEATURES, NUM_SAMPLES
 from sggp.errors import InputError, MemoryBudgetError, UnidentifiedColumns
+from sggp.estimator.insight import Insight
 from sggp.estimator.progress import report, report_record
 from sggp.fitting import FittedModel, ModelSettings, fit_model
 from sggp.posterior import Posterior
@@ -24,7 +25,7 @@ COVARIANCE_BYTES = 2**30
 _LEAST_SPREAD = 1e-145  # of y, for covariances: their small entries are to be held as well
 
 
-class GPRegressor(RegressorMixin, BaseEstimator):
+class GPRegressor(Insight, RegressorMixin, BaseEstimator):
     """Gaussian process regression with learnt hyperparameters and an exact posterior, for any number of rows.
 
     `fit` learns kernel parameters, noise and a constant mean (`sggp.hyperparameters.learn_hyperparameters`), then
@@ -75,6 +76,7 @@ class GPRegressor(RegressorMixin, BaseEstimator):
         X_train_, y_train_: the data as given. x_offset_, x_scale_ (infinite for columns without influence), y_offset_,
             y_scale_: the normalisation.
         n_features_in_, feature_names_in_: as in scikit-learn.
+        feature_importance_: of the columns, by permutation of left-out rows and by the learnt kernel.
 
     Example:
         >>> import numpy as np

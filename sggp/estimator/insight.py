@@ -1,0 +1,139 @@
+"""What a fitted regressor says about itself: calibration on left-out rows, and what drives its predictions."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.utils.validation import check_is_fitted
+
+from sggp.analysis import (
+    CalibrationReport,
+    FeatureImportance,
+    SobolIndices,
+    permutation_importance,
+    prior_importance,
+    sobol_indices,
+)
+from sggp.analysis.importance import Slopes, covariance_slope, function_slope, named_columns
+from sggp.defaults import DIRECT_ROWS
+from sggp.errors import InputError
+from sggp.kernels import as_covariance
+
+_ROWS = 400  # to shuffle: their importance is then known to some hundredths
+_FEWEST_FUNCTIONS = 8  # that slopes can be taken from
+
+
+class Insight:
+    """The methods of `GPRegressor` that judge and explain a fit; they need `loo_predict` and `predict`."""
+
+    X_train_: Any
+    posterior_: Any
+    kernel_: Any
+    predict: Any
+    sample_y: Any
+    loo_predict: Any
+    _inputs: Any
+
+    def calibration_report(self) -> CalibrationReport:
+        """Coverage, PIT, NLL and CRPS on rows that were left out, with split-conformal intervals beside.
+
+        Raises:
+            InputError: several targets.
+
+        Cost: that of `loo_predict`.
+        """
+        self._check_single("calibration_report")
+        found = self.loo_predict()
+        return CalibrationReport.of(
+            found.y, found.distribution, note=f"each predicted without itself ({found.error})"
+        )
+
+    def sobol_indices(self, n: int = 1024) -> SobolIndices:
+        """First-order and total Sobol indices of the posterior mean, over columns that are taken as independent.
+
+        Each column is distributed as in the training table; see `sggp.analysis.sobol_indices`.
+
+        Args:
+            n: points, a power of two: standard errors fall as 1/√n.
+
+        Raises:
+            InputError: several targets, or n is no power of two.
+
+        Cost: (d + 2) · n predictions.
+        """
+        self._check_single("sobol_indices")
+        return sobol_indices(self._means, self.X_train_, n=n, names=self._columns())
+
+    @property
+    def feature_importance_(self) -> FeatureImportance:
+        """Importance of the input columns, by permutation of left-out rows and by the learnt kernel.
+
+        Computed at the first use after a fit, on at most 400 rows; `sggp.analysis.permutation_importance` says how a
+        row is predicted without itself at a place where it never was.
+
+        Raises:
+            InputError: several targets; or more than 3,000 rows without posterior functions (num_samples).
+
+        Cost: 5 d shuffles of 400 rows, each of two covariances of 400 rows up to 3,000 training rows, and of the
+            `num_samples` posterior functions there beyond.
+        """
+        self._check_single("feature_importance_")
+        posterior, held = self.posterior_, self.__dict__.get("_importance")
+        if held is None or held[0] is not posterior:
+            held = self._importance = (posterior, self._importance_of_columns())
+        return held[1]
+
+    def _importance_of_columns(self) -> FeatureImportance:
+        found = self.loo_predict()
+        chosen = np.sort(np.random.default_rng(0).permutation(len(found.rows))[:_ROWS])
+        rows = self.X_train_[np.asarray(found.rows)[chosen]]
+        growth, error = permutation_importance(
+            self._means,
+            rows,
+            np.asarray(found.y)[chosen],
+            left_out=found.distribution.loc[chosen],
+            slope=self._slope(rows),
+        )
+        kernel = as_covariance(self.kernel_, dtype=torch.float64)
+
+        def values(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+            return kernel.block(self._inputs(a), self._inputs(b)).detach().cpu().double().numpy()
+
+        return FeatureImportance(self._columns(), growth, error, prior_importance(values, self.X_train_))
+
+    def _slope(self, rows: np.ndarray) -> Slopes:
+        """Of posterior functions at other rows on their values at these."""
+        posterior = self.posterior_
+        if len(posterior.x) <= DIRECT_ROWS:
+            return covariance_slope(
+                lambda q: posterior.covariance_matrix(self._inputs(q)).cpu().double().numpy(), rows
+            )
+        if posterior.num_samples < _FEWEST_FUNCTIONS:
+            raise InputError(
+                f"feature_importance_ of more than {DIRECT_ROWS} rows needs posterior functions: fit with num_samples "
+                f"of {_FEWEST_FUNCTIONS} or more, and a kernel that has random features."
+            )
+        return function_slope(lambda q: self._unnamed(self.sample_y, q, posterior.num_samples), rows)
+
+    def _means(self, q: np.ndarray) -> np.ndarray:  # (q, d) -> (q,)
+        return self._unnamed(self.predict, q)
+
+    @staticmethod
+    def _unnamed(method: Any, q: np.ndarray, *arguments: Any) -> Any:
+        """A method of rows that came from the table, whose names are known to be right."""
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="X does not have valid feature names")
+            return method(q, *arguments)
+
+    def _columns(self) -> tuple[str, ...]:
+        return named_columns(getattr(self, "feature_names_in_", None), self.X_train_.shape[1])
+
+    def _check_single(self, name: str) -> None:
+        check_is_fitted(self)
+        if isinstance(self.posterior_, list):
+            raise InputError(
+                f"{name} is of one target, but the model has {len(self.posterior_)}: fit one for each."
+            )
