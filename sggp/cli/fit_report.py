@@ -1,0 +1,369 @@
+"""The HTML report of `sggp fit`: what was fitted, how good it is, and what drives it."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sklearn.inspection import PartialDependenceDisplay
+
+import sggp
+from sggp.analysis import CalibrationReport, FeatureImportance, SobolIndices
+from sggp.cli.molecules.tables import Reject
+from sggp.cli.report import page, paragraph, picture, rows_table
+from sggp.estimator import GPRegressor
+from sggp.plotting import new_figure, plot_importance, plot_parity, plot_residuals
+
+_TOP = 6  # columns whose partial dependence is drawn
+_DEPENDENCE_ROWS = 100
+_LISTED = 40  # columns in a table
+_REASONS = 8
+_METHODS = {
+    "exact": "the marginal likelihood of all rows",
+    "nearest-neighbour": "the nearest-neighbour likelihood of all rows, by random batches",
+    "subset": "the marginal likelihood of small neighbourhoods, averaged",
+    "iterative": "the marginal likelihood of all rows, by iterative solves",
+}
+
+
+@dataclass(frozen=True)
+class Told:
+    """What the report tells of the table.
+
+    Attributes:
+        data: the file. target, names: the columns that were used. header: all of them. lines: of the rows that were
+            used. rejects: unused rows, listed in the file `rejected`.
+    """
+
+    data: Path
+    target: str
+    names: list[str]
+    header: list[str]
+    lines: list[int]
+    rejects: list[Reject]
+    rejected: Path
+
+
+def render(model: GPRegressor, told: Told) -> str:
+    """The report as one HTML text.
+
+    Args:
+        model: fitted to the columns `told.names`, in their order, without names of its own.
+        told: about the table.
+    """
+    calibration = model.calibration_report()
+    importance = replace(model.feature_importance_, names=tuple(told.names))
+    sobol = replace(model.sobol_indices(), names=tuple(told.names))
+    left_out = model.loo_predict()
+    sections = [
+        ("In short", _summary(model, told, calibration, importance)),
+        ("What was fitted", _data(model, told)),
+        ("The model, and why this one", _choice(model, told)),
+        ("Scores on rows the model has not seen", _scores(model, told, calibration)),
+        ("Calibration", _calibration(told, calibration)),
+        ("Predicted and measured", _residuals(told, left_out)),
+        ("What drives it", _drivers(importance, sobol)),
+        ("How it depends on the most important columns", _dependence(model, told, importance)),
+    ]
+    return page(f"A Gaussian process of {told.target}", sections)
+
+
+def _summary(
+    model: GPRegressor, told: Told, calibration: CalibrationReport, importance: FeatureImportance
+) -> str:
+    held = _and(f"{100 * check.coverage:.1f}" for check in calibration.intervals)
+    count = min(3, len(told.names))
+    first = _and(told.names[j] for j in importance.order[:count])
+    lines = (
+        f"{told.target} is predicted from {_counted(len(told.names), 'column')} of {told.data.name}, learnt from "
+        f"{_counted(len(model.X_train_), 'row')}. On rows that it has not seen it explains "
+        f"{100 * calibration.r2:.1f} % of the variance; its typical error is {calibration.rmse:.4g}, where the values "
+        f"spread by {np.std(model.y_train_):.4g}. One measurement is noisy by {_noise(model):.3g}, as learnt.",
+        f"Its intervals of 50, 80 and 95 % hold {held} % of such rows: {_verdict(calibration)}.",
+        f"The most important {'column is' if count == 1 else 'columns are'} {first}.",
+    )
+    return "".join(map(paragraph, lines))
+
+
+def _verdict(calibration: CalibrationReport) -> str:
+    """What the coverages say, beyond three standard errors."""
+    gaps = [(check.coverage - check.level) / check.error for check in calibration.intervals]
+    wide, narrow = max(gaps) > 3, min(gaps) < -3
+    if wide and narrow:
+        return "errors have heavier tails than the model says"
+    if wide:
+        return "the model is more cautious than it need be"
+    return "the model is too sure of itself" if narrow else "as it should be, but for chance"
+
+
+def _data(model: GPRegressor, told: Told) -> str:
+    rows, distinct = len(model.X_train_), len(np.unique(model.X_train_, axis=0))
+    said = [
+        ("file", told.data.name),
+        ("target", told.target),
+        ("rows used", rows),
+        ("inputs", ", ".join(told.names)),
+    ]
+    if distinct < rows:
+        said.append(("repeats", f"{rows - distinct} rows repeat the inputs of others; merged, without loss"))
+    if told.rejects:
+        reasons = Counter(reject.reason for reject in told.rejects).most_common()
+        listed = "; ".join(f"{reason} ({count})" for reason, count in reasons[:_REASONS])
+        rest = sum(count for _, count in reasons[_REASONS:])
+        said.append(
+            ("rows not used", f"{len(told.rejects)}: {listed}" + (f"; others ({rest})" if rest else ""))
+        )
+        said.append(("", f"each with its line and reason in {told.rejected.name}"))
+    else:
+        said.append(("rows not used", "none"))
+    unused = [name for name in told.header if name not in (*told.names, told.target)]
+    said.append(("columns not used", ", ".join(unused) if unused else "none"))
+    said += [
+        (told.names[j], _reason(reason, told.names)) for j, reason in model.fit_result_.unidentified.items()
+    ]
+    said += [
+        (told.names[j], "without influence, as learnt: counts as constant")
+        for j in model.hyperparameters_["without_influence"]
+    ]
+    return rows_table(["", ""], said)
+
+
+def _reason(reason: str, names: list[str]) -> str:
+    """What is said of a column that the data say nothing separate about, with the name of the column it copies."""
+    of = re.fullmatch(r"copy of column (\d+)", reason)
+    if of:
+        return f"a copy of {names[int(of[1])]}: the two share one influence"
+    return f"{reason}: the data say nothing about it"
+
+
+def _choice(model: GPRegressor, told: Told) -> str:
+    fit = model.fit_result_
+    said = [
+        ("kernel", _kernel_name(model.kernel_)),
+        ("learnt by", _METHODS.get(fit.method, fit.method)),
+        ("how that went", fit.message or "nothing to search for"),
+        ("log marginal likelihood", float(model.log_marginal_likelihood_value_)),
+        ("noise of one measurement", f"{_noise(model):.4g} (standard deviation, in units of {told.target})"),
+        ("linear system", repr(model.solution_)),
+        ("made with", f"sggp {sggp.__version__}"),
+    ]
+    return rows_table(["", ""], said) + _candidates(model) + _length_scales(model, told)
+
+
+def _candidates(model: GPRegressor) -> str:
+    """The kernels that were compared, where the fit has kept their scores."""
+    scores = getattr(model, "kernel_scores_", None)
+    if not isinstance(scores, dict) or not scores:
+        return ""
+    rows = [(name, score if isinstance(score, float) else str(score)) for name, score in scores.items()]
+    return paragraph("Kernels that were compared:") + rows_table(["kernel", "score"], rows)
+
+
+def _length_scales(model: GPRegressor, told: Told) -> str:
+    columns = len(told.names)
+    parts = [
+        module
+        for module in model.kernel_.modules()
+        if getattr(module, "has_lengthscale", False) and module.lengthscale.numel() == columns
+    ]
+    if not parts:
+        return ""
+    spread = np.std(model.X_train_.astype(float), axis=0)
+    units = np.asarray(model.x_scale_, dtype=float)
+    scales = [part.lengthscale.detach().cpu().double().numpy().reshape(-1) * units for part in parts]
+    order = np.argsort(np.min(np.asarray(scales) / np.where(spread > 0, spread, 1.0), axis=0), kind="stable")[
+        :_LISTED
+    ]
+    rows = [
+        [told.names[j], float(spread[j])] + [_scale(scale[j], spread[j]) for scale in scales] for j in order
+    ]
+    text = (
+        "How far one has to go along a column for the function to become another, in the column's own units, and in "
+        "its standard deviations. Short ones bend the function; from some ten deviations on it is all but linear."
+    )
+    head = ["length scale"] if len(parts) == 1 else [f"length scale, {type(part).__name__}" for part in parts]
+    return paragraph(text) + rows_table(["column", "standard deviation", *head], rows)
+
+
+def _scale(scale: float, spread: float) -> str:
+    if not np.isfinite(scale):
+        return "no influence"
+    return f"{scale:.4g} ({scale / spread:.2g})" if spread > 0 else f"{scale:.4g} (constant column)"
+
+
+def _scores(model: GPRegressor, told: Told, calibration: CalibrationReport) -> str:
+    spread = float(np.std(model.y_train_))
+    unit = f"units of {told.target}"
+    rows = [
+        ("R²", f"{calibration.r2:.4f}", "share of the variance that is explained"),
+        ("RMSE", f"{calibration.rmse:.4g}", f"{unit}; {spread:.4g} for the mean of all rows"),
+        (
+            "CRPS",
+            f"{calibration.crps:.4g} ± {calibration.crps_error:.2g}",
+            f"{unit}; judges the whole distribution",
+        ),
+        (
+            "NLL",
+            f"{calibration.nll:.4g} ± {calibration.nll_error:.2g}",
+            "nats a row; the lower the better, as CRPS",
+        ),
+    ]
+    how = f"{calibration.n} rows, {calibration.note}."
+    return paragraph(how) + rows_table(["score", "value", ""], rows)
+
+
+def _calibration(told: Told, calibration: CalibrationReport) -> str:
+    text = (
+        "The share of measured values inside the model's intervals, and their mean width. Conformal intervals take the "
+        "same shape, with a factor from one half of the rows, and are judged on the other half: they hold their level "
+        "whatever the model; where they differ in width, the model's own are too narrow or too wide."
+    )
+    rows = [
+        [
+            f"{100 * ours.level:.0f} %",
+            *(
+                cell
+                for check in (ours, other)
+                for cell in (f"{100 * check.coverage:.1f} ± {100 * check.error:.1f} %", f"{check.width:.4g}")
+            ),
+        ]
+        for ours, other in zip(calibration.intervals, calibration.conformal, strict=True)
+    ]
+    head = ["level", "coverage", "mean width", "conformal coverage", "mean width"]
+    figure = new_figure(9.0, 3.8)
+    calibration.plot(figure.subplots(1, 2))
+    below = (
+        "Left: probabilities that the model gave to values up to the measured one, flat where it is right (a hump: too "
+        "cautious; raised ends: too sure). Right: below the diagonal the model is too sure of itself. Grey: what "
+        f"chance makes. Test of flatness: p = {calibration.pit_pvalue:.2g}."
+    )
+    return paragraph(text) + rows_table(head, rows) + picture(figure, "calibration") + paragraph(below)
+
+
+def _residuals(told: Told, left_out: Any) -> str:
+    y, distribution = np.asarray(left_out.y), left_out.distribution
+    figure = new_figure(9.0, 3.9)
+    left, right = figure.subplots(1, 2)
+    plot_parity(y, distribution.loc, axes=left, name=told.target)
+    low, high = distribution.interval(0.95)
+    plot_residuals(y, distribution.loc, (high - low) / 3.92, axes=right, name=told.target)
+    worst = np.argsort(-np.abs(distribution.z(y)), kind="stable")[:5]
+    rows = [
+        [
+            told.lines[int(left_out.rows[i])],
+            float(y[i]),
+            float(distribution.loc[i]),
+            float(distribution.z(y)[i]),
+        ]
+        for i in worst
+    ]
+    text = (
+        f"The rows farthest from their prediction, by their lines in {told.data.name}: worth a second look."
+    )
+    head = ["line", f"measured {told.target}", "predicted", "in predictive scales"]
+    return picture(figure, "parity, residuals") + paragraph(text) + rows_table(head, rows)
+
+
+def _drivers(importance: FeatureImportance, sobol: SobolIndices) -> str:
+    text = (
+        "Permutation: how much the squared error of left-out rows grows when a column is shuffled, in shares of the "
+        "variance of the target. Length scale: how much functions of the learnt kernel change with the column alone. "
+        "Sobol: the share of the variance of the prediction that a column makes alone (first order) and with the "
+        "others (total), as if columns were independent. Columns that hang together share their permutation importance."
+    )
+    order = importance.order
+    bars = {
+        "permutation": (importance.permutation[order], importance.permutation_error[order]),
+        "Sobol, total": (sobol.total[order], sobol.total_error[order]),
+        "length scale": (importance.prior[order], None),
+    }
+    names = [importance.names[j] for j in order]
+    figure = new_figure(8.0, 1.0 + 0.4 * min(20, len(names)))
+    plot_importance(names, bars, axes=figure.subplots())
+    rows = [
+        [
+            importance.names[j],
+            _with_error(importance.permutation[j], importance.permutation_error[j]),
+            f"{importance.prior[j]:.3f}",
+            _with_error(sobol.first[j], sobol.first_error[j]),
+            _with_error(sobol.total[j], sobol.total_error[j]),
+        ]
+        for j in order[:_LISTED]
+    ]
+    head = ["column", "permutation", "length scale", "Sobol, first order", "Sobol, total"]
+    return paragraph(text) + picture(figure, "importance") + rows_table(head, rows)
+
+
+def _dependence(model: GPRegressor, told: Told, importance: FeatureImportance) -> str:
+    rng = np.random.default_rng(0)
+    X = model.X_train_[rng.permutation(len(model.X_train_))[:_DEPENDENCE_ROWS]].astype(float)
+    varied = [int(j) for j in importance.order if len(np.unique(X[:, j])) > 1][:_TOP]
+    if not varied:
+        return paragraph("No column varies.")
+    lines = -(-len(varied) // 3)
+    figure = new_figure(9.0, 2.9 * lines)
+    axes = figure.subplots(lines, 3, squeeze=False).reshape(-1)
+    for spare in axes[len(varied) :]:
+        spare.set_visible(False)
+    display = PartialDependenceDisplay.from_estimator(
+        model,
+        X,
+        varied,
+        feature_names=told.names,
+        kind="both",
+        subsample=30,
+        grid_resolution=30,
+        random_state=0,
+        ax=axes[: len(varied)],
+        ice_lines_kw={"color": "#0b6e99", "alpha": 0.2, "linewidth": 0.5},
+        pd_line_kw={"color": "#b3432b", "linestyle": "-", "linewidth": 2},
+    )
+    for axis in display.axes_.reshape(-1):
+        axis.set_ylabel(told.target)
+        if axis.get_legend():
+            axis.get_legend().remove()
+    text = (
+        f"Red: the mean prediction of {len(X)} rows of the table with the column set to each value, the others left as "
+        "they are. Blue: some of the rows. Where blue lines are not parallel, the column acts together with others."
+    )
+    return paragraph(text) + picture(figure, "partial dependence")
+
+
+def _kernel_name(kernel: Any) -> str:
+    """The types of a kernel's parts, from the outside in."""
+    nu = getattr(kernel, "nu", None)
+    name = type(kernel).__name__ if nu is None else f"Matérn-{int(2 * nu)}/2"
+    inner = getattr(kernel, "base_kernel", None)
+    if inner is not None:
+        return (
+            f"{name} of {_kernel_name(inner)}" if name != "ScaleKernel" else f"scaled {_kernel_name(inner)}"
+        )
+    parts = getattr(kernel, "kernels", None)
+    if parts is not None:
+        sign = " × " if "Product" in name else " + "
+        return sign.join(_kernel_name(part) for part in parts)
+    return name
+
+
+def _noise(model: GPRegressor) -> float:
+    """Standard deviation of one measurement, in units of y."""
+    return float(model.y_scale_[0]) * float(model.fit_result_.noise_variance) ** 0.5
+
+
+def _with_error(value: float, error: float) -> str:
+    return f"{value:.3f} ± {error:.3f}"
+
+
+def _and(words: Iterable[str]) -> str:
+    """Words as a list in a sentence."""
+    *most, last = words
+    return f"{', '.join(most)} and {last}" if most else last
+
+
+def _counted(number: int, word: str) -> str:
+    return f"{number} {word}" if number == 1 else f"{number} {word}s"
