@@ -265,6 +265,7 @@ def plot_importance(
         colour = (_OURS, _OTHER, _FAR)[number % 3]
         axes.barh(places, lengths[:shown], height, xerr=spread, color=colour, ecolor="#333333", label=label)
     axes.set_yticks(np.arange(shown), list(names[:shown]))
+    axes.margins(y=0.2 / (shown + 1))
     axes.invert_yaxis()
     if shown < len(names):
         axes.set_title(f"the first {shown} of {len(names)} columns", fontsize="medium")

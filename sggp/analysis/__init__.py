@@ -4,13 +4,14 @@ Everything here takes arrays, predictive distributions and callables, so that it
 """
 
 from sggp.analysis.calibration import CalibrationReport, IntervalCheck
-from sggp.analysis.importance import FeatureImportance, permutation_importance, prior_importance
+from sggp.analysis.importance import FeatureImportance, LeaveOneOut, permutation_importance, prior_importance
 from sggp.analysis.sobol import SobolIndices, sobol_indices
 
 __all__ = [
     "CalibrationReport",
     "FeatureImportance",
     "IntervalCheck",
+    "LeaveOneOut",
     "SobolIndices",
     "permutation_importance",
     "prior_importance",

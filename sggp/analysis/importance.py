@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from sggp.analysis.columns import Groups, grouped
 from sggp.checks import whole_number
 from sggp.errors import InputError, ShapeError
 from sggp.plotting import plot_importance
@@ -70,13 +71,27 @@ class FeatureImportance:
         return "\n".join(lines)
 
 
+@dataclass(frozen=True, eq=False)
+class LeaveOneOut:
+    """What a Gaussian process says of rows of its own table without each of them.
+
+    Attributes:
+        mean: (m,) predictions of rows, each without itself.
+        slope: shuffled rows (m, d) -> (m,) slopes c(x', x)/c(x, x) of the posterior function there on that at the row.
+            See `covariance_slope` and `function_slope`.
+    """
+
+    mean: Any
+    slope: Slopes
+
+
 def permutation_importance(
     predict: Means,
     X: Any,
     y: Any,
     *,
-    left_out: Any = None,
-    slope: Slopes | None = None,
+    left_out: LeaveOneOut | None = None,
+    groups: Groups | None = None,
     repeats: int = 5,
     seed: int = 0,
 ) -> tuple[np.ndarray, np.ndarray]:  # (d,), (d,)
@@ -93,17 +108,16 @@ def permutation_importance(
     Args:
         predict: posterior mean of all training rows, (q, d) -> (q,).
         X: (m, d) rows. y: (m,) their measured values.
-        left_out: (m,) predictions of rows of the training table, each without itself; None for held-out rows.
-        slope: shuffled rows -> (m,) slopes c(x', x)/c(x, x); needed with `left_out`. See `covariance_slope` and
-            `function_slope`.
+        left_out: for rows of the training table; None for held-out ones.
+        groups: columns that are shuffled together, such as the codes of a category; None shuffles each by itself.
         repeats: shuffles of each column, 2 or more.
         seed: of the shuffles.
 
     Returns:
-        Means over the repeats and their standard errors, in shares of the variance of y.
+        Means over the repeats and their standard errors, for each group, in shares of the variance of y.
 
     Raises:
-        ShapeError: the lengths differ. InputError: y has no spread, `left_out` without `slope`, too few repeats.
+        ShapeError: the lengths differ. InputError: y has no spread, too few repeats.
 
     Cost: (1 + repeats · d) · m predictions and as many slopes.
     """
@@ -111,24 +125,22 @@ def permutation_importance(
     whole_number(repeats, "repeats", least=2)
     if X.ndim != 2 or y.shape != X.shape[:1]:
         raise ShapeError(f"expected rows (m, d) and (m,) values, got {X.shape} and {y.shape}.")
-    if (left_out is None) != (slope is None):
-        raise InputError("left_out and slope belong together: rows of the training table need both.")
     if len(y) < 2 or not np.var(y) > 0:
         raise InputError("y must have some spread, in whose share the importance is measured.")
     fitted = np.asarray(predict(X), dtype=float)
-    base = fitted if left_out is None else np.asarray(left_out, dtype=float)
+    base = fitted if left_out is None else np.asarray(left_out.mean, dtype=float)
     if fitted.shape != y.shape or base.shape != y.shape:
         raise ShapeError(f"expected ({len(y)},) predictions, got {fitted.shape} and {base.shape}.")
-    error, rng = np.mean((y - base) ** 2), np.random.default_rng(seed)
-    growth = np.zeros((repeats, X.shape[1]))
-    for column in range(X.shape[1]):
+    error, rng, groups = np.mean((y - base) ** 2), np.random.default_rng(seed), grouped(groups, X.shape[1])
+    growth = np.zeros((repeats, len(groups)))
+    for j, columns in enumerate(groups):
         for repeat in range(repeats):
             moved = X.copy()
-            moved[:, column] = X[rng.permutation(len(X)), column]
+            moved[:, columns] = X[rng.permutation(len(X))][:, columns]
             mean = np.asarray(predict(moved), dtype=float)
-            if slope is not None:
-                mean = mean - slope(moved) * (fitted - base)
-            growth[repeat, column] = (np.mean((y - mean) ** 2) - error) / np.var(y)
+            if left_out is not None:
+                mean = mean - left_out.slope(moved) * (fitted - base)
+            growth[repeat, j] = (np.mean((y - mean) ** 2) - error) / np.var(y)
     return growth.mean(axis=0), growth.std(axis=0, ddof=1) / math.sqrt(repeats)
 
 
@@ -180,7 +192,12 @@ def _ratio(covariance: np.ndarray, variance: np.ndarray) -> np.ndarray:
 
 
 def prior_importance(
-    kernel: Callable[[np.ndarray, np.ndarray], np.ndarray], X: Any, *, rows: int = 256, seed: int = 0
+    kernel: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    X: Any,
+    *,
+    groups: Groups | None = None,
+    rows: int = 256,
+    seed: int = 0,
 ) -> np.ndarray:  # (d,)
     """How much functions drawn from a kernel change with one column alone, over the spread it has in the table.
 
@@ -190,35 +207,24 @@ def prior_importance(
 
     Args:
         kernel: (q, d), (r, d) -> (q, r) values.
-        X: (n, d) rows. rows: how many of them at most, drawn at random. seed: of the draw.
+        X: (n, d) rows. groups: columns that are moved together; None moves each by itself.
+        rows: how many of them at most, drawn at random. seed: of the draw.
 
     Returns:
         Shares that add up to 1; zeros where no column has any influence.
     """
     X, rng = np.asarray(X), np.random.default_rng(seed)
+    groups = grouped(groups, X.shape[1])
     chosen = X[rng.permutation(len(X))[:rows]]
     own = np.diagonal(kernel(chosen, chosen))
-    change = np.zeros(X.shape[1])
-    for column in range(X.shape[1]):
+    change = np.zeros(len(groups))
+    for j, columns in enumerate(groups):
         moved = chosen.copy()
-        moved[:, column] = rng.permutation(chosen[:, column])
-        if (moved[:, column] == chosen[:, column]).all():
+        moved[:, columns] = chosen[rng.permutation(len(chosen))][:, columns]
+        if (moved == chosen).all():
             continue
         size = np.sqrt(own * np.diagonal(kernel(moved, moved)))
         between = np.diagonal(kernel(chosen, moved))
-        change[column] = max(0.0, float(np.mean(1 - between / np.where(size > 0, size, 1.0))))
+        change[j] = max(0.0, float(np.mean(1 - between / np.where(size > 0, size, 1.0))))
     total = change.sum()
     return change / total if total > 0 else change
-
-
-def named_columns(names: Sequence[str] | None, columns: int) -> tuple[str, ...]:
-    """The names of columns, or their positions as x0, x1, …, where there are none.
-
-    Raises:
-        ShapeError: not one name for each column.
-    """
-    if names is None:
-        return tuple(f"x{j}" for j in range(columns))
-    if len(names) != columns:
-        raise ShapeError(f"expected {columns} names, one for each column, got {len(names)}.")
-    return tuple(str(name) for name in names)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import qmc
 
-from sggp.analysis.importance import named_columns
+from sggp.analysis.columns import Groups, grouped, named_columns
 from sggp.checks import whole_number
 from sggp.errors import InputError, ShapeError
 from sggp.plotting import plot_importance
@@ -72,7 +72,8 @@ def sobol_indices(
     X: Any,
     *,
     n: int = 1024,
-    names: Sequence[str] | None = None,
+    names: Sequence[object] | None = None,
+    groups: Groups | None = None,
     resamples: int = 200,
     seed: int = 0,
 ) -> SobolIndices:
@@ -89,7 +90,9 @@ def sobol_indices(
     Args:
         predict: the function, (q, d) -> (q,): a posterior mean.
         X: (m, d) rows whose columns are the inputs' distributions; only values that occur are used.
-        n: points, a power of two. names: of the columns.
+        n: points, a power of two.
+        groups: columns that are drawn together, from one row, such as the codes of a category; None draws each by
+            itself. names: of the groups.
         resamples: of the bootstrap. seed: of the sequence and of the bootstrap.
 
     Raises:
@@ -112,17 +115,16 @@ def sobol_indices(
     whole_number(resamples, "resamples", least=2)
     if n & (n - 1):
         raise InputError(f"n must be a power of two, as Sobol' sequences have it, got {n}.")
-    columns = X.shape[1]
-    uniform = qmc.Sobol(2 * columns, rng=np.random.default_rng(seed)).random(n)
-    ranks = np.minimum((uniform * len(X)).astype(int), len(X) - 1)
-    ordered = np.sort(X, axis=0)
-    a, b = (np.take_along_axis(ordered, half, axis=0) for half in np.split(ranks, 2, axis=1))
+    groups = grouped(groups, X.shape[1])
+    names = named_columns(names, len(groups))
+    uniform = qmc.Sobol(2 * len(groups), rng=np.random.default_rng(seed)).random(n)
+    a, b = (_drawn(X, groups, half) for half in np.split(uniform, 2, axis=1))
     f_a, f_b = (np.asarray(predict(points), dtype=float) for points in (a, b))
     centre = 0.5 * (f_a.mean() + f_b.mean())
-    first, total = np.empty((n, columns)), np.empty((n, columns))
-    for j in range(columns):
+    first, total = np.empty((n, len(groups))), np.empty((n, len(groups)))
+    for j, columns in enumerate(groups):
         mixed = a.copy()
-        mixed[:, j] = b[:, j]
+        mixed[:, columns] = b[:, columns]
         change = np.asarray(predict(mixed), dtype=float) - f_a
         first[:, j], total[:, j] = (f_b - centre) * change, 0.5 * change**2
     moments = np.column_stack([f_a - centre, f_b - centre])
@@ -131,14 +133,24 @@ def sobol_indices(
     values = _indices(np.full((1, n), 1 / n), moments, first, total)
     spread = [index.std(axis=0, ddof=1) for index in _indices(weights, moments, first, total)[:2]]
     return SobolIndices(
-        names=named_columns(names, columns),
+        names=names,
         first=values[0][0],
         first_error=spread[0],
         total=values[1][0],
         total_error=spread[1],
         variance=float(values[2][0]),
-        evaluations=(columns + 2) * n,
+        evaluations=(len(groups) + 2) * n,
     )
+
+
+def _drawn(X: np.ndarray, groups: Groups, uniform: np.ndarray) -> np.ndarray:  # (m, d), (n, groups) -> (n, d)
+    """Rows whose groups are those of rows of the table, in their order: for one column its empirical quantile."""
+    out = np.repeat(X[:1], len(uniform), axis=0)
+    for j, columns in enumerate(groups):
+        part = X[:, columns]
+        ordered = part[np.lexsort(part.T[::-1])]
+        out[:, columns] = ordered[np.minimum((uniform[:, j] * len(X)).astype(int), len(X) - 1)]
+    return out
 
 
 def _indices(

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sggp.analysis import FeatureImportance, permutation_importance, prior_importance
-from sggp.analysis.importance import covariance_slope, function_slope, named_columns
+from sggp.analysis import FeatureImportance, LeaveOneOut, permutation_importance, prior_importance
+from sggp.analysis.columns import grouped, named_columns
+from sggp.analysis.importance import covariance_slope, function_slope
 from sggp.errors import InputError, ShapeError
 
 
@@ -62,7 +63,11 @@ def test_shuffled_rows_are_predicted_without_themselves(table):
         return model.mean(q)
 
     found, spread = permutation_importance(
-        predict, X, y, left_out=left_out, slope=covariance_slope(model.covariance, X, block=16), repeats=3
+        predict,
+        X,
+        y,
+        left_out=LeaveOneOut(left_out, covariance_slope(model.covariance, X, block=16)),
+        repeats=3,
     )
     error = np.mean((y - left_out) ** 2)
     growth = [np.mean((y - without_each(table, moved)) ** 2) - error for moved in seen[1:]]
@@ -111,6 +116,28 @@ def test_importance_of_length_scales_has_a_closed_form():
     np.testing.assert_array_equal(prior_importance(lambda a, b: np.ones((len(a), len(b))), X), np.zeros(3))
 
 
+def test_columns_of_a_group_move_together():
+    """The codes of a category: one row's codes are another's, so that a function of valid codes stays one."""
+    rng = np.random.default_rng(4)
+    X = np.column_stack([np.eye(3)[rng.integers(0, 3, 3000)], rng.normal(size=3000)])
+    value = np.array([0.0, 2.0, 5.0])
+    y = X[:, :3] @ value + X[:, 3]
+
+    def predict(q: np.ndarray) -> np.ndarray:
+        assert (q[:, :3].sum(axis=1) == 1).all()
+        return q[:, :3] @ value + q[:, 3]
+
+    found, spread = permutation_importance(predict, X, y, groups=[(0, 1, 2), (3,)])
+    expected = 2 * np.array([np.var(X[:, :3] @ value), X[:, 3].var()]) / y.var()
+    assert (np.abs(found - expected) < 4.5 * spread).all()
+
+    def kernel(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        assert (b[:, :3].sum(axis=1) == 1).all()
+        return 1.0 * (a[:, :3] @ b[:, :3].T > 0.5)
+
+    assert prior_importance(kernel, X, groups=[(0, 1, 2), (3,)]).tolist() == [1, 0]
+
+
 def test_the_result_is_sorted_printed_and_drawn():
     result = FeatureImportance(
         ("a", "long name", "c"),
@@ -132,8 +159,6 @@ def test_the_result_is_sorted_printed_and_drawn():
 
 def test_refused(table):
     X, y, _ = table
-    with pytest.raises(InputError, match="belong together"):
-        permutation_importance(lambda q: q[:, 0], X, y, left_out=y)
     with pytest.raises(InputError, match="spread"):
         permutation_importance(lambda q: q[:, 0], X, np.ones(40))
     with pytest.raises(InputError, match="repeats"):
@@ -145,3 +170,6 @@ def test_refused(table):
     with pytest.raises(ShapeError, match="names"):
         named_columns(["a"], 2)
     assert named_columns(None, 2) == ("x0", "x1")
+    for groups in ([[0], []], [[0], [0, 1]], [[0, 3]]):
+        with pytest.raises(ShapeError, match="groups"):
+            grouped(groups, 3)

@@ -44,6 +44,20 @@ def test_a_linear_function_of_columns_of_any_distribution():
     assert result.order.tolist() == np.argsort(-share, kind="stable").tolist()
 
 
+def test_columns_of_a_group_are_drawn_from_one_row():
+    """Two columns that are copies make more together than drawn apart, where they count as independent."""
+    x = np.random.default_rng(1).normal(size=500)
+    X = np.column_stack([x, x, np.random.default_rng(2).normal(size=500)])
+    weights = np.array([1.0, 1.0, 1.0])
+    result = sobol_indices(lambda q: q @ weights, X, groups=[[0, 1], [2]], names=["pair", "c"])
+    share = 4 * x.var() / (4 * x.var() + X[:, 2].var())
+    assert np.abs(result.total - [share, 1 - share]).max() < 4 * result.total_error.max()
+    assert result.evaluations == 4 * 1024
+    apart = sobol_indices(lambda q: q @ weights, X)
+    assert np.abs(apart.total[:2] - apart.total[0]).max() < 4 * apart.total_error[0]
+    assert apart.total[0] < 0.5 < result.total[0]
+
+
 def test_the_estimators_are_those_of_scipy():
     calls: list[np.ndarray] = []
 
