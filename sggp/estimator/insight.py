@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import numpy as np
@@ -12,12 +11,14 @@ from sklearn.utils.validation import check_is_fitted
 from sggp.analysis import (
     CalibrationReport,
     FeatureImportance,
+    LeaveOneOut,
     SobolIndices,
     permutation_importance,
     prior_importance,
     sobol_indices,
 )
-from sggp.analysis.importance import Slopes, covariance_slope, function_slope, named_columns
+from sggp.analysis.columns import named_columns
+from sggp.analysis.importance import Slopes, covariance_slope, function_slope
 from sggp.defaults import DIRECT_ROWS
 from sggp.errors import InputError
 from sggp.kernels import as_covariance
@@ -27,13 +28,12 @@ _FEWEST_FUNCTIONS = 8  # that slopes can be taken from
 
 
 class Insight:
-    """The methods of `GPRegressor` that judge and explain a fit; they need `loo_predict` and `predict`."""
+    """The methods of `GPRegressor` that judge and explain a fit; they need `loo_predict`, and the posterior."""
 
     X_train_: Any
     posterior_: Any
     kernel_: Any
-    predict: Any
-    sample_y: Any
+    scaling_: Any
     loo_predict: Any
     _inputs: Any
 
@@ -65,7 +65,8 @@ class Insight:
         Cost: (d + 2) · n predictions.
         """
         self._check_single("sobol_indices")
-        return sobol_indices(self._means, self.X_train_, n=n, names=self._columns())
+        names, groups = self._columns()
+        return sobol_indices(self._means, self.X_train_, n=n, names=names, groups=groups)
 
     @property
     def feature_importance_(self) -> FeatureImportance:
@@ -87,22 +88,22 @@ class Insight:
         return held[1]
 
     def _importance_of_columns(self) -> FeatureImportance:
-        found = self.loo_predict()
+        found, (names, groups) = self.loo_predict(), self._columns()
         chosen = np.sort(np.random.default_rng(0).permutation(len(found.rows))[:_ROWS])
         rows = self.X_train_[np.asarray(found.rows)[chosen]]
         growth, error = permutation_importance(
             self._means,
             rows,
             np.asarray(found.y)[chosen],
-            left_out=found.distribution.loc[chosen],
-            slope=self._slope(rows),
+            left_out=LeaveOneOut(found.distribution.loc[chosen], self._slope(rows)),
+            groups=groups,
         )
         kernel = as_covariance(self.kernel_, dtype=torch.float64)
 
         def values(a: np.ndarray, b: np.ndarray) -> np.ndarray:
             return kernel.block(self._inputs(a), self._inputs(b)).detach().cpu().double().numpy()
 
-        return FeatureImportance(self._columns(), growth, error, prior_importance(values, self.X_train_))
+        return FeatureImportance(names, growth, error, prior_importance(values, self.X_train_, groups=groups))
 
     def _slope(self, rows: np.ndarray) -> Slopes:
         """Of posterior functions at other rows on their values at these."""
@@ -116,20 +117,21 @@ class Insight:
                 f"feature_importance_ of more than {DIRECT_ROWS} rows needs posterior functions: fit with num_samples "
                 f"of {_FEWEST_FUNCTIONS} or more, and a kernel that has random features."
             )
-        return function_slope(lambda q: self._unnamed(self.sample_y, q, posterior.num_samples), rows)
+        return function_slope(lambda q: posterior.samples(self._inputs(q)).detach().cpu().numpy().T, rows)
 
-    def _means(self, q: np.ndarray) -> np.ndarray:  # (q, d) -> (q,)
-        return self._unnamed(self.predict, q)
+    def _means(self, q: np.ndarray) -> np.ndarray:  # (q, d') -> (q,)
+        """Predictions of rows of numbers, as in `X_train_`, whatever table they came from."""
+        means = self.posterior_.mean(self._inputs(q)).detach().cpu().double().numpy()
+        return means * self.scaling_.y_scale[0] + self.scaling_.y_offset[0]
 
-    @staticmethod
-    def _unnamed(method: Any, q: np.ndarray, *arguments: Any) -> Any:
-        """A method of rows that came from the table, whose names are known to be right."""
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="X does not have valid feature names")
-            return method(q, *arguments)
-
-    def _columns(self) -> tuple[str, ...]:
-        return named_columns(getattr(self, "feature_names_in_", None), self.X_train_.shape[1])
+    def _columns(self) -> tuple[tuple[str, ...], list[list[int]] | None]:
+        """Names of the table's columns, and which columns of `X_train_` each of them became; None for themselves."""
+        encoder = getattr(self, "columns_", None)
+        if encoder is None:
+            return named_columns(getattr(self, "feature_names_in_", None), self.X_train_.shape[1]), None
+        ends = np.cumsum([len(column.names) for column in encoder.columns])
+        groups = [list(range(end - len(c.names), end)) for c, end in zip(encoder.columns, ends, strict=True)]
+        return named_columns([column.name for column in encoder.columns], len(groups)), groups
 
     def _check_single(self, name: str) -> None:
         check_is_fitted(self)
