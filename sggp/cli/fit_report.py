@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -10,17 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sklearn.inspection import PartialDependenceDisplay
 
 import sggp
-from sggp.analysis import CalibrationReport, FeatureImportance, SobolIndices
+from sggp.analysis import CalibrationReport, FeatureImportance
+from sggp.cli.fit_drivers import dependence, drivers, together
 from sggp.cli.molecules.tables import Reject
 from sggp.cli.report import page, paragraph, picture, rows_table
 from sggp.estimator import GPRegressor
-from sggp.plotting import new_figure, plot_importance, plot_parity, plot_residuals
+from sggp.plotting import new_figure, plot_parity, plot_residuals
 
-_TOP = 6  # columns whose partial dependence is drawn
-_DEPENDENCE_ROWS = 100
 _LISTED = 40  # columns in a table
 _REASONS = 8
 _METHODS = {
@@ -37,7 +34,7 @@ class Told:
 
     Attributes:
         data: the file. target, names: the columns that were used. header: all of them. lines: of the rows that were
-            used. rejects: unused rows, listed in the file `rejected`.
+            used. inputs: the cells of these. rejects: unused rows, listed in the file `rejected`.
     """
 
     data: Path
@@ -45,6 +42,7 @@ class Told:
     names: list[str]
     header: list[str]
     lines: list[int]
+    inputs: np.ndarray
     rejects: list[Reject]
     rejected: Path
 
@@ -67,8 +65,8 @@ def render(model: GPRegressor, told: Told) -> str:
         ("Scores on rows the model has not seen", _scores(model, told, calibration)),
         ("Calibration", _calibration(told, calibration)),
         ("Predicted and measured", _residuals(told, left_out)),
-        ("What drives it", _drivers(importance, sobol)),
-        ("How it depends on the most important columns", _dependence(model, told, importance)),
+        ("What drives it", drivers(importance, sobol) + together(_numbered(model, told), model.X_train_)),
+        ("How it depends on them", dependence(model, told.inputs, told.target, importance)),
     ]
     return page(f"A Gaussian process of {told.target}", sections)
 
@@ -123,22 +121,26 @@ def _data(model: GPRegressor, told: Told) -> str:
         said.append(("rows not used", "none"))
     unused = [name for name in told.header if name not in (*told.names, told.target)]
     said.append(("columns not used", ", ".join(unused) if unused else "none"))
-    said += [
-        (told.names[j], _reason(reason, told.names)) for j, reason in model.fit_result_.unidentified.items()
-    ]
-    said += [
-        (told.names[j], "without influence, as learnt: counts as constant")
-        for j in model.hyperparameters_["without_influence"]
-    ]
+    numbered = _numbered(model, told)
+    for record in model.fit_result_.unidentified_columns:
+        if record.of is None:
+            said.append((numbered[record.column], "constant: the data say nothing about it"))
+        else:
+            said.append(
+                (numbered[record.column], f"a copy of {numbered[record.of]}: they share one influence")
+            )
+    for j in np.flatnonzero(np.isinf(model.x_scale_)):
+        said.append((numbered[j], "without influence, as learnt: counts as constant"))
     return rows_table(["", ""], said)
 
 
-def _reason(reason: str, names: list[str]) -> str:
-    """What is said of a column that the data say nothing separate about, with the name of the column it copies."""
-    of = re.fullmatch(r"copy of column (\d+)", reason)
-    if of:
-        return f"a copy of {names[int(of[1])]}: the two share one influence"
-    return f"{reason}: the data say nothing about it"
+def _numbered(model: GPRegressor, told: Told) -> list[str]:
+    """Names of the columns of `X_train_`: the codes of a category, where there are any, have names of their own."""
+    encoder = getattr(model, "columns_", None)
+    if encoder is None:
+        return told.names
+    columns = zip(encoder.columns, told.names, strict=True)
+    return [str(code) for column, name in columns for code in replace(column, name=name).names]
 
 
 def _choice(model: GPRegressor, told: Told) -> str:
@@ -165,11 +167,11 @@ def _candidates(model: GPRegressor) -> str:
 
 
 def _length_scales(model: GPRegressor, told: Told) -> str:
-    columns = len(told.names)
+    names = _numbered(model, told)
     parts = [
         module
         for module in model.kernel_.modules()
-        if getattr(module, "has_lengthscale", False) and module.lengthscale.numel() == columns
+        if getattr(module, "has_lengthscale", False) and module.lengthscale.numel() == len(names)
     ]
     if not parts:
         return ""
@@ -179,9 +181,7 @@ def _length_scales(model: GPRegressor, told: Told) -> str:
     order = np.argsort(np.min(np.asarray(scales) / np.where(spread > 0, spread, 1.0), axis=0), kind="stable")[
         :_LISTED
     ]
-    rows = [
-        [told.names[j], float(spread[j])] + [_scale(scale[j], spread[j]) for scale in scales] for j in order
-    ]
+    rows = [[names[j], float(spread[j])] + [_scale(scale[j], spread[j]) for scale in scales] for j in order]
     text = (
         "How far one has to go along a column for the function to become another, in the column's own units, and in "
         "its standard deviations. Short ones bend the function; from some ten deviations on it is all but linear."
@@ -269,71 +269,6 @@ def _residuals(told: Told, left_out: Any) -> str:
     return picture(figure, "parity, residuals") + paragraph(text) + rows_table(head, rows)
 
 
-def _drivers(importance: FeatureImportance, sobol: SobolIndices) -> str:
-    text = (
-        "Permutation: how much the squared error of left-out rows grows when a column is shuffled, in shares of the "
-        "variance of the target. Length scale: how much functions of the learnt kernel change with the column alone. "
-        "Sobol: the share of the variance of the prediction that a column makes alone (first order) and with the "
-        "others (total), as if columns were independent. Columns that hang together share their permutation importance."
-    )
-    order = importance.order
-    bars = {
-        "permutation": (importance.permutation[order], importance.permutation_error[order]),
-        "Sobol, total": (sobol.total[order], sobol.total_error[order]),
-        "length scale": (importance.prior[order], None),
-    }
-    names = [importance.names[j] for j in order]
-    figure = new_figure(8.0, 1.0 + 0.4 * min(20, len(names)))
-    plot_importance(names, bars, axes=figure.subplots())
-    rows = [
-        [
-            importance.names[j],
-            _with_error(importance.permutation[j], importance.permutation_error[j]),
-            f"{importance.prior[j]:.3f}",
-            _with_error(sobol.first[j], sobol.first_error[j]),
-            _with_error(sobol.total[j], sobol.total_error[j]),
-        ]
-        for j in order[:_LISTED]
-    ]
-    head = ["column", "permutation", "length scale", "Sobol, first order", "Sobol, total"]
-    return paragraph(text) + picture(figure, "importance") + rows_table(head, rows)
-
-
-def _dependence(model: GPRegressor, told: Told, importance: FeatureImportance) -> str:
-    rng = np.random.default_rng(0)
-    X = model.X_train_[rng.permutation(len(model.X_train_))[:_DEPENDENCE_ROWS]].astype(float)
-    varied = [int(j) for j in importance.order if len(np.unique(X[:, j])) > 1][:_TOP]
-    if not varied:
-        return paragraph("No column varies.")
-    lines = -(-len(varied) // 3)
-    figure = new_figure(9.0, 2.9 * lines)
-    axes = figure.subplots(lines, 3, squeeze=False).reshape(-1)
-    for spare in axes[len(varied) :]:
-        spare.set_visible(False)
-    display = PartialDependenceDisplay.from_estimator(
-        model,
-        X,
-        varied,
-        feature_names=told.names,
-        kind="both",
-        subsample=30,
-        grid_resolution=30,
-        random_state=0,
-        ax=axes[: len(varied)],
-        ice_lines_kw={"color": "#0b6e99", "alpha": 0.2, "linewidth": 0.5},
-        pd_line_kw={"color": "#b3432b", "linestyle": "-", "linewidth": 2},
-    )
-    for axis in display.axes_.reshape(-1):
-        axis.set_ylabel(told.target)
-        if axis.get_legend():
-            axis.get_legend().remove()
-    text = (
-        f"Red: the mean prediction of {len(X)} rows of the table with the column set to each value, the others left as "
-        "they are. Blue: some of the rows. Where blue lines are not parallel, the column acts together with others."
-    )
-    return paragraph(text) + picture(figure, "partial dependence")
-
-
 def _kernel_name(kernel: Any) -> str:
     """The types of a kernel's parts, from the outside in."""
     nu = getattr(kernel, "nu", None)
@@ -353,10 +288,6 @@ def _kernel_name(kernel: Any) -> str:
 def _noise(model: GPRegressor) -> float:
     """Standard deviation of one measurement, in units of y."""
     return float(model.y_scale_[0]) * float(model.fit_result_.noise_variance) ** 0.5
-
-
-def _with_error(value: float, error: float) -> str:
-    return f"{value:.3f} ± {error:.3f}"
 
 
 def _and(words: Iterable[str]) -> str:

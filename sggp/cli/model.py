@@ -68,7 +68,9 @@ def fit(
     if out is not None:
         _save(out, _meta(model, target, names), model.posterior_)
     if report is not None:
-        told = Told(data, target, names, list(table.header), _lines(table, rejects), rejects, rejected)
+        told = Told(
+            data, target, names, list(table.header), _lines(table, rejects), inputs, rejects, rejected
+        )
         write_whole(report, render(model, told))
     noise = float(model.y_scale_[0]) * float(model.fit_result_.noise_variance) ** 0.5
     files = " and ".join(map(str, written))

@@ -65,7 +65,7 @@ def test_a_report_says_what_was_left_out_and_merged(report):
     assert "2: heat & time: not a number: 'wet' (1); yield: no value (1)" in text
     assert "fit.rejected.csv" in text
     assert "columns not used batch" in text
-    assert "percent a copy of weak: the two share one influence" in text
+    assert "percent a copy of weak: they share one influence" in text
     assert "plant constant: the data say nothing about it" in text
 
 
@@ -79,6 +79,7 @@ def test_a_report_says_how_good_the_model_is_and_what_drives_it(report):
     assert "The most important columns are heat & time" in text
     assert "Matérn" in text
     assert "column permutation length scale Sobol, first order Sobol, total heat & time" in text
+    assert "weak and percent (1.00)" in text
     worst = re.search(r"in predictive scales (\d+) ", text)
     assert worst
     assert int(worst[1]) == WILD + 2  # its line in the file
