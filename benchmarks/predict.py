@@ -4,7 +4,8 @@ Everything is drawn here and every posterior has a fixed kernel, so that nothing
 
     means, std       `Posterior.mean` and `.variance` at many points, given rows in 8 columns, 64 samples
     picks            100 picks of a pool by Thompson sampling, given 2,000 rows: 8 float columns; 2,048 bits as a matrix
-                     of bytes, and packed in a `FingerprintTable`
+                     of bytes, and packed in a `FingerprintTable`; and by BoTorch's `MaxPosteriorSampling` from bytes,
+                     with a `PathwiseGPModel` of its default 64 paths
     fingerprints     `Covariance.prepare` of 2,048 columns, beside one copy of the same numbers
 
 Memory is what a step takes at its peak beside what was there before it: rows, candidates and posterior are not in it.
@@ -103,6 +104,24 @@ def picks(arguments: argparse.Namespace) -> list[Row]:
     return rows
 
 
+def botorch_picks(arguments: argparse.Namespace) -> list[Row]:
+    from botorch.generation import MaxPosteriorSampling
+
+    from sggp.botorch import PathwiseGPModel
+
+    table, known = molecules(arguments.candidates, 5), min(MEASURED, arguments.candidates // 2)
+    x = table[:known].double()
+    kernel = gpytorch.kernels.ScaleKernel(TanimotoMinMax()).double()
+    kernel.outputscale = 1.0
+    options = {"covar_module": kernel, "noise_variance": 0.01, "optimizer": None, "generator": 2}
+    strategy = MaxPosteriorSampling(
+        PathwiseGPModel(x, torch.sin(3 * x[:, :8]).sum(1, keepdim=True), **options)
+    )
+    strategy(table[:10], num_samples=PICKS)  # draws what is missing and solves for it
+    name = f"{PICKS} picks of {arguments.candidates:,} candidates, bits, MaxPosteriorSampling, {known:,} rows"
+    return [measured(name, lambda: strategy(table, num_samples=PICKS), arguments.repeats)]
+
+
 def fingerprints(arguments: argparse.Namespace) -> list[Row]:
     bits, rows = molecules(arguments.fingerprints, 6), []
     counts = bits * torch.randint(1, 5, bits.shape, generator=seeded(7), dtype=torch.uint8)
@@ -116,6 +135,14 @@ def fingerprints(arguments: argparse.Namespace) -> list[Row]:
     return rows
 
 
+PARTS: dict[str, Callable[[argparse.Namespace], list[Row]]] = {
+    "std": deviations,
+    "picks": picks,
+    "botorch": botorch_picks,
+    "fingerprints": fingerprints,
+}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -124,8 +151,8 @@ def main() -> None:
     add(
         "--parts",
         nargs="*",
-        choices=["std", "picks", "fingerprints"],
-        default=["std", "picks", "fingerprints"],
+        choices=list(PARTS),
+        default=list(PARTS),
     )
     add("--rows", type=int, default=10_000, help="rows that means and deviations are given")
     add("--points", type=int, nargs="*", default=[60_000], help="points of means and deviations")
@@ -135,9 +162,8 @@ def main() -> None:
     arguments = parser.parse_args()
     header("seconds and memory of predictions in bulk")
     table: list[Row] = []
-    for part, run in (("std", deviations), ("picks", picks), ("fingerprints", fingerprints)):
-        if part in arguments.parts:
-            table += run(arguments)
+    for part in arguments.parts:
+        table += PARTS[part](arguments)
     print()
     print_table(["what", "seconds", "least … most", "of all cores", "GiB more"], table)
 

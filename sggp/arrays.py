@@ -17,6 +17,7 @@ from sggp.defaults import DIRECT_ROWS
 from sggp.errors import DtypeError, InputError, ShapeError
 
 __all__ = [
+    "all_finite",
     "check_budget",
     "check_noise",
     "check_rows",
@@ -63,10 +64,15 @@ def check_targets(y: Any, n: int, name: str = "y") -> Tensor:  # -> (n,)
 
 
 def _finite(values: Tensor, name: str) -> Tensor:
-    if values.is_floating_point() and not bool(torch.isfinite(values).all()):
+    if values.is_floating_point() and not all_finite(values):
         bad = int((~torch.isfinite(values)).nonzero()[0, 0])
         raise InputError(f"{name} holds NaN or infinity (first in row {bad}); remove or impute such rows.")
     return values.detach()
+
+
+def all_finite(values: Tensor) -> bool:
+    """Whether no number is NaN or infinite; a sum says so without a mask of as many entries, unless it overflows."""
+    return bool(torch.isfinite(values.detach().sum())) or bool(torch.isfinite(values).all())
 
 
 def check_noise(

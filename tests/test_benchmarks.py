@@ -35,6 +35,10 @@ SCRIPTS = {
         *("--functions", "branin", "--seeds", "1", "--strategies", "logei", "thompson"),
         *("--noise", "noisy", "--rounds", "2"),
     ],
+    "densities.py": [
+        *("--tables", "yacht", "energy", "--splits", "0", "--rows", "60"),
+        *("--contenders", "homoscedastic", "scikit-learn"),
+    ],
     "few_rows.py": ["--sets", "yacht", "--molecules", "--rows", "6", "--draws", "2"],
     "paths.py": [
         *("--families", "matern32", "product", "tanimoto", "--rows", "12", "--dims", "1", "--noise", "1e-4"),

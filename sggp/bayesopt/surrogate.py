@@ -57,10 +57,9 @@ class Surrogate:
     ) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation (m,), float64, in the values' units."""
         points = points.double() if points.is_floating_point() else points
-        mean = self.posterior.mean(points).detach().to(torch.float64)
-        variance = self.posterior.variance(points, observation_noise=observation_noise, method=method)
+        mean, variance = self.posterior.mean_and_variance(points, observation_noise, method)
         std = variance.detach().to(torch.float64).clamp_min(0.0).sqrt()
-        return self.offset + self.scale * mean, self.scale * std
+        return self.offset + self.scale * mean.detach().to(torch.float64), self.scale * std
 
     def leave_one_out(self) -> tuple[Tensor, Tensor]:
         """Each measurement predicted from all the others: mean and standard deviation (n,), noise included.

@@ -54,7 +54,7 @@ class OutputGP(torch.nn.Module):
 
     Path number i is a fixed function of the data, the hyperparameters and `seed`. Paths 0..S-1 come with the
     posterior; further ones are drawn in chunks of S, 2S, 4S, ..., each with a random stream of its own, so that path i
-    does not depend on how many paths were asked for before.
+    does not depend on how many paths were asked for before. All have the same features and are evaluated together.
 
     Args:
         x: inputs after the model's input transform, (n, d); kept, like all that follows, in float64.
@@ -69,7 +69,7 @@ class OutputGP(torch.nn.Module):
     y: Tensor
     known_noise: Tensor | None
     _posterior: Posterior | None
-    _drawn: list[PathwiseSamples]
+    _drawn: PathwiseSamples | None
 
     def __init__(
         self,
@@ -156,7 +156,7 @@ class OutputGP(torch.nn.Module):
     def invalidate(self) -> None:
         """Forget what was solved: data or hyperparameters have changed."""
         self._posterior = None
-        self._drawn = []
+        self._drawn = None
 
     def updated(self, x: Tensor, y: Tensor, noise: Tensor | None) -> OutputGP:
         """This output given further rows, with the same hyperparameters and prior draws.
@@ -176,7 +176,7 @@ class OutputGP(torch.nn.Module):
         out.likelihood = out._make_likelihood(float(old.mean()))
         stream = self._stream(f"update:{len(self.y)}")
         out._posterior = self.posterior.update(x, y, noise_variance=new, generator=stream)
-        out._drawn = []
+        out._drawn = None
         return out
 
     def mean(self, points: Tensor) -> Tensor:
@@ -195,8 +195,7 @@ class OutputGP(torch.nn.Module):
         """Paths start..stop-1 at shared `points` (..., q, d), (stop - start, ..., q); differentiable."""
         if start == stop:
             return self.x.new_zeros(0, *points.shape[:-1])
-        spans = [paths for _, paths in self._span(start, stop)]
-        return self._by_rows(lambda rows: torch.cat([paths(rows) for paths in spans]), points, stop - start)
+        return self._by_rows(self._paths(start, stop), points, stop - start)
 
     def _by_rows(self, function: Callable[[Tensor], Tensor], points: Tensor, columns: int) -> Tensor:
         """function, (rows, d) to (..., rows), of `points` (..., q, d), (..., ..., q), in the dtype of the data.
@@ -212,9 +211,7 @@ class OutputGP(torch.nn.Module):
 
     def evaluate_paired(self, points: Tensor, start: int) -> Tensor:
         """Path start + i at its own `points[i]`: (s, ..., q, d) to (s, ..., q); differentiable."""
-        counts, paths = zip(*self._span(start, start + len(points)), strict=True)
-        parts = [own.paired(part) for own, part in zip(paths, points.split(counts), strict=True)]
-        return torch.cat(parts).to(self.x)
+        return self._paths(start, start + len(points)).paired(points).to(self.x)
 
     def noise(self, q: int, count: int) -> Tensor:
         """Standard normal observation noise of the first `count` paths at q positions, (count, q); always the same."""
@@ -230,23 +227,15 @@ class OutputGP(torch.nn.Module):
             yield start, size
             start, size = start + size, start + size
 
-    def _span(self, start: int, stop: int) -> Iterator[tuple[int, PathwiseSamples]]:
-        """The paths start..stop-1 as (number of paths, samples), in order; draws chunks that are missing."""
-        for number, (first, size) in enumerate(takewhile(lambda chunk: chunk[0] < stop, self._chunks())):
-            low, high = max(start - first, 0), min(stop - first, size)
-            if low < high:
-                samples = self._chunk(number)
-                whole = high - low == size
-                yield high - low, samples if whole else samples.select(torch.arange(low, high))
-
-    def _chunk(self, number: int) -> PathwiseSamples:
-        drawn = self._drawn
-        if not drawn:
-            drawn.append(self.posterior.samples)
-        while len(drawn) <= number:
-            size = self.num_samples * 2 ** (len(drawn) - 1)
-            drawn.append(self.posterior.more_samples(size, self._stream(f"paths:{len(drawn)}")))
-        return drawn[number]
+    def _paths(self, start: int, stop: int) -> PathwiseSamples:
+        """The paths start..stop-1; draws chunks that are missing."""
+        drawn = self.posterior.samples if self._drawn is None else self._drawn
+        for first, size in takewhile(lambda chunk: chunk[0] < stop, self._chunks()):
+            if first == drawn.num_samples:
+                drawn = drawn.joined(self.posterior.more_samples(size, self._stream(f"paths:{first}")))
+        self._drawn = drawn
+        whole = (start, stop) == (0, drawn.num_samples)
+        return drawn if whole else drawn.select(torch.arange(start, stop))
 
     def _stream(self, name: str) -> torch.Generator:
         return streams(torch.Generator().manual_seed(self._seed), name)[0]

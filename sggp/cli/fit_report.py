@@ -33,14 +33,15 @@ class Told:
     """What the report tells of the table.
 
     Attributes:
-        data: the file. target, names: the columns that were used. header: all of them. lines: of the rows that were
-            used. inputs: the cells of these. rejects: unused rows, listed in the file `rejected`.
+        data: the file. target, names: the columns that were used. unused: other ones, with the reason.
+        lines, inputs: of the rows that were used, their lines in the file and their cells.
+        rejects: rows that were not used, listed in the file `rejected`.
     """
 
     data: Path
     target: str
     names: list[str]
-    header: list[str]
+    unused: dict[str, str]
     lines: list[int]
     inputs: np.ndarray
     rejects: list[Reject]
@@ -119,8 +120,8 @@ def _data(model: GPRegressor, told: Told) -> str:
         said.append(("", f"each with its line and reason in {told.rejected.name}"))
     else:
         said.append(("rows not used", "none"))
-    unused = [name for name in told.header if name not in (*told.names, told.target)]
-    said.append(("columns not used", ", ".join(unused) if unused else "none"))
+    others = ", ".join(f"{name} ({reason})" for name, reason in told.unused.items())
+    said.append(("columns not used", others or "none"))
     numbered = _numbered(model, told)
     for record in model.fit_result_.unidentified_columns:
         if record.of is None:
@@ -151,6 +152,7 @@ def _choice(model: GPRegressor, told: Told) -> str:
         ("how that went", fit.message or "nothing to search for"),
         ("log marginal likelihood", float(model.log_marginal_likelihood_value_)),
         ("noise of one measurement", f"{_noise(model):.4g} (standard deviation, in units of {told.target})"),
+        ("spread of measurements", model.noise_model_.reason),
         ("linear system", repr(model.solution_)),
         ("made with", f"sggp {sggp.__version__}"),
     ]
@@ -158,12 +160,26 @@ def _choice(model: GPRegressor, told: Told) -> str:
 
 
 def _candidates(model: GPRegressor) -> str:
-    """The kernels that were compared, where the fit has kept their scores."""
-    scores = getattr(model, "kernel_scores_", None)
-    if not isinstance(scores, dict) or not scores:
+    """The kernels that were compared, where there was a choice."""
+    selection = model.kernel_selection_
+    if selection is None:
         return ""
-    rows = [(name, score if isinstance(score, float) else str(score)) for name, score in scores.items()]
-    return paragraph("Kernels that were compared:") + rows_table(["kernel", "score"], rows)
+    rows = [
+        [
+            f"{score.name} (chosen)" if score.name == selection.chosen else score.name,
+            f"{score.log_density:.4f}",
+            f"{score.log_density_behind[0]:.4f} ± {score.log_density_behind[1]:.4f}",
+            f"{score.crps:.4f}",
+            f"{score.crps_behind[0]:.4f} ± {score.crps_behind[1]:.4f}",
+        ]
+        for score in selection.scores
+    ]
+    text = (
+        f"Kernels compared on {selection.rows} rows that took no part in their fits, at several densities of the "
+        f"table; behind: how far from the best one. {selection.reason}."
+    )
+    head = ["kernel", "log density, nats a row", "behind", "CRPS, relative", "behind"]
+    return paragraph(text) + rows_table(head, rows)
 
 
 def _length_scales(model: GPRegressor, told: Told) -> str:

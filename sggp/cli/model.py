@@ -1,4 +1,4 @@
-"""`sggp fit` and `sggp predict`: a Gaussian process on a table of numbers."""
+"""`sggp fit` and `sggp predict`: a Gaussian process on a table of numbers and categories."""
 
 from __future__ import annotations
 
@@ -17,13 +17,15 @@ from sggp.bayesopt import Surrogate
 from sggp.checks import one_of, whole_number
 from sggp.cli.console import check_output, csv_text, stderr, stdout
 from sggp.cli.fit_report import Told, render
-from sggp.cli.molecules.tables import Reject, check_columns, write_rejects
+from sggp.cli.inputs import choose_inputs, read_cells
+from sggp.cli.molecules.tables import Reject
 from sggp.defaults import NUM_SAMPLES
 from sggp.errors import DataFileError, InputError
 from sggp.estimator import GPRegressor
+from sggp.estimator.columns import TableEncoder
 from sggp.files import whole_file, write_whole
 from sggp.fitting.scaling import Scaling
-from sggp.molecules.files import DataTable, parse_numbers, read_table
+from sggp.molecules.files import DataTable, read_table
 from sggp.plotting import new_figure
 from sggp.posterior import Posterior
 
@@ -35,12 +37,14 @@ _SOLVE_UP_TO = 5000
 
 
 def fit(
-    data: Annotated[Path, typer.Argument(help="CSV file of numbers with a header. gz accepted.")],
+    data: Annotated[
+        Path, typer.Argument(help="CSV file of numbers and categories, with a header. gz accepted.")
+    ],
     target: Annotated[str, typer.Option(help="Column to learn.")],
     out: Annotated[Path | None, typer.Option(help="Model file to write.")] = None,
     report: Annotated[Path | None, typer.Option(help="HTML page about the model to write.")] = None,
     features: Annotated[
-        str | None, typer.Option(help="Input columns, comma separated; default: all.")
+        str | None, typer.Option(help="Input columns, comma separated; default: all that can tell something.")
     ] = None,
     kernel: Annotated[str, typer.Option(help="One of " + ", ".join(_KERNELS) + ".")] = _DEFAULT,
     num_samples: Annotated[int, typer.Option(help="Posterior samples to carry.")] = NUM_SAMPLES,
@@ -57,20 +61,22 @@ def fit(
     whole_number(num_samples, "--num-samples")
     one_of(kernel, "--kernel", _KERNELS)
     table = read_table(data)
-    names = _inputs(table, target, features)
+    names, categories, unused = choose_inputs(table, target, features)
     rejected = written[0].with_suffix(".rejected.csv")
-    numbers, rejects = _numbers(table, [*names, target], rejected)
-    inputs, y = numbers[:, :-1], numbers[:, -1]
-    stderr().print(f"{len(y)} rows, inputs {', '.join(names)}; {len(rejects)} unused rows in {rejected}")
+    cells, rejects = read_cells(table, [*names, target], dict.fromkeys(categories), rejected)
+    inputs, y = cells[:, :-1], cells[:, -1].astype(float)
+    listed = ", ".join(f"{name} (categories)" if name in categories else name for name in names)
+    stderr().print(f"{len(y)} rows, inputs {listed}; {len(rejects)} unused rows in {rejected}")
     model = GPRegressor(
         None if kernel == _DEFAULT else kernel, num_samples=num_samples, random_state=seed
     ).fit(inputs, y)
     if out is not None:
         _save(out, _meta(model, target, names), model.posterior_)
     if report is not None:
-        told = Told(
-            data, target, names, list(table.header), _lines(table, rejects), inputs, rejects, rejected
-        )
+        others = {
+            name: unused.get(name, "not asked for") for name in table.header if name not in (*names, target)
+        }
+        told = Told(data, target, names, others, _lines(table, rejects), inputs, rejects, rejected)
         write_whole(report, render(model, told))
     noise = float(model.y_scale_[0]) * float(model.fit_result_.noise_variance) ** 0.5
     files = " and ".join(map(str, written))
@@ -91,7 +97,10 @@ def predict(
     meta, posterior = _load(model)
     table = read_table(data)
     rejected = out.with_suffix(".rejected.csv")
-    numbers, rejects = _numbers(table, meta["features"], rejected)
+    names, encoder = meta["features"], meta["columns"]
+    known = {} if encoder is None else {n: c.levels for n, c in zip(names, encoder.columns, strict=True)}
+    cells, rejects = read_cells(table, names, {n: v for n, v in known.items() if v is not None}, rejected)
+    numbers = cells if encoder is None else encoder.transform(cells)
     shift, spread = (np.asarray(meta[name], dtype=float) for name in ("shift", "spread"))
     x = Scaling(shift, spread, np.zeros(1), np.ones(1), True, True).inputs(torch.from_numpy(numbers))
     surrogate = Surrogate(posterior, float(meta["offset"]), float(meta["scale"]), learned=True)
@@ -110,46 +119,6 @@ def predict(
     )
 
 
-def _inputs(table: DataTable, target: str, features: str | None) -> list[str]:
-    """The input columns: those named, or every column but the target that holds a number."""
-    asked = None if features is None else [name.strip() for name in features.split(",") if name.strip()]
-    check_columns(table, [target, *(asked or [])])
-    if asked is not None:
-        if target in asked:
-            raise InputError(f"the target {target!r} cannot be one of --features.")
-        if not asked:
-            raise InputError("--features names no column.")
-        return asked
-    others = [name for name in table.header if name != target]
-    numeric = [name for name in others if len(parse_numbers(table.columns[name])[1]) < len(table)]
-    if text := [name for name in others if name not in numeric]:
-        stderr().print(f"not used, no numbers in them: {', '.join(text)}")
-    if not numeric:
-        raise DataFileError(f"{table.path}: no column of numbers beside the target {target!r}.")
-    return numeric
-
-
-def _numbers(table: DataTable, names: list[str], rejected: Path) -> tuple[np.ndarray, list[Reject]]:
-    """(m, len(names)) float64 of the complete rows, and the rows left out, written to `rejected`."""
-    check_columns(table, names)
-    file = table.path.name
-    rejects = [Reject(file, r.line, r.reason, r.content) for r in table.rejected]
-    columns, reasons = [], dict[int, str]()
-    for name in names:
-        values, bad = parse_numbers(table.columns[name])
-        columns.append(values)
-        for position, reason in bad.items():
-            reasons.setdefault(position, f"{name}: {reason}")
-    for position, reason in reasons.items():
-        content = ",".join(column[position] for column in table.columns.values())
-        rejects.append(Reject(file, int(table.lines[int(table.rows[position])]), reason, content))
-    keep = [i for i in range(len(table)) if i not in reasons]
-    write_rejects(rejected, rejects)
-    if not keep:
-        raise DataFileError(f"{table.path}: no row is complete; {len(rejects)} unused rows in {rejected}.")
-    return np.stack(columns, axis=1)[keep], rejects
-
-
 def _lines(table: DataTable, rejects: list[Reject]) -> list[int]:
     """Lines of the rows that were used."""
     bad = {reject.line for reject in rejects}
@@ -162,6 +131,7 @@ def _meta(model: GPRegressor, target: str, names: list[str]) -> dict[str, Any]:
         "format": _FORMAT,
         "target": target,
         "features": names,
+        "columns": None if model.columns_ is None else model.columns_.to_dict(),
         "shift": model.x_offset_.tolist(),
         "spread": model.x_scale_.tolist(),
         "offset": float(model.y_offset_[0]),
@@ -186,6 +156,10 @@ def _load(path: Path) -> tuple[dict[str, Any], Posterior]:
             meta = json.loads(archive.read("model.json"))
             found = meta["format"]
             if found == _FORMAT and all(name in meta for name in _META):
+                columns = meta.get("columns")
+                meta["columns"] = None if columns is None else TableEncoder.from_dict(columns)
+                if columns is not None and len(columns["columns"]) != len(meta["features"]):
+                    raise ValueError
                 return meta, Posterior.load(Path(archive.extract("posterior", folder)))
     except (
         zipfile.BadZipFile,

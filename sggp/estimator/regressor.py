@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from sggp.checks import flag, whole_number
+from sggp.checks import flag, one_of, whole_number
 from sggp.defaults import DIRECT_ROWS, NUM_FEATURES, NUM_SAMPLES
 from sggp.errors import InputError, MemoryBudgetError, UnidentifiedColumns
+from sggp.estimator.densities import PredictiveDensities
 from sggp.estimator.insight import Insight
 from sggp.estimator.progress import report, report_record
-from sggp.fitting import FittedModel, ModelSettings, fit_model
+from sggp.estimator.tables import checked_rows, checked_training, listed_columns, told_columns
+from sggp.fitting import FittedModel, ModelSettings
+from sggp.fitting.measured import condition_measured, fit_measured
 from sggp.posterior import Posterior
 from sggp.random import draw_seed, streams
 
@@ -25,7 +29,7 @@ COVARIANCE_BYTES = 2**30
 _LEAST_SPREAD = 1e-145  # of y, for covariances: their small entries are to be held as well
 
 
-class GPRegressor(Insight, RegressorMixin, BaseEstimator):
+class GPRegressor(PredictiveDensities, Insight, RegressorMixin, BaseEstimator):
     """Gaussian process regression with learnt hyperparameters and an exact posterior, for any number of rows.
 
     `fit` learns kernel parameters, noise and a constant mean (`sggp.hyperparameters.learn_hyperparameters`), then
@@ -52,6 +56,8 @@ class GPRegressor(Insight, RegressorMixin, BaseEstimator):
         normalize_y: centre y and divide by its standard deviation, per target, before anything else. False keeps what
             is given and learnt in the units of y: kernels by name still start at its variance, and so do output scales
             without bounds and priors; those with bounds or priors, and everything with optimizer=None, count as given.
+        missing: "refuse", or "median" to fill missing cells of X in: numbers with the median of the training rows and a
+            0/1 column that tells where, categories with a level of their own.
         device: torch device to compute on; None is the CPU.
         random_state: seed, numpy RandomState or None. Up to 3,000 rows predictions do not depend on it.
         verbose: 1 reports progress on standard error.
@@ -73,8 +79,10 @@ class GPRegressor(Insight, RegressorMixin, BaseEstimator):
             data say nothing separate about, with the reason; `without_influence`, those whose learnt length scales make
             no difference, which count as constant. trace_: one dict per recorded step.
         fit_result_: the whole FitResult.
-        X_train_, y_train_: the data as given. x_offset_, x_scale_ (infinite for columns without influence), y_offset_,
-            y_scale_: the normalisation.
+        X_train_, y_train_: the data, as numbers. columns_: the `sggp.estimator.columns.TableEncoder` that made them
+            from tables with categories, truth values or cells to be filled in, whose `names` then stand above for
+            columns; None for tables of numbers.
+        x_offset_, x_scale_ (infinite for columns without influence), y_offset_, y_scale_: the normalisation.
         n_features_in_, feature_names_in_: as in scikit-learn.
         feature_importance_: of the columns, by permutation of left-out rows and by the learnt kernel.
 
@@ -93,22 +101,26 @@ class GPRegressor(Insight, RegressorMixin, BaseEstimator):
         kernel: Any = None,
         *,
         noise_variance: Any = None,
+        noise: str = "auto",
         optimizer: str | None = "auto",
         solver: Any = None,
         num_samples: int = NUM_SAMPLES,
         num_features: int = NUM_FEATURES,
         normalize_y: bool = True,
+        missing: str = "refuse",
         device: Any = None,
         random_state: Any = None,
         verbose: int = 0,
     ) -> None:
         self.kernel = kernel
         self.noise_variance = noise_variance
+        self.noise = noise
         self.optimizer = optimizer
         self.solver = solver
         self.num_samples = num_samples
         self.num_features = num_features
         self.normalize_y = normalize_y
+        self.missing = missing
         self.device = device
         self.random_state = random_state
         self.verbose = verbose
@@ -116,38 +128,40 @@ class GPRegressor(Insight, RegressorMixin, BaseEstimator):
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.target_tags.multi_output = True
+        tags.input_tags.allow_nan = self.missing != "refuse"
         return tags
 
     def fit(self, X: Any, y: Any) -> GPRegressor:
         """Learn the hyperparameters and condition on all rows.
 
         Args:
-            X: (n, d) numbers. y: (n,) targets, or (n, t): independent targets that share kernel and
-                noise-to-signal ratio.
+            X: (n, d) numbers; or a table with columns of text, categories and truth values, see docs/kernels.md.
+            y: (n,) targets, or (n, t): independent targets that share kernel and noise-to-signal ratio. Of several
+                targets cells may be NaN: each is conditioned on the rows where it was measured, and the
+                hyperparameters are learnt from complete rows, or from the fullest target if these are fewer than half.
 
         Returns:
             self.
 
         Raises:
-            ValueError: NaN, infinity, wrong shapes, mismatched lengths (scikit-learn's messages), unknown
-                settings.
+            ValueError: missing cells (with their rows), infinity, wrong shapes, mismatched lengths (scikit-learn's
+                messages), unknown settings, a column of text with as many values as ids have.
 
         Warns:
             NotConverged: the solver stopped before its tolerance. UnidentifiedColumns: columns that are constant, or
                 copies of others.
         """
         settings = self._settings()
-        X, y = validate_data(
-            self, _as_array(X), _as_array(y), multi_output=True, y_numeric=True, dtype="numeric"
-        )
+        X, y, self.columns_ = checked_training(self, _as_array(X), _as_array(y))
+        settings = replace(settings, blocks=self.columns_.blocks if self.columns_ else ())
         self.X_train_, self.y_train_ = np.copy(X), np.copy(y)
         x, targets = self._tensor(X), torch.from_numpy(y.reshape(len(y), -1).astype(float)).to(self.device)
         fit_stream, sample_stream = streams(self._generator(self.random_state), "hyperparameters", "samples")
-        model = fit_model(x, targets, settings, draw_seed(fit_stream))
+        model = fit_measured(x, targets, settings, draw_seed(fit_stream))
         self._record(model)
         if self.verbose:
             report("%s: %s, %.1f s", model.fit.method, model.fit.message, model.fit.seconds)
-        posteriors = model.condition(x, targets, sample_stream)
+        posteriors = condition_measured(model, x, targets, sample_stream)
         if self.verbose:
             for posterior in posteriors:
                 report("%r, %.1f s", posterior.solution, posterior.solution.seconds)
@@ -174,29 +188,32 @@ class GPRegressor(Insight, RegressorMixin, BaseEstimator):
 
         Raises:
             InputError: both return_std and return_cov; include_noise with one noise variance per training
-                row; return_cov where float64 does not hold the square of the units of y.
+                row; return_cov where float64 does not hold the square of the units of y; a level of a category that
+                was not in training.
             MemoryBudgetError: return_cov of so many rows that the matrix would not fit 1 GiB.
         """
         if return_std and return_cov:
             raise InputError("return_std and return_cov were both asked for; ask for one at a time.")
         check_is_fitted(self)
-        X = validate_data(self, _as_array(X), reset=False, dtype="numeric")
+        x = self._inputs(self._checked(X))
         if return_cov:
-            self._check_covariance_size(len(X))
-        x = self._inputs(X)
-        means = torch.stack([p.mean(x) for p in self._posteriors()], dim=1).detach().cpu().double().numpy()
+            self._check_covariance_size(len(x))
         offset, scale = self.scaling_.y_offset, self.scaling_.y_scale
-        mean = self._squeeze(means * scale + offset)
         if not (return_std or return_cov):
-            return mean
+            means = torch.stack([p.mean(x) for p in self._posteriors()], dim=1)
+            return self._squeeze(means.detach().cpu().double().numpy() * scale + offset)
         noise = self._measurement_noise() if include_noise else np.zeros(len(self._posteriors()))
+        if return_cov:
+            self._check_covariance_range()
+        means, variances = (torch.stack(part, dim=1) for part in zip(*self._moments(x), strict=True))
+        factor = self._variance_factor(x, means, variances)  # (q, t)
+        mean = self._squeeze(means.cpu().numpy() * scale + offset)
         if return_std:
-            variance = torch.stack([self._variance(p, x) for p in self._posteriors()], dim=1).cpu().numpy()
-            return mean, self._squeeze(np.sqrt(variance + noise) * scale)
-        self._check_covariance_range()
+            return mean, self._squeeze(np.sqrt((variances.cpu().numpy() + noise) * factor) * scale)
         blocks = [p.covariance_matrix(x).cpu().numpy() for p in self._posteriors()]
-        cov = np.stack(blocks, axis=-1) + np.eye(len(X))[:, :, None] * noise
-        return mean, self._squeeze(cov * scale * scale)
+        cov = np.stack(blocks, axis=-1) + np.eye(len(x))[:, :, None] * noise
+        root = np.sqrt(factor) * scale
+        return mean, self._squeeze(cov * root[:, None] * root[None])
 
     def sample_y(self, X: Any, n_samples: int = 1, random_state: Any = 0) -> np.ndarray:
         """Values of posterior functions at X: the same functions in every call with the same seed and n_samples.
@@ -211,7 +228,7 @@ class GPRegressor(Insight, RegressorMixin, BaseEstimator):
         """
         check_is_fitted(self)
         whole_number(n_samples, "n_samples")
-        x = self._inputs(validate_data(self, _as_array(X), reset=False, dtype="numeric"))
+        x = self._inputs(self._checked(X))
         generator = self._generator(random_state)
         posteriors = self._posteriors()
         if n_samples > posteriors[0].num_samples:
@@ -222,6 +239,10 @@ class GPRegressor(Insight, RegressorMixin, BaseEstimator):
         values = (
             torch.stack([path.T for path in paths], dim=1).detach().cpu().numpy().astype(float)
         )  # (q, t, s)
+        if self.noise_model_.changes:
+            means, variances = (torch.stack(part, dim=1) for part in zip(*self._moments(x), strict=True))
+            root, centre = np.sqrt(self._variance_factor(x, means, variances)), means.cpu().numpy()
+            values = centre[:, :, None] + root[:, :, None] * (values - centre[:, :, None])
         values = values * self.scaling_.y_scale[:, None] + self.scaling_.y_offset[:, None]
         return values[:, 0] if values.shape[1] == 1 else values
 
@@ -244,6 +265,7 @@ class GPRegressor(Insight, RegressorMixin, BaseEstimator):
             num_samples=whole_number(self.num_samples, "num_samples", least=0),
             num_features=whole_number(self.num_features, "num_features"),
             normalise=flag(self.normalize_y, "normalize_y"),
+            noise=one_of(self.noise, "noise", ("auto", "constant")),
             callback=report_record if self.verbose else None,
         )
 
@@ -263,11 +285,11 @@ class GPRegressor(Insight, RegressorMixin, BaseEstimator):
         if not scaling.normalised:
             self.y_offset_, self.y_scale_ = np.zeros_like(scaling.y_offset), np.ones_like(scaling.y_scale)
         self.fit_result_ = result
+        self.noise_model_, self.kernel_selection_ = model.noise_model, model.selection
         self.kernel_ = result.kernel
         self.trace_ = result.trace
         self.log_marginal_likelihood_value_ = result.log_marginal_likelihood
-        self.hyperparameters_ = {**result.hyperparameters, "unidentified": dict(result.unidentified)}
-        self.hyperparameters_["without_influence"] = model.without_influence
+        self.hyperparameters_ = {**result.hyperparameters, **told_columns(self, model)}
         if self.noise_variance is not None:
             self.noise_variance_: Any = self.noise_variance
         else:
@@ -275,8 +297,7 @@ class GPRegressor(Insight, RegressorMixin, BaseEstimator):
                 units = float(result.noise_variance) * self.y_scale_ * self.y_scale_
             self.noise_variance_ = float(units[0]) if len(units) == 1 else units
         if result.unidentified and result.method not in ("fixed", "constant target"):
-            names = getattr(self, "feature_names_in_", range(self.n_features_in_))
-            listed = ", ".join(f"{names[j]} ({reason})" for j, reason in result.unidentified.items())
+            listed = listed_columns(self, self.hyperparameters_["unidentified"])
             warnings.warn(
                 f"the data say nothing separate about these input columns: {listed}. Constant ones get a typical "
                 "length scale, copies share the influence of their column; drop them to be rid of this warning.",
@@ -296,7 +317,7 @@ class GPRegressor(Insight, RegressorMixin, BaseEstimator):
         """The noise variance of a measurement, in the squared units of the posterior."""
         scale = self.scaling_.y_scale
         if self.noise_variance is None:
-            return np.full(scale.shape, self._posteriors()[0].data.noise_variance.max())
+            return np.full(scale.shape, self._base_noise())
         noise = np.asarray(self.noise_variance, dtype=float)
         if noise.ndim:
             raise InputError(
@@ -313,9 +334,17 @@ class GPRegressor(Insight, RegressorMixin, BaseEstimator):
                 "ask for return_std, or multiply y by a constant."
             )
 
-    def _variance(self, posterior: Posterior, x: Tensor) -> Tensor:  # (q,)
-        exact = len(posterior.x) <= DIRECT_ROWS or posterior.num_samples == 0
-        return posterior.variance(x, method="solve" if exact else "samples").double()
+    def _moments(self, x: Tensor) -> list[tuple[Tensor, Tensor]]:  # (q, d) -> (q,), (q,) per target
+        """Mean and latent variance of each posterior, float64."""
+        out = []
+        for p in self._posteriors():
+            exact = len(p.x) <= DIRECT_ROWS or p.num_samples == 0
+            mean, variance = p.mean_and_variance(x, method="solve" if exact else "samples")
+            out.append((mean.detach().double(), variance.detach().double()))
+        return out
+
+    def _checked(self, X: Any) -> np.ndarray:  # (q, d)
+        return checked_rows(self, _as_array(X))
 
     def _check_covariance_size(self, q: int) -> None:
         needed = 8 * q * (q + len(self.X_train_)) * len(self._posteriors())

@@ -15,8 +15,11 @@ from torch import Tensor
 from sggp.arrays import check_noise
 from sggp.defaults import DIRECT_ROWS, NUM_FEATURES, NUM_SAMPLES
 from sggp.errors import InputError, NoRandomFeatures
+from sggp.evidence.judging import KernelSelection
+from sggp.evidence.spread import LEAST_ROWS, NoiseModel, learn_noise_model
 from sggp.fitting.scaling import FAR, Scaling, scaling_of
-from sggp.fitting.smoothness import fit_rougher_where_evident, fit_smoother_or_rougher
+from sggp.fitting.selection import fit_selected, observed
+from sggp.fitting.smoothness import fit_rougher_where_evident
 from sggp.fitting.start import StartingPoint, starting_point
 from sggp.hyperparameters import FitResult, choose_optimizer, learn_hyperparameters
 from sggp.hyperparameters.defaults import noise_floor
@@ -25,6 +28,7 @@ from sggp.hyperparameters.unidentified import columns_without_influence
 from sggp.hyperparameters.units import TargetUnits, kernel_in_units
 from sggp.kernels import as_covariance
 from sggp.posterior import Posterior, condition
+from sggp.random import as_generator, draw_seed, streams
 from sggp.solvers import Cholesky
 from sggp.typing import Seed
 
@@ -33,11 +37,13 @@ _CONSTANT = 4.0  # prior variance of an unknown constant mean, in units of k(x, 
 
 @dataclass(frozen=True)
 class ModelSettings:
-    """What a model is asked for: the arguments of `GPRegressor` that every way to it shares, and three more.
+    """What a model is asked for: the arguments of `GPRegressor` that every way to it shares, and some more.
 
     Attributes:
         normalise: centre the targets and divide them by their standard deviation. Without, the model is one of the
             targets as they are: what is given (kernel, mean, priors) counts in their units, and so does what is learnt.
+        noise: "constant", or "auto" for a `NoiseModel` where one target and its noise are learnt from 100 rows or more.
+        blocks: input columns that are the 0/1 codes of one category each; see `Scaling.with_codes`.
         callback: called with each record of the trace.
         options: further arguments of the recipe that learns.
     """
@@ -49,6 +55,8 @@ class ModelSettings:
     num_samples: int = NUM_SAMPLES
     num_features: int = NUM_FEATURES
     normalise: bool = True
+    noise: str = "constant"
+    blocks: tuple[tuple[int, ...], ...] = ()
     callback: Callable[[dict[str, Any]], None] | None = None
     options: dict[str, Any] = field(default_factory=dict)
 
@@ -72,6 +80,7 @@ class FittedModel:
         fit: the `FitResult`: kernel, noise variance and mean for inputs and targets as scaled.
         without_influence: input columns whose learnt length scales make no difference; `scaling.inputs` makes them
             constant, so that rows that differ in nothing else are repeats.
+        noise_model: how measurements spread about predictions. selection: the kernels compared, None without a choice.
     """
 
     settings: ModelSettings
@@ -80,6 +89,8 @@ class FittedModel:
     without_influence: list[int]
     _x_scale: np.ndarray = field(repr=False)
     _values: int = 1
+    noise_model: NoiseModel = field(default_factory=NoiseModel)
+    selection: KernelSelection | None = None
 
     @property
     def kernel(self) -> Kernel:
@@ -124,7 +135,7 @@ class FittedModel:
         Args:
             x: (n, d), y: (n, t) the table, as given to `fit_model`.
         """
-        if self.fit.posterior is not None and y.shape[1] == 1:
+        if self.fit.posterior is not None and y.shape[1] == 1 and self.noise_model.row_noise is None:
             return [self.fit.posterior]
         inputs, given = self.scaling.inputs(x), self.settings.noise_variance
         kernel = self.kernel
@@ -134,6 +145,8 @@ class FittedModel:
         out = []
         for j, target in enumerate(self.scaling.targets(y).unbind(dim=1)):
             noise = self.fit.noise_variance
+            if self.noise_model.row_noise is not None:
+                noise = self.noise_model.row_noise
             if given is not None:
                 noise = self.scaling.noise(given, j)
             posterior = partial(
@@ -169,20 +182,37 @@ def fit_model(x: Tensor, y: Tensor, settings: ModelSettings, generator: Seed) ->
     """
     if settings.noise_variance is not None:
         check_noise(settings.noise_variance, len(x))
-    start = starting_point(settings.kernel, x.shape[1], len(x))
+    start = starting_point(settings.kernel, x.shape[1], len(x), settings.blocks)
     learnt = None
     if not settings.normalise and settings.optimizer is not None:
         relative = True if isinstance(settings.kernel, str | None) else None
         learnt = TargetUnits.of(y.double(), _known_mean(settings, y), start.kernel, relative=relative)
     scaling = scaling_of(x, y, standardise=start.standardise, normalise=settings.normalise, learnt=learnt)
+    scaling = scaling.with_codes(settings.blocks)
     inputs, targets = scaling.inputs(x), scaling.targets(y)
     if scaling.standardised:
         _check_range(inputs, x)
-    result = _learn(start, inputs, targets, scaling, settings, generator)
+    learn, judge, spread = streams(as_generator(generator), "learn", "kernel", "noise")
+    result, selection = _learn(start, inputs, targets, scaling, settings, (draw_seed(learn), judge))
     idle = columns_without_influence(result.kernel, inputs) if start.standardise else []
     scale = scaling.x_scale.copy()
     scale[idle] = np.inf
-    return FittedModel(settings, replace(scaling, x_scale=scale), result, idle, scaling.x_scale, y.numel())
+    noise = NoiseModel()
+    if _learns_noise_model(settings, result, x, y):
+        inputs = replace(scaling, x_scale=scale).inputs(x)
+        table = observed(result, inputs, targets)
+        if settings.options.get("mean") is None:
+            table = replace(table, kernel=with_unknown_constant(table.kernel, len(x), settings.solver))
+        noise = learn_noise_model(table, spread)
+    return FittedModel(
+        settings, replace(scaling, x_scale=scale), result, idle, scaling.x_scale, y.numel(), noise, selection
+    )
+
+
+def _learns_noise_model(settings: ModelSettings, fit: FitResult, x: Tensor, y: Tensor) -> bool:
+    """Whether the noise may depend on the input: one target with a learnt noise, and rows enough to tell."""
+    learnt = settings.noise_variance is None and fit.method not in ("fixed", "constant target")
+    return settings.noise == "auto" and learnt and y.shape[1] == 1 and len(x) >= LEAST_ROWS
 
 
 def _check_range(inputs: Tensor, x: Tensor) -> None:
@@ -225,14 +255,19 @@ def default_kernel(x: Tensor, y: Tensor) -> Kernel:
 
 
 def _learn(
-    start: StartingPoint, x: Tensor, y: Tensor, scaling: Scaling, settings: ModelSettings, generator: Seed
-) -> FitResult:
-    """The learnt hyperparameters, of the better of two kernels where there is a choice."""
+    start: StartingPoint,
+    x: Tensor,
+    y: Tensor,
+    scaling: Scaling,
+    settings: ModelSettings,
+    generators: tuple[int, torch.Generator],
+) -> tuple[FitResult, KernelSelection | None]:
+    """The learnt hyperparameters, of the best kernel where there is a choice, and how that was made."""
     arguments: dict[str, Any] = {
         "optimizer": settings.optimizer,
         "noise_variance": _shared_noise(start, scaling, settings),
         "noise_prior": start.noise_prior,
-        "generator": generator,
+        "generator": generators[0],
         "callback": settings.callback,
     }
     if settings.optimizer is not None:
@@ -243,15 +278,22 @@ def _learn(
         arguments |= {"solver": settings.solver}
     arguments |= settings.options if settings.normalise else scaling.units.inner(settings.options)
 
-    def fit(kernel: Any, **more: Any) -> FitResult:
-        return learn_hyperparameters(kernel, x, y, scale_free=False, **{**arguments, **more})
+    def fit(kernel: Any, rows: Tensor | None = None, **more: Any) -> FitResult:
+        told, noise = {**arguments, **more}, arguments["noise_variance"]
+        if rows is None:
+            return learn_hyperparameters(kernel, x, y, scale_free=False, **told)
+        if isinstance(noise, Tensor) and noise.dim():
+            told["noise_variance"] = noise[rows]
+        return learn_hyperparameters(kernel, x[rows], y[rows], scale_free=False, **told)
 
     recipe = choose_optimizer(len(x)) if settings.optimizer == "auto" else settings.optimizer
     if recipe == "exact" and start.smoother is not None:
-        return fit_rougher_where_evident(start.smoother, start.kernel, _white_noise(start, scaling), fit)
-    if start.rougher is None or recipe != "nearest-neighbour":
-        return fit(start.kernel, initial_noise_variance=_white_noise(start, scaling))
-    return fit_smoother_or_rougher(start.kernel, start.rougher, y.numel(), fit)
+        return fit_rougher_where_evident(
+            start.smoother, start.kernel, _white_noise(start, scaling), fit
+        ), None
+    if recipe != "nearest-neighbour" or not start.candidates:
+        return fit(start.kernel, initial_noise_variance=_white_noise(start, scaling)), None
+    return fit_selected(start.candidates, x, y, fit, generators[1])
 
 
 def _shared_noise(start: StartingPoint, scaling: Scaling, settings: ModelSettings) -> Tensor | None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -97,6 +98,19 @@ class Scaling:
     def noise(self, variance: Any, column: int) -> Tensor:
         """Noise variances in squared units of a target, in those of its scaled values."""
         return scaled_noise(np.asarray(variance, dtype=float), float(self.y_scale[column]))
+
+    def with_codes(self, blocks: tuple[tuple[int, ...], ...]) -> Scaling:
+        """The same, but for the 0/1 codes of categories: two levels are sqrt(2) apart, however rare they are.
+
+        As far as two random rows are in a standardised column, so that the length scales of both mean the same.
+
+        Args:
+            blocks: input columns that code one category each: one column for two levels, else one per level.
+        """
+        offset, scale = self.x_offset.copy(), self.x_scale.copy()
+        for block in blocks if self.standardised else ():
+            offset[list(block)], scale[list(block)] = 0.0, 1.0 if len(block) > 1 else math.sqrt(0.5)
+        return replace(self, x_offset=offset, x_scale=scale)
 
     @property
     def units(self) -> TargetUnits:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from gpytorch.kernels import Kernel
@@ -10,6 +11,7 @@ from sklearn.gaussian_process.kernels import Kernel as ScikitLearnBase
 
 from sggp.errors import DtypeError
 from sggp.fitting.scikit_kernels import from_scikit_learn
+from sggp.fitting.selection import ROUGHEST_FIRST
 from sggp.hyperparameters.auto import choose_optimizer
 from sggp.hyperparameters.defaults import named_kernel, noise_prior
 from sggp.kernels import TanimotoDotProduct, TanimotoMinMax
@@ -26,7 +28,7 @@ class StartingPoint:
             normalised targets.
         white_noise_fixed: whether that noise is to stay as it is.
         noise_prior: a GPyTorch prior for a learnt noise variance, or None.
-        rougher: a kernel to try beside this one where there are rows enough (`fit_smoother_or_rougher`), or None.
+        candidates: kernels to choose from by nearest-neighbour fits (`fit_selected`), by name; or none.
         smoother: one to try where the marginal likelihood is exact (`fit_rougher_where_evident`), or None.
     """
 
@@ -35,12 +37,16 @@ class StartingPoint:
     white_noise: float | None = None
     white_noise_fixed: bool = False
     noise_prior: Any = None
-    rougher: Kernel | None = None
+    candidates: Mapping[str, Kernel] = field(default_factory=dict)
     smoother: Kernel | None = None
 
 
-def starting_point(kernel: Any, input_dim: int, rows: int) -> StartingPoint:
+def starting_point(
+    kernel: Any, input_dim: int, rows: int, blocks: tuple[tuple[int, ...], ...] = ()
+) -> StartingPoint:
     """The starting point for None, a kernel name, a GPyTorch kernel or a scikit-learn kernel, and so many rows.
+
+    Columns that code one category (`blocks`) count as one and share a length scale where the kernel is a name.
 
     Raises:
         DtypeError: anything else. InputError: an unknown name. UnsupportedKernel: a kernel that cannot be
@@ -48,12 +54,17 @@ def starting_point(kernel: Any, input_dim: int, rows: int) -> StartingPoint:
     """
     if kernel is None or isinstance(kernel, str):
         name, many = "matern32" if kernel is None else kernel, choose_optimizer(rows) != "exact"
+        every = ROUGHEST_FIRST if kernel is None else ()
         return StartingPoint(
-            named_kernel(name, input_dim, many_rows=many),
+            named_kernel(name, input_dim, many_rows=many, blocks=blocks),
             name != "tanimoto",
             noise_prior=noise_prior(name),
-            rougher=named_kernel("matern12", input_dim, many_rows=many) if kernel is None else None,
-            smoother=None if many or kernel is not None else named_kernel("matern52", input_dim),
+            candidates={
+                other: named_kernel(other, input_dim, many_rows=many, blocks=blocks) for other in every
+            },
+            smoother=None
+            if many or kernel is not None
+            else named_kernel("matern52", input_dim, blocks=blocks),
         )
     if isinstance(kernel, Kernel):
         tanimoto = any(isinstance(part, TanimotoMinMax | TanimotoDotProduct) for part in kernel.modules())

@@ -9,8 +9,8 @@ from __future__ import annotations
 import copy
 import logging
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -24,9 +24,33 @@ _log = logging.getLogger(__name__)
 _LOG_RANGE = 23.0  # values stay within a factor e^23 = 1e10 of one
 
 
+class Ties:
+    """Entries of a parameter that are to stay equal.
+
+    Each keeps a coordinate of its own, of which the mean over its group counts: f(Pu) with P the means. The gradient
+    P∇f is the same within a group, so an optimiser that starts from equal entries keeps them equal.
+
+    Args:
+        groups: positions of the entries of each group.
+        size: of the parameter.
+    """
+
+    def __init__(self, groups: Sequence[Sequence[int]], size: int) -> None:
+        self.member = torch.arange(size)
+        for group in groups:
+            self.member[list(group)] = min(group)
+        self.counts = torch.bincount(self.member, minlength=size)[self.member].double()
+
+    def mean(self, values: Tensor) -> Tensor:
+        """Every entry replaced by the mean of its group; the shape stays."""
+        member = self.member.to(values.device)
+        sums = torch.zeros_like(values.reshape(-1)).index_add(0, member, values.reshape(-1))
+        return (sums[member] / self.counts.to(values)).reshape(values.shape)
+
+
 @dataclass(frozen=True)
 class Coordinate:
-    """One raw parameter tensor and the map u -> raw, elementwise and increasing."""
+    """One raw parameter tensor and the map u -> raw, elementwise and increasing, after the mean over `ties`."""
 
     name: str
     parameter: torch.nn.Parameter
@@ -34,6 +58,7 @@ class Coordinate:
     to_coordinate: Callable[[Tensor], Tensor]
     lower: float
     upper: float
+    ties: Ties | None = None
 
 
 def _identity(value: Tensor) -> Tensor:
@@ -122,6 +147,9 @@ def lengthscale_columns(
 class Coordinates:
     """The learnable part of a kernel, a noise variance and a mean as one vector u of shape (p,), float64.
 
+    Length scales of columns that a kernel names together in an attribute `lengthscale_groups` stay equal, and a prior
+    counts them as one.
+
     Args:
         kernel: a private copy (see `copy_kernel`); its raw parameters are overwritten by `assign`.
         initial_noise: starting noise variance, or None when the noise is known.
@@ -149,7 +177,8 @@ class Coordinates:
         for name, parameter, constraint in kernel.named_parameters_and_constraints():
             if parameter.requires_grad and id(parameter) not in seen:
                 seen.add(id(parameter))
-                self.items.append(_coordinate(name, parameter, constraint))
+                ties = _ties(kernel.get_submodule(name.rpartition(".")[0]), name)
+                self.items.append(replace(_coordinate(name, parameter, constraint), ties=ties))
         self.raw_noise: torch.nn.Parameter | None = None
         self.raw_mean: torch.nn.Parameter | None = None
         device = next((p.device for p in kernel.parameters()), torch.device("cpu"))
@@ -189,7 +218,8 @@ class Coordinates:
         """Each coordinate with its part of u (p,), in the shape and on the device of its parameter."""
         parts = u.detach().split([item.parameter.numel() for item in self.items])
         for item, part in zip(self.items, parts, strict=True):
-            yield item, part.reshape(item.parameter.shape).to(item.parameter)
+            tied = part if item.ties is None else item.ties.mean(part)
+            yield item, tied.reshape(item.parameter.shape).to(item.parameter)
 
     def assign(self, u: Tensor) -> None:
         """Write the coordinates u (p,) into the raw parameters and clear their gradients."""
@@ -206,7 +236,7 @@ class Coordinates:
             if item.parameter.grad is not None:
                 place = part.detach().requires_grad_(True)
                 (pulled,) = torch.autograd.grad(item.to_raw(place), place, item.parameter.grad)
-            parts.append(pulled.reshape(-1).cpu())
+            parts.append((pulled if item.ties is None else item.ties.mean(pulled)).reshape(-1).cpu())
         return torch.cat(parts)
 
     def climb(self, u: Tensor, gradient: Tensor, optimizer: torch.optim.Optimizer, rate: float) -> Tensor:
@@ -231,8 +261,9 @@ class Coordinates:
         """Sum of the log densities of all GPyTorch priors of the kernel, and of the noise prior; a scalar."""
         device = self.items[0].parameter.device if self.items else torch.device("cpu")
         total = torch.zeros((), dtype=torch.float64, device=device)
-        for _, module, prior, closure, _ in self.kernel.named_priors():
-            total = total + prior.log_prob(closure(module)).sum()
+        for name, module, prior, closure, _ in self.kernel.named_priors():
+            density, ties = prior.log_prob(closure(module)), _ties(module, name)
+            total = total + (density if ties is None else density / ties.counts.to(density)).sum()
         if self.noise_prior is not None and self.raw_noise is not None:
             total = total + self.noise_prior.log_prob(self.noise()).sum()
         return total
@@ -251,6 +282,15 @@ class Coordinates:
             if self.raw_mean is not None:
                 out["mean"] = self.raw_mean.tolist() if self.raw_mean.numel() > 1 else float(self.raw_mean)
         return out
+
+
+def _ties(module: torch.nn.Module, name: str) -> Ties | None:
+    """The ties of the length scales of a kernel, for its parameter or prior of that name."""
+    groups = getattr(module, "lengthscale_groups", ())
+    parameter = getattr(module, "raw_lengthscale", None)
+    if not groups or parameter is None or "lengthscale" not in name.rpartition(".")[2]:
+        return None
+    return Ties(groups, parameter.numel())
 
 
 def public_name(name: str) -> str:

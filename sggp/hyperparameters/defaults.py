@@ -18,7 +18,9 @@ _SMOOTHNESS = {f.name: f.nu for f in FAMILIES.values() if f.nu in (0.5, 1.5, 2.5
 KERNEL_NAMES = ("rbf", *_SMOOTHNESS, "tanimoto")
 
 
-def named_kernel(name: str, input_dim: int, *, many_rows: bool = False) -> Kernel:
+def named_kernel(
+    name: str, input_dim: int, *, many_rows: bool = False, blocks: tuple[tuple[int, ...], ...] = ()
+) -> Kernel:
     """A scaled kernel with one length scale per column, for inputs of unit spread and targets of unit variance.
 
     Log-normal priors of log-spread 1, their densities highest where a search starts: at .6·sqrt(d) for length scales,
@@ -30,6 +32,8 @@ def named_kernel(name: str, input_dim: int, *, many_rows: bool = False) -> Kerne
     Args:
         name: "rbf", "matern12", "matern32", "matern52", or "tanimoto" (min-max, no length scales).
         input_dim: d.
+        blocks: columns that code one category each; they count as one column and share a length scale, see
+            `Coordinates`.
 
     Raises:
         InputError: unknown name.
@@ -42,7 +46,7 @@ def named_kernel(name: str, input_dim: int, *, many_rows: bool = False) -> Kerne
     if name == "tanimoto":
         base: Kernel = TanimotoMinMax()
     else:
-        size = 0.6 * math.sqrt(input_dim)
+        size = 0.6 * math.sqrt(input_dim - sum(len(block) - 1 for block in blocks))
         ard: dict[str, Any] = {
             "ard_num_dims": input_dim,
             "lengthscale_prior": log_normal(size, spread),
@@ -50,6 +54,8 @@ def named_kernel(name: str, input_dim: int, *, many_rows: bool = False) -> Kerne
         }
         base = RBFKernel(**ard) if name == "rbf" else MaternKernel(nu=_SMOOTHNESS[name], **ard)
         base.lengthscale = size
+        if blocks:
+            base.lengthscale_groups = blocks
     kernel = ScaleKernel(
         base, outputscale_prior=log_normal(1.0 if name == "tanimoto" else 2.0, spread)
     ).double()

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from sggp.arrays import all_finite
 from sggp.errors import InputError
 from sggp.kernels.covariance import Covariance
 from sggp.kernels.points import Points
@@ -40,7 +41,7 @@ class _TanimotoCovariance(Covariance):
         if counts is not None:
             return {"counts": counts}
         check_counts(raw, self.name, signed=self._signed)
-        if raw.dtype.is_floating_point and not bool(torch.isfinite(raw.detach()).all()):
+        if raw.dtype.is_floating_point and not all_finite(raw):
             raise InputError(f"{self.name} got rows with NaN or infinite values; clean them first.")
         return {"real": raw.double()}
 

@@ -91,6 +91,11 @@ class Prior:
         """The prior functions at points, without the mean."""
         return self.features.apply(points, self.weights)
 
+    def redrawn(self, num_samples: int, generator: torch.Generator) -> Prior:
+        """Other functions of the same features."""
+        (normal,) = streams(generator, "weights")
+        return replace(self, weights=_weights(self.features, num_samples, normal))
+
 
 def draw_noise(
     noise_variance: Tensor, num_samples: int, generator: torch.Generator
@@ -129,8 +134,11 @@ def draw_prior(
     seed = draw_seed(seeding)
     centre = x.double().mean(0) if x.is_floating_point() else None
     features = seeded_features(kernel, num_features, x.shape[1], seed, centre)
-    weights = torch.randn(features.num_features, num_samples, generator=normal, dtype=torch.float64)
-    return Prior(features, weights, seed, num_features, centre)
+    return Prior(features, _weights(features, num_samples, normal), seed, num_features, centre)
+
+
+def _weights(features: FeatureMap, num_samples: int, generator: torch.Generator) -> Tensor:  # -> (p, s)
+    return torch.randn(features.num_features, num_samples, generator=generator, dtype=torch.float64)
 
 
 def seeded_features(

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sggp.arrays import real_numbers, real_tensor
+from sggp.arrays import all_finite, real_numbers, real_tensor
 from sggp.errors import InputError, ShapeError
 from sggp.kernels.covariance import Covariance
 from sggp.kernels.features import FeatureMap
@@ -25,7 +25,7 @@ def check_points(points: Any, dimension: int, least: int) -> Tensor:
     points = real_tensor(points, "points", f"numbers of shape {wanted}")
     if points.ndim < least or points.shape[-1] != dimension:
         raise ShapeError(f"points must be {wanted}, got shape {tuple(points.shape)}.")
-    if points.is_floating_point() and not bool(torch.isfinite(points).all()):
+    if points.is_floating_point() and not all_finite(points):
         raise InputError("points hold NaN or infinity; remove or impute such rows.")
     return points
 
@@ -143,6 +143,20 @@ class PathwiseSamples:
         if len(chosen) and (int(chosen.max()) >= self.num_samples or int(chosen.min()) < -self.num_samples):
             raise InputError(f"indices must lie within {self.num_samples} samples, got {chosen.tolist()}.")
         return replace(self, weights=self.weights[:, chosen], update=self.update[:, chosen])
+
+    def joined(self, other: PathwiseSamples) -> PathwiseSamples:
+        """These samples followed by others of the same posterior and features: one map and one K(·, X) serve all.
+
+        Raises:
+            InputError: the others are of another posterior, or have features of their own.
+        """
+        if other.features is not self.features or other.x is not self.x:
+            raise InputError(
+                "samples can be joined only with those that more_samples of the same posterior drew, given that it has "
+                "samples of its own: their features and data must be the same objects."
+            )
+        weights = torch.cat([self.weights, other.weights], 1)
+        return replace(self, weights=weights, update=torch.cat([self.update, other.update], 1))
 
     def __repr__(self) -> str:
         return f"PathwiseSamples(s={self.num_samples}, n={len(self.x)}, d={self.dimension})"

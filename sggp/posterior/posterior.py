@@ -168,7 +168,7 @@ class Posterior:
         """
         points, flat = self._flat(points)
         values = self.covariance.matmul(flat, self.points, self.mean_weights[:, None])[:, 0] + self.prior_mean
-        return values.to(self._dtype(points)).reshape(points.shape[:-1])
+        return self._shaped(values, points)
 
     def variance(
         self,
@@ -195,22 +195,42 @@ class Posterior:
             kept from the first call on; else one block solve of q columns and a product with K in float64. Either in
             tiles of bounded memory, derivatives included.
         """
+        return self._variance_beside(self.mean_weights[:, None][:, :0], points, observation_noise, method)[1]
+
+    def mean_and_variance(
+        self,
+        points: Tensor,
+        observation_noise: bool | float | Tensor = False,
+        method: Literal["auto", "samples", "solve"] = "auto",
+    ) -> tuple[Tensor, Tensor]:  # (..., q, d) -> (..., q) twice
+        """`mean` and `variance` at the same points, of one evaluation of K(points, x).
+
+        The arguments are those of `variance`, and so are the errors and, but for q·n further flops, the cost. The mean
+        is that of `mean` to rounding.
+        """
+        return self._variance_beside(self.mean_weights[:, None], points, observation_noise, method)
+
+    def _variance_beside(
+        self, weights: Tensor, points: Tensor, observation_noise: bool | float | Tensor, method: str
+    ) -> tuple[Tensor, Tensor]:
+        """μ + Σ of the columns of K(points, x)·weights, (m, c), and the variance."""
         points, flat = self._flat(points)
         one_of(method, "method", ("auto", "samples", "solve"))
         noise = self._added_noise(observation_noise, points.shape[:-1])
         if method == "auto":
             method = "solve" if self._query_weights.direct or self.prior is None else "samples"
         if method == "samples":
-            value = self._sampled_variance(flat)[0]
+            products, variance, _ = self._sampled_variance(flat, weights)
         else:
-            value = self._query_weights.variance(flat)
-        value = value.to(self._dtype(points)).reshape(points.shape[:-1])
-        return value + (noise.to(value) if isinstance(noise, Tensor) else noise)
+            products, variance = self._query_weights.variance(flat, weights)
+        value = self._shaped(variance, points)
+        value = value + (noise.to(value) if isinstance(noise, Tensor) else noise)
+        return self._shaped(products.sum(1) + self.prior_mean, points), value
 
     def variance_error(self, points: Tensor) -> Tensor:  # (..., q, d) -> (..., q)
         """Monte Carlo standard error of `variance(points, method="samples")`: at most √(2/s) times it."""
         points, flat = self._flat(points)
-        return self._sampled_variance(flat)[1].to(self._dtype(points)).reshape(points.shape[:-1])
+        return self._shaped(self._sampled_variance(flat, self.mean_weights[:, None][:, :0])[2], points)
 
     def covariance_matrix(self, points: Tensor) -> Tensor:  # (..., q, d) -> (..., q, q)
         """Exact joint posterior covariance of the q points of each batch; differentiable in the points.
@@ -223,24 +243,29 @@ class Posterior:
         joint = self._query_weights.covariance_matrices(flat, points.shape[-2])
         return joint.to(self._dtype(points)).reshape(*points.shape[:-1], points.shape[-2])
 
-    def _sampled_variance(self, flat: Tensor) -> tuple[Tensor, Tensor]:  # (q, d) -> (q,), (q,)
-        """The variance from the samples and its standard error, float64; in blocks of bounded memory."""
-        samples, update = self.samples, -self.solution.x.double()[:, 1:]
+    def _sampled_variance(
+        self, flat: Tensor, weights: Tensor
+    ) -> tuple[Tensor, ...]:  # (q, d), (m, c) -> (q, c), (q,), (q,)
+        """K(·, x)·weights, the variance from the samples and its standard error, float64; in bounded blocks."""
+        samples, columns = self.samples, torch.cat([-self.solution.x.double()[:, 1:], weights], 1)
         tiles = flat.split(max(1, _SAMPLED_BYTES // (8 * self.num_samples)))
-        values, errors = zip(*(self._sampled_tile(tile, samples, update) for tile in tiles), strict=True)
-        return torch.cat(values), torch.cat(errors)
+        parts = [self._sampled_tile(tile, samples, columns) for tile in tiles]
+        return tuple(torch.cat(part) for part in zip(*parts, strict=True))
 
-    def _sampled_tile(self, flat: Tensor, samples: PathwiseSamples, update: Tensor) -> tuple[Tensor, Tensor]:
-        prior = samples.prior(flat)
-        deviations = (prior + self.covariance.matmul(flat, self.points, update)).double()
+    def _sampled_tile(self, flat: Tensor, samples: PathwiseSamples, columns: Tensor) -> tuple[Tensor, ...]:
+        prior, products = samples.prior(flat), self.covariance.matmul(flat, self.points, columns)
+        deviations, others = (
+            (prior + products[:, : self.num_samples]).double(),
+            products[:, self.num_samples :],
+        )
         plain = deviations.square().mean(1)
         if self.centres is not None:  # the local posterior is a control only for the exact one
-            return plain, plain * (2.0 / self.num_samples) ** 0.5
+            return others.double(), plain, plain * (2.0 / self.num_samples) ** 0.5
         total, local = local_control(
             self.covariance, self.points, self.noise_variance, self._targets(), flat, prior, CONTROL_ROWS
         )
         value = combine(plain, (local - deviations).square().mean(1), total)
-        return value, combined_error(value, total, self.num_samples)
+        return others.double(), value, combined_error(value, total, self.num_samples)
 
     def _targets(self) -> Tensor:  # (g, s)
         """The right-hand sides of the samples, f⁰(x) + ε."""
@@ -278,6 +303,9 @@ class Posterior:
         points = check_points(points, self.x.shape[1], 2)
         return points, promoted(points.reshape(-1, points.shape[-1]), self.precision)
 
+    def _shaped(self, values: Tensor, points: Tensor) -> Tensor:  # (..q,), (..., q, d) -> (..., q)
+        return values.to(self._dtype(points)).reshape(points.shape[:-1])
+
     def _dtype(self, points: Tensor) -> torch.dtype:
         return points.dtype if points.is_floating_point() else self.options.dtype
 
@@ -310,7 +338,10 @@ class Posterior:
         return Posterior(self.process, data, self.process.solve(data, solve, start))
 
     def more_samples(self, num_samples: int, generator: Seed = None) -> PathwiseSamples:
-        """Further samples, independent of the first ones: fresh features, fresh noise and one more block of solves.
+        """Further samples: fresh weights and noise, and one more block of solves.
+
+        They are drawn as the first ones were, and of the same features where there are any: given the features, all
+        are independent, and `PathwiseSamples.joined` makes one set of them that is evaluated at the cost of one.
 
         Raises:
             InputError: num_samples is no positive integer.
@@ -318,7 +349,10 @@ class Posterior:
         number = whole_number(num_samples, "num_samples")
         draw, eps, solve = streams(as_generator(generator), "prior", "noise", "solver")
         data = self.data.with_noise(number, eps)
-        prior = draw_prior(self.kernel, data.x, number, self.options.num_features, draw)
+        if self.prior is None:
+            prior = draw_prior(self.kernel, data.x, number, self.options.num_features, draw)
+        else:
+            prior = self.prior.redrawn(number, draw)
         rhs = prior.at(self.x).double() + data.merged(data.noise)
         solution = self.process.solve_columns(data, rhs, solve, with_mean=False)
         return self._paths(prior, solution.x.double())

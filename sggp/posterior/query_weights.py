@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -27,6 +28,9 @@ _ROUNDS = 3
 _TOGETHER = 128
 """Points whose prior covariances are evaluated in one block, whatever batches they belong to."""
 _TILE_BYTES = 512 * 2**20
+_FACTOR_TILE_BYTES = 128 * 2**20
+"""Tiles for substitution are small, so that the next one finds the memory of the last, but at least so many wide:"""
+_FACTOR_WIDTH = 1024
 
 
 class QueryWeights:
@@ -55,12 +59,19 @@ class QueryWeights:
         options, n = self.process.options, len(self.points)
         return options.centres is None and n <= DIRECT_ROWS and isinstance(options.solver_for(n), Cholesky)
 
-    def variance(self, queries: Tensor) -> Tensor:  # (q, d) -> (q,)
-        """k(x, x) − AᵀB, float64, in tiles: the memory does not grow with q, nor does that of its derivative."""
-        tiles = queries.split(self._width())
+    def variance(
+        self, queries: Tensor, weights: Tensor
+    ) -> tuple[Tensor, Tensor]:  # (q, d), (n, c) -> (q, c), (q,)
+        """K(q, x)·weights and k(x, x) − AᵀB, float64, of one K(q, x).
+
+        In tiles: the memory does not grow with q, nor does that of the derivatives.
+        """
+        tiles, function = queries.split(self._width()), partial(self._tile_variance, weights)
         if len(tiles) > 1 and queries.requires_grad and torch.is_grad_enabled():
-            return torch.cat([_Recomputed.apply(self._tile_variance, tile) for tile in tiles])
-        return torch.cat([self._tile_variance(tile) for tile in tiles])
+            found = torch.cat([_Recomputed.apply(function, tile) for tile in tiles])
+        else:
+            found = torch.cat([function(tile) for tile in tiles])
+        return found[:, :-1], found[:, -1]
 
     def covariance_matrices(self, queries: Tensor, q: int) -> Tensor:  # (b·q, d) -> (b, q, q)
         """K(x, x) − AᵀB of each q successive points, float64, in tiles of the b batches."""
@@ -68,7 +79,8 @@ class QueryWeights:
             return queries.new_zeros(0, q, q, dtype=torch.float64)
         parts = []
         for batch in queries.reshape(-1, q, queries.shape[1]).split(max(1, self._width() // q)):
-            left, right = (half.T.reshape(len(batch), q, -1) for half in self(batch.flatten(0, 1)))
+            _, *halves = self(batch.flatten(0, 1))
+            left, right = (half.T.reshape(len(batch), q, -1) for half in halves)
             parts.append(self._prior_matrices(batch) - left @ right.mT)
         joint = torch.cat(parts)
         return 0.5 * (joint + joint.mT)
@@ -82,13 +94,18 @@ class QueryWeights:
             parts.append(blocks.diagonal(dim1=0, dim2=2).movedim(-1, 0))
         return torch.cat(parts)
 
-    def _tile_variance(self, tile: Tensor) -> Tensor:
-        left, right = self(tile)
-        return (self._diagonal(tile) - (left * right).sum(0)).clamp_min(0)
+    def _tile_variance(self, weights: Tensor, tile: Tensor) -> Tensor:  # -> (q, c + 1)
+        cross, left, right = self(tile)
+        variance = (self._diagonal(tile) - (left * right).sum(0)).clamp_min(0)
+        return torch.cat([cross.T @ weights, variance[:, None]], 1)
 
     def _width(self) -> int:
         """Query points of a tile: some eight columns of n numbers for each."""
-        return max(1, int(_TILE_BYTES // (64 * len(self.points))))
+        n = len(self.points)
+        width = _TILE_BYTES // (64 * n)
+        if isinstance(self.process.options.solver_for(n), Cholesky):
+            width = min(width, max(_FACTOR_WIDTH, _FACTOR_TILE_BYTES // (64 * n)))
+        return max(1, width)
 
     def _prepared(self, queries: Tensor) -> Points:
         return self.covariance.prepare(queries, self.points.centre).astype(torch.float64)
@@ -99,8 +116,8 @@ class QueryWeights:
     def _diagonal(self, queries: Tensor) -> Tensor:
         return self.covariance.diagonal(self._prepared(queries)).double()
 
-    def __call__(self, queries: Tensor) -> tuple[Tensor, Tensor]:  # (q, d) -> (n, q) twice
-        """A and B, differentiable in the queries.
+    def __call__(self, queries: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # (q, d) -> (n, q) three times
+        """K(x, q), A and B, differentiable in the queries.
 
         Raises:
             InputError: the posterior is one on centres.
@@ -115,18 +132,21 @@ class QueryWeights:
                 "variances and covariances by solving are those of the exact Gaussian process, which this posterior on "
                 f'{len(options.centres)} centres is not: use variance(method="samples"), or condition without centres.'
             )
-        cross = self._block(self.points.astype(torch.float64), self._prepared(queries))
-        solver = options.solver_for(len(self.points))
+        points, solver = self.points.astype(torch.float64), options.solver_for(len(self.points))
         if not isinstance(solver, Cholesky):
-            return self._iterated(solver, queries, cross)
+            cross = self._block(points, self._prepared(queries))
+            return cross, *self._iterated(solver, queries, cross)
+        cross = self._block(
+            self._prepared(queries), points
+        ).T  # column by column, as LAPACK takes it: no copy
         if self._factor is None:
             self._factor = factorise(self.process.operator(self.data))
         lower, jitter = self._factor
         if not jitter:
             half = torch.linalg.solve_triangular(lower, cross, upper=False)
-            return half, half
+            return cross, half, half
         weights = substitute(lower, cross.detach())
-        return weights, 2 * cross - self.process.operator(self.data).matmul_wide(weights)
+        return cross, weights, 2 * cross - self.process.operator(self.data).matmul_wide(weights)
 
     def _iterated(self, solver: Solver, queries: Tensor, cross: Tensor) -> tuple[Tensor, Tensor]:
         """A and B by iterations.

@@ -56,12 +56,12 @@ def local_control(
 
     Cost: the neighbour search, q·m² entries, q·m³/3 + q·m·s flops.
     """
-    nearest_rows = _nearest_rows(covariance, points, queries.detach(), min(num_rows, len(points)))
-    noise, targets, wide = noise_variance.double(), targets.double(), nearest_rows.shape[1] + 1
+    near = nearest_rows(covariance, points, queries.detach(), min(num_rows, len(points)))
+    noise, targets, wide = noise_variance.double(), targets.double(), near.shape[1] + 1
     given, asked = _plain_rows(covariance, points, queries.detach())
     step = wide * (8 * (4 * wide + targets.shape[1]) + 2 * given.shape[1] * given.element_size())
     step = max(1, _TILE_BYTES // step)
-    tiles = (nearest_rows.split(step), asked.split(step), queries.split(step), prior.split(step))
+    tiles = (near.split(step), asked.split(step), queries.split(step), prior.split(step))
     variances, deviations = [], []
     for rows, plain, tile, start in zip(*tiles, strict=True):
         index = torch.cat([rows, rows[:, :1]], 1)
@@ -72,7 +72,7 @@ def local_control(
             found = engine(small.device, small.dtype).local_posteriors(small, rows, noise, targets, start)
         if found is None:
             cross = _cross(covariance, points, rows, tile, small)
-            found = _local_posteriors(small, rows, noise, targets, start, cross)
+            found = local_posteriors(small, rows, noise, targets, start, cross)
         variances.append(found[0])
         deviations.append(found[1])
     return torch.cat(variances), torch.cat(deviations)
@@ -88,7 +88,7 @@ def _cross(
     return torch.cat(cross).double(), covariance.diagonal(queries).double()
 
 
-def _local_posteriors(
+def local_posteriors(
     small: Tensor,
     rows: Tensor,
     noise: Tensor,
@@ -140,7 +140,8 @@ def _slope(value: Tensor, plain: Tensor, difference: Tensor, total: Tensor) -> T
     return (plain - value) * rest.square() - (difference - rest) * value.square()
 
 
-def _nearest_rows(covariance: Covariance, points: Points, queries: Tensor, m: int) -> Tensor:  # -> (q, m)
+def nearest_rows(covariance: Covariance, points: Points, queries: Tensor, m: int) -> Tensor:  # -> (q, m)
+    """Positions of the m rows nearest to each query in the kernel's metric, else those of largest correlation."""
     embedded = covariance.embedding(points)
     asked = covariance.embedding(covariance.prepare(queries, points.centre))
     if embedded is not None and asked is not None:

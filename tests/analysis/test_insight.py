@@ -88,7 +88,7 @@ def test_a_learnt_model_is_calibrated(fitted):
     for check in report.intervals:
         assert abs(check.coverage - check.level) < 4 * check.error
     assert report.rmse < 0.3
-    assert "without itself" in str(report)
+    assert "each predicted from all others" in str(report)
 
 
 def test_names_are_those_of_a_data_frame():

@@ -31,7 +31,7 @@ class TestFitAndPredict:
         model, out = tmp_path / "m.sggp", tmp_path / "p.csv"
         assert main(["fit", str(numbers), "--target", "y", "--out", str(model), "--seed", "1"]) == 0
         said = capsys.readouterr()
-        assert "no numbers in them: note" in said.err
+        assert "not used: note (the same text in every row)" in said.err
         assert [int(row["line"]) for row in read(model.with_suffix(".rejected.csv"))] == [7, 8]
         assert main(["predict", str(model), str(numbers), "--out", str(out)]) == 0
         predicted = read(out)

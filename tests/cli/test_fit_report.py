@@ -22,16 +22,18 @@ WILD = 37  # the row whose target is far off
 
 
 def table(folder: Path) -> Path:
-    """A strong column, a weak one, a copy, a constant and a text column; two unusable rows and five repeats."""
+    """A strong column, a weak one, a copy, a constant, a category and names; two unusable rows and five repeats."""
     rng = np.random.default_rng(0)
     rows: list[list[object]] = []
     for i in range(90):
         strong, weak = rng.uniform(0, 10), rng.uniform(0, 1)
         value = 50 + 4 * strong + np.sin(6 * weak) + 0.3 * rng.normal() + (40 if i == WILD else 0)
-        rows.append([strong, weak, 100 * weak, 7, f"batch {i % 3}", value])
-    rows += [[*row[:5], float(str(row[5])) + 0.1] for row in rows[:5]]
+        rows.append([strong, weak, 100 * weak, 7, "ABC"[i % 3], value, f"sample {i}"])
+    rows += [[*row[:5], float(str(row[5])) + 0.1, "again"] for row in rows[:5]]
     rows[3][0], rows[4][5] = "wet", ""
-    return write(folder / "t.csv", ["heat & time", "weak", "percent", "plant", "batch", "yield"], rows)
+    return write(
+        folder / "t.csv", ["heat & time", "weak", "percent", "plant", "batch", "yield", "name"], rows
+    )
 
 
 def text_of(page: str) -> str:
@@ -64,7 +66,10 @@ def test_a_report_says_what_was_left_out_and_merged(report):
     assert "3 rows repeat the inputs of others; merged" in text  # two more repeat rows that are not used
     assert "2: heat & time: not a number: 'wet' (1); yield: no value (1)" in text
     assert "fit.rejected.csv" in text
-    assert "columns not used batch" in text
+    assert (
+        "columns not used name (text, 91 different values: fewer than two rows each, as ids have) percent"
+        in text
+    )
     assert "percent a copy of weak: they share one influence" in text
     assert "plant constant: the data say nothing about it" in text
 

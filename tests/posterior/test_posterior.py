@@ -251,6 +251,19 @@ def test_more_samples_are_new(data):
     assert torch.equal(more(q), again(q))
 
 
+def test_more_samples_join_the_first_ones(data):
+    _, _, q = data
+    posterior = solved(data)
+    first, more = posterior.samples, posterior.more_samples(5, generator=3)
+    both = first.joined(more)
+    assert both.num_samples == first.num_samples + 5
+    torch.testing.assert_close(both(q), torch.cat([first(q), more(q)]), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(both.select(range(2, 7))(q), both(q)[2:7], rtol=1e-12, atol=1e-12)
+    none = solved(data, num_samples=0)  # of a posterior without samples, each set has features of its own
+    with pytest.raises(InputError, match="samples can be joined"):
+        none.more_samples(2, generator=0).joined(none.more_samples(2, generator=1))
+
+
 def test_saved_and_loaded(data, tmp_path):
     _, _, q = data
     posterior = solved(data)

@@ -28,11 +28,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sggp.arrays import all_finite
 from sggp.errors import InputError
 from sggp.kernels.features import prf, weights
 from sggp.kernels.features.base import ScaledMap
 from sggp.kernels.features.registry import draw_features
-from sggp.kernels.tanimoto import TanimotoMinMax, check_counts
+from sggp.kernels.tanimoto import TanimotoMinMax, as_counts, check_counts
 from sggp.random import streams
 
 _CHUNK_ROWS = 8192
@@ -97,18 +98,17 @@ def _min_max(
 def _counts(x: Tensor) -> tuple[Tensor, Tensor]:
     """Rows as uint8 counts, and the indices of rows that are not counts of at most 255 (left empty)."""
     none = torch.empty(0, dtype=torch.int64, device=x.device)
-    if x.dtype in (torch.uint8, torch.bool):
-        return x.to(torch.uint8), none
+    counts = as_counts(x)
+    if counts is not None:
+        return counts, none
     check_counts(x, "TanimotoMinMax")
-    if x.is_floating_point() and not bool(torch.isfinite(x).all()):
+    if x.is_floating_point() and not all_finite(x):
         raise InputError(
             "the min-max Tanimoto kernel needs finite counts or weights; got infinite or NaN entries."
         )
     real = (x > weights.LARGEST_COUNT).any(-1)
     if x.is_floating_point():
         real = real | ((x != x.floor()) | (x < 0)).any(-1)
-    if not bool(real.any()):
-        return x.to(torch.uint8), none
     return x.masked_fill(real[:, None], 0).to(torch.uint8), real.nonzero()[:, 0]
 
 

@@ -1,0 +1,122 @@
+"""Which columns of a table a model learns from, and their cells."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from sggp.cli.console import stderr
+from sggp.cli.molecules.tables import Reject, check_columns, write_rejects
+from sggp.errors import DataFileError, InputError
+from sggp.estimator.columns import too_many_levels
+from sggp.molecules.files import DataTable, parse_numbers
+
+_NUMBERS = 0.5  # share of the filled cells that are numbers from which on a column is one of numbers
+
+
+def choose_inputs(
+    table: DataTable, target: str, features: str | None
+) -> tuple[list[str], list[str], dict[str, str]]:
+    """The input columns; those of them that are text and thus categories; and what is not used, with the reason.
+
+    Those named; or every column but the target and those that can tell nothing: empty ones, text that is the same in
+    every row, and text with too many different values for a category (`too_many_levels`), of which the reason is told.
+
+    Args:
+        features: names, comma separated, or None.
+    """
+    asked = None if features is None else [name.strip() for name in features.split(",") if name.strip()]
+    check_columns(table, [target, *(asked or [])])
+    if asked is not None:
+        if target in asked:
+            raise InputError(f"the target {target!r} cannot be one of --features.")
+        if not asked:
+            raise InputError("--features names no column.")
+        texts = [name for name in asked if is_text(table.columns[name])]
+        for name in texts:
+            if reason := _too_many(table.columns[name]):
+                raise InputError(f"column {name!r} of --features is no category: {reason}. Leave it out.")
+        return asked, texts, {}
+    names, unused = [], dict[str, str]()
+    for name in (name for name in table.header if name != target):
+        reason = _useless(table.columns[name])
+        if reason is None:
+            names.append(name)
+        else:
+            unused[name] = reason
+    if unused:
+        listed = ", ".join(f"{name} ({reason})" for name, reason in unused.items())
+        stderr().print(f"not used: {listed}")
+    if not names:
+        raise DataFileError(f"{table.path}: no column to learn from beside the target {target!r}.")
+    return names, [name for name in names if is_text(table.columns[name])], unused
+
+
+def is_text(cells: list[str]) -> bool:
+    """Whether fewer than half of the cells that are filled are numbers."""
+    filled = [cell for cell in cells if cell.strip()]
+    return len(parse_numbers(filled)[1]) > (1 - _NUMBERS) * len(filled)
+
+
+def read_cells(
+    table: DataTable, names: list[str], categories: Mapping[str, Collection[str] | None], rejected: Path
+) -> tuple[np.ndarray, list[Reject]]:
+    """The complete rows, (m, len(names)), and the rows left out, written to `rejected`.
+
+    Args:
+        names: columns. categories: those of them that are text, with the levels that are known, None for any.
+
+    Returns:
+        float64, or objects where there are categories.
+    """
+    check_columns(table, names)
+    file = table.path.name
+    rejects = [Reject(file, r.line, r.reason, r.content) for r in table.rejected]
+    columns: list[np.ndarray] = []
+    reasons: dict[int, str] = {}
+    for name in names:
+        cells = table.columns[name]
+        values, bad = _levels(cells, categories[name]) if name in categories else parse_numbers(cells)
+        columns.append(values)
+        for position, reason in bad.items():
+            reasons.setdefault(position, f"{name}: {reason}")
+    for position, reason in reasons.items():
+        content = ",".join(column[position] for column in table.columns.values())
+        rejects.append(Reject(file, int(table.lines[int(table.rows[position])]), reason, content))
+    keep = [i for i in range(len(table)) if i not in reasons]
+    write_rejects(rejected, rejects)
+    if not keep:
+        raise DataFileError(f"{table.path}: no row is complete; {len(rejects)} unused rows in {rejected}.")
+    return np.stack(columns, axis=1)[keep], rejects
+
+
+def _useless(cells: list[str]) -> str | None:
+    """Why a column is not worth learning from; None where it is."""
+    levels = {cell for cell in cells if cell.strip()}
+    if not levels:
+        return "no value"
+    if not is_text(cells):
+        return None
+    if len(levels) == 1:
+        return "the same text in every row"
+    return _too_many(cells)
+
+
+def _too_many(cells: list[str]) -> str | None:
+    filled = [cell for cell in cells if cell.strip()]
+    levels = len(set(filled))
+    reason = too_many_levels(levels, len(filled))
+    return None if reason is None else f"text, {levels} different values: {reason}"
+
+
+def _levels(cells: list[str], known: Collection[str] | None) -> tuple[np.ndarray, dict[int, str]]:
+    """Cells of a category as objects, and the reason for each that cannot be used."""
+    reasons = {}
+    for i, cell in enumerate(cells):
+        if not cell.strip():
+            reasons[i] = "no value"
+        elif known is not None and cell not in known:
+            reasons[i] = f"{cell!r} was not in the training table"
+    return np.array(cells, dtype=object), reasons

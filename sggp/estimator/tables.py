@@ -1,0 +1,119 @@
+"""Tables as users have them, checked as scikit-learn has it, and as numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from sklearn.utils import check_array, check_X_y
+from sklearn.utils.validation import validate_data
+
+from sggp.checks import one_of
+from sggp.errors import InputError
+from sggp.estimator.columns import MISSING, TableEncoder, is_frame, missing, refuse_missing
+from sggp.fitting import FittedModel
+
+_ENCODED: dict[str, Any] = {"dtype": "numeric", "ensure_all_finite": "allow-nan"}
+
+
+def checked_training(estimator: Any, X: Any, y: Any) -> tuple[np.ndarray, np.ndarray, TableEncoder | None]:
+    """`validate_data` of a training table: X as numbers (n, d'), y (n,) or (n, t), and the encoder where one is needed.
+
+    Sets `n_features_in_` and `feature_names_in_` of the estimator: those of X as given. Cells of a y of several columns
+    may be NaN.
+
+    Raises:
+        ValueError, TypeError: what scikit-learn refuses; missing cells where `estimator.missing` is "refuse";
+            what `TableEncoder` refuses; rows without any target.
+    """
+    one_of(estimator.missing, "missing", MISSING)
+    y, gaps = _without_gaps(y)
+    if not _needs_encoding(X, estimator.missing):
+        X, y = validate_data(estimator, X, y, multi_output=True, y_numeric=True, **_ENCODED)
+        _refuse_missing(estimator, X)
+        encoder = None
+    else:
+        validate_data(estimator, X, skip_check_array=True)
+        encoder = TableEncoder(estimator.missing)
+        numbers = encoder.fit_transform(X)
+        X, y = check_X_y(numbers, y, multi_output=True, y_numeric=True, estimator=estimator)
+    return X, y if gaps is None else np.where(gaps, np.nan, y), encoder
+
+
+def checked_rows(estimator: Any, X: Any) -> np.ndarray:  # -> (q, d')
+    """`validate_data` of rows for a fitted estimator, as the numbers that it was fitted to."""
+    encoder = estimator.columns_
+    if encoder is None:
+        X = validate_data(estimator, X, reset=False, **_ENCODED)
+        _refuse_missing(estimator, X)
+        return X
+    if not is_frame(X) and np.asarray(X).ndim != 2:
+        return validate_data(estimator, X, reset=False)  # which refuses it
+    validate_data(estimator, X, reset=False, skip_check_array=True)
+    return check_array(encoder.transform(X), estimator=estimator, input_name="X")
+
+
+def told_columns(estimator: Any, model: FittedModel) -> dict[str, Any]:
+    """What is told of columns: `unidentified` ones with the reason, and those `without_influence`.
+
+    By the names that an encoded table has; by position where all columns are numbers.
+    """
+    encoder, result = estimator.columns_, model.fit
+    if encoder is None:
+        return {"unidentified": dict(result.unidentified), "without_influence": model.without_influence}
+    reasons = {
+        encoder.names[record.column]: record.reason
+        if record.of is None
+        else f"copy of {encoder.names[record.of]}"
+        for record in result.unidentified_columns
+    }
+    return {"unidentified": reasons, "without_influence": [encoder.names[j] for j in model.without_influence]}
+
+
+def listed_columns(estimator: Any, reasons: dict[Any, str]) -> str:
+    """The `unidentified` columns of `told_columns` as text."""
+    names = getattr(estimator, "feature_names_in_", None) if estimator.columns_ is None else None
+    return ", ".join(f"{j if names is None else names[j]} ({reason})" for j, reason in reasons.items())
+
+
+def _needs_encoding(X: Any, policy: str) -> bool:
+    """Whether it has columns of anything but numbers, or such as may have to be filled in."""
+    kinds = "OUS" if policy == "refuse" else "OUSf"
+    if is_frame(X):
+        found = [getattr(kind, "kind", "O") for kind in X.dtypes]  # polars' have none
+        return 0 not in X.shape and any(kind not in "iufc" or kind in kinds for kind in found)
+    try:
+        array = np.asarray(X)
+    except ValueError:  # rows of different lengths: scikit-learn's to refuse, as all else that is no table
+        return False
+    return array.ndim == 2 and array.size > 0 and array.dtype.kind in kinds
+
+
+def _refuse_missing(estimator: Any, X: np.ndarray) -> None:
+    if X.dtype.kind == "f" and np.isnan(X).any():
+        names = getattr(estimator, "feature_names_in_", range(X.shape[1]))
+        refuse_missing([*names], list(np.isnan(X).T))
+
+
+def _without_gaps(y: Any) -> tuple[Any, np.ndarray | None]:
+    """Targets with something finite where cells of several columns are missing, and where they are; None if nowhere."""
+    try:
+        values = np.asarray(y)
+        if values.ndim != 2 or values.shape[1] < 2 or values.dtype.kind not in "fO":
+            return y, None
+        gaps = missing(values.reshape(-1)).reshape(values.shape)
+        values = np.where(gaps, 0.0, values).astype(float)
+    except (TypeError, ValueError):
+        return y, None  # scikit-learn's to refuse
+    if not gaps.any():
+        return y, None
+    bare = np.flatnonzero(gaps.all(axis=1))
+    if len(bare):
+        listed = ", ".join(map(str, bare[:5])) + (", ..." if len(bare) > 5 else "")
+        raise InputError(
+            f"y contains NaN for every target in {len(bare)} rows ({listed}): leave these rows out."
+        )
+    empty = np.flatnonzero(gaps.all(axis=0))
+    if len(empty):
+        raise InputError(f"y contains NaN in every row of target {empty[0]}: leave it out.")
+    return values, gaps
