@@ -25,7 +25,8 @@ def drivers(importance: FeatureImportance, sobol: SobolIndices) -> str:
         "Permutation: how much the squared error of left-out rows grows when a column is shuffled, in shares of the "
         "variance of the target. Length scale: how much functions of the learnt kernel change with the column alone. "
         "Sobol: the share of the variance of the prediction that a column makes alone (first order) and with the "
-        "others (total), as if columns were independent. Columns that hang together share their permutation importance."
+        "others (total), as if columns were independent. Columns that hang together share "
+        "their permutation importance."
     )
     order = importance.order
     bars = {
@@ -115,4 +116,4 @@ def dependence(model: GPRegressor, inputs: np.ndarray, target: str, importance: 
 
 
 def _with_error(value: float, error: float) -> str:
-    return f"{value:.3f} ± {error:.3f}"
+    return f"{round(value, 3) + 0.0:.3f} ± {error:.3f}"  # no −0.000

@@ -82,11 +82,20 @@ def _summary(
         f"{told.target} is predicted from {_counted(len(told.names), 'column')} of {told.data.name}, learnt from "
         f"{_counted(len(model.X_train_), 'row')}. On rows that it has not seen it explains "
         f"{100 * calibration.r2:.1f} % of the variance; its typical error is {calibration.rmse:.4g}, where the values "
-        f"spread by {np.std(model.y_train_):.4g}. One measurement is noisy by {_noise(model):.3g}, as learnt.",
+        f"spread by {np.std(model.y_train_):.4g}. {_noisiness(model)}",
         f"Its intervals of 50, 80 and 95 % hold {held} % of such rows: {_verdict(calibration)}.",
         f"The most important {'column is' if count == 1 else 'columns are'} {first}.",
     )
     return "".join(map(paragraph, lines))
+
+
+def _noisiness(model: GPRegressor) -> str:
+    noise = f"One measurement is noisy by {_noise(model):.3g}, as learnt"
+    return (
+        f"{noise}."
+        if model.noise_model_.surface is None
+        else f"{noise}; more in some places, less in others."
+    )
 
 
 def _verdict(calibration: CalibrationReport) -> str:
@@ -109,7 +118,8 @@ def _data(model: GPRegressor, told: Told) -> str:
         ("inputs", ", ".join(told.names)),
     ]
     if distinct < rows:
-        said.append(("repeats", f"{rows - distinct} rows repeat the inputs of others; merged, without loss"))
+        repeats = _counted(rows - distinct, "row")
+        said.append(("repeats", f"{repeats} with the inputs of earlier ones, merged with these without loss"))
     if told.rejects:
         reasons = Counter(reject.reason for reject in told.rejects).most_common()
         listed = "; ".join(f"{reason} ({count})" for reason, count in reasons[:_REASONS])
@@ -145,11 +155,12 @@ def _numbered(model: GPRegressor, told: Told) -> list[str]:
 
 
 def _choice(model: GPRegressor, told: Told) -> str:
-    fit = model.fit_result_
+    fit, selection = model.fit_result_, model.kernel_selection_
+    went = fit.message if selection is None else fit.message.removesuffix(f"; {selection.reason}")
     said = [
         ("kernel", _kernel_name(model.kernel_)),
         ("learnt by", _METHODS.get(fit.method, fit.method)),
-        ("how that went", fit.message or "nothing to search for"),
+        ("how that went", went or "nothing to search for"),
         ("log marginal likelihood", float(model.log_marginal_likelihood_value_)),
         ("noise of one measurement", f"{_noise(model):.4g} (standard deviation, in units of {told.target})"),
         ("spread of measurements", model.noise_model_.reason),
@@ -209,7 +220,9 @@ def _length_scales(model: GPRegressor, told: Told) -> str:
 def _scale(scale: float, spread: float) -> str:
     if not np.isfinite(scale):
         return "no influence"
-    return f"{scale:.4g} ({scale / spread:.2g})" if spread > 0 else f"{scale:.4g} (constant column)"
+    if not spread > 0:
+        return f"{scale:.4g} (constant column)"
+    return f"{scale:.4g} ({scale / spread:.{1 if scale < 100 * spread else 0}f})"
 
 
 def _scores(model: GPRegressor, told: Told, calibration: CalibrationReport) -> str:
