@@ -15,6 +15,7 @@ from sggp.analysis import CalibrationReport, FeatureImportance
 from sggp.cli.fit_drivers import dependence, drivers, together
 from sggp.cli.molecules.tables import Reject
 from sggp.cli.report import page, paragraph, picture, rows_table
+from sggp.errors import DataFileError
 from sggp.estimator import GPRegressor
 from sggp.plotting import new_figure, plot_parity, plot_residuals
 
@@ -46,6 +47,15 @@ class Told:
     inputs: np.ndarray
     rejects: list[Reject]
     rejected: Path
+
+
+def check_varies(y: np.ndarray, data: Path) -> None:
+    """Refuse, by a DataFileError, targets (n,) that leave a report nothing to say."""
+    if len(y) < 2 or float(y.min()) == float(y.max()):
+        raise DataFileError(
+            f"{data}: a report needs two rows or more and a target that varies, got {_counted(len(y), 'row')} of "
+            f"{y[0]:.4g}: use --out alone."
+        )
 
 
 def render(model: GPRegressor, told: Told) -> str:

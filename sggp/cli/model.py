@@ -16,7 +16,7 @@ import typer
 from sggp.bayesopt import Surrogate
 from sggp.checks import one_of, whole_number
 from sggp.cli.console import check_output, csv_text, stderr, stdout
-from sggp.cli.fit_report import Told, render
+from sggp.cli.fit_report import Told, check_varies, render
 from sggp.cli.inputs import choose_inputs, read_cells
 from sggp.cli.molecules.tables import Reject
 from sggp.defaults import NUM_SAMPLES
@@ -65,6 +65,8 @@ def fit(
     rejected = written[0].with_suffix(".rejected.csv")
     cells, rejects = read_cells(table, [*names, target], dict.fromkeys(categories), rejected)
     inputs, y = cells[:, :-1], cells[:, -1].astype(float)
+    if report is not None:
+        check_varies(y, data)
     listed = ", ".join(f"{name} (categories)" if name in categories else name for name in names)
     stderr().print(f"{len(y)} rows, inputs {listed}; {len(rejects)} unused rows in {rejected}")
     model = GPRegressor(

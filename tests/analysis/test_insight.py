@@ -26,7 +26,8 @@ def data(n: int = 120, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def fitted() -> GPRegressor:
-    return GPRegressor(random_state=0).fit(*data())
+    X, y = data()
+    return GPRegressor(random_state=0).fit(X, y + 50)
 
 
 def known(**settings: object) -> GPRegressor:
@@ -98,6 +99,19 @@ def test_names_are_those_of_a_data_frame():
     assert model.feature_importance_.names == model.sobol_indices(n=16).names == ("a", "b", "c")
 
 
+def test_a_category_is_one_column():
+    X, y = data(60)
+    levels = np.array(["low", "middle", "high"])[np.arange(60) % 3]
+    table = np.column_stack([X[:, :1].astype(object), levels.astype(object)])
+    model = GPRegressor(random_state=0).fit(table, y + 3 * (levels == "high"))
+    importance, sobol = model.feature_importance_, model.sobol_indices(n=128)
+    assert importance.names == sobol.names == ("x0", "x1")
+    assert importance.permutation.shape == importance.prior.shape == sobol.total.shape == (2,)
+    share = 2 / (2 + 4 / 3)  # of the variance: 9 · 1/3 · 2/3 for the category, 4/3 for the number
+    assert sobol.total[1] == pytest.approx(share, abs=0.1)
+    assert sobol.evaluations == 4 * 128
+
+
 def test_refused():
     X, y = data(30)
     with pytest.raises(NotFittedError):
@@ -123,9 +137,9 @@ def test_partial_dependence_displays(fitted):
 
 def test_scikit_learn_permutes_and_validates(fitted):
     X, y = data(seed=1)
-    found = scikit_importance(fitted, X, y, n_repeats=3, random_state=0).importances_mean
+    found = scikit_importance(fitted, X, y + 50, n_repeats=3, random_state=0).importances_mean
     assert np.argsort(-found).tolist()[:2] == [0, 1]
-    ours = permutation_importance(fitted.predict, X, y)[0]
+    ours = permutation_importance(fitted.predict, X, y + 50)[0]
     np.testing.assert_allclose(ours, found, atol=0.25)
     predicted = cross_val_predict(GPRegressor(random_state=0), X, y, cv=KFold(3))
     assert 1 - np.mean((predicted - y) ** 2) / y.var() > 0.9

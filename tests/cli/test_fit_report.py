@@ -127,6 +127,13 @@ def test_refused(tmp_path, capsys, monkeypatch):
     fit = ["fit", data, "--target", "yield"]
     assert "--report FILE" in refused(capsys, *fit)
     assert "--report FILE" in refused(capsys, *fit, "--out", tmp_path / "a", "--report", tmp_path / "a")
+    for rows in ([[1, 2]], [[1, 2], [2, 2]]):
+        flat = write(tmp_path / "flat.csv", ["a", "y"], [list(row) for row in rows])
+        assert "a target that varies" in refused(
+            capsys, "fit", flat, "--target", "y", "--report", tmp_path / "r.html"
+        )
+    for name in ("flat.csv", "r.rejected.csv"):
+        (tmp_path / name).unlink()
     assert "read as an input" in refused(capsys, *fit, "--report", data)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
