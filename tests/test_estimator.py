@@ -211,6 +211,7 @@ def test_mean_only_never_computes_a_variance(monkeypatch):
         raise RuntimeError("a variance was computed")
 
     monkeypatch.setattr(type(model.posterior_), "variance", fail)
+    monkeypatch.setattr(type(model.posterior_), "mean_and_variance", fail)
     monkeypatch.setattr(type(model.posterior_), "covariance_matrix", fail)
     assert model.predict(X).shape == (60,)
     with pytest.raises(RuntimeError, match="variance"):

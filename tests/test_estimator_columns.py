@@ -1,4 +1,4 @@
-"""GPRegressor on tables of numbers, categories, truth values and missing cells, and on targets with missing cells."""
+"""GPRegressor on tables of numbers, categories, truth values and missing cells."""
 
 import json
 import pickle
@@ -19,8 +19,8 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from sggp.errors import DtypeError, InputError, UnidentifiedColumns
 from sggp.estimator import GPRegressor
 from sggp.estimator.columns import TableEncoder, too_many_levels
-from sggp.fitting.measured import fit_measured
-from sggp.hyperparameters.defaults import noise_floor
+from sggp.hyperparameters.coordinates import Coordinates
+from sggp.hyperparameters.defaults import named_kernel, noise_floor
 from tests.oracles import distances, matern12, matern32, matern52
 
 LEVELS = ("oak", "pine", "elm", "ash")
@@ -270,6 +270,16 @@ def test_columns_that_miss_the_same_rows_share_an_indicator():
     assert np.isfinite(model.predict(table)).all()
 
 
+def test_whole_numbers_with_missing_cells_are_filled_in():
+    pandas = pytest.importorskip("pandas")
+    X, y = _cells()
+    frame = pandas.DataFrame({"count": pandas.array([1, 2, 4, None, 4, 4] * 15, dtype="Int64")})
+    with pytest.raises(InputError, match=r"'count' \(rows 3, 9, 15, 21, 27, ... \(15 in all\)\)"):
+        _model().fit(frame, y)
+    model = _model(missing="median").fit(frame, y)
+    np.testing.assert_array_equal(model.X_train_[:6], [[1, 0], [2, 0], [4, 0], [4, 1], [4, 0], [4, 0]])
+
+
 def test_filling_in_numbers_that_are_all_there_changes_nothing():
     X, y = _cells()
     numbers = X[:, [0]].astype(float)
@@ -312,68 +322,21 @@ def test_an_encoder_goes_through_json():
     assert again.columns == encoder.columns
 
 
-@pytest.mark.parametrize("missing", [0.2, 0.7])
-@pytest.mark.parametrize("normalize_y", [True, False])
-def test_targets_with_missing_cells(missing, normalize_y):
-    """Each as a fit of its own rows at the same hyperparameters; learnt from complete rows, or from one target."""
-    X, y = _cells()
-    X = _by_hand(X)[:, :2] + 0.01 * np.arange(180).reshape(90, 2)
-    Y = np.stack([y, 100 - 5 * y + X[:, 0]], axis=1)
-    rng = np.random.default_rng(2)
-    Y[rng.random(90) < missing, 1] = np.nan
-    model = _model(normalize_y=normalize_y).fit(X, Y)
-    mean, std = model.predict(X, return_std=True)
-    learnt = ~np.isnan(Y).any(axis=1) if missing < 0.5 else np.ones(90, dtype=bool)
-    assert model.trace_[-1]["rows"] == learnt.sum()
-    for j in range(2):
-        rows = ~np.isnan(Y[:, j])
-        scale, offset = float(model.scaling_.y_scale[j]), float(model.scaling_.y_offset[j])
-        inputs = (X - model.x_offset_) / model.x_scale_
-        centre = np.atleast_1d(np.asarray(model.fit_result_.mean))[j]
-        if not normalize_y:
-            centre = (centre - offset) / scale
-        kernel = model.posterior_[j].kernel
-        single = _model(
-            kernel=kernel, optimizer=None, normalize_y=False, noise_variance=_noise(model, normalize_y)
-        )
-        single.fit(inputs[rows], (Y[rows, j] - offset) / scale - centre)
-        one, spread = single.predict(inputs, return_std=True)
-        np.testing.assert_allclose(mean[:, j], (one + centre) * scale + offset, rtol=1e-6)
-        np.testing.assert_allclose(std[:, j], spread * scale, rtol=1e-5)
-    assert np.isnan(model.y_train_).sum() == np.isnan(Y).sum()
+def test_tied_length_scales_move_together():
+    kernel = named_kernel("matern52", 4, blocks=((1, 3),))
+    coordinates = Coordinates(kernel)
+    u = coordinates.vector() + torch.tensor([0.0, 0.1, 0.2, 0.3, 0.4]).double()
 
+    def value(u):
+        coordinates.assign(u)
+        return (kernel.base_kernel.lengthscale.reshape(-1) * torch.tensor([1.0, 2.0, 3.0, 5.0])).sum()
 
-def _noise(model, normalize_y):
-    noise = model.fit_result_.noise_variance
-    return noise if normalize_y else noise / float(model.scaling_.y_scale[0]) ** 2
-
-
-def test_a_row_without_any_target_is_refused():
-    X, y = _cells()
-    Y = np.stack([y, y], axis=1)
-    Y[[4, 8]] = np.nan
-    with pytest.raises(InputError, match=r"NaN for every target in 2 rows \(4, 8\)"):
-        _model().fit(X, Y)
-    with pytest.raises(InputError, match=r"NaN in every row of target 1"):
-        _model().fit(X, np.stack([y, np.full(90, np.nan)], axis=1))
-    with pytest.raises(ValueError, match="NaN"):
-        _model().fit(X, np.where(np.arange(90) == 3, np.nan, y))
-
-
-def test_noise_per_row_goes_with_its_rows():
-    X, y = _cells(40)
-    X = X[:, [0]].astype(float)
-    noise = np.linspace(0.01, 2.0, 40)
-    Y = np.stack([y, y], axis=1)
-    Y[::4, 1] = np.nan
-    model = _model(noise_variance=noise).fit(X, Y)
-    found = model.posterior_[1].data.noise_variance.numpy() * float(model.scaling_.y_scale[1]) ** 2
-    np.testing.assert_allclose(np.sort(found), np.sort(np.delete(noise, np.arange(0, 40, 4))))
-
-
-def test_fit_measured_of_complete_targets_is_fit_model(monkeypatch):
-    called = []
-    monkeypatch.setattr("sggp.fitting.measured.fit_model", lambda *a: called.append(a))
-    x, y = torch.rand(5, 2), torch.rand(5, 2)
-    fit_measured(x, y, None, 0)
-    assert called == [(x, y, None, 0)]
+    value(u).backward()
+    scales = kernel.base_kernel.lengthscale.detach().reshape(-1)
+    assert scales[1] == scales[3] != scales[2]
+    slopes = [
+        (value(u + step) - value(u - step)).detach() / 2e-5
+        for step in 1e-5 * torch.eye(5, dtype=torch.float64)
+    ]
+    value(u).backward()
+    np.testing.assert_allclose(coordinates.gradient(u), slopes, rtol=1e-8)

@@ -169,7 +169,9 @@ class PredictiveDensities:
             return float(self._posteriors()[0].data.noise_variance.max())
         return self.noise_model_.noise_variance
 
-    def _squared_scale(self, x: Tensor, mean: Tensor, latent: Tensor) -> Tensor:  # (q, d), (q, t) twice -> (q, t)
+    def _squared_scale(
+        self, x: Tensor, mean: Tensor, latent: Tensor
+    ) -> Tensor:  # (q, d), (q, t) twice -> (q, t)
         """What the noise model multiplies the variance of a measurement by, to get the squared scale."""
         model = self.noise_model_
         if model.surface is None:

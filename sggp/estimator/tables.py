@@ -78,21 +78,24 @@ def listed_columns(estimator: Any, reasons: dict[Any, str]) -> str:
 
 def _needs_encoding(X: Any, policy: str) -> bool:
     """Whether it has columns of anything but numbers, or such as may have to be filled in."""
-    kinds = "OUS" if policy == "refuse" else "OUSf"
     if is_frame(X):
-        found = [getattr(kind, "kind", "O") for kind in X.dtypes]  # polars' have none
-        return 0 not in X.shape and any(kind not in "iufc" or kind in kinds for kind in found)
+        found = [
+            t for t in X.dtypes if not (isinstance(t, np.dtype) and t.kind in "iu")
+        ]  # which may have gaps
+        text = any(getattr(t, "kind", "O") not in "iufc" for t in found)  # types of polars have no kind
+        return 0 not in X.shape and (text or (policy != "refuse" and len(found) > 0))
     try:
         array = np.asarray(X)
     except ValueError:  # rows of different lengths: scikit-learn's to refuse, as all else that is no table
         return False
-    return array.ndim == 2 and array.size > 0 and array.dtype.kind in kinds
+    return (
+        array.ndim == 2 and array.size > 0 and array.dtype.kind in ("OUS" if policy == "refuse" else "OUSf")
+    )
 
 
 def _refuse_missing(estimator: Any, X: np.ndarray) -> None:
-    if X.dtype.kind == "f" and np.isnan(X).any():
-        names = getattr(estimator, "feature_names_in_", range(X.shape[1]))
-        refuse_missing([*names], list(np.isnan(X).T))
+    if X.dtype.kind == "f" and (gaps := np.isnan(X)).any():
+        refuse_missing([*getattr(estimator, "feature_names_in_", range(X.shape[1]))], list(gaps.T))
 
 
 def _without_gaps(y: Any) -> tuple[Any, np.ndarray | None]:

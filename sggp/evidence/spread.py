@@ -245,7 +245,11 @@ def _with_row_noise(
     tail = fit_tail(evidence.z_square, h)
     worse = (evidence.residual.square() - plain.residual.square()).numpy()
     error = (float(worse.mean()), float(worse.std() / len(worse) ** 0.5))
-    return NoiseModel(tail, surface, row_noise, float(observed.noise[0])), evidence.log_density(tail, h), error
+    return (
+        NoiseModel(tail, surface, row_noise, float(observed.noise[0])),
+        evidence.log_density(tail, h),
+        error,
+    )
 
 
 def _best(

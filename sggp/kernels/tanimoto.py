@@ -14,9 +14,10 @@ from sggp.native.thermometer import tanimoto_block
 
 __all__ = ["TanimotoDotProduct", "TanimotoMinMax", "as_counts", "check_counts"]
 
-_PIECE = (
-    2**14
-)  # numbers compared at a time: in the first caches, and too few for torch to wake other threads for
+_PIECE = 2**15 - 1
+"""Numbers taken at a time: they stay in the caches, and are too few for torch to wake other threads for."""
+EXACT = 2**24
+"""Whole numbers up to here are exact in float32."""
 
 
 class _Tanimoto(gpytorch.kernels.Kernel):
@@ -161,21 +162,35 @@ def _ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
     return ratio.masked_fill(empty, 1.0)
 
 
-def as_counts(x: Tensor) -> Tensor | None:
-    """Whole numbers in 0..255 as uint8 of the same shape (bool and uint8 at no cost); None for other numbers.
+def as_counts(x: Tensor, squares: Tensor | None = None) -> Tensor | None:
+    """Whole numbers in 0..255 as uint8 of the same shape (uint8 at no cost); None for other numbers.
+
+    Args:
+        x: (…, n, d) rows.
+        squares: (… · n,) float64, to be filled with Σ_k x_k² of every row, exactly, while its numbers are at hand.
 
     Cost: one pass over the data, up to the first piece that holds another number.
     """
-    if x.dtype == torch.uint8:
+    if x.dtype == torch.uint8 and squares is None:
         return x
     if x.dtype == torch.int8:  # -1 and 255 are the same byte
         x = x.to(torch.int16)
-    counts = torch.empty(x.shape, dtype=torch.uint8, device=x.device)
-    for piece, to in zip(x.detach().reshape(-1).split(_PIECE), counts.view(-1).split(_PIECE), strict=True):
+    rows = x.detach().flatten(0, -2) if x.ndim > 1 else x.detach().reshape(1, -1)
+    counts = rows if x.dtype == torch.uint8 else torch.empty(rows.shape, dtype=torch.uint8, device=x.device)
+    size = max(1, _PIECE // max(1, rows.shape[1])) if x.device.type == "cpu" else max(1, len(rows))
+    for start in range(0, len(rows), size):
+        piece, to = rows[start : start + size], counts[start : start + size]
         # whatever becomes of fractions, NaN and numbers outside 0..255, it is one of 0..255 and not what it was
-        if not torch.equal(to.copy_(piece).to(piece.dtype), piece):
+        back = piece if counts is rows else to.copy_(piece).to(piece.dtype)
+        if counts is not rows and not torch.equal(back, piece):
             return None
-    return counts
+        if squares is not None:
+            squares[start : start + size] = torch.linalg.vector_norm(back.float(), dim=1)
+    if squares is not None:
+        # float32 sums of whole numbers are exact below 2^24, and their roots tell those below a quarter of it apart
+        for some in (squares.square_().round_() >= EXACT // 4).nonzero()[:, 0].split(size):
+            squares[some] = counts[some].double().square_().sum(1)
+    return counts.reshape(x.shape)
 
 
 def check_counts(x: Tensor, name: str, *, signed: bool = False) -> None:

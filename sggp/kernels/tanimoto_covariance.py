@@ -11,7 +11,7 @@ from sggp.arrays import all_finite
 from sggp.errors import InputError
 from sggp.kernels.covariance import Covariance
 from sggp.kernels.points import Points
-from sggp.kernels.tanimoto import as_counts, check_counts, dot_similarity, minmax_similarity
+from sggp.kernels.tanimoto import EXACT, as_counts, check_counts, dot_similarity, minmax_similarity
 from sggp.native import Engine, engine
 from sggp.native.engines import TORCH
 from sggp.native.thermometer import code_bytes
@@ -19,13 +19,11 @@ from sggp.native.tiling import tile_shape
 
 __all__ = ["DotProductCovariance", "MinMaxCovariance"]
 
-_EXACT = 2**24  # whole numbers up to here are exact in float32
-_PIECE = 2**14  # counts squared at a time, as in `as_counts`
 _REAL_BYTES = 80  # live bytes per entry of a tile of real vectors, gradients included
 
 
 class _TanimotoCovariance(Covariance):
-    """Counts are kept as uint8, other vectors as float64; T(x, x) = 1."""
+    """Counts are kept as uint8, with their squared norms for products, other vectors as float64; T(x, x) = 1."""
 
     _signed = False
     _products = False
@@ -37,9 +35,10 @@ class _TanimotoCovariance(Covariance):
 
     def _parts(self, raw: Tensor, centre: Tensor | None) -> Mapping[str, Tensor]:
         differentiable = torch.is_grad_enabled() and raw.requires_grad
-        counts = None if differentiable else as_counts(raw)
+        norms = raw.new_empty(len(raw), dtype=torch.float64) if self._products else None
+        counts = None if differentiable else as_counts(raw, norms)
         if counts is not None:
-            return {"counts": counts}
+            return {"counts": counts} if norms is None else {"counts": counts, "norms": norms}
         check_counts(raw, self.name, signed=self._signed)
         if raw.dtype.is_floating_point and not all_finite(raw):
             raise InputError(f"{self.name} got rows with NaN or infinite values; clean them first.")
@@ -100,21 +99,12 @@ class DotProductCovariance(_TanimotoCovariance):
     _signed = True
     _products = True
 
-    def _parts(self, raw: Tensor, centre: Tensor | None) -> Mapping[str, Tensor]:
-        parts = super()._parts(raw, centre)
-        if "real" in parts:
-            return parts
-        counts = parts["counts"]
-        pieces = counts.split(max(1, _PIECE // max(1, counts.shape[1])))
-        norms = torch.cat([piece.float().square_().sum(1, dtype=torch.float64) for piece in pieces])
-        return {**parts, "norms": norms}
-
     def _block(self, x: Points, z: Points) -> Tensor:
         if "norms" not in x.parts or "norms" not in z.parts:
             return dot_similarity(_real(x), _real(z)).to(x.dtype)
         norms_x, norms_z = x.parts["norms"], z.parts["norms"]
         largest = max((float(n.max()) for n in (norms_x, norms_z) if n.numel()), default=0.0)
-        working = torch.float32 if largest < _EXACT // 2 else torch.float64
+        working = torch.float32 if largest < EXACT // 2 else torch.float64
         dot = x.parts["counts"].to(working) @ z.parts["counts"].to(working).T
         union = (norms_x.to(working)[:, None] + norms_z.to(working)).sub_(dot)
         empty = union == 0

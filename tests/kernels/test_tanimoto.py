@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import pickle
 import unittest
 
@@ -243,6 +244,47 @@ def test_counts_of_special_shapes_and_of_a_negative_zero():
     assert as_counts(torch.tensor([True, False])).tolist() == [1, 0]
     assert as_counts(torch.tensor([0, 127], dtype=torch.int8)).tolist() == [0, 127]
     assert as_counts(torch.tensor([0, -1], dtype=torch.int8)) is None
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32, torch.float64, torch.int64])
+def test_squares_of_rows_are_exact_whatever_their_size(dtype, generator):
+    """Around 2^22, up to where roots of float32 tell whole numbers apart, and 2^24, up to where its sums are exact."""
+    counts = torch.randint(0, 256, (400, 900), generator=generator)
+    size = torch.randint(0, 901, (400, 1), generator=generator)  # sums from none to 4e7
+    counts[torch.arange(900) >= size] = 0
+    counts[:300] = counts[:300].clamp(max=3)
+    counts[0], counts[1], counts[2] = 0, 255, 1
+    rows = torch.zeros(
+        4, 900, dtype=torch.int64
+    )  # 64 · 255² + …: 2^22 − 1, 2^22, 2^22 + 1, and far beyond 2^24
+    for i, total in enumerate([2**22 - 1, 2**22, 2**22 + 1, 2**24 + 1]):
+        for k in range(900):
+            rows[i, k] = min(255, math.isqrt(total))
+            total -= int(rows[i, k]) ** 2
+        assert total == 0
+    counts = torch.cat([counts, rows])
+    squares = torch.empty(len(counts), dtype=torch.float64)
+    assert torch.equal(as_counts(counts.to(dtype), squares).long(), counts)
+    assert torch.equal(squares.long(), counts.square().sum(1))
+    assert torch.equal(as_covariance(TanimotoDotProduct()).prepare(counts.to(dtype)).parts["norms"], squares)
+
+
+def test_preparing_takes_one_pass(monkeypatch, generator):
+    """Each number of float fingerprints is written once, as a byte, and read where it is at hand."""
+    x = torch.randint(0, 3, (64, 1024), generator=generator).float()
+    written: list[int] = []
+    copy = torch.Tensor.copy_
+    monkeypatch.setattr(
+        torch.Tensor, "copy_", lambda to, piece: (written.append(to.numel()), copy(to, piece))[1]
+    )
+    seen: list[int] = []
+    norm = torch.linalg.vector_norm
+    monkeypatch.setattr(
+        torch.linalg, "vector_norm", lambda y, dim: (seen.append(y.numel()), norm(y, dim=dim))[1]
+    )
+    as_covariance(TanimotoDotProduct()).prepare(x)
+    assert sum(written) == sum(seen) == x.numel()
+    assert max(written + seen) < 2**15  # a piece that the caches hold
 
 
 @pytest.mark.parametrize("kind", [TanimotoMinMax, TanimotoDotProduct])
