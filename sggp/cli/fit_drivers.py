@@ -87,8 +87,7 @@ def dependence(model: GPRegressor, inputs: np.ndarray, target: str, importance: 
     axes = figure.subplots(lines, 3, squeeze=False).reshape(-1)
     for spare in axes[len(varied) :]:
         spare.set_visible(False)
-    encoder = getattr(model, "columns_", None)
-    columns = [] if encoder is None else encoder.columns
+    columns = [] if model.columns_ is None else model.columns_.columns
     codes = [j for j, column in enumerate(columns) if column.levels is not None]
     display = PartialDependenceDisplay.from_estimator(
         model,

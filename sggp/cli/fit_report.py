@@ -121,11 +121,16 @@ def _verdict(calibration: CalibrationReport) -> str:
 
 def _data(model: GPRegressor, told: Told) -> str:
     rows, distinct = len(model.X_train_), len(np.unique(model.X_train_, axis=0))
+    columns = [None] * len(told.names) if model.columns_ is None else model.columns_.columns
+    kinds = [
+        name if column is None or column.levels is None else f"{name} (categories)"
+        for name, column in zip(told.names, columns, strict=True)
+    ]
     said = [
         ("file", told.data.name),
         ("target", told.target),
         ("rows used", rows),
-        ("inputs", ", ".join(told.names)),
+        ("inputs", ", ".join(kinds)),
     ]
     if distinct < rows:
         repeats = _counted(rows - distinct, "row")
@@ -157,10 +162,9 @@ def _data(model: GPRegressor, told: Told) -> str:
 
 def _numbered(model: GPRegressor, told: Told) -> list[str]:
     """Names of the columns of `X_train_`: the codes of a category, where there are any, have names of their own."""
-    encoder = getattr(model, "columns_", None)
-    if encoder is None:
+    if model.columns_ is None:
         return told.names
-    columns = zip(encoder.columns, told.names, strict=True)
+    columns = zip(model.columns_.columns, told.names, strict=True)
     return [str(code) for column, name in columns for code in replace(column, name=name).names]
 
 

@@ -35,6 +35,7 @@ class Insight:
     posterior_: Any
     kernel_: Any
     scaling_: Any
+    columns_: Any
     loo_predict: Any
     _inputs: Any
 
@@ -127,7 +128,7 @@ class Insight:
 
     def _columns(self) -> tuple[tuple[str, ...], list[list[int]] | None]:
         """Names of the table's columns, and which columns of `X_train_` each of them became; None for themselves."""
-        encoder = getattr(self, "columns_", None)
+        encoder = self.columns_
         if encoder is None:
             return named_columns(getattr(self, "feature_names_in_", None), self.X_train_.shape[1]), None
         ends = np.cumsum([len(column.names) for column in encoder.columns])

@@ -63,6 +63,7 @@ def test_a_report_stands_alone(report):
 def test_a_report_says_what_was_left_out_and_merged(report):
     text = text_of(report[1])
     assert "rows used 93" in text
+    assert "inputs heat & time, weak, percent, plant, batch (categories) " in text
     assert "3 rows with the inputs of earlier ones, merged" in text  # two more repeat rows that are not used
     assert "2: heat & time: not a number: 'wet' (1); yield: no value (1)" in text
     assert "fit.rejected.csv" in text
