@@ -59,6 +59,14 @@ class PredictiveDensities:
     noise_model_: NoiseModel
     scaling_: Any
     y_train_: np.ndarray
+    # of the estimator
+    _checked: Any
+    _inputs: Any
+    _moments: Any
+    _posteriors: Any
+    _measurement_noise: Any
+    _squeeze: Any
+    _generator: Any
 
     def predict_dist(self, X: Any, noise_variance: Any = None) -> PredictiveDistribution:
         """The predictive distribution of a measurement at each row, noise included.
@@ -111,8 +119,8 @@ class PredictiveDensities:
     def loo_predict(self, max_rows: int | None = None, random_state: Any = 0) -> LeaveOneOutPredictions:
         """Predict training rows, each by the fitted model without that row (its hyperparameters stay).
 
-        Exact up to 3,000 rows; beyond, each row is predicted from its 128 nearest others, and `error` says how much that
-        matters.
+        Exact up to 3,000 rows; beyond, each row is predicted from its 128 nearest others, and `error` says how much
+        that matters.
 
         Args:
             max_rows: at most so many rows, drawn at random; None for all. random_state: seed of the draw.
