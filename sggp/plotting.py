@@ -1,4 +1,4 @@
-"""Figures of a search, a model, a solve and a fit: best so far, parity, calibration, residuals, hyperparameters.
+"""Figures of a search, a model, a solve and a fit: best so far, parity, calibration, importance, hyperparameters.
 
 All need matplotlib (extra ``plot``).
 
@@ -29,13 +29,18 @@ __all__ = [
     "plot_best_so_far",
     "plot_calibration",
     "plot_convergence",
+    "plot_coverage",
+    "plot_importance",
     "plot_parity",
+    "plot_pit",
+    "plot_residuals",
     "plot_trace",
     "to_png",
 ]
 
 _OURS = "#0b6e99"
 _OTHER = "#8a8a8a"
+_FAR = "#b3432b"
 _LEVELS = np.linspace(0.05, 0.95, 19)
 
 
@@ -159,10 +164,112 @@ def plot_calibration(y: Any, mean: Any, std: Any, *, axes: Axes | None = None) -
     """
     levels, inside = coverage(y, mean, std)
     axes = axes if axes is not None else new_figure(4.0, 3.8).subplots()
+    return _draw_coverage(axes, levels, inside)
+
+
+def plot_coverage(pit: Any, *, axes: Axes | None = None) -> Axes:
+    """Share of measured values inside the central interval of each level, with the band of its standard error.
+
+    Args:
+        pit: (m,) probability integral transforms, the predicted probabilities of values up to the measured ones.
+        axes: where to draw; None makes a figure.
+
+    Raises:
+        ShapeError: not a vector.
+    """
+    centred = np.abs(2 * _vector(pit, "pit") - 1)
+    axes = axes if axes is not None else new_figure(4.0, 3.8).subplots()
+    band = 1.96 * np.sqrt(_LEVELS * (1 - _LEVELS) / len(centred))
+    axes.fill_between(_LEVELS, _LEVELS - band, _LEVELS + band, color=_OTHER, alpha=0.25, linewidth=0)
+    return _draw_coverage(axes, _LEVELS, np.asarray([(centred <= level).mean() for level in _LEVELS]))
+
+
+def _draw_coverage(axes: Axes, levels: np.ndarray, inside: np.ndarray) -> Axes:
     axes.plot([0, 1], [0, 1], color="black", linewidth=0.8)
     axes.plot(levels, inside, color=_OURS, marker="o", markersize=4)
     axes.set(xlim=(0, 1), ylim=(0, 1))
     return _labelled(axes, "nominal coverage", "observed coverage")
+
+
+def plot_pit(pit: Any, *, bins: int = 10, axes: Axes | None = None) -> Axes:
+    """Histogram of probability integral transforms, flat where predictions are right, with the 95 % band of a bar.
+
+    Args:
+        pit: (m,) predicted probabilities of values up to the measured ones.
+        bins: bars.
+        axes: where to draw; None makes a figure.
+
+    Raises:
+        ShapeError: not a vector.
+    """
+    values = _vector(pit, "pit")
+    axes = axes if axes is not None else new_figure(4.0, 3.8).subplots()
+    shares, edges = np.histogram(values, bins=bins, range=(0, 1))
+    band = 1.96 * math.sqrt((1 - 1 / bins) / bins / len(values))
+    axes.axhspan(1 / bins - band, 1 / bins + band, color=_OTHER, alpha=0.25, linewidth=0)
+    axes.bar(edges[:-1], shares / len(values), width=1 / bins, align="edge", color=_OURS, edgecolor="white")
+    axes.axhline(1 / bins, color="black", linewidth=0.8)
+    axes.set(xlim=(0, 1))
+    return _labelled(axes, "predicted probability of values up to the measured one", "share of rows")
+
+
+def plot_residuals(y: Any, mean: Any, std: Any = None, *, axes: Axes | None = None, name: str = "") -> Axes:
+    """Measured minus predicted values against the predicted ones.
+
+    Args:
+        y: (m,) measured values.
+        mean: (m,) predictions.
+        std: (m,) predictive standard deviations: rows beyond 1.96 of them are drawn in red; None draws none so.
+        axes: where to draw; None makes a figure. name: what the values are.
+
+    Raises:
+        ShapeError: lengths differ.
+    """
+    truth, guess = _pair(y, mean)
+    far = np.zeros(len(truth), dtype=bool)
+    if std is not None:
+        far = np.abs(truth - guess) > 1.96 * _pair(y, std)[1]
+    axes = axes if axes is not None else new_figure(4.0, 3.8).subplots()
+    for rows, colour in ((~far, _OURS), (far, _FAR)):
+        axes.scatter(guess[rows], (truth - guess)[rows], s=7, color=colour, alpha=0.5, linewidths=0)
+    axes.axhline(0.0, color="black", linewidth=0.8)
+    if std is not None:
+        axes.set_title(f"{100 * far.mean():.1f} % outside the 95 % interval (red)", fontsize="medium")
+    return _labelled(axes, f"predicted {name}".strip(), f"measured − predicted {name}".strip())
+
+
+def plot_importance(
+    names: Sequence[str], bars: Mapping[str, tuple[Any, Any]], *, axes: Axes | None = None, most: int = 20
+) -> Axes:
+    """Horizontal bars of each column's importance, the first column on top.
+
+    Args:
+        names: (d,) of the columns, in the order to draw.
+        bars: what it is -> (d,) values and (d,) standard errors or None.
+        axes: where to draw; None makes a figure. most: columns drawn; the title says so where others are left out.
+
+    Raises:
+        ShapeError: not one value for each column. InputError: nothing to draw.
+    """
+    if not bars or not len(names):
+        raise InputError("no columns or no bars to draw.")
+    shown = min(most, len(names))
+    axes = axes if axes is not None else new_figure(6.0, 1.0 + 0.32 * shown).subplots()
+    height = 0.8 / len(bars)
+    for number, (label, (values, errors)) in enumerate(bars.items()):
+        lengths = _vector(values, label)
+        if len(lengths) != len(names):
+            raise ShapeError(f"{label} has {len(lengths)} values for {len(names)} columns.")
+        places = np.arange(shown) + (number - 0.5 * (len(bars) - 1)) * height
+        spread = None if errors is None else _vector(errors, label)[:shown]
+        colour = (_OURS, _OTHER, _FAR)[number % 3]
+        axes.barh(places, lengths[:shown], height, xerr=spread, color=colour, ecolor="#333333", label=label)
+    axes.set_yticks(np.arange(shown), list(names[:shown]))
+    axes.margins(y=0.2 / (shown + 1))
+    axes.invert_yaxis()
+    if shown < len(names):
+        axes.set_title(f"the first {shown} of {len(names)} columns", fontsize="medium")
+    return _labelled(axes, "share", "", legend=True)
 
 
 def plot_convergence(

@@ -16,8 +16,10 @@ from sggp.molecules.files import DataTable, parse_numbers
 _NUMBERS = 0.5  # share of the filled cells that are numbers from which on a column is one of numbers
 
 
-def choose_inputs(table: DataTable, target: str, features: str | None) -> tuple[list[str], list[str]]:
-    """The input columns, and those of them that are text and thus categories.
+def choose_inputs(
+    table: DataTable, target: str, features: str | None
+) -> tuple[list[str], list[str], dict[str, str]]:
+    """The input columns; those of them that are text and thus categories; and what is not used, with the reason.
 
     Those named; or every column but the target and those that can tell nothing: empty ones, text that is the same in
     every row, and text with too many different values for a category (`too_many_levels`), of which the reason is told.
@@ -36,7 +38,7 @@ def choose_inputs(table: DataTable, target: str, features: str | None) -> tuple[
         for name in texts:
             if reason := _too_many(table.columns[name]):
                 raise InputError(f"column {name!r} of --features is no category: {reason}. Leave it out.")
-        return asked, texts
+        return asked, texts, {}
     names, unused = [], dict[str, str]()
     for name in (name for name in table.header if name != target):
         reason = _useless(table.columns[name])
@@ -49,7 +51,7 @@ def choose_inputs(table: DataTable, target: str, features: str | None) -> tuple[
         stderr().print(f"not used: {listed}")
     if not names:
         raise DataFileError(f"{table.path}: no column to learn from beside the target {target!r}.")
-    return names, [name for name in names if is_text(table.columns[name])]
+    return names, [name for name in names if is_text(table.columns[name])], unused
 
 
 def is_text(cells: list[str]) -> bool:

@@ -16,14 +16,17 @@ import typer
 from sggp.bayesopt import Surrogate
 from sggp.checks import one_of, whole_number
 from sggp.cli.console import check_output, csv_text, stderr, stdout
+from sggp.cli.fit_report import Told, check_varies, render
 from sggp.cli.inputs import choose_inputs, read_cells
+from sggp.cli.molecules.tables import Reject
 from sggp.defaults import NUM_SAMPLES
 from sggp.errors import DataFileError, InputError
 from sggp.estimator import GPRegressor
 from sggp.estimator.columns import TableEncoder
 from sggp.files import whole_file, write_whole
 from sggp.fitting.scaling import Scaling
-from sggp.molecules.files import read_table
+from sggp.molecules.files import DataTable, read_table
+from sggp.plotting import new_figure
 from sggp.posterior import Posterior
 
 _DEFAULT = "auto"
@@ -38,7 +41,8 @@ def fit(
         Path, typer.Argument(help="CSV file of numbers and categories, with a header. gz accepted.")
     ],
     target: Annotated[str, typer.Option(help="Column to learn.")],
-    out: Annotated[Path, typer.Option(help="Model file to write.")],
+    out: Annotated[Path | None, typer.Option(help="Model file to write.")] = None,
+    report: Annotated[Path | None, typer.Option(help="HTML page about the model to write.")] = None,
     features: Annotated[
         str | None, typer.Option(help="Input columns, comma separated; default: all that can tell something.")
     ] = None,
@@ -46,33 +50,39 @@ def fit(
     num_samples: Annotated[int, typer.Option(help="Posterior samples to carry.")] = NUM_SAMPLES,
     seed: Annotated[int | None, typer.Option(help="Makes the result reproducible.")] = None,
 ) -> None:
-    """Learn a Gaussian process from a table, as sggp.GPRegressor does, and save it."""
-    check_output(out, data)
+    """Learn a Gaussian process from a table, as sggp.GPRegressor does; save it, report on it, or both."""
+    written = [path for path in (out, report) if path is not None]
+    if not written or out == report:
+        raise InputError("say what to write: --out FILE for the model, --report FILE for a page, or both.")
+    for path in written:
+        check_output(path, data)
+    if report is not None:
+        new_figure()  # names the extra that a report needs before any work
     whole_number(num_samples, "--num-samples")
     one_of(kernel, "--kernel", _KERNELS)
     table = read_table(data)
-    names, categories = choose_inputs(table, target, features)
-    rejected = out.with_suffix(".rejected.csv")
+    names, categories, unused = choose_inputs(table, target, features)
+    rejected = written[0].with_suffix(".rejected.csv")
     cells, rejects = read_cells(table, [*names, target], dict.fromkeys(categories), rejected)
     inputs, y = cells[:, :-1], cells[:, -1].astype(float)
+    if report is not None:
+        check_varies(y, data)
     listed = ", ".join(f"{name} (categories)" if name in categories else name for name in names)
     stderr().print(f"{len(y)} rows, inputs {listed}; {len(rejects)} unused rows in {rejected}")
     model = GPRegressor(
         None if kernel == _DEFAULT else kernel, num_samples=num_samples, random_state=seed
     ).fit(inputs, y)
-    meta = {
-        "format": _FORMAT,
-        "target": target,
-        "features": names,
-        "columns": None if model.columns_ is None else model.columns_.to_dict(),
-        "shift": model.x_offset_.tolist(),
-        "spread": model.x_scale_.tolist(),
-        "offset": float(model.y_offset_[0]),
-        "scale": float(model.y_scale_[0]),
-    }
-    _save(out, meta, model.posterior_)
+    if out is not None:
+        _save(out, _meta(model, target, names), model.posterior_)
+    if report is not None:
+        others = {
+            name: unused.get(name, "not asked for") for name in table.header if name not in (*names, target)
+        }
+        told = Told(data, target, names, others, _lines(table, rejects), inputs, rejects, rejected)
+        write_whole(report, render(model, told))
     noise = float(model.y_scale_[0]) * float(model.fit_result_.noise_variance) ** 0.5
-    stdout().print(f"model of {target!r} in {out}; noise of one measurement {noise:.4g}")
+    files = " and ".join(map(str, written))
+    stdout().print(f"model of {target!r} in {files}; noise of one measurement {noise:.4g}")
 
 
 def predict(
@@ -98,8 +108,7 @@ def predict(
     surrogate = Surrogate(posterior, float(meta["offset"]), float(meta["scale"]), learned=True)
     method: Literal["solve", "samples"] = "solve" if posterior.x.shape[0] <= _SOLVE_UP_TO else "samples"
     mean, std = surrogate.predict(x, observation_noise=include_noise, method=method)
-    bad = {reject.line for reject in rejects}
-    lines = [int(line) for line in table.lines if int(line) not in bad]
+    lines = _lines(table, rejects)
     if not bool(torch.isfinite(mean).all() & torch.isfinite(std).all()):
         first = lines[int((~(torch.isfinite(mean) & torch.isfinite(std))).nonzero()[0, 0])]
         raise InputError(
@@ -110,6 +119,26 @@ def predict(
     stdout().print(
         f"{len(lines)} predictions of {meta['target']!r} in {out}; {len(rejects)} unused rows in {rejected}"
     )
+
+
+def _lines(table: DataTable, rejects: list[Reject]) -> list[int]:
+    """Lines of the rows that were used."""
+    bad = {reject.line for reject in rejects}
+    return [int(line) for line in table.lines if int(line) not in bad]
+
+
+def _meta(model: GPRegressor, target: str, names: list[str]) -> dict[str, Any]:
+    """What a model file holds beside the posterior: the columns and their units."""
+    return {
+        "format": _FORMAT,
+        "target": target,
+        "features": names,
+        "columns": None if model.columns_ is None else model.columns_.to_dict(),
+        "shift": model.x_offset_.tolist(),
+        "spread": model.x_scale_.tolist(),
+        "offset": float(model.y_offset_[0]),
+        "scale": float(model.y_scale_[0]),
+    }
 
 
 def _save(path: Path, meta: dict[str, Any], posterior: Posterior) -> None:

@@ -17,6 +17,7 @@ from sggp.checks import flag, one_of, whole_number
 from sggp.defaults import DIRECT_ROWS, NUM_FEATURES, NUM_SAMPLES
 from sggp.errors import InputError, MemoryBudgetError, UnidentifiedColumns
 from sggp.estimator.densities import PredictiveDensities
+from sggp.estimator.insight import Insight
 from sggp.estimator.progress import report, report_record
 from sggp.estimator.tables import checked_rows, checked_training, listed_columns, told_columns
 from sggp.fitting import FittedModel, ModelSettings
@@ -28,7 +29,7 @@ COVARIANCE_BYTES = 2**30
 _LEAST_SPREAD = 1e-145  # of y, for covariances: their small entries are to be held as well
 
 
-class GPRegressor(PredictiveDensities, RegressorMixin, BaseEstimator):
+class GPRegressor(PredictiveDensities, Insight, RegressorMixin, BaseEstimator):
     """Gaussian process regression with learnt hyperparameters and an exact posterior, for any number of rows.
 
     `fit` learns kernel parameters, noise and a constant mean (`sggp.hyperparameters.learn_hyperparameters`), then
@@ -83,6 +84,7 @@ class GPRegressor(PredictiveDensities, RegressorMixin, BaseEstimator):
             columns; None for tables of numbers.
         x_offset_, x_scale_ (infinite for columns without influence), y_offset_, y_scale_: the normalisation.
         n_features_in_, feature_names_in_: as in scikit-learn.
+        feature_importance_: of the columns, by permutation of left-out rows and by the learnt kernel.
 
     Example:
         >>> import numpy as np
