@@ -2,9 +2,11 @@
 
 A Gaussian process with one noise for all rows predicts row i, left out, with mean mᵢ and variance vᵢ. Where the model
 is true zᵢ² = (yᵢ − mᵢ)²/vᵢ is χ² of one degree everywhere. A second process, of log zᵢ² over the inputs, mᵢ and log vᵢ,
-learns where it is not; its own left-out predictions hᵢ are what the measurements are judged by: yᵢ ~ mᵢ + √vᵢ ·
-exp((b + a·hᵢ)/2)·t(df), with a, b and the degrees of freedom by maximum likelihood. Nothing is taken that does not
-raise the left-out log density by two standard errors.
+learns where it is not: yᵢ ~ mᵢ + √vᵢ · exp((b + a·h(xᵢ))/2)·t(df).
+
+The residual of a row saw its neighbours' targets, and theirs saw its own. So a, b, the degrees of freedom and whether
+any of it is worth having are decided on rows that were set aside: predicted, mean and spread alike, from the others
+alone. Nothing is taken that does not raise their log density by two standard errors, or that makes their CRPS worse.
 
 Source: a process for the log noise as in Goldberg, Williams & Bishop 1998 and Kersting et al. 2007, but on left-out
 residuals, so that it holds the errors of the mean as well.
@@ -12,13 +14,14 @@ residuals, so that it holds the errors of the mean as well.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from sggp.defaults import DIRECT_ROWS
 from sggp.evidence.leave_one_out import (
     NEIGHBOURS,
     LeftOut,
@@ -30,6 +33,7 @@ from sggp.evidence.leave_one_out import (
 from sggp.evidence.tails import Tail, fit_tail, log_density
 from sggp.hyperparameters import choose_optimizer, learn_hyperparameters, named_kernel
 from sggp.hyperparameters.defaults import noise_prior
+from sggp.predictive import PredictiveDistribution
 from sggp.random import draw_seed, streams
 
 LEAST_ROWS = 100
@@ -40,6 +44,10 @@ _TINY = 1e-6  # beside z²: the logarithm of a residual of zero
 _LOG_CHI_SQUARE = -1.27  # mean of log χ² of one degree
 _STEPS = 200
 _TWO_ERRORS = 2.0
+_PARTS, _FEWER_PARTS = 5, 3  # up to 600 rows, and beyond
+_SET_ASIDE = 2000
+_EXACT_ROWS = 600  # of these the surface's exact likelihood is, where the table is small
+_LEARNT_FROM = 10_000  # rows whose residuals the surface of the rows set aside is made of
 
 
 @dataclass(frozen=True)
@@ -73,12 +81,20 @@ class SpreadSurface:
 
 @dataclass(frozen=True)
 class NoiseScore:
-    """Left-out log density of one model of the noise, nats a row, and its gain over the one before it, with errors."""
+    """One model of the noise on rows set aside: log density, nats a row, CRPS in units of the model.
+
+    `gain` is that in log density over the best simpler model, `error` its standard error.
+    """
 
     name: str
     log_density: float
+    crps: float
     gain: float
     error: float
+
+    def __str__(self) -> str:
+        gain = f"{self.gain:+.4f} ± {self.error:.4f} nats a row"
+        return f"log density {self.log_density:.4f} ({gain}), CRPS {self.crps:.4g}"
 
 
 @dataclass(frozen=True)
@@ -135,33 +151,97 @@ def leave_out_with(
 
 
 def learn_noise_model(observed: Observed, generator: torch.Generator) -> NoiseModel:
-    """The model of the noise that left-out rows ask for.
+    """The model of the noise that rows set aside ask for.
+
+    Up to 3,000 rows each is set aside once, in five parts or three; of more, 2,000 are.
 
     Args:
         observed: one target, (n, 1), with the noise variance that was learnt for all rows.
 
-    Cost: `leave_out` of at most 50,000 rows two to four times, and one fit of hyperparameters.
+    Cost: left-out predictions of at most 50,000 rows twice, of 10,000 and of the rows set aside twice as well, and one
+    fit of hyperparameters.
     """
-    pick, learn = streams(generator, "rows", "surface")
+    pick, learn, parts = streams(generator, "rows", "surface", "parts")
     n = len(observed.x)
     rows = torch.arange(n) if n <= MOST_ROWS else torch.randperm(n, generator=pick)[:MOST_ROWS].sort().values
     plain = _Evidence.of(observed, rows, leave_out(observed, rows))
-    trials = [("one normal noise", NoiseModel(), plain.log_density(Tail()))]
-    tail = fit_tail(plain.z_square)
-    trials.append(("rescaled, with tails", NoiseModel(tail), plain.log_density(tail)))
     surface = learn_surface(observed.x, plain, draw_seed(learn))
-    h = surface.left_out().numpy()
-    tail = fit_tail(plain.z_square, h)
-    trials.append(("depending on the input", NoiseModel(tail, surface), plain.log_density(tail, h)))
+    trials = _on_rows_set_aside(observed, surface, _split(n, parts))
     best, told = _best(trials)
-    if best.surface is None or len(rows) < n:
-        return replace(best, scores=told)
-    weighted, density, error = _with_row_noise(observed, plain, surface, h, tail)
-    gain = _gain(density, trials[-1][2])
-    told = (*told, NoiseScore("also in the solve", float(density.mean()), *gain))
-    if gain[0] > _TWO_ERRORS * gain[1] and error[0] < error[1]:
-        best = replace(weighted, reason="the noise depends on the input, in the solve as well")
-    return replace(best, scores=told)
+    if best == "as it is":
+        return NoiseModel(scores=told)
+    tail, reason = trials[best][0], f"{best}: {told[list(trials).index(best)]}"
+    if best == "rescaled, with tails":
+        return NoiseModel(tail, scores=told, reason=reason)
+    if best == "depending on the input":
+        return NoiseModel(tail, surface, scores=told, reason=reason)
+    noise = _row_noise(observed, surface, rows, tail)
+    weighted = _Evidence.with_noise(observed, noise, rows, leave_out(replace(observed, noise=noise), rows))
+    again = learn_surface(observed.x, weighted, 0, surface)
+    return NoiseModel(tail, again, noise, float(observed.noise[0]), told, reason)
+
+
+def _split(n: int, generator: torch.Generator) -> list[tuple[Tensor, Tensor]]:
+    """(rows set aside, the others), in random order."""
+    order = torch.randperm(n, generator=generator)
+    if n > DIRECT_ROWS:
+        return [(order[:_SET_ASIDE], order[_SET_ASIDE:])]
+    parts = order.chunk(_PARTS if n <= _EXACT_ROWS else _FEWER_PARTS)
+    return [(part, torch.cat([*parts[:j], *parts[j + 1 :]])) for j, part in enumerate(parts)]
+
+
+def _on_rows_set_aside(
+    observed: Observed, known: SpreadSurface, parts: list[tuple[Tensor, Tensor]]
+) -> dict[str, tuple[Tail, _Scores]]:
+    """The models with their scores on the rows set aside, simplest first; none of those rows helped to predict itself.
+
+    Args:
+        known: a surface whose hyperparameters are taken.
+    """
+    plain, weighted, surfaces, again = [], [], [], []
+    for aside, others in parts:
+        rows = others[:_LEARNT_FROM]
+        left = _Evidence.of(observed, rows, leave_rows_out(observed, rows, given=others))
+        surface = learn_surface(observed.x, left, 0, known)
+        found = _Evidence.of(observed, aside, leave_rows_out(observed, aside, given=others))
+        plain.append(found)
+        surfaces.append(surface.at(observed.x[aside], found.mean, found.variance))
+        if len(rows) < len(others):
+            continue
+        # once more with the surface's noise in the solve
+        noise = _row_noise(observed, surface, rows, fit_tail(left.z_square, surface.left_out().numpy()))
+        inner = replace(observed, noise=noise)
+        left = _Evidence.with_noise(observed, noise, rows, leave_rows_out(inner, rows, given=others))
+        surface = learn_surface(observed.x, left, 0, known)
+        found = _Evidence.with_noise(observed, noise, aside, leave_rows_out(inner, aside, given=others))
+        weighted.append(found)
+        again.append(surface.at(observed.x[aside], found.mean, found.variance))
+    every, h = _Evidence.joined(plain), torch.cat(surfaces).numpy()
+    tails = {
+        "as it is": (Tail(), every, None),
+        "rescaled, with tails": (fit_tail(every.z_square), every, None),
+        "depending on the input": (fit_tail(every.z_square, h), every, h),
+    }
+    if len(weighted) == len(plain):
+        every, h = _Evidence.joined(weighted), torch.cat(again).numpy()
+        tails["depending on the input, in the solve as well"] = (fit_tail(every.z_square, h), every, h)
+    return {name: (tail, evidence.scores(tail, h)) for name, (tail, evidence, h) in tails.items()}
+
+
+def _row_noise(observed: Observed, surface: SpreadSurface, rows: Tensor, tail: Tail) -> Tensor:  # (n,)
+    """Noise variances by the surface at some rows, half-way on the log scale, so that each row keeps some say."""
+    log_factor = 0.5 * (tail.log_scale + tail.gain * surface.left_out())
+    noise = observed.noise.clone()
+    noise[rows] = noise[rows] * log_factor.clamp(-7.0, 7.0).exp()
+    return noise
+
+
+@dataclass(frozen=True)
+class _Scores:
+    """Of each row set aside, (m,)."""
+
+    log_density: np.ndarray
+    crps: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -178,13 +258,25 @@ class _Evidence:
         mean, variance = left.mean[:, 0], left.variance
         return cls(rows, mean, variance, observed.residual[rows, 0] - mean)
 
+    @classmethod
+    def with_noise(cls, observed: Observed, noise: Tensor, rows: Tensor, left: LeftOut) -> _Evidence:
+        """Of a solve with noise per row; measurements are predicted with the one noise for all rows."""
+        return cls.of(observed, rows, LeftOut(left.mean, left.latent, observed.noise[rows]))
+
+    @classmethod
+    def joined(cls, parts: list[_Evidence]) -> _Evidence:
+        return cls(*(torch.cat([getattr(part, f.name) for part in parts]) for f in fields(cls)))
+
     @property
     def z_square(self) -> np.ndarray:  # (m,)
         return (self.residual.square() / self.variance).numpy()
 
-    def log_density(self, tail: Tail, h: np.ndarray | float = 0.0) -> np.ndarray:  # (m,)
-        inner = log_density(self.z_square, tail.log_scale + tail.gain * np.asarray(h), tail.df)
-        return np.asarray(inner - 0.5 * self.variance.log().numpy())
+    def scores(self, tail: Tail, h: np.ndarray | None) -> _Scores:
+        log_scale = tail.log_scale + tail.gain * (np.zeros(len(self.rows)) if h is None else h)
+        density = log_density(self.z_square, log_scale, tail.df) - 0.5 * self.variance.log().numpy()
+        scale = np.sqrt(self.variance.numpy() * np.exp(log_scale))
+        law = PredictiveDistribution(np.zeros(len(scale)), np.maximum(scale, 1e-300), tail.df)
+        return _Scores(density, law.crps(self.residual.numpy()))
 
 
 def learn_surface(
@@ -207,10 +299,11 @@ def learn_surface(
     else:
         many = choose_optimizer(len(values)) != "exact"
         more: dict[str, Any] = {"max_steps": _STEPS} if many else {}
+        some = slice(None) if many else slice(None, None, -(-len(values) // _EXACT_ROWS))
         fit = learn_hyperparameters(
             named_kernel("matern32", features.shape[1], many_rows=many),
-            features,
-            values,
+            features[some],
+            values[some],
             noise_prior=noise_prior(),
             initial_noise_variance=0.8,
             scale_free=False,
@@ -226,46 +319,22 @@ def _features(x: Tensor, mean: Tensor, variance: Tensor, columns: Tensor) -> Ten
     return torch.cat([x[:, columns].double(), mean.double()[:, None], variance.double().log()[:, None]], 1)
 
 
-def _with_row_noise(
-    observed: Observed, plain: _Evidence, surface: SpreadSurface, h: np.ndarray, tail: Tail
-) -> tuple[NoiseModel, np.ndarray, tuple[float, float]]:
-    """The same with the surface's noise in the solve, half-way on the log scale, so that rows keep some say each.
-
-    Returns:
-        The model, its left-out log densities (m,), and how much its squared errors are above those of the plain noise,
-        with the standard error of that.
-    """
-    rows = torch.arange(len(h))
-    factor = np.exp(np.clip(0.5 * (tail.log_scale + tail.gain * h), -7.0, 7.0))
-    row_noise = observed.noise * torch.from_numpy(factor)
-    left = leave_out(replace(observed, noise=row_noise), rows)
-    evidence = _Evidence.of(observed, rows, LeftOut(left.mean, left.latent, observed.noise))
-    surface = learn_surface(observed.x, evidence, 0, surface)
-    h = surface.left_out().numpy()
-    tail = fit_tail(evidence.z_square, h)
-    worse = (evidence.residual.square() - plain.residual.square()).numpy()
-    error = (float(worse.mean()), float(worse.std() / len(worse) ** 0.5))
-    return (
-        NoiseModel(tail, surface, row_noise, float(observed.noise[0])),
-        evidence.log_density(tail, h),
-        error,
-    )
+def _best(trials: dict[str, tuple[Tail, _Scores]]) -> tuple[str, tuple[NoiseScore, ...]]:
+    """The simplest that no later one beats by two standard errors of the log density at no cost in CRPS."""
+    best, told = "", []
+    for name, (_, scores) in trials.items():
+        kept = trials[best][1] if best else scores
+        gain, error = _difference(scores.log_density, kept.log_density)
+        worse, crps_error = _difference(scores.crps, kept.crps)
+        told.append(
+            NoiseScore(name, float(scores.log_density.mean()), float(scores.crps.mean()), gain, error)
+        )
+        if not best or (gain > _TWO_ERRORS * error and worse < crps_error):
+            best = name
+    return best, tuple(told)
 
 
-def _best(
-    trials: list[tuple[str, NoiseModel, np.ndarray]],
-) -> tuple[NoiseModel, tuple[NoiseScore, ...]]:
-    """The simplest that no later one beats by two standard errors."""
-    best, density = trials[0][1], trials[0][2]
-    scores = [NoiseScore(trials[0][0], float(density.mean()), 0.0, 0.0)]
-    for name, model, later in trials[1:]:
-        gain, error = _gain(later, density)
-        scores.append(NoiseScore(name, float(later.mean()), gain, error))
-        if gain > _TWO_ERRORS * error:
-            best, density = replace(model, reason=f"{name}: {gain:.4f} ± {error:.4f} nats a row"), later
-    return best, tuple(scores)
-
-
-def _gain(later: np.ndarray, before: np.ndarray) -> tuple[float, float]:
+def _difference(later: np.ndarray, before: np.ndarray) -> tuple[float, float]:
+    """Its mean, and the standard error of that."""
     difference = later - before
     return float(difference.mean()), float(difference.std() / len(difference) ** 0.5)

@@ -81,7 +81,9 @@ def test_few_neighbours_are_the_nearest(observed):
         repeats = (observed.x == observed.x[row]).all(dim=1).nonzero()[:, 0]
         nearest = distance.argsort()[: k if len(repeats) > 1 else k + 1][:k]
         given = [other for other in range(len(observed.x)) if other % 60 in nearest and other < 60]
-        given += [j for j in range(60, len(observed.x)) if bool((observed.x[nearest] == observed.x[j]).all(1).any())]
+        given += [
+            j for j in range(60, len(observed.x)) if bool((observed.x[nearest] == observed.x[j]).all(1).any())
+        ]
         given += [int(j) for j in repeats if j != row]
         mean, _ = without(observed, row, torch.tensor(sorted(set(given))))
         torch.testing.assert_close(left.mean[place], mean, rtol=1e-8, atol=1e-9)
@@ -92,7 +94,9 @@ def test_new_rows_are_predicted_as_by_the_whole_table(observed, generator):
     mean, latent = predict_from_nearest(observed, queries, len(observed.x))
     matrix = observed.kernel(observed.x).to_dense() + observed.noise.diag()
     cross = observed.kernel(queries, observed.x).to_dense()
-    torch.testing.assert_close(mean, cross @ torch.linalg.solve(matrix, observed.residual), rtol=1e-9, atol=1e-10)
+    torch.testing.assert_close(
+        mean, cross @ torch.linalg.solve(matrix, observed.residual), rtol=1e-9, atol=1e-10
+    )
     expected = observed.kernel.outputscale - (cross * torch.linalg.solve(matrix, cross.T).T).sum(1)
     torch.testing.assert_close(latent, expected, rtol=1e-8, atol=1e-12)
 

@@ -37,7 +37,9 @@ def wave(n=900):
 
 def fitted(table, kernel=None):
     x, y = table
-    model = GPRegressor(kernel, optimizer="nearest-neighbour", num_samples=0, noise="constant", random_state=0)
+    model = GPRegressor(
+        kernel, optimizer="nearest-neighbour", num_samples=0, noise="constant", random_state=0
+    )
     return model.fit(x, y)
 
 
@@ -67,7 +69,9 @@ Y = torch.sin(3 * X[:, :1])
 
 def result(kernel, value=0.0, **changes):
     record = {"step": 5, "value": value, "gradient_norm": 0.0, "seconds": 1.0, "values": {}}
-    base = FitResult(kernel, 0.1, 0.0, [record], value, "nearest-neighbour", 2.0, True, message="end", steps=5)
+    base = FitResult(
+        kernel, 0.1, 0.0, [record], value, "nearest-neighbour", 2.0, True, message="end", steps=5
+    )
     return replace(base, **changes)
 
 
@@ -106,7 +110,9 @@ def test_candidates_start_from_what_the_first_fit_learnt():
     run(fit)
     scales = [float(kernel.base_kernel.lengthscale[0, 1].detach()) for kernel in starts[1:5]]
     assert scales == pytest.approx([8.0, 4.0, 3.2, 2.4], rel=1e-5)
-    assert float(CANDIDATES["matern12"].outputscale.detach()) == pytest.approx(1.0)  # the caller's is left alone
+    assert float(CANDIDATES["matern12"].outputscale.detach()) == pytest.approx(
+        1.0
+    )  # the caller's is left alone
 
 
 @pytest.mark.parametrize(("anew", "kept"), [(1.0, 4.0), (-1.0, 0.3)])
@@ -122,7 +128,9 @@ def test_a_first_fit_that_still_climbs_is_made_anew_and_the_better_one_kept(anew
 
     run(fit)
     assert len(starts) == 7
-    assert float(starts[3].base_kernel.lengthscale[0, 0].detach()) == pytest.approx(kept, rel=1e-5)  # Matérn-3/2 goes on
+    assert float(starts[3].base_kernel.lengthscale[0, 0].detach()) == pytest.approx(
+        kept, rel=1e-5
+    )  # Matérn-3/2 goes on
 
 
 def test_noise_given_per_point_is_not_started_from():
