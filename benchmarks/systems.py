@@ -1,8 +1,9 @@
 """Smooth and rough systems: iterations, set-up and seconds of `ConjugateGradients` by preconditioner.
 
-The smooth ones are a robot arm of eight joints, almost without noise (see `arm_rows` in lib/systems.py), under RBF with noise variance .0028 (10,000 rows, 17 columns) and under Matérn-3/2 with 4e-5 (36,000 rows, 65 columns), with
-fixed hyperparameters; and the UCI tables sml, parkinsons and airfoil under RBF learnt on them. POL, PROTEIN and
-ELEVATORS with their published Matérn-3/2 stand for the rough ones. A right-hand side is the target and normal columns.
+The smooth ones are a robot arm of eight joints, almost without noise (`arm_rows` in lib/systems.py), under RBF with
+noise variance .0028 (10,000 rows, 17 columns) and under Matérn-3/2 with 4e-5 (36,000 rows, 65 columns), with fixed
+hyperparameters; and the UCI tables sml, parkinsons and airfoil under RBF learnt on them. POL, PROTEIN and ELEVATORS
+with their published Matérn-3/2 stand for the rough ones. A right-hand side is the target and normal columns.
 Entries of K are counted in products, n² each; the first line of each system is what `ConjugateGradients("auto")` takes.
 
     python benchmarks/systems.py [--sets arm-rbf sml] [--rows N] [--columns S] [--with-fixed] [--tolerance 1e-2]

@@ -31,9 +31,9 @@ _CURIOUS = 0.1
 _FEW = 64
 """Rows up to which all earlier rows are neighbours."""
 _NEIGHBOURS = (20, 30, 40, 50, 60, 80, 100, 120, 140, 160, 200, 250, 300, 400)
-_RANKS = (200, 300, 400, 500, 700, 1000, 1250, 1500, 2000, 2500, 3000, 4000, 5000, 6000, 8000)
-_MOST_RANK = 4
-"""Rank at most n/4: beyond, the set-up is half a dense factor."""
+_RANKS = (200, 300, 400, 500, 700, 850, 1000, 1250, 1500, 2000, 2500, 3000, 4000, 5000, 6000, 8000)
+_MOST_RANK = 3
+"""Rank at most n/3: beyond, the set-up is most of a dense factor."""
 
 
 @dataclass(frozen=True)
@@ -52,15 +52,16 @@ class Balanced(Preconditioner):
 
     Cost:
         In entries of K a row, fitted to the compiled engine on one core: a product is n·(1 + s/22) + 1e6/n, an
-        application r·(4 + s/5) + m·(38 + 2.6·s); the set-up is 157·r + 0.11·r² for rank r, 30,000 + 600·m + 0.08·m³ for m
-        neighbours, and r·(11·m + 0.034·m²) for both. 16·n·r + 48·n·m bytes. Measuring takes up to two products and
-        one search of neighbours beside.
+        application r·(4 + s/5) + m·(38 + 2.6·s). The set-up is 157·r + 0.11·r² for rank r, a good half of it the
+        factor, which is not paid again where it is there already; 30,000 + 600·m + 0.08·m³ for m neighbours; and
+        r·(11·m + 0.034·m²) for both. 16·n·r + 48·n·m bytes. Measuring takes a product or two and one search of
+        neighbours beside.
 
     Source: own; the parts are those of `Nystrom` and `LowRankPlusNeighbour`.
     """
 
     columns: int = 1
-    solves: float = 3.0
+    solves: float = 4.0
     memory_budget: float = 2**30
 
     def __post_init__(self) -> None:
@@ -90,7 +91,7 @@ class Balanced(Preconditioner):
         factor = random_pivoted_cholesky(operator, first, generator)
         sample = Sample(operator, generator, self._sampled(n))
         forecast = sample.forecast(factor)
-        if self.least(n, forecast)[1] > self._work(n, (0, _NEIGHBOURS[0]), _AT_LEAST):
+        if self.least(n, forecast)[1] > self._work(n, (0, _NEIGHBOURS[0]), _AT_LEAST, forecast.rank):
             # what neighbours do is measured only where they might do better
             sample.look_at_neighbours(factor)
             forecast = sample.forecast(factor)
@@ -107,7 +108,7 @@ class Balanced(Preconditioner):
     def _affordable(self, n: int, rank: int, work: float) -> int:
         """The rank, if a factor of it costs so little that it is worth a look whatever the forecast says; else 0."""
         fits = rank <= n // _MOST_RANK and 16 * n * rank <= self.memory_budget
-        return rank if fits and self._work(n, (rank, 0), 0.0) <= _CURIOUS * work else 0
+        return rank if fits and self._work(n, (rank, 0), 0.0, rank) <= _CURIOUS * work else 0
 
     def least(self, n: int, forecast: Forecast) -> tuple[Sizes, float]:
         """The sizes of least work that fit into memory, and that work."""
@@ -117,7 +118,7 @@ class Balanced(Preconditioner):
         if forecast.width:
             choices += [(r, m) for r in ranks for m in _NEIGHBOURS if m < n]
         fitting = [c for c in choices if n * (16 * c[0] + 48 * c[1]) <= self.memory_budget] or choices[:1]
-        work = {c: self._work(n, c, forecast.iterations(*c)) for c in fitting}
+        work = {c: self._work(n, c, forecast.iterations(*c), forecast.rank) for c in fitting}
         best = min(work, key=work.__getitem__)
         return best, work[best]
 
@@ -125,10 +126,11 @@ class Balanced(Preconditioner):
         """A product and what a step takes whatever n is."""
         return n * (1 + self.columns / 22) + 1e6 / n
 
-    def _work(self, n: int, sizes: Sizes, iterations: float) -> float:
-        """Set-up and iterations in entries of K a row."""
+    def _work(self, n: int, sizes: Sizes, iterations: float, reached: int) -> float:
+        """Set-up and iterations in entries of K a row, where a factor of rank `reached` is there already."""
         r, m = sizes
-        setup = r * (157 + 0.11 * r + 11 * m + 0.034 * m * m)
+        most = max(r, reached)
+        setup = most * (120 + 0.06 * most) + r * (37 + 0.05 * r + 11 * m + 0.034 * m * m)
         setup += 3e4 + 600 * m + 0.08 * m**3 if m else 0.0
         apply = r * (4 + self.columns / 5) + m * (38 + 2.6 * self.columns)
         return setup + self.solves * iterations * (self._product(n) + apply)
