@@ -6,7 +6,7 @@ is a solve of its own to that tolerance, which ends only when a residual measure
 where the solver refines); a pass is one step, that is one product with K. The references are those of a prototype
 with a stored float64 K, 500 low-rank columns with 40 neighbours, or 60 neighbours alone; they move by two or so with
 the seed of the ordering, and so do ours. The automatic preconditioner stands beside them twice: `Balanced()`, sized for
-the least seconds, and `Balanced(passes=60)`, sized for few passes, which is held against the best reference. The peer
+the least work, and `Balanced(solves=10)`, sized for few passes, which is held against the best reference. The peer
 is HiGP's adaptive factorised Nyström (AFN) in the same conjugate gradients, at its default of 50 columns without
 neighbours and with 40 and 100 neighbours; it is optional (`pip install higp`), and a row says where it is missing.
 
@@ -45,7 +45,7 @@ DRY_BELOW = 8000
 UNIFORM, RANDOM = Nystrom(1000, landmarks="uniform"), Nystrom(1500)
 NEAR, BOTH, MORE = NearestNeighbour(60), LowRankPlusNeighbour(500, 40), LowRankPlusNeighbour(1500, 40)
 MOST = LowRankPlusNeighbour(1500, 100)  # not among the references: larger than any of them
-GENEROUS = Balanced(passes=60)
+GENEROUS = Balanced(solves=10)
 GROWTH = {10_000: 21, 20_000: 21, 40_000: 22, 80_000: 26, 160_000: 26}
 """Rows of britain_magnetic -> reference passes to 1e-2, 40 neighbours alone; 160,000: no more than at 80,000."""
 

@@ -14,6 +14,7 @@ import torch
 SCRIPTS = {
     "readme.py": ["--rows", "60", "--sets", "concrete", "--adam-seconds", "0.2"],
     "passes.py": ["--rows", "400", "--sets", "pol", "britain_magnetic"],
+    "systems.py": ["--rows", "300", "--columns", "3", "--with-fixed", "--sets", "arm-rbf", "airfoil", "pol"],
     "primal.py": ["--parts", "uci", "centres", "--sets", "pol", "bike", "--rows", "300"],
     "growth.py": ["--largest", "500", "--sets", "britain_magnetic", "--repeats", "2"],
     "solvers.py": ["--rows", "400", "--parts", "precision"],

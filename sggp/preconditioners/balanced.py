@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,87 +13,128 @@ from sggp.arrays import check_budget
 from sggp.checks import whole_number
 from sggp.errors import InputError
 from sggp.operators.base import NeighbourOperator
-from sggp.preconditioners.base import Built, Preconditioner, require_blocks
+from sggp.preconditioners.base import Built, LowRankPlus, Preconditioner, low_rank_plus_noise, require_blocks
+from sggp.preconditioners.forecast import Forecast, Sample
 from sggp.preconditioners.low_rank import random_pivoted_cholesky
-from sggp.preconditioners.neighbour import LowRankPlusNeighbour, NearestNeighbour
+from sggp.preconditioners.neighbour import NearestNeighbour, SparseInverseFactor
 
 __all__ = ["Balanced"]
 
+Sizes = tuple[int, int]
+"""Rank and neighbours."""
+
 _PILOT = 200
-_SMOOTH = 25.0
-"""Mean variance left by the pilot, in units of the noise, up to which rank does more than neighbours."""
-_ROUGH = 0.7
-"""Share of the variance left by the pilot above which rank does nothing."""
-_NEIGHBOURS = (20, 30, 40, 50, 60, 80, 100, 120, 140, 160, 200)
-_RANKS = (100, 150, 200, 300, 400, 500, 700, 1000, 1500)
-_FEW = 20
-_MIXED_RANK = 500
+_AT_LEAST = 2.0
+"""Iterations that any preconditioner takes."""
+_CURIOUS = 0.1
+"""Share of the least work so far that a factor of twice the rank may cost, to see whether the trend has changed."""
+_FEW = 64
+"""Rows up to which all earlier rows are neighbours."""
+_NEIGHBOURS = (20, 30, 40, 50, 60, 80, 100, 120, 140, 160, 200, 250, 300, 400)
+_RANKS = (200, 300, 400, 500, 700, 850, 1000, 1250, 1500, 2000, 2500, 3000, 4000, 5000, 6000, 8000)
+_MOST_RANK = 3
+"""Rank at most n/3: beyond, the set-up is most of a dense factor."""
 
 
 @dataclass(frozen=True)
 class Balanced(Preconditioner):
-    """Low rank plus neighbours, sized so that building it costs about as much as `passes` products with K.
+    """Low rank, neighbours, or both, sized so that the set-up and the iterations together are the least work.
 
-    A pilot of 200 random pivots tells what kind of matrix it is, by the variance it leaves, as a share e of all
-    variance and as a multiple q of the noise:
-
-    | the pilot leaves | kind | rank | neighbours |
-    |---|---|---|---|
-    | e > 0.7 | rough | none | as the budget allows, to 200 |
-    | else, q ≤ 25 | smooth, or noisy | as the budget allows, to 1,500 | 20 |
-    | else | mixed | what 200 neighbours leave of the budget, to 500 | as the budget allows, to 200 |
+    Iterations are forecast from what a preconditioner leaves, measured on a sample of rows (`Forecast`), and work is
+    counted. A pilot of 200 random pivots begins; while more rank promises less work the factor is gone on with, to at
+    most twice its rank at a time, and measured again. So a smooth kernel takes rank as long as its eigenvalues fall, a
+    rough one or little noise takes neighbours, and nothing asks what the kernel is called.
 
     Args:
         columns: s, the right-hand sides that will be solved for: more of them are worth a better preconditioner.
-        passes: products with K, of s columns, that the set-up may cost.
-        memory_budget: bytes that the preconditioner may keep.
+        solves: how many solves of s columns to 1e-2 the set-up is for; one to 1e-4 counts as two or three.
+        memory_budget: bytes that the preconditioner may take.
 
     Cost:
-        In entries of K a row (one pass is n·(1 + s/22)): 30,000 + 600·m + 0.08·m³ + r·(364 + 0.18·m²), fitted to the
-        compiled engine on two cores; 16·n·r + 48·n·m bytes.
+        In entries of K a row, fitted to the compiled engine on one core: a product is n·(1 + s/22) + 1e6/n, an
+        application r·(4 + s/5) + m·(38 + 2.6·s). The set-up is 157·r + 0.11·r² for rank r, a good half of it the
+        factor, which is not paid again where it is there already; 30,000 + 600·m + 0.08·m³ for m neighbours; and
+        r·(11·m + 0.034·m²) for both. 16·n·r + 48·n·m bytes. Measuring takes a product or two and one search of
+        neighbours beside.
 
-    Source: own; the parts are those of `LowRankPlusNeighbour`.
+    Source: own; the parts are those of `Nystrom` and `LowRankPlusNeighbour`.
     """
 
     columns: int = 1
-    passes: float = 10.0
+    solves: float = 4.0
     memory_budget: float = 2**30
 
     def __post_init__(self) -> None:
         whole_number(self.columns, "columns")
-        if not self.passes > 0:
-            raise InputError(f"passes must be positive, got {self.passes}.")
+        if not self.solves > 0:
+            raise InputError(f"solves must be positive, got {self.solves}.")
         check_budget(self.memory_budget)
 
     def build(self, operator: Any, generator: torch.Generator) -> Built:
         operator = require_blocks(operator, "Balanced")
         n = operator.shape[0]
-        most = max(1, int(min(_PILOT, n // 10, self.memory_budget / (16 * n))))
-        pilot = random_pivoted_cholesky(operator, most, generator)
-        rank, neighbours = self.sizes(operator, pilot)
-        if rank == 0:
-            return NearestNeighbour(neighbours).build(operator, generator)
-        return LowRankPlusNeighbour(rank, neighbours).build(operator, generator, start=pilot[:, :rank])
+        if n <= _FEW:
+            return NearestNeighbour(max(1, n - 1)).build(operator, generator)
+        (rank, neighbours), factor, order = self.sizes(operator, generator)
+        if neighbours == 0:
+            return low_rank_plus_noise(factor, operator.noise_variance)
+        part = factor if rank else None
+        rest = SparseInverseFactor(operator, neighbours, generator, part, order)
+        return rest if part is None else LowRankPlus(part, rest)
 
-    def sizes(self, operator: NeighbourOperator, pilot: Tensor) -> tuple[int, int]:  # pilot (n, p)
-        """Rank and neighbours by the table above."""
+    def sizes(
+        self, operator: NeighbourOperator, generator: torch.Generator
+    ) -> tuple[Sizes, Tensor, Tensor | None]:
+        """Rank and neighbours of least work, the factor (n, rank), and the ordering where one was made."""
         n = operator.shape[0]
-        diagonal, noise = operator.kernel_diagonal(), operator.noise_variance
-        left = (diagonal - pilot.square().sum(1)).clamp_min(0)
-        share = float(left.sum() / diagonal.sum().clamp_min(1e-300))
-        ratio = float((left / noise.clamp_min(1e-300)).mean())
-        most = max(1, n // 10)
-        rough = share > _ROUGH
-        if ratio <= _SMOOTH and not rough:
-            ranks = [r for r in _RANKS if r <= most and self._fits(n, r, _FEW)]
-            return max([min(most, _RANKS[0]), *ranks]), _FEW
-        neighbours = max([_FEW, *(m for m in _NEIGHBOURS if self._fits(n, 0, m))])
-        if rough or neighbours < _NEIGHBOURS[-1]:
-            return 0, neighbours
-        ranks = [r for r in _RANKS if r <= min(most, _MIXED_RANK) and self._fits(n, r, neighbours)]
-        return max([0, *ranks]), neighbours
+        first = max(1, int(min(_PILOT, n // 10, self.memory_budget / (16 * n))))
+        factor = random_pivoted_cholesky(operator, first, generator)
+        sample = Sample(operator, generator, self._sampled(n))
+        forecast = sample.forecast(factor)
+        if self.least(n, forecast)[1] > self._work(n, (0, _NEIGHBOURS[0]), _AT_LEAST, forecast.rank):
+            # what neighbours do is measured only where they might do better
+            sample.look_at_neighbours(factor)
+            forecast = sample.forecast(factor)
+        while True:
+            (rank, neighbours), work = self.least(n, forecast)
+            before = factor.shape[1]
+            wanted = max(rank, self._affordable(n, 2 * before, work))
+            if wanted > before:
+                factor = random_pivoted_cholesky(operator, min(wanted, 2 * before), generator, factor)
+            if factor.shape[1] == before:  # enough, or the kernel has no more
+                return (min(rank, before), neighbours), factor[:, :rank].contiguous(), sample.order
+            forecast = sample.forecast(factor)
 
-    def _fits(self, n: int, rank: int, neighbours: int) -> bool:
-        work = 3e4 + 600 * neighbours + 0.08 * neighbours**3 + rank * (364 + 0.18 * neighbours**2)
-        kept = n * (16 * rank + 48 * neighbours)
-        return work <= self.passes * n * (1 + self.columns / 22) and kept <= self.memory_budget
+    def _affordable(self, n: int, rank: int, work: float) -> int:
+        """The rank, if a factor of it costs so little that it is worth a look whatever the forecast says; else 0."""
+        fits = rank <= n // _MOST_RANK and 16 * n * rank <= self.memory_budget
+        return rank if fits and self._work(n, (rank, 0), 0.0, rank) <= _CURIOUS * work else 0
+
+    def least(self, n: int, forecast: Forecast) -> tuple[Sizes, float]:
+        """The sizes of least work that fit into memory, and that work."""
+        most = max(forecast.rank, n // _MOST_RANK)
+        ranks = sorted({0, forecast.rank, *(r for r in _RANKS if r <= most)})
+        choices = [(r, 0) for r in ranks if r]
+        if forecast.width:
+            choices += [(r, m) for r in ranks for m in _NEIGHBOURS if m < n]
+        fitting = [c for c in choices if n * (16 * c[0] + 48 * c[1]) <= self.memory_budget] or choices[:1]
+        work = {c: self._work(n, c, forecast.iterations(*c), forecast.rank) for c in fitting}
+        best = min(work, key=work.__getitem__)
+        return best, work[best]
+
+    def _product(self, n: int) -> float:
+        """A product and what a step takes whatever n is."""
+        return n * (1 + self.columns / 22) + 1e6 / n
+
+    def _work(self, n: int, sizes: Sizes, iterations: float, reached: int) -> float:
+        """Set-up and iterations in entries of K a row, where a factor of rank `reached` is there already."""
+        r, m = sizes
+        most = max(r, reached)
+        setup = most * (120 + 0.06 * most) + r * (37 + 0.05 * r + 11 * m + 0.034 * m * m)
+        setup += 3e4 + 600 * m + 0.08 * m**3 if m else 0.0
+        apply = r * (4 + self.columns / 5) + m * (38 + 2.6 * self.columns)
+        return setup + self.solves * iterations * (self._product(n) + apply)
+
+    def _sampled(self, n: int) -> int:
+        """Rows of K whose block the forecast may look at: 30 float64 entries take the time of one in a product."""
+        return int(min(4096, math.sqrt(n * self._product(n) / 30)))

@@ -34,6 +34,7 @@ class SparseInverseFactor:
         neighbours: m.
         generator: draws the ordering.
         low_rank: (n, r) F, or None.
+        order: (n,) an ordering of the operator to go by; None draws one.
 
     Cost:
         n·(m+1)² entries, n·m³/3 flops (and n·m²·r with a low-rank part), 24·n·m bytes; an application 4·n·m·s flops.
@@ -45,9 +46,10 @@ class SparseInverseFactor:
         neighbours: int,
         generator: torch.Generator,
         low_rank: Tensor | None = None,
+        order: Tensor | None = None,
     ) -> None:
         n = operator.shape[0]
-        order = operator.ordering(generator)
+        order = operator.ordering(generator) if order is None else order
         found = operator.earlier_neighbours(order, min(neighbours, max(1, n - 1)), low_rank)
         own = torch.arange(n, device=order.device)
         real = torch.cat([found >= 0, torch.ones_like(own[:, None], dtype=torch.bool)], 1)
@@ -98,19 +100,27 @@ def _all_columns(operator: NeighbourOperator, index: Tensor, real: Tensor, low_r
 
 def _columns(operator: NeighbourOperator, index: Tensor, real: Tensor, low_rank: Tensor | None) -> Tensor:
     """The entries of U for a batch of columns: (b, m+1), last one on the diagonal."""
-    small = operator.small_blocks(index)
-    noise = operator.noise_variance[index]
+    part = None if low_rank is None else low_rank[index]
+    return last_columns(operator.small_blocks(index), operator.noise_variance[index], real, part)
+
+
+def last_columns(small: Tensor, noise: Tensor, real: Tensor, part: Tensor | None) -> Tensor:
+    """L⁻ᵀe_last for R = LLᵀ of each block of rows: (b, m+1), zero where a row is not real.
+
+    Args:
+        small: (b, m+1, m+1) noise-free blocks of K, float64. noise: (b, m+1). real: (b, m+1).
+        part: (b, m+1, r) rows of F where R = K − FFᵀ + Σ, or None for R = K + Σ.
+    """
     ceiling = small.diagonal(dim1=1, dim2=2).amax(1)
-    if low_rank is not None:
-        part = low_rank[index]
+    if part is not None:
         small = torch.baddbmm(small, part, part.transpose(1, 2), alpha=-1)
         # what is left of a diagonal cannot fall below zero, whatever rounding says
         small.diagonal(dim1=1, dim2=2).clamp_min_(0)
     small.diagonal(dim1=1, dim2=2).add_(noise)
     both = real[:, :, None] & real[:, None, :]
-    small = torch.where(both, small, torch.eye(index.shape[1], dtype=small.dtype, device=small.device))
+    small = torch.where(both, small, torch.eye(small.shape[1], dtype=small.dtype, device=small.device))
     lower = cholesky(small, "the covariance of a row's neighbours", scale=ceiling)
-    last = torch.zeros(index.shape[0], index.shape[1], 1, dtype=small.dtype, device=small.device)
+    last = small.new_zeros(*small.shape[:2], 1)
     last[:, -1] = 1
     column = torch.linalg.solve_triangular(lower.transpose(1, 2), last, upper=True)[..., 0]
     return column * real

@@ -10,26 +10,13 @@ import torch
 
 from sggp.errors import InputError, UnsupportedOperator
 from sggp.operators import KernelOperator
-from sggp.preconditioners import Balanced, LowRankPlusNeighbour, NearestNeighbour
+from sggp.preconditioners import Balanced, Given
+from sggp.preconditioners.base import LowRankPlus
+from sggp.preconditioners.forecast import NeighbourSample, RankSample, Trend
 from sggp.preconditioners.low_rank import random_pivoted_cholesky
+from sggp.preconditioners.neighbour import SparseInverseFactor
 from sggp.solvers import ConjugateGradients
 from tests.solvers.dense import DenseOperator
-
-
-class Spread:
-    """n rows of unit variance and given noise, of which a pilot explains a given share."""
-
-    def __init__(self, n: int, noise: float) -> None:
-        self.shape = (n, n)
-        self.noise_variance = torch.full((n,), noise, dtype=torch.float64)
-
-    def kernel_diagonal(self) -> torch.Tensor:
-        return torch.ones(self.shape[0], dtype=torch.float64)
-
-
-def sizes(n, noise, left, **settings) -> tuple[int, int]:
-    pilot = torch.full((n, 1), (1 - left) ** 0.5, dtype=torch.float64)
-    return Balanced(**settings).sizes(Spread(n, noise), pilot)
 
 
 def kernel(lengthscale: float) -> gpytorch.kernels.Kernel:
@@ -38,45 +25,120 @@ def kernel(lengthscale: float) -> gpytorch.kernels.Kernel:
     return base
 
 
+def system(lengthscale: float, noise: float, generator, n: int = 1200, **settings) -> KernelOperator:
+    x = torch.rand(n, 3, generator=generator, dtype=torch.float64)
+    return KernelOperator(kernel(lengthscale), x, noise, **settings)
+
+
+def sizes(operator: KernelOperator, **settings) -> tuple[int, int]:
+    return Balanced(**settings).sizes(operator, torch.Generator().manual_seed(0))[0]
+
+
+def test_rank_where_the_kernel_is_smooth_or_noisy_and_neighbours_where_it_is_rough(generator):
+    rank, neighbours = sizes(system(2.0, 0.1, generator), columns=17)
+    assert rank > 0
+    assert neighbours == 0
+    rank, neighbours = sizes(system(0.05, 1e-3, generator), columns=17)
+    assert rank == 0
+    assert neighbours > 0
+
+
+def test_more_columns_and_more_solves_are_worth_a_better_one(generator):
+    operator = system(0.5, 1e-4, generator)
+    rhs = torch.randn(1200, 3, generator=generator, dtype=torch.float64)
+
+    def iterations(**settings) -> int:
+        solver = ConjugateGradients(Balanced(**settings))
+        return solver.solve(operator, rhs, tolerance=1e-6, generator=0).iterations
+
+    assert iterations(columns=200) < iterations(columns=1)
+    assert iterations(solves=50.0) < iterations(solves=1.0)
+
+
+@pytest.mark.parametrize(("lengthscale", "noise"), [(2.0, 0.1), (0.05, 1e-3), (0.5, 1e-4)])
+def test_memory_is_kept_to(lengthscale, noise, generator):
+    operator = system(lengthscale, noise, generator)
+    free = sizes(operator, columns=200)
+    n, wanted = 1200, 1200 * (16 * free[0] + 48 * free[1])
+    rank, neighbours = sizes(operator, columns=200, memory_budget=0.6 * wanted)
+    assert 0 < n * (16 * rank + 48 * neighbours) <= 0.6 * wanted
+
+
+def test_a_trend_is_a_power_between_ranks_and_beyond_the_last():
+    trend = Trend(((100, 8.0), (200, 2.0), (400, 1.0)), 1.5)
+    assert trend.at(100) == pytest.approx(8.0)
+    assert trend.at(141) == pytest.approx(8.0 * 1.41**-2)
+    assert trend.at(300) == pytest.approx(2.0 / 1.5)
+    assert trend.at(1600) == pytest.approx(0.25)
+    assert Trend(((1, 16.0), (2, 1.0)), 3.0).at(4) == pytest.approx(1 / 8)  # no steeper than is believed
+    assert Trend(((1, 1.0), (2, 2.0)), 3.0).at(8) == 2.0  # nor rising
+    assert Trend(((5, 1.0),), 3.0).at(10) == 1.0
+
+
+def test_what_rank_leaves_is_measured_as_dense_algebra_says(generator):
+    """With all rows in the sample the moments are exact: tr S³/tr S² of S = Σ^-½(K − FFᵀ)Σ^-½."""
+    operator = system(0.5, 1e-3, generator, n=300)
+    factor = random_pivoted_cholesky(operator, 20, generator)
+    values = torch.linalg.eigvalsh((operator.dense() - factor @ factor.T) / 1e-3) - 1
+    exact = float(values.pow(3).sum() / values.square().sum())
+    assert RankSample.draw(operator, generator).measure(factor) == pytest.approx(exact, rel=1e-8)
+
+
+def test_rank_measured_on_a_sample_is_near_that_of_all_rows(generator):
+    """400 of 3,000 rows; the largest eigenvalue of the sampled block alone is several times too large or small."""
+    operator = system(0.4, 1e-2, generator, n=3000)
+    factor = random_pivoted_cholesky(operator, 100, generator)
+    left = (operator.dense() - factor @ factor.T) / 1e-2 - torch.eye(3000, dtype=torch.float64)
+    exact = float((left @ left).mul_(left).sum() / left.square().sum())
+    assert RankSample.draw(operator, generator).measure(factor) == pytest.approx(exact, rel=0.35)
+
+
+@pytest.mark.parametrize("rank", [0, 20])
+def test_what_neighbours_leave_is_measured_as_dense_algebra_says(rank, generator):
+    """With all rows as columns g is exact: ‖UᵀRU − 1‖²_F/n of the factor that is built."""
+    n, m = 200, 6
+    operator = system(0.5, 1e-3, generator, n=n)
+    factor = random_pivoted_cholesky(operator, rank, generator) if rank else None
+    order = operator.ordering(generator)
+    built = SparseInverseFactor(operator, m, generator, factor, order)
+    identity = torch.eye(n, dtype=torch.float64)
+    rest = operator.dense() if factor is None else operator.dense() - factor @ factor.T
+    gram_ = built.root_transpose(rest @ built.root(identity))
+    found = operator.earlier_neighbours(order, m, factor)
+    row, real = order[:, None], found >= 0
+    known = torch.where(real, order[found.clamp_min(0)], row)
+    sample = NeighbourSample.of(operator, known, real, row)
+    assert sample.width == m
+    exact = float((gram_ - identity).square().sum()) / n
+    assert sample.measure(factor) == pytest.approx(exact, rel=1e-6)
+    assert sample.measure(factor, 2) > sample.measure(factor)
+
+
 @pytest.mark.parametrize(
-    ("n", "noise", "left", "columns", "wanted"),
-    [
-        (14_000, 0.2, 0.2, 1, (200, 20)),  # noisy: rank
-        (14_000, 0.2, 0.2, 65, (1000, 20)),
-        (14_000, 1e-2, 0.9, 1, (0, 80)),  # rough: neighbours only
-        (40_000, 1e-2, 0.9, 1, (0, 140)),
-        (14_000, 0.2, 0.9, 1, (0, 80)),  # however much noise
-        (40_000, 1e-2, 0.9, 65, (0, 200)),
-        (14_000, 1e-2, 0.5, 1, (0, 80)),  # mixed
-        (14_000, 1e-2, 0.5, 65, (0, 160)),
-        (40_000, 1e-2, 0.5, 65, (100, 200)),
-        (160_000, 1e-2, 0.5, 1, (0, 120)),  # as much as memory holds
-        (300, 1e-2, 0.9, 1, (0, 20)),  # small: the least
-        (300, 1e-2, 0.2, 1, (30, 20)),
-    ],
+    ("lengthscale", "kind"), [(3.0, LowRankPlus), (0.05, SparseInverseFactor)], ids=["smooth", "rough"]
 )
-def test_table(n, noise, left, columns, wanted):
-    assert sizes(n, noise, left, columns=columns) == wanted
-
-
-def test_memory_is_kept_to():
-    for left, noise in ((0.2, 0.2), (0.5, 1e-2), (0.9, 1e-2)):
-        rank, neighbours = sizes(100_000, noise, left, columns=65, memory_budget=4e8)
-        assert 100_000 * (16 * rank + 48 * neighbours) <= 4e8
-        assert (rank, neighbours) < sizes(100_000, noise, left, columns=65, memory_budget=1e12)
-
-
-@pytest.mark.parametrize(("lengthscale", "kind"), [(3.0, LowRankPlusNeighbour), (0.05, NearestNeighbour)])
 def test_builds_what_the_sizes_say(lengthscale, kind, generator):
-    x = torch.rand(800, 2, generator=generator, dtype=torch.float64)
-    operator = KernelOperator(kernel(lengthscale), x, 1e-2)
-    rank, neighbours = Balanced().sizes(operator, random_pivoted_cholesky(operator, 80, generator))
-    assert (rank > 0) == (kind is LowRankPlusNeighbour)
+    operator = system(lengthscale, 1e-2, generator, n=800)
+    built = Balanced().build(operator, generator)
+    assert isinstance(built, kind)
     rhs = torch.randn(800, 3, generator=generator, dtype=torch.float64)
-    solution = ConjugateGradients(Balanced()).solve(operator, rhs, tolerance=1e-8, generator=0)
+    solution = ConjugateGradients(Given(built)).solve(operator, rhs, tolerance=1e-8, generator=0)
     assert solution.converged
-    assert solution.iterations < 30
     torch.testing.assert_close(solution.x, torch.linalg.solve(operator.dense(), rhs), rtol=0, atol=1e-5)
+
+
+def test_few_rows_are_solved_at_once(generator):
+    for n in (1, 2, 40):
+        operator = system(0.5, 1e-2, generator, n=n)
+        inverse = Balanced().build(operator, generator).apply(torch.eye(n, dtype=torch.float64))
+        torch.testing.assert_close(inverse @ operator.dense(), torch.eye(n, dtype=torch.float64))
+
+
+def test_a_kernel_of_low_rank_takes_no_more_than_it_has(generator):
+    x = torch.randn(1200, 3, generator=generator, dtype=torch.float64)
+    operator = KernelOperator(gpytorch.kernels.LinearKernel().double(), x, 1e-6)
+    (rank, _), factor, _ = Balanced(columns=100).sizes(operator, generator)
+    assert rank == factor.shape[1] < 20  # a block of pivots at most
 
 
 def test_memory_without_a_bound_is_a_budget(generator):
@@ -101,7 +163,7 @@ def test_a_factor_is_gone_on_from(generator):
 
 
 def test_misuse(generator):
-    for settings in ({"columns": 0}, {"passes": 0.0}, {"memory_budget": 0.0}):
+    for settings in ({"columns": 0}, {"solves": 0.0}, {"memory_budget": 0.0}):
         with pytest.raises(InputError, match=next(iter(settings))):
             Balanced(**settings)
     with pytest.raises(UnsupportedOperator, match="preconditioner=None"):

@@ -17,6 +17,7 @@ from sggp.preconditioners import (
     PivotedCholesky,
     Rooted,
 )
+from sggp.preconditioners.base import gram
 from sggp.preconditioners.low_rank import pivoted_cholesky, random_pivoted_cholesky, uniform_nystrom
 
 ALL = [
@@ -99,6 +100,12 @@ def test_both_parts_beat_either_alone(operator, generator):
     both = condition(LowRankPlusNeighbour(20, 8))
     assert both < condition(NearestNeighbour(8))
     assert both < condition(Nystrom(20))
+
+
+def test_gram_is_the_product_by_tiles(generator):
+    for rank in (0, 5, 256, 600):
+        a = torch.randn(40, rank, generator=generator, dtype=torch.float64)
+        torch.testing.assert_close(gram(a), a.T @ a)
 
 
 def test_pivots_follow_what_is_left(operator, generator):
