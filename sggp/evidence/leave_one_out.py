@@ -18,6 +18,7 @@ from sggp.posterior.variance import local_posteriors, nearest_rows
 
 NEIGHBOURS = 128
 """Distinct rows that a left-out row is predicted from where all of them would be too many."""
+_DENSE_ROWS = 1000
 _TILE_BYTES = 64 * 2**20
 _LEAST_NOISE = 1e-12  # of k(x, x): repeats without noise would have no precision to take their own share from
 
@@ -35,6 +36,11 @@ class Observed:
     x: Tensor
     residual: Tensor
     noise: Tensor
+
+    def part(self, rows: Tensor) -> Observed:
+        """Some of its rows."""
+        noise = self.noise.expand(len(self.x))[rows]
+        return Observed(self.kernel, self.x[rows], self.residual[rows], noise)
 
     def positive_noise(self, size: float) -> Tensor:  # (n,)
         return self.noise.double().expand(len(self.x)).clamp_min(_LEAST_NOISE * size)
@@ -58,12 +64,31 @@ class LeftOut:
         return self.latent + self.noise
 
 
-def leave_out(observed: Observed, rows: Tensor, neighbours: int = NEIGHBOURS) -> LeftOut:
-    """Some rows, each from all others up to 3,000 rows, from its nearest others beyond."""
-    if len(observed.x) > DIRECT_ROWS:
-        return leave_rows_out(observed, rows, neighbours)
-    every = leave_each_out(observed)
-    return LeftOut(every.mean[rows], every.latent[rows], every.noise[rows])
+def leave_out(
+    observed: Observed, rows: Tensor, neighbours: int = NEIGHBOURS, given: Tensor | None = None
+) -> LeftOut:
+    """Some rows, each from all others up to 3,000 of them, from its nearest others beyond.
+
+    Args:
+        observed: the table. rows: (m,) positions to predict. neighbours: how many, beyond.
+        given: (g,) positions that are conditioned on, among which rows are or are not; None for all.
+    """
+    n = len(observed.x)
+    if (n if given is None else len(given)) > DIRECT_ROWS:
+        return leave_rows_out(observed, rows, neighbours, given)
+    given = torch.arange(n) if given is None else given
+    own = observed.part(given)
+    place = torch.full((n,), -1)
+    place[given] = torch.arange(len(given))
+    inside = place[rows] >= 0
+    mean = own.residual.new_empty(len(rows), own.residual.shape[1])
+    latent = mean.new_empty(len(rows))
+    if bool(inside.any()):
+        left = leave_each_out(own)
+        mean[inside], latent[inside] = left.mean[place[rows[inside]]], left.latent[place[rows[inside]]]
+    if not bool(inside.all()):
+        mean[~inside], latent[~inside] = _predict_all(own, observed.x[rows[~inside]])
+    return LeftOut(mean, latent, observed.noise.double().expand(n)[rows])
 
 
 def leave_each_out(observed: Observed) -> LeftOut:
@@ -109,13 +134,13 @@ def leave_rows_out(
     return LeftOut(mean, latent, merged.noise[rows])
 
 
-def predict_from_nearest(
-    observed: Observed, queries: Tensor, neighbours: int = NEIGHBOURS
-) -> tuple[Tensor, Tensor]:
-    """Mean (q, t) and latent variance (q,) at (q, d) new rows, each from its nearest rows of the table.
+def predict(observed: Observed, queries: Tensor, neighbours: int = NEIGHBOURS) -> tuple[Tensor, Tensor]:
+    """Mean (q, t) and latent variance (q,) at (q, d) new rows: from a table of 1,000 rows, or from the nearest of more.
 
-    Cost: as `leave_rows_out`.
+    Cost: n³/3 + n²·q flops, or as `leave_rows_out`.
     """
+    if len(observed.x) <= _DENSE_ROWS:
+        return _predict_all(observed, queries)
     covariance = as_covariance(observed.kernel, dtype=torch.float64)
     merged = _Merged.of(observed, None, covariance)
     near = merged.nearest(covariance, queries, neighbours)
@@ -176,6 +201,20 @@ class _Merged:
         given = self.counts > 0
         every = torch.where(given, self.precision, 1.0)
         return torch.cat([self.weighted / every[:, None], targets]), torch.cat([every.reciprocal(), noise])
+
+
+def _predict_all(observed: Observed, queries: Tensor) -> tuple[Tensor, Tensor]:  # (q, d) -> (q, t), (q,)
+    """Dense conditioning on the whole table."""
+    covariance = as_covariance(observed.kernel, dtype=torch.float64)
+    points = covariance.prepare(observed.x)
+    matrix = covariance.block(points).detach().double()
+    prior = covariance.diagonal(queries).detach().double()
+    matrix.diagonal().add_(observed.positive_noise(float(prior.mean())))
+    factor = cholesky(matrix, "K + noise of the table")
+    cross = covariance.block(points, queries).detach().double()
+    half = torch.linalg.solve_triangular(factor, cross, upper=False)
+    solved = torch.cholesky_solve(observed.residual, factor)
+    return cross.T @ solved, (prior - half.square().sum(dim=0)).clamp_min(0.0)
 
 
 def _predict(

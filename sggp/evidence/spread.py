@@ -27,8 +27,7 @@ from sggp.evidence.leave_one_out import (
     LeftOut,
     Observed,
     leave_out,
-    leave_rows_out,
-    predict_from_nearest,
+    predict,
 )
 from sggp.evidence.tails import Tail, fit_tail, log_density
 from sggp.hyperparameters import choose_optimizer, learn_hyperparameters, named_kernel
@@ -70,13 +69,13 @@ class SpreadSurface:
     def at(self, x: Tensor, mean: Tensor, variance: Tensor) -> Tensor:  # (q, d), (q,), (q,) -> (q,)
         """h at new rows, from their nearest ones."""
         features = _features(x, mean, variance, self.columns)
-        found, _ = predict_from_nearest(self.observed, (features - self.location) / self.scale)
+        found, _ = predict(self.observed, (features - self.location) / self.scale)
         return self.offset + self.unit * found[:, 0]
 
     def left_out(self, places: Tensor | None = None) -> Tensor:  # (k,) -> (k,)
         """h at some of its own rows, by their places among them (default all), each from its nearest others."""
         places = torch.arange(len(self.rows)) if places is None else places
-        return self.offset + self.unit * leave_rows_out(self.observed, places).mean[:, 0]
+        return self.offset + self.unit * leave_out(self.observed, places).mean[:, 0]
 
 
 @dataclass(frozen=True)
@@ -164,14 +163,16 @@ def learn_noise_model(observed: Observed, generator: torch.Generator) -> NoiseMo
     pick, learn, parts = streams(generator, "rows", "surface", "parts")
     n = len(observed.x)
     rows = torch.arange(n) if n <= MOST_ROWS else torch.randperm(n, generator=pick)[:MOST_ROWS].sort().values
-    plain = _Evidence.of(observed, rows, leave_out(observed, rows))
-    surface = learn_surface(observed.x, plain, draw_seed(learn))
+    surface = None
+    if observed.x.is_floating_point():  # fingerprints have no columns to learn a surface over
+        plain = _Evidence.of(observed, rows, leave_out(observed, rows))
+        surface = learn_surface(observed.x, plain, draw_seed(learn))
     trials = _on_rows_set_aside(observed, surface, _split(n, parts))
     best, told = _best(trials)
     if best == "as it is":
         return NoiseModel(scores=told)
     tail, reason = trials[best][0], f"{best}: {told[list(trials).index(best)]}"
-    if best == "rescaled, with tails":
+    if best == "rescaled, with tails" or surface is None:
         return NoiseModel(tail, scores=told, reason=reason)
     if best == "depending on the input":
         return NoiseModel(tail, surface, scores=told, reason=reason)
@@ -191,38 +192,42 @@ def _split(n: int, generator: torch.Generator) -> list[tuple[Tensor, Tensor]]:
 
 
 def _on_rows_set_aside(
-    observed: Observed, known: SpreadSurface, parts: list[tuple[Tensor, Tensor]]
+    observed: Observed, known: SpreadSurface | None, parts: list[tuple[Tensor, Tensor]]
 ) -> dict[str, tuple[Tail, _Scores]]:
     """The models with their scores on the rows set aside, simplest first; none of those rows helped to predict itself.
 
     Args:
-        known: a surface whose hyperparameters are taken.
+        known: a surface whose hyperparameters are taken; None for models without one.
     """
     plain, weighted, surfaces, again = [], [], [], []
     for aside, others in parts:
-        rows = others[:_LEARNT_FROM]
-        left = _Evidence.of(observed, rows, leave_rows_out(observed, rows, given=others))
-        surface = learn_surface(observed.x, left, 0, known)
-        found = _Evidence.of(observed, aside, leave_rows_out(observed, aside, given=others))
+        found = _Evidence.of(observed, aside, leave_out(observed, aside, given=others))
         plain.append(found)
+        if known is None:
+            continue
+        rows = others[:_LEARNT_FROM]
+        left = _Evidence.of(observed, rows, leave_out(observed, rows, given=others))
+        surface = learn_surface(observed.x, left, 0, known)
         surfaces.append(surface.at(observed.x[aside], found.mean, found.variance))
         if len(rows) < len(others):
             continue
         # once more with the surface's noise in the solve
         noise = _row_noise(observed, surface, rows, fit_tail(left.z_square, surface.left_out().numpy()))
         inner = replace(observed, noise=noise)
-        left = _Evidence.with_noise(observed, noise, rows, leave_rows_out(inner, rows, given=others))
+        left = _Evidence.with_noise(observed, noise, rows, leave_out(inner, rows, given=others))
         surface = learn_surface(observed.x, left, 0, known)
-        found = _Evidence.with_noise(observed, noise, aside, leave_rows_out(inner, aside, given=others))
+        found = _Evidence.with_noise(observed, noise, aside, leave_out(inner, aside, given=others))
         weighted.append(found)
         again.append(surface.at(observed.x[aside], found.mean, found.variance))
-    every, h = _Evidence.joined(plain), torch.cat(surfaces).numpy()
-    tails = {
+    every = _Evidence.joined(plain)
+    tails: dict[str, tuple[Tail, _Evidence, np.ndarray | None]] = {
         "as it is": (Tail(), every, None),
         "rescaled, with tails": (fit_tail(every.z_square), every, None),
-        "depending on the input": (fit_tail(every.z_square, h), every, h),
     }
-    if len(weighted) == len(plain):
+    if surfaces:
+        h = torch.cat(surfaces).numpy()
+        tails["depending on the input"] = (fit_tail(every.z_square, h), every, h)
+    if weighted and len(weighted) == len(plain):
         every, h = _Evidence.joined(weighted), torch.cat(again).numpy()
         tails["depending on the input, in the solve as well"] = (fit_tail(every.z_square, h), every, h)
     return {name: (tail, evidence.scores(tail, h)) for name, (tail, evidence, h) in tails.items()}

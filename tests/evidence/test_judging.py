@@ -76,7 +76,7 @@ def test_the_right_length_scale_wins_and_ties_go_to_the_first(generator):
 
 
 def test_gaps_count_beside_the_density_of_the_table():
-    """Two kernels that fit the fine scale alike: the one that also knows the coarse one wins by the coarse densities."""
+    """Two kernels that fit the fine scale alike: the coarse densities tell them apart."""
     g = torch.Generator().manual_seed(3)
     x = torch.linspace(0, 1, 1500, dtype=torch.float64)[:, None]
     x = x[torch.randperm(1500, generator=g)]

@@ -11,7 +11,7 @@ from sggp.evidence.leave_one_out import (
     leave_each_out,
     leave_out,
     leave_rows_out,
-    predict_from_nearest,
+    predict,
 )
 
 
@@ -60,11 +60,13 @@ def test_all_neighbours_are_all_rows(observed):
     torch.testing.assert_close(near.latent, exact.latent, rtol=1e-8, atol=1e-12)
 
 
-def test_only_given_rows_are_conditioned_on(observed):
+@pytest.mark.parametrize("direct", [0, 3000])
+def test_only_given_rows_are_conditioned_on(observed, direct, monkeypatch):
     """Judged rows are among the given ones or not, with and without repeats that stay."""
+    monkeypatch.setattr("sggp.evidence.leave_one_out.DIRECT_ROWS", direct)
     given = torch.arange(0, len(observed.x), 2)
     rows = torch.tensor([0, 1, 2, 33, 60, 61, 77])
-    left = leave_rows_out(observed, rows, len(given), given)
+    left = leave_out(observed, rows, len(given), given)
     for place, row in enumerate(rows.tolist()):
         mean, latent = without(observed, row, given)
         torch.testing.assert_close(left.mean[place], mean, rtol=1e-9, atol=1e-10)
@@ -89,9 +91,11 @@ def test_few_neighbours_are_the_nearest(observed):
         torch.testing.assert_close(left.mean[place], mean, rtol=1e-8, atol=1e-9)
 
 
-def test_new_rows_are_predicted_as_by_the_whole_table(observed, generator):
+@pytest.mark.parametrize("dense", [0, 1000])
+def test_new_rows_are_predicted_as_by_the_whole_table(observed, generator, dense, monkeypatch):
+    monkeypatch.setattr("sggp.evidence.leave_one_out._DENSE_ROWS", dense)
     queries = torch.rand(9, 2, generator=generator, dtype=torch.float64)
-    mean, latent = predict_from_nearest(observed, queries, len(observed.x))
+    mean, latent = predict(observed, queries, len(observed.x))
     matrix = observed.kernel(observed.x).to_dense() + observed.noise.diag()
     cross = observed.kernel(queries, observed.x).to_dense()
     torch.testing.assert_close(
