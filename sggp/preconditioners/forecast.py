@@ -17,6 +17,8 @@ _ROWS = 400
 _LOOK = 30
 """Neighbours of the columns that are measured, and below, the least and most columns."""
 _LEAST, _MOST = 32, 128
+_FALLS = 0.5
+"""The power below which g counts as not falling with more neighbours."""
 _DECAY = (1.0, 1.5)
 """Least and largest power of the number of neighbours that g is believed to fall with."""
 
@@ -166,6 +168,8 @@ class Forecast:
         largest: λ. width: neighbours measured, 0 for none.
         alone: g of so many neighbours alone. beside: g of them beside a factor.
         decay: the power of the number of neighbours that g falls with.
+        rows: n where g hardly falls with more neighbours, else 0. Then it is not many small errors but some n·g
+            directions that the factor misses altogether (eigenvalues of G near 0), and each takes an iteration.
     """
 
     largest: Trend
@@ -173,6 +177,7 @@ class Forecast:
     alone: float = 0.0
     beside: Trend | None = None
     decay: float = 1.0
+    rows: int = 0
 
     @property
     def rank(self) -> int:
@@ -184,7 +189,8 @@ class Forecast:
         if not neighbours:
             return 1.0 + 2.1 * math.sqrt(self.largest.at(rank))
         spread = self.beside.at(rank) if rank and self.beside else self.alone
-        return 2.0 + 60.0 * (spread * (self.width / neighbours) ** self.decay) ** 0.65
+        missed = self.rows * spread
+        return 2.0 + missed + 60.0 * (spread * (self.width / neighbours) ** self.decay) ** 0.65
 
 
 class Sample:
@@ -203,7 +209,7 @@ class Sample:
         self._operator, self._generator, self._most = operator, generator, most
         self._rank = RankSample.draw(operator, generator)
         self._residual: NeighbourSample | None = None
-        self._alone, self._decay = 0.0, 1.0
+        self._alone, self._decay, self._missing = 0.0, 1.0, 0
         self._points: dict[type, dict[int, float]] = {}
         self.order: Tensor | None = None
 
@@ -213,7 +219,7 @@ class Sample:
         if self._residual is None:
             return Forecast(largest)
         beside = Trend(self._measured(self._residual, factor), 1.5)
-        return Forecast(largest, self._residual.width, self._alone, beside, self._decay)
+        return Forecast(largest, self._residual.width, self._alone, beside, self._decay, self._missing)
 
     def _measured(
         self, sample: RankSample | NeighbourSample, factor: Tensor
@@ -249,5 +255,6 @@ class Sample:
         self._alone, fewer = plain.measure(None), plain.measure(None, m // 2)
         if m > 1 and self._alone > 0 and fewer > 0:
             power = math.log(fewer / self._alone) / math.log(m / (m // 2))
+            self._missing = n if power < _FALLS else 0
             self._decay = min(max(power, _DECAY[0]), _DECAY[1])
         self._residual = NeighbourSample.of(operator, known.gather(1, best), real.gather(1, best), row)

@@ -12,7 +12,7 @@ from sggp.errors import InputError, UnsupportedOperator
 from sggp.operators import KernelOperator
 from sggp.preconditioners import Balanced, Given
 from sggp.preconditioners.base import LowRankPlus
-from sggp.preconditioners.forecast import NeighbourSample, RankSample, Trend
+from sggp.preconditioners.forecast import Forecast, NeighbourSample, RankSample, Trend
 from sggp.preconditioners.low_rank import random_pivoted_cholesky
 from sggp.preconditioners.neighbour import SparseInverseFactor
 from sggp.solvers import ConjugateGradients
@@ -73,6 +73,13 @@ def test_a_trend_is_a_power_between_ranks_and_beyond_the_last():
     assert Trend(((1, 16.0), (2, 1.0)), 3.0).at(4) == pytest.approx(1 / 8)  # no steeper than is believed
     assert Trend(((1, 1.0), (2, 2.0)), 3.0).at(8) == 2.0  # nor rising
     assert Trend(((5, 1.0),), 3.0).at(10) == 1.0
+
+
+def test_directions_that_neighbours_miss_take_an_iteration_each():
+    measured = {"largest": Trend(((100, 4.0),), 3.0), "width": 30, "alone": 0.01}
+    many, missed = Forecast(**measured), Forecast(**measured, rows=5000)
+    assert missed.iterations(0, 30) == pytest.approx(many.iterations(0, 30) + 50)
+    assert missed.iterations(100, 0) == many.iterations(100, 0)
 
 
 def test_what_rank_leaves_is_measured_as_dense_algebra_says(generator):
