@@ -32,6 +32,7 @@ from sggp.evidence.leave_one_out import (
 from sggp.evidence.tails import Tail, fit_tail, log_density
 from sggp.hyperparameters import choose_optimizer, learn_hyperparameters, named_kernel
 from sggp.hyperparameters.defaults import noise_prior
+from sggp.posterior.merge import group_rows
 from sggp.predictive import PredictiveDistribution
 from sggp.random import draw_seed, streams
 
@@ -299,7 +300,12 @@ def learn_surface(
         x: (n, d) inputs of the whole table.
     """
     columns = (x.std(dim=0) > 0).nonzero()[:, 0]
-    features = _features(x[evidence.rows], evidence.mean, evidence.variance, columns)
+    rows = x[evidence.rows]
+    groups = group_rows(rows)
+    # among repeats a left-out mean would tell the row's own target: they share one
+    moments = torch.stack([evidence.mean, evidence.variance.log()], dim=1)
+    mean, log_variance = groups.mean(moments, torch.ones_like(evidence.mean))[groups.member].unbind(dim=1)
+    features = _features(rows, mean, log_variance.exp(), columns)
     location, scale = features.mean(dim=0), features.std(dim=0).clamp_min(1e-12)
     features = (features - location) / scale
     values = torch.from_numpy(np.log(evidence.z_square + _TINY)) - _LOG_CHI_SQUARE
