@@ -102,7 +102,9 @@ def test_left_out_predictions_are_those_of_the_model_without_the_row(noise):
         keep = torch.arange(130) != row
         matrix = posterior.kernel(every[keep]).to_dense() + posterior.data.noise_variance[keep].diag()
         cross = posterior.kernel(every[keep], every[row : row + 1]).to_dense()[:, 0]
-        centre = posterior.prior_mean + cross @ torch.linalg.solve(matrix, targets[keep] - posterior.prior_mean)
+        centre = posterior.prior_mean + cross @ torch.linalg.solve(
+            matrix, targets[keep] - posterior.prior_mean
+        )
         expected = float(centre) * model.y_scale_[0] + model.y_offset_[0]
         assert left.mean[row] == pytest.approx(expected, rel=1e-7)
     np.testing.assert_allclose(left.log_density, left.distribution.logpdf(y))
@@ -156,7 +158,10 @@ def test_noise_per_row_needs_that_of_new_rows():
     model = GPRegressor(noise_variance=np.where(x[:, 1] > 0, 36.0, 0.36), num_samples=2).fit(x, y)
     with pytest.raises(InputError, match="per training row"):
         model.predict_dist(x[:3])
-    wide, narrow = model.predict_dist(x[:3], noise_variance=36.0), model.predict_dist(x[:3], noise_variance=0.36)
+    wide, narrow = (
+        model.predict_dist(x[:3], noise_variance=36.0),
+        model.predict_dist(x[:3], noise_variance=0.36),
+    )
     np.testing.assert_allclose(wide.scale**2 - narrow.scale**2, 36 - 0.36, rtol=1e-6)
     with pytest.raises(ShapeError, match="one per row"):
         model.predict_dist(x[:3], noise_variance=[1.0, 2.0])

@@ -286,6 +286,8 @@ class GPRegressor(PredictiveDensities, Insight, RegressorMixin, BaseEstimator):
             self.y_offset_, self.y_scale_ = np.zeros_like(scaling.y_offset), np.ones_like(scaling.y_scale)
         self.fit_result_ = result
         self.noise_model_, self.kernel_selection_ = model.noise_model, model.selection
+        apart = model.noise_model.apart
+        self.outliers_ = np.zeros(0, dtype=int) if apart is None else np.sort(apart.cpu().numpy())
         self.kernel_ = result.kernel
         self.trace_ = result.trace
         self.log_marginal_likelihood_value_ = result.log_marginal_likelihood

@@ -103,7 +103,7 @@ class NoiseModel:
     Attributes:
         tail: scale and degrees of freedom. surface: where the spread is larger, or None.
         row_noise: (n,) noise variances to condition with, or None for the same everywhere. noise_variance: that of a
-            measurement before the surface, where there are row noises.
+            measurement before the surface. apart: rows that have no say, or None.
         scores: the models compared. reason: which won, in one sentence.
     """
 
@@ -111,6 +111,7 @@ class NoiseModel:
     surface: SpreadSurface | None = None
     row_noise: Tensor | None = None
     noise_variance: float = 0.0
+    apart: Tensor | None = None
     scores: tuple[NoiseScore, ...] = ()
     reason: str = "one normal noise for all rows"
 
@@ -149,13 +150,17 @@ def leave_out_with(
     return left, model.tail.log_scale + model.tail.gain * h
 
 
-def learn_noise_model(observed: Observed, generator: torch.Generator) -> NoiseModel:
+def learn_noise_model(
+    observed: Observed, noise_variance: float, generator: torch.Generator, apart: Tensor | None = None
+) -> NoiseModel:
     """The model of the noise that rows set aside ask for.
 
     Up to 3,000 rows each is set aside once, in five parts or three; of more, 2,000 are.
 
     Args:
-        observed: one target, (n, 1), with the noise variance that was learnt for all rows.
+        observed: one target, (n, 1), with the noise of the solve.
+        noise_variance: of a measurement, that was learnt for all rows.
+        apart: rows whose noise was raised so that they have no say, see `sggp.evidence.outliers`.
 
     Cost: left-out predictions of at most 50,000 rows twice, of 10,000 and of the rows set aside twice as well, and one
     fit of hyperparameters.
@@ -165,21 +170,23 @@ def learn_noise_model(observed: Observed, generator: torch.Generator) -> NoiseMo
     rows = torch.arange(n) if n <= MOST_ROWS else torch.randperm(n, generator=pick)[:MOST_ROWS].sort().values
     surface = None
     if observed.x.is_floating_point():  # fingerprints have no columns to learn a surface over
-        plain = _Evidence.of(observed, rows, leave_out(observed, rows))
+        plain = _Evidence.of(observed, rows, leave_out(observed, rows), noise_variance)
         surface = learn_surface(observed.x, plain, draw_seed(learn))
-    trials = _on_rows_set_aside(observed, surface, _split(n, parts))
+    trials = _on_rows_set_aside(observed, noise_variance, surface, _split(n, parts))
     best, told = _best(trials)
-    if best == "as it is":
-        return NoiseModel(scores=told)
     tail, reason = trials[best][0], f"{best}: {told[list(trials).index(best)]}"
-    if best == "rescaled, with tails" or surface is None:
-        return NoiseModel(tail, scores=told, reason=reason)
+    if apart is not None:
+        reason += f"; {len(apart)} outlying rows have no say"
+    kept = None if apart is None else observed.noise
+    model = NoiseModel(tail, None, kept, noise_variance, apart, told, reason)
+    if best in ("one normal noise", "rescaled, with tails") or surface is None:
+        return model
     if best == "depending on the input":
-        return NoiseModel(tail, surface, scores=told, reason=reason)
+        return replace(model, surface=surface)
     noise = _row_noise(observed, surface, rows, tail)
-    weighted = _Evidence.with_noise(observed, noise, rows, leave_out(replace(observed, noise=noise), rows))
-    again = learn_surface(observed.x, weighted, 0, surface)
-    return NoiseModel(tail, again, noise, float(observed.noise[0]), told, reason)
+    left = leave_out(replace(observed, noise=noise), rows)
+    again = learn_surface(observed.x, _Evidence.of(observed, rows, left, noise_variance), 0, surface)
+    return replace(model, surface=again, row_noise=noise)
 
 
 def _split(n: int, generator: torch.Generator) -> list[tuple[Tensor, Tensor]]:
@@ -192,7 +199,10 @@ def _split(n: int, generator: torch.Generator) -> list[tuple[Tensor, Tensor]]:
 
 
 def _on_rows_set_aside(
-    observed: Observed, known: SpreadSurface | None, parts: list[tuple[Tensor, Tensor]]
+    observed: Observed,
+    noise_variance: float,
+    known: SpreadSurface | None,
+    parts: list[tuple[Tensor, Tensor]],
 ) -> dict[str, tuple[Tail, _Scores]]:
     """The models with their scores on the rows set aside, simplest first; none of those rows helped to predict itself.
 
@@ -201,12 +211,12 @@ def _on_rows_set_aside(
     """
     plain, weighted, surfaces, again = [], [], [], []
     for aside, others in parts:
-        found = _Evidence.of(observed, aside, leave_out(observed, aside, given=others))
+        found = _Evidence.of(observed, aside, leave_out(observed, aside, given=others), noise_variance)
         plain.append(found)
         if known is None:
             continue
         rows = others[:_LEARNT_FROM]
-        left = _Evidence.of(observed, rows, leave_out(observed, rows, given=others))
+        left = _Evidence.of(observed, rows, leave_out(observed, rows, given=others), noise_variance)
         surface = learn_surface(observed.x, left, 0, known)
         surfaces.append(surface.at(observed.x[aside], found.mean, found.variance))
         if len(rows) < len(others):
@@ -214,14 +224,14 @@ def _on_rows_set_aside(
         # once more with the surface's noise in the solve
         noise = _row_noise(observed, surface, rows, fit_tail(left.z_square, surface.left_out().numpy()))
         inner = replace(observed, noise=noise)
-        left = _Evidence.with_noise(observed, noise, rows, leave_out(inner, rows, given=others))
+        left = _Evidence.of(observed, rows, leave_out(inner, rows, given=others), noise_variance)
         surface = learn_surface(observed.x, left, 0, known)
-        found = _Evidence.with_noise(observed, noise, aside, leave_out(inner, aside, given=others))
+        found = _Evidence.of(observed, aside, leave_out(inner, aside, given=others), noise_variance)
         weighted.append(found)
         again.append(surface.at(observed.x[aside], found.mean, found.variance))
     every = _Evidence.joined(plain)
     tails: dict[str, tuple[Tail, _Evidence, np.ndarray | None]] = {
-        "as it is": (Tail(), every, None),
+        "one normal noise": (Tail(), every, None),
         "rescaled, with tails": (fit_tail(every.z_square), every, None),
     }
     if surfaces:
@@ -259,14 +269,10 @@ class _Evidence:
     residual: Tensor  # (m,)
 
     @classmethod
-    def of(cls, observed: Observed, rows: Tensor, left: LeftOut) -> _Evidence:
-        mean, variance = left.mean[:, 0], left.variance
-        return cls(rows, mean, variance, observed.residual[rows, 0] - mean)
-
-    @classmethod
-    def with_noise(cls, observed: Observed, noise: Tensor, rows: Tensor, left: LeftOut) -> _Evidence:
-        """Of a solve with noise per row; measurements are predicted with the one noise for all rows."""
-        return cls.of(observed, rows, LeftOut(left.mean, left.latent, observed.noise[rows]))
+    def of(cls, observed: Observed, rows: Tensor, left: LeftOut, noise_variance: float) -> _Evidence:
+        """Whatever the noise of the solve, measurements have the one noise of all rows before any surface."""
+        mean = left.mean[:, 0]
+        return cls(rows, mean, left.latent + noise_variance, observed.residual[rows, 0] - mean)
 
     @classmethod
     def joined(cls, parts: list[_Evidence]) -> _Evidence:

@@ -16,6 +16,7 @@ from sggp.arrays import check_noise
 from sggp.defaults import DIRECT_ROWS, NUM_FEATURES, NUM_SAMPLES
 from sggp.errors import InputError, NoRandomFeatures
 from sggp.evidence.judging import KernelSelection
+from sggp.evidence.outliers import outlying_rows, without
 from sggp.evidence.spread import LEAST_ROWS, NoiseModel, learn_noise_model
 from sggp.fitting.scaling import FAR, Scaling, scaling_of
 from sggp.fitting.selection import fit_selected, observed
@@ -197,15 +198,23 @@ def fit_model(x: Tensor, y: Tensor, settings: ModelSettings, generator: Seed) ->
     idle = columns_without_influence(result.kernel, inputs) if start.standardise else []
     scale = scaling.x_scale.copy()
     scale[idle] = np.inf
+    kept = replace(scaling, x_scale=scale)
     noise = NoiseModel()
     if _learns_noise_model(settings, result, x, y):
-        inputs = replace(scaling, x_scale=scale).inputs(x)
-        table = observed(result, inputs, targets)
+        inputs = kept.inputs(x)
+        table, apart = observed(result, inputs, targets), None
+        if settings.kernel is None or isinstance(settings.kernel, str):
+            apart = outlying_rows(table, spread)
+        if apart is not None:
+            others = torch.ones(len(x), dtype=torch.bool).index_fill_(0, apart, False)
+            parts = (inputs[others], targets[others])
+            result, selection = _learn(start, *parts, scaling, settings, (draw_seed(learn), judge))
+            table = without(observed(result, inputs, targets), apart)
         if settings.options.get("mean") is None:
             table = replace(table, kernel=with_unknown_constant(table.kernel, len(x), settings.solver))
-        noise = learn_noise_model(table, spread)
+        noise = learn_noise_model(table, float(result.noise_variance), spread, apart)
     return FittedModel(
-        settings, replace(scaling, x_scale=scale), result, idle, scaling.x_scale, y.numel(), noise, selection
+        settings, kept, result, idle, scaling.x_scale, y.numel(), noise_model=noise, selection=selection
     )
 
 

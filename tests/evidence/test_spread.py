@@ -28,7 +28,7 @@ def half(x):
 
 def test_noise_of_one_half_is_found():
     observed = table(half)
-    model = learn_noise_model(observed, torch.Generator().manual_seed(1))
+    model = learn_noise_model(observed, float(observed.noise[0]), torch.Generator().manual_seed(1))
     assert model.surface is not None
     gains = {score.name: (score.gain, score.error) for score in model.scores}
     assert gains["depending on the input"][0] > 5 * gains["depending on the input"][1]
@@ -40,16 +40,16 @@ def test_noise_of_one_half_is_found():
 
 def test_one_noise_for_all_rows_is_left_alone():
     observed = table(lambda x: 0.2 * torch.ones(len(x), dtype=torch.float64), seed=2)
-    model = learn_noise_model(observed, torch.Generator().manual_seed(1))
+    model = learn_noise_model(observed, float(observed.noise[0]), torch.Generator().manual_seed(1))
     assert not model.changes
-    assert model.reason == "one normal noise for all rows"
+    assert model.reason.startswith("one normal noise: ")
     for score in model.scores[1:]:
         assert score.gain <= 2 * score.error
 
 
 def test_a_wrong_noise_variance_is_corrected():
     observed = table(lambda x: 0.2 * torch.ones(len(x), dtype=torch.float64), noise=0.4, seed=3)
-    model = learn_noise_model(observed, torch.Generator().manual_seed(1))
+    model = learn_noise_model(observed, float(observed.noise[0]), torch.Generator().manual_seed(1))
     assert model.changes
     left, log_scale = leave_out_with(model, observed, torch.arange(len(observed.x)))
     z_square = (observed.residual[:, 0] - left.mean[:, 0]) ** 2 / (left.variance * log_scale.exp())
@@ -59,7 +59,7 @@ def test_a_wrong_noise_variance_is_corrected():
 def test_what_left_out_rows_say_holds_for_new_rows():
     """The density of new rows under the model is that of the left-out ones, within two standard errors of both."""
     observed, other = table(half, 900, 4), table(half, 900, 5)
-    model = learn_noise_model(observed, torch.Generator().manual_seed(1))
+    model = learn_noise_model(observed, float(observed.noise[0]), torch.Generator().manual_seed(1))
     told = max(score.log_density for score in model.scores)
     every = Observed(
         observed.kernel,
@@ -87,7 +87,7 @@ def test_left_out_rows_do_not_see_their_own_residual():
     """With one target moved far, its own left-out scale stays where it was, to the surface's standardisation."""
     observed = table(half, 300, 6)
     rows = torch.arange(300)
-    model = learn_noise_model(observed, torch.Generator().manual_seed(1))
+    model = learn_noise_model(observed, float(observed.noise[0]), torch.Generator().manual_seed(1))
     assert model.surface is not None
     surface = model.surface
     values = surface.observed.residual.clone()
@@ -110,7 +110,7 @@ def test_many_rows_are_looked_at_in_part(monkeypatch):
     monkeypatch.setattr("sggp.evidence.spread.MOST_ROWS", 250)
     monkeypatch.setattr("sggp.evidence.spread._LEARNT_FROM", 100)
     observed = table(half, 600, 7)
-    model = learn_noise_model(observed, torch.Generator().manual_seed(1))
+    model = learn_noise_model(observed, float(observed.noise[0]), torch.Generator().manual_seed(1))
     assert model.surface is not None
     assert len(model.surface.rows) == 250
     assert model.row_noise is None
