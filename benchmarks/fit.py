@@ -2,7 +2,7 @@
 
 UCI tables, split 0 unless another is asked for. Everyone gets the same standardised rows in a process of its own and
 learns its hyperparameters itself: a Matérn-3/2 kernel with one length scale per input, noise and a constant mean;
-`GPRegressor()` takes Matérn-1/2 where it finds that the likelihood is higher, and says so. RMSE and the mean negative
+`GPRegressor()` chooses among four kernels by rows that it leaves out, and says so. RMSE and the mean negative
 log density (NLL, noise included) are on standardised test targets. Seconds are those of fitting and predicting mean and
 variance of all test rows. Peers with no end of their own (Adam, of GPyTorch and HiGP) train for four times our seconds,
 or for `--cap-seconds`. HiGP's kernel has one length scale for all inputs. gpboost and higp are optional: a row says

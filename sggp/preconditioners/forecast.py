@@ -162,7 +162,7 @@ class Forecast:
     With P = FFᵀ + Σ conjugate gradients take about 1 + 2.1·√λ iterations to 1e-2, λ as `RankSample` measures it; with
     neighbours about 2 + 60·g^0.65, g as `NeighbourSample` does. Fitted to 60 solves of 5,000 to 36,000 rows (RBF and
     Matérn-3/2 on a robot arm, POL, PROTEIN, ELEVATORS; 0 to 200 neighbours, rank 0 to 2,000) that took from 2 to 166
-    iterations: most are roughly of the fit.
+    iterations: most are within a third of the fit.
 
     Attributes:
         largest: λ. width: neighbours measured, 0 for none.
