@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy import special, stats
+from scipy import optimize, special, stats
+from sklearn.utils import check_random_state
 
 from sggp.errors import InputError, ShapeError
 
@@ -21,6 +22,7 @@ class PredictiveDistribution:
     Attributes:
         loc: (...) centres, in units of y. scale: (...) positive scales; the standard deviation for normal ones.
         df: degrees of freedom, above 1; infinite for the normal distribution.
+        outliers: (share, factor) of measurements whose scale is so many times as large; of normal ones only.
 
     Example:
         >>> from sggp.predictive import PredictiveDistribution
@@ -32,6 +34,7 @@ class PredictiveDistribution:
     loc: Any
     scale: Any
     df: float = math.inf
+    outliers: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         loc, scale = np.asarray(self.loc, dtype=float), np.asarray(self.scale, dtype=float)
@@ -41,11 +44,20 @@ class PredictiveDistribution:
             raise InputError(f"scale must be positive, got {float(np.min(scale)):.3g}.")
         if not self.df > 1:
             raise InputError(f"df must be above 1, so that there is a mean, got {self.df}.")
+        if self.outliers is not None:
+            share, factor = self.outliers
+            if not (0 < share < 1 and factor > 1 and math.isinf(self.df)):
+                raise InputError(
+                    f"outliers must be a share within (0, 1) and a factor above 1 of normal variables, got "
+                    f"{self.outliers} with df={self.df}."
+                )
         object.__setattr__(self, "loc", loc)
         object.__setattr__(self, "scale", scale)
 
     @property
     def _standard(self) -> Any:
+        if self.outliers is not None:
+            return _Contaminated(*self.outliers)
         return stats.norm if math.isinf(self.df) else stats.t(self.df)
 
     def mean(self) -> Array:
@@ -54,6 +66,9 @@ class PredictiveDistribution:
 
     def std(self) -> Array:
         """The standard deviations; infinite where df ≤ 2."""
+        if self.outliers is not None:
+            share, factor = self.outliers
+            return self.scale * math.sqrt(1 - share + share * factor**2)
         if math.isinf(self.df):
             return np.array(self.scale)
         return self.scale * (math.sqrt(self.df / (self.df - 2)) if self.df > 2 else math.inf)
@@ -103,6 +118,8 @@ class PredictiveDistribution:
         For Student-t variables the closed form of Jordan, Krüger & Lerch 2019.
         """
         z, nu = self.z(y), self.df
+        if self.outliers is not None:
+            return self.scale * self._standard.crps(z)
         inner = 2 * self._standard.cdf(z) - 1
         density = self._standard.pdf(z)
         if math.isinf(nu):
@@ -118,7 +135,47 @@ class PredictiveDistribution:
 
     def __getitem__(self, rows: Any) -> PredictiveDistribution:
         """The distributions of some rows."""
-        return PredictiveDistribution(self.loc[rows], self.scale[rows], self.df)
+        return PredictiveDistribution(self.loc[rows], self.scale[rows], self.df, self.outliers)
 
     def __len__(self) -> int:
         return len(self.loc)
+
+
+class _Contaminated:
+    """(1 − ε)·N(0, 1) + ε·N(0, c²): Tukey's contaminated normal distribution."""
+
+    def __init__(self, share: float, factor: float) -> None:
+        self.weights, self.scales = np.array([1 - share, share]), np.array([1.0, factor])
+
+    def _parts(self, z: Any, of: Any) -> Any:  # (...) -> (..., 2)
+        return of(np.asarray(z, dtype=float)[..., None] / self.scales)
+
+    def logpdf(self, z: Any) -> Any:
+        inner = self._parts(z, stats.norm.logpdf) + np.log(self.weights / self.scales)
+        return special.logsumexp(inner, axis=-1)
+
+    def pdf(self, z: Any) -> Any:
+        return np.exp(self.logpdf(z))
+
+    def cdf(self, z: Any) -> Any:
+        return self._parts(z, stats.norm.cdf) @ self.weights
+
+    def ppf(self, p: Any) -> Any:
+        p = np.asarray(p, dtype=float)
+        ends = stats.norm.ppf(p.reshape(-1))[:, None] * self.scales
+        roots = [
+            low if high - low < 1e-12 else optimize.brentq(lambda z, q=q: float(self.cdf(z)) - q, low, high)
+            for q, (low, high) in zip(p.reshape(-1), np.sort(ends, axis=1), strict=True)
+        ]
+        return np.array(roots).reshape(p.shape)
+
+    def rvs(self, size: Any, random_state: Any = None) -> Any:
+        generator = check_random_state(random_state)
+        return generator.standard_normal(size) * generator.choice(self.scales, size=size, p=self.weights)
+
+    def crps(self, z: Any) -> Any:
+        """E|X − z| − E|X − X'|/2, each of normal variables."""
+        u = np.asarray(z, dtype=float)[..., None] / self.scales
+        away = (self.scales * (u * (2 * stats.norm.cdf(u) - 1) + 2 * stats.norm.pdf(u))) @ self.weights
+        pairs = np.sqrt(self.scales[:, None] ** 2 + self.scales[None] ** 2) * math.sqrt(2 / math.pi)
+        return away - 0.5 * float(self.weights @ pairs @ self.weights)

@@ -73,3 +73,42 @@ def test_refused_probabilities():
         some.interval(0.0)
     with pytest.raises(ShapeError):
         PredictiveDistribution([0.0, 1.0], [1.0])
+
+
+class TestOutliers:
+    """A share of measurements with a larger scale, against integrals."""
+
+    law = PredictiveDistribution([1.0], [0.5], outliers=(0.05, 12.0))
+
+    def density(self, y):
+        return 0.95 * stats.norm.pdf(y, 1.0, 0.5) + 0.05 * stats.norm.pdf(y, 1.0, 6.0)
+
+    @pytest.mark.parametrize("y", [-9.0, 0.7, 1.0, 3.0, 40.0])
+    def test_density_probability_and_score(self, y):
+        assert float(self.law.pdf(y)[0]) == pytest.approx(self.density(y), rel=1e-10)
+        below = integrate.quad(self.density, -np.inf, y, points=None, epsabs=1e-12)[0]
+        assert float(self.law.cdf(y)[0]) == pytest.approx(below, abs=1e-7)
+        left = integrate.quad(lambda v: float(self.law.cdf(v)[0]) ** 2, -80, y, limit=200, epsabs=1e-9)[0]
+        right = integrate.quad(lambda v: (1 - float(self.law.cdf(v)[0])) ** 2, y, 80, limit=200, epsabs=1e-9)[
+            0
+        ]
+        assert float(self.law.crps(y)[0]) == pytest.approx(left + right, rel=1e-5)
+
+    def test_quantiles_invert_the_probability(self):
+        p = np.array([0.001, 0.02, 0.3, 0.5, 0.975, 0.9999])
+        np.testing.assert_allclose(self.law.cdf(self.law.ppf(p)[:, 0]), p, rtol=1e-8)
+        assert float(self.law.ppf(0.5)[0]) == pytest.approx(1.0)
+
+    def test_draws_and_std(self):
+        draws = self.law.rvs(20_000, random_state=0)[:, 0]
+        assert stats.kstest(draws, lambda v: np.array([float(self.law.cdf(x)[0]) for x in v])).pvalue > 1e-4
+        variance = 0.95 * 0.25 + 0.05 * 36
+        assert float(self.law.std()[0]) == pytest.approx(math.sqrt(variance))
+        assert self.law[:1].outliers == (0.05, 12.0)
+
+    @pytest.mark.parametrize(
+        "arguments", [{"outliers": (0.0, 2.0)}, {"outliers": (0.1, 0.5)}, {"outliers": (0.1, 2.0), "df": 4.0}]
+    )
+    def test_refused(self, arguments):
+        with pytest.raises(InputError, match="outliers"):
+            PredictiveDistribution([0.0], [1.0], **arguments)

@@ -89,9 +89,9 @@ class PredictiveDensities:
         factor = self._squared_scale(x, mean, latent)
         scale = self.scaling_.y_scale
         loc = mean.cpu().numpy() * scale + self.scaling_.y_offset
-        spread = np.sqrt((latent.cpu().numpy() + noise) * factor.cpu().numpy()) * scale
-        spread = np.maximum(spread, np.finfo(float).tiny)
-        return PredictiveDistribution(self._squeeze(loc), self._squeeze(spread), self.noise_model_.tail.df)
+        spread = (latent.cpu().numpy() + noise) * factor.cpu().numpy() + self._solve_error()
+        spread, tail = np.maximum(np.sqrt(spread) * scale, np.finfo(float).tiny), self.noise_model_.tail
+        return PredictiveDistribution(self._squeeze(loc), self._squeeze(spread), tail.df, tail.outliers)
 
     def predict_quantiles(self, X: Any, quantiles: Any = (0.05, 0.5, 0.95)) -> np.ndarray:
         """Quantiles of a measurement at each row.
@@ -169,7 +169,16 @@ class PredictiveDensities:
         offset, unit = float(self.scaling_.y_offset[0]), float(self.scaling_.y_scale[0])
         scale = (left.variance * log_scale.exp()).sqrt().cpu().numpy() * unit
         scale = np.maximum(scale, np.finfo(float).tiny)
-        return PredictiveDistribution(mean.cpu().numpy() * unit + offset, scale, self.noise_model_.tail.df)
+        tail = self.noise_model_.tail
+        return PredictiveDistribution(mean.cpu().numpy() * unit + offset, scale, tail.df, tail.outliers)
+
+    def _solve_error(self) -> np.ndarray:  # (t,)
+        """Mean square of what the solves left open, in squared units of the posterior; it counts beside tiny noise."""
+        out = []
+        for p in self._posteriors():
+            size = float((p.data.y.double() - p.prior_mean).square().mean())
+            out.append(float(p.solution.residual[0]) ** 2 * size)
+        return np.array(out)
 
     def _base_noise(self) -> float:
         """The learnt noise variance that all rows share, in units of the posterior."""

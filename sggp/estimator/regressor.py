@@ -36,14 +36,17 @@ class GPRegressor(PredictiveDensities, Insight, RegressorMixin, BaseEstimator):
     solves (K + noise) A = B on all rows (`sggp.posterior.condition`).
 
     Args:
-        kernel: None (a scaled Matérn kernel with one length scale per column: 5/2, or 3/2 where its likelihood is
-            higher by a nat; beyond 1,500 rows 3/2, or 1/2 where that one's is clearly higher), "rbf", "matern12",
-            "matern32", "matern52", "tanimoto" (rows are fingerprints: counts or bits), a GPyTorch kernel, or a
-            scikit-learn kernel (WhiteKernel terms become the noise; types without a GPyTorch equal are evaluated as
+        kernel: None (a scaled Matérn kernel with one length scale per column: up to 1,500 rows 5/2, or 3/2 where its
+            likelihood is higher by a nat; beyond, Matérn-1/2, 3/2, 5/2 or RBF, by rows that no fit saw), "rbf",
+            "matern12", "matern32", "matern52", "tanimoto" (rows are fingerprints: counts or bits), a GPyTorch kernel, or
+            a scikit-learn kernel (WhiteKernel terms become the noise; types without a GPyTorch equal are evaluated as
             they are, unlearnt). Kernel objects are copied, never changed, and their values are where learning starts.
         noise_variance: known noise variance in squared units of y, a number or one per training row; None
             learns it, under a weak prior (none for scikit-learn kernels), above 1e-5 of the variance
             of y up to 3,000 rows, 1e-10 beyond ("iterative": 1e-6).
+        noise: "auto" lets the spread of measurements depend on the input, gives it Student-t tails, and sets a few
+            outlying rows apart (None and names of kernels), each where rows left out say so: for one target whose
+            noise is learnt, from 100 rows on. "constant": one normal noise. See docs/densities.md.
         optimizer: how hyperparameters are learnt. "auto": "exact" (the marginal likelihood itself) up to 1,500 rows,
             "nearest-neighbour" (a stochastic likelihood, at a cost per step that hardly grows with n) beyond.
             "iterative": the marginal likelihood of all rows by iterative solves, whose last ones are the posterior;
@@ -69,8 +72,11 @@ class GPRegressor(PredictiveDensities, Insight, RegressorMixin, BaseEstimator):
 
     Attributes:
         kernel_: the learnt GPyTorch kernel, for standardised inputs and normalised y (y itself with normalize_y=False).
-        noise_variance_: noise variance in squared units of y: a float, an (t,) array for several targets,
-            or what was given. 0 or infinity where float64 does not hold the square of such units; `predict` is right.
+        noise_variance_: the noise variance learnt for all rows, before `noise_model_`, in squared units of y: a float,
+            an (t,) array for several targets, or what was given. 0 or infinity where float64 does not hold the square of such units; `predict` is right.
+        noise_model_: the `sggp.evidence.spread.NoiseModel`: what was taken, its scores on rows set aside, the reason.
+        kernel_selection_: the `sggp.evidence.judging.KernelSelection` where kernels were compared, else None.
+        outliers_: positions of training rows that were set apart, which have no say in the solve.
         posterior_: `sggp.posterior.Posterior` (a list of them for several targets) of what `scaling_` makes of X and y.
         solution_: the solver's `Solution` (a list for several targets). n_iter_: its iterations, at least 1.
         log_marginal_likelihood_value_: of the normalised targets (y itself with normalize_y=False); an estimate for the
@@ -209,7 +215,8 @@ class GPRegressor(PredictiveDensities, Insight, RegressorMixin, BaseEstimator):
         factor = self._variance_factor(x, means, variances)  # (q, t)
         mean = self._squeeze(means.cpu().numpy() * scale + offset)
         if return_std:
-            return mean, self._squeeze(np.sqrt((variances.cpu().numpy() + noise) * factor) * scale)
+            spread = (variances.cpu().numpy() + noise) * factor + self._solve_error()
+            return mean, self._squeeze(np.sqrt(spread) * scale)
         blocks = [p.covariance_matrix(x).cpu().numpy() for p in self._posteriors()]
         cov = np.stack(blocks, axis=-1) + np.eye(len(x))[:, :, None] * noise
         root = np.sqrt(factor) * scale

@@ -32,6 +32,7 @@ from sggp.evidence.leave_one_out import (
 from sggp.evidence.tails import Tail, fit_tail, log_density
 from sggp.hyperparameters import choose_optimizer, learn_hyperparameters, named_kernel
 from sggp.hyperparameters.defaults import noise_prior
+from sggp.kernels import TanimotoDotProduct, TanimotoMinMax
 from sggp.posterior.merge import group_rows
 from sggp.predictive import PredictiveDistribution
 from sggp.random import draw_seed, streams
@@ -170,10 +171,11 @@ def learn_noise_model(
     n = len(observed.x)
     rows = torch.arange(n) if n <= MOST_ROWS else torch.randperm(n, generator=pick)[:MOST_ROWS].sort().values
     surface = None
-    if observed.x.is_floating_point():  # fingerprints have no columns to learn a surface over
+    fingerprints = any(isinstance(k, TanimotoMinMax | TanimotoDotProduct) for k in observed.kernel.modules())
+    if not fingerprints and observed.x.is_floating_point():  # those have no columns to learn a surface over
         plain = _Evidence.of(observed, rows, leave_out(observed, rows), noise_variance)
         surface = learn_surface(observed.x, plain, draw_seed(learn))
-    trials = _on_rows_set_aside(observed, noise_variance, surface, _split(n, parts))
+    trials = _on_rows_set_aside(observed, noise_variance, surface, _split(n, parts), apart)
     best, told = _best(trials)
     tail, reason = trials[best][0], f"{best}: {told[list(trials).index(best)]}"
     if apart is not None:
@@ -204,6 +206,7 @@ def _on_rows_set_aside(
     noise_variance: float,
     known: SpreadSurface | None,
     parts: list[tuple[Tensor, Tensor]],
+    apart: Tensor | None,
 ) -> dict[str, tuple[Tail, _Scores]]:
     """The models with their scores on the rows set aside, simplest first; none of those rows helped to predict itself.
 
@@ -231,17 +234,31 @@ def _on_rows_set_aside(
         weighted.append(found)
         again.append(surface.at(observed.x[aside], found.mean, found.variance))
     every = _Evidence.joined(plain)
+    outliers = None if apart is None else _outliers(every, apart)
     tails: dict[str, tuple[Tail, _Evidence, np.ndarray | None]] = {
-        "one normal noise": (Tail(), every, None),
-        "rescaled, with tails": (fit_tail(every.z_square), every, None),
+        "one normal noise": (Tail(outliers=outliers), every, None),
+        "rescaled, with tails": (fit_tail(every.z_square, None, outliers), every, None),
     }
     if surfaces:
         h = torch.cat(surfaces).numpy()
-        tails["depending on the input"] = (fit_tail(every.z_square, h), every, h)
+        tails["depending on the input"] = (fit_tail(every.z_square, h, outliers), every, h)
     if weighted and len(weighted) == len(plain):
         every, h = _Evidence.joined(weighted), torch.cat(again).numpy()
-        tails["depending on the input, in the solve as well"] = (fit_tail(every.z_square, h), every, h)
+        tails["depending on the input, in the solve as well"] = (
+            fit_tail(every.z_square, h, outliers),
+            every,
+            h,
+        )
     return {name: (tail, evidence.scores(tail, h)) for name, (tail, evidence, h) in tails.items()}
+
+
+def _outliers(evidence: _Evidence, apart: Tensor) -> tuple[float, float]:
+    """Share of the rows that were set apart, and how many times as far as the others they lie."""
+    found = np.isin(evidence.rows.numpy(), apart.numpy())
+    found[np.argmax(evidence.z_square)] = True  # one at least, where none of those apart were set aside
+    others = np.median(evidence.z_square[~found]) / 0.455
+    factor = float(np.sqrt(evidence.z_square[found].mean() / max(others, 1e-300)))
+    return float(found.mean()), max(factor, 2.0)
 
 
 def _row_noise(observed: Observed, surface: SpreadSurface, rows: Tensor, tail: Tail) -> Tensor:  # (n,)
@@ -285,9 +302,11 @@ class _Evidence:
 
     def scores(self, tail: Tail, h: np.ndarray | None) -> _Scores:
         log_scale = tail.log_scale + tail.gain * (np.zeros(len(self.rows)) if h is None else h)
-        density = log_density(self.z_square, log_scale, tail.df) - 0.5 * self.variance.log().numpy()
+        density = (
+            log_density(self.z_square, log_scale, tail.df, tail.outliers) - 0.5 * self.variance.log().numpy()
+        )
         scale = np.sqrt(self.variance.numpy() * np.exp(log_scale))
-        law = PredictiveDistribution(np.zeros(len(scale)), np.maximum(scale, 1e-300), tail.df)
+        law = PredictiveDistribution(np.zeros(len(scale)), np.maximum(scale, 1e-300), tail.df, tail.outliers)
         return _Scores(density, law.crps(self.residual.numpy()))
 
 
@@ -312,7 +331,7 @@ def learn_surface(
     offset, unit = float(values.mean()), max(float(values.std()), 1e-12)
     values = (values - offset) / unit
     if known is not None:
-        kernel, noise, mean = known.observed.kernel, known.observed.noise[:1], 0.0
+        kernel, noise, prior = known.observed.kernel, known.observed.noise[:1], 0.0
     else:
         many = choose_optimizer(len(values)) != "exact"
         more: dict[str, Any] = {"max_steps": _STEPS} if many else {}
@@ -327,9 +346,9 @@ def learn_surface(
             generator=seed,
             **more,
         )
-        kernel, noise, mean = fit.kernel, torch.as_tensor(fit.noise_variance).reshape(1), float(fit.mean)
-    observed = Observed(kernel, features, (values - mean)[:, None], noise.double().expand(len(values)))
-    return SpreadSurface(observed, evidence.rows, columns, location, scale, offset + unit * mean, unit)
+        kernel, noise, prior = fit.kernel, torch.as_tensor(fit.noise_variance).reshape(1), float(fit.mean)
+    observed = Observed(kernel, features, (values - prior)[:, None], noise.double().expand(len(values)))
+    return SpreadSurface(observed, evidence.rows, columns, location, scale, offset + unit * prior, unit)
 
 
 def _features(x: Tensor, mean: Tensor, variance: Tensor, columns: Tensor) -> Tensor:  # -> (q, p)

@@ -26,15 +26,24 @@ class Tail:
     Attributes:
         log_scale: (…) logarithm of the squared scale. df: degrees of freedom, infinite for the normal distribution.
         gain: what a log-scale surface was multiplied by, 1 where there is none.
+        outliers: (share, factor): so many are normal with a scale so many times as large; None without.
     """
 
     log_scale: float = 0.0
     df: float = math.inf
     gain: float = 1.0
+    outliers: tuple[float, float] | None = None
 
 
-def log_density(z_square: Array, log_scale: Array | float, df: float) -> Array:
+def log_density(
+    z_square: Array, log_scale: Array | float, df: float, outliers: tuple[float, float] | None = None
+) -> Array:
     """Log density of z at so many squares under exp(log_scale/2)·t(df)."""
+    if outliers is not None:
+        share, factor = outliers
+        inner = log_density(z_square, log_scale, df) + math.log1p(-share)
+        outer = log_density(z_square, log_scale + 2 * math.log(factor), df) + math.log(share)
+        return np.logaddexp(inner, outer)
     u = z_square * np.exp(-np.asarray(log_scale))
     if math.isinf(df):
         return -0.5 * (math.log(2 * math.pi) + log_scale + u)
@@ -42,8 +51,12 @@ def log_density(z_square: Array, log_scale: Array | float, df: float) -> Array:
     return constant - 0.5 * log_scale - 0.5 * (df + 1) * np.log1p(u / df)
 
 
-def fit_tail(z_square: Array, surface: Array | None = None) -> Tail:
+def fit_tail(
+    z_square: Array, surface: Array | None = None, outliers: tuple[float, float] | None = None
+) -> Tail:
     """The most likely scale and degrees of freedom; with a surface (m,) of log scales, also its gain.
+
+    With (share, factor) of outliers, variables are normal but for these.
 
     Cost: some hundred passes over at most 20,000 of the squares.
     """
@@ -53,14 +66,17 @@ def fit_tail(z_square: Array, surface: Array | None = None) -> Tail:
 
     def loss(p: Array) -> float:
         log_scale = p[0] if h is None else p[0] + p[2] * h
-        return -float(np.mean(log_density(z_square, log_scale, _df(p[1]))))
+        df = math.inf if outliers is not None else _df(p[1])
+        return -float(np.mean(log_density(z_square, log_scale, df, outliers)))
 
     # χ² of one degree has the median .455, whatever the tails
     centre = math.log(max(float(np.median(z_square)), 1e-300) / 0.455)
     starts = [[centre, 1.0]] if h is None else [[centre, 1.0, 1.0], [centre, 1.0, 0.4]]
     best = min((_minimised(loss, np.array(s)) for s in starts), key=lambda result: float(result.fun))
     df = _df(best.x[1])
-    return Tail(float(best.x[0]), math.inf if df > MOST_DF else df, 1.0 if h is None else float(best.x[2]))
+    if df > MOST_DF or outliers is not None:
+        df = math.inf
+    return Tail(float(best.x[0]), df, 1.0 if h is None else float(best.x[2]), outliers)
 
 
 def _minimised(loss: Callable[[Array], float], start: Array) -> Any:

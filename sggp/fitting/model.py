@@ -200,7 +200,7 @@ def fit_model(x: Tensor, y: Tensor, settings: ModelSettings, generator: Seed) ->
     scale[idle] = np.inf
     kept = replace(scaling, x_scale=scale)
     noise = NoiseModel()
-    if _learns_noise_model(settings, result, x, y):
+    if not start.white_noise_fixed and _learns_noise_model(settings, result, x, y):
         inputs = kept.inputs(x)
         table, apart = observed(result, inputs, targets), None
         if settings.kernel is None or isinstance(settings.kernel, str):
