@@ -38,8 +38,8 @@ class GPRegressor(PredictiveDensities, Insight, RegressorMixin, BaseEstimator):
     Args:
         kernel: None (a scaled Matérn kernel with one length scale per column: up to 1,500 rows 5/2, or 3/2 where its
             likelihood is higher by a nat; beyond, Matérn-1/2, 3/2, 5/2 or RBF, by rows that no fit saw), "rbf",
-            "matern12", "matern32", "matern52", "tanimoto" (rows are fingerprints: counts or bits), a GPyTorch kernel, or
-            a scikit-learn kernel (WhiteKernel terms become the noise; types without a GPyTorch equal are evaluated as
+            "matern12", "matern32", "matern52", "tanimoto" (rows are fingerprints: counts or bits), a GPyTorch kernel,
+            or a scikit-learn kernel (WhiteKernel terms become the noise; types without a GPyTorch equal are evaluated as
             they are, unlearnt). Kernel objects are copied, never changed, and their values are where learning starts.
         noise_variance: known noise variance in squared units of y, a number or one per training row; None
             learns it, under a weak prior (none for scikit-learn kernels), above 1e-5 of the variance
@@ -73,7 +73,8 @@ class GPRegressor(PredictiveDensities, Insight, RegressorMixin, BaseEstimator):
     Attributes:
         kernel_: the learnt GPyTorch kernel, for standardised inputs and normalised y (y itself with normalize_y=False).
         noise_variance_: the noise variance learnt for all rows, before `noise_model_`, in squared units of y: a float,
-            an (t,) array for several targets, or what was given. 0 or infinity where float64 does not hold the square of such units; `predict` is right.
+            an (t,) array for several targets, or what was given. 0 or infinity where float64 does not hold the square
+            of such units; `predict` is right.
         noise_model_: the `sggp.evidence.spread.NoiseModel`: what was taken, its scores on rows set aside, the reason.
         kernel_selection_: the `sggp.evidence.judging.KernelSelection` where kernels were compared, else None.
         outliers_: positions of training rows that were set apart, which have no say in the solve.
