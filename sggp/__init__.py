@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sggp.errors import NotConverged, SggpError
     from sggp.estimator import GPRegressor
+    from sggp.fitting import select_kernel
     from sggp.kernels import FeatureMap, TanimotoDotProduct, TanimotoMinMax, as_covariance, draw_features
     from sggp.operators import KernelOperator
     from sggp.posterior import PathwiseSamples, Posterior, condition
@@ -49,12 +50,14 @@ __all__ = [
     "as_covariance",
     "condition",
     "draw_features",
+    "select_kernel",
 ]
 
 # module -> its names among the public ones; a name listed here belongs into __all__ and the imports above, too
 _NAMES_OF = {
     "sggp.errors": ("NotConverged", "SggpError"),
     "sggp.estimator": ("GPRegressor",),
+    "sggp.fitting": ("select_kernel",),
     "sggp.kernels": ("FeatureMap", "TanimotoDotProduct", "TanimotoMinMax", "as_covariance", "draw_features"),
     "sggp.operators": ("KernelOperator",),
     "sggp.posterior": ("PathwiseSamples", "Posterior", "condition"),

@@ -45,6 +45,7 @@ _TINY = 1e-6  # beside z²: the logarithm of a residual of zero
 _LOG_CHI_SQUARE = -1.27  # mean of log χ² of one degree
 _STEPS = 200
 _TWO_ERRORS = 2.0
+_REFUTED = 8.0  # standard deviations at which no row of a normal distribution lies
 _PARTS, _FEWER_PARTS = 5, 3  # up to 600 rows, and beyond
 _SET_ASIDE = 2000
 _EXACT_ROWS = 600  # of these the surface's exact likelihood is, where the table is small
@@ -275,6 +276,7 @@ class _Scores:
 
     log_density: np.ndarray
     crps: np.ndarray
+    refuted: bool
 
 
 @dataclass(frozen=True)
@@ -307,7 +309,10 @@ class _Evidence:
         )
         scale = np.sqrt(self.variance.numpy() * np.exp(log_scale))
         law = PredictiveDistribution(np.zeros(len(scale)), np.maximum(scale, 1e-300), tail.df, tail.outliers)
-        return _Scores(density, law.crps(self.residual.numpy()))
+        residual = self.residual.numpy()
+        normal = bool(np.isinf(tail.df)) and tail.outliers is None
+        far = normal and bool(np.abs(law.z(residual)).max() > _REFUTED)
+        return _Scores(density, law.crps(residual), far)
 
 
 def learn_surface(
@@ -356,7 +361,10 @@ def _features(x: Tensor, mean: Tensor, variance: Tensor, columns: Tensor) -> Ten
 
 
 def _best(trials: dict[str, tuple[Tail, _Scores]]) -> tuple[str, tuple[NoiseScore, ...]]:
-    """The simplest that no later one beats by two standard errors of the log density at no cost in CRPS."""
+    """The simplest that no later one beats by two standard errors of the log density at no cost in CRPS.
+
+    A few far rows make that error as large as the gain; a normal distribution that cannot have made them is out.
+    """
     best, told = "", []
     for name, (_, scores) in trials.items():
         kept = trials[best][1] if best else scores
@@ -365,7 +373,8 @@ def _best(trials: dict[str, tuple[Tail, _Scores]]) -> tuple[str, tuple[NoiseScor
         told.append(
             NoiseScore(name, float(scores.log_density.mean()), float(scores.crps.mean()), gain, error)
         )
-        if not best or (gain > _TWO_ERRORS * error and worse < crps_error):
+        wins = gain > _TWO_ERRORS * error and worse < crps_error
+        if not best or wins or (gain > 0 and trials[best][1].refuted):
             best = name
     return best, tuple(told)
 

@@ -1,5 +1,13 @@
 """From a table to a fitted model: kernel, scaling, learning and conditioning, the same for every face."""
 
 from sggp.fitting.model import FittedModel, ModelSettings, default_kernel, fit_model, with_unknown_constant
+from sggp.fitting.selection import select_kernel
 
-__all__ = ["FittedModel", "ModelSettings", "default_kernel", "fit_model", "with_unknown_constant"]
+__all__ = [
+    "FittedModel",
+    "ModelSettings",
+    "default_kernel",
+    "fit_model",
+    "select_kernel",
+    "with_unknown_constant",
+]

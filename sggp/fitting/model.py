@@ -272,8 +272,9 @@ def _learn(
     generators: tuple[int, torch.Generator],
 ) -> tuple[FitResult, KernelSelection | None]:
     """The learnt hyperparameters, of the best kernel where there is a choice, and how that was made."""
+    recipe = choose_optimizer(len(x)) if settings.optimizer == "auto" else settings.optimizer
     arguments: dict[str, Any] = {
-        "optimizer": settings.optimizer,
+        "optimizer": recipe,  # of all rows, for fits of some as well
         "noise_variance": _shared_noise(start, scaling, settings),
         "noise_prior": start.noise_prior,
         "generator": generators[0],
@@ -295,7 +296,6 @@ def _learn(
             told["noise_variance"] = noise[rows]
         return learn_hyperparameters(kernel, x[rows], y[rows], scale_free=False, **told)
 
-    recipe = choose_optimizer(len(x)) if settings.optimizer == "auto" else settings.optimizer
     if recipe == "exact" and start.smoother is not None:
         return fit_rougher_where_evident(
             start.smoother, start.kernel, _white_noise(start, scaling), fit

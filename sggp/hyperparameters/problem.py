@@ -22,6 +22,7 @@ from sggp.errors import DtypeError, InputError, MemoryBudgetError, ShapeError
 from sggp.hyperparameters.coordinates import Coordinates, check_kernel, copy_kernel
 from sggp.hyperparameters.result import Callback, FitResult, Trace
 from sggp.hyperparameters.unidentified import unidentified_columns
+from sggp.kernels import as_covariance
 from sggp.random import as_generator
 from sggp.typing import Seed
 
@@ -80,6 +81,7 @@ class FitProblem:
         started = time.perf_counter()
         check_kernel(kernel)
         rows = check_rows(x)
+        as_covariance(kernel).diagonal(rows[:1])  # names length scales or columns that the rows do not have
         columns = y.unbind(1) if isinstance(y, Tensor) and y.dim() == 2 and y.shape[1] else [y]
         targets = torch.stack([check_targets(column, len(rows)) for column in columns], 1).to(rows.device)
         mean = known_mean(given.mean, targets)

@@ -153,3 +153,12 @@ def test_a_constant_target_is_left_at_that():
 def test_kernels_without_length_scales_are_refused():
     with pytest.raises(InputError, match="ScaleKernel"):
         started(ScaleKernel(TanimotoMinMax()), CANDIDATES["rbf"])
+
+
+def test_fits_without_the_judged_rows_follow_the_recipe_of_all_rows(monkeypatch):
+    """Where the rows that are left would be few enough for another one."""
+    monkeypatch.setattr("sggp.hyperparameters.auto.EXACT_ROWS", 250)
+    x, y = rough(300)
+    model = GPRegressor(num_samples=0, noise="constant", random_state=0).fit(x, y)
+    assert model.fit_result_.method == "nearest-neighbour"
+    assert model.kernel_selection_.rows == 100

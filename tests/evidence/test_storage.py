@@ -1,0 +1,99 @@
+"""Noise models on disk: the same predictions again, or a typed error."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from sggp.errors import DataFileError
+from sggp.evidence.leave_one_out import Observed
+from sggp.evidence.spread import NoiseModel, NoiseScore, SpreadSurface
+from sggp.evidence.storage import load_noise_model, save_noise_model
+from sggp.evidence.tails import Tail
+from sggp.files import read_content, write_content
+from sggp.hyperparameters import named_kernel
+
+
+def surface(m=40, d=3):
+    generator = torch.Generator().manual_seed(0)
+
+    def normal(*shape):
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    kernel = named_kernel("matern32", d + 2)
+    kernel.base_kernel.lengthscale = normal(d + 2).exp()
+    kernel.outputscale = 0.37
+    observed = Observed(kernel, normal(m, d + 2), normal(m, 1), torch.tensor([0.8]).double().expand(m))
+    rows = torch.randperm(2 * m, generator=generator)[:m]
+    return SpreadSurface(observed, rows, torch.arange(d), normal(d + 2), normal(d + 2).exp(), 0.3, 1.7)
+
+
+SCORES = (
+    NoiseScore("as it is", -1.5, 0.3, 0.0, 0.0),
+    NoiseScore("depending on the input", -1.2, 0.2, 0.3, 0.05),
+)
+MODELS = {
+    "plain": NoiseModel(),
+    "tails": NoiseModel(Tail(-0.4, 4.25)),
+    "surface": NoiseModel(Tail(0.1, float("inf"), 0.8), surface(), scores=SCORES, reason="because"),
+    "row noise": NoiseModel(Tail(0.1, 5.0, 0.8), surface(), torch.linspace(0.01, 2, 80).double(), 0.04),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_model_comes_back(name, tmp_path):
+    model = MODELS[name]
+    save_noise_model(tmp_path / "noise", model)
+    again = load_noise_model(tmp_path / "noise")
+    assert (again.tail, again.scores, again.reason) == (model.tail, model.scores, model.reason)
+    assert (again.noise_variance, again.changes) == (model.noise_variance, model.changes)
+    if model.row_noise is not None:
+        assert torch.equal(again.row_noise, model.row_noise)
+    x = torch.linspace(-1, 1, 15, dtype=torch.float64)
+    queries = (torch.stack([x, x**2, -x], 1), x, x.exp())
+    np.testing.assert_allclose(again.log_scale(*queries), model.log_scale(*queries), rtol=1e-12)
+    if model.surface is not None:
+        np.testing.assert_allclose(again.surface.left_out(), model.surface.left_out(), rtol=1e-12)
+
+
+def changed(part, **changes):
+    return lambda content: (
+        content["model"]["surface"][part].update(changes)
+        if part
+        else content["model"]["surface"].update(changes)
+    )
+
+
+WRONG = {
+    "a part is missing": lambda content: content["model"]["surface"].pop("location"),
+    "a kind nobody knows": lambda content: content["model"]["tail"].update(kind="Head"),
+    "no kernel": changed("observed", kernel=None),
+    "features of another number": changed("", scale=torch.ones(4)),
+    "rows of another number": changed("observed", residual=torch.ones(39, 1)),
+    "no variance": lambda content: content["model"]["tail"].update(df=1.5),
+    "a list": lambda content: content.update(model=[1.0]),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_parts_that_do_not_go_together_are_refused(name, tmp_path):
+    path = tmp_path / "noise"
+    save_noise_model(path, MODELS["surface"])
+    content = read_content(path, "sggp-noise-1")
+    WRONG[name](content)
+    write_content(path, content)
+    with pytest.raises(DataFileError, match="not a whole noise model"):
+        load_noise_model(path)
+
+
+def test_damage_is_refused(tmp_path):
+    path = tmp_path / "noise"
+    save_noise_model(path, replace(MODELS["tails"], reason="x" * 100))
+    whole = path.read_bytes()
+    for damaged in (b"", whole[:-20], whole.replace(b"xxxx", b"yyyy")):
+        path.write_bytes(damaged)
+        with pytest.raises(DataFileError):
+            load_noise_model(path)
