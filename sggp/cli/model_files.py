@@ -113,6 +113,8 @@ def _restored(meta: dict[str, Any], posterior: Posterior, noise: NoiseModel) -> 
     inside = noise.surface is None or bool((noise.surface.columns < width).all())
     if not shift.shape == spread.shape == (width,) or not inside:
         raise ValueError(f"a posterior of {width} columns, and units or a noise model of others")
+    if noise.row_noise is None and len(posterior.data.noise_variance.unique()) > 1:
+        raise ValueError("noise for each row, and no model of it")
     model.n_features_in_ = len(features)
     model.posterior_, model.noise_model_ = posterior, noise
     model.scaling_ = Scaling(shift, spread, offset, scale, True, True)

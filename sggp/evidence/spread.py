@@ -49,6 +49,7 @@ _REFUTED = 8.0  # standard deviations at which no row of a normal distribution l
 _PARTS, _FEWER_PARTS = 5, 3  # up to 600 rows, and beyond
 _SET_ASIDE = 2000
 _EXACT_ROWS = 600  # of these the surface's exact likelihood is, where the table is small
+_ROWS_PER_FEATURE = 5  # with fewer, length scales fit the residuals of the very rows that judge them
 _LEARNT_FROM = 10_000  # rows whose residuals the surface of the rows set aside is made of
 
 
@@ -320,10 +321,14 @@ def learn_surface(
 ) -> SpreadSurface:
     """A process for log z² over inputs, means and log variances; with the hyperparameters of one that is known.
 
+    Over means and variances alone where there are too few rows to learn a length scale for each input.
+
     Args:
         x: (n, d) inputs of the whole table.
     """
     columns = (x.std(dim=0) > 0).nonzero()[:, 0]
+    if _ROWS_PER_FEATURE * (len(columns) + 2) > len(x):
+        columns = columns[:0]
     rows = x[evidence.rows]
     groups = group_rows(rows)
     # among repeats a left-out mean would tell the row's own target: they share one

@@ -39,6 +39,9 @@ MODELS = {
     "plain": NoiseModel(),
     "tails": NoiseModel(Tail(-0.4, 4.25)),
     "surface": NoiseModel(Tail(0.1, float("inf"), 0.8), surface(), scores=SCORES, reason="because"),
+    "outliers": NoiseModel(
+        Tail(outliers=(0.01, 12.5)), None, torch.ones(80).double(), 0.04, torch.tensor([3, 70])
+    ),
     "row noise": NoiseModel(Tail(0.1, 5.0, 0.8), surface(), torch.linspace(0.01, 2, 80).double(), 0.04),
 }
 
@@ -50,6 +53,9 @@ def test_a_model_comes_back(name, tmp_path):
     again = load_noise_model(tmp_path / "noise")
     assert (again.tail, again.scores, again.reason) == (model.tail, model.scores, model.reason)
     assert (again.noise_variance, again.changes) == (model.noise_variance, model.changes)
+    assert (again.apart is None) == (model.apart is None)
+    if model.apart is not None:
+        assert torch.equal(again.apart, model.apart)
     if model.row_noise is not None:
         assert torch.equal(again.row_noise, model.row_noise)
     x = torch.linspace(-1, 1, 15, dtype=torch.float64)
