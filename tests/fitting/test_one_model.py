@@ -88,7 +88,7 @@ def test_the_botorch_model_learns_the_same_from_numbers() -> None:
 def test_the_command_learns_the_same_from_numbers(kernel: str | None, tmp_path: Path) -> None:
     pytest.importorskip("typer", reason="the extra cli is not installed")
     from sggp.cli import main
-    from sggp.cli.model import _load
+    from sggp.cli.model_files import load_model
 
     x, y = table()
     rows = [
@@ -102,15 +102,16 @@ def test_the_command_learns_the_same_from_numbers(kernel: str | None, tmp_path: 
         main(["fit", str(tmp_path / "t.csv"), "--target", "y", "--out", str(out), "--seed", "0", *chosen])
         == 0
     )
-    meta, posterior = _load(out)
-    scale = meta["scale"]
-    found = packed(
-        kernel_in_units(learnt(posterior.kernel), np.array(meta["spread"]), scale),
+    found, expected = load_model(out).model, GPRegressor(kernel, random_state=0).fit(x, y)
+    scale = float(found.scaling_.y_scale[0])
+    posterior = found.posterior_
+    told = packed(
+        kernel_in_units(learnt(posterior.kernel), found.scaling_.x_scale, scale),
         float(posterior.noise_variance.max()) * scale**2,
-        meta["offset"] + scale * posterior.prior_mean,
+        float(found.scaling_.y_offset[0]) + scale * posterior.prior_mean,
         3,
     )
-    assert_allclose(found, of_regressor(GPRegressor(kernel, random_state=0).fit(x, y), 3), rtol=CLOSE)
+    assert_allclose(told, of_regressor(expected, 3), rtol=CLOSE)
 
 
 def test_every_way_learns_the_same_from_fingerprints(tmp_path: Path) -> None:

@@ -127,7 +127,9 @@ def test_hard_systems_end_in_the_open(kind, noise, generator, dtype):
     )
     assert solution.status[0] in (Status.CONVERGED, Status.BUDGET_SPENT, Status.STAGNATED)
     assert solution.status[1] is Status.CONVERGED
-    if noise > 200 * torch.finfo(dtype).eps:  # below, K itself is known to no better, and a step may have to be halved
+    if (
+        noise > 200 * torch.finfo(dtype).eps
+    ):  # below, K itself is known to no better, and a step may have to be halved
         assert not any("diverged" in note for note in solution.notes), solution.notes
     gap = (rhs - operator.dense() @ solution.x).norm(dim=0)[0] / rhs.norm(dim=0)[0]
     assert float(gap) == pytest.approx(float(solution.residual[0]), rel=0.05)
