@@ -40,7 +40,7 @@ class GPRegressor(PredictiveDensities, Insight, RegressorMixin, BaseEstimator):
             likelihood is higher by a nat; beyond, Matérn-1/2, 3/2, 5/2 or RBF, by rows that no fit saw), "rbf",
             "matern12", "matern32", "matern52", "tanimoto" (rows are fingerprints: counts or bits), a GPyTorch kernel,
             or a scikit-learn kernel (WhiteKernel terms become the noise; types without a GPyTorch equal are evaluated
-            as they are, unlearnt). Kernel objects are copied, never changed, and their values are where learning starts.
+            as they are, unlearnt). Kernel objects are copied, never changed; their values are where learning starts.
         noise_variance: known noise variance in squared units of y, a number or one per training row; None
             learns it, under a weak prior (none for scikit-learn kernels), above 1e-5 of the variance
             of y up to 3,000 rows, 1e-10 beyond ("iterative": 1e-6).
