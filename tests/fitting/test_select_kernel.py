@@ -96,6 +96,9 @@ def test_many_rows_are_learnt_from_by_the_nearest_neighbour_likelihood(monkeypat
     monkeypatch.setattr("sggp.hyperparameters.auto.EXACT_ROWS", 150)
     selection = select_kernel(*walk(), ("matern12", "rbf"), random_state=0)
     assert selection.chosen == "matern12"
+    wide = {"matern12": named_kernel("matern12", 1, many_rows=True)}  # its priors leave columns more room
+    alone = select_kernel(*walk(), wide, random_state=0)
+    assert alone.scores[0].log_density == pytest.approx(selection.scores[0].log_density, abs=1e-9)
 
 
 TABLE = wave(60)
