@@ -193,7 +193,7 @@ def _averaged(
 
 
 def held_out(rows: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Rows to judge on, a third and at most 2,000, and the rest, both in random order."""
+    """Rows to judge on, a quarter and at most 2,000, and the rest, both in random order."""
     order = torch.randperm(rows, generator=generator)
-    judged = min(2000, rows // 3)
+    judged = min(2000, rows // 4)
     return order[:judged], order[judged:]

@@ -46,6 +46,7 @@ _LOG_CHI_SQUARE = -1.27  # mean of log χ² of one degree
 _STEPS = 200
 _TWO_ERRORS = 2.0
 _REFUTED = 8.0  # standard deviations at which no row of a normal distribution lies
+_IN_THE_SOLVE = "depending on the input, in the solve as well"
 _PARTS, _FEWER_PARTS = 5, 3  # up to 600 rows, and beyond
 _SET_ASIDE = 2000
 _EXACT_ROWS = 600  # of these the surface's exact likelihood is, where the table is small
@@ -246,7 +247,7 @@ def _on_rows_set_aside(
         tails["depending on the input"] = (fit_tail(every.z_square, h, outliers), every, h)
     if weighted and len(weighted) == len(plain):
         every, h = _Evidence.joined(weighted), torch.cat(again).numpy()
-        tails["depending on the input, in the solve as well"] = (
+        tails[_IN_THE_SOLVE] = (
             fit_tail(every.z_square, h, outliers),
             every,
             h,
@@ -277,6 +278,7 @@ class _Scores:
 
     log_density: np.ndarray
     crps: np.ndarray
+    squared_error: np.ndarray
     refuted: bool
 
 
@@ -313,7 +315,7 @@ class _Evidence:
         residual = self.residual.numpy()
         normal = bool(np.isinf(tail.df)) and tail.outliers is None
         far = normal and bool(np.abs(law.z(residual)).max() > _REFUTED)
-        return _Scores(density, law.crps(residual), far)
+        return _Scores(density, law.crps(residual), residual**2, far)
 
 
 def learn_surface(
@@ -368,18 +370,23 @@ def _features(x: Tensor, mean: Tensor, variance: Tensor, columns: Tensor) -> Ten
 def _best(trials: dict[str, tuple[Tail, _Scores]]) -> tuple[str, tuple[NoiseScore, ...]]:
     """The simplest that no later one beats by two standard errors of the log density at no cost in CRPS.
 
-    A few far rows make that error as large as the gain; a normal distribution that cannot have made them is out.
+    A few far rows make that error as large as the gain; a normal distribution that cannot have made them is out. Noise
+    in the solve changes the mean: it must lower the CRPS by two standard errors as well, and not raise the squared
+    error by one.
     """
     best, told = "", []
     for name, (_, scores) in trials.items():
         kept = trials[best][1] if best else scores
         gain, error = _difference(scores.log_density, kept.log_density)
         worse, crps_error = _difference(scores.crps, kept.crps)
+        further, squared_error = _difference(scores.squared_error, kept.squared_error)
         told.append(
             NoiseScore(name, float(scores.log_density.mean()), float(scores.crps.mean()), gain, error)
         )
         wins = gain > _TWO_ERRORS * error and worse < crps_error
-        if not best or wins or (gain > 0 and trials[best][1].refuted):
+        if name == _IN_THE_SOLVE:
+            wins = wins and worse < -_TWO_ERRORS * crps_error and further < squared_error
+        if not best or wins or (gain > 0 and kept.refuted):
             best = name
     return best, tuple(told)
 

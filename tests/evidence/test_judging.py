@@ -44,9 +44,9 @@ def test_coarser_densities_are_those_well_below_the_table():
     assert densities(300) == (300,)
 
 
-def test_held_out_rows_are_a_third_and_disjoint(generator):
+def test_held_out_rows_are_a_quarter_and_disjoint(generator):
     judged, rest = held_out(1000, generator)
-    assert (len(judged), len(rest)) == (333, 667)
+    assert (len(judged), len(rest)) == (250, 750)
     assert len(torch.cat([judged, rest]).unique()) == 1000
     assert len(held_out(50_000, generator)[0]) == 2000
 
@@ -69,7 +69,7 @@ def test_the_right_length_scale_wins_and_ties_go_to_the_first(generator):
     assert by_name["right"].crps_behind == (0.0, 0.0)
     gap, error = by_name["wrong"].log_density_behind
     assert gap > 10 * error > 0
-    assert [m for m, *_ in by_name["right"].by_density] == [1000, 250]
+    assert [m for m, *_ in by_name["right"].by_density] == [1125, 250]
     assert "right*" in str(selection)
     assert judge({"a": right, "b": right}, judged, rest).chosen == "a"
     assert judge({"b": right, "a": right}, judged, rest).chosen == "b"

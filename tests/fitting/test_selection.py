@@ -92,9 +92,9 @@ def test_no_trial_sees_a_judged_row_and_the_last_fit_sees_all():
     assert last is None
     assert len(trials) == 5
     assert all(torch.equal(rows, trials[0]) for rows in trials)
-    assert len(trials[0]) == 134
-    assert selection.rows == 66
-    assert calls == [None, *[0.1] * 5]
+    assert len(trials[0]) == 150
+    assert selection.rows == 50
+    assert calls == [None, *[0.1] * 4, None]
     assert (chosen.steps, len(chosen.trace), chosen.seconds) == (30, 6, 12.0)
 
 
@@ -127,7 +127,7 @@ def test_a_first_fit_that_still_climbs_is_made_anew_and_the_better_one_kept(anew
         return replace(found, trace=[{**found.trace[0], "step": j, "value": 0.03 * j} for j in (1, 2, 3)])
 
     run(fit)
-    assert len(starts) == 7
+    assert len(starts) == 8
     assert float(starts[3].base_kernel.lengthscale[0, 0].detach()) == pytest.approx(
         kept, rel=1e-5
     )  # Matérn-3/2 goes on
