@@ -161,4 +161,4 @@ def test_fits_without_the_judged_rows_follow_the_recipe_of_all_rows(monkeypatch)
     x, y = rough(300)
     model = GPRegressor(num_samples=0, noise="constant", random_state=0).fit(x, y)
     assert model.fit_result_.method == "nearest-neighbour"
-    assert model.kernel_selection_.rows == 100
+    assert model.kernel_selection_.rows == 75
