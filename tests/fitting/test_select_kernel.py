@@ -35,7 +35,7 @@ def test_smooth_and_rough_functions_get_smooth_and_rough_kernels():
     assert rough.chosen == "matern12"
     for selection, n in ((smooth, 300), (rough, 240)):
         assert [score.name for score in selection.scores] == list(ROUGHEST_FIRST)
-        assert selection.rows == n // 3
+        assert selection.rows == n // 4
         assert selection.chosen in selection.reason
         for score in selection.scores:
             behind, error = score.crps_behind
