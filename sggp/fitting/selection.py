@@ -97,7 +97,7 @@ def select_kernel(
 ) -> KernelSelection:
     """Compare kernels by how well they predict rows that their fits have not seen.
 
-    A third of the rows, at most 2,000, is set aside. Each candidate's hyperparameters are learnt from the others as
+    A quarter of the rows, at most 2,000, is set aside. Each candidate's hyperparameters are learnt from the others as
     `sggp.GPRegressor` learns them (columns standardised, targets normalised), and it predicts the rows set aside: from
     all others and, where there are many, from random subsets of 4,000, 1,000 and 250 of them as well. Candidates more
     than two standard errors behind the best are out, by CRPS, then squared error, then log density; of those that
