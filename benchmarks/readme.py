@@ -1,8 +1,8 @@
 """The table of speed in the README, in Markdown, from one run: from raw rows to predictions, nothing tuned.
 
 UCI tables, split 0, seed 0. Everyone gets the same standardised rows in a process of its own, learns its
-hyperparameters itself (Matérn-3/2 or, ours, the neighbour in smoothness whose likelihood is higher; one length scale
-per input, noise, constant mean) and predicts mean and variance of all test rows. A cell is seconds and the mean
+hyperparameters itself (Matérn-3/2 or, ours, the kernel and the noise that left-out rows ask for; one length scale per
+input, noise, constant mean) and predicts mean and variance of all test rows. A cell is seconds and the mean
 negative log density of the standardised test targets, noise included. GPyTorch's models train by Adam for
 `--adam-seconds`, or twice our seconds where that is longer. "—": not installed, or not made for so many rows; "> N s":
 stopped. It takes about 15 minutes on two cores. `fit.py` has more tables, peers, scores and repeats.

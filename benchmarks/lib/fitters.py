@@ -21,6 +21,7 @@ from torch import Tensor
 
 from sggp import GPRegressor
 from sggp.datasets import uci
+from sggp.predictive import PredictiveDistribution
 
 __all__ = [
     "INDUCING",
@@ -36,7 +37,7 @@ __all__ = [
 
 WARM_ROWS, INDUCING, BATCH, EXACT_STEPS = 60, 1024, 1024, 300
 Fit = Callable[[np.ndarray, np.ndarray], tuple[Any, str]]
-Predict = Callable[[Any, np.ndarray], tuple[np.ndarray, np.ndarray]]
+Predict = Callable[[Any, np.ndarray], tuple[Any, ...]]  # mean, variance and, where it is not normal, a density
 
 
 @dataclass(frozen=True)
@@ -74,9 +75,11 @@ def measured(task: Task, fit: Fit, predict: Predict) -> Scores:
     begin, cpu = time.perf_counter(), time.process_time()
     model, note = fit(x, y)
     between = time.perf_counter()
-    mean, variance = predict(model, xs)
+    mean, variance, *law = predict(model, xs)
     end, spent = time.perf_counter(), time.process_time() - cpu
     nll = 0.5 * np.mean(np.log(2 * math.pi * variance) + np.square(ys - mean) / variance)
+    if law:  # a density of its own, not a normal one
+        nll = -np.mean(law[0].logpdf(ys))
     rmse = math.sqrt(np.mean(np.square(ys - mean)))
     return Scores(between - begin, end - between, spent, rmse, float(nll), note)
 
@@ -89,9 +92,9 @@ def ours_run(task: Task, recipe: str, seed: int) -> Scores:
         found = model.fit_result_
         return model, f"{found.method}, {found.steps} steps in {found.seconds:.1f} s; {model.solution_!r}"
 
-    def predict(model: GPRegressor, xs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        mean, std = model.predict(xs, return_std=True, include_noise=True)
-        return mean, std**2
+    def predict(model: GPRegressor, xs: np.ndarray) -> tuple[np.ndarray, np.ndarray, PredictiveDistribution]:
+        law = model.predict_dist(xs)
+        return law.mean(), law.std() ** 2, law
 
     x, y, xs, _ = task.arrays()
     predict(GPRegressor(random_state=0).fit(x[:WARM_ROWS], y[:WARM_ROWS]), xs[:5])
