@@ -122,9 +122,8 @@ def test_hard_systems_end_in_the_open(kind, noise, generator, dtype):
     }[kind]
     operator = KernelOperator(matern(1), x, noise, dtype=dtype)
     rhs = torch.cat([torch.sin(6 * x) + 1, torch.zeros_like(x)], 1)
-    solution = StochasticGradientDescent().solve(
-        operator, rhs, generator=0, max_epochs=100, on_failure="return"
-    )
+    settings = {"generator": 0, "max_epochs": 100, "on_failure": "return"}
+    solution = StochasticGradientDescent().solve(operator, rhs, **settings)
     assert solution.status[0] in (Status.CONVERGED, Status.BUDGET_SPENT, Status.STAGNATED)
     assert solution.status[1] is Status.CONVERGED
     if (
