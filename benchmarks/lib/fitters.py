@@ -37,7 +37,9 @@ __all__ = [
 
 WARM_ROWS, INDUCING, BATCH, EXACT_STEPS = 60, 1024, 1024, 300
 Fit = Callable[[np.ndarray, np.ndarray], tuple[Any, str]]
-Predict = Callable[[Any, np.ndarray], tuple[Any, ...]]  # mean, variance and, where it is not normal, a density
+Predict = Callable[
+    [Any, np.ndarray], tuple[Any, ...]
+]  # mean, variance and, where it is not normal, a density
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from sggp.defaults import DIRECT_ROWS
 from sggp.errors import InputError, ShapeError
 from sggp.evidence.leave_one_out import NEIGHBOURS, Observed
 from sggp.evidence.spread import NoiseModel, leave_out_with
+from sggp.hyperparameters.coordinates import copy_kernel
 from sggp.posterior import Posterior
 from sggp.predictive import PredictiveDistribution
 
@@ -155,11 +156,12 @@ class PredictiveDensities:
     def _observed(self, posterior: Posterior) -> Observed:
         """The table as the posterior has it, with the noise of a measurement and not that of the solve."""
         data = posterior.data
-        noise = data.noise_variance.double()
+        noise = data.noise_variance.double().cpu()
         if self.noise_model_.row_noise is not None:
             noise = noise.new_tensor(float(self._base_noise())).expand(len(data.x))
-        residual = data.y.double()[:, None] - posterior.prior_mean
-        return Observed(posterior.kernel, data.x, residual, noise)
+        residual = data.y.double().cpu()[:, None] - posterior.prior_mean
+        kernel = copy_kernel(posterior.kernel, torch.device("cpu"))
+        return Observed(kernel, data.x.cpu(), residual, noise)
 
     def _left_out(
         self, observed: Observed, rows: Tensor, neighbours: int = NEIGHBOURS
@@ -194,8 +196,8 @@ class PredictiveDensities:
         if model.surface is None:
             return torch.full_like(latent, np.exp(model.tail.log_scale))
         prior = self._posteriors()[0].prior_mean
-        log_scale = model.log_scale(x, mean[:, 0] - prior, latent[:, 0] + self._base_noise())
-        return log_scale.exp()[:, None]
+        given = (x.cpu(), mean[:, 0].cpu() - prior, latent[:, 0].cpu() + self._base_noise())
+        return model.log_scale(*given).exp()[:, None]
 
     def _variance_factor(self, x: Tensor, mean: Tensor, latent: Tensor) -> np.ndarray:  # -> (q, t)
         """What the noise model multiplies variances by."""

@@ -147,7 +147,7 @@ class FittedModel:
         for j, target in enumerate(self.scaling.targets(y).unbind(dim=1)):
             noise = self.fit.noise_variance
             if self.noise_model.row_noise is not None:
-                noise = self.noise_model.row_noise
+                noise = self.noise_model.row_noise.to(x.device)
             if given is not None:
                 noise = self.scaling.noise(given, j)
             posterior = partial(

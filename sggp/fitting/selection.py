@@ -17,6 +17,7 @@ from sggp.evidence.leave_one_out import Observed
 from sggp.fitting.scaling import scaling_of
 from sggp.fitting.smoothness import climbing, learnt_noise, started, with_all_steps
 from sggp.hyperparameters import FitResult, choose_optimizer, learn_hyperparameters, named_kernel
+from sggp.hyperparameters.coordinates import copy_kernel
 from sggp.hyperparameters.defaults import KERNEL_NAMES, noise_floor, noise_prior
 from sggp.random import draw_seed, streams
 
@@ -83,10 +84,11 @@ def fit_selected(
 
 
 def observed(fit: FitResult, x: Tensor, y: Tensor, noise: Tensor | None = None) -> Observed:
-    """The whole table as a fit has it: x (n, d), y (n, t); noise where it is known."""
-    noise = torch.as_tensor(fit.noise_variance if noise is None else noise, dtype=torch.float64)
-    residual = y.double() - torch.as_tensor(fit.mean, dtype=torch.float64)
-    return Observed(fit.kernel, x, residual, noise.reshape(-1).expand(len(x)))
+    """The whole table as a fit has it, on the CPU: x (n, d), y (n, t); noise where it is known."""
+    noise = torch.as_tensor(fit.noise_variance if noise is None else noise, dtype=torch.float64).cpu()
+    residual = y.double().cpu() - torch.as_tensor(fit.mean, dtype=torch.float64).cpu()
+    kernel = copy_kernel(fit.kernel, torch.device("cpu")).requires_grad_(False)
+    return Observed(kernel, x.cpu(), residual, noise.reshape(-1).expand(len(x)))
 
 
 def select_kernel(
