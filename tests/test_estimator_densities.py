@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from sklearn.base import clone
 from sklearn.model_selection import cross_val_predict
 
 from sggp import GPRegressor
-from sggp.errors import InputError, ShapeError
+from sggp.errors import InputError, ShapeError, UnidentifiedColumns
 
 
 def table(n=400, seed=0, outliers=0.0):
@@ -139,6 +140,20 @@ def test_outliers_move_neither_the_mean_nor_the_intervals_of_the_others():
     low, high = model.predict_interval(queries[0], 0.9)
     inside = np.mean((queries[1] >= low) & (queries[1] <= high))
     assert inside == pytest.approx(0.9, abs=0.07)
+
+
+def test_columns_without_influence_are_those_of_the_last_fit():
+    """Fitted again without the outlying rows, no column is told to be constant that is not."""
+    rng = np.random.default_rng(1)
+    x, y = table(400, seed=7, outliers=0.01)
+    x = np.c_[x, rng.uniform(-1, 1, 400)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UnidentifiedColumns)
+        model = GPRegressor(random_state=0, num_samples=2).fit(x, y)
+    assert len(model.outliers_) > 0
+    assert model.hyperparameters_["unidentified"] == {}
+    idle = model.hyperparameters_["without_influence"]
+    assert np.array_equal(np.isinf(model.x_scale_), np.isin(np.arange(3), idle))
 
 
 def test_few_rows_several_targets_and_known_noise_stay_as_they_are():

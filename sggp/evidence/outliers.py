@@ -7,7 +7,6 @@ from torch import Tensor
 
 from sggp.evidence.leave_one_out import Observed, leave_out
 
-LEAST_ROWS = 100
 _FAR = 8.0  # robust standard deviations of left-out residuals
 _MOST = 0.03  # share of rows: more of them are the noise, not outliers
 _SHARE = 0.3  # of the sum of squared z-scores that they must hold

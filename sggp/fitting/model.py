@@ -195,21 +195,23 @@ def fit_model(x: Tensor, y: Tensor, settings: ModelSettings, generator: Seed) ->
         _check_range(inputs, x)
     learn, judge, spread = streams(as_generator(generator), "learn", "kernel", "noise")
     result, selection = _learn(start, inputs, targets, scaling, settings, (draw_seed(learn), judge))
+    learns = not start.white_noise_fixed and _learns_noise_model(settings, result, x, y)
+    apart = None
+    if learns and (settings.kernel is None or isinstance(settings.kernel, str)):
+        apart = outlying_rows(observed(result, inputs, targets), spread)
+    if apart is not None:
+        others = torch.ones(len(x), dtype=torch.bool).index_fill_(0, apart, False)
+        parts = (inputs[others], targets[others])
+        result, selection = _learn(start, *parts, scaling, settings, (draw_seed(learn), judge))
     idle = columns_without_influence(result.kernel, inputs) if start.standardise else []
     scale = scaling.x_scale.copy()
     scale[idle] = np.inf
     kept = replace(scaling, x_scale=scale)
     noise = NoiseModel()
-    if not start.white_noise_fixed and _learns_noise_model(settings, result, x, y):
-        inputs = kept.inputs(x)
-        table, apart = observed(result, inputs, targets), None
-        if settings.kernel is None or isinstance(settings.kernel, str):
-            apart = outlying_rows(table, spread)
+    if learns:
+        table = observed(result, kept.inputs(x), targets)
         if apart is not None:
-            others = torch.ones(len(x), dtype=torch.bool).index_fill_(0, apart, False)
-            parts = (inputs[others], targets[others])
-            result, selection = _learn(start, *parts, scaling, settings, (draw_seed(learn), judge))
-            table = without(observed(result, inputs, targets), apart)
+            table = without(table, apart)
         if settings.options.get("mean") is None:
             table = replace(table, kernel=with_unknown_constant(table.kernel, len(x), settings.solver))
         noise = learn_noise_model(table, float(result.noise_variance), spread, apart)
