@@ -91,3 +91,7 @@ class MoleculeWarning(SggpWarning):
 
 class UnidentifiedColumns(SggpWarning):
     """Input columns that the data say nothing, or nothing separate, about: constant, or copies of another column."""
+
+
+class OutlyingValues(SggpWarning):
+    """Measured values lie so far from all others that a campaign's model leaves them out; the message names them."""
