@@ -37,6 +37,7 @@ class Surrogate:
             model in those units, repeats kept; None for a model that was loaded.
         new_noise: the noise variance of a new measurement in those units; None takes the median of the rows', which is
             the only one where it was learnt.
+        kernel: as learnt, without the unknown constant that may be a part of the posterior's; None where loaded.
     """
 
     posterior: Posterior
@@ -47,6 +48,7 @@ class Surrogate:
     target: Tensor | None = None
     mean: float = 0.0
     new_noise: float | None = None
+    kernel: gpytorch.kernels.Kernel | None = None
 
     @property
     def noise_std(self) -> float:
@@ -166,6 +168,7 @@ def fit_surrogate(
         x,
         target,
         posterior.prior_mean,
+        kernel=model.in_units(targets=False).kernel,
     )
 
 
@@ -175,7 +178,9 @@ def _known_noise(noise_std: Any, unit: float, least: float, rows: int) -> np.nda
     if len(std) != rows:
         raise ShapeError(f"noise_std must hold one number per value, {rows}; got {len(std)}.")
     if not bool(torch.isfinite(std).all()) or bool((std < 0).any()):
-        raise InputError("noise_std must be finite and not negative: standard deviations in the units of the values.")
+        raise InputError(
+            "noise_std must be finite and not negative: standard deviations in the units of the values."
+        )
     return (std / unit).square().clamp_min(least).numpy()
 
 

@@ -75,9 +75,7 @@ def test_constraints_are_met_at_their_limits():
 @pytest.mark.parametrize("objectives", [1, 2, 3, 4])
 def test_front_is_that_of_brute_force(objectives):
     values = points(60, objectives).mul(8).round()  # with ties and repeats
-    expected = [
-        not any(all(b >= a) and any(b > a) for b in values.numpy()) for a in values.numpy()
-    ]
+    expected = [not any(all(b >= a) and any(b > a) for b in values.numpy()) for a in values.numpy()]
     assert non_dominated(values).tolist() == expected
     assert 0 < sum(expected) < 60
 
@@ -96,7 +94,9 @@ def test_hypervolume_is_that_of_inclusion_and_exclusion(objectives):
     reference = torch.full((objectives,), 0.2, dtype=torch.float64)
     for seed in range(5):
         values = points(8, objectives, seed)
-        assert hypervolume(values, reference) == pytest.approx(inclusion_exclusion(values, reference), abs=1e-12)
+        assert hypervolume(values, reference) == pytest.approx(
+            inclusion_exclusion(values, reference), abs=1e-12
+        )
     assert hypervolume(values[:0], reference) == 0.0
     assert hypervolume(torch.zeros_like(values), reference) == 0.0
 
@@ -106,7 +106,9 @@ def test_improvement_is_the_difference_of_hypervolumes(objectives):
     reference = torch.zeros(objectives, dtype=torch.float64)
     front, new = points(12, objectives), points(40, objectives, 1) * 1.3
     boxes = free_boxes(front, reference)
-    expected = [hypervolume(torch.cat([front, z[None]]), reference) - hypervolume(front, reference) for z in new]
+    expected = [
+        hypervolume(torch.cat([front, z[None]]), reference) - hypervolume(front, reference) for z in new
+    ]
     assert improvement(new, boxes).tolist() == pytest.approx(expected, abs=1e-12)
     assert 0 < sum(e == pytest.approx(0, abs=1e-12) for e in expected) < 40
     free = torch.tensor([bool((~((front >= z).all(1))).all()) for z in new])
@@ -170,7 +172,10 @@ def test_sites_have_the_moments_and_the_evidence_of_a_grid(limits):
     mean = torch.tensor([0.3, -0.2], dtype=torch.float64)
     covariance = torch.tensor([[1.0, 0.6], [0.6, 1.5]], dtype=torch.float64)
     limit = torch.tensor(limits, dtype=torch.float64)
-    side, noise = torch.tensor([1.0, -1.0], dtype=torch.float64), torch.tensor([0.1, 0.5], dtype=torch.float64)
+    side, noise = (
+        torch.tensor([1.0, -1.0], dtype=torch.float64),
+        torch.tensor([0.1, 0.5], dtype=torch.float64),
+    )
     sites = one_sided_sites(mean, covariance, limit, side, noise)
     evidence, centre, spread = by_grid(mean, covariance, limit, side, noise)
     assert sites.log_evidence == pytest.approx(evidence, abs=0.02)

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from sggp.bayesopt.outcomes.sites import Sites, one_sided_sites
-from sggp.bayesopt.outcomes.tables import FitSettings, Table, fit_table
+from sggp.bayesopt.outcomes.tables import BeliefSettings, Table, fit_table
 from sggp.bayesopt.surrogate import Surrogate
 from sggp.linalg import cholesky
 from sggp.posterior import condition
@@ -31,7 +31,7 @@ _ROUNDS, _FEW_ROUNDS = 3, 2  # of drawing and learning
 _MANY_ROWS = 1500
 
 
-def fit_censored(table: Table, settings: FitSettings, generator: torch.Generator) -> Surrogate:
+def fit_censored(table: Table, settings: BeliefSettings, generator: torch.Generator) -> Surrogate:
     """The model of a table with censored values; without any, `fit_table`.
 
     Returns:

@@ -106,7 +106,9 @@ class Outcomes:
         object.__setattr__(self, "objectives", _checked(self.objectives, Objective, "objectives"))
         object.__setattr__(self, "constraints", _checked(self.constraints, Constraint, "constraints"))
         if not self.objectives:
-            raise InputError("a campaign needs at least one objective: Objective(name, maximize=True or False).")
+            raise InputError(
+                "a campaign needs at least one objective: Objective(name, maximize=True or False)."
+            )
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sggp.bayesopt.outcomes.tables import FitSettings, Table, fit_table
+from sggp.bayesopt.outcomes.tables import BeliefSettings, Table, fit_table
 from sggp.bayesopt.surrogate import Surrogate
 from sggp.errors import OutlyingValues
 from sggp.random import streams
@@ -23,7 +23,10 @@ from sggp.random import streams
 _LEAST_ROWS = 10
 _MOST = 0.05  # share of rows
 _FAR = 8.0  # robust standard deviations from the median
-_GAP, _GOOD_GAP = 1.0, 10.0  # ranges of the others between them and a suspect, on the worse and the better side
+_GAP, _GOOD_GAP = (
+    1.0,
+    10.0,
+)  # ranges of the others between them and a suspect, on the worse and the better side
 _TWO_ERRORS = 2.0
 
 
@@ -83,7 +86,7 @@ def _alone(value: Tensor, k: int, sign: float) -> bool:
 
 
 def set_apart(
-    table: Table, name: str, sign: float, settings: FitSettings, generator: torch.Generator
+    table: Table, name: str, sign: float, settings: BeliefSettings, generator: torch.Generator
 ) -> tuple[Table, list[Apart]]:
     """The table without the suspects, if the others' left-out log density gains by more than two standard errors.
 
@@ -105,7 +108,9 @@ def set_apart(
         return table, []
     low, high = float(others.value.min()), float(others.value.max())
     ids = [id for id, suspect in zip(known.ids, far.tolist(), strict=True) if suspect]
-    found = [Apart(id, name, float(v), low, high) for id, v in zip(ids, known.value[far].tolist(), strict=True)]
+    found = [
+        Apart(id, name, float(v), low, high) for id, v in zip(ids, known.value[far].tolist(), strict=True)
+    ]
     kept = exact.clone()
     kept[exact] = ~far
     return table.part(kept | ~exact), found

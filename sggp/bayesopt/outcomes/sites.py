@@ -47,7 +47,9 @@ def inverse_mills(z: Tensor) -> Tensor:
     return torch.exp(-0.5 * z.square() - _LOG_ROOT - torch.special.log_ndtr(z))
 
 
-def tilted_moments(mean: Tensor, variance: Tensor, limit: Tensor, side: Tensor, noise: Tensor) -> tuple[Tensor, ...]:
+def tilted_moments(
+    mean: Tensor, variance: Tensor, limit: Tensor, side: Tensor, noise: Tensor
+) -> tuple[Tensor, ...]:
     """Moments of N(f; mean, variance)·Φ(side·(f − limit)/√noise): log of its mass, mean and variance, each (k,).
 
     With noise 0 these are those of a normal truncated at the limit.

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sggp.bayesopt.surrogate import Surrogate, fit_surrogate
 from sggp.bayesopt.trials import Measurement, Trial
+from sggp.checks import one_of
 from sggp.defaults import NUM_FEATURES
 from sggp.random import as_generator, streams
 
@@ -19,12 +20,25 @@ _SIDES = {None: 0.0, "above": 1.0, "below": -1.0}
 
 
 @dataclass(frozen=True)
-class FitSettings:
-    """How the model of an outcome is fitted; as in `fit_surrogate`."""
+class BeliefSettings:
+    """How the models of outcomes are made.
+
+    Args:
+        num_samples: paths of each.
+        kernel: starting kernel of every outcome's model, as in `fit_surrogate`.
+        num_features: random features of the prior draws.
+        outliers: "apart" sets values that cannot belong apart, with a warning; "keep" lets all count.
+        reference: what a hypervolume is measured from, a value per objective in its unit; None chooses.
+    """
 
     num_samples: int = 1
     kernel: Any = None
     num_features: int = NUM_FEATURES
+    outliers: str = "apart"
+    reference: tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        one_of(self.outliers, "outliers", ("apart", "keep"))
 
 
 @dataclass(frozen=True)
@@ -85,7 +99,7 @@ def table_of(x: Tensor, trials: Sequence[Trial], name: str, first: str) -> Table
     return Table(x[index], *numbers.unbind(1), tuple(id for _, id, _ in rows), index)
 
 
-def fit_table(table: Table, value: Tensor, settings: FitSettings, generator: torch.Generator) -> Surrogate:
+def fit_table(table: Table, value: Tensor, settings: BeliefSettings, generator: torch.Generator) -> Surrogate:
     """`fit_surrogate` of these values of the table's rows, with the noise that is known.
 
     Where some rows' noise is known, that of the others is learnt first, from them alone if they are twenty or more.
@@ -94,9 +108,7 @@ def fit_table(table: Table, value: Tensor, settings: FitSettings, generator: tor
     options: dict[str, Any] = {"kernel": settings.kernel, "num_features": settings.num_features}
     unknown = table.noise_std.isnan()
     if bool(unknown.all()):
-        return fit_surrogate(
-            table.x, value, num_samples=settings.num_samples, generator=generator, **options
-        )
+        return fit_surrogate(table.x, value, num_samples=settings.num_samples, generator=generator, **options)
     noise, new_noise = table.noise_std, None
     if bool(unknown.any()):
         first, generator = streams(as_generator(generator), "noise", "fit")
