@@ -10,11 +10,17 @@ State = Literal["pending", "measured", "failed"]
 
 @dataclass(frozen=True)
 class Place:
-    """Where to measure, as it is stored: a pool row, or a point (d,); `label` is what the pool calls the row."""
+    """Where to measure, as it is stored: a pool row, or a point (d,).
+
+    Attributes:
+        label: what the pool calls the row.
+        key: what is there, whatever its row (`Pool.key`); None in a box, and where it is not known.
+    """
 
     index: int | None = None
     x: tuple[float, ...] | None = None
     label: str | None = None
+    key: str | None = None
 
 
 @dataclass(frozen=True)
