@@ -115,7 +115,7 @@ def fit_surrogate(
         x: (n, d) measured inputs; integer counts are fingerprints.
         y: (n,) measured values, any units; repeats of an input are kept as repeats.
         num_samples: sample paths to carry, one per batch slot.
-        noise_std: (n,) known standard deviations of the measurements' noise, in the units of y; None learns one for all.
+        noise_std: (n,) known standard deviations of the measurements' noise, in the units of y; None learns one.
             Variances below 1e-6 of that of y count as this.
         kernel: starting kernel, copied, or the name of one; None is the default of `sggp.GPRegressor`, and "tanimoto"
             for integer counts. Learnt as `sggp.GPRegressor` learns it.

@@ -20,6 +20,7 @@ from sggp.bayesopt.outcomes.tables import BeliefSettings, Table, table_of
 from sggp.bayesopt.outcomes.utility import (
     MOMENT_PATHS,
     Composite,
+    Constrained,
     Limits,
     Utility,
     UtilityPaths,
@@ -210,7 +211,7 @@ def _composite(
         weights = chebyshev_weights(MOMENT_PATHS, len(names), own["weights"])
         return UtilityPaths(drawn, failing, replace(utility, weights=weights))
 
-    return Composite(posteriors, utility, x, (front, reference), moments)
+    return (Constrained if one else Composite)(posteriors, utility, x, (front, reference), moments)
 
 
 def _limit(given: float | None, none: float, model: Surrogate) -> float:

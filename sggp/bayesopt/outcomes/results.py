@@ -1,8 +1,8 @@
 """What was measured, as it may be said: best trials, fronts, and bounds that are called bounds.
 
-A censored value is no measured one. Where the truth is on the better side of its bound (">10" where larger is better)
-the trial is at least as good as the bound, which is what it is ranked by; where it is on the worse side ("<0.1") nothing
-is guaranteed, so it comes after all others. `stated` writes the sign with the number, everywhere.
+A censored value is no measured one. Where the truth is on the better side of its bound (">10" where larger is better),
+the trial is at least as good as the bound, by which it is ranked; where it is on the worse side ("<0.1"), nothing is
+guaranteed and it comes after all others. `stated` writes the sign with the number, everywhere.
 """
 
 from __future__ import annotations

@@ -123,7 +123,7 @@ def _log_evidence(prior: tuple, posterior: tuple, sites: tuple, factors: tuple) 
     inner = root[:, None] * covariance * root
     inner.diagonal().add_(1.0)
     factor = cholesky(inner, "1 + the sites' share of the covariance")
-    # Ψ(posterior) − Ψ(prior) = −½ log|1 + Σ T| + ½ (shiftᵀ now + meanᵀ(shift − T now)): the prior's own precision cancels
+    # Ψ(posterior) − Ψ(prior) = −½ log|1 + Σ T| + ½ (shiftᵀ now + meanᵀ(shift − T now))
     joint = 0.5 * (shift @ now + mean @ (shift - precision * now)) - float(factor.diagonal().log().sum())
     return float(joint + local.sum())
 

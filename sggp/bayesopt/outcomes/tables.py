@@ -69,8 +69,8 @@ class Table:
     def part(self, rows: Tensor) -> Table:  # (n,) bool
         """Some of the rows."""
         kept = tuple(id for id, row in zip(self.ids, rows.tolist(), strict=True) if row)
-        fields = (self.x, self.value, self.noise_std, self.side)
-        return Table(*(field[rows] for field in fields), kept, self.positions[rows])
+        x, value, noise, side = (field[rows] for field in (self.x, self.value, self.noise_std, self.side))
+        return Table(x, value, noise, side, kept, self.positions[rows])
 
 
 def measurement_of(trial: Trial, name: str, first: str) -> Measurement | None:
@@ -96,7 +96,8 @@ def table_of(x: Tensor, trials: Sequence[Trial], name: str, first: str) -> Table
     ]
     numbers = torch.tensor(columns, dtype=torch.float64).reshape(-1, 3)
     index = torch.tensor([i for i, _, _ in rows], dtype=torch.long)
-    return Table(x[index], *numbers.unbind(1), tuple(id for _, id, _ in rows), index)
+    value, noise, side = numbers.unbind(1)
+    return Table(x[index], value, noise, side, tuple(id for _, id, _ in rows), index)
 
 
 def fit_table(table: Table, value: Tensor, settings: BeliefSettings, generator: torch.Generator) -> Surrogate:

@@ -171,15 +171,12 @@ class Composite:
         self.kernel = self._posteriors[utility.outcomes[0]].kernel
         self.front, self.reference = front
         self.x = x
-        if utility.weights is None:
-            self.y = self.mean_and_variance(x)[0]
-        else:
-            values = self.samples(x)
-            self.y = (values - values.amax(1, keepdim=True)).amax(0)
+        with torch.no_grad():
+            self.y = self._goodness()
 
-    def feasible(self, points: Tensor) -> Tensor:  # (q, d) -> (q,)
+    def feasible(self, points: Tensor) -> Tensor:  # (..., q, d) -> (..., q)
         """The probability that a measurement succeeds and meets every constraint, taken as independent."""
-        chance = torch.ones(len(points), dtype=torch.float64)
+        chance = torch.ones(points.shape[:-1], dtype=torch.float64)
         for limit in self._utility.limits:
             mean, variance = self._posteriors[limit.outcome].mean_and_variance(points)
             chance = chance * limit.probability(mean.double(), variance.double())
@@ -187,20 +184,41 @@ class Composite:
             chance if self._utility.failures is None else chance * self._utility.failures.probability(points)
         )
 
-    def mean_and_variance(self, points: Tensor) -> tuple[Tensor, Tensor]:  # (q, d) -> (q,), (q,)
-        """Of the utility.
+    def mean_and_variance(self, points: Tensor) -> tuple[Tensor, Tensor]:  # (..., q, d) -> (..., q) twice
+        """Of the utility: those of 64 paths, each with weights of its own."""
+        paths = self.samples if self.samples.num_samples >= MOMENT_PATHS else self._moments()
+        values = paths(points)
+        return values.mean(0), values.var(0)
 
-        One objective: its posterior's own, the mean less (1 − P(feasible))·span. Several: those of 64 paths, each with
-        weights of its own.
-        """
-        if self._utility.weights is not None:
-            paths = self.samples if self.samples.num_samples >= MOMENT_PATHS else self._moments()
-            values = paths(points)
-            return values.mean(0), values.var(0)
+    def _goodness(self) -> Tensor:
+        values = self.samples(self.x)
+        return (values - values.amax(1, keepdim=True)).amax(0)
+
+
+class Constrained(Composite):
+    """A `Composite` of one objective, whose moments are those of its model: no paths are needed for them.
+
+    The mean is the model's, with the sign that makes larger better, less (1 − P(feasible))·span; variances and
+    covariances are the model's.
+    """
+
+    @property
+    def noise_variance(self) -> Tensor:
+        """Of the measurements."""
+        return self._posteriors[self._utility.outcomes[0]].noise_variance
+
+    def mean_and_variance(self, points: Tensor) -> tuple[Tensor, Tensor]:  # (..., q, d) -> (..., q) twice
+        """Of the utility."""
         mean, variance = self._posteriors[self._utility.outcomes[0]].mean_and_variance(points)
-        z = self._utility.vectors({self._utility.outcomes[0]: mean.double()})[..., 0]
         loss = (1.0 - self.feasible(points)) * self._utility.span
-        return z - loss, variance.double() / self._utility.width.square()
+        return self._utility.signs[0] * mean.double() - loss, variance.double()
+
+    def covariance_matrix(self, points: Tensor) -> Tensor:  # (..., q, d) -> (..., q, q)
+        """Of the objective."""
+        return self._posteriors[self._utility.outcomes[0]].covariance_matrix(points)
+
+    def _goodness(self) -> Tensor:
+        return self.mean_and_variance(self.x)[0]
 
 
 MOMENT_PATHS = 64
@@ -214,4 +232,13 @@ def chebyshev_weights(count: int, objectives: int, generator: torch.Generator) -
     return exponential / exponential.sum(1, keepdim=True)
 
 
-__all__ = ["MOMENT_PATHS", "Composite", "Limits", "Paths", "Utility", "UtilityPaths", "chebyshev_weights"]
+__all__ = [
+    "MOMENT_PATHS",
+    "Composite",
+    "Constrained",
+    "Limits",
+    "Paths",
+    "Utility",
+    "UtilityPaths",
+    "chebyshev_weights",
+]

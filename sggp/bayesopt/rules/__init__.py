@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 from sggp.bayesopt.rules.base import Choice, PosteriorLike, Rule
 from sggp.bayesopt.rules.ei import ExpectedImprovement
 from sggp.bayesopt.rules.greedy import Greedy
+from sggp.bayesopt.rules.hypervolume import HypervolumeThompson
 from sggp.bayesopt.rules.tempered import TemperedThompson
 from sggp.bayesopt.rules.thompson import ThompsonSampling
 from sggp.bayesopt.rules.top_k import TopK
@@ -21,6 +22,7 @@ __all__ = [
     "Choice",
     "ExpectedImprovement",
     "Greedy",
+    "HypervolumeThompson",
     "PosteriorLike",
     "Rule",
     "RuleLike",
@@ -42,6 +44,7 @@ RULES: dict[str, type[Rule]] = {
     "ucb": UpperConfidenceBound,
     "ei": ExpectedImprovement,
     "greedy": Greedy,
+    "hypervolume": HypervolumeThompson,
 }
 
 DEFAULT_RULE = "ucb"
