@@ -145,7 +145,7 @@ def fit_surrogate(
     if kernel is None and not x.is_floating_point():
         kernel = "tanimoto"
     spread = 1.0 if constant else float(y.var(correction=0))
-    noise = None if usable else _PRIOR_NOISE * spread
+    noise: Any = None if usable else _PRIOR_NOISE * spread
     if noise_std is not None:
         noise = _known_noise(noise_std, unit, _LEAST_NOISE * spread, len(y))
     settings = ModelSettings(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -30,8 +31,13 @@ class Limits:
 
     def probability(self, mean: Tensor, variance: Tensor) -> Tensor:
         """That a normal value lies within them."""
-        std = variance.clamp_min(1e-300).sqrt()
-        return torch.special.ndtr((self.high - mean) / std) - torch.special.ndtr((self.low - mean) / std)
+        std = variance.clamp_min(1e-20).sqrt()
+        inside = torch.ones_like(mean)
+        if math.isfinite(self.high):  # an infinite one has no slope in the standard deviation
+            inside = torch.special.ndtr((self.high - mean) / std)
+        if math.isfinite(self.low):
+            inside = inside - torch.special.ndtr((self.low - mean) / std)
+        return inside
 
 
 @dataclass(frozen=True)
@@ -210,15 +216,50 @@ class Constrained(Composite):
     def mean_and_variance(self, points: Tensor) -> tuple[Tensor, Tensor]:  # (..., q, d) -> (..., q) twice
         """Of the utility."""
         mean, variance = self._posteriors[self._utility.outcomes[0]].mean_and_variance(points)
-        loss = (1.0 - self.feasible(points)) * self._utility.span
-        return self._utility.signs[0] * mean.double() - loss, variance.double()
+        return self._utility.signs[0] * mean.double() - self.loss(points), variance.double()
 
     def covariance_matrix(self, points: Tensor) -> Tensor:  # (..., q, d) -> (..., q, q)
         """Of the objective."""
         return self._posteriors[self._utility.outcomes[0]].covariance_matrix(points)
 
+    @property
+    def samples_about_mean(self) -> AboutMean:
+        """Paths of the objective, less what `mean_and_variance` takes off for what is not feasible."""
+        return AboutMean(self, self.samples)
+
+    def loss(self, points: Tensor) -> Tensor:  # (..., q, d) -> (..., q)
+        """(1 − P(feasible))·span."""
+        return (1.0 - self.feasible(points)) * self._utility.span
+
+    def objective(self, part: Callable[[Any], Tensor], paths: UtilityPaths) -> Tensor:
+        """Values of the objective's paths, larger being better."""
+        return self._utility.signs[0] * part(paths.parts[self._utility.outcomes[0]]).double()
+
     def _goodness(self) -> Tensor:
         return self.mean_and_variance(self.x)[0]
+
+
+@dataclass(frozen=True)
+class AboutMean:
+    """Paths whose mean and variance are those of a `Constrained`."""
+
+    posterior: Constrained
+    paths: UtilityPaths
+
+    @property
+    def num_samples(self) -> int:
+        return self.paths.num_samples
+
+    def __call__(self, points: Tensor) -> Tensor:  # (q, d) -> (s, q)
+        value = self.posterior.objective(lambda part: part(points), self.paths)
+        return value - self.posterior.loss(points)
+
+    def paired(self, points: Tensor) -> Tensor:  # (s, q, d) -> (s, q)
+        value = self.posterior.objective(lambda part: part.paired(points), self.paths)
+        return value - self.posterior.loss(points)
+
+    def select(self, indices: Any) -> AboutMean:
+        return AboutMean(self.posterior, self.paths.select(indices))
 
 
 MOMENT_PATHS = 64

@@ -62,7 +62,8 @@ class ScoreRule(Rule):
         return paths
 
     def functions(self, posterior: Any, generator: torch.Generator, best: float = 0.0) -> Paths:
-        samples = posterior.samples
+        # where constraints make samples fall off a cliff, those that spread about the mean as the variance says
+        samples = getattr(posterior, "samples_about_mean", posterior.samples)
         chosen = torch.randperm(samples.num_samples, generator=generator)[: self.batch_size]
         return Slots(self, posterior, samples.select(chosen), best)
 
