@@ -1,11 +1,11 @@
 """What to measure next: spaces, maximisers of sample paths, Thompson sampling and campaigns."""
 
-from sggp.bayesopt.box import Box
 from sggp.bayesopt.campaign import Campaign
 from sggp.bayesopt.maximise import BoxSearch, maximise_box, maximise_pool
-from sggp.bayesopt.pool import Pool
 from sggp.bayesopt.rules import Rule, ThompsonSampling
-from sggp.bayesopt.space import Space
+from sggp.bayesopt.spaces.base import Space
+from sggp.bayesopt.spaces.box import Box
+from sggp.bayesopt.spaces.pool import Pool
 from sggp.bayesopt.storage import Storage
 from sggp.bayesopt.surrogate import Surrogate, fit_surrogate
 from sggp.bayesopt.trials import Trial

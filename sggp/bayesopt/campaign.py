@@ -12,7 +12,7 @@ import torch
 
 from sggp.bayesopt.maximise import BoxSearch
 from sggp.bayesopt.rules import RuleLike, check_rule, make_rule
-from sggp.bayesopt.space import Space, check_room, check_space
+from sggp.bayesopt.spaces.base import Space, check_room, check_space
 from sggp.bayesopt.storage import DuplicateAsk, Result, SQLiteStorage, Storage
 from sggp.bayesopt.surrogate import Surrogate, fit_surrogate
 from sggp.bayesopt.trials import Place, Trial

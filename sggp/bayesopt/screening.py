@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from sggp.bayesopt.maximise import as_indices
-from sggp.bayesopt.pool import Pool
 from sggp.bayesopt.rules import RuleLike, make_rule
+from sggp.bayesopt.spaces.pool import Pool
 from sggp.bayesopt.surrogate import Surrogate, fit_surrogate
 from sggp.checks import as_numbers, flag, whole_number
 from sggp.errors import InputError, ShapeError

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sggp.bayesopt.maximise import BoxSearch, Look, Paths
-from sggp.bayesopt.space import Space, check_room, check_space
+from sggp.bayesopt.spaces.base import Space, check_room, check_space
 from sggp.checks import flag, whole_number
 from sggp.errors import DtypeError, InputError
 from sggp.random import as_generator, streams

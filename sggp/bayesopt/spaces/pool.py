@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from sggp.bayesopt.maximise import Look, Paths, as_indices, maximise_pool
+from sggp.bayesopt.spaces.identity import Identity, feature_keys
 from sggp.bayesopt.trials import Place, Trial
 from sggp.checks import as_numbers, whole_number
 from sggp.errors import DtypeError, InputError, ShapeError
@@ -40,13 +41,15 @@ class Pool:
         if len(self.table) == 0:
             raise InputError("the pool has no rows: there is nothing to choose from.")
         self._first = _first_row(self.table)
+        self._identity = Identity(self.table)
 
     def __len__(self) -> int:
         return len(self.table)
 
     @property
     def capacity(self) -> float:
-        return len(self)
+        """How many different candidates there are: twins count once."""
+        return self._identity.distinct
 
     @property
     def num_initial(self) -> int:
@@ -83,6 +86,30 @@ class Pool:
         digest = hashlib.sha256(features.cpu().numpy().tobytes()).hexdigest()
         return {"kind": "pool", "rows": n, "width": int(features.shape[1]), "digest": digest}
 
+    def key(self, row: int) -> str:
+        """What the candidate in a row is: canonical SMILES, else "id:" and its id, else a digest of its features.
+
+        Raises:
+            InputError: an index outside 0..N-1.
+        """
+        return self.keys([row])[0]
+
+    def keys(self, rows: Any) -> list[str]:
+        """The keys of these rows (k,)."""
+        return self._identity.keys(as_indices(rows, len(self), what="rows"))
+
+    def find(self, keys: Sequence[str]) -> Tensor:
+        """(k,) int64: the first row of each key, -1 where the pool has none.
+
+        Cost: all keys of the pool are read once; then O(k log N).
+        """
+        return self._identity.find(list(keys))
+
+    def closed(self, rows: Any) -> Tensor:
+        """The rows not to be proposed when these (k,) are known: they, their twins, and all but one of other twins."""
+        known = as_indices(rows, len(self), what="rows")
+        return torch.unique(torch.cat([self._identity.twins(known), self._identity.repeats()]))
+
     def label(self, row: int) -> str | None:
         """What the table calls a row (its SMILES), or None."""
         names = getattr(self.table, "smiles", None)
@@ -92,27 +119,29 @@ class Pool:
         self, count: int, trials: Sequence[Trial], *, seed: int, generator: torch.Generator
     ) -> list[Place]:
         """Rows drawn at random among those of no trial."""
-        taken = {trial.index for trial in trials}
-        order = torch.randperm(len(self), generator=generator).tolist()
-        return self.places(torch.tensor([row for row in order if row not in taken][:count]))
+        free = torch.ones(len(self), dtype=torch.bool)
+        free[self.closed([trial.index for trial in trials if trial.index is not None])] = False
+        order = torch.randperm(len(self), generator=generator)
+        return self.places(order[free[order]][:count])
 
     def place(self, x: Any) -> Place:
-        """A row, a label that the table knows, or the features (d,) of a candidate outside the pool.
+        """A row, a label that the table knows, or the features (d,) of a candidate, outside the pool or not.
 
-        A `Place` with features gives such a candidate a label.
+        A `Place` with features gives such a candidate a label and a key.
         """
         if isinstance(x, Place) and x.x is not None:
-            return replace(self.place(x.x), label=x.label)
+            place = self.place(x.x)
+            return replace(place, label=x.label, key=place.key if x.key is None else x.key)
         if isinstance(x, str):
             names = getattr(self.table, "smiles", None) or ()
             row = next((i for i, name in enumerate(names) if name == x), None)
             if row is None:
                 raise InputError(f"the pool has no candidate named {x!r}: give its row or its features.")
-            return Place(index=row, label=x)
+            return Place(index=row, label=x, key=self.key(row))
         if hasattr(x, "__index__") and getattr(x, "ndim", 0) == 0:
             row = whole_number(x, "a pool row", least=None)
             as_indices([row], len(self), what="x")
-            return Place(index=row, label=self.label(row))
+            return self.places(torch.tensor([row]))[0]
         width, dtype = len(self._first), self._first.dtype
         expected = f"a row, a label, or the ({width},) features of a candidate"
         point = as_numbers(x, "x", expected).detach().cpu()
@@ -123,11 +152,16 @@ class Pool:
             raise InputError("the features hold a value that is not finite.")
         if not dtype.is_floating_point and not torch.equal(kept, point):
             raise InputError(f"the features of this pool are whole numbers ({dtype}); some of x do not fit.")
-        return Place(x=tuple(point.tolist()))
+        if self._identity.named:
+            return Place(x=tuple(point.tolist()))
+        key = feature_keys(point[None])[0]
+        row = int(self.find([key])[0])
+        return Place(x=tuple(point.tolist()), key=key) if row < 0 else Place(index=row, key=key)
 
     def places(self, choice: Tensor) -> list[Place]:
         """The rows with their labels."""
-        return [Place(index=row, label=self.label(row)) for row in choice.tolist()]
+        pairs = zip(choice.tolist(), self.keys(choice), strict=True)
+        return [Place(index=row, label=self.label(row), key=key) for row, key in pairs]
 
     def features(self, trials: Sequence[Trial]) -> Tensor:
         """(n, d) features: of the row, or as they were attached."""
@@ -144,9 +178,10 @@ class Pool:
         return [trial.label or ("(outside the library)" if trial.index is None else f"row {trial.index}")]
 
     def maximise(self, paths: Paths, posterior: Any, look: Look) -> tuple[Tensor, Tensor]:
-        """`maximise_pool` over the rows that are neither excluded nor pending."""
+        """`maximise_pool` over the rows that are neither excluded, nor pending, nor twins of such or of each other."""
         banned = torch.cat([as_indices(getattr(look, w), len(self), what=w) for w in ("exclude", "pending")])
-        return maximise_pool(paths, self, maximize=look.maximize, exclude=banned, progress=look.progress)
+        closed = self.closed(banned)
+        return maximise_pool(paths, self, maximize=look.maximize, exclude=closed, progress=look.progress)
 
 
 def _wide(features: Tensor) -> Tensor:
