@@ -7,7 +7,7 @@ from typing import Any
 
 from sggp.bayesopt.storage import journal
 from sggp.bayesopt.storage.base import Draft, Event
-from sggp.bayesopt.storage.rows import TABLES, VERSION, Connection, RowStorage
+from sggp.bayesopt.storage.rows import Connection, RowStorage, create_tables
 
 SCHEMA = (
     "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL)",
@@ -41,9 +41,9 @@ def migrate(db: Connection, copy: str, storage: RowStorage) -> None:
     meta.pop("version")
     rows = db.rows(f"SELECT {_COLUMNS} FROM trials ORDER BY id")
     events = _events(meta, rows, copy)
-    for statement in ("DROP INDEX asked_once", "DROP TABLE trials", "DROP TABLE meta", *TABLES.values()):
+    for statement in ("DROP INDEX asked_once", "DROP TABLE trials", "DROP TABLE meta"):
         db.run(statement)
-    db.run("INSERT INTO meta VALUES ('version', :version)", [{"version": str(VERSION)}])
+    create_tables(db)
     settings, trials = journal.replay(events)
     storage._log(db, events)
     storage._insert_trials(db, trials)
@@ -78,4 +78,3 @@ def _events(meta: dict[str, Any], rows: list[Any], copy: str) -> list[Event]:
 
 def _point(text: str | None) -> Any:
     return None if text is None else journal.point_json([float(part) for part in json.loads(text)])
-

@@ -63,6 +63,11 @@ def place_json(place: Place) -> dict[str, Any]:
     return {name: value for name, value in full.items() if value is not None}
 
 
+def json_place(given: Mapping[str, Any]) -> Place:
+    """The place of `place_json`, among other data perhaps."""
+    return Place(given.get("index"), json_point(given.get("x")), given.get("label"), given.get("key"))
+
+
 def values_json(values: Mapping[str, Measurement]) -> dict[str, Any]:
     """Outcomes by name, each [value], [value, noise_std] or [value, noise_std, censored]."""
     out = {}
@@ -84,12 +89,11 @@ def json_values(given: Mapping[str, Sequence[Any]]) -> dict[str, Measurement]:
 
 def start(event: Event, number: int, outcomes: Sequence[str]) -> Trial:
     """The new trial of an "asked" or "attached"."""
-    data = event.data
-    index, x, label, key = data.get("index"), json_point(data.get("x")), data.get("label"), data.get("key")
+    data, place = event.data, json_place(event.data)
     expected = None if data.get("expected") is None else (data["expected"][0], data["expected"][1])
     pending = Trial(
-        number, index, x, label, "pending", None, None, data.get("batch", 0), event.what, event.at, None,
-        key=key, expected=expected, why=data.get("why"),
+        number, place.index, place.x, place.label, "pending", None, None, data.get("batch", 0), event.what, event.at,
+        None, key=place.key, expected=expected, why=data.get("why"),
     )  # fmt: skip
     return pending if event.what == "asked" else _measured(pending, event, outcomes)
 
@@ -174,7 +178,9 @@ def replay(events: Iterable[Event]) -> tuple[dict[str, Any], list[Trial]]:
             elif event.what in ("created", "settings"):
                 meta = with_settings(meta, event.data)
         except (LookupError, TypeError, ValueError) as error:
-            raise DataFileError(f"event {number} of the journal ({event.what}) makes no sense: {error}") from error
+            raise DataFileError(
+                f"event {number} of the journal ({event.what}) makes no sense: {error}"
+            ) from error
     if not number:
         raise DataFileError("the journal is empty")
     return meta, [trials[number] for number in sorted(trials)]
@@ -199,9 +205,9 @@ def check(trial: Trial, draft: Draft) -> bool:
         if trial.state == "pending":
             return True
         known = {name: trial.values.get(name) for name in new}
-        if trial.state == "measured" and all(known[name] in (None, new[name]) for name in new):
-            if cost is None or trial.cost in (None, cost):
-                return None in known.values() or (cost is not None and trial.cost is None)
+        agrees = all(known[name] in (None, new[name]) for name in new)
+        if trial.state == "measured" and agrees and (cost is None or trial.cost in (None, cost)):
+            return None in known.values() or (cost is not None and trial.cost is None)
         raise InputError(
             f"trial {trial.id} was already {now}; amend(id, value, why) corrects it, attach(x, value) adds a repeat."
         )
@@ -214,9 +220,7 @@ def check(trial: Trial, draft: Draft) -> bool:
         if trial.state == "pending":
             raise InputError(f"trial {trial.id} has no value to correct yet: tell(id, value) reports one.")
         return True
-    if trial.state == "withdrawn":
-        return False
-    return True
+    return trial.state != "withdrawn"
 
 
 def _described(trial: Trial) -> str:

@@ -63,7 +63,9 @@ def _insert(table: str, columns: Sequence[str]) -> str:
 
 
 _INSERT_TRIAL, _INSERT_EVENT = _insert("trials", TRIAL_COLUMNS), _insert("journal", EVENT_COLUMNS)
-_UPDATE_TRIAL = f"UPDATE trials SET {', '.join(f'{name} = :{name}' for name in TRIAL_COLUMNS[1:])} WHERE id = :id"
+_UPDATE_TRIAL = (
+    f"UPDATE trials SET {', '.join(f'{name} = :{name}' for name in TRIAL_COLUMNS[1:])} WHERE id = :id"
+)
 
 
 class Connection(Protocol):
@@ -79,7 +81,15 @@ class Connection(Protocol):
 class RowStorage(ABC):
     """`Storage` over a database that keeps transactions; a subclass says how one is opened."""
 
-    name: str
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """What messages call it."""
+
+    @property
+    @abstractmethod
+    def exists(self) -> bool:
+        """Whether it holds a campaign; a creation that was cut short does not count."""
 
     @abstractmethod
     def _reading(self) -> AbstractContextManager[Connection]:
@@ -103,9 +113,7 @@ class RowStorage(ABC):
         with self._changing(create=True) as db:
             if not self._empty(db):
                 raise Moved(f"{self.name} was created by another process in the meantime.")
-            for table in TABLES.values():
-                db.run(table)
-            db.run("INSERT INTO meta VALUES ('version', :version)", [{"version": str(VERSION)}])
+            create_tables(db)
             self._log(db, [journal.write(Draft("created", data=meta), 1, "")])
             self._keep_meta(db, meta)
 
@@ -120,7 +128,9 @@ class RowStorage(ABC):
     def events(self, trial: int | None = None) -> list[Event]:
         where = "" if trial is None else " WHERE trial = :trial"
         with self._reading() as db:
-            found = db.rows(f"{_SELECT_EVENTS}{where} ORDER BY number", None if trial is None else {"trial": trial})
+            found = db.rows(
+                f"{_SELECT_EVENTS}{where} ORDER BY number", None if trial is None else {"trial": trial}
+            )
         return [event_of(row) for row in found]
 
     def append(self, drafts: Sequence[Draft], *, after: int | None = None) -> list[Trial]:
@@ -134,11 +144,13 @@ class RowStorage(ABC):
 
     def restore(self, events: Sequence[Event]) -> int:
         meta, trials = journal.replay(events)
-        with self._changing() as db:
-            last, before = _last(db)
+        with self._changing(create=not self.exists) as db:
+            if self._empty(db):
+                create_tables(db)
+            last = _last(db)[0]
             common = min(last, len(events))
             here = db.rows("SELECT digest FROM journal WHERE number = :number", {"number": common})
-            if not here or here[0][0] != events[common - 1].digest:
+            if common and here[0][0] != events[common - 1].digest:
                 raise InputError(
                     f"{self.name} and what is to be imported are different campaigns, or went apart: their journals "
                     "differ. Import into a new file."
@@ -249,14 +261,25 @@ class _Writer:
         return trial_of(rows[0])
 
 
+def create_tables(db: Connection) -> None:
+    """The tables of this version, with nothing in them but the version."""
+    for table in TABLES.values():
+        db.run(table)
+    db.run("INSERT INTO meta VALUES ('version', :version)", [{"version": str(VERSION)}])
+
+
 def _last(db: Connection) -> tuple[int, str]:
     """Number and digest of the last event."""
-    number, digest = db.rows("SELECT number, digest FROM journal ORDER BY number DESC LIMIT 1")[0]
-    return int(number), str(digest)
+    found = db.rows("SELECT number, digest FROM journal ORDER BY number DESC LIMIT 1")
+    return (int(found[0][0]), str(found[0][1])) if found else (0, "")
 
 
 def _meta(db: Connection) -> dict[str, Any]:
-    return {name: json.loads(value) for name, value in db.rows("SELECT name, value FROM meta") if name != "version"}
+    return {
+        name: json.loads(value)
+        for name, value in db.rows("SELECT name, value FROM meta")
+        if name != "version"
+    }
 
 
 def row_of(trial: Trial) -> dict[str, Any]:

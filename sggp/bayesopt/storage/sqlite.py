@@ -18,10 +18,11 @@ from sggp.errors import DataFileError
 
 _WAIT_SECONDS = 30.0
 _UNTOUCHED = "Nothing was stored, and what was there is unchanged"
+_LOCKED = f"another program keeps it locked. {_UNTOUCHED}: close that program, or wait, and repeat."
 _WORDS = {
     sqlite3.SQLITE_FULL: f"the disk is full. {_UNTOUCHED}: make room and repeat.",
-    sqlite3.SQLITE_BUSY: f"another program keeps it locked. {_UNTOUCHED}: close that program, or wait, and repeat.",
-    sqlite3.SQLITE_LOCKED: f"another program keeps it locked. {_UNTOUCHED}: close that program, or wait, and repeat.",
+    sqlite3.SQLITE_BUSY: _LOCKED,
+    sqlite3.SQLITE_LOCKED: _LOCKED,
     sqlite3.SQLITE_READONLY: f"the file or its folder is read-only. {_UNTOUCHED}: change the permissions of both, or "
     "copy the file to a folder of your own.",
     sqlite3.SQLITE_CANTOPEN: f"it cannot be opened. {_UNTOUCHED}: see that its folder exists and that you may read and "
@@ -72,7 +73,7 @@ class SQLiteStorage(RowStorage):
         self._checked = False
 
     @property
-    def name(self) -> str:  # type: ignore[override]
+    def name(self) -> str:
         return str(self.path)
 
     @property
@@ -122,7 +123,9 @@ class SQLiteStorage(RowStorage):
 
     @contextmanager
     def _transaction(self, db: sqlite3.Connection) -> Iterator[None]:
-        if db.execute("PRAGMA journal_mode").fetchone() == ("wal",):  # another program's choice: two more files
+        if db.execute("PRAGMA journal_mode").fetchone() == (
+            "wal",
+        ):  # another program's choice: two more files
             db.execute("PRAGMA journal_mode = DELETE")
         db.execute("BEGIN IMMEDIATE")
         try:
@@ -147,7 +150,7 @@ class SQLiteStorage(RowStorage):
             if first:
                 with self._transaction(db):
                     if _schema_of(db) == _schema(FIRST_SCHEMA):  # no other process was quicker
-                        copy = _copy_beside(db, self.path)
+                        copy = _copy_beside(self.path)
                         migrate(_Transaction(db), copy.name, self)
             self._check_schema(db)
         self._checked = True
@@ -169,7 +172,9 @@ class SQLiteStorage(RowStorage):
                     f"{self.path} is a campaign of version {version[0]}; this sggp reads versions 1 and {VERSION}: "
                     "install a newer sggp."
                 )
-            foreign = [f"{kind} {name}" for (kind, name), sql in found.items() if ours.get((kind, name)) != sql]
+            foreign = [
+                f"{kind} {name}" for (kind, name), sql in found.items() if ours.get((kind, name)) != sql
+            ]
             raise DataFileError(
                 f"{self.path} holds what sggp did not put there: {', '.join(foreign) or 'tables are missing'}. Such "
                 "things can change or delete measurements, so nothing is read or written: restore a copy of the file."
@@ -202,15 +207,17 @@ def _schema(statements: tuple[str, ...]) -> dict[tuple[str, str], str | None]:
         return _schema_of(db)
 
 
-def _copy_beside(db: sqlite3.Connection, path: Path) -> Path:
+def _copy_beside(path: Path) -> Path:
     """A copy of the file as it is, under a name of its own: `c.db` becomes `c.version1.db`."""
-    names = [f"{path.stem}.version1{number}{path.suffix}" for number in ("", *(f"-{i}" for i in range(2, 1000)))]
+    names = [
+        f"{path.stem}.version1{number}{path.suffix}" for number in ("", *(f"-{i}" for i in range(2, 1000)))
+    ]
     target = next(path.with_name(name) for name in names if not path.with_name(name).exists())
     part = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
-        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as source:
-            with closing(sqlite3.connect(part)) as copy:
-                source.backup(copy)
+        address = f"{path.absolute().as_uri()}?mode=ro"
+        with closing(sqlite3.connect(address, uri=True)) as source, closing(sqlite3.connect(part)) as copy:
+            source.backup(copy)
         os.replace(part, target)
     finally:
         with suppress(OSError):
