@@ -2,35 +2,59 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import sys
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.measure import Measurement
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
-from sggp.errors import DataFileError, InputError
-from sggp.files import check_target
+from sggp.cli.outputs import check_output, check_outputs
+from sggp.errors import InputError
+from sggp.molecules.files import csv_text, visible
+
+__all__ = [
+    "check_output",
+    "check_outputs",
+    "csv_text",
+    "direction",
+    "print_table",
+    "progress",
+    "say",
+    "shown",
+    "stderr",
+    "stdout",
+]
+
+
+class _Plain(Console):
+    """Text as it is, but for control characters: a terminal obeys none that came from a file."""
+
+    def print(self, *objects: Any, **settings: Any) -> None:
+        super().print(*(visible(o) if isinstance(o, str) else o for o in objects), **settings)
 
 
 def stdout() -> Console:
     """Console for results: text as it is, since `[nH]` of a molecule is no markup and `:o:` no emoji."""
-    return Console(markup=False, emoji=False, highlight=False, soft_wrap=True)
+    return _Plain(markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
 def stderr() -> Console:
     """Console for progress and notes, text as it is."""
-    return Console(stderr=True, markup=False, emoji=False, highlight=False, soft_wrap=True)
+    return _Plain(stderr=True, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
 def progress() -> Progress:
     """Progress bars on stderr."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
     return Progress(*columns, console=stderr())
 
 
@@ -41,17 +65,28 @@ def print_table(title: str, header: Sequence[str], rows: Iterable[Sequence[Any]]
     remains one.
     """
     listed = [list(row) for row in rows]
-    out = Table(title=title, title_justify="left")
+    out = Table(title=_text(title), title_justify="left")
     for position, name in enumerate(header):
         numeric = all(isinstance(row[position], int | float) for row in listed)
-        out.add_column(name, justify="right" if numeric else "left", overflow="fold")
+        out.add_column(_text(name), justify="right" if numeric else "left", overflow="fold")
     for row in listed:
-        out.add_row(*(shown(cell) for cell in row))
+        out.add_row(*(_text(shown(cell)) for cell in row))
     console = stdout()
     if not console.is_terminal:
         whole = console.options.update(width=sys.maxsize)
         console.width = max(console.width, Measurement.get(console, whole, out).maximum)
     console.print(out)
+
+
+def _text(cell: str) -> Text:
+    """Text that is neither markup nor, by its control characters, a command to the terminal; one line."""
+    return Text(visible(cell).replace("\n", "\\n").replace("\r", "\\r").replace("\t", "\\t"))
+
+
+def say(source: Any, notes: Iterable[str]) -> None:
+    """Tell on stderr what was decided in reading a file."""
+    for note in notes:
+        stderr().print(f"note: {source}: {note}")
 
 
 def shown(cell: Any) -> str:
@@ -67,19 +102,3 @@ def direction(maximize: bool, minimize: bool) -> bool:
         given = "both were given" if maximize else "neither was given"
         raise InputError(f"say which way is better: exactly one of --maximize and --minimize; {given}.")
     return maximize
-
-
-def csv_text(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """A CSV file as text; floats keep all their digits."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(["" if cell is None else cell for cell in row] for row in rows)
-    return buffer.getvalue()
-
-
-def check_output(path: Path, *inputs: Path) -> None:
-    """Refuse an output path that is an input, or that `check_target` refuses, before any work is done."""
-    if path.resolve() in [given.resolve() for given in inputs]:
-        raise DataFileError(f"cannot write {path}: it is read as an input; choose another name.")
-    check_target(path)

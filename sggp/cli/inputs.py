@@ -7,11 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from sggp.cli.console import stderr
+from sggp.cli.console import say, stderr
 from sggp.cli.molecules.tables import Reject, check_columns, write_rejects
 from sggp.errors import DataFileError, InputError
 from sggp.estimator.columns import too_many_levels
-from sggp.molecules.files import DataTable, parse_numbers
+from sggp.molecules.files import DataTable, is_missing, read_numbers
+from sggp.molecules.files.columns import counts_rows
+from sggp.molecules.files.numbers import bound_reason
 
 _NUMBERS = 0.5  # share of the filled cells that are numbers from which on a column is one of numbers
 
@@ -41,7 +43,7 @@ def choose_inputs(
         return asked, texts, {}
     names, unused = [], dict[str, str]()
     for name in (name for name in table.header if name != target):
-        reason = _useless(table.columns[name])
+        reason = _useless(name, table.columns[name])
         if reason is None:
             names.append(name)
         else:
@@ -55,9 +57,9 @@ def choose_inputs(
 
 
 def is_text(cells: list[str]) -> bool:
-    """Whether fewer than half of the cells that are filled are numbers."""
-    filled = [cell for cell in cells if cell.strip()]
-    return len(parse_numbers(filled)[1]) > (1 - _NUMBERS) * len(filled)
+    """Whether fewer than half of the cells that hold something are numbers."""
+    filled = [cell for cell in cells if not is_missing(cell)]
+    return len(read_numbers(filled).reasons) > (1 - _NUMBERS) * len(filled)
 
 
 def read_cells(
@@ -78,7 +80,7 @@ def read_cells(
     reasons: dict[int, str] = {}
     for name in names:
         cells = table.columns[name]
-        values, bad = _levels(cells, categories[name]) if name in categories else parse_numbers(cells)
+        values, bad = _levels(cells, categories[name]) if name in categories else _numbers(table, name)
         columns.append(values)
         for position, reason in bad.items():
             reasons.setdefault(position, f"{name}: {reason}")
@@ -92,9 +94,25 @@ def read_cells(
     return np.stack(columns, axis=1)[keep], rejects
 
 
-def _useless(cells: list[str]) -> str | None:
+def _numbers(table: DataTable, name: str) -> tuple[np.ndarray, dict[int, str]]:
+    """The numbers of a column, and the reason for each cell that holds none, or a bound."""
+    found = table.numbers(name)
+    say(table.path.name, table.said(name, found))
+    bounds = {i: bound_reason(table.columns[name][i]) for i, side in enumerate(found.censored) if side}
+    if bounds:
+        first = min(bounds)
+        words = (
+            f"{len(bounds)} cells are bounds, as {table.columns[name][first]!r} in line {table.line(first)}"
+        )
+        say(table.path.name, [f"column {name!r}: {words}; their rows are not used"])
+    return found.values, {**found.reasons, **bounds}
+
+
+def _useless(name: str, cells: list[str]) -> str | None:
     """Why a column is not worth learning from; None where it is."""
     levels = {cell for cell in cells if cell.strip()}
+    if name.startswith("unnamed ") and counts_rows(cells):
+        return "row numbers"
     if not levels:
         return "no value"
     if not is_text(cells):

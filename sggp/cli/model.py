@@ -9,11 +9,12 @@ import numpy as np
 import typer
 
 from sggp.checks import one_of, whole_number
-from sggp.cli.console import check_output, csv_text, stderr, stdout
+from sggp.cli.console import check_outputs, csv_text, say, stderr, stdout
 from sggp.cli.fit_report import Told, check_varies, render
 from sggp.cli.inputs import choose_inputs, read_cells
 from sggp.cli.model_files import SavedModel, load_model, save_model
-from sggp.cli.molecules.tables import Reject
+from sggp.cli.molecules.tables import Decimal, Reject, Sheet
+from sggp.cli.outputs import rejected_path
 from sggp.defaults import NUM_SAMPLES
 from sggp.errors import InputError
 from sggp.estimator import GPRegressor
@@ -38,20 +39,22 @@ def fit(
     kernel: Annotated[str, typer.Option(help="One of " + ", ".join(_KERNELS) + ".")] = _DEFAULT,
     num_samples: Annotated[int, typer.Option(help="Posterior samples to carry.")] = NUM_SAMPLES,
     seed: Annotated[int | None, typer.Option(help="Makes the result reproducible.")] = None,
+    sheet: Sheet = None,
+    decimal: Decimal = None,
 ) -> None:
     """Learn a Gaussian process from a table, as sggp.GPRegressor does; save it, report on it, or both."""
     written = [path for path in (out, report) if path is not None]
     if not written or out == report:
         raise InputError("say what to write: --out FILE for the model, --report FILE for a page, or both.")
-    for path in written:
-        check_output(path, data)
+    check_outputs({"--out": out, "--report": report}, [data], models=["--out"])
     if report is not None:
         new_figure()  # names the extra that a report needs before any work
     whole_number(num_samples, "--num-samples")
     one_of(kernel, "--kernel", _KERNELS)
-    table = read_table(data)
+    table = read_table(data, sheet=sheet, decimal=decimal)
+    say(data.name, table.notes)
     names, categories, unused = choose_inputs(table, target, features)
-    rejected = written[0].with_suffix(".rejected.csv")
+    rejected = rejected_path(written[0], data, *written)
     cells, rejects = read_cells(table, [*names, target], dict.fromkeys(categories), rejected)
     inputs, y = cells[:, :-1], cells[:, -1].astype(float)
     if report is not None:
@@ -86,14 +89,17 @@ def predict(
         float | None,
         typer.Option(help="Also columns low and high: a new measurement lies between with this probability."),
     ] = None,
+    sheet: Sheet = None,
+    decimal: Decimal = None,
 ) -> None:
     """Predict mean and standard deviation for every usable row of a table, as sggp.GPRegressor does."""
-    check_output(out, model, data)
+    check_outputs({"--out": out}, [model, data])
     if interval is not None and not 0 < interval < 1:
         raise InputError(f"--interval must lie strictly between 0 and 1, got {interval}; for 95 % give 0.95.")
     saved = load_model(model)
-    table = read_table(data)
-    rejected = out.with_suffix(".rejected.csv")
+    table = read_table(data, sheet=sheet, decimal=decimal)
+    say(data.name, table.notes)
+    rejected = rejected_path(out, data, model, out)
     names, encoder = saved.features, saved.model.columns_
     known = {} if encoder is None else {n: c.levels for n, c in zip(names, encoder.columns, strict=True)}
     cells, rejects = read_cells(table, names, {n: v for n, v in known.items() if v is not None}, rejected)

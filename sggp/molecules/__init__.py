@@ -1,6 +1,6 @@
 """Molecules: SMILES to count fingerprints, packed tables of libraries, users' files, properties and drawings.
 
-Only `_rdkit.py` imports RDKit, and only when a SMILES has to be read: tables that exist can be opened without it.
+Only `_rdkit.py` and `_chemistry.py` import RDKit, and only when a SMILES has to be read: tables that exist can be opened without it.
 Names are fetched from their modules on first use, so that worker processes load RDKit and nothing else.
 """
 
@@ -10,8 +10,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sggp.molecules.columns import ColumnGuess
     from sggp.molecules.files import (
+        ColumnGuess,
         DataTable,
         MoleculeFile,
         RejectedRow,
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from sggp.molecules.fingerprinter import SmilesFingerprinter
     from sggp.molecules.properties import compute_property, draw_grid, logp, molecule_svg, qed
     from sggp.molecules.report import DuplicateGroup, InvalidMolecule, InvalidReport
+    from sggp.molecules.standardise import ParentMatch, Standardised, Standardiser
     from sggp.molecules.table import FingerprintTable
 
 __all__ = [
@@ -33,8 +34,11 @@ __all__ = [
     "InvalidMolecule",
     "InvalidReport",
     "MoleculeFile",
+    "ParentMatch",
     "RejectedRow",
     "SmilesFingerprinter",
+    "Standardised",
+    "Standardiser",
     "compute_property",
     "draw_grid",
     "guess_columns",
@@ -47,8 +51,8 @@ __all__ = [
 ]
 
 _NAMES_OF = {
-    "columns": ("ColumnGuess",),
     "files": (
+        "ColumnGuess",
         "DataTable",
         "MoleculeFile",
         "RejectedRow",
@@ -60,6 +64,7 @@ _NAMES_OF = {
     "fingerprinter": ("SmilesFingerprinter",),
     "properties": ("compute_property", "draw_grid", "logp", "molecule_svg", "qed"),
     "report": ("DuplicateGroup", "InvalidMolecule", "InvalidReport"),
+    "standardise": ("ParentMatch", "Standardised", "Standardiser"),
     "table": ("FingerprintTable",),
 }
 _HOME = {name: module for module, names in _NAMES_OF.items() for name in names}

@@ -15,6 +15,7 @@ import numpy as np
 from sggp.checks import as_path, flag, one_of
 from sggp.errors import DataFileError, InputError, MoleculeError
 from sggp.molecules.featurise import encode_all
+from sggp.molecules.files import MoleculeFile
 from sggp.molecules.fingerprinter import SmilesFingerprinter, build_report
 from sggp.molecules.packed import PackedCounts, PackedStrings
 from sggp.molecules.report import InvalidMolecule
@@ -128,6 +129,14 @@ def smiles_key(smiles: Sequence[Any], ids: Sequence[str] | None, request: Reques
     digest.update(b"ids" if ids is not None else b"none")
     for text in ids or ():
         digest.update(repr(text).encode() + b"\n")
+    return digest.hexdigest()
+
+
+def molecules_key(data: MoleculeFile, request: Request) -> str:
+    """Digest of molecules read from a file, of their lines and of the rows left out."""
+    digest = hashlib.blake2b(smiles_key(data.smiles, data.ids, request).encode(), digest_size=16)
+    digest.update(data.path.name.encode() + data.rows.tobytes() + data.lines.tobytes())
+    digest.update(repr([(r.row, r.line, r.content, r.reason) for r in data.rejected]).encode())
     return digest.hexdigest()
 
 

@@ -23,8 +23,8 @@ from sggp.errors import (
     MoleculeWarning,
     ShapeError,
 )
-from sggp.molecules.build import Request, build, cached, file_key, smiles_key
-from sggp.molecules.files import read_molecules
+from sggp.molecules.build import Request, build, cached, file_key, molecules_key, smiles_key
+from sggp.molecules.files import MoleculeFile, read_molecules
 from sggp.molecules.fingerprinter import SmilesFingerprinter, as_smiles_list
 from sggp.molecules.packed import PackedCounts, PackedStrings
 from sggp.molecules.properties import property_of_each
@@ -120,7 +120,7 @@ class FingerprintTable:
     @classmethod
     def from_csv(
         cls,
-        path: str | os.PathLike[str],
+        path: str | os.PathLike[str] | MoleculeFile,
         smiles_column: str | None = None,
         fingerprinter: SmilesFingerprinter | None = None,
         *,
@@ -130,7 +130,7 @@ class FingerprintTable:
         progress: bool = False,
         cache: str | os.PathLike[str] | None = None,
     ) -> FingerprintTable:
-        """Fingerprints of the molecules in a CSV, TSV or SMI file (gzip accepted).
+        """Fingerprints of the molecules in a file as `read_table` reads it, or in one that `read_molecules` has read.
 
         As `from_smiles`; the columns are guessed where they are not named, and the report also has line numbers and
         the rows with a wrong number of cells. `cache` is keyed by the content of the file and all settings.
@@ -141,10 +141,16 @@ class FingerprintTable:
         """
         request = Request(fingerprinter or SmilesFingerprinter(), on_invalid, on_duplicate, progress)
         request.check()
-        stored = cached(cache, lambda: file_key(path, smiles_column, id_column, request))
+        if isinstance(path, MoleculeFile):
+            read = path
+            stored = cached(cache, lambda: molecules_key(read, request))
+        else:
+            stored = cached(cache, lambda: file_key(path, smiles_column, id_column, request))
 
         def make() -> dict[str, Any]:
-            data = read_molecules(path, smiles_column=smiles_column, id_column=id_column)
+            data = path
+            if not isinstance(data, MoleculeFile):
+                data = read_molecules(data, smiles_column=smiles_column, id_column=id_column)
             broken = tuple(InvalidMolecule(r.row, r.line, r.content, r.reason) for r in data.rejected)
             return build(
                 data.smiles,
@@ -152,7 +158,7 @@ class FingerprintTable:
                 request,
                 rows=data.rows,
                 lines=data.lines,
-                source=Path(path).name,
+                source=data.path.name,
                 broken=broken,
             )
 
@@ -184,8 +190,11 @@ class FingerprintTable:
         if table is None:
             table = cls(**make())
             if stored is not None:
-                table.save(stored)
-                table = cls.open(stored)
+                try:
+                    table.save(stored)
+                    table = cls.open(stored)
+                except DataFileError as error:  # what was computed is not lost with the cache
+                    _LOGGER.warning("%s; the table is not kept", error)
         if table.report.invalid or table.report.saturated:
             warnings.warn(table.report.describe(), MoleculeWarning, stacklevel=3)
         return table

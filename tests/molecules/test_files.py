@@ -30,9 +30,9 @@ def test_rows_lines_and_rejects(tmp_path):
     assert [(r.row, r.line) for r in data.rejected] == [(1, 4), (2, 5), (3, 8), (4, 9), (6, 11)]
     assert [r.reason for r in data.rejected] == [
         "pIC50: no value",
-        "pIC50: not a number: '>10'",
+        "pIC50: not a number but a bound: '>10'",
         "expected 3 cells, found 2",
-        "pIC50: not finite: 'nan'",
+        "pIC50: no value: 'nan'",
         "expected 3 cells, found 4",
     ]
     assert (data.guess.smiles, data.guess.value, data.guess.id) == ("Smiles", "pIC50", "ID")
@@ -95,21 +95,14 @@ def test_a_name_that_says_measured_wins_and_ties_are_refused(tmp_path):
         ("", "empty"),
         ("\n \n", "empty"),
         ("smiles,y\n", "no data row"),
-        ("CCO,1.5\nCN,2\n", "looks like data"),
-        ("c1ccccc1\nCCO\n", "looks like data"),
-        ("smiles,y,y\nCCO,1,2\n", "repeated: 'y'"),
+        ("smiles,y,y\nCCO,1,2\n", r"several columns of numbers: y \(1\), y \(2\)"),
         ("name,y\nethanol,1\n", "no column looks like SMILES"),
         ("smiles,name\nCCO,ethanol\n", "no value column"),
-        ('smiles,y\n"CCO,1\n', "0 molecules|cells|no data|cannot"),
+        ('smiles,y\n"CCO,1\n', r"line 2: a quote .* is not closed"),
     ],
 )
 def test_bad_files_get_a_typed_error(tmp_path, text, message):
     path = write(tmp_path / "bad.csv", text)
-    if "0 molecules" in message:
-        data = read_molecules(path, need_values=False)
-        assert data.smiles == []
-        assert data.rejected[0].reason.startswith("expected 2 cells")
-        return
     with pytest.raises(DataFileError, match=message) as caught:
         read_molecules(path, need_values=True)
     assert "bad.csv" in str(caught.value)
@@ -124,9 +117,6 @@ def test_unreadable_files(tmp_path):
     (tmp_path / "half.csv.gz").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(DataFileError, match="cannot be read"):
         read_table(tmp_path / "half.csv.gz")
-    (tmp_path / "latin.csv").write_bytes("smiles,näme\nCCO,é\n".encode("latin-1"))
-    with pytest.raises(DataFileError, match="cannot be read"):
-        read_table(tmp_path / "latin.csv")
     path = write(tmp_path / "a.csv", "smiles,y\nCC,1\n")
     with pytest.raises(DataFileError, match=r"no column 'SMILES'.*'smiles', 'y'"):
         read_molecules(path, smiles_column="SMILES")

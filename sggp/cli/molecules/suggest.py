@@ -11,21 +11,33 @@ from torch import Tensor
 
 from sggp.bayesopt import Pool, Surrogate, fit_surrogate
 from sggp.bayesopt.rules import RULES, Rule, check_rule, make_rule
-from sggp.checks import whole_number
+from sggp.checks import one_of, whole_number
 from sggp.cli.console import (
-    check_output,
+    check_outputs,
     csv_text,
     direction,
     print_table,
     progress,
+    say,
     stderr,
     stdout,
 )
+from sggp.cli.molecules.forms import same_molecules
 from sggp.cli.molecules.suggest_report import render
-from sggp.cli.molecules.tables import Measured, default_cache, load_library, load_measured, write_rejects
+from sggp.cli.molecules.tables import (
+    Decimal,
+    Measured,
+    Sheet,
+    default_cache,
+    load_library,
+    load_measured,
+    write_rejects,
+)
+from sggp.cli.outputs import rejected_path
 from sggp.errors import DataFileError, InputError
 from sggp.files import write_whole
-from sggp.molecules import FingerprintTable
+from sggp.molecules import FingerprintTable, read_table
+from sggp.molecules.standardise import POLICIES
 from sggp.plotting import new_figure
 from sggp.random import as_generator, draw_seed, streams
 
@@ -34,8 +46,10 @@ _HEADER = ["rank", "id", "smiles", "predicted_mean", "predicted_std", "sampled_v
 
 
 def suggest(
-    measured: Annotated[Path, typer.Option(help="CSV of measured molecules: SMILES and value. gz accepted.")],
-    library: Annotated[Path, typer.Option(help="CSV or SMI file of candidates. gz accepted.")],
+    measured: Annotated[
+        Path, typer.Option(help="Measured molecules, SMILES and value: CSV, xlsx, parquet, sdf.")
+    ],
+    library: Annotated[Path, typer.Option(help="Candidates: CSV, smi, xlsx, parquet, sdf. gz accepted.")],
     out: Annotated[Path, typer.Option(help="CSV file to write; unusable rows go to OUT's .rejected.csv.")],
     q: Annotated[int, typer.Option("-q", "--batch-size", help="How many molecules to suggest.")] = 96,
     maximize: Annotated[bool, typer.Option("--maximize", help="Larger values are better.")] = False,
@@ -49,31 +63,38 @@ def suggest(
     no_cache: Annotated[bool, typer.Option("--no-cache", help="Keep no fingerprints.")] = False,
     report: Annotated[Path | None, typer.Option(help="Also write an HTML report to this file.")] = None,
     rule: Annotated[str, typer.Option(help="How to choose: " + ", ".join(RULES) + ".")] = "thompson",
+    sheet: Sheet = None,
+    library_sheet: Annotated[str | None, typer.Option(help="Sheet of the library.")] = None,
+    decimal: Decimal = None,
+    standardise: Annotated[
+        str, typer.Option(help="Forms that are one molecule: " + ", ".join(POLICIES) + ".")
+    ] = "none",
 ) -> None:
     """Choose the next molecules to measure from a library, by Thompson sampling."""
     better = direction(maximize, minimize)
     whole_number(q, "-q")
     check_rule(rule)
-    for path in (out, report):
-        if path is not None:
-            check_output(path, measured, library)
+    one_of(standardise, "--standardise", POLICIES)
+    check_outputs({"--out": out, "--report": report}, [measured, library])
     if report is not None:
         new_figure()  # without matplotlib, refuse before the work
     where = None if no_cache else (cache or default_cache())
-    rejected = out.with_suffix(".rejected.csv")
+    rejected = rejected_path(out, measured, library, out, report)
     root = as_generator(draw_seed(as_generator(None)) if seed is None else seed)
     learn, choose = streams(root, "model", "choice")
 
     candidates, rejects = load_library(
-        library, smiles_column=library_smiles_column, id_column=id_column, cache=where
+        library, smiles_column=library_smiles_column, id_column=id_column, cache=where, sheet=library_sheet
     )
-    known = load_measured(measured, smiles_column=smiles_column, value_column=value_column, like=candidates)
+    data = read_table(measured, sheet=sheet, decimal=decimal)
+    known = load_measured(data, smiles_column=smiles_column, value_column=value_column, like=candidates)
     rejects += known.rejects
     write_rejects(rejected, rejects)
     stderr().print(f"{len(known)} measurements and {len(candidates)} candidates; {len(rejects)} unused rows")
+    exclude = measured_rows(candidates, known, standardise)
+    known = _exact(known, measured)
     if not len(known):
         raise DataFileError(f"{measured}: no usable measurement; {len(rejects)} unused rows in {rejected}.")
-    exclude = measured_rows(candidates, known)
     if len(candidates) - len(exclude) < q:
         raise InputError(
             f"-q {q} molecules are asked for but the library has only {len(candidates) - len(exclude)} that are "
@@ -83,16 +104,45 @@ def suggest(
     model = fit_surrogate(known.counts, known.values, num_samples=chooser.num_samples, generator=learn)
     rows, sampled = choose_rows(chooser, model, exclude, choose)
     header, listed = _listing(candidates, model, rows, sampled)
-    if report is not None:
-        write_whole(report, render(model, known, header, listed, better))
     write_whole(out, csv_text(header, listed))
     _summary(model, header, listed, out, rejected, len(rejects))
+    if report is not None:  # after all that must not be lost with it
+        write_whole(report, render(model, known, header, listed, better))
 
 
-def measured_rows(candidates: FingerprintTable, known: Measured) -> list[int]:
-    """Library rows that hold a measured molecule, by canonical SMILES."""
-    found = candidates.locate(sorted(set(known.canonical)))
-    return sorted({int(row) for row in found if row >= 0})
+def measured_rows(candidates: FingerprintTable, known: Measured, policy: str = "none") -> list[int]:
+    """Library rows that hold a measured molecule, by canonical SMILES or by its parent, as the policy says."""
+    found = candidates.locate(sorted(set(known.canonical))) if len(known) else []
+    exact = {int(row) for row in found if row >= 0}
+    matches = same_molecules(candidates, known, policy)
+    if matches:
+        first = matches[0].describe(f"line {known.lines[matches[0].row]}", _name(candidates, matches[0].of))
+        rows = {match.of for match in matches} - exact
+        if policy != "none":
+            words = f"{len(rows)} more candidates are other forms of measured molecules, and not suggested"
+            say("library", [f"{words}: {first}"])
+            exact |= rows
+        elif rows:
+            words = f"{len(rows)} candidates are other forms of measured molecules, and may be suggested"
+            say("library", [f"{words}: {first}; --standardise parent takes them as the same"])
+    return sorted(exact)
+
+
+def _name(candidates: FingerprintTable, row: int) -> str:
+    names = candidates.ids if candidates.ids is not None else candidates.smiles
+    return f"row {int(candidates.source_rows[row])}" if names is None else str(names[row])
+
+
+def _exact(known: Measured, file: Path) -> Measured:
+    """The measurements without bounds, said."""
+    exact = known.exact
+    if len(exact) < len(known):
+        bound = next(i for i, side in enumerate(known.censored) if side)
+        sign = ">" if known.censored[bound] == "above" else "<"
+        first = f"{sign}{float(known.values[bound]):g} in line {known.lines[bound]}"
+        words = f"{len(known) - len(exact)} values are bounds ({first}): measured, so not suggested again"
+        say(file.name, [f"{words}; the model learns from the {len(exact)} others"])
+    return exact
 
 
 def choose_rows(

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import torch
+import typer
 from torch import Tensor
 
-from sggp.cli.console import csv_text, stderr
+from sggp.cli.console import csv_text, say, stderr
 from sggp.errors import DataFileError, MoleculeError, MoleculeWarning
 from sggp.files import write_whole
 from sggp.molecules import (
@@ -26,6 +28,10 @@ from sggp.molecules import (
     read_table,
 )
 from sggp.molecules.files import DataTable
+from sggp.molecules.files.numbers import Censored
+
+Sheet = Annotated[str | None, typer.Option("--sheet", help="Sheet of an .xlsx file; default: the first.")]
+Decimal = Annotated[str | None, typer.Option("--decimal", help="Decimal sign, . or , where it is in doubt.")]
 
 
 class Reject(NamedTuple):
@@ -39,27 +45,66 @@ class Reject(NamedTuple):
 
 @dataclass(frozen=True)
 class Measured:
-    """Usable measurements: fingerprints (n, width) uint8, values (n,), their SMILES, and the rows not used."""
+    """Usable measurements: fingerprints (n, width) uint8, values (n,), their SMILES, and the rows not used.
+
+    `censored[i]` is "above" for a bound such as `>10`, whose value is 10, "below" for `<0.1`, None for a measurement;
+    `lines[i]` is the line in the file.
+    """
 
     counts: Tensor
     values: Tensor
     smiles: list[str]
     canonical: list[str]
     rejects: list[Reject]
+    censored: tuple[Censored | None, ...] = ()
+    lines: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(self.smiles)
 
+    @property
+    def exact(self) -> Measured:
+        """The measurements without the bounds."""
+        keep = [i for i, side in enumerate(self.censored) if side is None]
+        if len(keep) == len(self):
+            return self
+        return Measured(
+            self.counts[keep],
+            self.values[keep],
+            [self.smiles[i] for i in keep],
+            [self.canonical[i] for i in keep],
+            self.rejects,
+            (None,) * len(keep),
+            tuple(self.lines[i] for i in keep),
+        )
+
 
 def default_cache() -> Path:
     """Where fingerprints are kept between calls: the user's cache folder of this system."""
+    home = Path(os.path.expanduser("~"))  # unlike Path.home() no error where nobody has a home
     if sys.platform == "win32":
-        root = Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local"))
+        root = Path(os.environ.get("LOCALAPPDATA", home / "AppData" / "Local"))
     elif sys.platform == "darwin":
-        root = Path.home() / "Library" / "Caches"
+        root = home / "Library" / "Caches"
     else:
-        root = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+        root = Path(os.environ.get("XDG_CACHE_HOME", home / ".cache"))
     return root / "sggp" / "fingerprints"
+
+
+def usable_cache(folder: Path | None) -> Path | None:
+    """The folder, made if need be; None, said on stderr, where it cannot be made or written."""
+    if folder is None:
+        return None
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return folder
+    except OSError as error:
+        stderr().print(
+            f"note: no fingerprints are kept: the folder {folder} cannot be used ({error.strerror or error}); "
+            "choose another by --cache, or --no-cache"
+        )
+        return None
 
 
 def check_columns(table: DataTable, names: Iterable[str]) -> None:
@@ -72,14 +117,19 @@ def check_columns(table: DataTable, names: Iterable[str]) -> None:
 
 
 def load_library(
-    path: Path, *, smiles_column: str | None, id_column: str | None, cache: Path | None
+    path: Path,
+    *,
+    smiles_column: str | None,
+    id_column: str | None,
+    cache: Path | None,
+    sheet: str | None = None,
 ) -> tuple[FingerprintTable, list[Reject]]:
     """A library file as fingerprints, each molecule once, with the rows that were left out.
 
     Raises:
         DataFileError: unreadable or empty file, no SMILES column, or no usable row.
     """
-    data = read_table(path)
+    data = read_table(path, sheet=sheet)
     guess = guess_columns(data, smiles=smiles_column, id=id_column)
     if guess.smiles is None:
         raise DataFileError(f"{path}: no SMILES column ({guess.reasons['smiles']}); name it by an option.")
@@ -87,19 +137,17 @@ def load_library(
         f"library {path.name}: SMILES column {guess.smiles!r} ({guess.reasons['smiles']}), ", end=""
     )
     stderr().print("no id column" if guess.id is None else f"id column {guess.id!r} ({guess.reasons['id']})")
-    if cache is not None:
-        cache.mkdir(parents=True, exist_ok=True)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", MoleculeWarning)
-        table = FingerprintTable.from_csv(
-            path,
-            guess.smiles,
-            id_column=guess.id,
-            on_invalid="drop",
-            on_duplicate="drop",
-            progress=True,
-            cache=cache,
-        )
+    molecules = read_molecules(data, smiles_column=guess.smiles, id_column=guess.id)
+    say(path.name, molecules.notes)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", MoleculeWarning)
+            table = FingerprintTable.from_csv(
+                molecules, on_invalid="drop", on_duplicate="drop", progress=True, cache=usable_cache(cache)
+            )
+    except MoleculeError as error:  # not one of them can be parsed
+        count = len(getattr(error.report, "invalid", ()))
+        raise DataFileError(f"{path}: no row holds a usable SMILES ({count} rows are unusable).") from error
     rejects = [
         Reject(path.name, int(e.row + 1 if e.line is None else e.line), e.reason, e.smiles)
         for e in table.report.invalid
@@ -110,26 +158,30 @@ def load_library(
         for row in group.rows[1:]:
             content = data.columns[guess.smiles][position[row]]
             rejects.append(Reject(path.name, int(data.lines[row]), f"same molecule as line {first}", content))
-    if len(table) == 0:
-        raise DataFileError(f"{path}: no row holds a usable SMILES ({len(rejects)} rows are unusable).")
     return table, rejects
 
 
 def load_measured(
-    path: Path, *, smiles_column: str | None, value_column: str | None, like: FingerprintTable
+    path: Path | DataTable, *, smiles_column: str | None, value_column: str | None, like: FingerprintTable
 ) -> Measured:
-    """Measurements from a file, with the fingerprint of `like`; repeats of a molecule stay repeats.
+    """Measurements from a file, bounds (`>10`) among them, with the fingerprint of `like`; repeats stay repeats.
+
+    Args:
+        path: the file, or a table that `read_table` has read from one.
 
     Raises:
         DataFileError: unreadable or empty file, or a column is missing or ambiguous.
     """
-    data = read_molecules(path, smiles_column=smiles_column, value_column=value_column, need_values=True)
-    reasons = data.guess.reasons
+    data = read_molecules(
+        path, smiles_column=smiles_column, value_column=value_column, need_values=True, bounds=True
+    )
+    reasons, name = data.guess.reasons, data.path.name
     stderr().print(
-        f"measured {path.name}: SMILES column {data.guess.smiles!r} ({reasons['smiles']}), "
+        f"measured {name}: SMILES column {data.guess.smiles!r} ({reasons['smiles']}), "
         f"value column {data.guess.value!r} ({reasons['value']})"
     )
-    rejects = [Reject(path.name, r.line, r.reason, r.content) for r in data.rejected]
+    say(name, data.notes)
+    rejects = [Reject(name, r.line, r.reason, r.content) for r in data.rejected]
     nothing = Measured(torch.empty(0, like.width, dtype=torch.uint8), torch.empty(0), [], [], rejects)
     if not data.smiles:
         return nothing
@@ -139,11 +191,19 @@ def load_measured(
             warnings.simplefilter("ignore", MoleculeWarning)
             table = FingerprintTable.from_smiles(data.smiles, fingerprinter, on_invalid="drop")
     except MoleculeError as error:  # not one of them can be parsed
-        rejects += _invalid(path, data, error.report)
+        rejects += _invalid(data, error.report)
         return nothing
-    rejects += _invalid(path, data, table.report)
-    values = torch.from_numpy(np.asarray(data.values, dtype=np.float64)[np.asarray(table.source_rows)])
-    return Measured(table[:], values, list(table.smiles or []), list(table.canonical or []), rejects)
+    rejects += _invalid(data, table.report)
+    rows = np.asarray(table.source_rows)
+    return Measured(
+        table[:],
+        torch.from_numpy(np.asarray(data.values, dtype=np.float64)[rows]),
+        list(table.smiles or []),
+        list(table.canonical or []),
+        rejects,
+        tuple(data.censored[i] for i in rows.tolist()),
+        tuple(int(data.lines[int(data.rows[i])]) for i in rows.tolist()),
+    )
 
 
 def write_rejects(path: Path, rejects: list[Reject]) -> None:
@@ -152,6 +212,6 @@ def write_rejects(path: Path, rejects: list[Reject]) -> None:
     write_whole(path, csv_text(Reject._fields, ordered))
 
 
-def _invalid(path: Path, data: MoleculeFile, report: Any) -> list[Reject]:
+def _invalid(data: MoleculeFile, report: Any) -> list[Reject]:
     lines = [int(data.lines[int(data.rows[e.row])]) for e in report.invalid]
-    return [Reject(path.name, n, e.reason, e.smiles) for n, e in zip(lines, report.invalid, strict=True)]
+    return [Reject(data.path.name, n, e.reason, e.smiles) for n, e in zip(lines, report.invalid, strict=True)]

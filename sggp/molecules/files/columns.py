@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from sggp.errors import DataFileError
+from sggp.molecules.files.numbers import is_missing
 
-_SMILES_NAMES = (
+SMILES_NAMES = (
     "smiles",
     "canonicalsmiles",
     "smi",
@@ -18,11 +20,11 @@ _SMILES_NAMES = (
     "structure",
     "mol",
 )
-_VALUE_NAMES = (
+VALUE_NAMES = (
     "value", "measured", "measurement", "y", "target", "activity", "score", "dockingscore", "objective",
     "pic50", "pki", "pec50", "pkd", "affinity", "exp", "expt", "experimental", "label", "response",
 )  # fmt: skip
-_ID_NAMES = (
+ID_NAMES = (
     "id", "moleculeid", "compoundid", "cmpdid", "ligandid", "name", "moleculename", "compoundname", "compound",
     "chemblid", "cmpdchemblid", "moleculechemblid", "zincid", "catalogid", "inchikey", "iupac",
     "iupacname", "title", "key",
@@ -30,6 +32,7 @@ _ID_NAMES = (
 _SAMPLE = 200
 _LOOKS_LIKE = 0.8
 _SMILES_TEXT = re.compile(r"(?:Cl|Br|Si|Se|[BCNOPSFIbcnops]|\[[^\[\]\s]+\]|[0-9%()=#$:/\\.+\-@~*>])+")
+_NUMBER = re.compile(r"(?:[<>]=?|[≥≤])?\s*[+\-−]?(?:\d[\d.,'\u00a0\u202f]*|[.,]\d+)(?:[eE][+-]?\d+)?\s*%?")
 
 
 @dataclass(frozen=True)
@@ -46,25 +49,6 @@ class ColumnGuess:
         return "; ".join(
             f"{k}: {'none' if v is None else repr(v)} ({self.reasons[k]})" for k, v in found.items()
         )
-
-
-def check_header(path: str, cells: Sequence[str]) -> list[str]:
-    """The column names in the first row.
-
-    Raises:
-        DataFileError: the row looks like data, or a name is repeated.
-    """
-    names = [cell.strip() for cell in cells]
-    known = any(_plain(name) in _SMILES_NAMES + _VALUE_NAMES + _ID_NAMES for name in names)
-    if not known and any(_is_number(name) or (_is_smiles(name) and _is_structured(name)) for name in names):
-        raise DataFileError(
-            f"{path}: the first row {','.join(names)[:80]!r} looks like data, not like column names. Add a header "
-            "row such as: smiles,value"
-        )
-    repeated = sorted({name for name in names if names.count(name) > 1})
-    if repeated:
-        raise DataFileError(f"{path}: column names must differ; repeated: {', '.join(map(repr, repeated))}.")
-    return names
 
 
 def choose_columns(
@@ -95,18 +79,17 @@ def choose_columns(
     if smiles is None:
         smiles, reasons["smiles"] = _guess_smiles({c: v for c, v in columns.items() if c not in (value, id)})
     if id is None:
-        id = _by_name([c for c in columns if c not in (smiles, value)], _ID_NAMES)
-        reasons["id"] = "no column is named like an id" if id is None else "by its name"
+        id, reasons["id"] = _guess_id([c for c in columns if c not in (smiles, value)])
     if value is None:
         value, reasons["value"] = _guess_value({c: v for c, v in columns.items() if c not in (smiles, id)})
     return ColumnGuess(smiles, value, id, reasons)
 
 
 def _guess_smiles(columns: Mapping[str, Sequence[str]]) -> tuple[str | None, str]:
-    named = _by_name(columns, _SMILES_NAMES)
-    if named is not None:
-        return named, "by its name"
-    shares = {c: _share(cells, lambda t: _is_smiles(t) and not _is_number(t)) for c, cells in columns.items()}
+    named = _by_name(columns, SMILES_NAMES)
+    if named:
+        return _only(named, "by its name")
+    shares = {c: _share(cells, lambda t: is_smiles(t) and not is_number(t)) for c, cells in columns.items()}
     fitting = [name for name, share in shares.items() if share >= _LOOKS_LIKE]
     if len(fitting) == 1:
         return fitting[0], f"{shares[fitting[0]]:.0%} of the sampled cells look like SMILES"
@@ -116,11 +99,18 @@ def _guess_smiles(columns: Mapping[str, Sequence[str]]) -> tuple[str | None, str
     )
 
 
+def _guess_id(columns: Iterable[str]) -> tuple[str | None, str]:
+    named = _by_name(columns, ID_NAMES)
+    return _only(named, "by its name") if named else (None, "no column is named like an id")
+
+
 def _guess_value(columns: Mapping[str, Sequence[str]]) -> tuple[str | None, str]:
-    numeric = [name for name, cells in columns.items() if _share(cells, _is_number) >= 0.5]
-    named = _by_name(numeric, _VALUE_NAMES)
-    if named is not None:
-        return named, "by its name"
+    numeric = [name for name, cells in columns.items() if _share(cells, is_number) >= 0.5]
+    if len(numeric) > 1:  # row numbers and ids that count, whatever they are called
+        numeric = [name for name in numeric if not counts_rows(columns[name])] or numeric
+    named = [name for name in numeric if plain(name) in VALUE_NAMES]
+    if named:
+        return _only(named, "by its name")
     if len(numeric) == 1:
         return numeric[0], "the only column of numbers"
     measured = [name for name in numeric if {"measured", "experimental", "expt", "exp"} & set(_words(name))]
@@ -129,18 +119,34 @@ def _guess_value(columns: Mapping[str, Sequence[str]]) -> tuple[str | None, str]
     return None, f"several columns of numbers: {_names(numeric)}" if numeric else "no column of numbers"
 
 
+def counts_rows(cells: Sequence[str]) -> bool:
+    """Whether a column of at least five cells counts up by one, as row numbers do."""
+    if len(cells) < 5 or not all(re.fullmatch(r"\d+(\.0)?", cell) for cell in cells[:_SAMPLE]):
+        return False
+    numbers = [int(cell.partition(".")[0]) for cell in cells[:_SAMPLE]]
+    return all(after == before + 1 for before, after in pairwise(numbers))
+
+
+def _only(columns: Sequence[str], reason: str) -> tuple[str | None, str]:
+    if len(columns) == 1:
+        return columns[0], reason
+    return None, f"several columns by their names: {_names(columns)}"
+
+
 def _names(columns: Sequence[str]) -> str:
     return ", ".join(columns[:8]) + (f", ... ({len(columns)} in all)" if len(columns) > 8 else "")
 
 
-def _by_name(columns: Iterable[str], names: Sequence[str]) -> str | None:
-    plain: dict[str, str] = {}
+def _by_name(columns: Iterable[str], names: Sequence[str]) -> list[str]:
+    """The columns of the first of these names that there is."""
+    called: dict[str, list[str]] = {}
     for column in columns:
-        plain.setdefault(_plain(column), column)
-    return next((plain[name] for name in names if name in plain), None)
+        called.setdefault(plain(column), []).append(column)
+    return next((called[name] for name in names if name in called), [])
 
 
-def _plain(name: str) -> str:
+def plain(name: str) -> str:
+    """A name without case, blanks and punctuation."""
     return "".join(_words(name))
 
 
@@ -149,24 +155,15 @@ def _words(name: str) -> list[str]:
 
 
 def _share(cells: Sequence[str], test) -> float:  # type: ignore[no-untyped-def]
-    filled = [cell for cell in cells[:_SAMPLE] if cell]
+    filled = [cell for cell in cells[:_SAMPLE] if not is_missing(cell)]
     return sum(map(bool, map(test, filled))) / len(filled) if filled else 0.0
 
 
-def _is_number(cell: str) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return True
+def is_number(cell: str) -> bool:
+    """Whether a cell is a number in the form in which people write them; `>10` is one, `nan` is none."""
+    return _NUMBER.fullmatch(cell.strip()) is not None
 
 
-def _is_smiles(cell: str) -> bool:
+def is_smiles(cell: str) -> bool:
+    """Whether a cell has the characters of SMILES only."""
     return _SMILES_TEXT.fullmatch(cell) is not None and any(character.isalpha() for character in cell)
-
-
-def _is_structured(cell: str) -> bool:
-    """Long enough and marked enough that no column is named like this."""
-    return len(cell) >= 3 and (
-        any(mark in cell for mark in "=#()[]@") or re.search(r"[A-Za-z][0-9]", cell) is not None
-    )
