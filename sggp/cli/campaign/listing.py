@@ -1,0 +1,96 @@
+"""Trials as tables and as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from sggp.bayesopt import Campaign, Trial
+from sggp.bayesopt.outcomes.results import stated
+from sggp.cli.console import csv_text, stdout
+from sggp.files import write_whole
+
+
+def places(campaign: Campaign) -> list[str]:
+    """The columns that say what was, or is to be, measured."""
+    if campaign.has_space and not is_molecules(campaign):
+        return list(campaign.space.names)
+    return ["id", "smiles"] if library_ids(campaign) is not None else ["smiles"]
+
+
+def is_molecules(campaign: Campaign) -> bool:
+    """Whether the campaign chooses from a pool."""
+    return campaign.settings["space"].get("kind") == "pool"
+
+
+def library_ids(campaign: Campaign) -> Any:
+    """The ids of the library's rows, where it is there and has some."""
+    if not campaign.has_space or not is_molecules(campaign):
+        return None
+    return getattr(getattr(campaign.space, "table", None), "ids", None)
+
+
+def place(campaign: Campaign, trial: Trial) -> list[Any]:
+    """The cells of `places`."""
+    if campaign.has_space and not is_molecules(campaign):
+        return list(campaign.space.cells(trial))
+    ids = library_ids(campaign)
+    name = trial.label or trial.key or "(features only)"
+    if ids is None:
+        return [name]
+    return [None if trial.index is None else ids[trial.index], name]
+
+
+def listing(
+    campaign: Campaign, trials: Sequence[Trial], *, results: bool
+) -> tuple[list[str], list[list[Any]]]:
+    """Header and rows: the trial, where it is, and either what was measured or what is expected and why."""
+    header = ["trial", *places(campaign)]
+    if results:
+        rows = [
+            [t.id, *place(campaign, t), t.state, *_measured(campaign, t), t.reason or ""] for t in trials
+        ]
+        return [*header, "state", *campaign.outcomes, "reason"], rows
+    rows = [[t.id, *place(campaign, t), *(t.expected or (None, None)), t.why or ""] for t in trials]
+    return [*header, "expected", "std", "why"], rows
+
+
+def _measured(campaign: Campaign, trial: Trial) -> list[str]:
+    return [stated(trial.values[name]) if name in trial.values else "" for name in campaign.outcomes]
+
+
+def write_batch(path: Any, campaign: Campaign, trials: Sequence[Trial]) -> None:
+    """A CSV file of trials to be filled in, for `tell --from`: an empty cell for each outcome, and for a reason."""
+    header, rows = listing(campaign, trials, results=False)
+    empty = [""] * (len(campaign.outcomes) + 1)
+    write_whole(path, csv_text([*header, *campaign.outcomes, "reason"], ([*row, *empty] for row in rows)))
+
+
+def as_json(campaign: Campaign, trial: Trial) -> dict[str, Any]:
+    """Everything about a trial, for programs."""
+    where = dict(zip(places(campaign), place(campaign, trial), strict=True))
+    return {
+        "trial": trial.id,
+        "place": where,
+        "key": trial.key,
+        "state": trial.state,
+        "values": {
+            name: {"value": m.value, "noise_std": m.noise_std, "censored": m.censored}
+            for name, m in trial.values.items()
+        },
+        "reason": trial.reason,
+        "policy": trial.policy,
+        "batch": trial.batch,
+        "source": trial.source,
+        "asked_at": trial.asked_at,
+        "told_at": trial.told_at,
+        "expected": trial.expected,
+        "why": trial.why,
+        "cost": trial.cost,
+    }
+
+
+def print_json(content: Any) -> None:
+    """One JSON document on stdout."""
+    stdout().file.write(json.dumps(content, indent=1, ensure_ascii=False) + "\n")

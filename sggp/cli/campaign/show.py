@@ -1,0 +1,129 @@
+"""`sggp campaign status`, `results`, `history`, `report`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from sggp.bayesopt import Campaign, Trial
+from sggp.cli.campaign.listing import as_json, listing, print_json
+from sggp.cli.campaign.opening import Json, Library, Store, local_files, open_record, try_campaign
+from sggp.cli.console import check_outputs, print_table, stdout
+from sggp.files import write_whole
+
+_BEST = 10
+
+
+def status(
+    store: Store,
+    outlook: Annotated[
+        bool, typer.Option("--outlook", help="Is it worth going on? Needs the library, and its time.")
+    ] = False,
+    library: Library = None,
+    json: Json = False,
+) -> None:
+    """Show what is measured and pending, and the best so far."""
+    campaign = try_campaign(store, library) if outlook or library is not None else open_record(store)
+    said = campaign.outlook() if outlook and campaign.has_space else None
+    if json:
+        content = _summary(store, campaign)
+        print_json({**content, "outlook": None if said is None else said.as_dict()})
+        return
+    stdout().print(headline(store, campaign))
+    best = campaign.best(_BEST)
+    if best:
+        print_table("best so far", *listing(campaign, best, results=True))
+    front = campaign.front()
+    if front is not None and len(front.trials):
+        print_table("no trial beats these in all objectives", *listing(campaign, front.trials, results=True))
+    waiting = campaign.pending
+    if waiting:
+        print_table("pending", *listing(campaign, waiting, results=False))
+    for sentence in [] if said is None else said.sentences():
+        stdout().print(sentence)
+
+
+def headline(store: str, campaign: Campaign) -> str:
+    """What is looked for, how much is measured, what it cost."""
+    states = Counter(trial.state for trial in campaign.results())
+    counted = ", ".join(f"{states[name]} {name}" for name in ("measured", "pending", "failed"))
+    if states["withdrawn"]:
+        counted += f", {states['withdrawn']} withdrawn"
+    goals = [f"{'maximise' if o.maximize else 'minimise'} {o.name}" for o in campaign.goals.objectives]
+    text = f"{store}: {', '.join(goals)}; {counted}"
+    return text if campaign.budget is None else f"{text}; {campaign.spent:g} of {campaign.budget:g} spent"
+
+
+def _summary(store: str, campaign: Campaign) -> dict[str, Any]:
+    trials = campaign.results()
+    front = campaign.front()
+    return {
+        "campaign": store,
+        "maximize": campaign.maximize,
+        "outcomes": campaign.outcomes,
+        "counts": dict(Counter(trial.state for trial in trials)),
+        "best": _listed(campaign, campaign.best(_BEST)),
+        "front": None if front is None else [trial.id for trial in front.trials],
+        "pending": _listed(campaign, campaign.pending),
+        "budget": campaign.budget,
+        "spent": campaign.spent,
+    }
+
+
+def _listed(campaign: Campaign, trials: list[Trial]) -> list[dict[str, Any]]:
+    return [as_json(campaign, trial) for trial in trials]
+
+
+def results(store: Store, json: Json = False) -> None:
+    """List every trial."""
+    campaign = open_record(store)
+    trials = campaign.results()
+    if json:
+        print_json(_listed(campaign, trials))
+    else:
+        print_table(f"{len(trials)} trials", *listing(campaign, trials, results=True))
+
+
+def history(
+    store: Store,
+    trial: Annotated[int | None, typer.Argument(help="Of one trial; default: of all.")] = None,
+    json: Json = False,
+) -> None:
+    """Show the journal: who asked, told, corrected and withdrew what, when and why."""
+    events = open_record(store).history(trial)
+    if json:
+        print_json([_event(event) for event in events])
+        return
+    rows = [[e.number, e.at, e.what, e.trial, _data(e.data), e.reason or ""] for e in events]
+    print_table(f"journal of {store}", ["event", "time (UTC)", "what", "trial", "data", "reason"], rows)
+
+
+def _event(event: Any) -> dict[str, Any]:
+    names = ("number", "at", "what", "trial", "data", "reason", "program")
+    return {name: getattr(event, name) for name in names}
+
+
+def _data(data: dict[str, Any]) -> str:
+    values = data.get("values")
+    if values:
+        return ", ".join(f"{name} {value.get('value', value)}" for name, value in values.items())
+    return str(data.get("label") or data.get("key") or "")
+
+
+def report(
+    store: Store,
+    out: Annotated[Path, typer.Option(help="HTML file to write.")],
+    library: Library = None,
+) -> None:
+    """Write a page about the campaign: results, model, picks with their reasons, and whether to go on."""
+    from sggp.cli.campaign.report import render
+    from sggp.plotting import new_figure
+
+    check_outputs({"--out": out}, [*local_files(store), library])
+    new_figure()  # without matplotlib, refuse before the work
+    campaign = try_campaign(store, library)
+    write_whole(out, render(store, campaign))
+    stdout().print(f"report in {out}")

@@ -1,0 +1,202 @@
+"""`sggp campaign init`."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from sggp.bayesopt import Box, Campaign, Pool
+from sggp.bayesopt.outcomes import Constraint, Objective
+from sggp.bayesopt.rules import DEFAULT_RULE, RULES, check_rule
+from sggp.bayesopt.spaces.columns import Categorical, Continuous, Integer, Ordinal
+from sggp.bayesopt.storage import open_storage
+from sggp.bayesopt.trials import Measurement
+from sggp.checks import direction as direction_of
+from sggp.cli.campaign.listing import print_json
+from sggp.cli.campaign.opening import Json, Store, local_files, read_library
+from sggp.cli.console import check_outputs, direction, stderr, stdout
+from sggp.cli.molecules.tables import Decimal, Measured, Reject, Sheet, load_measured, write_rejects
+from sggp.cli.outputs import rejected_path
+from sggp.errors import DataFileError, InputError
+from sggp.molecules import read_table
+
+_CONSTRAINT = re.compile(r"\s*(.+?)\s*(>=|<=|≥|≤)\s*([^<>=]+?)\s*")
+
+
+def init(
+    store: Store,
+    library: Annotated[
+        Path | None, typer.Option(help="Molecules to choose from: CSV, smi, xlsx, parquet, sdf; gz accepted.")
+    ] = None,
+    bound: Annotated[
+        list[str] | None, typer.Option(help="A number as NAME=LOW:HIGH, or NAME=LOW:HIGH:log; one per input.")
+    ] = None,
+    integer: Annotated[list[str] | None, typer.Option(help="A whole number as NAME=LOW:HIGH.")] = None,
+    levels: Annotated[list[str] | None, typer.Option(help="Ordered levels as NAME=1,2,5.")] = None,
+    choice: Annotated[list[str] | None, typer.Option(help="Categories as NAME=THF,DMF,water.")] = None,
+    maximize: Annotated[bool, typer.Option("--maximize", help="Larger values are better.")] = False,
+    minimize: Annotated[bool, typer.Option("--minimize", help="Smaller values are better.")] = False,
+    name: Annotated[str | None, typer.Option(help="What is measured, e.g. pIC50; also its column.")] = None,
+    unit: Annotated[str, typer.Option(help="Its unit.")] = "",
+    objective: Annotated[
+        list[str] | None,
+        typer.Option(help="One of several objectives, as NAME:max or NAME:min:UNIT; in place of --maximize."),
+    ] = None,
+    constraint: Annotated[
+        list[str] | None, typer.Option(help='What an outcome must meet, as "NAME>=1.5" or "NAME<=3".')
+    ] = None,
+    measured: Annotated[
+        Path | None, typer.Option(help="Measurements made before (library campaigns).")
+    ] = None,
+    smiles_column: Annotated[str | None, typer.Option(help="SMILES column of the measured file.")] = None,
+    value_column: Annotated[str | None, typer.Option(help="Value column of the measured file.")] = None,
+    library_smiles_column: Annotated[str | None, typer.Option(help="SMILES column of the library.")] = None,
+    id_column: Annotated[str | None, typer.Option(help="Id column of the library.")] = None,
+    sheet: Sheet = None,
+    library_sheet: Annotated[str | None, typer.Option(help="Sheet of the library.")] = None,
+    decimal: Decimal = None,
+    seed: Annotated[int | None, typer.Option(help="Makes the campaign reproducible.")] = None,
+    rule: Annotated[str, typer.Option(help="How to choose: " + ", ".join(RULES) + ".")] = DEFAULT_RULE,
+    budget: Annotated[float | None, typer.Option(help="What all trials together may cost.")] = None,
+    json: Json = False,
+) -> None:
+    """Start a campaign over a library of molecules or a box of settings."""
+    wanted = _wanted(maximize, minimize, name, unit, objective or [], constraint or [])
+    check_rule(rule)
+    kept = open_storage(store)
+    if kept.exists:
+        raise InputError(f"{store} exists already; a campaign is never overwritten.")
+    check_outputs({"the campaign": path for path in local_files(store)}, [library, measured])
+    settings: dict[str, Any] = {**wanted, "seed": seed, "rule": rule, "budget": budget}
+    columns = _columns(bound or [], integer or [], levels or [], choice or [])
+    if (library is None) == (not columns):
+        raise InputError(
+            "give either --library FILE, or the settings: --bound NAME=LOW:HIGH, --integer, --levels, --choice."
+        )
+    if library is None:
+        if measured is not None:
+            raise InputError("--measured is for library campaigns; for settings: sggp campaign attach --from.")
+        campaign = Campaign(Box(columns), kept, **settings)
+    else:
+        info = {"smiles": library_smiles_column, "id": id_column, "sheet": library_sheet}
+        table, rejects = read_library(library, info)
+        info["library"] = str(library.resolve())
+        prior: list[tuple[Any, Any]] = []
+        if measured is not None:
+            data = read_table(measured, sheet=sheet, decimal=decimal)
+            known = load_measured(data, smiles_column=smiles_column, value_column=value_column, like=table)
+            rejects += known.rejects
+            if not len(known):
+                raise DataFileError(f"{measured}: no usable measurement ({len(known.rejects)} unused rows).")
+            prior = _prior(known)
+        for path in local_files(store):
+            _write_rejects(path, rejects, library, measured)
+        campaign = Campaign(Pool(table), kept, **settings, info=info)
+        campaign.attach_many(prior)
+    count = sum(trial.state == "measured" for trial in campaign.results())
+    if json:
+        print_json({"campaign": store, "measured": count, **campaign.settings})
+        return
+    word = "maximise" if campaign.maximize else "minimise"
+    stdout().print(f"campaign {store}: {word} {', '.join(campaign.outcomes)}; {count} measured")
+
+
+def _write_rejects(store: Path, rejects: list[Reject], *others: Path | None) -> None:
+    path = rejected_path(store.with_suffix(".csv"), store, *others)
+    write_rejects(path, rejects)
+    if rejects:
+        stderr().print(f"{len(rejects)} unused rows in {path}")
+
+
+def _prior(known: Measured) -> list[tuple[str, Measurement]]:
+    sides = known.censored or (None,) * len(known)
+    return [
+        (smiles, Measurement(float(value), censored=side))
+        for smiles, value, side in zip(known.smiles, known.values.tolist(), sides, strict=True)
+    ]
+
+
+def _wanted(
+    maximize: bool, minimize: bool, name: str | None, unit: str, objectives: list[str], constraints: list[str]
+) -> dict[str, Any]:
+    """What is measured and wanted, as arguments of `Campaign`."""
+    limits = [_limit(text) for text in constraints]
+    if objectives:
+        if maximize or minimize or name or unit:
+            raise InputError("give either --objective for each, or --maximize or --minimize with --name and --unit.")
+        return {"objectives": [_objective(text) for text in objectives], "constraints": limits}
+    better = direction(maximize, minimize)
+    if not (name or unit or limits):
+        return {"maximize": better}
+    return {"objectives": [Objective(name or "value", better, unit)], "constraints": limits}
+
+
+def _objective(text: str) -> Objective:
+    parts = [part.strip() for part in text.split(":", 2)]
+    if len(parts) < 2 or not parts[0]:
+        raise InputError(f"--objective must be NAME:max or NAME:min, perhaps with :UNIT; got {text!r}.")
+    return Objective(parts[0], direction_of(parts[1], f"the direction of {parts[0]!r}"), *parts[2:])
+
+
+def _limit(text: str) -> Constraint:
+    found = _CONSTRAINT.fullmatch(text)
+    try:
+        limit = float(found[3]) if found else None
+    except ValueError:
+        limit = None
+    if found is None or limit is None:
+        raise InputError(f"--constraint must be NAME>=NUMBER or NAME<=NUMBER, got {text!r}.")
+    return Constraint(found[1], **{"at_least" if found[2] in (">=", "≥") else "at_most": limit})
+
+
+def _columns(
+    bounds: list[str], integers: list[str], levels: list[str], choices: list[str]
+) -> dict[str, Any]:
+    """The columns of a box, in the order of the options."""
+    made: list[tuple[str, Any]] = []
+    for text in bounds:
+        name, low, high, log = _interval("--bound", text)
+        made.append((name, Continuous(low, high, log=log)))
+    for text in integers:
+        name, low, high, log = _interval("--integer", text)
+        if log or low != int(low) or high != int(high):
+            raise InputError(f"--integer must be NAME=LOW:HIGH with two whole numbers, got {text!r}.")
+        made.append((name, Integer(int(low), int(high))))
+    for option, texts, numbers in (("--levels", levels, True), ("--choice", choices, False)):
+        for text in texts:
+            name, values = _listed(option, text, numbers)
+            made.append((name, Ordinal(values) if numbers else Categorical(values)))
+    names = [name for name, _ in made]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise InputError(f"inputs must have different names, got {', '.join(twice)} twice.")
+    return dict(made)
+
+
+def _interval(option: str, text: str) -> tuple[str, float, float, bool]:
+    name, sign, interval = text.partition("=")
+    parts = interval.split(":")
+    log = len(parts) == 3 and parts[2].strip() == "log"
+    try:
+        low, high = (float(end) for end in (parts[:2] if log else parts))
+    except ValueError:
+        sign = ""
+    if not sign or not name.strip():
+        raise InputError(f"{option} must be NAME=LOW:HIGH with two numbers, got {text!r}.")
+    return name.strip(), low, high, log
+
+
+def _listed(option: str, text: str, numbers: bool) -> tuple[str, list[Any]]:
+    name, sign, listed = text.partition("=")
+    values: list[Any] = [value.strip() for value in listed.split(",")]
+    try:
+        values = [float(value) for value in values] if numbers else values
+    except ValueError:
+        sign = ""
+    if not sign or not name.strip() or "" in values:
+        what = "numbers" if numbers else "words"
+        raise InputError(f"{option} must be NAME=A,B,... with {what} between commas, got {text!r}.")
+    return name.strip(), values

@@ -1,0 +1,242 @@
+"""`sggp campaign ask`, `tell`, `fail`, `attach`, `amend`, `withdraw`, `pending`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from sggp.bayesopt import Campaign, Trial
+from sggp.bayesopt.trials import POLICIES, Measurement
+from sggp.checks import whole_number
+from sggp.cli.campaign.listing import as_json, listing, print_json, write_batch
+from sggp.cli.campaign.opening import (
+    Json,
+    Library,
+    Out,
+    Reason,
+    Store,
+    local_files,
+    open_campaign,
+    open_record,
+)
+from sggp.cli.campaign.results_file import Results, point_of, read_attached, read_results
+from sggp.cli.console import check_outputs, print_table, stderr, stdout
+from sggp.cli.molecules.tables import Decimal, Sheet, write_rejects
+from sggp.cli.outputs import rejected_path
+from sggp.errors import InputError
+
+PARTLY = 1
+"""Exit code where some rows of a file were used and others not."""
+
+Number = Annotated[int, typer.Argument(help="Number of the trial.")]
+Values = Annotated[
+    list[str] | None, typer.Argument(help="The measurement: 7.1, -8.8, '>10'; or NAME=VALUE for each outcome.")
+]
+From = Annotated[
+    Path | None, typer.Option("--from", help="File with a column for each outcome (csv, xlsx, parquet).")
+]
+Cost = Annotated[float | None, typer.Option("--cost", help="What it cost.")]
+Noise = Annotated[float | None, typer.Option("--noise-std", help="Standard error of the measurement.")]
+
+
+def ask(
+    store: Store,
+    q: Annotated[int, typer.Option("-q", "--batch-size", help="How many points.")] = 1,
+    out: Out = None,
+    library: Library = None,
+    json: Json = False,
+) -> None:
+    """Get the next points to measure; they are on disk before they are shown."""
+    whole_number(q, "-q")
+    check_outputs({"--out": out}, local_files(store))
+    campaign = open_campaign(store, library)
+    known = campaign.info.get("library")
+    check_outputs({"--out": out}, [*local_files(store), Path(known) if known else None])
+    trials = campaign.ask(q)
+    _show_batch(campaign, trials, f"{len(trials)} points to measure", out, json)
+    if len(trials) < q:
+        raise typer.Exit(PARTLY)
+
+
+def pending(store: Store, out: Out = None, json: Json = False) -> None:
+    """List the trials that wait for a result."""
+    check_outputs({"--out": out}, local_files(store))
+    campaign = open_record(store)
+    trials = campaign.pending
+    _show_batch(campaign, trials, f"{len(trials)} pending", out, json)
+
+
+def tell(
+    store: Store,
+    trial: Annotated[int | None, typer.Argument(help="Number of the trial.")] = None,
+    values: Values = None,
+    file: From = None,
+    noise_std: Noise = None,
+    cost: Cost = None,
+    sheet: Sheet = None,
+    decimal: Decimal = None,
+    json: Json = False,
+) -> None:
+    """Report measurements: of one trial on the command line, or of many from a file."""
+    if file is not None:
+        if trial is not None or noise_std is not None or cost is not None:
+            raise InputError("give either one trial with its value, or --from FILE, which has columns for the rest.")
+        campaign = open_record(store)
+        found = read_results(campaign, file, sheet=sheet, decimal=decimal)
+        _store_file(campaign, store, file, found, json)
+        return
+    if trial is None or not values:
+        raise InputError("give a trial number and its value, or --from FILE.")
+    campaign = open_record(store)
+    stored = campaign.tell(trial, _outcomes(campaign, values, noise_std), cost=cost)
+    _stored(campaign, [stored], f"trial {stored.id} of {store}: {_said(stored)}", json)
+
+
+def fail(
+    store: Store,
+    trial: Number,
+    reason: Reason = "",
+    policy: Annotated[
+        str,
+        typer.Option(
+            help=f"What it means: {', '.join(POLICIES)}; excluded: not asked for again, retry: it may be, imputed: "
+            "as excluded, and it counts as the worst value."
+        ),
+    ] = "excluded",
+    cost: Cost = None,
+    json: Json = False,
+) -> None:
+    """Report that a trial could not be measured."""
+    campaign = open_record(store)
+    stored = campaign.fail(trial, reason, policy=policy, cost=cost)
+    _stored(campaign, [stored], f"trial {trial} of {store} failed; {policy}", json)
+
+
+def attach(
+    store: Store,
+    place: Annotated[
+        str | None, typer.Argument(help="A SMILES, or settings as NAME=VALUE,NAME=VALUE.")
+    ] = None,
+    values: Values = None,
+    file: From = None,
+    noise_std: Noise = None,
+    cost: Cost = None,
+    library: Library = None,
+    sheet: Sheet = None,
+    decimal: Decimal = None,
+    json: Json = False,
+) -> None:
+    """Add measurements that were made elsewhere, or once more."""
+    campaign = open_record(store) if library is None else open_campaign(store, library)
+    if file is not None:
+        if place is not None:
+            raise InputError("give either one measurement or --from FILE, not both.")
+        found = read_attached(campaign, file, sheet=sheet, decimal=decimal)
+        _store_file(campaign, store, file, found, json)
+        return
+    if place is None or not values:
+        raise InputError("give what was measured and its value, or --from FILE.")
+    box = campaign.settings["space"].get("kind") == "box"
+    where: Any = _point(place) if box else place
+    stored = campaign.attach(where, _outcomes(campaign, values, noise_std), cost=cost)
+    _stored(campaign, [stored], f"trial {stored.id} of {store}: {_said(stored)}", json)
+
+
+def amend(
+    store: Store,
+    trial: Number,
+    values: Values = None,
+    reason: Reason = "",
+    noise_std: Noise = None,
+    cost: Cost = None,
+    json: Json = False,
+) -> None:
+    """Correct a value; the old one stays in the journal, with the reason."""
+    if not values:
+        raise InputError("give the value as it should be.")
+    campaign = open_record(store)
+    stored = campaign.amend(trial, _outcomes(campaign, values, noise_std), reason, cost=cost)
+    _stored(campaign, [stored], f"trial {trial} of {store}: {_said(stored)}", json)
+
+
+def withdraw(store: Store, trial: Number, reason: Reason = "", json: Json = False) -> None:
+    """Take a trial back: it no longer counts, and its place may be asked for again."""
+    campaign = open_record(store)
+    stored = campaign.withdraw(trial, reason)
+    _stored(campaign, [stored], f"trial {trial} of {store} withdrawn", json)
+
+
+def _show_batch(campaign: Campaign, trials: Sequence[Trial], title: str, out: Path | None, json: bool) -> None:
+    if out is not None:
+        write_batch(out, campaign, trials)
+    if json:
+        print_json([as_json(campaign, trial) for trial in trials])
+    elif trials:
+        print_table(title, *listing(campaign, trials, results=False))
+    else:
+        stdout().print(title)
+    if out is not None and not json:
+        stdout().print(f"the same in {out}: fill in the results, then sggp campaign tell ... --from {out}")
+
+
+def _outcomes(campaign: Campaign, values: list[str], noise_std: float | None) -> Any:
+    """One measurement, or one for each NAME=VALUE."""
+    named = dict(text.split("=", 1) for text in values if text.split("=", 1)[0] in campaign.outcomes and "=" in text)
+    if len(named) == len(values):
+        return {name.strip(): _measurement(text, noise_std) for name, text in named.items()}
+    if len(values) > 1:
+        raise InputError(
+            f"give one value, or NAME=VALUE for each of {', '.join(campaign.outcomes)}; got {' '.join(values)!r}."
+        )
+    return _measurement(values[0], noise_std)
+
+
+def _measurement(text: str, noise_std: float | None) -> Measurement:
+    found = Measurement.parse(text.strip())
+    return found if noise_std is None else Measurement(found.value, noise_std, found.censored)
+
+
+def _point(text: str) -> dict[str, Any]:
+    parts = [part.partition("=") for part in text.split(",")]
+    if not all(sign for _, sign, _ in parts):
+        raise InputError(f"settings must be NAME=VALUE,NAME=VALUE,..., got {text!r}.")
+    return point_of({name.strip(): value.strip() for name, _, value in parts})
+
+
+def _said(trial: Trial) -> str:
+    return ", ".join(f"{name} {value}" for name, value in trial.values.items())
+
+
+def _stored(campaign: Campaign, trials: Sequence[Trial], text: str, json: bool) -> None:
+    if json:
+        print_json([as_json(campaign, trial) for trial in trials])
+    else:
+        stdout().print(text)
+
+
+def _store_file(campaign: Campaign, store: str, file: Path, found: Results, json: bool) -> None:
+    """Store the good rows of a file, and list the others; the exit code tells."""
+    stored = [*campaign.attach_many(found.attached)] if found.attached else []
+    for number in [n for n in found.told if n in found.costs]:
+        stored.append(campaign.tell(number, found.told.pop(number), cost=found.costs[number]))
+    if found.told:
+        stored += campaign.tell_many(found.told)
+    stored += [campaign.fail(n, why, cost=found.costs.get(n)) for n, why in found.failed.items()]
+    if found.waiting:
+        lines = ", ".join(map(str, found.waiting[:10])) + (", ..." if len(found.waiting) > 10 else "")
+        stderr().print(f"{len(found.waiting)} rows without a value yet, left as they are (line {lines})")
+    failed = f", {len(found.failed)} failures among them" if found.failed else ""
+    _stored(campaign, stored, f"{len(stored)} results stored in {store}{failed}", json)
+    if not found.rejects:
+        if not stored:
+            raise InputError(f"{file}: no row has a value yet; nothing was stored.")
+        return
+    path = rejected_path(file, file, *local_files(store))
+    write_rejects(path, found.rejects)
+    for reject in found.rejects[:10]:
+        stderr().print(f"not stored: {file} line {reject.line}: {reject.reason}")
+    stderr().print(f"{len(found.rejects)} rows were not stored; all are in {path}")
+    raise typer.Exit(PARTLY if stored else 2)
