@@ -205,12 +205,13 @@ class Campaign:
             values,
             num_samples=num_samples,
             kernel=self._kernel,
+            blocks=self.space.blocks,
             num_features=self._num_features,
             generator=generator,
         )
 
     def _propose(self, q: int, trials: Sequence[Trial], generator: torch.Generator) -> list[Place]:
-        taken = sorted({trial.index for trial in trials if trial.index is not None})
+        taken = self.space.taken(trials)
         check_room(self.space, q, len(taken))
         measured = sum(trial.state == "measured" for trial in trials)
         if measured < int(self._meta["num_initial"]):

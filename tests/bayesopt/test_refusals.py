@@ -41,7 +41,7 @@ ENTRANCES = {
     "Box": (
         lambda bad, _: Box(bad),
         (
-            {"x": (0, 1)},
+            {"x": 1},
             None,
             3,
             "box",
@@ -270,7 +270,7 @@ def test_a_screening_that_cannot_run_is_refused(name, given):
         refuse(lambda bad: random_screenings(**{**usual, name: bad}), given)
 
 
-@pytest.mark.parametrize("bad", [{"x": (0, 1)}, 3])
+@pytest.mark.parametrize("bad", [[["a", 1]], 3])
 def test_the_message_shows_the_form_of_bounds(bad):
     with pytest.raises(SggpError, match=r"\[\[0.0, 1.0\], \[-5.0, 10.0\]\]"):
         Box(bad)

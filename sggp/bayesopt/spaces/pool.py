@@ -64,6 +64,10 @@ class Pool:
         """The pool itself."""
         return self
 
+    @property
+    def blocks(self) -> tuple[tuple[int, ...], ...]:
+        return ()
+
     def rows(self, rows: Any) -> Tensor:
         """(k, d) features of the given rows: float64, or integers as they are.
 
@@ -173,6 +177,13 @@ class Pool:
             if trial.index is None:
                 out[position] = torch.tensor(trial.x, dtype=torch.float64).to(self._first.dtype)
         return out
+
+    def taken(self, trials: Sequence[Trial]) -> Tensor:
+        """(k,) the rows of trials, one for each key."""
+        rows = as_indices(
+            [trial.index for trial in trials if trial.index is not None], len(self), what="rows"
+        )
+        return torch.unique(self.find(self.keys(torch.unique(rows))))
 
     def cells(self, trial: Trial) -> list[Any]:
         return [trial.label or ("(outside the library)" if trial.index is None else f"row {trial.index}")]
