@@ -106,7 +106,11 @@ ENTRANCES = {
             np.array([[INF]]),
             torch.zeros(2, 2).to_sparse(),
             range(3),
-            pd.DataFrame({"a": ["x", "y"]}),
+            pd.DataFrame({"a": ["CCO", "CO", "CN"]}),
+            pd.DataFrame({"a": ["x", None]}),
+            pd.DataFrame({"a": ["x", 1]}),
+            pd.DataFrame({"a": ["x", "x"]}),
+            pd.DataFrame({"a": ["x", "y"], "b": [1.0, NAN]}),
             pd.Series(["CCO"]),
             np.array([[1, None]]),
             [torch.zeros(2), "a"],
@@ -301,7 +305,9 @@ def test_every_number_is_a_measurement(campaign, value):
 def test_numbers_in_any_container_make_the_same_campaign(tmp_path, table):
     chosen = []
     for number, given in enumerate((COUNTS, table)):
-        campaign = Campaign(Pool(given), tmp_path / f"{number}.db", maximize=True, seed=1, num_initial=5)
+        campaign = Campaign(
+            Pool(given, kind="counts"), tmp_path / f"{number}.db", maximize=True, seed=1, num_initial=5
+        )
         for trial in [*campaign.ask(5), *campaign.ask(2)]:
             if trial.state == "pending" and trial.id <= 5:
                 campaign.tell(trial.id, float(COUNTS[trial.index].sum()))
