@@ -68,8 +68,11 @@ class Box:
     ) -> None:
         self._named = isinstance(columns, Mapping) or names is not None or bool(units)
         self.columns = _columns(columns, names)
+        if units is not None and not isinstance(units, Mapping):
+            raise DtypeError(f"units must give a text by column name, got {type(units).__name__}.")
         for name, unit in (units or {}).items():
-            self.columns[_known(name, self.columns)] = self.columns[name].in_unit(str(unit))
+            column = self.columns[_known(name, self.columns)]
+            self.columns[name] = column.in_unit(str(unit))
         self.constraints = _checked(constraints, self.columns)
         self._linear = all(isinstance(c, Continuous) and not c.log for c in self.columns.values())
         ends = [[c.low, c.high] for c in self.columns.values() if isinstance(c, Continuous)]

@@ -20,6 +20,7 @@ ENUMERATED = 20_000
 _ALL_LEVELS = 24  # most values of an ordered column that are tried one by one
 _REJECTION = 0.02  # least share of the box that constraints leave for samples to be drawn from the whole
 _PROBES = 4096
+_PROBE = 1e-4  # length of a step along a slope, in edges of the box, that shows where constraints turn it
 _ATTEMPTS = 50
 
 
@@ -62,8 +63,10 @@ class Region:
         self.constraints = tuple(constraints)
         self._held = torch.tensor(self._held_places(names), dtype=torch.long)
         self.polytope = self._polytope(names) if self.constraints else None
-        if self.polytope is not None and bool(self.free[self._held].any()):
-            self.polytope.centre  # noqa: B018  which refuses constraints that leave nothing
+        if self.polytope is not None:
+            if bool(self.free[self._held].any()):
+                self.polytope.centre  # noqa: B018  which refuses constraints that leave nothing
+            self.listed  # noqa: B018  the same
         self._rejection = self.polytope is None or self._share() >= _REJECTION
 
     @property
@@ -181,6 +184,16 @@ class Region:
         moved = moved.clone()
         moved[..., held] = self.polytope.step(old[..., held], moved[..., held], free).to(moved.dtype)
         return moved
+
+    def uphill(self, points: Tensor, slope: Tensor) -> Tensor:
+        """(..., D) the part of the slopes at points that the constraints let one follow: none at a best point.
+
+        Steps that are scaled by coordinate, as Adam's are, end elsewhere without.
+        """
+        if self.polytope is None:
+            return slope
+        size = slope.norm(dim=-1, keepdim=True).clamp_min(1e-300) / (_PROBE * self.width.mean())
+        return (self.step(points, points + slope / size) - points) * size
 
     def repaired(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """(..., D) points with continuous coordinates moved into the constraints, and whether that succeeded (...)."""

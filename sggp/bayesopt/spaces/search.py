@@ -237,7 +237,7 @@ def _climb(
         (slope,) = torch.autograd.grad(height.sum(), x)
         with torch.no_grad():
             best, best_value = _keep_best(best, best_value, x, finite(height.detach()).cpu())
-            slope = slope.detach().cpu() * scale
+            slope = region.uphill(x.detach(), slope.detach().cpu()) * scale
             first = 0.9 * first + 0.1 * slope
             second = 0.99 * second + 0.01 * slope.square()
             ratio = (first / (1 - 0.9**step)) / ((second / (1 - 0.99**step)).sqrt() + 1e-12)

@@ -157,7 +157,7 @@ class SQLiteStorage:
 
 def _trial(row: tuple[Any, ...]) -> Trial:
     number, index, point, *rest = row
-    return Trial(number, index, None if point is None else tuple(map(float, json.loads(point))), *rest)
+    return Trial(number, index, None if point is None else tuple(json.loads(point)), *rest)
 
 
 def _now() -> str:
