@@ -16,8 +16,12 @@ from torch import Tensor
 
 from sggp.errors import InputError
 
-__all__ = ["as_numbers", "as_path", "finite_number", "flag", "one_of", "whole_number"]
+__all__ = ["as_numbers", "as_path", "direction", "finite_number", "flag", "one_of", "whole_number"]
 
+_DIRECTIONS = {
+    **dict.fromkeys(("max", "maximum", "maximize", "maximise", "up", "higher"), True),
+    **dict.fromkeys(("min", "minimum", "minimize", "minimise", "down", "lower"), False),
+}
 _REPR = reprlib.Repr()
 _REPR.maxother = _REPR.maxstring = 60
 
@@ -64,6 +68,16 @@ def flag(value: Any, name: str) -> bool:
     if not isinstance(value, bool | np.bool_):
         raise InputError(f"{name} must be True or False, got {_shown(value)}.")
     return bool(value)
+
+
+def direction(value: Any, name: str) -> bool:
+    """Whether larger is better: True or False, or a word such as "max", "maximise", "min", "minimize"."""
+    if isinstance(value, bool | np.bool_):
+        return bool(value)
+    word = value.strip().lower() if isinstance(value, str) else None
+    if word not in _DIRECTIONS:
+        raise InputError(f"{name} must be True, False, 'max' or 'min', got {_shown(value)}.")
+    return _DIRECTIONS[word]
 
 
 def one_of(value: Any, name: str, choices: Collection[str]) -> str:

@@ -34,6 +34,15 @@ NOT_FINITE = (
     10**400,
     object(),
 )
+NO_MEASUREMENT = (
+    *(bad for bad in NOT_FINITE if bad != "1.5"),
+    "1,5",
+    "nan",
+    "~3",
+    (1.0, -1.0),
+    (1, 2, 3),
+    {"a": 1},
+)
 NOT_ROWS = (12, -1, [0, 12], [1.5], ["a"], "ab", {"a": 1}, object(), torch.zeros(3, dtype=torch.bool), [1j])
 
 # entrance, what it is given
@@ -152,7 +161,7 @@ ENTRANCES = {
         (1.5, True, "seed", 2**70),
     ),
     "ask": (lambda bad, campaign: campaign.ask(bad), NOT_POSITIVE),
-    "tell.value": (lambda bad, campaign: campaign.tell(1, bad), NOT_FINITE),
+    "tell.value": (lambda bad, campaign: campaign.tell(1, bad), NO_MEASUREMENT),
     "tell.id": (lambda bad, campaign: campaign.tell(bad, 1.0), (*NOT_WHOLE, None, 0, -1, 99)),
     "tell_many": (
         lambda bad, campaign: campaign.tell_many(bad),
@@ -173,7 +182,7 @@ ENTRANCES = {
         lambda bad, campaign: campaign.attach(bad, 1.0),
         (None, "x", {"x": 1}, [0.5], [2.0, 0.0], [NAN, 0.0], ["a", "b"], [1j, 0], object()),
     ),
-    "attach.value": (lambda bad, campaign: campaign.attach([0.5, 0.0], bad), NOT_FINITE),
+    "attach.value": (lambda bad, campaign: campaign.attach([0.5, 0.0], bad), NO_MEASUREMENT),
     "attach_many": (
         lambda bad, campaign: campaign.attach_many(bad),
         (

@@ -192,7 +192,7 @@ def test_constraints_that_cannot_be_are_refused(constraint, message):
     "given", [{}, {"at_most": 1, "equals": 1}, {"at_most": float("nan")}, {"at_least": "x"}]
 )
 def test_a_constraint_needs_bounds(given):
-    with pytest.raises(InputError, match="at_most|at_least"):
+    with pytest.raises(InputError, match=r"at_most|at_least"):
         LinearConstraint({"a": 1}, **given)
 
 

@@ -135,13 +135,18 @@ class Known:
 
     def fresh(self, points: Tensor) -> Tensor:
         """Those of points (n, D) that are not known and repeat none before them."""
-        new = points[~self.holds(points)]
-        unit = new.to(torch.float64) / self._width
-        close = ((unit[:, None] - unit[None]).abs().amax(dim=-1) <= REPEAT).tril(-1)
-        kept = torch.ones(len(new), dtype=torch.bool)
+        return points[self.new(points)]
+
+    def new(self, points: Tensor) -> Tensor:
+        """(n,) which of points (n, D) are not known and repeat none of those before them that are new."""
+        unit = points.detach().cpu().to(torch.float64) / self._width
+        close = torch.ones(len(unit), len(unit), dtype=torch.bool).tril(-1)
+        for line in unit.T:
+            close &= (line[:, None] - line[None]).abs() <= REPEAT
+        new = ~self.holds(points)
         for i in close.any(dim=1).nonzero().flatten().tolist():
-            kept[i] = not bool((close[i] & kept).any())
-        return new[kept]
+            new[i] &= not bool((close[i] & new).any())
+        return new
 
 
 class _Rows:
@@ -287,15 +292,10 @@ def _without_repeats(
     best = order[:, :1]
     top = points.gather(1, best[..., None].expand(-1, -1, points.shape[2]))[:, 0]
     height = values.gather(1, best)[:, 0]
-    seen, taken = known.holds(top), torch.zeros(len(top), dtype=torch.bool)
-    kept: list[int] = []
-    for i in range(len(top)):
-        taken[i] = bool(seen[i]) or _close(region, top[i], top[kept], REPEAT)
-        if not taken[i]:
-            kept.append(i)
+    taken = ~known.new(top)
     if not bool(taken.any()):
         return top, height
-    chosen = top[kept]
+    chosen = top[~taken]
     width = region.width.to(torch.float64)
     for apart in _APART:
         for reach in (3.0, 30.0, math.inf):
@@ -308,7 +308,7 @@ def _without_repeats(
             every, all_heights = torch.cat([points, more], dim=1), torch.cat([values, heights], dim=1)
             closed = known.holds(every[rows], apart)
             for position, i in enumerate(rows):
-                near = closed[position] | _close_each(region, every[i], chosen, apart)
+                near = closed[position] | _close(region, every[i], chosen, apart)
                 line = all_heights[i].masked_fill(near, -math.inf)
                 if bool(near.all()):
                     continue
@@ -334,11 +334,7 @@ def _around(
     return flat.to(top.dtype).reshape(len(top), count, -1)
 
 
-def _close(region: Region, point: Tensor, others: Tensor, distance: float) -> bool:
-    return bool(_close_each(region, point[None], others, distance)[0])
-
-
-def _close_each(region: Region, points: Tensor, others: Tensor, distance: float) -> Tensor:
+def _close(region: Region, points: Tensor, others: Tensor, distance: float) -> Tensor:
     """(c,) whether points (c, D) are within so much of one of the others (m, D) in all coordinates."""
     if not len(others):
         return torch.zeros(len(points), dtype=torch.bool)
