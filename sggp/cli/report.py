@@ -44,16 +44,27 @@ def picture(figure: Any, alt: str) -> str:
 
 def rows_table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     """A table of plain text cells."""
-    head = "".join(f"<th>{html.escape(name)}</th>" for name in header)
+    head = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in header)
     lines = ("".join(f"<td>{html.escape(shown(cell))}</td>" for cell in row) for row in rows)
     return f"<table><tr>{head}</tr>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"
 
 
+def facts(items: Iterable[tuple[str, Any]]) -> str:
+    """A table of two columns: what, and its value as plain text."""
+    lines = (
+        f'<tr><th scope="row">{html.escape(name)}</th><td>{html.escape(shown(value))}</td></tr>'
+        for name, value in items
+    )
+    return f"<table>{''.join(lines)}</table>"
+
+
 def cards(items: Iterable[tuple[str, Sequence[str]]]) -> str:
-    """Drawings (SVG text) with lines of plain text below each; the drawings become images of their own."""
+    """Drawings (SVG text, or "" for none) with lines of plain text below each, the last of which names what is drawn."""
     out = []
     for svg, lines in items:
         data = base64.b64encode(svg.encode()).decode()
+        alt = html.escape(f"structure of {lines[-1]}", quote=True)
+        image = f'<img alt="{alt}" src="data:image/svg+xml;base64,{data}">' if svg else ""
         text = "".join(f"<p>{html.escape(line)}</p>" for line in lines)
-        out.append(f'<div class="card"><img alt="" src="data:image/svg+xml;base64,{data}">{text}</div>')
+        out.append(f'<div class="card">{image}{text}</div>')
     return f'<div class="cards">{"".join(out)}</div>'

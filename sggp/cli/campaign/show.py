@@ -36,9 +36,8 @@ def status(
     best = campaign.best(_BEST)
     if best:
         print_table("best so far", *listing(campaign, best, results=True))
-    front = campaign.front()
-    if front is not None and len(front.trials):
-        print_table("no trial beats these in all objectives", *listing(campaign, front.trials, results=True))
+    if front := _front(campaign):
+        print_table("no trial beats these in all objectives", *listing(campaign, front, results=True))
     waiting = campaign.pending
     if waiting:
         print_table("pending", *listing(campaign, waiting, results=False))
@@ -52,21 +51,26 @@ def headline(store: str, campaign: Campaign) -> str:
     counted = ", ".join(f"{states[name]} {name}" for name in ("measured", "pending", "failed"))
     if states["withdrawn"]:
         counted += f", {states['withdrawn']} withdrawn"
-    goals = [f"{'maximise' if o.maximize else 'minimise'} {o.name}" for o in campaign.goals.objectives]
+    goals = [f"{'maximise' if o.maximize else 'minimise'} {o.name}" for o in campaign.wanted.objectives]
     text = f"{store}: {', '.join(goals)}; {counted}"
     return text if campaign.budget is None else f"{text}; {campaign.spent:g} of {campaign.budget:g} spent"
 
 
+def _front(campaign: Campaign) -> list[Trial]:
+    """The trials that no other beats in every objective, where there are several objectives."""
+    return list(campaign.pareto().trials) if len(campaign.wanted.objectives) > 1 else []
+
+
 def _summary(store: str, campaign: Campaign) -> dict[str, Any]:
     trials = campaign.results()
-    front = campaign.front()
+    front = _front(campaign)
     return {
         "campaign": store,
         "maximize": campaign.maximize,
         "outcomes": campaign.outcomes,
         "counts": dict(Counter(trial.state for trial in trials)),
         "best": _listed(campaign, campaign.best(_BEST)),
-        "front": None if front is None else [trial.id for trial in front.trials],
+        "front": [trial.id for trial in front],
         "pending": _listed(campaign, campaign.pending),
         "budget": campaign.budget,
         "spent": campaign.spent,

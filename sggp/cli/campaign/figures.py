@@ -1,0 +1,97 @@
+"""The plots of a campaign's report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+
+from sggp.bayesopt import Trial
+from sggp.bayesopt.outcomes import Objective
+from sggp.plotting import new_figure, plot_calibration, plot_parity
+
+_BLUE, _GREY, _RED = "#0b6e99", "#8a8a8a", "#b3432b"
+
+
+def progress(trials: Sequence[Trial], objective: Objective) -> Any:
+    """Every measurement in the order of its batch, with what the model expected, and the best value so far."""
+    done = sorted((t for t in trials if t.value is not None), key=lambda t: (t.batch, t.id))
+    values = np.array([t.value for t in done], dtype=float)
+    order = np.arange(1, len(done) + 1)
+    better = np.maximum if objective.maximize else np.minimum
+    figure = new_figure(9.0, 4.0)
+    axes = figure.subplots()
+    start = 0
+    for position, (batch, members) in enumerate(groupby(done, key=lambda t: t.batch)):
+        count = len(list(members))
+        if position % 2:
+            axes.axvspan(start + 0.5, start + count + 0.5, color=_GREY, alpha=0.12, linewidth=0)
+        name = "before" if batch == 0 else str(batch)
+        axes.text(start + 0.5 + count / 2, 1.01, name, transform=axes.get_xaxis_transform(), ha="center")
+        start += count
+    told = [(i, *t.expected) for i, t in zip(order, done, strict=True) if t.expected is not None]
+    if told:
+        at, mean, std = (np.array(column, dtype=float) for column in zip(*told, strict=True))
+        axes.errorbar(
+            at, mean, yerr=2 * std, fmt="_", color=_GREY, elinewidth=0.8, label="expected before (± 2 s.d.)"
+        )
+    exact = np.array([t.measurement is None or t.measurement.censored is None for t in done])
+    axes.plot(order[exact], values[exact], "o", color=_BLUE, markersize=4, label="measured")
+    if not exact.all():
+        axes.plot(order[~exact], values[~exact], "^", color=_RED, markersize=5, label="a bound (> or <)")
+    axes.step(order, better.accumulate(values), where="post", color="black", linewidth=1.2, label="best so far")
+    axes.set_xlabel("measurements; batches above")
+    axes.set_ylabel(_named(objective))
+    axes.legend(fontsize="small")
+    return figure
+
+
+def judged(values: Any, mean: Any, std: Any, objective: Objective) -> Any:
+    """Parity and calibration of predictions."""
+    figure = new_figure(9.0, 3.8)
+    left, right = figure.subplots(1, 2)
+    plot_parity(values, mean, std, axes=left, name=objective.name)
+    plot_calibration(values, mean, std, axes=right)
+    return figure
+
+
+def library(mean: np.ndarray, std: np.ndarray, best: float | None, objective: Objective) -> Any:
+    """What the model predicts for what was not measured: means, and how sure it is."""
+    figure = new_figure(9.0, 3.6)
+    left, right = figure.subplots(1, 2)
+    left.hist(mean, bins=50, color=_BLUE, alpha=0.8)
+    if best is not None:
+        left.axvline(best, color="black", linestyle="--", label="best measured")
+        left.legend(fontsize="small")
+    left.set_xlabel(f"predicted {_named(objective)}")
+    left.set_ylabel("candidates")
+    right.hist(std, bins=50, color=_GREY)
+    right.set_xlabel("standard deviation of a measurement there")
+    return figure
+
+
+def front(trials: Sequence[Trial], best: Sequence[Trial], objectives: Sequence[Objective]) -> Any:
+    """Two objectives of every trial, and the front."""
+    first, second = objectives[:2]
+    figure = new_figure(5.5, 4.2)
+    axes = figure.subplots()
+    for chosen, colour, label in ((trials, _GREY, "measured"), (best, _RED, "not beaten in both")):
+        both = [t for t in chosen if first.name in t.values and second.name in t.values]
+        axes.plot(
+            [t.values[first.name].value for t in both],
+            [t.values[second.name].value for t in both],
+            "o",
+            color=colour,
+            markersize=4 if colour == _GREY else 6,
+            label=label,
+        )
+    axes.set_xlabel(f"{_named(first)} ({'larger' if first.maximize else 'smaller'} is better)")
+    axes.set_ylabel(f"{_named(second)} ({'larger' if second.maximize else 'smaller'} is better)")
+    axes.legend(fontsize="small")
+    return figure
+
+
+def _named(objective: Objective) -> str:
+    return f"{objective.name} ({objective.unit})" if objective.unit else objective.name
