@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from sggp.bayesopt.binding import Binding
 from sggp.bayesopt.given import amount, json_dict
+from sggp.bayesopt.outcomes.define import Outcomes
 from sggp.bayesopt.rules import RuleLike, check_rule
 from sggp.bayesopt.spaces.base import Space, check_space
 from sggp.bayesopt.spaces.box import Box
@@ -58,7 +59,7 @@ def begin(space: Any, store: Storage, given: Begun) -> tuple[Binding | None, Rul
 
 def _settings(space: Space | None, given: Begun) -> dict[str, Any]:
     """What a new campaign keeps."""
-    objectives = _json_list(given.objectives, "objectives")
+    objectives, constraints = _outcomes(given)
     maximize = None if given.maximize is None else direction(given.maximize, "maximize")
     if objectives:
         first = direction(objectives[0].get("maximize"), "maximize of the first objective")
@@ -70,16 +71,32 @@ def _settings(space: Space | None, given: Begun) -> dict[str, Any]:
     return {
         "maximize": maximize,
         "objectives": objectives,
-        "constraints": _json_list(given.constraints, "constraints"),
+        "constraints": constraints,
         "space": {} if space is None else space.describe(),
         "seed": draw_seed(as_generator(None))
         if given.seed is None
         else whole_number(given.seed, "seed", least=None),
         "num_initial": whole_number(usual if given.num_initial is None else given.num_initial, "num_initial"),
         "info": json_dict(given.info or {}),
-        "rule": rule if isinstance(rule, str) else "thompson" if rule is None else None,
+        "rule": rule if isinstance(rule, str) else _usual_rule(objectives) if rule is None else None,
         "budget": None if given.budget is None else amount(given.budget, "budget"),
     }
+
+
+def _usual_rule(objectives: Sequence[Any]) -> str:
+    return "hypervolume" if len(objectives) in (2, 3) else "thompson"
+
+
+def _outcomes(given: Begun) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The objectives, none where `maximize` alone is given, and the constraints, checked together."""
+    objectives = _json_list(given.objectives, "objectives")
+    checked = Outcomes.from_json(
+        {
+            "objectives": objectives or [{"name": "value", "maximize": True}],
+            "constraints": _json_list(given.constraints, "constraints"),
+        }
+    ).as_json()
+    return checked["objectives"] if objectives else [], checked["constraints"]
 
 
 def _json_list(items: Any, name: str) -> list[dict[str, Any]]:

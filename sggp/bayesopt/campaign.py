@@ -14,13 +14,15 @@ from sggp.bayesopt.binding import filled
 from sggp.bayesopt.budget import affordable
 from sggp.bayesopt.given import instance, trial_id
 from sggp.bayesopt.maximise import BoxSearch
+from sggp.bayesopt.outcomes.beliefs import Beliefs, build_beliefs
+from sggp.bayesopt.outcomes.tables import BeliefSettings
 from sggp.bayesopt.record import Record
-from sggp.bayesopt.rules import RuleLike, make_rule
+from sggp.bayesopt.rules import Rule, RuleLike, make_rule
 from sggp.bayesopt.spaces.base import Space, check_room
 from sggp.bayesopt.storage import Draft, Moved, Storage, open_storage
 from sggp.bayesopt.storage.journal import json_place, place_json
 from sggp.bayesopt.storage.transfer import read_journal
-from sggp.bayesopt.surrogate import Surrogate, fit_surrogate
+from sggp.bayesopt.surrogate import Surrogate
 from sggp.bayesopt.trials import Trial
 from sggp.checks import whole_number
 from sggp.defaults import NUM_FEATURES
@@ -159,25 +161,28 @@ class Campaign(Record):
     # the model ----------------------------------------------------------------------------------------------------
 
     def model(self, num_samples: int = 1, *, generator: torch.Generator | int | None = None) -> Surrogate:
-        """The model fitted to every measurement so far (box: in unit-cube coordinates)."""
-        return self._model(self.results(), whole_number(num_samples, "num_samples"), as_generator(generator))
+        """The first objective's model, fitted to every measurement so far (box: in unit-cube coordinates)."""
+        return self.beliefs(num_samples, generator=generator).surrogate
 
-    def _model(self, trials: Sequence[Trial], num_samples: int, generator: torch.Generator) -> Surrogate:
-        values = {trial.id: trial.value for trial in trials if trial.value is not None}
-        if not values:
-            raise InputError(f"{self.store.name} has no measurement yet: tell or attach some first.")
-        worst = (min if self.maximize else max)(values.values())
-        values |= {trial.id: worst for trial in trials if trial.policy == "imputed"}
-        used = [trial for trial in trials if trial.id in values and self._bound.usable(trial)]
-        return fit_surrogate(
-            self._bound.features(used),
-            torch.tensor([values[trial.id] for trial in used], dtype=torch.float64),
-            num_samples=num_samples,
-            kernel=self._kernel,
-            blocks=self.space.blocks,
-            num_features=self._num_features,
-            generator=generator,
+    def beliefs(self, num_samples: int = 1, *, generator: torch.Generator | int | None = None) -> Beliefs:
+        """The models of every outcome, of failures, and what a rule chooses by; see docs/outcomes.md.
+
+        Raises:
+            InputError: an objective has no measurement yet.
+
+        Warns:
+            OutlyingValues: the models leave measured values out that cannot belong.
+        """
+        return self._beliefs(
+            self.results(), whole_number(num_samples, "num_samples"), as_generator(generator)
         )
+
+    def _beliefs(self, trials: Sequence[Trial], num_samples: int, generator: torch.Generator) -> Beliefs:
+        ended = [t for t in trials if t.state in ("measured", "failed") and self._bound.usable(t)]
+        if not any(trial.state == "measured" for trial in ended):
+            raise InputError(f"{self.store.name} has no measurement yet: tell or attach some first.")
+        settings = BeliefSettings(num_samples, self._kernel, self._num_features, blocks=self.space.blocks)
+        return build_beliefs(self._bound.features(ended), self.wanted, ended, settings, generator)
 
     def _propose(self, q: int, trials: Sequence[Trial], generator: torch.Generator) -> list[dict[str, Any]]:
         """q new places with what the model expects there and why, as data of "asked" events."""
@@ -186,11 +191,13 @@ class Campaign(Record):
         measured = sum(trial.state == "measured" for trial in trials)
         if measured < int(self._meta["num_initial"]):
             return filled(self._bound, self._meta, q, [], trials, generator)
-        rule = make_rule(self._rule, self.space.scaled, q, maximize=self.maximize, search=self._search)
-        model = self._model(trials, rule.num_samples, generator)
-        choice, *rest = rule.choose(model.posterior, exclude=taken, generator=generator)
+        beliefs = self._beliefs(trials, self._made(q, self.maximize).num_samples, generator)
+        rule = self._made(q, beliefs.maximize)
+        choice, *rest = rule.choose(
+            beliefs.posterior, exclude=taken, generator=generator, scaling=beliefs.scaling
+        )
         places = self.space.places(choice)
-        mean, std = model.predict(self._bound.features(places))  # type: ignore[arg-type]
+        mean, std = beliefs.surrogate.predict(self._bound.features(places))  # type: ignore[arg-type]
         reasons = rest[1] if len(rest) > 1 else [str(self._rule)] * q
         found = [
             {**place_json(place), "expected": [one, spread], "why": why}
@@ -198,6 +205,9 @@ class Campaign(Record):
         ]
         kept = [data for data, new in zip(found, self._bound.fresh(places, trials), strict=True) if new]
         return filled(self._bound, self._meta, q, kept, trials, generator)
+
+    def _made(self, q: int, maximize: bool) -> Rule:
+        return make_rule(self._rule, self.space.scaled, q, maximize=maximize, search=self._search)
 
     def _generator(self, trials: Sequence[Trial]) -> torch.Generator:
         ended = sum(trial.state != "pending" for trial in trials)

@@ -9,6 +9,8 @@ from typing import Any
 from sggp.bayesopt.binding import Binding, canonical
 from sggp.bayesopt.budget import spent
 from sggp.bayesopt.given import cost_json, json_dict, pairs, reason, text, trial_id
+from sggp.bayesopt.outcomes.define import Outcomes
+from sggp.bayesopt.outcomes.results import Front, pareto, ranked
 from sggp.bayesopt.spaces.base import Space
 from sggp.bayesopt.storage import Draft, Event, Storage
 from sggp.bayesopt.storage.journal import outcome_names, place_json, values_json
@@ -51,6 +53,14 @@ class Record:
         return outcome_names(self._meta)
 
     @property
+    def wanted(self) -> Outcomes:
+        """The objectives and constraints."""
+        objectives = self._meta.get("objectives") or [{"name": "value", "maximize": self.maximize}]
+        return Outcomes.from_json(
+            {"objectives": objectives, "constraints": self._meta.get("constraints") or []}
+        )
+
+    @property
     def settings(self) -> dict[str, Any]:
         """What is stored beside the trials: direction, objectives, constraints, space, seed, rule, budget, info."""
         return dict(self._meta)
@@ -84,11 +94,17 @@ class Record:
         return self._state()[1]
 
     def best(self, k: int = 1) -> list[Trial]:
-        """The k best measured trials by the first outcome, best first; ties in order of id."""
-        count = whole_number(k, "k", least=0)
-        sign = -1.0 if self.maximize else 1.0
-        measured = [(sign * t.value, t.id, t) for t in self.results() if t.value is not None]
-        return [trial for _, _, trial in sorted(measured, key=lambda item: item[:2])[:count]]
+        """The k best measured trials by the first objective, best first; ties in order of id.
+
+        Trials that meet every constraint come before the others. A bound (">10") ranks as the value that it guarantees,
+        one that guarantees nothing ("<0.1" where larger is better) last; print `sggp.bayesopt.outcomes.stated`, not
+        the number.
+        """
+        return ranked(self.results(), self.wanted)[: whole_number(k, "k", least=0)]
+
+    def pareto(self, reference: Sequence[float] | None = None) -> Front:
+        """The measured trials that no other beats in every objective, and their hypervolume; see `Front`."""
+        return pareto(self.results(), self.wanted, reference)
 
     def history(self, id: int | None = None) -> list[Event]:
         """The journal: who was asked, told, corrected or withdrawn when and why; of one trial, or of all.

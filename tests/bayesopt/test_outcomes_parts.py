@@ -46,7 +46,7 @@ def test_outcomes_go_through_json():
     ("make", "error", "says"),
     [
         (lambda: Objective("", True), InputError, "needs a name"),
-        (lambda: Objective("y", "min"), InputError, "maximize of 'y' must be True or False"),
+        (lambda: Objective("y", "lowest"), InputError, "maximize of 'y' must be True, False"),
         (lambda: Objective("y", True, 3), InputError, "unit of 'y'"),
         (lambda: Constraint("y"), InputError, "needs a limit"),
         (lambda: Constraint("y", at_least=2, at_most=1), InputError, "can never be met"),

@@ -58,6 +58,14 @@ class Beliefs:
         """The first objective's model."""
         return next(iter(self.models.values()))
 
+    @property
+    def scaling(self) -> tuple[float, float]:
+        """Offset and scale that turn values of `posterior` into the first objective's units; (0, 1) for several."""
+        model = self.surrogate
+        if isinstance(self.posterior, Constrained):
+            return model.offset, float(self.posterior.samples.utility.signs[0]) * model.scale
+        return (0.0, 1.0) if isinstance(self.posterior, Composite) else (model.offset, model.scale)
+
     def feasible(self, points: Tensor) -> Tensor:  # (q, d) -> (q,)
         """The probability that a measurement succeeds and meets every constraint."""
         if isinstance(self.posterior, Composite):

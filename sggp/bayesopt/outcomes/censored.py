@@ -2,7 +2,7 @@
 
 A censored value is f + ε beyond its bound. The hyperparameters are learnt by stochastic EM: the values are drawn given
 the bounds and all other data under the last hyperparameters, and the usual fit learns from the completed table, noise
-included, a few times over. Given those, each bound is turned by expectation propagation into a pseudo-measurement
+included, a few times over; the first model is that of the values alone. Given those, each bound is turned by expectation propagation into a pseudo-measurement
 (`sggp.bayesopt.outcomes.sites`), so that mean, variance and paths are those of one more plain posterior.
 
 Why so: the likelihood is log-concave, where expectation propagation is close to exact and Laplace's method is skewed by
@@ -29,6 +29,8 @@ from sggp.random import streams
 
 _ROUNDS, _FEW_ROUNDS = 3, 2  # of drawing and learning
 _MANY_ROWS = 1500
+_ALONE = 8  # values that are not censored from which on a first model is learnt from them
+_LEAST_NOISE = 1e-6
 
 
 def fit_censored(table: Table, settings: BeliefSettings, generator: torch.Generator) -> Surrogate:
@@ -42,16 +44,17 @@ def fit_censored(table: Table, settings: BeliefSettings, generator: torch.Genera
     if not bool(table.censored.any()):
         return fit_table(table, table.value, settings, generator)
     learn, draw, final = streams(generator, "completed", "values", "posterior")
-    fast, value = replace(settings, num_samples=0), table.value
-    model = fit_table(table, value, fast, learn)
+    fast = replace(settings, num_samples=0)
+    exact = table.part(~table.censored)
+    start = exact if len(exact) >= _ALONE else table  # bounds for values only where there is little else
+    model = fit_table(start, start.value, fast, learn)
     for _ in range(_ROUNDS if len(table) <= _MANY_ROWS else _FEW_ROUNDS):
         value = _drawn(table, model, _sites(table, model), draw)
         model = fit_table(table, value, fast, learn)
     sites, censored = _sites(table, model), table.censored
     target = (table.value - model.offset) / model.scale
     target[censored] = sites.value
-    noise = model.posterior.data.noise_variance.clone()
-    new_noise = float(noise.median()) if model.new_noise is None else model.new_noise
+    noise = _row_noise(table, model)
     noise[censored] = sites.noise
     posterior = condition(
         model.posterior.kernel,
@@ -64,12 +67,19 @@ def fit_censored(table: Table, settings: BeliefSettings, generator: torch.Genera
         num_features=settings.num_features,
         generator=final,
     )
+    new_noise = (model.noise_std / model.scale) ** 2
     return replace(model, posterior=posterior, x=table.x, target=target, new_noise=new_noise)
+
+
+def _row_noise(table: Table, model: Surrogate) -> Tensor:  # (n,)
+    """Noise variances in the model's units: as known, else that of a new measurement."""
+    known = table.noise_std.nan_to_num(model.noise_std) / model.scale
+    return known.square().clamp_min(_LEAST_NOISE)
 
 
 def _sites(table: Table, model: Surrogate) -> Sites:
     """The bounds as pseudo-measurements given all values that are not censored, in the model's units."""
-    censored, noise = table.censored, model.posterior.data.noise_variance
+    censored, noise = table.censored, _row_noise(table, model)
     limit = (table.value[censored] - model.offset) / model.scale
     x = table.x[censored]
     if bool(censored.all()):
@@ -98,7 +108,7 @@ def _drawn(table: Table, model: Surrogate, sites: Sites, generator: torch.Genera
     uniform = torch.rand(k, generator=generator, dtype=torch.float64).clamp_min(1e-12)
     factor = cholesky(sites.covariance, "the covariance of censored values")
     f = sites.mean + factor @ normal
-    std = model.posterior.data.noise_variance[censored].sqrt()
+    std = _row_noise(table, model)[censored].sqrt()
     limit = (table.value[censored] - model.offset) / model.scale
     # the mirrored noise lies below -distance: its quantile function of a uniform share of that tail
     distance = side * (limit - f) / std

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sggp.checks import finite_number, flag
+from sggp.checks import direction, finite_number
 from sggp.errors import DtypeError, InputError
 
 
@@ -16,11 +16,11 @@ class Objective:
 
     Args:
         name: what the outcome is called in `tell` and in files.
-        maximize: whether larger is better; never guessed.
+        maximize: whether larger is better, True or False, or a word such as "max" or "min"; never guessed.
         unit: of its values, for what is printed.
 
     Raises:
-        InputError: an empty name, or a direction that is neither True nor False.
+        InputError: an empty name, or a direction that is none.
 
     Example:
         >>> Objective("yield", True, "%").as_json()
@@ -33,7 +33,7 @@ class Objective:
 
     def __post_init__(self) -> None:
         _check_text(self.name, self.unit)
-        object.__setattr__(self, "maximize", flag(self.maximize, f"maximize of {self.name!r}"))
+        object.__setattr__(self, "maximize", direction(self.maximize, f"maximize of {self.name!r}"))
 
     @property
     def sign(self) -> float:

@@ -29,6 +29,7 @@ class BeliefSettings:
         num_features: random features of the prior draws.
         outliers: "apart" sets values that cannot belong apart, with a warning; "keep" lets all count.
         reference: what a hypervolume is measured from, a value per objective in its unit; None chooses.
+        blocks: coordinates that are the codes of one category each, see `Space.blocks`.
     """
 
     num_samples: int = 1
@@ -36,6 +37,7 @@ class BeliefSettings:
     num_features: int = NUM_FEATURES
     outliers: str = "apart"
     reference: tuple[float, ...] | None = None
+    blocks: tuple[tuple[int, ...], ...] = ()
 
     def __post_init__(self) -> None:
         one_of(self.outliers, "outliers", ("apart", "keep"))
@@ -106,7 +108,11 @@ def fit_table(table: Table, value: Tensor, settings: BeliefSettings, generator: 
     Where some rows' noise is known, that of the others is learnt first, from them alone if they are twenty or more.
     Where none is, this is `fit_surrogate` itself.
     """
-    options: dict[str, Any] = {"kernel": settings.kernel, "num_features": settings.num_features}
+    options: dict[str, Any] = {
+        "kernel": settings.kernel,
+        "num_features": settings.num_features,
+        "blocks": settings.blocks,
+    }
     unknown = table.noise_std.isnan()
     if bool(unknown.all()):
         return fit_surrogate(table.x, value, num_samples=settings.num_samples, generator=generator, **options)

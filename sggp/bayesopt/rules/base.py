@@ -170,7 +170,7 @@ class Rule(ABC):
         points = self.space.rows(places) if is_pool(self.space) else places
         mean, std = mean_and_std(posterior, points)
         return [
-            f"expected {in_units(m, scaling)} ± {scaling[1] * s:.2g}"
+            f"expected {in_units(m, scaling)} ± {abs(scaling[1]) * s:.2g}"
             for m, s in zip(mean.tolist(), std.tolist(), strict=True)
         ]
 

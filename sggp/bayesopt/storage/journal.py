@@ -188,8 +188,8 @@ def replay(events: Iterable[Event]) -> tuple[dict[str, Any], list[Trial]]:
 
 def outcome_names(meta: Mapping[str, Any]) -> list[str]:
     """The names of what is measured, the first objective first."""
-    parts = [*(meta.get("objectives") or ()), *(meta.get("constraints") or ())]
-    return list(dict.fromkeys(part["name"] for part in parts)) or ["value"]
+    parts = [*(meta.get("objectives") or ({"name": "value"},)), *(meta.get("constraints") or ())]
+    return list(dict.fromkeys(part["name"] for part in parts))
 
 
 # what is allowed ----------------------------------------------------------------------------------------------------
