@@ -32,8 +32,8 @@ _WORDS = {
     "locks, and repeat.",
 }
 _DAMAGED = (
-    "{} is damaged ({}). It is left as it is, since reading on would lose measurements: restore a copy of it, or import "
-    "an export."
+    "{} is damaged ({}). It is left as it is, since reading on would lose measurements: restore a copy, or import an "
+    "export."
 )
 
 
