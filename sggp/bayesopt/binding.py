@@ -78,7 +78,8 @@ class Binding:
                     "it was; from then on rows may move."
                 )
             place = self._identity(trial)
-            known = {"key": place.key, "index": place.index, "label": trial.label or place.label}
+            row = trial.index if place.index is None else place.index
+            known = {"key": place.key, "index": row, "label": trial.label or place.label}
             if place.key is not None:
                 drafts.append(Draft("identified", trial.id, known))
         return drafts
