@@ -124,7 +124,7 @@ def _bind(space: Space | None, store: Storage, meta: dict[str, Any]) -> Binding 
     if space is None:
         if meta["space"].get("kind") != "box":
             return None
-        space = Box(meta["space"]["bounds"])
+        space = Box.from_description(meta["space"])
     binding = Binding(space)
     trials = store.snapshot().trials
     drafts = binding.identify(trials, meta["space"])

@@ -150,9 +150,9 @@ class Binding:
 
     # what is not asked again --------------------------------------------------------------------------------------
 
-    def taken(self, trials: Iterable[Trial]) -> list[int]:
-        """The rows not to be asked for, ascending."""
-        return sorted({t.index for t in trials if t.index is not None and takes_its_place(t)})
+    def taken(self, trials: Iterable[Trial]) -> Tensor:
+        """The rows of a pool, or the points of a box (k, D) for the model, that are not to be asked for."""
+        return self.space.taken([trial for trial in trials if takes_its_place(trial)])
 
     def fresh(self, places: Sequence[Place], known: Iterable[Trial | Place]) -> list[bool]:
         """Which of the places are neither known nor the same as one before them."""

@@ -213,6 +213,7 @@ class Campaign(Record):
             torch.tensor([values[trial.id] for trial in used], dtype=torch.float64),
             num_samples=num_samples,
             kernel=self._kernel,
+            blocks=self.space.blocks,
             num_features=self._num_features,
             generator=generator,
         )

@@ -91,6 +91,7 @@ def fit_surrogate(
     *,
     num_samples: int,
     kernel: gpytorch.kernels.Kernel | str | None = None,
+    blocks: tuple[tuple[int, ...], ...] = (),
     num_features: int = NUM_FEATURES,
     solver: Any = None,
     generator: Seed = None,
@@ -103,6 +104,7 @@ def fit_surrogate(
         num_samples: sample paths to carry, one per batch slot.
         kernel: starting kernel, copied, or the name of one; None is the default of `sggp.GPRegressor`, and "tanimoto"
             for integer counts. Learnt as `sggp.GPRegressor` learns it.
+        blocks: input columns that are the codes of one category each; they share a length scale.
         num_features: random features of the prior draws.
         solver: passed to `condition`; None chooses by size.
         generator: seed or generator.
@@ -136,6 +138,7 @@ def fit_surrogate(
         num_samples=num_samples,
         num_features=num_features,
         normalise=not constant,
+        blocks=blocks,
     )
     model = fit_model(x, y, settings, learn)
     target = model.scaling.targets(y)[:, 0]

@@ -50,7 +50,7 @@ ENTRANCES = {
     "Box": (
         lambda bad, _: Box(bad),
         (
-            {"x": (0, 1)},
+            {"x": 1},
             None,
             3,
             "box",
@@ -115,7 +115,11 @@ ENTRANCES = {
             np.array([[INF]]),
             torch.zeros(2, 2).to_sparse(),
             range(3),
-            pd.DataFrame({"a": ["x", "y"]}),
+            pd.DataFrame({"a": ["CCO", "CO", "CN"]}),
+            pd.DataFrame({"a": ["x", None]}),
+            pd.DataFrame({"a": ["x", 1]}),
+            pd.DataFrame({"a": ["x", "x"]}),
+            pd.DataFrame({"a": ["x", "y"], "b": [1.0, NAN]}),
             pd.Series(["CCO"]),
             np.array([[1, None]]),
             [torch.zeros(2), "a"],
@@ -279,7 +283,7 @@ def test_a_screening_that_cannot_run_is_refused(name, given):
         refuse(lambda bad: random_screenings(**{**usual, name: bad}), given)
 
 
-@pytest.mark.parametrize("bad", [{"x": (0, 1)}, 3])
+@pytest.mark.parametrize("bad", [[["a", 1]], 3])
 def test_the_message_shows_the_form_of_bounds(bad):
     with pytest.raises(SggpError, match=r"\[\[0.0, 1.0\], \[-5.0, 10.0\]\]"):
         Box(bad)
@@ -310,7 +314,9 @@ def test_every_number_is_a_measurement(campaign, value):
 def test_numbers_in_any_container_make_the_same_campaign(tmp_path, table):
     chosen = []
     for number, given in enumerate((COUNTS, table)):
-        campaign = Campaign(Pool(given), tmp_path / f"{number}.db", maximize=True, seed=1, num_initial=5)
+        campaign = Campaign(
+            Pool(given, kind="counts"), tmp_path / f"{number}.db", maximize=True, seed=1, num_initial=5
+        )
         for trial in [*campaign.ask(5), *campaign.ask(2)]:
             if trial.state == "pending" and trial.id <= 5:
                 campaign.tell(trial.id, float(COUNTS[trial.index].sum()))
