@@ -163,8 +163,8 @@ def _name_vanished(store: Storage, binding: Binding, trials: Sequence[Any]) -> N
         return
     if all(now.index is None and not binding.usable(now) for now in found):
         raise InputError(
-            f"{store.name} is of another space: the pool given holds none of its {len(trials)} trials, and there are no "
-            "SMILES to go on with. Give the pool it was started on."
+            f"{store.name} is of another space: the pool given holds none of its {len(trials)} trials, and no "
+            "SMILES are known to go on with. Give the pool it was started on."
         )
     names = ", ".join(f"{trial.label or trial.key} (trial {trial.id})" for trial in lost[:_NAMED])
     more = f" and {len(lost) - _NAMED} more" if len(lost) > _NAMED else ""
