@@ -11,7 +11,7 @@ import gpytorch
 import torch
 
 from sggp.bayesopt.maximise import BoxSearch
-from sggp.bayesopt.rules import RuleLike, check_rule, make_rule
+from sggp.bayesopt.rules import RuleLike, check_rule, default_rule, make_rule
 from sggp.bayesopt.spaces.base import Space, check_room, check_space
 from sggp.bayesopt.storage import DuplicateAsk, Result, SQLiteStorage, Storage
 from sggp.bayesopt.surrogate import Surrogate, fit_surrogate
@@ -45,7 +45,8 @@ class Campaign:
         seed: makes a new campaign reproducible; None draws one, which is stored.
         info: further settings to keep in a new file (JSON values), returned by `info`.
         rule: how a batch is chosen, a name in `sggp.bayesopt.rules.RULES` (stored) or a subclass of `Rule`, to be given
-            at every start. None takes the stored one, Thompson sampling in a new file.
+            at every start. None takes the stored one; in a new file
+            that of `sggp.bayesopt.rules.default_rule`.
 
     Raises:
         InputError: no direction for a new file, another direction or another space than the stored one, or a setting
@@ -82,7 +83,7 @@ class Campaign:
                 space.num_initial if num_initial is None else num_initial, "num_initial"
             ),
             "info": _json(info or {}),
-            "rule": asked if isinstance(asked, str) else "thompson" if asked is None else None,
+            "rule": asked if isinstance(asked, str) else default_rule(space) if asked is None else None,
         }
         if not self.store.exists:
             if maximize is None:
@@ -133,8 +134,7 @@ class Campaign:
         """The next q points to measure, written to disk before this returns.
 
         Until `num_initial` measurements are in, points are drawn at random (a Sobol sequence in a box);
-        afterwards the model is fitted to all measurements and the rule chooses (by Thompson sampling each point
-        maximises its own posterior sample).
+        afterwards the model is fitted to all measurements and the rule chooses.
 
         Raises:
             InputError: q is no positive integer, or fewer pool rows are left.
