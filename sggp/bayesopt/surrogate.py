@@ -14,7 +14,7 @@ from torch import Tensor
 from sggp.defaults import NUM_FEATURES
 from sggp.errors import InputError, ShapeError
 from sggp.fitting import FittedModel, ModelSettings, fit_model, with_unknown_constant
-from sggp.fitting.parts import Ranges, checked_parts, parts_kernel, weights_of
+from sggp.fitting.parts import Ranges, checked_parts, parts_kernel, summed, weights_of
 from sggp.hyperparameters.auto import EXACT_ROWS
 from sggp.kernels import as_covariance
 from sggp.linalg import cholesky
@@ -156,7 +156,7 @@ def fit_surrogate(
         some = torch.randperm(len(x), generator=choose)[:EXACT_ROWS].sort().values
     model = fit_model(x[some], y[some], settings, learn)
     target = model.scaling.targets(y)[:, 0]
-    posterior = _conditioned(model, x, target, draw)
+    posterior = _conditioned(model, x, target, draw, None if ranges is None else summed(model.kernel))
     return Surrogate(
         posterior,
         offset + unit * float(model.scaling.y_offset[0]),
@@ -169,10 +169,16 @@ def fit_surrogate(
     )
 
 
-def _conditioned(model: FittedModel, x: Tensor, target: Tensor, generator: torch.Generator) -> Posterior:
-    """The posterior for inputs in their own units, (n, d), and normalised targets, (n,)."""
+def _conditioned(
+    model: FittedModel,
+    x: Tensor,
+    target: Tensor,
+    generator: torch.Generator,
+    kernel: gpytorch.kernels.Kernel | None = None,
+) -> Posterior:
+    """The posterior for inputs in their own units, (n, d), and normalised targets, (n,); `kernel` in another form."""
     learned, settings = model.in_units(targets=False), model.settings
-    kernel = learned.kernel
+    kernel = learned.kernel if kernel is None else kernel
     if model.learnt_mean:
         kernel = with_unknown_constant(kernel, len(x), settings.solver)
     return condition(

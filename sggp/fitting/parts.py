@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,37 +22,51 @@ _LENGTH_SCALE = 48.0  # steps of the stored descriptors: four standard deviation
 
 
 def parts_kernel(parts: Ranges) -> Kernel:
-    """Σ_p w_p k_p, each k_p of the columns of one part: T_MM of counts, an RBF kernel of descriptors.
+    """s Σ_p w_p k_p, each k_p of the columns of one part: T_MM of counts, an RBF kernel of descriptors.
 
     Every weight has a log-normal prior of log-spread 0.5, highest at 1/P for P parts, so that a hundred molecules leave
-    the weights near equal and a thousand move them where the evidence is. The RBF kernel has one length scale for all
-    descriptors, which are stored in steps that make that sensible; its prior is highest at 48 steps, log-spread 1.
+    the weights near equal and a thousand move them where the evidence is; s has that of a Tanimoto kernel alone. The
+    RBF kernel has one length scale for all descriptors, which are stored in steps that make that sensible; its prior
+    is highest at 48 steps, log-spread 1.
 
     Args:
         parts: from the name of each part to its first column and the one after its last.
     """
-    share, terms = 1.0 / len(parts), []
+    share = 1.0 / len(parts)
+    terms = []
     for name, (start, stop) in parts.items():
         columns = tuple(range(start, stop))
-        base: Kernel
-        if name == DESCRIPTORS:
-            own: dict[str, Any] = {
-                "lengthscale_prior": log_normal(_LENGTH_SCALE, 1.0),
-                "lengthscale_constraint": Positive(),
-            }
-            base = RBFKernel(active_dims=columns, **own)
-            base.lengthscale = _LENGTH_SCALE
-        else:
-            base = TanimotoMinMax(active_dims=columns)
-        term = ScaleKernel(base, outputscale_prior=log_normal(share, _SPREAD)).double()
+        term = ScaleKernel(_base(name, columns), outputscale_prior=log_normal(share, _SPREAD)).double()
         term.outputscale = torch.tensor(share, dtype=torch.float64)
         terms.append(term)
-    return AdditiveKernel(*terms)
+    kernel = ScaleKernel(AdditiveKernel(*terms), outputscale_prior=log_normal(1.0, 1.0)).double()
+    kernel.outputscale = 1.0
+    return kernel
 
 
-def weights_of(kernel: Kernel, parts: Ranges) -> dict[str, float]:
-    """The share of each part in the variance of a kernel that was learnt from `parts_kernel(parts)`."""
-    scales = [float(term.outputscale.detach()) for term in kernel.kernels[: len(parts)]]
+def _base(name: str, columns: tuple[int, ...]) -> Kernel:
+    if name != DESCRIPTORS:
+        return TanimotoMinMax(active_dims=columns)
+    own: dict[str, Any] = {
+        "lengthscale_prior": log_normal(_LENGTH_SCALE, 1.0),
+        "lengthscale_constraint": Positive(),
+    }
+    base = RBFKernel(active_dims=columns, **own)
+    base.lengthscale = _LENGTH_SCALE
+    return base
+
+
+def summed(kernel: ScaleKernel) -> AdditiveKernel:
+    """Σ_p (s w_p) k_p: the same kernel as a plain sum, to be learnt no more."""
+    terms = copy.deepcopy(kernel.base_kernel).double().requires_grad_(False)
+    for term in terms.kernels:
+        term.outputscale = (term.outputscale * kernel.outputscale).detach()
+    return terms
+
+
+def weights_of(kernel: ScaleKernel, parts: Ranges) -> dict[str, float]:
+    """The share of each part in the prior variance of a kernel that was learnt from `parts_kernel(parts)`."""
+    scales = [float(term.outputscale.detach()) for term in kernel.base_kernel.kernels]
     return {name: scale / sum(scales) for name, scale in zip(parts, scales, strict=True)}
 
 

@@ -167,7 +167,7 @@ def _frozen_gram(scales: list[ScaleKernel], base: Kernel, otherwise: GramFunctio
 def _term(kernel: Kernel) -> GramFunction | None:
     """One term of a sum, of the rows of the sum; None where it has no form that is faster than the kernel itself."""
     scales: list[ScaleKernel] = []
-    base = kernel
+    base: Kernel = kernel
     while type(base) is ScaleKernel:
         if not _same_columns(base.active_dims, base.base_kernel.active_dims):
             return None
@@ -190,8 +190,9 @@ def _same_columns(outer: Tensor | None, inner: Tensor | None) -> bool:
     return torch.equal(outer, inner) if outer is not None and inner is not None else outer is inner
 
 
-def _sum_of(terms: Sequence[GramFunction], x: Tensor) -> Tensor:
-    return reduce(torch.add, (term(x) for term in terms))
+def _sum_of(terms: Sequence[GramFunction], scales: list[ScaleKernel], x: Tensor) -> Tensor:
+    total = reduce(torch.add, (term(x) for term in terms))
+    return total * total_scale(scales, x) if scales else total
 
 
 def gram_function(kernel: Kernel) -> GramFunction:
@@ -201,10 +202,11 @@ def gram_function(kernel: Kernel) -> GramFunction:
     the matrix below the scales is kept for the rows asked for last; a sum of such kernels, each of some columns, is
     their sum; every other kernel is called itself. The result is float64 for float64 rows.
     """
-    if type(kernel) is AdditiveKernel and kernel.active_dims is None:
-        terms = [_term(part) for part in kernel.kernels]
+    outer, inner = _scales_and_base(kernel)
+    if type(inner) is AdditiveKernel and inner.active_dims is None:
+        terms = [_term(part) for part in inner.kernels]
         known = [term for term in terms if term is not None]
-        return partial(_sum_of, known) if len(known) == len(terms) else partial(dense_tile, kernel)
+        return partial(_sum_of, known, outer) if len(known) == len(terms) else partial(dense_tile, kernel)
     parts = stationary_parts(kernel)
     if parts is not None:
         return _stationary_gram(*parts)

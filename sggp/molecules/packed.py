@@ -84,6 +84,14 @@ class PackedCounts:
         sizes, entries = self._entries(rows)
         return PackedCounts.pack(sizes, np.asarray(self.columns[entries]), self.counts[entries], self.width)
 
+    def columns_between(self, start: int, stop: int) -> PackedCounts:
+        """The columns from `start` to before `stop`, packed."""
+        inside = (self.columns >= start) & (self.columns < stop)
+        before = np.concatenate([[0], np.cumsum(inside)])[self.pointers]
+        return PackedCounts.pack(
+            np.diff(before), self.columns[inside] - start, self.counts[inside], stop - start
+        )
+
     def _entries(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """How many entries each of the rows has, and where they all are."""
         starts = np.asarray(self.pointers[rows])

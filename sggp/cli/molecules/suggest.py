@@ -80,7 +80,13 @@ def suggest(
             "not measured yet."
         )
     chooser = make_rule(rule, Pool(candidates), q, maximize=better)
-    model = fit_surrogate(known.counts, known.values, num_samples=chooser.num_samples, generator=learn)
+    model = fit_surrogate(
+        known.counts,
+        known.values,
+        num_samples=chooser.num_samples,
+        generator=learn,
+        parts=candidates.parts,
+    )
     rows, sampled = choose_rows(chooser, model, exclude, choose)
     header, listed = _listing(candidates, model, rows, sampled)
     if report is not None:
