@@ -17,14 +17,14 @@ from sggp.kernels import TanimotoMinMax
 Ranges = Mapping[str, tuple[int, int]]
 DESCRIPTORS = "descriptors"
 """The part whose columns are numbers on a scale, not counts."""
-_SPREAD = 0.5  # of the logarithm of a weight
+_SPREAD = 1.0  # of the logarithm of a weight
 _LENGTH_SCALE = 48.0  # steps of the stored descriptors: four standard deviations of drug-like molecules
 
 
 def parts_kernel(parts: Ranges) -> Kernel:
     """s Σ_p w_p k_p, each k_p of the columns of one part: T_MM of counts, an RBF kernel of descriptors.
 
-    Every weight has a log-normal prior of log-spread 0.5, highest at 1/P for P parts, so that a hundred molecules leave
+    Every weight has a log-normal prior of log-spread 1, highest at 1/P for P parts, so that a hundred molecules leave
     the weights near equal and a thousand move them where the evidence is; s has that of a Tanimoto kernel alone. The
     RBF kernel has one length scale for all descriptors, which are stored in steps that make that sensible; its prior
     is highest at 48 steps, log-spread 1.

@@ -10,7 +10,12 @@ import numpy as np
 
 from sggp.errors import MissingExtra
 from sggp.molecules.encoding.descriptors import quantise
-from sggp.molecules.encoding.parts import FingerprintSettings, morgan_radius
+from sggp.molecules.encoding.parts import (
+    LONGEST_PATH,
+    MOST_ATOMS_IN_PAIRS,
+    FingerprintSettings,
+    morgan_radius,
+)
 
 try:
     import rdkit
@@ -135,20 +140,32 @@ def _part(
         stored = quantise(np.asarray([[f(molecule) for f in _DESCRIPTORS] for molecule in molecules], dtype=float))
         rows, columns = np.nonzero(stored)
         return np.bincount(rows, minlength=len(stored)), columns, stored[rows, columns].astype(np.int64)
-    radius, size = morgan_radius(name), settings.fp_size
-    generator: Any
-    if radius is not None:
-        generator = rdFingerprintGenerator.GetMorganGenerator(radius=radius, fpSize=size)
-    elif name == "atom_pairs":
-        generator = rdFingerprintGenerator.GetAtomPairGenerator(fpSize=size)
+    generator = _generator(name, settings.fp_size)
+    if name == "atom_pairs":
+        found = [
+            generator.GetCountFingerprint(m) if m.GetNumAtoms() <= MOST_ATOMS_IN_PAIRS else None for m in molecules
+        ]
     else:
-        generator = rdFingerprintGenerator.GetTopologicalTorsionGenerator(fpSize=size)
-    rows = [fingerprint.GetNonzeroElements() for fingerprint in generator.GetCountFingerprints(molecules)]
+        found = generator.GetCountFingerprints(molecules)
+    rows = [{} if fingerprint is None else fingerprint.GetNonzeroElements() for fingerprint in found]
     sizes = np.fromiter((len(row) for row in rows), dtype=np.int64, count=len(rows))
     total = int(sizes.sum())
     keys = np.fromiter((key for row in rows for key in row), dtype=np.int64, count=total)
     counts = np.fromiter((count for row in rows for count in row.values()), dtype=np.int64, count=total)
     return sizes, keys, counts if settings.counts else np.minimum(counts, 1)
+
+
+def _generator(name: str, size: int) -> Any:
+    radius = morgan_radius(name)
+    if radius is not None:
+        return rdFingerprintGenerator.GetMorganGenerator(radius=radius, fpSize=size)
+    if name == "atom_pairs":
+        return rdFingerprintGenerator.GetAtomPairGenerator(fpSize=size)
+    if name == "torsions":
+        return rdFingerprintGenerator.GetTopologicalTorsionGenerator(fpSize=size)
+    return rdFingerprintGenerator.GetRDKitFPGenerator(
+        maxPath=LONGEST_PATH, fpSize=size, countSimulation=False, numBitsPerFeature=1
+    )
 
 
 def _joined(arrays: list[np.ndarray], kind: Any) -> np.ndarray:

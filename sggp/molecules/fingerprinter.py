@@ -49,8 +49,9 @@ class SmilesFingerprinter(TransformerMixin, BaseEstimator):
     """Folded count fingerprints of SMILES: Morgan's, or several kinds side by side.
 
     Position i of the Morgan fingerprint counts the circular substructures of at most `radius` bonds whose 32-bit id is
-    i modulo `fp_size`, by RDKit's `GetMorganGenerator(radius, fpSize).GetCountFingerprint`. Atom pairs and topological
-    torsions are RDKit's as well; the descriptors are the twelve of `sggp.molecules.encoding.descriptors`, as whole
+    i modulo `fp_size`, by RDKit's `GetMorganGenerator(radius, fpSize).GetCountFingerprint`. Atom pairs (of molecules of
+    at most 500 atoms), topological torsions and paths (linear and branched substructures of 1 to 5 bonds) are RDKit's
+    as well; the descriptors are the twelve of `sggp.molecules.encoding.descriptors`, as whole
     numbers 0 … 255 on fixed scales. Molecules are parsed once for all parts. The transformer has no state: `fit` only
     checks its input.
 
@@ -59,7 +60,7 @@ class SmilesFingerprinter(TransformerMixin, BaseEstimator):
         fp_size: number of positions; more positions mean fewer collisions (2048 costs .01-.02 R² on docking scores).
         counts: False gives bits, min(count, 1); descriptors stay what they are.
         parts: names of what to put side by side, in this order: "morgan0" … "morgan9" (by radius), "atom_pairs",
-            "torsions", each `fp_size` positions wide, and "descriptors", 12 columns. None is Morgan of `radius` alone.
+            "torsions", "paths", each `fp_size` positions wide, and "descriptors", 12 columns. None is Morgan of `radius` alone.
             A Tanimoto kernel of all columns at once would make no sense of several parts: give those to `Campaign`,
             `screen` or `fit_surrogate`, which learn a weight for each.
         on_invalid: what `transform` does about entries that are not usable SMILES: "raise" `MoleculeError` listing

@@ -39,8 +39,8 @@ _FORMAT = 1
 class FingerprintTable:
     """n fingerprints of `width` columns, with their SMILES and ids.
 
-    Unless other fingerprints are asked for, four parts stand side by side: Morgan counts of radius 2, atom pairs and
-    topological torsions, 2,048 positions each, and twelve descriptors as whole numbers (see `SmilesFingerprinter`);
+    Unless other fingerprints are asked for, five parts stand side by side: Morgan counts of radius 2, atom pairs,
+    topological torsions and paths, 2,048 positions each, and twelve descriptors (see `SmilesFingerprinter`);
     `parts` says which columns are which. Campaigns and screenings weigh them by evidence. For a single kernel of your
     own, take a table of one part: `SmilesFingerprinter()` is Morgan's alone, and `table.part("morgan2")` that part of a
     table there is.
@@ -102,7 +102,7 @@ class FingerprintTable:
 
         Args:
             smiles: n SMILES (list, array, Series, one-column frame).
-            fingerprinter: settings and `n_jobs`; by default the four parts. Its own policies are not used.
+            fingerprinter: settings and `n_jobs`; by default the five parts. Its own policies are not used.
             ids: n texts.
             on_invalid: "raise" for a `MoleculeError` that lists all invalid entries, "drop" to leave them out with a
                 warning; `source_rows` then says which rows are left.

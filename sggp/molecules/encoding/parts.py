@@ -11,11 +11,15 @@ from sggp.checks import flag, whole_number
 from sggp.errors import DtypeError, InputError
 from sggp.molecules.encoding.descriptors import DESCRIPTORS
 
-COMBINED = ("morgan2", "atom_pairs", "torsions", "descriptors")
+COMBINED = ("morgan2", "atom_pairs", "torsions", "paths", "descriptors")
 """The parts of a `FingerprintTable` unless other ones are asked for."""
+MOST_ATOMS_IN_PAIRS = 500
+"""Larger molecules have no atom pairs: the distances between n atoms take n³ steps, two seconds for 1,200 atoms."""
+LONGEST_PATH = 5
+"""Bonds in the largest substructure of "paths"."""
 _MORGAN = re.compile(r"morgan([0-9])")
-_OTHERS = ("atom_pairs", "torsions", "descriptors")
-_KNOWN = "'morgan0' … 'morgan9', 'atom_pairs', 'torsions' and 'descriptors'"
+_OTHERS = ("atom_pairs", "torsions", "paths", "descriptors")
+_KNOWN = "'morgan0' … 'morgan9', 'atom_pairs', 'torsions', 'paths' and 'descriptors'"
 
 
 def part_names(parts: Any) -> tuple[str, ...] | None:
