@@ -17,6 +17,7 @@ A file of runs (`--json`) is added to, and what it holds is not run again.
 
     python benchmarks/screening.py [--libraries enamine10k tyk2 esol F2] [--seeds 0 1 2 3 4] [--contenders ucb random]
         [--workers 2] [--json runs.jsonl] [--report runs.jsonl] [--rows 1000]
+        [--cache folder]
 """
 
 from __future__ import annotations
@@ -48,9 +49,9 @@ FAILURES = (SggpError, MemoryError, NotPSDError, NanError, torch.linalg.LinAlgEr
 PACKAGES = ("torch", "gpytorch", "scikit-learn", "botorch", "rdkit")
 
 
-def run(setup: dict[str, Any]) -> dict[str, Any]:
+def run(setup: dict[str, Any], cache: Path | None) -> dict[str, Any]:
     """One campaign, as a record that JSON can hold."""
-    library = load(setup["library"], setup["rows"])
+    library = load(setup["library"], setup["rows"], cache)
     about = {"size": len(library), "known": library.known, "batch": library.batch, "batches": ROUNDS}
     record = {**setup, **about, "failure": "", "found": []}
     start = time.process_time()
@@ -91,12 +92,12 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def run_all(todo: list[dict[str, Any]], records: Records, workers: int) -> None:
+def run_all(todo: list[dict[str, Any]], records: Records, workers: int, cache: Path | None) -> None:
     """In processes of one thread each; every run is kept as soon as it has ended."""
     os.environ["OMP_NUM_THREADS"] = "1"  # read by the workers as they start
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context, initializer=one_thread) as pool:
-        futures = [pool.submit(run, setup) for setup in todo]
+        futures = [pool.submit(run, setup, cache) for setup in todo]
         for number, future in enumerate(as_completed(futures), 1):
             record = future.result()
             records.add(record)
@@ -116,6 +117,7 @@ def parsed() -> argparse.Namespace:
     add("--contenders", nargs="+", choices=CONTENDERS, default=CONTENDERS, metavar="CONTENDER")
     add("--rows", type=int, help="use only the first rows of each library")
     add("--workers", type=int, default=2, help="processes, of one thread each")
+    add("--cache", type=Path, help="folder that keeps fingerprints between calls")
     add("--json", type=Path, help="file of runs, one JSON object per line; added to")
     add("--report", type=Path, help="print the tables of such a file, run nothing")
     return parser.parse_args()
@@ -134,7 +136,7 @@ def main() -> None:
     ]
     todo = [setup for setup in asked if key(setup) not in records.runs]
     print(f"{len(todo)} runs of {len(asked)} to do\n", flush=True)
-    run_all(todo, records, arguments.workers)
+    run_all(todo, records, arguments.workers, arguments.cache)
     report(records.runs[key(setup)] for setup in asked)
 
 

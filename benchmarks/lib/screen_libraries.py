@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import warnings
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -70,7 +71,8 @@ class Library:
     @functools.cached_property
     def counts(self) -> Tensor:
         """(N, 2048) uint8: counts of Morgan fingerprints of radius 2, for the peers."""
-        return self.table[slice(0, len(self))]
+        start, stop = self.table.parts["morgan2"]
+        return torch.cat([rows[:, start:stop] for _, rows in self.table.chunks()])
 
     @functools.cached_property
     def top(self) -> set[int]:
@@ -88,14 +90,17 @@ class Library:
 
 
 @functools.cache
-def load(name: str, rows: int | None = None) -> Library:
-    """A library, cut to its first rows; molecules that cannot be parsed and repeats are left out."""
+def load(name: str, rows: int | None = None, cache: Path | None = None) -> Library:
+    """A library, cut to its first rows; molecules that cannot be parsed and repeats are left out.
+
+    Fingerprints are kept in the folder `cache`.
+    """
     source = LIBRARIES[name]
     frame: Any = pd.read_csv(data_file(f"mol/{source.table}"), usecols=[source.smiles, source.value]).dropna()[:rows]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", MoleculeWarning)
         table = FingerprintTable.from_smiles(
-            frame[source.smiles].tolist(), on_invalid="drop", on_duplicate="drop"
+            frame[source.smiles].tolist(), on_invalid="drop", on_duplicate="drop", cache=cache
         )
     values = np.asarray(frame[source.value], dtype=np.float64)[np.asarray(table.source_rows)]
     batch = max(1, round(source.batch * len(values)))

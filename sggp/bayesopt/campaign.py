@@ -37,7 +37,8 @@ class Campaign:
         maximize: whether larger is better. Required for a new file; for an existing one None takes the stored
             direction and the other direction is refused.
         kernel: starting kernel of the model, in the coordinates of the unit cube for a box; None chooses
-            Matern-5/2 (real inputs) or min-max Tanimoto (counts).
+            Matern (real inputs), min-max Tanimoto (counts), or a learnt sum of kernels (a `FingerprintTable` of
+            several parts).
         num_initial: measurements to collect before the model is used; None is 2 (d + 1) in a box and 10
             in a pool.
         num_features: random features of the prior draws.
@@ -207,6 +208,7 @@ class Campaign:
             kernel=self._kernel,
             num_features=self._num_features,
             generator=generator,
+            parts=getattr(self.space, "parts", None),
         )
 
     def _propose(self, q: int, trials: Sequence[Trial], generator: torch.Generator) -> list[Place]:

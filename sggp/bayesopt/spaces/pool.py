@@ -60,6 +60,11 @@ class Pool:
         return ["smiles"]
 
     @property
+    def parts(self) -> dict[str, tuple[int, int]] | None:
+        """The columns of each fingerprint where the table has several side by side: see `fit_surrogate`."""
+        return getattr(self.table, "parts", None)
+
+    @property
     def scaled(self) -> Pool:
         """The pool itself."""
         return self

@@ -79,7 +79,13 @@ def suggest(
             "not measured yet."
         )
     chooser = make_rule(rule, Pool(candidates), q, maximize=better)
-    model = fit_surrogate(known.counts, known.values, num_samples=chooser.num_samples, generator=learn)
+    model = fit_surrogate(
+        known.counts,
+        known.values,
+        num_samples=chooser.num_samples,
+        generator=learn,
+        parts=candidates.parts,
+    )
     choice = choose_rows(chooser, model, exclude, choose)
     header, listed = _listing(candidates, model, choice)
     if report is not None:
