@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from sggp.bayesopt.binding import Binding
 from sggp.bayesopt.given import amount, json_dict
 from sggp.bayesopt.outcomes.define import Outcomes
-from sggp.bayesopt.rules import RuleLike, check_rule
+from sggp.bayesopt.rules import RuleLike, check_rule, default_rule
 from sggp.bayesopt.spaces.base import Space, check_space
 from sggp.bayesopt.spaces.box import Box
 from sggp.bayesopt.storage import Draft, Moved, Storage
@@ -78,13 +78,15 @@ def _settings(space: Space | None, given: Begun) -> dict[str, Any]:
         else whole_number(given.seed, "seed", least=None),
         "num_initial": whole_number(usual if given.num_initial is None else given.num_initial, "num_initial"),
         "info": json_dict(given.info or {}),
-        "rule": rule if isinstance(rule, str) else _usual_rule(objectives) if rule is None else None,
+        "rule": rule if isinstance(rule, str) else _usual_rule(space, objectives) if rule is None else None,
         "budget": None if given.budget is None else amount(given.budget, "budget"),
     }
 
 
-def _usual_rule(objectives: Sequence[Any]) -> str:
-    return "hypervolume" if len(objectives) in (2, 3) else "thompson"
+def _usual_rule(space: Space | None, objectives: Sequence[Any]) -> str:
+    if len(objectives) in (2, 3):
+        return "hypervolume"
+    return "thompson" if len(objectives) > 3 else default_rule(space)
 
 
 def _outcomes(given: Begun) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

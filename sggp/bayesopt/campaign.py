@@ -53,7 +53,8 @@ class Campaign(Record):
         objectives, constraints: what is measured and wanted (`Objective`, `Constraint`), in the place of `maximize`;
             kept in a new file.
         kernel: starting kernel of the model, in the coordinates of the unit cube for a box; None chooses
-            Matern-5/2 (real inputs) or min-max Tanimoto (counts).
+            Matern (real inputs), min-max Tanimoto (counts), or a learnt sum of kernels (a `FingerprintTable` of
+            several parts).
         num_initial: measurements to collect before the model is used; None is 2 (d + 1) in a box and 10
             in a pool.
         num_features: random features of the prior draws.
@@ -61,7 +62,7 @@ class Campaign(Record):
         seed: makes a new campaign reproducible; None draws one, which is stored.
         info: further settings to keep in a new file (JSON values), returned by `info`.
         rule: how a batch is chosen, a name in `sggp.bayesopt.rules.RULES` (stored) or a subclass of `Rule`, to be given
-            at every start. None takes the stored one, Thompson sampling in a new file.
+            at every start. None takes the stored one, in a new file that of `sggp.bayesopt.rules.default_rule`.
         budget: what the trials that are asked for may cost together, see `spent`; kept, and changed when another one is
             given. `ask` gives fewer points, with a `BudgetWarning`, when it pays for no more; it refuses when for none.
 
@@ -220,7 +221,13 @@ class Campaign(Record):
         ended = [t for t in trials if t.state in ("measured", "failed") and self._bound.usable(t)]
         if not any(trial.state == "measured" for trial in ended):
             raise InputError(f"{self.store.name} has no measurement yet: tell or attach some first.")
-        settings = BeliefSettings(num_samples, self._kernel, self._num_features, blocks=self.space.blocks)
+        settings = BeliefSettings(
+            num_samples,
+            self._kernel,
+            self._num_features,
+            blocks=self.space.blocks,
+            parts=getattr(self.space, "parts", None),
+        )
         return build_beliefs(self._bound.features(ended), self.wanted, ended, settings, generator)
 
     def _propose(self, q: int, trials: Sequence[Trial], generator: torch.Generator) -> list[dict[str, Any]]:

@@ -22,7 +22,7 @@ class UpperConfidenceBound(ScoreRule):
     Bayesian optimization".
     """
 
-    width: float = 1.0
+    width: float = 2.0
 
     def score(self, mean: Tensor, std: Tensor, best: float) -> Tensor:
         return mean + self.width * std
