@@ -18,6 +18,7 @@ from sggp.cli.molecules.tables import check_columns, default_cache, load_library
 from sggp.cli.report import page, paragraph, picture, rows_table
 from sggp.errors import DataFileError, InputError
 from sggp.files import write_whole
+from sggp.molecules import SmilesFingerprinter
 from sggp.molecules.files import parse_numbers, read_table
 
 app = typer.Typer(help="A measurement campaign kept in one file.", no_args_is_help=True)
@@ -64,7 +65,8 @@ def init(
         pool, rejects = load_library(
             library, smiles_column=library_smiles_column, id_column=id_column, cache=default_cache()
         )
-        info = {"library": str(library.resolve()), "smiles": library_smiles_column, "id": id_column}
+        info: dict[str, Any] = {"library": str(library.resolve()), "smiles": library_smiles_column, "id": id_column}
+        info["fingerprint"] = pool.settings
         prior = []
         if measured is not None:
             known = load_measured(measured, smiles_column=smiles_column, value_column=value_column, like=pool)
@@ -185,7 +187,11 @@ def _open(store: Path) -> Campaign:
     if "library" not in info:
         raise DataFileError(f"{store} was started from Python with its own pool: continue it from there.")
     library, _ = load_library(
-        Path(info["library"]), smiles_column=info["smiles"], id_column=info["id"], cache=default_cache()
+        Path(info["library"]),
+        smiles_column=info["smiles"],
+        id_column=info["id"],
+        cache=default_cache(),
+        fingerprinter=SmilesFingerprinter(**info.get("fingerprint", {})),  # files of before are of Morgan's
     )
     return Campaign(Pool(library), store)
 

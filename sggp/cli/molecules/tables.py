@@ -72,9 +72,15 @@ def check_columns(table: DataTable, names: Iterable[str]) -> None:
 
 
 def load_library(
-    path: Path, *, smiles_column: str | None, id_column: str | None, cache: Path | None
+    path: Path,
+    *,
+    smiles_column: str | None,
+    id_column: str | None,
+    cache: Path | None,
+    fingerprinter: SmilesFingerprinter | None = None,
 ) -> tuple[FingerprintTable, list[Reject]]:
-    """A library file as fingerprints, each molecule once, with the rows that were left out.
+    """A library file as fingerprints (by default those of a `FingerprintTable`), each molecule once, and
+    the rows that were left out.
 
     Raises:
         DataFileError: unreadable or empty file, no SMILES column, or no usable row.
@@ -94,6 +100,7 @@ def load_library(
         table = FingerprintTable.from_csv(
             path,
             guess.smiles,
+            fingerprinter,
             id_column=guess.id,
             on_invalid="drop",
             on_duplicate="drop",
