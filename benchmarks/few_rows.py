@@ -38,7 +38,7 @@ from lib.common import header, print_table
 from sggp import GPRegressor
 from sggp.datasets import molecules, uci
 from sggp.kernels import TanimotoMinMax
-from sggp.molecules import FingerprintTable
+from sggp.molecules import FingerprintTable, SmilesFingerprinter
 
 TABLES = ("yacht", "energy", "concrete", "wine", "pol", "bike", "elevators", "protein")
 MOLECULES = ("esol", "freesolv", "lipophilicity")
@@ -137,7 +137,7 @@ def molecule_sets(names: list[str]) -> list[tuple[np.ndarray, np.ndarray]]:
         data = getattr(molecules, name)()
         (values,) = data.values.values()
         order = np.random.default_rng(0).permutation(len(data))[:1000]
-        table = FingerprintTable.from_smiles([data.smiles[i] for i in order])
+        table = FingerprintTable.from_smiles([data.smiles[i] for i in order], SmilesFingerprinter())
         out.append((table.dense(slice(None)).numpy(), values[order][table.source_rows]))
     return out
 

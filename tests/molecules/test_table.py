@@ -225,7 +225,7 @@ def test_policies_on_invalid_and_repeated_molecules():
     assert table.report.duplicate_rows == (2,)
     part = table.take([1])
     assert (part.source_rows.tolist(), list(part.smiles), part.settings) == ([3], ["CN"], table.settings)
-    np.testing.assert_array_equal(table[:].numpy(), SmilesFingerprinter().transform(["CCO", "CN"]))
+    np.testing.assert_array_equal(table[:].numpy(), table.fingerprinter().transform(["CCO", "CN"]))
     with pytest.raises(MoleculeError, match="same molecule"):
         FingerprintTable.from_smiles(["CCO", "OCC"], on_duplicate="raise")
     with pytest.raises(MoleculeError, match="no usable"):

@@ -12,7 +12,7 @@ from sggp.bayesopt.storage import open_storage
 from sggp.cli.console import stderr
 from sggp.cli.molecules.tables import default_cache, load_library
 from sggp.errors import DataFileError
-from sggp.molecules import FingerprintTable
+from sggp.molecules import FingerprintTable, SmilesFingerprinter
 
 Store = Annotated[str, typer.Argument(help="Campaign file, e.g. week.db, or the URL of a database.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON in the place of tables.")]
@@ -75,9 +75,16 @@ def open_campaign(store: str, library: Path | None) -> Campaign:
 
 
 def read_library(library: Path, info: dict[str, Any]) -> tuple[FingerprintTable, list[Any]]:
-    """The fingerprints of a library file, and its rejected rows, with the columns that `info` names."""
+    """The fingerprints of a library file, and its rejected rows, as `info` says.
+
+    Args:
+        library: the file.
+        info: columns "smiles" and "id", "sheet", and the settings of "fingerprint", None for a new campaign's.
+    """
+    settings = info.get("fingerprint", {})  # campaigns of before are of Morgan's alone
     return load_library(
         library,
+        fingerprinter=SmilesFingerprinter(**settings) if settings is not None else None,
         smiles_column=info.get("smiles"),
         id_column=info.get("id"),
         cache=default_cache(),

@@ -81,9 +81,9 @@ def init(
             raise InputError("--measured is for library campaigns; for settings: sggp campaign attach --from.")
         campaign = Campaign(Box(columns), kept, **settings)
     else:
-        info = {"smiles": library_smiles_column, "id": id_column, "sheet": library_sheet}
-        table, rejects = read_library(library, info)
-        info["library"] = str(library.resolve())
+        info: dict[str, Any] = {"smiles": library_smiles_column, "id": id_column, "sheet": library_sheet}
+        table, rejects = read_library(library, {**info, "fingerprint": None})
+        info |= {"library": str(library.resolve()), "fingerprint": table.settings}
         prior: list[tuple[Any, Any]] = []
         if measured is not None:
             data = read_table(measured, sheet=sheet, decimal=decimal)

@@ -123,8 +123,10 @@ def load_library(
     id_column: str | None,
     cache: Path | None,
     sheet: str | None = None,
+    fingerprinter: SmilesFingerprinter | None = None,
 ) -> tuple[FingerprintTable, list[Reject]]:
-    """A library file as fingerprints, each molecule once, with the rows that were left out.
+    """A library file as fingerprints (by default those of a `FingerprintTable`), each molecule once, and
+    the rows that were left out.
 
     Raises:
         DataFileError: unreadable or empty file, no SMILES column, or no usable row.
@@ -143,7 +145,12 @@ def load_library(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", MoleculeWarning)
             table = FingerprintTable.from_csv(
-                molecules, on_invalid="drop", on_duplicate="drop", progress=True, cache=usable_cache(cache)
+                molecules,
+                fingerprinter=fingerprinter,
+                on_invalid="drop",
+                on_duplicate="drop",
+                progress=True,
+                cache=usable_cache(cache),
             )
     except MoleculeError as error:  # not one of them can be parsed
         count = len(getattr(error.report, "invalid", ()))
