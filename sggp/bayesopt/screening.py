@@ -79,7 +79,6 @@ class Screening:
         wanted = set(best_rows(self.values, top, self.maximize))
         return len(wanted), len(wanted & {row for step in self.steps for row in step.rows})
 
-
     def found_by_round(self, top: int = _TOP) -> np.ndarray:
         """(rounds + 1,) how many of the pool's `top` best rows were measured after each round."""
         wanted = set(best_rows(self.values, top, self.maximize))

@@ -39,7 +39,9 @@ def demo(
         bool, typer.Option("--quick", help="A small run that only shows that it works.")
     ] = False,
     seed: Annotated[int, typer.Option(help="Draws the 50 known molecules and everything else.")] = 1,
-    searches: Annotated[int, typer.Option(help="Searches of each rule, each with other known molecules.")] = 3,
+    searches: Annotated[
+        int, typer.Option(help="Searches of each rule, each with other known molecules.")
+    ] = 3,
     objective: Annotated[
         str, typer.Option("--property", help="What to maximise: " + ", ".join(PROPERTY_NAMES) + ".")
     ] = "cns",
@@ -140,9 +142,7 @@ def _measurements(search: Screening, library: FingerprintTable) -> list[list[Any
             best = max(best, value)
             guess = (step.mean[place], step.std[place]) if step.mean else (None, None)
             smiles = library.smiles[row] if library.smiles is not None else ""
-            lines.append(
-                [len(lines) + 1, number, int(library.source_rows[row]), smiles, value, best, *guess]
-            )
+            lines.append([len(lines) + 1, number, int(library.source_rows[row]), smiles, value, best, *guess])
     return lines
 
 

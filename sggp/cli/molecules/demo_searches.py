@@ -52,5 +52,7 @@ def comparison(done: Searches) -> tuple[list[str], list[list[Any]]]:
         lines.append([name, float(best), float(found.mean()), int(found.min()), int(found.max())])
     ends = np.concatenate([random.curves[:, -1] for random in done.chance])
     found = np.concatenate([random.top_found for random in done.chance])
-    lines.append(["random choice", float(ends.mean()), float(found.mean()), int(found.min()), int(found.max())])
+    lines.append(
+        ["random choice", float(ends.mean()), float(found.mean()), int(found.min()), int(found.max())]
+    )
     return header, lines
