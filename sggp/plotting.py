@@ -68,7 +68,7 @@ def to_png(figure: Any, *, dpi: int = 150) -> bytes:
 
 
 def plot_best_so_far(
-    best: Sequence[float],
+    best: Any,
     *,
     measurements: Sequence[float] | None = None,
     random: Any = None,
@@ -79,32 +79,37 @@ def plot_best_so_far(
     """The best value found against the number of measurements.
 
     Args:
-        best: (r,) best value after each round.
+        best: (r,) best value after each round; or a mapping from names to (k, r), the same for k searches each, of
+            which the mean is drawn.
         measurements: (r,) number of measurements at each; None counts rounds.
         random: (k, r) the same for k repeats of random choice, drawn as their mean and standard deviation.
-        label: name of the curve.
+        label: name of the curve, where there is one.
         value_name: label of the y axis.
         axes: where to draw; None makes a figure.
 
     Raises:
         ShapeError: the curves have different lengths.
     """
-    curve = _vector(best, "best")
-    steps = np.arange(len(curve)) if measurements is None else _vector(measurements, "measurements")
-    if len(steps) != len(curve):
-        raise ShapeError(f"best has {len(curve)} entries but measurements has {len(steps)}.")
-    axes = axes if axes is not None else new_figure().subplots()
+    given = best if isinstance(best, Mapping) else {label: [best]}
+    curves = {name: np.asarray(one, dtype=float) for name, one in given.items()}
+    rounds = len(_vector(next(iter(curves.values()))[0], "best"))
+    steps = np.arange(rounds) if measurements is None else _vector(measurements, "measurements")
     if random is not None:
-        repeats = np.asarray(random, dtype=float)
-        if repeats.ndim != 2 or repeats.shape[1] != len(curve):
-            raise ShapeError(f"random must be (repeats, {len(curve)}), got {repeats.shape}.")
-        mean, spread = repeats.mean(axis=0), repeats.std(axis=0)
+        curves = {"": np.asarray(random, dtype=float), **curves}
+    for name, curve in curves.items():
+        if curve.ndim != 2 or curve.shape[1] != len(steps):
+            raise ShapeError(f"{name or 'random'} must be (repeats, {len(steps)}), got {curve.shape}.")
+    axes = axes if axes is not None else new_figure().subplots()
+    colours = iter((_OURS, _FAR, "#5f8a3c", "#7a4fa3", "#c98a1b"))
+    for name, curve in curves.items():
+        mean, spread = curve.mean(axis=0), curve.std(axis=0)
+        if name:
+            axes.plot(steps, mean, color=next(colours, None), marker="o", markersize=4, label=name)
+            continue
         axes.fill_between(steps, mean - spread, mean + spread, color=_OTHER, alpha=0.25, linewidth=0)
-        name = f"random choice (mean ± s.d. of {len(repeats)})"
-        axes.plot(steps, mean, color=_OTHER, linestyle="--", label=name)
-    axes.plot(steps, curve, color=_OURS, marker="o", markersize=4, label=label)
-    steps_name = "measurements" if measurements is not None else "round"
-    return _labelled(axes, steps_name, value_name, legend=True)
+        said = f"random choice (mean ± s.d. of {len(curve)})"
+        axes.plot(steps, mean, color=_OTHER, linestyle="--", label=said)
+    return _labelled(axes, "round" if measurements is None else "measurements", value_name, legend=True)
 
 
 def plot_parity(y: Any, mean: Any, std: Any = None, *, axes: Axes | None = None, name: str = "") -> Axes:

@@ -79,13 +79,23 @@ class Screening:
         wanted = set(best_rows(self.values, top, self.maximize))
         return len(wanted), len(wanted & {row for step in self.steps for row in step.rows})
 
+    def found_by_round(self, top: int = _TOP) -> np.ndarray:
+        """(rounds + 1,) how many of the pool's `top` best rows were measured after each round."""
+        wanted = set(best_rows(self.values, top, self.maximize))
+        return np.cumsum([len(wanted & set(step.rows)) for step in self.steps])
+
 
 @dataclass(frozen=True)
 class RandomScreenings:
-    """Random choice with the same known rows and budget: curves (k, rounds + 1) and top rows found (k,)."""
+    """Random choice with the same known rows and budget: curves and top rows found, both (k, rounds + 1)."""
 
     curves: np.ndarray
-    top_found: np.ndarray
+    found_by_round: np.ndarray
+
+    @property
+    def top_found(self) -> np.ndarray:
+        """(k,) top rows found in the end."""
+        return self.found_by_round[:, -1]
 
 
 def best_rows(values: Tensor, top: int, maximize: bool) -> list[int]:
@@ -187,7 +197,8 @@ def random_screenings(
         rows = rest[torch.randperm(len(rest), generator=draw)[: rounds * batch_size]]
         best = (sign * values[rows]).reshape(rounds, batch_size).max(dim=1).values.numpy()
         curves.append(sign * np.maximum.accumulate([start, *best]))
-        found.append(int(wanted[rows].sum()) + int(wanted[list(known)].sum()))
+        hits = wanted[rows].reshape(rounds, batch_size).sum(dim=1).tolist()
+        found.append(np.cumsum([int(wanted[list(known)].sum()), *hits]))
     return RandomScreenings(np.asarray(curves), np.asarray(found))
 
 

@@ -33,9 +33,31 @@ MAX_COUNT = 255
 _crippen: Any = Crippen  # RDKit's stubs do not list what these two modules make at import
 _descriptors: Any = Descriptors
 
+# desirability 1 up to the first number and 0 from the second on (TPSA: 0, 1 between the middle two, 0)
+_CNS_TERMS = (
+    (_crippen.MolLogP, (3.0, 5.0)),
+    (_descriptors.MolWt, (360.0, 500.0)),
+    (rdMolDescriptors.CalcTPSA, (20.0, 40.0, 90.0, 120.0)),
+    (rdMolDescriptors.CalcNumHBD, (0.5, 3.5)),
+)
+
+
+def cns_mpo(molecule: Any) -> float:
+    """Mean of the four desirabilities of Wager et al. (2010) that need no pKa, 0 to 1."""
+    return sum(_desirability(of(molecule), ends) for of, ends in _CNS_TERMS) / len(_CNS_TERMS)
+
+
+def _desirability(value: float, ends: tuple[float, ...]) -> float:
+    falls = (ends[-1] - value) / (ends[-1] - ends[-2])
+    rises = (value - ends[0]) / (ends[1] - ends[0]) if len(ends) == 4 else 1.0
+    return min(max(min(falls, rises), 0.0), 1.0)
+
+
 PROPERTIES = {
     "canonical SMILES": Chem.MolToSmiles,
     "qed": QED.qed,
+    "cns_mpo": cns_mpo,
+    "cns": lambda molecule: (cns_mpo(molecule) * QED.qed(molecule)) ** 0.5,
     "logp": _crippen.MolLogP,
     "molecular_weight": _descriptors.MolWt,
     "tpsa": rdMolDescriptors.CalcTPSA,

@@ -12,7 +12,7 @@ from sggp.errors import InputError, MoleculeError
 from sggp.molecules.fingerprinter import as_smiles_list
 from sggp.molecules.report import InvalidMolecule, InvalidReport
 
-PROPERTY_NAMES = ("qed", "logp", "molecular_weight", "tpsa")
+PROPERTY_NAMES = ("cns", "cns_mpo", "qed", "logp", "molecular_weight", "tpsa")
 
 
 def compute_property(smiles: Any, name: str) -> np.ndarray:
@@ -20,15 +20,17 @@ def compute_property(smiles: Any, name: str) -> np.ndarray:
 
     Args:
         smiles: n SMILES.
-        name: "qed" (drug-likeness, 0 to 1), "logp" (Crippen's octanol-water log P), "molecular_weight" (g/mol) or
-            "tpsa" (topological polar surface area, Å²).
+        name: "qed" (drug-likeness, 0 to 1), "logp" (Crippen's octanol-water log P), "molecular_weight" (g/mol),
+            "tpsa" (topological polar surface area, Å²), "cns_mpo" (what a drug of the central nervous system should be:
+            mean desirability, 0 to 1, of log P, weight, TPSA and hydrogen bond donors, those of the six terms of CNS
+            MPO that need no pKa) or "cns" (geometric mean of "cns_mpo" and "qed").
 
     Raises:
         MoleculeError: some SMILES cannot be parsed; `error.report` lists them. InputError: unknown property.
 
     Cost: about 0.3 s (logp) to 1 s (qed) per 1,000 molecules.
     Source: QED: Bickerton et al., Nature Chemistry 4 (2012) 90; log P: Wildman & Crippen, J. Chem. Inf. Comput. Sci.
-        39 (1999) 868; both as implemented in RDKit.
+        39 (1999) 868; both as implemented in RDKit. CNS MPO: Wager et al., ACS Chem. Neurosci. 1 (2010) 435.
     """
     one_of(name, "a property", PROPERTY_NAMES)
     return np.asarray(property_of_each(smiles, name), dtype=np.float64)

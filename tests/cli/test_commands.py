@@ -12,6 +12,7 @@ import pytest
 pytest.importorskip("typer", reason="the extra cli is not installed")
 pytest.importorskip("rich", reason="the extra cli is not installed")
 
+from sggp.bayesopt.rules import DEFAULT_RULE
 from sggp.cli import main
 from sggp.datasets import nci_first_5k
 from tests.cli.commands import ALCOHOLS, check_alone, read, refused, write
@@ -129,19 +130,26 @@ def test_quick_demo_writes_its_three_files(tmp_path, capsys):
     pytest.importorskip("matplotlib", reason="the extra plot is not installed")
     out = tmp_path / "demo"
     assert main(["demo", "--quick", "--out", str(out), "--seed", "2"]) == 0
-    said = capsys.readouterr().out
+    printed = capsys.readouterr()
+    said = printed.out
     assert "best molecules found" in said
-    shown = [line.split("│")[4].strip() for line in said.splitlines() if line.startswith("│")]
-    assert len(shown) == 10
-    assert set(shown) <= set(nci_first_5k().smiles)  # as they stand in the file
+    cells = [[cell.strip() for cell in line.split("│")[1:-1]] for line in said.splitlines() if "│" in line]
+    molecules = [line[3] for line in cells if len(line) == 4]
+    assert len(molecules) == 10
+    assert set(molecules) <= set(nci_first_5k().smiles)  # as they stand in the file
+    assert not any("." in smiles for smiles in molecules)  # no salts, and it is said
+    assert "salts and mixtures" in printed.err
+    compared = {line[0].split(" ")[0]: float(line[2]) for line in cells if len(line) == 5}
+    assert {"thompson", "greedy", "random", DEFAULT_RULE} == set(compared)
     check_alone((out / "report.html").read_text())
     assert (out / "demo.png").read_bytes().startswith(b"\x89PNG")
     rows = read(out / "results.csv")
-    assert len(rows) == 60
-    assert len({row["library_row"] for row in rows}) == 60
-    best = [float(row["best_so_far"]) for row in rows]
-    assert best == sorted(best)
-    assert all(row["predicted_std"] for row in rows[50:])
+    for rule in set(compared) - {"random"}:
+        mine = [row for row in rows if row["rule"] == rule]
+        assert len(mine) == len({row["library_row"] for row in mine}) == 60
+        best = [float(row["best_so_far"]) for row in mine]
+        assert best == sorted(best)
+        assert all(row["predicted_std"] for row in mine[50:])
     assert "--property" in refused(capsys, "demo", "--quick", "--out", out, "--property", "taste")
 
 

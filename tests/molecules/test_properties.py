@@ -33,6 +33,18 @@ def test_values_are_those_of_rdkit():
     assert logp("CCO") == pytest.approx(-0.0014, abs=1e-6)
 
 
+def test_desirability_for_the_brain_is_that_of_the_published_ramps():
+    """Ethanol by hand: log P and weight 1, TPSA 20.23 of a ramp from 20 to 40, one donor of a ramp from .5 to 3.5."""
+    pytest.importorskip("rdkit", reason="the extra molecules is not installed")
+    share = (1 + 1 + (20.23 - 20) / 20 + (3.5 - 1) / 3) / 4
+    assert compute_property(["CCO"], "cns_mpo")[0] == pytest.approx(share, abs=1e-6)
+    both = compute_property(SMILES, "cns") ** 2
+    np.testing.assert_allclose(both, compute_property(SMILES, "cns_mpo") * compute_property(SMILES, "qed"))
+    grease, sugar = compute_property(["C" * 30, "OC[C@H]1O[C@@H](O)[C@H](O)[C@@H](O)[C@@H]1O"], "cns_mpo")
+    assert grease == pytest.approx((0 + (500 - 422.826) / 140 + 0 + 1) / 4, abs=1e-4)  # C30H62
+    assert sugar == pytest.approx((1 + 1 + (120 - 110.38) / 30 + 0) / 4, abs=1e-3)
+
+
 def test_drawings_are_inline_svg():
     pytest.importorskip("rdkit")
     one = molecule_svg(SMILES[0], "aspirin <1>", size=(120, 90))

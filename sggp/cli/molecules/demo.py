@@ -1,20 +1,23 @@
-"""`sggp demo`: find the best of 5,000 real molecules with 250 measurements, beside random choice."""
+"""`sggp demo`: find the best of 5,000 real molecules with 250 measurements, by several rules beside random choice."""
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import typer
 from rich.progress import Progress
 from torch import Tensor
 
-from sggp.bayesopt.screening import RandomScreenings, Screening, random_screenings, screen
-from sggp.checks import one_of
-from sggp.cli.console import csv_text, print_table, progress, stderr, stdout
+from sggp.bayesopt.rules import DEFAULT_RULE
+from sggp.bayesopt.screening import Screening, random_screenings, screen
+from sggp.checks import one_of, whole_number
+from sggp.cli.console import csv_text, print_table, progress, stdout
 from sggp.cli.molecules.demo_report import picture_file, render
+from sggp.cli.molecules.demo_searches import Searches, comparison
 from sggp.datasets import nci_first_5k
 from sggp.errors import DataFileError, MoleculeWarning
 from sggp.files import write_whole
@@ -24,14 +27,10 @@ from sggp.plotting import new_figure
 from sggp.random import as_generator, streams
 
 _KNOWN = 50
-_ROUNDS = 10
-_BATCH = 20
 _REPEATS = 200
-_QUICK_LIBRARY = 400
-_QUICK_ROUNDS = 2
-_QUICK_BATCH = 5
 _SHOWN = 10
 _FOLDER = Path("demo_output")
+_OTHERS = ("thompson", "greedy")
 
 
 def demo(
@@ -40,39 +39,51 @@ def demo(
         bool, typer.Option("--quick", help="A small run that only shows that it works.")
     ] = False,
     seed: Annotated[int, typer.Option(help="Draws the 50 known molecules and everything else.")] = 1,
+    searches: Annotated[
+        int, typer.Option(help="Searches of each rule, each with other known molecules.")
+    ] = 3,
     objective: Annotated[
         str, typer.Option("--property", help="What to maximise: " + ", ".join(PROPERTY_NAMES) + ".")
-    ] = "logp",
+    ] = "cns",
 ) -> None:
-    """Search a real library of molecules, beside random choice with the same budget."""
+    """Search a real library of molecules by three rules, beside random choice with the same budget."""
     one_of(objective, "--property", PROPERTY_NAMES)
+    whole_number(searches, "--searches")
     new_figure()  # without matplotlib, refuse before the work
     _folder(out)
-    rounds, batch = (_QUICK_ROUNDS, _QUICK_BATCH) if quick else (_ROUNDS, _BATCH)
+    rounds, batch, limit = (2, 5, 400) if quick else (5, 40, None)
+    searches = 1 if quick else searches
     with progress() as bar:
-        library = _library(bar, _QUICK_LIBRARY if quick else None)
+        library, left_out = _library(bar, limit)
         values = _values(bar, library, objective)
-        first, search, chance = streams(as_generator(seed), "known molecules", "search", "random choice")
-        known = torch.randperm(len(library), generator=first)[:_KNOWN].tolist()
-        task = bar.add_task("rounds of measurements", total=rounds)
-        done = screen(
-            library,
-            values,
-            known,
-            rounds=rounds,
-            batch_size=batch,
-            generator=search,
-            progress=lambda _: bar.advance(task),
-        )
-        random = random_screenings(
-            values, known, rounds=rounds, batch_size=batch, repeats=_REPEATS, generator=chance
-        )
+        rules = list(dict.fromkeys((DEFAULT_RULE, *_OTHERS)))
+        task = bar.add_task("batches chosen", total=len(rules) * searches * rounds)
+        by_rule: dict[str, list[Screening]] = {rule: [] for rule in rules}
+        chance = []
+        for number in range(searches):
+            first, search, luck = streams(
+                as_generator(seed + number), "known molecules", "search", "random choice"
+            )
+            known = torch.randperm(len(library), generator=first)[:_KNOWN].tolist()
+            budget: dict[str, Any] = {"rounds": rounds, "batch_size": batch}
+            for rule in rules:
+                again = as_generator(search.initial_seed())
+                tick = _advance(bar, task)
+                by_rule[rule].append(
+                    screen(library, values, known, **budget, generator=again, progress=tick, rule=rule)
+                )
+            chance.append(random_screenings(values, known, **budget, repeats=_REPEATS, generator=luck))
+        done = Searches(library, values, objective, by_rule, chance, left_out)
         task = bar.add_task("report", total=1)
-        write_whole(out / "results.csv", _results(done, library))
-        write_whole(out / "demo.png", picture_file(done, random, objective))
-        write_whole(out / "report.html", render(done, random, library, objective))
+        write_whole(out / "results.csv", _results(done))
+        write_whole(out / "demo.png", picture_file(done))
+        write_whole(out / "report.html", render(done))
         bar.advance(task)
-    _summary(done, random, library, objective, out)
+    _summary(done, out)
+
+
+def _advance(bar: Progress, task: Any) -> Callable[[int], None]:
+    return lambda _: bar.advance(task)
 
 
 def _folder(out: Path) -> None:
@@ -82,16 +93,23 @@ def _folder(out: Path) -> None:
         raise DataFileError(f"cannot make the folder {out}: {error.strerror or error}.") from error
 
 
-def _library(bar: Progress, limit: int | None) -> FingerprintTable:
+def _library(bar: Progress, limit: int | None) -> tuple[FingerprintTable, dict[str, int]]:
+    """The molecules to choose from; salts and mixtures are left out."""
     task = bar.add_task("fingerprints of RDKit's NCI molecules", total=1)
-    smiles = nci_first_5k().smiles[:limit]
+    everything = nci_first_5k().smiles[:limit]
+    smiles = [text for text in everything if "." not in text]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", MoleculeWarning)
         library = FingerprintTable.from_smiles(smiles, on_invalid="drop", on_duplicate="drop")
-    unused, repeats = len(library.report.invalid), len(library.report.duplicate_rows)
-    bar.console.print(f"{len(library)} molecules ({unused} of the file cannot be parsed, {repeats} repeats)")
+    left_out = {
+        "salts and mixtures": len(everything) - len(smiles),
+        "not to be parsed": len(library.report.invalid),
+        "repeats": len(library.report.duplicate_rows),
+    }
+    said = ", ".join(f"{count} {reason}" for reason, count in left_out.items())
+    bar.console.print(f"{len(library)} molecules; left out: {said}")
     bar.advance(task)
-    return library
+    return library, left_out
 
 
 def _values(bar: Progress, library: FingerprintTable, objective: str) -> Tensor:
@@ -105,47 +123,38 @@ def _values(bar: Progress, library: FingerprintTable, objective: str) -> Tensor:
     return torch.cat(out)
 
 
-def _results(done: Screening, library: FingerprintTable) -> str:
-    header = [
-        "order",
-        "round",
-        "library_row",
-        "smiles",
-        "value",
-        "best_so_far",
-        "predicted_mean",
-        "predicted_std",
-    ]
-    lines, best, order = [], float("-inf"), 0
-    for number, step in enumerate(done.steps):
-        for place, row in enumerate(step.rows):
-            order += 1
-            value = float(done.values[row])
-            best = max(best, value)
-            guess = (step.mean[place], step.std[place]) if step.mean else (None, None)
-            smiles = library.smiles[row] if library.smiles is not None else ""
-            lines.append([order, number, int(library.source_rows[row]), smiles, value, best, *guess])
+def _results(done: Searches) -> str:
+    header = ["rule", "search", "order", "round", "library_row", "smiles", "value", "best_so_far"]
+    header += ["predicted_mean", "predicted_std"]
+    lines: list[list[Any]] = []
+    for rule, searches in done.by_rule.items():
+        for number, search in enumerate(searches, start=1):
+            lines += [[rule, number, *line] for line in _measurements(search, done.library)]
     return csv_text(header, lines)
 
 
-def _summary(
-    done: Screening, random: RandomScreenings, library: FingerprintTable, objective: str, out: Path
-) -> None:
-    rows = []
-    for rank, (row, number) in enumerate(done.best(_SHOWN), start=1):
-        smiles = library.smiles[row] if library.smiles is not None else ""
+def _measurements(search: Screening, library: FingerprintTable) -> list[list[Any]]:
+    lines: list[list[Any]] = []
+    best = float("-inf")
+    for number, step in enumerate(search.steps):
+        for place, row in enumerate(step.rows):
+            value = float(search.values[row])
+            best = max(best, value)
+            guess = (step.mean[place], step.std[place]) if step.mean else (None, None)
+            smiles = library.smiles[row] if library.smiles is not None else ""
+            lines.append([len(lines) + 1, number, int(library.source_rows[row]), smiles, value, best, *guess])
+    return lines
+
+
+def _summary(done: Searches, out: Path) -> None:
+    rows: list[list[Any]] = []
+    for rank, (row, number) in enumerate(done.main.best(_SHOWN), start=1):
+        smiles = done.library.smiles[row] if done.library.smiles is not None else ""
         rows.append([rank, float(done.values[row]), "known" if number == 0 else number, smiles])
-    print_table(f"The best molecules found ({objective})", ["rank", objective, "round", "smiles"], rows)
-    top, found = done.top_found()
-    chance = random.top_found.mean()
-    stdout().print(
-        f"best {objective}: {done.curve[-1]:.3f} of at most {float(done.values.max()):.3f}; random choice with the "
-        f"same {done.measured} measurements: {random.curves[:, -1].mean():.3f} ± {random.curves[:, -1].std():.3f} "
-        f"({len(random.curves)} repeats)"
+    print_table(
+        f"The best molecules found ({done.objective})", ["rank", done.objective, "round", "smiles"], rows
     )
-    stdout().print(
-        f"{found} of the library's {top} best molecules found; random choice: {chance:.1f} on average"
-    )
+    header, lines = comparison(done)
+    print_table(f"{done.main.measured} measurements each, {len(done.chance)} searches a rule", header, lines)
+    stdout().print(f"best {done.objective} of the library: {float(done.values.max()):.4f}")
     stdout().print(f"report: {out / 'report.html'}; every measurement: {out / 'results.csv'}")
-    if not done.learned:
-        stderr().print("note: the last model had too little data to learn from")
