@@ -97,6 +97,8 @@ class UnidentifiedColumns(SggpWarning):
     """Input columns that the data say nothing, or nothing separate, about: constant, or copies of another column."""
 
 
+class OutlyingValues(SggpWarning):
+    """Measured values lie so far from all others that a campaign's model leaves them out; the message names them."""
 class LibraryChanged(SggpWarning):
     """Molecules of a campaign are no longer in its library; the message names them."""
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import gpytorch
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,6 +22,7 @@ from sggp.typing import Seed
 
 _LEARN_FROM = 4
 _PRIOR_NOISE = 0.01
+_LEAST_NOISE = 1e-6
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,9 @@ class Surrogate:
         learned: False when there was too little data to learn hyperparameters from.
         x, target, mean: the measured inputs (n, d), their standardised values (n,) and the constant mean of the
             model in those units, repeats kept; None for a model that was loaded.
+        new_noise: the noise variance of a new measurement in those units; None takes the median of the rows', which is
+            the only one where it was learnt.
+        kernel: as learnt, without the unknown constant that may be a part of the posterior's; None where loaded.
     """
 
     posterior: Posterior
@@ -42,11 +47,19 @@ class Surrogate:
     x: Tensor | None = None
     target: Tensor | None = None
     mean: float = 0.0
+    new_noise: float | None = None
+    kernel: gpytorch.kernels.Kernel | None = None
 
     @property
     def noise_std(self) -> float:
-        """Standard deviation of one measurement's noise, in the values' units."""
-        return self.scale * float(torch.as_tensor(self.posterior.noise_variance).max()) ** 0.5
+        """Standard deviation of a new measurement's noise, in the values' units."""
+        return self.scale * self._noise_variance**0.5
+
+    @property
+    def _noise_variance(self) -> float:
+        if self.new_noise is not None:
+            return self.new_noise
+        return float(self.posterior.data.noise_variance.median())
 
     def predict(
         self,
@@ -57,7 +70,8 @@ class Surrogate:
     ) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation (m,), float64, in the values' units."""
         points = points.double() if points.is_floating_point() else points
-        mean, variance = self.posterior.mean_and_variance(points, observation_noise, method)
+        noise = self._noise_variance if observation_noise else False
+        mean, variance = self.posterior.mean_and_variance(points, noise, method)
         std = variance.detach().to(torch.float64).clamp_min(0.0).sqrt()
         return self.offset + self.scale * mean.detach().to(torch.float64), self.scale * std
 
@@ -75,8 +89,7 @@ class Surrogate:
         if self.x is None or self.target is None:
             raise InputError("leave-one-out needs the measurements; this model was loaded without them.")
         gram = as_covariance(self.posterior.kernel, dtype=torch.float64).block(self.x).to(torch.float64)
-        noise = torch.as_tensor(self.posterior.noise_variance, dtype=torch.float64).max()
-        gram.diagonal().add_(noise)
+        gram.diagonal().add_(self.posterior.data.noise_variance)
         factor = cholesky(gram, "K + noise")
         inverse = torch.cholesky_inverse(factor)
         residual = self.target.to(torch.float64) - self.mean
@@ -90,6 +103,7 @@ def fit_surrogate(
     y: Tensor,
     *,
     num_samples: int,
+    noise_std: Tensor | None = None,
     kernel: gpytorch.kernels.Kernel | str | None = None,
     num_features: int = NUM_FEATURES,
     solver: Any = None,
@@ -101,6 +115,8 @@ def fit_surrogate(
         x: (n, d) measured inputs; integer counts are fingerprints.
         y: (n,) measured values, any units; repeats of an input are kept as repeats.
         num_samples: sample paths to carry, one per batch slot.
+        noise_std: (n,) known standard deviations of the measurements' noise, in the units of y; None learns one.
+            Variances below 1e-6 of that of y count as this.
         kernel: starting kernel, copied, or the name of one; None is the default of `sggp.GPRegressor`, and "tanimoto"
             for integer counts. Learnt as `sggp.GPRegressor` learns it.
         num_features: random features of the prior draws.
@@ -109,7 +125,7 @@ def fit_surrogate(
 
     Raises:
         ShapeError: lengths differ.
-        InputError: nothing was measured, or a value is not finite.
+        InputError: nothing was measured, a value is not finite, or a noise is not finite or negative.
     """
     x = x.double() if x.is_floating_point() else x
     y = torch.as_tensor(y, dtype=torch.float64).flatten()
@@ -128,9 +144,13 @@ def fit_surrogate(
     y = (y[:, None] - offset) / unit
     if kernel is None and not x.is_floating_point():
         kernel = "tanimoto"
+    spread = 1.0 if constant else float(y.var(correction=0))
+    noise: Any = None if usable else _PRIOR_NOISE * spread
+    if noise_std is not None:
+        noise = _known_noise(noise_std, unit, _LEAST_NOISE * spread, len(y))
     settings = ModelSettings(
         kernel=kernel,
-        noise_variance=None if usable else _PRIOR_NOISE * (1.0 if constant else float(y.var(correction=0))),
+        noise_variance=noise,
         optimizer="auto" if usable else None,
         solver=solver,
         num_samples=num_samples,
@@ -148,7 +168,20 @@ def fit_surrogate(
         x,
         target,
         posterior.prior_mean,
+        kernel=model.in_units(targets=False).kernel,
     )
+
+
+def _known_noise(noise_std: Any, unit: float, least: float, rows: int) -> np.ndarray:  # (n,)
+    """Noise variances of values that were divided by `unit`, checked."""
+    std = torch.as_tensor(noise_std, dtype=torch.float64).flatten()
+    if len(std) != rows:
+        raise ShapeError(f"noise_std must hold one number per value, {rows}; got {len(std)}.")
+    if not bool(torch.isfinite(std).all()) or bool((std < 0).any()):
+        raise InputError(
+            "noise_std must be finite and not negative: standard deviations in the units of the values."
+        )
+    return (std / unit).square().clamp_min(least).numpy()
 
 
 def _conditioned(model: FittedModel, x: Tensor, target: Tensor, generator: torch.Generator) -> Posterior:
@@ -157,11 +190,13 @@ def _conditioned(model: FittedModel, x: Tensor, target: Tensor, generator: torch
     kernel = learned.kernel
     if model.learnt_mean:
         kernel = with_unknown_constant(kernel, len(x), settings.solver)
+    given = np.ndim(settings.noise_variance) > 0
+    noise = model.scaling.noise(settings.noise_variance, 0) if given else learned.noise_variance
     return condition(
         kernel,
         x,
         target,
-        noise_variance=learned.noise_variance,
+        noise_variance=noise,
         mean=learned.mean,
         solver=settings.solver,
         num_samples=settings.num_samples,

@@ -5,19 +5,50 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-from sggp.bayesopt.rules.base import PosteriorLike, Rule
+from sggp.bayesopt.rules.base import Choice, PosteriorLike, Rule
+from sggp.bayesopt.rules.ei import ExpectedImprovement
+from sggp.bayesopt.rules.greedy import Greedy
+from sggp.bayesopt.rules.hypervolume import HypervolumeThompson
+from sggp.bayesopt.rules.tempered import TemperedThompson
 from sggp.bayesopt.rules.thompson import ThompsonSampling
+from sggp.bayesopt.rules.top_k import TopK
+from sggp.bayesopt.rules.ucb import UpperConfidenceBound
 from sggp.checks import one_of
 from sggp.errors import DtypeError
 
-__all__ = ["RULES", "PosteriorLike", "Rule", "RuleLike", "ThompsonSampling", "check_rule", "make_rule"]
+__all__ = [
+    "DEFAULT_RULE",
+    "RULES",
+    "Choice",
+    "ExpectedImprovement",
+    "Greedy",
+    "HypervolumeThompson",
+    "PosteriorLike",
+    "Rule",
+    "RuleLike",
+    "TemperedThompson",
+    "ThompsonSampling",
+    "TopK",
+    "UpperConfidenceBound",
+    "check_rule",
+    "make_rule",
+]
 
 RuleLike: TypeAlias = str | Callable[..., Rule]
 """A name in `RULES`, or a subclass of `Rule` (or anything called like one, such as a `functools.partial`)."""
 
 RULES: dict[str, type[Rule]] = {
     "thompson": ThompsonSampling,
+    "tempered": TemperedThompson,
+    "top-k": TopK,
+    "ucb": UpperConfidenceBound,
+    "ei": ExpectedImprovement,
+    "greedy": Greedy,
+    "hypervolume": HypervolumeThompson,
 }
+
+DEFAULT_RULE = "ucb"
+"""The rule of `Campaign`, `screen` and the commands where none is named: see docs/rules.md."""
 
 
 def check_rule(rule: Any) -> RuleLike:
