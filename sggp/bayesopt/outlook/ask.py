@@ -1,0 +1,331 @@
+"""Asking joint posterior paths whether it is worth going on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sggp.bayesopt.maximise import BoxSearch, Look, as_indices
+from sggp.bayesopt.outlook.answer import Figure, Found, Outlook, Within
+from sggp.bayesopt.outlook.recalibrate import Recalibration, recalibrate
+from sggp.bayesopt.outlook.sweep import Swept, Truths, sweep
+from sggp.bayesopt.spaces import Pool, Space, check_space
+from sggp.bayesopt.surrogate import Surrogate
+from sggp.checks import as_numbers, finite_number, flag, whole_number
+from sggp.errors import DtypeError, InputError, ShapeError
+from sggp.random import as_generator, streams
+from sggp.typing import Seed
+
+_LEAST_PATHS = 16
+_NEAR = 0.1
+"""The second epsilon, in standard deviations of the measured values."""
+_STEP_ROWS = 10
+"""Values that must be multiples of a step: by chance one in 10^10 would."""
+
+
+def outlook(
+    model: Surrogate,
+    space: Space,
+    measured: Any,
+    values: Any,
+    *,
+    maximize: bool,
+    top: float | Sequence[float] = (0.01, 10),
+    epsilon: float | Sequence[float] | None = None,
+    batch: Any = None,
+    noise_std: float | None = None,
+    search: BoxSearch | None = None,
+    generator: Seed = None,
+    progress: Callable[[int], Any] | None = None,
+) -> Outlook:
+    """How good the best found is beside the best there is, and what the next batch may bring.
+
+    Over a pool each path gives every unmeasured row a value: the path there plus what the row has of its own, a normal
+    number with the model's noise, because the noise of a model of molecules is mostly what its kernel does not see of
+    each of them. The values of measured rows are known. Paths are corrected by what left-out measurements say against
+    the model (`Recalibration`), with the uncertainty of this correction. Over a box the truth is the function itself
+    and each path is maximised; nothing is corrected.
+
+    Args:
+        model: `fit_surrogate` of the measurements, with 64 to 512 samples, in the coordinates of ``space.scaled``.
+        space: `Pool`, or `Box` in the coordinates of the model.
+        measured: pool: (n,) rows, repeats allowed; -1 for a molecule outside, which is passed over. Box: (n, d) points.
+        values: (n,) their values.
+        maximize: whether larger is better.
+        top: which best of a pool to count: shares below 1, numbers from 1 on; several at once.
+        epsilon: distances from the best there is, in the values' units; None takes 0 and a tenth of the values'
+            standard deviation.
+        batch: pool: (b,) rows; box: (b, d) points that would be measured next. Choose them by a posterior with samples
+            of its own: where the paths that are asked chose them, their gain is too good.
+        noise_std: standard deviation of a measurement about the truth. None: a pool takes it from repeats, and 0
+            without them; a box what the model learnt.
+        search: how hard to look in a box.
+        generator: seed or generator.
+        progress: called with the number of pool rows done.
+
+    Raises:
+        InputError: nothing of the space has been measured, too few paths, or an argument that cannot be used.
+        ShapeError: lengths differ.
+        DtypeError: `space` is no space, or `model` no `Surrogate`.
+
+    Cost: pool: N path evaluations per path, as one suggestion; memory O(2^20 + paths * n) beyond the pool; and n^3
+        flops to leave measurements out. Box: two searches of `maximise_box`.
+    """
+    space = check_space(space)
+    if not isinstance(model, Surrogate):
+        raise DtypeError(f"model must be a Surrogate, as fit_surrogate gives, got {type(model).__name__}.")
+    paths = int(model.posterior.num_samples)
+    if paths < _LEAST_PATHS:
+        raise InputError(
+            f"the posterior carries {paths} sample paths; fit it with num_samples=64 or more, at least {_LEAST_PATHS}."
+        )
+    values = as_numbers(values, "values", "(n,) measured numbers").flatten().cpu()
+    if not len(values):
+        raise InputError("nothing has been measured yet: there is no outlook without a measurement.")
+    if not bool(torch.isfinite(values).all()):
+        raise InputError("a measured value is not finite; leave failed measurements out.")
+    noise = None if noise_std is None else finite_number(noise_std, "noise_std")
+    if noise is not None and noise < 0:
+        raise InputError(f"noise_std must not be negative, got {noise}.")
+    asked = _Asked(
+        model,
+        1.0 if flag(maximize, "maximize") else -1.0,
+        _epsilons(epsilon, values),
+        noise,
+        as_generator(generator),
+    )
+    if isinstance(space, Pool):
+        return _over_pool(asked, space, measured, values, _tops(top), batch, progress)
+    return _over_box(asked, space, measured, values, batch, search)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    model: Surrogate
+    sign: float
+    epsilons: tuple[float, ...]
+    noise_std: float | None
+    generator: torch.Generator
+
+    def answer(self, there_is: Tensor, in_hand: Tensor, values: Tensor, **rest: Any) -> Outlook:
+        """From the best there is (s,), the best found (s,) and a batch (s, b) on each path, larger being better."""
+        regret = (there_is - in_hand).clamp_min(0.0)
+        slack = 1e-9 * self.model.scale
+        gain = None if not values.shape[1] else (values.max(1).values - in_hand).clamp_min(0.0)
+        return Outlook(
+            maximize=self.sign > 0,
+            within=tuple(Within(e, Figure.probability(regret <= e + slack)) for e in self.epsilons),
+            regret_median=Figure.quantile(regret, 0.5, self.generator),
+            regret_90=Figure.quantile(regret, 0.9, self.generator),
+            gain=None if gain is None else Figure.mean(gain),
+            gain_probability=None if gain is None else Figure.probability(gain > slack),
+            batch=values.shape[1],
+            paths=len(there_is),
+            learned=self.model.learned,
+            **rest,
+        )
+
+
+def _over_pool(
+    asked: _Asked,
+    pool: Pool,
+    measured: Any,
+    values: Tensor,
+    top: tuple[float, ...],
+    batch: Any,
+    progress: Any,
+) -> Outlook:
+    model, sign = asked.model, asked.sign
+    rows, values, counts, noise_std = _known(pool, measured, values, asked.noise_std)
+    chosen = as_indices(() if batch is None else batch, len(pool), what="batch")
+    if bool(torch.isin(chosen, rows).any()) or len(chosen.unique()) != len(chosen):
+        raise InputError("batch names a row twice, or one that has been measured.")
+    correct, own, judge = streams(asked.generator, "correction", "own parts", "judged")
+    recalibration = recalibrate(model, sign, judge)
+    own_std = max(model.noise_std**2 - noise_std**2, 0.0) ** 0.5 / model.scale
+    step = 0.0 if noise_std else _step(values)
+    truths = Truths(model, sign, recalibration.draw(model.posterior.num_samples, correct), own_std, step)
+    known = _known_truths(truths, pool.rows(rows), sign * values, counts, noise_std, own)
+    best_at = int(known.mean(0).argmax())
+    best = float(sign * known[:, best_at].mean()) if noise_std else float(values[best_at])
+
+    numbers = [_number_of(part, len(pool)) for part in top]
+    floor = known.topk(min(max(numbers), known.shape[1]), dim=1).values[:, -1:]
+    kept = int((known >= floor).sum(1).max())
+    marks = known.topk(kept, dim=1).values.flip(1).contiguous()
+    swept = sweep(truths, pool, (rows, marks), chosen, own, progress)
+    return asked.answer(
+        torch.maximum(swept.best, known.max(1).values),
+        known[:, best_at],
+        swept.batch,
+        kind="pool",
+        size=len(pool),
+        measured=len(rows),
+        best=best,
+        best_at=int(rows[best_at]),
+        found=tuple(
+            _found(swept, marks, number, part if part < 1 else None)
+            for number, part in zip(numbers, top, strict=True)
+        ),
+        noise_std=noise_std,
+        step=step,
+        judged=recalibration.judged,
+        correction=tuple(recalibration.mean.tolist()),
+        names=("molecule", "library") if hasattr(pool.table, "smiles") else ("candidate", "pool"),
+    )
+
+
+def _known(
+    pool: Pool, measured: Any, values: Tensor, noise_std: float | None
+) -> tuple[Tensor, Tensor, Tensor, float]:
+    """Distinct measured rows (k,) ascending, their mean values and numbers of measurements, and the noise of one."""
+    given = as_indices(measured, None, what="measured")
+    if len(given) != len(values):
+        raise ShapeError(f"one value per measured row: got {len(given)} rows and {len(values)} values.")
+    if len(given) and int(given.min()) < -1:
+        raise InputError(
+            f"measured holds row {int(given.min())}; -1 stands for a candidate outside the pool."
+        )
+    as_indices(given.clamp_min(0), len(pool), what="measured")
+    inside = given >= 0
+    if not bool(inside.any()):
+        raise InputError(
+            "nothing of the pool has been measured yet: there is no outlook without a measurement."
+        )
+    rows, member, counts = given[inside].unique(return_inverse=True, return_counts=True)
+    sums = torch.zeros(len(rows), dtype=torch.float64).index_add_(0, member, values[inside].double())
+    means = torch.where(counts == 1, sums, sums / counts)
+    if noise_std is None:
+        extra = int((counts - 1).sum())
+        scatter = float((values[inside] - means[member]).square().sum())
+        noise_std = math.sqrt(scatter / extra) if extra else 0.0
+    return rows, means, counts, noise_std
+
+
+def _known_truths(
+    truths: Truths,
+    features: Tensor,
+    values: Tensor,
+    counts: Tensor,
+    noise_std: float,
+    generator: torch.Generator,
+) -> Tensor:
+    """(s, k) true values of measured rows: the measured ones, or what the paths and they say together.
+
+    With noise, a row's own part given its path and its mean value is normal (a conjugate update).
+    """
+    s = truths.model.posterior.num_samples
+    if noise_std == 0:
+        return truths.rounded(values).expand(s, -1)
+    paths = truths.in_units(truths.paths(features))
+    own, error = (truths.model.scale * truths.own_std) ** 2, noise_std**2 / counts
+    weight = own / (own + error)
+    drawn = torch.randn(paths.shape, generator=generator, dtype=torch.float64)
+    return paths + weight * (values - paths) + (weight * error).sqrt() * drawn
+
+
+def _found(swept: Swept, marks: Tensor, number: int, share: float | None) -> Found:
+    """Known values (s, m) that are among the best, equal ones sharing the last places."""
+    last = torch.searchsorted(marks, marks, right=True)
+    above = swept.above + (marks.shape[1] - last)
+    level = swept.level + last - torch.searchsorted(marks, marks)
+    each = ((number - above) / level).clamp(0.0, 1.0).sum(1)
+    low = each.quantile(0.05, interpolation="lower")
+    high = each.quantile(0.95, interpolation="higher")
+    inside = float(((each >= low) & (each <= high)).double().mean())
+    return Found(number, share, Figure.mean(each), float(low), float(high), inside)
+
+
+def _over_box(
+    asked: _Asked, space: Space, measured: Any, values: Tensor, batch: Any, search: BoxSearch | None
+) -> Outlook:
+    model, sign = asked.model, asked.sign
+    points = _points(measured, space, "measured")
+    if len(points) != len(values):
+        raise ShapeError(f"one value per measured point: got {len(points)} points and {len(values)} values.")
+    as_they_are = Recalibration.nothing().draw(model.posterior.num_samples, asked.generator)
+    truths = Truths(model, sign, as_they_are, 0.0, 0.0)
+    known = truths.in_units(truths.paths(points))
+    searches = [
+        truths.in_units(
+            sign * space.maximise(model.posterior.samples, model.posterior, look)[1].detach().double()
+        )
+        for look in (
+            Look(sign > 0, stream, search)
+            for stream in streams(asked.generator, "first search", "second search")
+        )
+    ]
+    first, second = (found.cpu() for found in searches)
+    best_at = int(known.mean(0).argmax())
+    chosen = _points(batch, space, "batch")
+    return asked.answer(
+        torch.maximum(torch.maximum(first, second), known.max(1).values),
+        known[:, best_at],
+        truths.in_units(truths.paths(chosen)) if len(chosen) else torch.empty(len(first), 0),
+        kind="box",
+        size=None,
+        measured=len(points),
+        best=float(sign * known[:, best_at].mean()),
+        best_at=best_at,
+        found=(),
+        noise_std=model.noise_std if asked.noise_std is None else asked.noise_std,
+        step=0.0,
+        search_error=float((first - second).abs().mean()),
+        names=("point", "box"),
+    )
+
+
+def _points(given: Any, space: Space, name: str) -> Tensor:
+    """(n, d) points of a box; none for None."""
+    width = len(space.names)
+    if given is None:
+        return torch.empty(0, width, dtype=torch.float64)
+    points = as_numbers(given, name, f"(n, {width}) points, in the coordinates of the model").cpu()
+    if points.ndim != 2 or points.shape[1] != width:
+        raise ShapeError(f"{name} must be (n, {width}) points; got shape {tuple(points.shape)}.")
+    return points
+
+
+def _epsilons(epsilon: Any, values: Tensor) -> tuple[float, ...]:
+    if epsilon is None:
+        spread = _NEAR * float(values.double().std(correction=0))
+        return (0.0, float(f"{spread:.1g}")) if spread > 0 else (0.0,)
+    listed = tuple(
+        finite_number(one, "epsilon") for one in (epsilon if isinstance(epsilon, Sequence) else [epsilon])
+    )
+    if not listed or min(listed) < 0:
+        raise InputError(f"epsilon must hold distances of at least 0, in the values' units; got {epsilon}.")
+    return listed
+
+
+def _tops(top: Any) -> tuple[float, ...]:
+    listed = tuple(finite_number(one, "top") for one in (top if isinstance(top, Sequence) else [top]))
+    if not listed or any(one <= 0 or (one >= 1 and one != int(one)) for one in listed):
+        raise InputError(f"top must hold shares between 0 and 1, or whole numbers; got {top}.")
+    return listed
+
+
+def _number_of(part: float, size: int) -> int:
+    """How many rows a share or a number of them is."""
+    return min(math.ceil(part * size - 1e-9) if part < 1 else whole_number(int(part), "top"), size)
+
+
+def _step(values: Tensor) -> float:
+    """The largest power of ten of which all values are multiples, 0 where it is below a thousandth of their spread."""
+    spread = float(values.std(correction=0))
+    if len(values) < _STEP_ROWS or spread == 0:
+        return 0.0
+    exponent = math.floor(math.log10(spread)) + 1
+    for power in range(exponent, exponent - 5, -1):
+        step = 10.0**power
+        multiples = values / step
+        if step < spread / 1000:
+            return 0.0
+        if bool(((multiples - multiples.round()).abs() < 1e-6).all()):
+            return step
+    return 0.0
