@@ -130,7 +130,8 @@ def plot_parity(y: Any, mean: Any, std: Any = None, *, axes: Axes | None = None,
     if std is not None:
         _, spread = _pair(y, std)
         axes.errorbar(truth, guess, yerr=spread, fmt="none", ecolor=_OURS, elinewidth=0.5, alpha=0.15)
-    axes.scatter(truth, guess, s=5, color=_OURS, alpha=0.5, linewidths=0, rasterized=True)
+    size = min(30.0, max(5.0, 3000.0 / len(truth)))  # of few points each counts
+    axes.scatter(truth, guess, s=size, color=_OURS, alpha=0.5, linewidths=0, rasterized=True)
     ends = [min(truth.min(), guess.min()), max(truth.max(), guess.max())]
     axes.plot(ends, ends, color="black", linewidth=0.8)
     spread_of_truth = float(((truth - truth.mean()) ** 2).sum())

@@ -9,6 +9,7 @@ from typing import Any
 
 import gpytorch
 import torch
+from torch import Tensor
 
 from sggp.bayesopt.begin import Begun, begin
 from sggp.bayesopt.binding import filled
@@ -18,6 +19,7 @@ from sggp.bayesopt.given import instance, trial_id
 from sggp.bayesopt.maximise import BoxSearch
 from sggp.bayesopt.outcomes.beliefs import Beliefs, build_beliefs
 from sggp.bayesopt.outcomes.tables import BeliefSettings
+from sggp.bayesopt.outlook import Outlook, outlook
 from sggp.bayesopt.record import Record
 from sggp.bayesopt.rules import Rule, RuleLike, make_rule
 from sggp.bayesopt.spaces.base import Space, check_room
@@ -216,6 +218,68 @@ class Campaign(Record):
         return self._beliefs(
             self.results(), whole_number(num_samples, "num_samples"), as_generator(generator)
         )
+
+    def outlook(
+        self,
+        *,
+        top: float | Sequence[float] = (0.01, 10),
+        epsilon: float | Sequence[float] | None = None,
+        batch_size: int | None = None,
+        num_samples: int = 256,
+        generator: torch.Generator | int | None = None,
+    ) -> Outlook:
+        """Is it worth going on? What the model says of the best there is, of what was found, and of the next batch.
+
+        Of the first objective; see `sggp.bayesopt.outlook.outlook` for what is asked, how it is calibrated and what it
+        costs.
+
+        Args:
+            top, epsilon: as there.
+            batch_size: size of the next batch, which the rule chooses as `ask` would, but which is not asked for; None
+                takes the trials that are pending, or as many as the last batch had.
+            num_samples: paths.
+            generator: seed or generator; None draws as the campaign's seed and state say.
+
+        Raises:
+            InputError: nothing was measured in this space.
+        """
+        trials = self.results()
+        root = self._generator(trials) if generator is None else as_generator(generator)
+        draw, choose, look = streams(root, "outlook paths", "outlook batch", "outlook")
+        done = [t for t in trials if t.value is not None and self._bound.usable(t)]
+        model = self._beliefs(trials, whole_number(num_samples, "num_samples"), draw).surrogate
+        rows = [-1 if t.index is None else t.index for t in done]
+        return outlook(
+            model,
+            self.space.scaled,
+            torch.tensor(rows) if self._bound.of_rows else self._bound.features(done),
+            torch.tensor([t.value for t in done], dtype=torch.float64),
+            maximize=self.maximize,
+            top=top,
+            epsilon=epsilon,
+            batch=self._next(trials, batch_size, choose),
+            search=self._search,
+            generator=look,
+        )
+
+    def _next(self, trials: Sequence[Trial], count: int | None, generator: torch.Generator) -> Tensor | None:
+        """The batch that is measured now, or would be next, in the model's coordinates; None where there is no room."""
+        waiting = [
+            t for t in trials if t.state == "pending" and (t.index is not None or not self._bound.of_rows)
+        ]
+        if count is None and waiting:
+            if self._bound.of_rows:
+                return torch.tensor([trial.index for trial in waiting])
+            return self._bound.features(waiting)
+        last = max((trial.batch for trial in trials), default=0)
+        usual = sum(trial.batch == last for trial in trials) if last else 1
+        taken = self._bound.taken(trials)
+        room = self.space.capacity - len(taken)
+        q = int(min(room, usual if count is None else whole_number(count, "batch_size")))
+        if q < 1:
+            return None
+        beliefs = self._beliefs(trials, self._made(q, self.maximize).num_samples, generator)
+        return self._made(q, beliefs.maximize).suggest(beliefs.posterior, exclude=taken, generator=generator)
 
     def _beliefs(self, trials: Sequence[Trial], num_samples: int, generator: torch.Generator) -> Beliefs:
         ended = [t for t in trials if t.state in ("measured", "failed") and self._bound.usable(t)]

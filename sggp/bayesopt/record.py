@@ -180,6 +180,10 @@ class Record:
         """Add several measurements made elsewhere, (x, value) pairs, all or none."""
         return self._append([self._attached(x, value, None) for x, value in pairs(measured, "(x, value)")])
 
+    def check(self, x: Any, value: Any) -> None:
+        """Refuse, as `attach` would, what cannot be attached; nothing is stored."""
+        self._attached(x, value, None)
+
     def amend(self, id: int, value: Any, why: str, *, cost: float | None = None) -> Trial:
         """Correct the value of a trial, or give one to a trial that was failed or withdrawn; the journal keeps both.
 

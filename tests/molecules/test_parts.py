@@ -85,7 +85,9 @@ def test_processes_and_invalid_rows_keep_every_part_in_place(nci):
 
 
 def test_bits_leave_descriptors_alone():
-    bits = SmilesFingerprinter(fp_size=128, counts=False, parts=("torsions", "descriptors")).transform(["CCCCCCO"])
+    bits = SmilesFingerprinter(fp_size=128, counts=False, parts=("torsions", "descriptors")).transform(
+        ["CCCCCCO"]
+    )
     counts = SmilesFingerprinter(fp_size=128, parts=("torsions", "descriptors")).transform(["CCCCCCO"])
     assert counts[0, :128].max() > 1 == bits[0, :128].max()
     np.testing.assert_array_equal(bits[0, 128:], counts[0, 128:])

@@ -48,7 +48,9 @@ class HypervolumeThompson(Rule):
         front, reference = _front(posterior)
         pool, search = is_pool(self.space), look.search or BoxSearch()
         again = replace(look, search=replace(search, rounds=math.ceil(search.rounds / 4)))
-        found, first = (self._kept(gains, look), None) if pool else self.space.maximise(gains, posterior, look)
+        found, first = (
+            (self._kept(gains, look), None) if pool else self.space.maximise(gains, posterior, look)
+        )
         places, values = [], []
         for slot in range(self.batch_size):
             own = replace(gains, paths=gains.paths.select([slot]), boxes=free_boxes(front, reference))

@@ -41,7 +41,9 @@ def progress(trials: Sequence[Trial], objective: Objective) -> Any:
     axes.plot(order[exact], values[exact], "o", color=_BLUE, markersize=4, label="measured")
     if not exact.all():
         axes.plot(order[~exact], values[~exact], "^", color=_RED, markersize=5, label="a bound (> or <)")
-    axes.step(order, better.accumulate(values), where="post", color="black", linewidth=1.2, label="best so far")
+    axes.step(
+        order, better.accumulate(values), where="post", color="black", linewidth=1.2, label="best so far"
+    )
     axes.set_xlabel("measurements; batches above")
     axes.set_ylabel(_named(objective))
     axes.legend(fontsize="small")

@@ -48,9 +48,7 @@ def listing(
     """Header and rows: the trial, where it is, and either what was measured or what is expected and why."""
     header = ["trial", *places(campaign)]
     if results:
-        rows = [
-            [t.id, *place(campaign, t), t.state, *_measured(campaign, t), t.reason or ""] for t in trials
-        ]
+        rows = [[t.id, *place(campaign, t), t.state, *_measured(campaign, t), t.reason or ""] for t in trials]
         return [*header, "state", *campaign.outcomes, "reason"], rows
     rows = [[t.id, *place(campaign, t), *(t.expected or (None, None)), t.why or ""] for t in trials]
     return [*header, "expected", "std", "why"], rows

@@ -8,16 +8,17 @@ from typing import Annotated
 import typer
 
 from sggp.bayesopt import Campaign
-from sggp.cli.campaign.listing import print_json
+from sggp.cli.campaign.listing import listing, print_json
 from sggp.cli.campaign.opening import Json, Store, local_files, open_record
 from sggp.cli.console import check_outputs, csv_text, stdout
-from sggp.cli.campaign.listing import listing
 from sggp.files import write_whole
 
 
 def export(
     store: Store,
-    out: Annotated[Path, typer.Option(help="File to write: .csv for a table of results, else the whole journal.")],
+    out: Annotated[
+        Path, typer.Option(help="File to write: .csv for a table of results, else the whole journal.")
+    ],
     library: Annotated[
         Path | None, typer.Option("--library", help="Gives the ids of the molecules to a table.")
     ] = None,
@@ -45,7 +46,9 @@ def import_(
     json: Json = False,
 ) -> None:
     """Take over an exported campaign: into a new file, or what is new into one of the same campaign."""
-    check_outputs({"the campaign": path for path in local_files(store) if not path.exists()}, [file])
+    for path in local_files(store):
+        if not path.exists():
+            check_outputs({"the campaign": path}, [file])
     campaign = Campaign.import_(file, store)
     count = len(campaign.results())
     if json:

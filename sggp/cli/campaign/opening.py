@@ -53,7 +53,9 @@ def open_campaign(store: str, library: Path | None) -> Campaign:
     campaign = open_record(store)
     if campaign.has_space:
         if library is not None:
-            raise DataFileError(f"{store} is a campaign over settings, not over a library: leave out --library.")
+            raise DataFileError(
+                f"{store} is a campaign over settings, not over a library: leave out --library."
+            )
         return campaign
     info = campaign.info
     if library is None:

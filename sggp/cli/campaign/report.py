@@ -96,7 +96,9 @@ def _found(campaign: Campaign, trials: Sequence[Trial], objective: Objective) ->
         ("Best found", paragraph(said) + cards(picked)),
         (
             "Progress",
-            picture(figures.progress(trials, objective), "measured values, expected values and the best so far"),
+            picture(
+                figures.progress(trials, objective), "measured values, expected values and the best so far"
+            ),
         ),
     ]
     if len(campaign.wanted.objectives) > 1:

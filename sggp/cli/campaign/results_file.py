@@ -81,7 +81,9 @@ def read_results(
                 found.told[number] = row
             elif not is_missing(reasons[position]):
                 if known[number].state == "measured":
-                    raise InputError(f"trial {number} was measured, so it did not fail: withdraw takes it back")
+                    raise InputError(
+                        f"trial {number} was measured, so it did not fail: withdraw takes it back"
+                    )
                 found.failed[number] = reasons[position]
             else:
                 found.waiting.append(table.line(position))
@@ -110,7 +112,7 @@ def read_attached(
             if not row:
                 found.waiting.append(table.line(position))
                 continue
-            campaign.check_place(places[position])
+            campaign.check(places[position], row)
             found.attached.append((places[position], row))
         except SggpError as error:
             found.rejects.append(Reject(path.name, table.line(position), str(error), table.content(position)))
@@ -128,7 +130,9 @@ def _values(
         names = {campaign.outcomes[0]: "value"}
     if not names:
         wanted = " or ".join(map(repr, campaign.outcomes))
-        raise DataFileError(f"{path}: there is no column {wanted}; the columns are {', '.join(table.header)}.")
+        raise DataFileError(
+            f"{path}: there is no column {wanted}; the columns are {', '.join(table.header)}."
+        )
     rows: dict[int, dict[str, Measurement] | str] = {}
     for outcome, column in names.items():
         read = table.numbers(column, mostly=False)
@@ -141,9 +145,7 @@ def _values(
                 if not reason.startswith("no value"):
                     rows[position] = f"{column}: {reason}"
             elif not isinstance(before, str):
-                one = Measurement(
-                    float(read.values[position]), spread.get(position), read.censored[position]
-                )
+                one = Measurement(float(read.values[position]), spread.get(position), read.censored[position])
                 rows[position] = {**before, outcome: one}
     rejects = [Reject(path.name, r.line, r.reason, r.content) for r in table.rejected]
     return table, rows, Results(rejects=rejects)
@@ -204,7 +206,9 @@ def _unlike_before(trial: Trial, row: Mapping[str, Measurement]) -> None:
                 f"trial {trial.id} has {name} {old} already: sggp campaign amend corrects it, attach adds a repeat"
             )
     if trial.state == "failed":
-        raise InputError(f"trial {trial.id} is marked failed ({trial.reason}): sggp campaign amend gives it a value")
+        raise InputError(
+            f"trial {trial.id} is marked failed ({trial.reason}): sggp campaign amend gives it a value"
+        )
 
 
 class _Molecules:

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from sggp.bayesopt import Campaign, Trial
+from sggp.bayesopt.trials import Measurement
 from sggp.cli.campaign.listing import as_json, listing, print_json
 from sggp.cli.campaign.opening import Json, Library, Store, local_files, open_record, try_campaign
 from sggp.cli.console import check_outputs, print_table, stdout
@@ -111,9 +112,10 @@ def _event(event: Any) -> dict[str, Any]:
 
 
 def _data(data: dict[str, Any]) -> str:
+    """The values of an event, else what it is about."""
     values = data.get("values")
     if values:
-        return ", ".join(f"{name} {value.get('value', value)}" for name, value in values.items())
+        return ", ".join(f"{name} {Measurement(*parts)}" for name, parts in values.items())
     return str(data.get("label") or data.get("key") or "")
 
 

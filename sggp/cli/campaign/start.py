@@ -69,7 +69,8 @@ def init(
     kept = open_storage(store)
     if kept.exists:
         raise InputError(f"{store} exists already; a campaign is never overwritten.")
-    check_outputs({"the campaign": path for path in local_files(store)}, [library, measured])
+    for path in local_files(store):
+        check_outputs({"the campaign": path}, [library, measured])
     settings: dict[str, Any] = {**wanted, "seed": seed, "rule": rule, "budget": budget}
     columns = _columns(bound or [], integer or [], levels or [], choice or [])
     if (library is None) == (not columns):
@@ -78,7 +79,9 @@ def init(
         )
     if library is None:
         if measured is not None:
-            raise InputError("--measured is for library campaigns; for settings: sggp campaign attach --from.")
+            raise InputError(
+                "--measured is for library campaigns; for settings: sggp campaign attach --from."
+            )
         campaign = Campaign(Box(columns), kept, **settings)
     else:
         info: dict[str, Any] = {"smiles": library_smiles_column, "id": id_column, "sheet": library_sheet}
@@ -126,7 +129,9 @@ def _wanted(
     limits = [_limit(text) for text in constraints]
     if objectives:
         if maximize or minimize or name or unit:
-            raise InputError("give either --objective for each, or --maximize or --minimize with --name and --unit.")
+            raise InputError(
+                "give either --objective for each, or --maximize or --minimize with --name and --unit."
+            )
         return {"objectives": [_objective(text) for text in objectives], "constraints": limits}
     better = direction(maximize, minimize)
     if not (name or unit or limits):
@@ -149,12 +154,14 @@ def _limit(text: str) -> Constraint:
         limit = None
     if found is None or limit is None:
         raise InputError(f"--constraint must be NAME>=NUMBER or NAME<=NUMBER, got {text!r}.")
-    return Constraint(found[1], **{"at_least" if found[2] in (">=", "≥") else "at_most": limit})
+    return (
+        Constraint(found[1], at_least=limit)
+        if found[2] in (">=", "≥")
+        else Constraint(found[1], at_most=limit)
+    )
 
 
-def _columns(
-    bounds: list[str], integers: list[str], levels: list[str], choices: list[str]
-) -> dict[str, Any]:
+def _columns(bounds: list[str], integers: list[str], levels: list[str], choices: list[str]) -> dict[str, Any]:
     """The columns of a box, in the order of the options."""
     made: list[tuple[str, Any]] = []
     for text in bounds:
@@ -168,7 +175,7 @@ def _columns(
     for option, texts, numbers in (("--levels", levels, True), ("--choice", choices, False)):
         for text in texts:
             name, values = _listed(option, text, numbers)
-            made.append((name, Ordinal(values) if numbers else Categorical(values)))
+            made.append((name, Ordinal(tuple(values)) if numbers else Categorical(tuple(values))))
     names = [name for name, _ in made]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:

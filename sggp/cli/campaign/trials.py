@@ -33,7 +33,8 @@ PARTLY = 1
 
 Number = Annotated[int, typer.Argument(help="Number of the trial.")]
 Values = Annotated[
-    list[str] | None, typer.Argument(help="The measurement: 7.1, -8.8, '>10'; or NAME=VALUE for each outcome.")
+    list[str] | None,
+    typer.Argument(help="The measurement: 7.1, -8.8, '>10'; or NAME=VALUE for each outcome."),
 ]
 From = Annotated[
     Path | None, typer.Option("--from", help="File with a column for each outcome (csv, xlsx, parquet).")
@@ -83,7 +84,9 @@ def tell(
     """Report measurements: of one trial on the command line, or of many from a file."""
     if file is not None:
         if trial is not None or noise_std is not None or cost is not None:
-            raise InputError("give either one trial with its value, or --from FILE, which has columns for the rest.")
+            raise InputError(
+                "give either one trial with its value, or --from FILE, which has columns for the rest."
+            )
         campaign = open_record(store)
         found = read_results(campaign, file, sheet=sheet, decimal=decimal)
         _store_file(campaign, store, file, found, json)
@@ -169,7 +172,9 @@ def withdraw(store: Store, trial: Number, reason: Reason = "", json: Json = Fals
     _stored(campaign, [stored], f"trial {trial} of {store} withdrawn", json)
 
 
-def _show_batch(campaign: Campaign, trials: Sequence[Trial], title: str, out: Path | None, json: bool) -> None:
+def _show_batch(
+    campaign: Campaign, trials: Sequence[Trial], title: str, out: Path | None, json: bool
+) -> None:
     if out is not None:
         write_batch(out, campaign, trials)
     if json:
@@ -184,7 +189,9 @@ def _show_batch(campaign: Campaign, trials: Sequence[Trial], title: str, out: Pa
 
 def _outcomes(campaign: Campaign, values: list[str], noise_std: float | None) -> Any:
     """One measurement, or one for each NAME=VALUE."""
-    named = dict(text.split("=", 1) for text in values if text.split("=", 1)[0] in campaign.outcomes and "=" in text)
+    named = dict(
+        text.split("=", 1) for text in values if text.split("=", 1)[0] in campaign.outcomes and "=" in text
+    )
     if len(named) == len(values):
         return {name.strip(): _measurement(text, noise_std) for name, text in named.items()}
     if len(values) > 1:

@@ -7,7 +7,6 @@ import io
 import re
 from collections.abc import Iterator
 from itertools import islice
-from pathlib import Path
 
 from sggp.errors import DataFileError
 from sggp.molecules.files.columns import ID_NAMES, SMILES_NAMES, VALUE_NAMES, is_number, is_smiles, plain

@@ -15,8 +15,7 @@ from sggp.errors import InputError
 Censored = Literal["above", "below"]
 
 MISSING_WORDS = frozenset(
-    "nan na n/a n.a. n.a #n/a #na n.d. n.d nd n/d none null nil missing - -- --- – — ? . #num! #div/0! #value! #ref! "
-    "#null! #name? <na> nat n.t. nt n.t".split()
+    ["nan", "na", "n/a", "n.a.", "n.a", "#n/a", "#na", "n.d.", "n.d", "nd", "n/d", "none", "null", "nil", "missing", "-", "--", "---", "–", "—", "?", ".", "#num!", "#div/0!", "#value!", "#ref!", "#null!", "#name?", "<na>", "nat", "n.t.", "nt", "n.t"]
 )
 """Cells that say that there is no value, in lower case."""
 
@@ -58,7 +57,7 @@ def is_missing(cell: str) -> bool:
     return not text or text.lower() in MISSING_WORDS
 
 
-def relation(cell: str) -> Censored | None | str:
+def relation(cell: str) -> Censored | str | None:
     """What a cell of a column of relations says: "above", "below", None for exact; its own text where nothing."""
     text = cell.strip().strip("'\"")
     return None if text in _EXACT else _RELATIONS.get(text, text)
