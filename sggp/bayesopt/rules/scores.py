@@ -95,10 +95,12 @@ class ScoreRule(Rule):
         if not (self.needs_std and hasattr(posterior, "covariance_matrix")) or self.batch_size == 1:
             return rows[: self.batch_size], score[: self.batch_size]
         with torch.no_grad():
-            joint = posterior.covariance_matrix(self.space.rows(rows)).to(torch.float64).cpu()
+            pool: Any = self.space
+            joint = posterior.covariance_matrix(pool.rows(rows)).to(torch.float64).cpu()
         noise = float(torch.as_tensor(posterior.noise_variance).max())
         left, known = joint.diagonal().clone(), joint.new_zeros(len(rows), self.batch_size)
-        picked, scores = [], []
+        picked: list[int] = []
+        scores: list[float] = []
         for slot in range(self.batch_size):
             score[picked] = -math.inf
             one = int(score.argmax())
