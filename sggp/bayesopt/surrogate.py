@@ -150,7 +150,7 @@ def fit_surrogate(
         num_features=num_features,
         normalise=not constant,
     )
-    some = slice(None)
+    some: Tensor | slice = slice(None)
     if ranges is not None and len(x) > EXACT_ROWS:
         (choose,) = streams(learn, "rows to learn from")
         some = torch.randperm(len(x), generator=choose)[:EXACT_ROWS].sort().values

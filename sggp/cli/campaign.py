@@ -65,7 +65,11 @@ def init(
         pool, rejects = load_library(
             library, smiles_column=library_smiles_column, id_column=id_column, cache=default_cache()
         )
-        info: dict[str, Any] = {"library": str(library.resolve()), "smiles": library_smiles_column, "id": id_column}
+        info: dict[str, Any] = {
+            "library": str(library.resolve()),
+            "smiles": library_smiles_column,
+            "id": id_column,
+        }
         info["fingerprint"] = pool.settings
         prior = []
         if measured is not None:

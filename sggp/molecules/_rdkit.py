@@ -137,21 +137,24 @@ def _part(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """One part of every molecule: how many entries each has, and their positions (ascending) and values, (e,) int64."""
     if name == "descriptors":
-        stored = quantise(np.asarray([[f(molecule) for f in _DESCRIPTORS] for molecule in molecules], dtype=float))
+        stored = quantise(
+            np.asarray([[f(molecule) for f in _DESCRIPTORS] for molecule in molecules], dtype=float)
+        )
         rows, columns = np.nonzero(stored)
         return np.bincount(rows, minlength=len(stored)), columns, stored[rows, columns].astype(np.int64)
     generator = _generator(name, settings.fp_size)
     if name == "atom_pairs":
         found = [
-            generator.GetCountFingerprint(m) if m.GetNumAtoms() <= MOST_ATOMS_IN_PAIRS else None for m in molecules
+            generator.GetCountFingerprint(m) if m.GetNumAtoms() <= MOST_ATOMS_IN_PAIRS else None
+            for m in molecules
         ]
     else:
         found = generator.GetCountFingerprints(molecules)
-    rows = [{} if fingerprint is None else fingerprint.GetNonzeroElements() for fingerprint in found]
-    sizes = np.fromiter((len(row) for row in rows), dtype=np.int64, count=len(rows))
+    entries = [{} if fingerprint is None else fingerprint.GetNonzeroElements() for fingerprint in found]
+    sizes = np.fromiter((len(own) for own in entries), dtype=np.int64, count=len(entries))
     total = int(sizes.sum())
-    keys = np.fromiter((key for row in rows for key in row), dtype=np.int64, count=total)
-    counts = np.fromiter((count for row in rows for count in row.values()), dtype=np.int64, count=total)
+    keys = np.fromiter((key for own in entries for key in own), dtype=np.int64, count=total)
+    counts = np.fromiter((count for own in entries for count in own.values()), dtype=np.int64, count=total)
     return sizes, keys, counts if settings.counts else np.minimum(counts, 1)
 
 

@@ -61,11 +61,15 @@ def test_the_kernel_is_the_sum_by_hand():
         covariance = as_covariance(form, dtype=torch.float64)
         np.testing.assert_allclose(covariance.block(x, x[:15]).numpy(), expected, rtol=1e-12, atol=1e-12)
         v = torch.randn(15, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-        np.testing.assert_allclose(covariance.matmul(x, x[:15], v).numpy(), expected @ v.numpy(), rtol=0, atol=1e-11)
+        np.testing.assert_allclose(
+            covariance.matmul(x, x[:15], v).numpy(), expected @ v.numpy(), rtol=0, atol=1e-11
+        )
         np.testing.assert_allclose(covariance.diagonal(x).numpy(), 1.7 * sum(weights), rtol=1e-12)
         assert covariance.scale == pytest.approx(1.7 * sum(weights), rel=1e-12)
         small = covariance.small_blocks(x[:12].reshape(3, 4, -1))
-        np.testing.assert_allclose(small[1].numpy(), 1.7 * dense(x[4:8], x[4:8], weights, 33.0), rtol=1e-12, atol=1e-12)
+        np.testing.assert_allclose(
+            small[1].numpy(), 1.7 * dense(x[4:8], x[4:8], weights, 33.0), rtol=1e-12, atol=1e-12
+        )
     assert weights_of(kernel, PARTS) == pytest.approx({"a": 7 / 13, "b": 2 / 13, "descriptors": 4 / 13})
 
 
@@ -125,17 +129,19 @@ def test_the_part_that_holds_the_signal_gets_the_weight(truth, seed):
     learnt = exact_log_marginal_likelihood(
         model.posterior.kernel, x, model.target, noise_variance=model.posterior.noise_variance, mean=None
     )
-    flat = exact_log_marginal_likelihood(
-        parts_kernel(PARTS), x, model.target, noise_variance=0.22, mean=None
-    )
+    flat = exact_log_marginal_likelihood(parts_kernel(PARTS), x, model.target, noise_variance=0.22, mean=None)
     assert learnt > flat
 
 
 def test_many_molecules_move_the_weights_further_than_few():
     x = molecules(300, 5)
     gram = torch.from_numpy(dense(x, x, [2.0, 1e-3, 1e-3], 40.0)) + 0.02 * torch.eye(len(x))
-    y = torch.linalg.cholesky(gram) @ torch.randn(300, dtype=torch.float64, generator=torch.Generator().manual_seed(4))
-    few, many = (fit_surrogate(x[:n], y[:n], num_samples=1, generator=0, parts=PARTS).weights["a"] for n in (20, 300))
+    y = torch.linalg.cholesky(gram) @ torch.randn(
+        300, dtype=torch.float64, generator=torch.Generator().manual_seed(4)
+    )
+    few, many = (
+        fit_surrogate(x[:n], y[:n], num_samples=1, generator=0, parts=PARTS).weights["a"] for n in (20, 300)
+    )
     assert 1 / 3 < few < many
 
 
@@ -152,7 +158,8 @@ def test_few_molecules_make_a_model(n):
     x, y = molecules(n, 7), torch.arange(n, dtype=torch.float64) + 3.0
     model = fit_surrogate(x, y, num_samples=2, generator=0, parts=PARTS)
     mean, std = model.predict(molecules(9, 8))
-    assert bool(torch.isfinite(mean).all()) and bool((std >= 0).all())
+    assert bool(torch.isfinite(mean).all())
+    assert bool((std >= 0).all())
     assert model.learned == (n >= 4)
     assert model.weights.keys() == PARTS.keys()
 
@@ -166,7 +173,10 @@ def test_paths_and_predictions_do_not_depend_on_the_blocks():
     for i in (0, 1):
         torch.testing.assert_close(torch.cat([piece[i] for piece in pieces]), whole[i], rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(
-        torch.cat([model.posterior.samples(part) for part in queries.split(7)], 1), paths, rtol=1e-4, atol=1e-5
+        torch.cat([model.posterior.samples(part) for part in queries.split(7)], 1),
+        paths,
+        rtol=1e-4,
+        atol=1e-5,
     )
 
 
