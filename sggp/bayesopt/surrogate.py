@@ -163,7 +163,7 @@ def fit_surrogate(
     noise: Any = None if usable else _PRIOR_NOISE * spread
     if noise_std is not None:
         noise = _known_noise(noise_std, unit, _LEAST_NOISE * spread, len(y))
-    some = slice(None)
+    some: Tensor | slice = slice(None)
     if ranges is not None and len(x) > EXACT_ROWS:
         (choose,) = streams(learn, "rows to learn from")
         some = torch.randperm(len(x), generator=choose)[:EXACT_ROWS].sort().values

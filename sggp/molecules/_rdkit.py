@@ -172,11 +172,11 @@ def _part(
         ]
     else:
         found = generator.GetCountFingerprints(molecules)
-    rows = [{} if fingerprint is None else fingerprint.GetNonzeroElements() for fingerprint in found]
-    sizes = np.fromiter((len(row) for row in rows), dtype=np.int64, count=len(rows))
+    entries = [{} if fingerprint is None else fingerprint.GetNonzeroElements() for fingerprint in found]
+    sizes = np.fromiter((len(own) for own in entries), dtype=np.int64, count=len(entries))
     total = int(sizes.sum())
-    keys = np.fromiter((key for row in rows for key in row), dtype=np.int64, count=total)
-    counts = np.fromiter((count for row in rows for count in row.values()), dtype=np.int64, count=total)
+    keys = np.fromiter((key for own in entries for key in own), dtype=np.int64, count=total)
+    counts = np.fromiter((count for own in entries for count in own.values()), dtype=np.int64, count=total)
     return sizes, keys, counts if settings.counts else np.minimum(counts, 1)
 
 

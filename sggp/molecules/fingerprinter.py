@@ -60,7 +60,8 @@ class SmilesFingerprinter(TransformerMixin, BaseEstimator):
         fp_size: number of positions; more positions mean fewer collisions (2048 costs .01-.02 R² on docking scores).
         counts: False gives bits, min(count, 1); descriptors stay what they are.
         parts: names of what to put side by side, in this order: "morgan0" … "morgan9" (by radius), "atom_pairs",
-            "torsions", "paths", each `fp_size` positions wide, and "descriptors", 12 columns. None is Morgan of `radius` alone.
+            "torsions", "paths", each `fp_size` positions wide, and "descriptors", 12 columns. None is Morgan of
+            `radius` alone.
             A Tanimoto kernel of all columns at once would make no sense of several parts: give those to `Campaign`,
             `screen` or `fit_surrogate`, which learn a weight for each.
         on_invalid: what `transform` does about entries that are not usable SMILES: "raise" `MoleculeError` listing

@@ -158,7 +158,8 @@ def test_few_molecules_make_a_model(n):
     x, y = molecules(n, 7), torch.arange(n, dtype=torch.float64) + 3.0
     model = fit_surrogate(x, y, num_samples=2, generator=0, parts=PARTS)
     mean, std = model.predict(molecules(9, 8))
-    assert bool(torch.isfinite(mean).all()) and bool((std >= 0).all())
+    assert bool(torch.isfinite(mean).all())
+    assert bool((std >= 0).all())
     assert model.learned == (n >= 4)
     assert model.weights.keys() == PARTS.keys()
 

@@ -101,14 +101,16 @@ def test_odd_molecules_have_descriptors_cut_to_their_scales():
     for name in ("molecular_weight", "heavy_atoms", "rotatable_bonds", "logp", "kappa2"):
         assert huge[names.index(name)] == 255, name
     hydrogen = dict(zip(names, found[0], strict=True))
-    assert hydrogen["heavy_atoms"] == 0 and hydrogen["rings"] == 0
+    assert hydrogen["heavy_atoms"] == 0
+    assert hydrogen["rings"] == 0
 
 
 def test_atom_pairs_of_huge_molecules_are_left_out():
     transformer = SmilesFingerprinter(fp_size=256, parts=("atom_pairs", "torsions"))
     with pytest.warns(MoleculeWarning, match="above 255"):
         found = transformer.transform(["C" * 500, "C" * 501])
-    assert found[0, :256].any() and not found[1, :256].any()
+    assert found[0, :256].any()
+    assert not found[1, :256].any()
     assert found[:, 256:].any(1).all()
 
 
@@ -146,7 +148,8 @@ def test_a_table_has_the_parts_and_gives_them_back(tmp_path, nci):
         part = table.part(name)
         np.testing.assert_array_equal(part[:].numpy(), table[:].numpy()[:, start:stop])
         np.testing.assert_array_equal(part.fingerprinter().transform(nci[:40]), part[:].numpy())
-        assert list(part.ids) == list(table.ids) and part.parts == {name: (0, stop - start)}
+        assert list(part.ids) == list(table.ids)
+        assert part.parts == {name: (0, stop - start)}
     np.testing.assert_array_equal(table.part("morgan2")[:].numpy(), SmilesFingerprinter().transform(nci[:40]))
     with pytest.raises(InputError, match="no part 'morgan3'"):
         table.part("morgan3")
