@@ -51,7 +51,8 @@ class Campaign(Record):
         objectives, constraints: what is measured and wanted (`Objective`, `Constraint`), in the place of `maximize`;
             kept in a new file.
         kernel: starting kernel of the model, in the coordinates of the unit cube for a box; None chooses
-            Matern-5/2 (real inputs) or min-max Tanimoto (counts).
+            Matern (real inputs), min-max Tanimoto (counts), or a learnt sum of kernels (a `FingerprintTable` of
+            several parts).
         num_initial: measurements to collect before the model is used; None is 2 (d + 1) in a box and 10
             in a pool.
         num_features: random features of the prior draws.
@@ -59,7 +60,7 @@ class Campaign(Record):
         seed: makes a new campaign reproducible; None draws one, which is stored.
         info: further settings to keep in a new file (JSON values), returned by `info`.
         rule: how a batch is chosen, a name in `sggp.bayesopt.rules.RULES` (stored) or a subclass of `Rule`, to be given
-            at every start. None takes the stored one, Thompson sampling in a new file.
+            at every start. None takes the stored one; in a new file that of `sggp.bayesopt.rules.default_rule`.
         budget: what the trials that are asked for may cost together, see `spent`; kept, and changed when another one is
             given. `ask` gives fewer points, with a `BudgetWarning`, when it pays for no more; it refuses when for none.
 
@@ -127,8 +128,7 @@ class Campaign(Record):
         """The next q points to measure, written to disk before this returns.
 
         Until `num_initial` measurements are in, points are drawn at random (a Sobol sequence in a box);
-        afterwards the model is fitted to all measurements and the rule chooses (by Thompson sampling each point
-        maximises its own posterior sample). None is the same as one measured, pending or failed before, or within 1e-6
+        afterwards the model is fitted to all measurements and the rule chooses. None is the same as one measured, pending or failed before, or within 1e-6
         of its box: neither of this process nor of another that asks at the same time.
 
         Raises:
@@ -216,6 +216,7 @@ class Campaign(Record):
             blocks=self.space.blocks,
             num_features=self._num_features,
             generator=generator,
+            parts=getattr(self.space, "parts", None),
         )
 
     def _propose(self, q: int, trials: Sequence[Trial], generator: torch.Generator) -> list[dict[str, Any]]:
@@ -227,13 +228,13 @@ class Campaign(Record):
             return filled(self._bound, self._meta, q, [], trials, generator)
         rule = make_rule(self._rule, self.space.scaled, q, maximize=self.maximize, search=self._search)
         model = self._model(trials, rule.num_samples, generator)
-        choice, *rest = rule.choose(model.posterior, exclude=taken, generator=generator)
-        places = self.space.places(choice)
+        scaling = (model.offset, model.scale)
+        choice = rule.choose(model.posterior, exclude=taken, generator=generator, scaling=scaling)
+        places = self.space.places(choice.places)
         mean, std = model.predict(self._bound.features(places))  # type: ignore[arg-type]
-        reasons = rest[1] if len(rest) > 1 else [str(self._rule)] * q
         found = [
             {**place_json(place), "expected": [one, spread], "why": why}
-            for place, one, spread, why in zip(places, mean.tolist(), std.tolist(), reasons, strict=True)
+            for place, one, spread, why in zip(places, mean.tolist(), std.tolist(), choice.why, strict=True)
         ]
         kept = [data for data, new in zip(found, self._bound.fresh(places, trials), strict=True) if new]
         return filled(self._bound, self._meta, q, kept, trials, generator)
