@@ -128,8 +128,9 @@ class Campaign(Record):
         """The next q points to measure, written to disk before this returns.
 
         Until `num_initial` measurements are in, points are drawn at random (a Sobol sequence in a box);
-        afterwards the model is fitted to all measurements and the rule chooses. None is the same as one measured, pending or failed before, or within 1e-6
-        of its box: neither of this process nor of another that asks at the same time.
+        afterwards the model is fitted to all measurements and the rule chooses. None is the same as one that was
+        measured, is pending or failed, or within 1e-6 of it in a box: of this process, or of another that asks at the
+        same time.
 
         Raises:
             InputError: q is no positive integer.

@@ -171,7 +171,9 @@ class TestEveryRule:
         torch.testing.assert_close(down.values, up.values if share else -up.values, rtol=1e-12, atol=0)
 
     def test_equal_rows_go_by_their_number(self, name):
-        flat = Gaussian(torch.zeros(ROWS).double(), torch.eye(ROWS).double(), Table(torch.zeros(256, ROWS), []))
+        flat = Gaussian(
+            torch.zeros(ROWS).double(), torch.eye(ROWS).double(), Table(torch.zeros(256, ROWS), [])
+        )
         assert batch_of(name, flat, q=4).places.tolist() == [0, 1, 2, 3]
 
     def test_a_thousand_rows_are_distinct_and_no_block_is_larger_than_it_should_be(self, name):
@@ -181,7 +183,9 @@ class TestEveryRule:
         center = torch.randn(n, generator=generator, dtype=torch.float64)
         values = torch.randn(q, n, generator=generator, dtype=torch.float64)
         posterior = Gaussian(center, torch.eye(n).double(), Table(values, seen))
-        choice = batch_of(name, posterior, q=q, pool=Pool(torch.arange(n)[:, None], chunk_size=500), exclude=[5])
+        choice = batch_of(
+            name, posterior, q=q, pool=Pool(torch.arange(n)[:, None], chunk_size=500), exclude=[5]
+        )
         assert len(set(choice.places.tolist()) - {5}) == q
         assert len(choice.why) == len(choice.values) == q
         assert max(size for size in seen if size != q) <= 500  # the reasons are for the q rows themselves
