@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 import warnings
 from collections.abc import Sequence
 from contextlib import suppress
@@ -68,6 +69,7 @@ def _settings(space: Space | None, given: Begun) -> dict[str, Any]:
     usual = 1 if space is None else space.num_initial
     rule = None if given.rule is None else check_rule(given.rule)
     return {
+        "uuid": uuid.uuid4().hex,  # two campaigns of the same settings are not the same
         "maximize": maximize,
         "objectives": objectives,
         "constraints": _json_list(given.constraints, "constraints"),
