@@ -116,8 +116,9 @@ def fork(task: Callable[[], None]) -> int:
 
 
 def journal(store: Storage) -> list[tuple[Any, ...]]:
-    """The events without times and checksums."""
-    return [(e.number, e.what, e.trial, e.data, e.reason) for e in store.events()]
+    """The events without times and checksums, and without what is drawn for each campaign anew."""
+    plain = [(e, {name: part for name, part in e.data.items() if name != "uuid"}) for e in store.events()]
+    return [(e.number, e.what, e.trial, data, e.reason) for e, data in plain]
 
 
 def make_store(url: str | None, folder: Path, name: str) -> Storage:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 import warnings
 from collections.abc import Sequence
 from contextlib import suppress
@@ -69,6 +70,7 @@ def _settings(space: Space | None, given: Begun) -> dict[str, Any]:
     usual = 1 if space is None else space.num_initial
     rule = None if given.rule is None else check_rule(given.rule)
     return {
+        "uuid": uuid.uuid4().hex,  # two campaigns of the same settings are not the same
         "maximize": maximize,
         "objectives": objectives,
         "constraints": constraints,
@@ -78,15 +80,9 @@ def _settings(space: Space | None, given: Begun) -> dict[str, Any]:
         else whole_number(given.seed, "seed", least=None),
         "num_initial": whole_number(usual if given.num_initial is None else given.num_initial, "num_initial"),
         "info": json_dict(given.info or {}),
-        "rule": rule if isinstance(rule, str) else _usual_rule(space, objectives) if rule is None else None,
+        "rule": _kept(rule, space, objectives),
         "budget": None if given.budget is None else amount(given.budget, "budget"),
     }
-
-
-def _usual_rule(space: Space | None, objectives: Sequence[Any]) -> str:
-    if len(objectives) in (2, 3):
-        return "hypervolume"
-    return "thompson" if len(objectives) > 3 else default_rule(space)
 
 
 def _outcomes(given: Begun) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -99,6 +95,15 @@ def _outcomes(given: Begun) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]
         }
     ).as_json()
     return checked["objectives"] if objectives else [], checked["constraints"]
+
+
+def _kept(rule: Any, space: Any, objectives: Sequence[Any]) -> str | None:
+    """The name of a rule, the default's for None; None for a rule of the user's own."""
+    if rule is not None:
+        return rule if isinstance(rule, str) else None
+    if len(objectives) > 1:
+        return "hypervolume" if len(objectives) <= 3 else "thompson"
+    return None if space is None else default_rule(space)
 
 
 def _json_list(items: Any, name: str) -> list[dict[str, Any]]:
@@ -133,9 +138,9 @@ def _check(store: Storage, meta: dict[str, Any], settings: dict[str, Any], given
 
 def _rule(store: Storage, meta: dict[str, Any], given: Any) -> RuleLike:
     stored = meta.get("rule", "thompson")  # the first files had none
-    if given is not None:
-        return check_rule(given)
-    return stored
+    if given is None and stored is None:
+        raise InputError(f"{store.name} was started with a rule of its own: pass it as rule=.")
+    return stored if given is None else check_rule(given)
 
 
 def _bind(space: Space | None, store: Storage, meta: dict[str, Any]) -> Binding | None:

@@ -64,7 +64,7 @@ class Campaign(Record):
         seed: makes a new campaign reproducible; None draws one, which is stored.
         info: further settings to keep in a new file (JSON values), returned by `info`.
         rule: how a batch is chosen, a name in `sggp.bayesopt.rules.RULES` (stored) or a subclass of `Rule`, to be given
-            at every start. None takes the stored one, in a new file that of `sggp.bayesopt.rules.default_rule`.
+            at every start. None takes the stored one; in a new file that of `sggp.bayesopt.rules.default_rule`.
         budget: what the trials that are asked for may cost together, see `spent`; kept, and changed when another one is
             given. `ask` gives fewer points, with a `BudgetWarning`, when it pays for no more; it refuses when for none.
 
@@ -132,9 +132,9 @@ class Campaign(Record):
         """The next q points to measure, written to disk before this returns.
 
         Until `num_initial` measurements are in, points are drawn at random (a Sobol sequence in a box);
-        afterwards the model is fitted to all measurements and the rule chooses (by Thompson sampling each point
-        maximises its own posterior sample). None is the same as one measured, pending or failed before, or within 1e-6
-        of its box: neither of this process nor of another that asks at the same time.
+        afterwards the model is fitted to all measurements and the rule chooses. None is the same as one that was
+        measured, is pending or failed, or within 1e-6 of it in a box: of this process, or of another that asks at the
+        same time.
 
         Raises:
             InputError: q is no positive integer.
@@ -303,15 +303,12 @@ class Campaign(Record):
             return filled(self._bound, self._meta, q, [], trials, generator)
         beliefs = self._beliefs(trials, self._made(q, self.maximize).num_samples, generator)
         rule = self._made(q, beliefs.maximize)
-        choice, *rest = rule.choose(
-            beliefs.posterior, exclude=taken, generator=generator, scaling=beliefs.scaling
-        )
-        places = self.space.places(choice)
+        choice = rule.choose(beliefs.posterior, exclude=taken, generator=generator, scaling=beliefs.scaling)
+        places = self.space.places(choice.places)
         mean, std = beliefs.surrogate.predict(self._bound.features(places))  # type: ignore[arg-type]
-        reasons = rest[1] if len(rest) > 1 else [str(self._rule)] * q
         found = [
             {**place_json(place), "expected": [one, spread], "why": why}
-            for place, one, spread, why in zip(places, mean.tolist(), std.tolist(), reasons, strict=True)
+            for place, one, spread, why in zip(places, mean.tolist(), std.tolist(), choice.why, strict=True)
         ]
         kept = [data for data, new in zip(found, self._bound.fresh(places, trials), strict=True) if new]
         return filled(self._bound, self._meta, q, kept, trials, generator)

@@ -92,7 +92,7 @@ def test_changes_are_stored_together_or_not_at_all(store):
     store.append(ASKED)
     before, events = store.snapshot(), store.events()
     for bad in (told(99, 1.0), told(1, 2.0), Draft("failed", 1, {"policy": "excluded"})):
-        with pytest.raises(InputError, match="no trial 99|already measured"):
+        with pytest.raises(InputError, match=r"no trial 99|already measured"):
             store.append([told(1, 1.0), *ASKED, bad])
     assert (store.snapshot(), store.events()) == (before, events)
 

@@ -88,7 +88,7 @@ class SQLiteStorage(RowStorage):
         """Whether there is something in the file.
 
         Raises:
-            DataFileError: a folder or device, or what is no database: SQLite takes a few bytes of text for an empty one.
+            DataFileError: a folder or device, or no database (SQLite takes a few bytes of text for an empty one).
         """
         if not self.path.exists():
             return False
