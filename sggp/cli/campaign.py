@@ -50,9 +50,9 @@ def init(
     """Start a campaign over a library of molecules or a box of numbers."""
     better = direction(maximize, minimize)
     check_rule(rule)
-    check_output(store)
     if SQLiteStorage(store).exists:
         raise InputError(f"{store} exists already; a campaign is never overwritten.")
+    check_output(store)
     if (library is None) == (not bound):
         raise InputError("give either --library FILE or one --bound NAME=LOW:HIGH per input.")
     if library is None:

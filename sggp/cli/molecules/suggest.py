@@ -112,8 +112,9 @@ def suggest(
 
 def measured_rows(candidates: FingerprintTable, known: Measured, policy: str = "none") -> list[int]:
     """Library rows that hold a measured molecule, by canonical SMILES or by its parent, as the policy says."""
-    found = candidates.locate(sorted(set(known.canonical))) if len(known) else []
-    exact = {int(row) for row in found if row >= 0}
+    if not len(known):
+        return []
+    exact = {int(row) for row in candidates.locate(sorted(set(known.canonical))) if row >= 0}
     matches = same_molecules(candidates, known, policy)
     if matches:
         first = matches[0].describe(f"line {known.lines[matches[0].row]}", _name(candidates, matches[0].of))

@@ -169,7 +169,8 @@ def read_molecules(
     notes = list(table.notes)
     ids = None if guess.id is None else _tidy_ids(table, guess.id, notes)
     keep = np.arange(len(table))
-    values, censored, rejected = None, (None,) * len(table), list(table.rejected)
+    values, rejected = None, list(table.rejected)
+    censored: tuple[Censored | None, ...] = (None,) * len(table)
     if has_values and guess.value is not None:
         found = table.numbers(guess.value)
         notes += table.said(guess.value, found)

@@ -206,7 +206,7 @@ def read_parquet(path: Path, data: bytes) -> Grid:
 
 
 def _batches(path: Path, file: Any, names: list[str]) -> list[tuple[int, list[str]]]:
-    count, out = _Count(path), []
+    count, out = _Count(path), list[tuple[int, list[str]]]()
     for batch in file.iter_batches(columns=names):
         columns = [_column(batch.column(name)) for name in names]
         for cells in zip(*columns, strict=True):
