@@ -38,8 +38,8 @@ EXTRAS = {
     "rich": ("sggp.cli",),
     "pooch": ("sggp.datasets",),
     "tqdm": ("sggp.molecules",),
-    "openpyxl": ("sggp.molecules.files.sheets",),
-    "pyarrow": ("sggp.molecules.files.sheets",),
+    "openpyxl": ("sggp.molecules.files.formats.sheets",),
+    "pyarrow": ("sggp.molecules.files.formats.sheets",),
     "faiss": ("sggp.neighbours",),
     "pyro": ("sggp.hyperparameters.sampling.sample",),
     "triton": ("sggp.native.triton",),  # comes with torch for CUDA; there is no extra of that name

@@ -2,6 +2,7 @@
 
 import builtins
 import datetime
+import gzip
 import io
 import zipfile
 
@@ -235,3 +236,33 @@ class TestStructures:
         (tmp_path / "a.sdf").write_text(sdf.replace("pIC50", "SMILES"))
         table = read_table(tmp_path / "a.sdf")
         assert table.header == ("structure", "id", "SMILES", "note")
+
+
+@pytest.mark.parametrize("kind", ["csv", "csv.gz", "smi", "xlsx", "parquet"])
+def test_a_damaged_file_is_refused_or_read_with_every_row_listed(tmp_path, kind):
+    lines = [f"{'C' * i} n{i}" for i in range(1, 40)]
+    path = tmp_path / f"a.{kind}"
+    if kind == "xlsx":
+        workbook(path, {"d": [["smiles", "id"], *(line.split() for line in lines)]})
+    elif kind == "parquet":
+        parquet(path, {"smiles": [line.split()[0] for line in lines]})
+    else:
+        text = "\n".join(
+            lines if kind == "smi" else ["smiles,id", *(line.replace(" ", ",") for line in lines)]
+        )
+        path.write_bytes(gzip.compress(text.encode()) if kind == "csv.gz" else text.encode())
+    whole, rng = path.read_bytes(), np.random.default_rng(0)
+    refused = 0
+    for _ in range(60):
+        data = bytearray(whole)
+        for place in rng.integers(len(data), size=4):
+            data[place] = rng.choice([0, 10, 13, 34, 35, 44, 59, 124, 200, 255])
+        path.write_bytes(bytes(data[: len(data) - int(rng.integers(2)) * 25]))
+        try:
+            table = read_table(path)
+        except DataFileError as error:
+            assert str(error).startswith(str(path))
+            refused += 1
+            continue
+        assert len(table.rows) + len(table.rejected) == len(table.lines)
+    assert refused > 0 or kind == "smi"

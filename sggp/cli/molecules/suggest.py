@@ -91,15 +91,10 @@ def suggest(
     rejects += known.rejects
     write_rejects(rejected, rejects)
     stderr().print(f"{len(known)} measurements and {len(candidates)} candidates; {len(rejects)} unused rows")
-    exclude = measured_rows(candidates, known, standardise)
+    exclude = _excluded(candidates, known, standardise, q)
     known = _exact(known, measured)
     if not len(known):
         raise DataFileError(f"{measured}: no usable measurement; {len(rejects)} unused rows in {rejected}.")
-    if len(candidates) - len(exclude) < q:
-        raise InputError(
-            f"-q {q} molecules are asked for but the library has only {len(candidates) - len(exclude)} that are "
-            "not measured yet."
-        )
     chooser = make_rule(rule, Pool(candidates), q, maximize=better)
     model = fit_surrogate(known.counts, known.values, num_samples=chooser.num_samples, generator=learn)
     rows, sampled = choose_rows(chooser, model, exclude, choose)
@@ -108,6 +103,17 @@ def suggest(
     _summary(model, header, listed, out, rejected, len(rejects))
     if report is not None:  # after all that must not be lost with it
         write_whole(report, render(model, known, header, listed, better))
+
+
+def _excluded(candidates: FingerprintTable, known: Measured, policy: str, q: int) -> list[int]:
+    """Library rows that are measured; refuses a library that has too few others."""
+    exclude = measured_rows(candidates, known, policy)
+    if len(candidates) - len(exclude) < q:
+        raise InputError(
+            f"-q {q} molecules are asked for but the library has only {len(candidates) - len(exclude)} that are "
+            "not measured yet."
+        )
+    return exclude
 
 
 def measured_rows(candidates: FingerprintTable, known: Measured, policy: str = "none") -> list[int]:
