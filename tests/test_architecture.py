@@ -38,6 +38,8 @@ EXTRAS = {
     "rich": ("sggp.cli",),
     "pooch": ("sggp.datasets",),
     "tqdm": ("sggp.molecules",),
+    "openpyxl": ("sggp.molecules.files.formats.sheets",),
+    "pyarrow": ("sggp.molecules.files.formats.sheets",),
     "faiss": ("sggp.neighbours",),
     "sqlalchemy": ("sggp.bayesopt.storage.database",),
     "pyro": ("sggp.hyperparameters.sampling.sample",),

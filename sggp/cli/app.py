@@ -13,6 +13,7 @@ from sggp.cli import bench, campaign, model
 from sggp.cli.console import stderr
 from sggp.cli.molecules import demo, suggest
 from sggp.errors import SggpError
+from sggp.molecules.files import visible
 
 _HELP = "Gaussian processes at scale: fit, predict, and choose what to measure next."
 
@@ -64,9 +65,9 @@ def _usage(error: Any) -> str:
 
 def _report(message: str) -> int:
     line = "; ".join(part.strip() for part in message.splitlines() if part.strip())
-    sys.stderr.write(f"error: {line}\n")
+    sys.stderr.write(f"error: {visible(line)}\n")
     return 2
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    sys.stderr.write(f"note: {' '.join(str(message).split())}\n")
+    sys.stderr.write(f"note: {visible(' '.join(str(message).split()))}\n")

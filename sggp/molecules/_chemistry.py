@@ -24,8 +24,7 @@ COMPANIONS = {
     "caesium": "[Cs]", "barium": "[Ba]", "aluminium": "[Al]", "silver": "[Ag]",
     "sulfate": "O=S(=O)(O)O", "phosphate": "O=P(O)(O)O", "nitrate": "O=[N+]([O-])O", "carbonate": "O=C(O)O",
     "perchlorate": "[O-][Cl+3]([O-])([O-])O", "tetrafluoroborate": "F[B-](F)(F)F",
-    "hexafluorophosphate": "F[P-](F)(F)(F)(F)F", "hydroxide": "[OH-]", "chloride": "[Cl-]", "bromide": "[Br-]",
-    "iodide": "[I-]", "fluoride": "[F-]", "acetate": "CC(=O)O", "trifluoroacetate": "O=C(O)C(F)(F)F",
+    "hexafluorophosphate": "F[P-](F)(F)(F)(F)F", "acetate": "CC(=O)O", "trifluoroacetate": "O=C(O)C(F)(F)F",
     "formate": "O=CO", "oxalate": "O=C(O)C(=O)O", "tartrate": "O=C(O)C(O)C(O)C(=O)O",
     "citrate": "O=C(O)CC(O)(CC(=O)O)C(=O)O", "fumarate or maleate": "O=C(O)C=CC(=O)O", "malonate": "O=C(O)CC(=O)O",
     "succinate": "O=C(O)CCC(=O)O", "malate": "O=C(O)CC(O)C(=O)O", "lactate": "CC(O)C(=O)O", "mesylate": "CS(=O)(=O)O",
@@ -61,7 +60,9 @@ def block_smiles(block: str) -> tuple[str | None, str]:
 
 @cache
 def _names() -> dict[str, str]:
-    return {_flat_smiles(Chem.MolFromSmiles(smiles)): name for name, smiles in COMPANIONS.items()}
+    """Normalised and uncharged flat SMILES → name."""
+    forms = {name: rdMolStandardize.Normalize(Chem.MolFromSmiles(text)) for name, text in COMPANIONS.items()}
+    return {_flat_smiles(_uncharger().uncharge(molecule)): name for name, molecule in forms.items()}
 
 
 @cache
@@ -71,7 +72,7 @@ def _uncharger() -> Any:
 
 @cache
 def _tautomers() -> Any:
-    parameters = rdMolStandardize.CleanupParameters()
+    parameters: Any = rdMolStandardize.CleanupParameters()
     parameters.maxTautomers = parameters.maxTransforms = _TAUTOMERS
     return rdMolStandardize.TautomerEnumerator(parameters)
 
@@ -122,10 +123,10 @@ def _main_parts(molecule: Any, changes: list[str]) -> list[Any]:
 
 
 def _companion(part: Any) -> str | None:
-    if part.GetNumHeavyAtoms() == 1 and part.GetAtomWithIdx(0).GetAtomicNum() > 1:
-        atom = part.GetAtomWithIdx(0)
-        return _names().get(f"[{atom.GetSymbol()}]") or _names().get(_flat_smiles(part))
-    return _names().get(_flat_smiles(part))
+    name = _names().get(_flat_smiles(part))
+    if name is None and part.GetNumHeavyAtoms() == 1:  # metals keep their charge
+        name = _names().get(f"[{part.GetAtomWithIdx(0).GetSymbol()}]")
+    return name
 
 
 def _flat(part: Any, changes: list[str]) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +29,8 @@ except ImportError as error:
     ) from error
 
 VERSION: str = rdkit.__version__
+LONGEST = 10_000
+"""Longest SMILES that is parsed: canonical order takes seconds at this length, and its square beyond."""
 MAX_COUNT = 255
 
 _crippen: Any = Crippen  # RDKit's stubs do not list what these two modules make at import
@@ -107,6 +110,8 @@ def parse(smiles: object) -> tuple[Any, str]:
     text = smiles.strip()
     if not text:
         return None, "empty"
+    if len(text) > LONGEST:
+        return None, f"more than {LONGEST:,} characters"
     molecule: Any = Chem.MolFromSmiles(text)
     if molecule is None:
         return None, _reason(text)
@@ -204,8 +209,15 @@ def properties(smiles: Sequence[object], name: str) -> list[tuple[Any, str]]:
         return [(None if m is None else PROPERTIES[name](m), reason) for m, reason in parsed]
 
 
+MAX_DRAWN = 200
+"""Largest molecule that is drawn, in heavy atoms: layout takes time with the cube of the size, and shows nothing."""
+
+
 def drawing(smiles: Sequence[object], legends: Sequence[str], columns: int, size: tuple[int, int]) -> Any:
-    """An SVG document of a grid of molecules, or the list of (position, reason) that cannot be drawn."""
+    """An SVG document of a grid of molecules, or the list of (position, reason) that cannot be drawn.
+
+    Above `MAX_DRAWN` atoms there is a line of text in the place of the drawing.
+    """
     with rdBase.BlockLogs():
         parsed = [parse(text) for text in smiles]
         bad = [(i, reason) for i, (molecule, reason) in enumerate(parsed) if molecule is None]
@@ -215,6 +227,15 @@ def drawing(smiles: Sequence[object], legends: Sequence[str], columns: int, size
         drawer = rdMolDraw2D.MolDraw2DSVG(columns * size[0], rows * size[1], size[0], size[1])
         options: Any = drawer.drawOptions()
         options.clearBackground = False
-        drawer.DrawMolecules([molecule for molecule, _ in parsed], legends=list(legends))
+        sizes = [molecule.GetNumHeavyAtoms() for molecule, _ in parsed]
+        small = [m if atoms <= MAX_DRAWN else Chem.Mol() for (m, _), atoms in zip(parsed, sizes, strict=True)]
+        drawer.DrawMolecules(small, legends=list(legends))
         drawer.FinishDrawing()
-        return str(drawer.GetDrawingText())
+        text = str(drawer.GetDrawingText())
+        for position, atoms in enumerate(sizes):
+            if atoms > MAX_DRAWN:
+                x, y = (position % columns + 0.5) * size[0], (position // columns + 0.5) * size[1]
+                words = html.escape(f"{legends[position]} ({atoms} atoms, not drawn)".lstrip())
+                place = f'x="{x:g}" y="{y:g}" text-anchor="middle" font-size="12" font-family="sans-serif"'
+                text = text.replace("</svg>", f"<text {place}>{words}</text>\n</svg>")
+        return text

@@ -70,6 +70,8 @@ def draw_grid(
 ) -> str:
     """Drawings of n molecules in rows of `columns`, as one inline `<svg>` element that needs no other file.
 
+    A molecule of more than 200 heavy atoms is not drawn: its place says how large it is.
+
     Args:
         smiles: n SMILES.
         legends: n lines of text below the drawings, or None.

@@ -33,7 +33,7 @@ class TestFitAndPredict:
         assert main(["fit", str(numbers), "--target", "y", "--out", str(model), "--seed", "1"]) == 0
         said = capsys.readouterr()
         assert "not used: note (the same text in every row)" in said.err
-        assert [int(row["line"]) for row in read(model.with_suffix(".rejected.csv"))] == [7, 8]
+        assert [int(row["line"]) for row in read(tmp_path / "m.sggp.rejected.csv")] == [7, 8]
         assert main(["predict", str(model), str(numbers), "--out", str(out)]) == 0
         predicted = read(out)
         truth = {line: row["y"] for line, row in enumerate(read(numbers), start=2)}
@@ -51,7 +51,7 @@ class TestFitAndPredict:
         assert "no column 'c'" in refused(capsys, *fit, "--target", "y", "--features", "a,c")
         assert "cannot be one of" in refused(capsys, *fit, "--target", "y", "--features", "a,y")
         assert "--kernel" in refused(capsys, *fit, "--target", "y", "--kernel", "cubic")
-        assert "no row is complete" in refused(capsys, *fit, "--target", "note")
+        assert "0 of 40 filled cells are numbers" in refused(capsys, *fit, "--target", "note")
         assert "--target" in refused(capsys, *fit)
         assert not model.exists()
         model.write_text("no model")

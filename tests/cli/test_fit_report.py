@@ -57,7 +57,7 @@ def test_a_report_stands_alone(report):
     folder, page = report
     check_alone(page)
     assert page.count("data:image/png") == 4
-    assert sorted(path.name for path in folder.iterdir()) == ["fit.html", "fit.rejected.csv", "t.csv"]
+    assert sorted(path.name for path in folder.iterdir()) == ["fit.html", "fit.html.rejected.csv", "t.csv"]
 
 
 def test_a_report_says_what_was_left_out_and_merged(report):
@@ -66,7 +66,7 @@ def test_a_report_says_what_was_left_out_and_merged(report):
     assert "inputs heat & time, weak, percent, plant, batch (categories) " in text
     assert "3 rows with the inputs of earlier ones, merged" in text  # two more repeat rows that are not used
     assert "2: heat & time: not a number: 'wet' (1); yield: no value (1)" in text
-    assert "fit.rejected.csv" in text
+    assert "fit.html.rejected.csv" in text
     assert (
         "columns not used name (text, 91 different values: fewer than two rows each, as ids have) percent"
         in text
@@ -133,7 +133,7 @@ def test_refused(tmp_path, capsys, monkeypatch):
         assert "a target that varies" in refused(
             capsys, "fit", flat, "--target", "y", "--report", tmp_path / "r.html"
         )
-    for name in ("flat.csv", "r.rejected.csv"):
+    for name in ("flat.csv", "r.html.rejected.csv"):
         (tmp_path / name).unlink()
     assert "read as an input" in refused(capsys, *fit, "--report", data)
     monkeypatch.setitem(sys.modules, "matplotlib", None)

@@ -56,7 +56,7 @@ class TestSuggest:
         }
         assert set(listed) == {("m.csv", n) for n in (13, 14, 15, 16)} | {("l.csv", 20), ("l.csv", 21)}
         assert "not a number" in listed["m.csv", 14]
-        assert "not finite" in listed["m.csv", 15]
+        assert listed["m.csv", 15] == "activity: no value: 'nan'"
         assert "same molecule as line 3" in listed["l.csv", 20]
 
     def test_molecules_are_shown_as_the_user_wrote_them(self, tmp_path, capsys):

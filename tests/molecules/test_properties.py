@@ -94,3 +94,15 @@ for call in (SmilesFingerprinter().transform, FingerprintTable.from_smiles, lamb
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_molecule_too_large_to_draw_is_named_instead():
+    pytest.importorskip("rdkit")
+    root = ElementTree.fromstring(molecule_svg("C" * 5000, "a<b"))
+    (words,) = [node.text for node in root.iter() if node.tag.endswith("text")]
+    assert words == "a<b (5000 atoms, not drawn)"
+    grid = draw_grid(["CCO", "C" * 201, "C" * 200], ["x", "y", "z"], columns=2, size=(100, 50))
+    places = [node.attrib for node in ElementTree.fromstring(grid).iter() if "not drawn" in (node.text or "")]
+    assert [(place["x"], place["y"]) for place in places] == [("150", "25")]
+    with pytest.raises(MoleculeError, match="more than 10,000 characters"):
+        molecule_svg("C" * 10_001)

@@ -26,8 +26,8 @@ def same_molecules(candidates: FingerprintTable, known: Measured, policy: str) -
     for row, text in enumerate(candidates.canonical):
         own = policy == "none" and "." not in text
         parent = text if own or (sought == "parent" and is_plain(text)) else standardiser.parents([text])[0]
-        position = first.get(parent)
-        if position is not None and known.canonical[position] != text:
-            forms = standardiser.form(known.canonical[position]), standardiser.form(text)
-            out.append(ParentMatch(position, row, parent, *forms))
+        place = first.get(parent)
+        if place is not None and known.canonical[place] != text:
+            forms = standardiser.form(known.canonical[place]), standardiser.form(text)
+            out.append(ParentMatch(place, row, parent, *forms))
     return out

@@ -90,15 +90,10 @@ def suggest(
     rejects += known.rejects
     write_rejects(rejected, rejects)
     stderr().print(f"{len(known)} measurements and {len(candidates)} candidates; {len(rejects)} unused rows")
-    exclude = measured_rows(candidates, known, standardise)
+    exclude = _excluded(candidates, known, standardise, q)
     known = _exact(known, measured)
     if not len(known):
         raise DataFileError(f"{measured}: no usable measurement; {len(rejects)} unused rows in {rejected}.")
-    if len(candidates) - len(exclude) < q:
-        raise InputError(
-            f"-q {q} molecules are asked for but the library has only {len(candidates) - len(exclude)} that are "
-            "not measured yet."
-        )
     chooser = make_rule(rule, Pool(candidates), q, maximize=better)
     model = fit_surrogate(
         known.counts,
@@ -115,10 +110,22 @@ def suggest(
         write_whole(report, render(model, known, header, listed, better))
 
 
+def _excluded(candidates: FingerprintTable, known: Measured, policy: str, q: int) -> list[int]:
+    """Library rows that are measured; refuses a library that has too few others."""
+    exclude = measured_rows(candidates, known, policy)
+    if len(candidates) - len(exclude) < q:
+        raise InputError(
+            f"-q {q} molecules are asked for but the library has only {len(candidates) - len(exclude)} that are "
+            "not measured yet."
+        )
+    return exclude
+
+
 def measured_rows(candidates: FingerprintTable, known: Measured, policy: str = "none") -> list[int]:
     """Library rows that hold a measured molecule, by canonical SMILES or by its parent, as the policy says."""
-    found = candidates.locate(sorted(set(known.canonical))) if len(known) else []
-    exact = {int(row) for row in found if row >= 0}
+    if not len(known):
+        return []
+    exact = {int(row) for row in candidates.locate(sorted(set(known.canonical))) if row >= 0}
     matches = same_molecules(candidates, known, policy)
     if matches:
         first = matches[0].describe(f"line {known.lines[matches[0].row]}", _name(candidates, matches[0].of))

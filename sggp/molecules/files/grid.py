@@ -108,13 +108,13 @@ def _fill(
     if not len(every):
         raise DataFileError(f"{path}: has a header but no data row.")
     rows = np.searchsorted(every, np.asarray(kept, dtype=np.int64))
-    numbered = sorted((int(np.searchsorted(every, line)), line, *rest) for line, *rest in rejected)
+    rejected.sort(key=lambda entry: entry[0])
     return DataTable(
         path,
         dict(zip(names, columns, strict=True)),
         rows,
         every,
-        tuple(RejectedRow(row, line, content, reason) for row, line, content, reason in numbered),
+        tuple(RejectedRow(int(np.searchsorted(every, entry[0])), *entry) for entry in rejected),
         tuple(grid.notes),
         grid.decimal,
     )

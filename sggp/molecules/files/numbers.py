@@ -15,7 +15,26 @@ from sggp.errors import InputError
 Censored = Literal["above", "below"]
 
 MISSING_WORDS = frozenset(
-    ["nan", "na", "n/a", "n.a.", "n.a", "#n/a", "#na", "n.d.", "n.d", "nd", "n/d", "none", "null", "nil", "missing", "-", "--", "---", "–", "—", "?", ".", "#num!", "#div/0!", "#value!", "#ref!", "#null!", "#name?", "<na>", "nat", "n.t.", "nt", "n.t"]
+    {
+        "nan",
+        "na",
+        "n/a",
+        "n.a.",
+        "n.a",
+        "#n/a",
+        "#na",
+        "n.d.",
+        "n.d",
+        "nd",
+        "n/d",
+        "n.t.",
+        "n.t",
+        "nt",
+        "nat",
+        "<na>",
+    }
+    | {"none", "null", "nil", "missing", "-", "--", "---", "–", "—", "?", "."}
+    | {"#num!", "#div/0!", "#value!", "#ref!", "#null!", "#name?"}
 )
 """Cells that say that there is no value, in lower case."""
 
@@ -25,11 +44,11 @@ _RELATIONS: dict[str, Censored] = {
 }  # fmt: skip
 _EXACT = frozenset({"", "=", "==", "'='"})
 _RELATION = re.compile(r"(>>|>=|<<|<=|[<>≥≤≫≪])\s*(.*)", re.DOTALL)
-_NUMBER = re.compile(r"([+-]?)((?:\d[\d.,]*|[.,]\d[\d.,]*))([eE][+-]?\d+)?")
-_GROUPED = re.compile(r"\d{1,3}(?:[ \u00a0\u2007\u2009\u202f'’]\d{3})+(?![\d ])")
+_NUMBER = re.compile(r"([+-]?)((?:\d[\d.,]*|[.,]\d[\d.,]*))([eE][+-]?\d+)?", re.ASCII)
+_GROUPED = re.compile(r"\d{1,3}(?:[ \u00a0\u2007\u2009\u202f'’]\d{3})+(?![\d ])", re.ASCII)
 _GAPS = re.compile(r"[ \u00a0\u2007\u2009\u202f'’]")
 _MINUS = str.maketrans({"−": "-", "‒": "-", "–": "-", "﹣": "-", "－": "-", "＋": "+"})
-_DOUBTFUL = re.compile(r"[1-9]\d{0,2}[.,]\d{3}")
+_DOUBTFUL = re.compile(r"[1-9]\d{0,2}[.,]\d{3}", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -57,7 +76,7 @@ def is_missing(cell: str) -> bool:
     return not text or text.lower() in MISSING_WORDS
 
 
-def relation(cell: str) -> Censored | str | None:
+def relation(cell: str) -> str | None:
     """What a cell of a column of relations says: "above", "below", None for exact; its own text where nothing."""
     text = cell.strip().strip("'\"")
     return None if text in _EXACT else _RELATIONS.get(text, text)
@@ -65,7 +84,10 @@ def relation(cell: str) -> Censored | str | None:
 
 @dataclass
 class _Votes:
-    """Positions of the first cells that speak for a decimal point, a decimal comma, or leave it open."""
+    """Positions of the first cells that speak for a decimal point, a decimal comma, or leave it open.
+
+    `short` and `long` are whole numbers of up to three and of more digits, `grouped` one with thousands beyond doubt.
+    """
 
     point: int | None = None
     comma: int | None = None
@@ -73,12 +95,15 @@ class _Votes:
     open_comma: int | None = None
     short: int | None = None
     long: int | None = None
+    grouped: int | None = None
 
     def count(self, position: int, body: str, exponent: str | None) -> None:
         """Take note of one unsigned number."""
         kind = _kind(body, exponent)
         if kind is not None and getattr(self, kind) is None:
             setattr(self, kind, position)
+        if kind in ("point", "comma") and self.grouped is None and len(re.findall("[.,]", body)) > 1:
+            self.grouped = position
 
 
 def _kind(body: str, exponent: str | None) -> str | None:
@@ -134,7 +159,7 @@ def read_numbers(
     values = np.full(len(cells), np.nan)
     reasons: dict[int, str] = {}
     words: dict[str, int] = {}
-    for position, (side, text, match) in enumerate(parts):
+    for position, (_, text, match) in enumerate(parts):
         if percent is not None and match is None and text.endswith("%"):
             match = _NUMBER.fullmatch(text[:-1].strip())
         if match is None:
@@ -219,7 +244,13 @@ def _decide(
         )
         return ".", None if note is None else (votes.open_comma or 0, note), None
     if votes.comma is not None:
-        return ",", (votes.comma, f"decimal commas, as in {shown(votes.comma)}"), None
+        if votes.open_point is None:
+            return ",", (votes.comma, f"decimal commas, as in {shown(votes.comma)}"), None
+        if votes.grouped is None:
+            doubt = f"{shown(votes.open_point)} beside {shown(votes.comma)}: is its point a decimal one, too?"
+            return None, None, (votes.open_point, doubt)
+        note = f"decimal commas, as in {shown(votes.comma)}, and points between thousands"
+        return ",", (votes.comma, note), None
     if votes.open_point is None and votes.open_comma is None:
         return ".", None, None
     if votes.open_point is not None and votes.open_comma is not None:

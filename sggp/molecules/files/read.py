@@ -12,11 +12,11 @@ import numpy as np
 from sggp.checks import as_path, one_of
 from sggp.errors import DataFileError, InputError
 from sggp.molecules.files.columns import ColumnGuess, choose_columns, plain
-from sggp.molecules.files.delimited import read_delimited, read_smi
+from sggp.molecules.files.formats.delimited import read_delimited, read_smi
+from sggp.molecules.files.formats.sdf import is_sdf, read_sdf
+from sggp.molecules.files.formats.sheets import read_parquet, read_workbook
 from sggp.molecules.files.grid import Grid, make_table
 from sggp.molecules.files.numbers import Censored, Numbers, bound_reason, is_missing, relation
-from sggp.molecules.files.sdf import is_sdf, read_sdf
-from sggp.molecules.files.sheets import read_parquet, read_workbook
 from sggp.molecules.files.sources import read_bytes
 from sggp.molecules.files.table import DataTable, RejectedRow
 from sggp.molecules.files.text import decode
@@ -169,7 +169,8 @@ def read_molecules(
     notes = list(table.notes)
     ids = None if guess.id is None else _tidy_ids(table, guess.id, notes)
     keep = np.arange(len(table))
-    values, censored, rejected = None, (None,) * len(table), list(table.rejected)
+    values, rejected = None, list(table.rejected)
+    censored: tuple[Censored | None, ...] = (None,) * len(table)
     if has_values and guess.value is not None:
         found = table.numbers(guess.value)
         notes += table.said(guess.value, found)

@@ -8,7 +8,9 @@ import io
 import lzma
 import os
 import stat
+import struct
 import zipfile
+import zlib
 from pathlib import Path
 from typing import IO, Any
 
@@ -16,6 +18,9 @@ from sggp.errors import DataFileError
 
 MAX_BYTES = 2**30
 """Largest table read by default, unpacked: 1 GiB. The environment variable SGGP_MAX_TABLE_BYTES sets another."""
+
+BAD_ARCHIVE = (zipfile.BadZipFile, zlib.error, RuntimeError, ValueError, OSError, EOFError, struct.error)
+"""What `zipfile` raises on an archive that is damaged or has a password."""
 
 _LIMIT = "SGGP_MAX_TABLE_BYTES"
 _PIECE = 2**20
@@ -73,7 +78,7 @@ def read_bytes(path: Path) -> tuple[bytes, str]:
         raise DataFileError(f"{path}: no such file.") from error
     except PermissionError as error:
         raise DataFileError(f"{path}: no permission to read it.") from error
-    except (OSError, EOFError, lzma.LZMAError, ValueError) as error:
+    except (OSError, EOFError, zlib.error, lzma.LZMAError, ValueError) as error:
         if isinstance(error, DataFileError):
             raise
         raise DataFileError(f"{path}: cannot be read as a table ({error}); is it damaged?") from error
@@ -131,7 +136,7 @@ def _zip_kind(path: Path, data: bytes) -> str:
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             entries = archive.infolist()
-    except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
+    except BAD_ARCHIVE as error:
         raise DataFileError(f"{path}: a damaged archive or .xlsx file ({error}).") from error
     names = {entry.filename for entry in entries}
     if "xl/workbook.xml" in names:

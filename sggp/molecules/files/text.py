@@ -27,7 +27,7 @@ def line_of(text: str, position: int) -> int:
 
 
 def visible(text: str) -> str:
-    """The text with control characters, terminal escape codes among them, written out (`\\x1b`); not \\t, \\r, \\n."""
+    r"""The text with control characters, terminal escape codes among them, written out (`\x1b`); not \t, \r, \n."""
     return _CONTROL.sub(lambda match: ascii(match[0])[1:-1], text)
 
 
@@ -79,7 +79,7 @@ def _decoded(path: Path, data: bytes) -> tuple[str, list[str]]:
             except UnicodeDecodeError:
                 break
     controls = sum(sample.count(byte) for byte in (*range(8), *range(14, 27), *range(28, 32)))
-    if controls > 0.01 * len(sample):
+    if controls > max(4, 0.01 * len(sample)):
         raise DataFileError(
             f"{path}: is no table but a file of bytes that are no text; give CSV, .xlsx or .sdf."
         )

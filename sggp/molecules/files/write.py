@@ -45,7 +45,7 @@ def csv_text(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 def _cell(cell: Any) -> Any:
     if cell is None:
         return ""
-    return shield(visible(cell)) if isinstance(cell, str) else cell
+    return shield(visible(cell).replace("\r\n", "\n").replace("\r", "\\r")) if isinstance(cell, str) else cell
 
 
 def write_rejects(path: str | os.PathLike[str], rows: Iterable[RejectedRow]) -> int:

@@ -21,7 +21,7 @@ _EXTENSION = re.compile(r"\|[^|]*\|\s*")
 def read_delimited(text: str, notes: list[str]) -> Grid:
     """The records of a text with a delimiter, or of SMILES and names between blanks where it has none."""
     skip, declared = _head(text)
-    lines = [line for line in islice(_lines(text), SAMPLE + skip)][skip:]
+    lines = list(islice(_lines(text), SAMPLE + skip))[skip:]
     delimiter = declared or _delimiter(lines)
     if delimiter is None and _is_smi(lines):
         notes.append("read as SMILES with optional names behind a blank, since no delimiter was found")
@@ -62,7 +62,7 @@ def read_smi(text: str, notes: list[str]) -> Grid:
 
 
 def _lines(text: str) -> Iterator[str]:
-    """Lines at \\n, \\r\\n and \\r, and nowhere else."""
+    r"""Lines at \n, \r\n and \r, and nowhere else."""
     return iter(io.StringIO(text, newline=""))
 
 
@@ -77,9 +77,11 @@ def _delimiter(lines: list[str]) -> str | None:
     best: tuple[float, int, str] | None = None
     filled = [line for line in lines if line.strip()]
     for delimiter in _DELIMITERS:
-        counts = [
-            len(record) for record in csv.reader(filled, delimiter=delimiter, skipinitialspace=True) if record
-        ]
+        try:
+            found = csv.reader(filled, delimiter=delimiter, skipinitialspace=True)
+            counts = [len(record) for record in found if record]
+        except csv.Error:  # a cell without end, which is refused when the records are read
+            continue
         usual = max(set(counts), key=counts.count) if counts else 1
         if usual < 2:
             continue
@@ -166,11 +168,12 @@ def _open_quote(text: str, first: int, last: int, said: str) -> DataFileError:
     place = next((i for i, line in enumerate(lines) if line.count('"') % 2), 0)
     shown = lines[place].strip() if lines else ""
     if "field larger" in said:
-        words = f"a cell has more than {_LONGEST_CELL:,} characters; is a quote never closed?"
+        words = f"a cell has more than {_LONGEST_CELL:,} characters: perhaps a quote that is never closed"
     elif "expected after" in said and last == first:
         words = 'text follows a closing quote (")'
     else:
         words = f'a quote (") is not closed where it should be: the cell would go on to line {last}'
     return DataFileError(
-        f'line {first + place}: {words}. Delete the quote, or write it twice ("") in a cell within quotes: {shown[:80]!r}'
+        f'line {first + place}: {words}. Delete the quote, or write it twice ("") in a cell within quotes: '
+        f"{shown[:80]!r}"
     )

@@ -13,7 +13,7 @@ from typing import Any
 
 from sggp.errors import DataFileError, MissingExtra
 from sggp.molecules.files.grid import Grid
-from sggp.molecules.files.sources import limit, too_large
+from sggp.molecules.files.sources import BAD_ARCHIVE, limit, too_large
 
 _FORMULA = re.compile(rb"<f[ >/]")
 
@@ -76,15 +76,7 @@ def read_workbook(path: Path, data: bytes, sheet: str | None) -> Grid:
         formulas = _formulas(data, chosen, load_workbook)
     except DataFileError:
         raise
-    except (
-        KeyError,
-        ValueError,
-        TypeError,
-        OSError,
-        AttributeError,
-        SyntaxError,
-        zipfile.BadZipFile,
-    ) as error:
+    except (*BAD_ARCHIVE, LookupError, TypeError, AttributeError, ArithmeticError, SyntaxError) as error:
         raise DataFileError(f"{path}: a damaged .xlsx file ({type(error).__name__}: {error}).") from error
     grid = Grid((), pad=True)
     if len(names) > 1:
@@ -198,7 +190,7 @@ def read_parquet(path: Path, data: bytes) -> Grid:
             raise too_large(path, limit())
         names = [name for name in file.schema_arrow.names if not re.fullmatch(r"__index_level_\d+__", name)]
         records = _batches(path, file, names)
-    except (pyarrow.ArrowException, OSError, ValueError, KeyError) as error:
+    except (pyarrow.ArrowException, OSError, ValueError, LookupError, ArithmeticError) as error:
         if isinstance(error, DataFileError):
             raise
         raise DataFileError(f"{path}: a damaged Parquet file ({error}).") from error
@@ -206,7 +198,7 @@ def read_parquet(path: Path, data: bytes) -> Grid:
 
 
 def _batches(path: Path, file: Any, names: list[str]) -> list[tuple[int, list[str]]]:
-    count, out = _Count(path), []
+    count, out = _Count(path), list[tuple[int, list[str]]]()
     for batch in file.iter_batches(columns=names):
         columns = [_column(batch.column(name)) for name in names]
         for cells in zip(*columns, strict=True):

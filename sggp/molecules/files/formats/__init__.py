@@ -1,0 +1,1 @@
+"""Formats of tables: text with delimiters, workbooks and Parquet, SD files; each gives a `Grid`."""
