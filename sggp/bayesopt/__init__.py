@@ -2,6 +2,7 @@
 
 from sggp.bayesopt.campaign import Campaign
 from sggp.bayesopt.maximise import BoxSearch, maximise_box, maximise_pool
+from sggp.bayesopt.outcomes import Constraint, Objective
 from sggp.bayesopt.rules import Rule, ThompsonSampling
 from sggp.bayesopt.spaces.base import Space
 from sggp.bayesopt.spaces.box import Box
@@ -14,6 +15,8 @@ __all__ = [
     "Box",
     "BoxSearch",
     "Campaign",
+    "Constraint",
+    "Objective",
     "Pool",
     "Rule",
     "Space",

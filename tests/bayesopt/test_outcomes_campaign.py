@@ -34,16 +34,36 @@ def trial(id: int, state="measured", **values) -> Trial:
 
 
 def test_bounds_are_called_bounds_and_ranked_by_what_they_guarantee():
-    trials = [trial(1, y=5), trial(2, y=">7"), trial(3, y="<9"), trial(4, y=7), trial(5, "pending"), trial(6, y=8)]
+    trials = [
+        trial(1, y=5),
+        trial(2, y=">7"),
+        trial(3, y="<9"),
+        trial(4, y=7),
+        trial(5, "pending"),
+        trial(6, y=8),
+    ]
     high, low = Outcomes([Objective("y", True)]), Outcomes([Objective("y", False)])
     assert [t.id for t in ranked(trials, high)] == [6, 2, 4, 1, 3]
     assert [t.id for t in ranked(trials, low)] == [1, 4, 6, 3, 2]
-    assert [stated(t.measurement, "nM") for t in trials] == ["5.0 nM", ">7.0 nM", "<9.0 nM", "7.0 nM", "-", "8.0 nM"]
+    assert [stated(t.measurement, "nM") for t in trials] == [
+        "5.0 nM",
+        ">7.0 nM",
+        "<9.0 nM",
+        "7.0 nM",
+        "-",
+        "8.0 nM",
+    ]
 
 
 def test_best_trials_meet_the_constraints():
     wanted = Outcomes([Objective("y", True)], [Constraint("c", at_least=1)])
-    trials = [trial(1, y=9, c=0.5), trial(2, y=3, c=2), trial(3, y=8), trial(4, y=5, c=">1"), trial(5, y=7, c="<3")]
+    trials = [
+        trial(1, y=9, c=0.5),
+        trial(2, y=3, c=2),
+        trial(3, y=8),
+        trial(4, y=5, c=">1"),
+        trial(5, y=7, c="<3"),
+    ]
     assert [t.id for t in ranked(trials, wanted)] == [4, 2, 1, 3, 5]
 
 
@@ -75,7 +95,9 @@ def test_front_of_trials():
 
 
 def test_what_is_wanted_is_stored_and_checked(tmp_path):
-    one = campaign(tmp_path, objectives=[Objective("y", "max", "%")], constraints=[Constraint("c", at_most=2)])
+    one = campaign(
+        tmp_path, objectives=[Objective("y", "max", "%")], constraints=[Constraint("c", at_most=2)]
+    )
     assert one.wanted == Outcomes([Objective("y", True, "%")], [Constraint("c", at_most=2.0)])
     assert Campaign(None, tmp_path / "c.db").wanted == one.wanted
     assert one.outcomes == ["y", "c"]
@@ -83,7 +105,12 @@ def test_what_is_wanted_is_stored_and_checked(tmp_path):
     assert plain.outcomes == ["value", "c"]
     assert plain.wanted.objectives == (Objective("value", False),)
     with pytest.raises(InputError, match="never be met"):
-        Campaign(Box(UNIT), tmp_path / "e.db", maximize=True, constraints=[{"name": "c", "at_least": 2, "at_most": 1}])
+        Campaign(
+            Box(UNIT),
+            tmp_path / "e.db",
+            maximize=True,
+            constraints=[{"name": "c", "at_least": 2, "at_most": 1}],
+        )
     with pytest.raises(InputError, match="more than once"):
         Campaign(Box(UNIT), tmp_path / "e.db", objectives=[Objective("y", True)] * 2)
     assert not (tmp_path / "e.db").exists()
@@ -97,7 +124,9 @@ def distances(x) -> dict[str, float]:
 def share(trials) -> float:
     """Of the hypervolume that the whole front has, by the points measured."""
     t = torch.linspace(0, 0.6, 400, dtype=NUMBERS)
-    whole = hypervolume(-torch.stack([t.square(), (0.6 - t).square()], 1), torch.tensor([-0.5, -0.5], dtype=NUMBERS))
+    whole = hypervolume(
+        -torch.stack([t.square(), (0.6 - t).square()], 1), torch.tensor([-0.5, -0.5], dtype=NUMBERS)
+    )
     found = [[-trial.values["near"].value, -trial.values["far"].value] for trial in trials]
     return hypervolume(torch.tensor(found, dtype=NUMBERS), torch.tensor([-0.5, -0.5], dtype=NUMBERS)) / whole
 

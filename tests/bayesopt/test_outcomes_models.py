@@ -151,7 +151,9 @@ def test_paths_of_censored_values_spread_beyond_the_bound():
     """At a censored place half of what is known is the bound: the paths lie above it but for noise, and spread."""
     x = torch.linspace(0, 1, 12, dtype=torch.float64)[:, None]
     values = [float(v) for v in 3 * x[:, 0]]
-    beliefs = beliefs_of(x, [*values[:9], ">2.2", ">2.2", ">2.2"], settings=BeliefSettings(256, num_features=512))
+    beliefs = beliefs_of(
+        x, [*values[:9], ">2.2", ">2.2", ">2.2"], settings=BeliefSettings(256, num_features=512)
+    )
     model = beliefs.surrogate
     paths = model.offset + model.scale * beliefs.posterior.samples(x)[:, -1]
     mean, std = model.predict(x[-1:])
@@ -165,7 +167,14 @@ def test_paths_of_censored_values_spread_beyond_the_bound():
 
 @pytest.mark.parametrize(
     ("rows", "bad", "maximize"),
-    [(60, 107.0, False), (20, 107.0, False), (20, 1e6, True), (20, 999.0, True), (20, -999.0, False), (30, -8e3, True)],
+    [
+        (60, 107.0, False),
+        (20, 107.0, False),
+        (20, 1e6, True),
+        (20, 999.0, True),
+        (20, -999.0, False),
+        (30, -8e3, True),
+    ],
 )
 def test_a_value_that_cannot_belong_is_set_apart_and_named(rows, bad, maximize):
     x = inputs(rows, rows)
@@ -242,7 +251,9 @@ def test_failures_of_counts():
     assert float(chance[failed].max()) < float(chance[~failed].min())
 
 
-@pytest.mark.parametrize(("policy", "at_failure"), [("imputed", "worst"), ("retry", "nothing"), ("excluded", "model")])
+@pytest.mark.parametrize(
+    ("policy", "at_failure"), [("imputed", "worst"), ("retry", "nothing"), ("excluded", "model")]
+)
 def test_policies_of_failure(policy, at_failure):
     x = inputs(20, 6)
     y = height(x)
@@ -266,7 +277,9 @@ def constrained():
         trial(i + 1, {"y": float(v), "c": float(r[0])}) if r[1] < 0.8 else trial(i + 1)
         for i, (v, r) in enumerate(zip(height(x), x, strict=True))
     ]
-    wanted = Outcomes([Objective("y", False)], [Constraint("c", at_least=0.3, at_most=0.9), Constraint("z", at_most=1)])
+    wanted = Outcomes(
+        [Objective("y", False)], [Constraint("c", at_least=0.3, at_most=0.9), Constraint("z", at_most=1)]
+    )
     return x, build_beliefs(x, wanted, told, FEW, 7)
 
 
@@ -309,7 +322,11 @@ def test_moments_of_the_utility_are_those_of_the_parts():
     (slope,) = torch.autograd.grad(mean.sum() + variance.sum(), points)
     assert bool(slope.isfinite().all())
     about = beliefs.posterior.samples_about_mean
-    assert torch.allclose(about(points).detach(), (-beliefs.models["y"].posterior.samples(points) - (1 - chance) * span).detach(), atol=1e-6)
+    assert torch.allclose(
+        about(points).detach(),
+        (-beliefs.models["y"].posterior.samples(points) - (1 - chance) * span).detach(),
+        atol=1e-6,
+    )
     assert torch.allclose(about.select([2]).paired(points[None]), about(points)[2:3], atol=1e-8)
     assert len(beliefs.posterior.x) == len(beliefs.posterior.y) == int((x[:, 1] < 0.8).sum())
     offset, scale = beliefs.scaling
@@ -318,7 +335,10 @@ def test_moments_of_the_utility_are_those_of_the_parts():
 
 def two(settings=FEW):
     x = inputs(25, 10)
-    told = [trial(i + 1, {"a": float(r.square().sum()), "b": float((r - 1).square().sum())}) for i, r in enumerate(x)]
+    told = [
+        trial(i + 1, {"a": float(r.square().sum()), "b": float((r - 1).square().sum())})
+        for i, r in enumerate(x)
+    ]
     return x, build_beliefs(x, Outcomes([Objective("a", False), Objective("b", False)]), told, settings, 7)
 
 
