@@ -2,6 +2,8 @@
 
 from sggp.bayesopt.campaign import Campaign
 from sggp.bayesopt.maximise import BoxSearch, maximise_pool
+from sggp.bayesopt.outcomes import Constraint, Objective
+from sggp.bayesopt.outlook import Outlook
 from sggp.bayesopt.rules import Rule, ThompsonSampling
 from sggp.bayesopt.spaces import (
     Box,
@@ -23,10 +25,13 @@ __all__ = [
     "BoxSearch",
     "Campaign",
     "Categorical",
+    "Constraint",
     "Continuous",
     "Integer",
     "LinearConstraint",
+    "Objective",
     "Ordinal",
+    "Outlook",
     "Pool",
     "Rule",
     "Space",

@@ -2,8 +2,9 @@
 
 A censored value is f + ε beyond its bound. The hyperparameters are learnt by stochastic EM: the values are drawn given
 the bounds and all other data under the last hyperparameters, and the usual fit learns from the completed table, noise
-included, a few times over; the first model is that of the values alone. Given those, each bound is turned by expectation propagation into a pseudo-measurement
-(`sggp.bayesopt.outcomes.sites`), so that mean, variance and paths are those of one more plain posterior.
+included, a few times over; the first model is that of the values alone. Given those, each bound is turned by
+expectation propagation into a pseudo-measurement (`sggp.bayesopt.outcomes.sites`), so that mean, variance and paths are
+those of one more plain posterior.
 
 Why so: the likelihood is log-concave, where expectation propagation is close to exact and Laplace's method is skewed by
 the flat side; single imputation of the mean would make noise and variance too small, draws do not; and both steps leave

@@ -55,7 +55,7 @@ def free_boxes(front: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:  # (k
 
     Cost: at most k + 1 boxes for two objectives, (k + 1)(k + 2)/2 for three.
 
-    Source: the slicing of Lacour, Klamroth & Fonseca 2017 (their "naive" division), one objective after the other.
+    Source: hypervolume by slicing objectives, While, Hingston, Barone & Huband 2006.
     """
     if front.ndim != 2 or front.shape[1] != len(reference):
         raise ShapeError(

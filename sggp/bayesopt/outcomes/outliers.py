@@ -123,7 +123,8 @@ def warn_apart(found: Sequence[Apart]) -> None:
         warnings.warn(
             f"{'; '.join(map(str, found))}. The model leaves {'it' if len(found) == 1 else 'them'} out, since it "
             f"predicts the others better so. Trial {ids}: correct a mistake with amend(id, value, why), take a failed "
-            "measurement out with withdraw(id, why); what is right needs nothing, and counts once others like it are there.",
+            "measurement out with withdraw(id, why); what is right needs nothing, and counts once others like it are "
+            "there.",
             OutlyingValues,
             stacklevel=4,
         )

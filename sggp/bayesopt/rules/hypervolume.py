@@ -48,17 +48,16 @@ class HypervolumeThompson(Rule):
         front, reference = _front(posterior)
         pool, search = is_pool(self.space), look.search or BoxSearch()
         again = replace(look, search=replace(search, rounds=math.ceil(search.rounds / 4)))
-        found, first = (
-            (self._kept(gains, look), None) if pool else self.space.maximise(gains, posterior, look)
-        )
-        places, values = [], []
+        found, first = self._first(gains, posterior, look)
+        places: list[Tensor] = []
+        values: list[Tensor] = []
         for slot in range(self.batch_size):
             own = replace(gains, paths=gains.paths.select([slot]), boxes=free_boxes(front, reference))
             if pool:
                 point, value, place = _best_row(self.space, own, found[slot], places)
             else:
-                point, value = _still_good(own, found[slot], float(first[slot]))
-                if value is None:
+                point, value = found[slot][None], _gain_at(own, found[slot])
+                if not 0 < float(value) >= _MOST * float(first[slot]):
                     point, value = self.space.maximise(own, posterior, again)
                 place = point[0]
             places.append(place)
@@ -67,6 +66,13 @@ class HypervolumeThompson(Rule):
                 z, _, _ = own.paths.vectors(point)
             front = torch.cat([front, z[0].detach().cpu()])
         return torch.stack(places), torch.stack(values)
+
+    def _first(self, gains: Gains, posterior: Any, look: Look) -> tuple[Tensor, Tensor]:
+        """For each slot alone: rows to choose among, or in a box its best point and the gain there."""
+        if is_pool(self.space):
+            kept = self._kept(gains, look)
+            return kept, kept
+        return self.space.maximise(gains, posterior, look)
 
     def _kept(self, gains: Gains, look: Look) -> Tensor:  # -> (s, k)
         """The rows that each slot chooses among: the largest gains on the measured front, best first."""
@@ -135,11 +141,9 @@ def _front(posterior: Any) -> tuple[Tensor, Tensor]:
     return front, posterior.reference
 
 
-def _still_good(gains: Gains, point: Tensor, first: float) -> tuple[Tensor, Tensor | None]:
-    """A slot's point (1, d), and its gain now if that is most of what it was before the places chosen meanwhile."""
+def _gain_at(gains: Gains, point: Tensor) -> Tensor:  # (d,) -> ()
     with torch.no_grad():
-        gain = gains(point[None])[0, 0].detach().cpu()
-    return point[None], gain if float(gain) > 0 and float(gain) >= _MOST * first else None
+        return gains(point[None])[0, 0].detach().cpu()
 
 
 def _best_row(pool: Any, gains: Gains, rows: Tensor, taken: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
