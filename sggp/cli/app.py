@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 import typer
 
+from sggp import __version__
 from sggp.cli import bench, campaign, model
 from sggp.cli.console import stderr
 from sggp.cli.molecules import demo, suggest
@@ -24,6 +25,7 @@ _UsageError = cast(type[Exception], typer.BadParameter.__mro__[2])
 def build() -> typer.Typer:
     """The command tree."""
     app = typer.Typer(name="sggp", help=_HELP, add_completion=False, no_args_is_help=True)
+    app.callback(help=_HELP)(_options)
     app.command("demo")(demo.demo)
     app.command("suggest")(suggest.suggest)
     app.command("fit")(model.fit)
@@ -31,6 +33,20 @@ def build() -> typer.Typer:
     app.add_typer(campaign.app, name="campaign")
     app.add_typer(bench.app, name="bench")
     return app
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        sys.stdout.write(f"sggp {__version__}\n")
+        raise typer.Exit
+
+
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    """The help of the whole is that of the command tree."""
 
 
 def run(argv: list[str]) -> int:

@@ -59,7 +59,7 @@ def facts(items: Iterable[tuple[str, Any]]) -> str:
 
 
 def cards(items: Iterable[tuple[str, Sequence[str]]]) -> str:
-    """Drawings (SVG text, or "" for none) with lines of plain text below each, the last of which names what is drawn."""
+    """Drawings (SVG text, or "" for none) with lines of text below each, the last of which names what is drawn."""
     out = []
     for svg, lines in items:
         data = base64.b64encode(svg.encode()).decode()

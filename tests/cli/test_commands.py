@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+import sggp
+
 pytest.importorskip("typer", reason="the extra cli is not installed")
 pytest.importorskip("rich", reason="the extra cli is not installed")
 
@@ -61,70 +63,6 @@ class TestFitAndPredict:
         )
 
 
-class TestCampaign:
-    def start(self, tmp_path: Path) -> Path:
-        store = tmp_path / "c.db"
-        bounds = ["--bound", "time=0:10", "--bound", "heat=20:80"]
-        assert main(["campaign", "init", str(store), *bounds, "--minimize", "--seed", "2"]) == 0
-        return store
-
-    def test_a_box_campaign_from_start_to_report(self, tmp_path, capsys):
-        store, batch = self.start(tmp_path), tmp_path / "b.csv"
-        assert main(["campaign", "ask", str(store), "-q", "3", "--out", str(batch)]) == 0
-        rows = read(batch)
-        assert list(rows[0]) == ["id", "time", "heat", "value"]
-        assert all(0 <= float(r["time"]) <= 10 and 20 <= float(r["heat"]) <= 80 for r in rows)
-        rows[0]["value"] = "1.25"
-        told = write(tmp_path / "told.csv", list(rows[0]), [list(row.values()) for row in rows])
-        assert main(["campaign", "tell", str(store), "--from", str(told)]) == 0
-        assert main(["campaign", "tell", str(store), "2", "0.5"]) == 0
-        assert main(["campaign", "fail", str(store), "3", "--reason", "spilled"]) == 0
-        capsys.readouterr()
-        assert main(["campaign", "status", str(store)]) == 0
-        assert "2 measured, 0 pending, 1 failed" in capsys.readouterr().out
-        pytest.importorskip("matplotlib", reason="the extra plot is not installed")
-        assert main(["campaign", "report", str(store), "--out", str(tmp_path / "r.html")]) == 0
-        check_alone((tmp_path / "r.html").read_text())
-
-    def test_a_library_campaign_starts_from_measurements(self, files, tmp_path, capsys):
-        pytest.importorskip("rdkit", reason="the extra molecules is not installed")
-        store = tmp_path / "c.db"
-        line = ["campaign", "init", store, "--library", files["l"], "--measured", files["m"], "--maximize"]
-        assert main([str(part) for part in line]) == 0
-        assert "11 measured" in capsys.readouterr().out
-        outside = write(tmp_path / "outside.csv", ["smiles", "value"], [["C1=CC=CN1", 9.0], ["CCO", 1.0]])
-        more = ["campaign", "init", tmp_path / "d.db", "--library", files["l"], "--measured", outside]
-        assert main([str(part) for part in [*more, "--maximize"]]) == 0
-        assert main(["campaign", "status", str(tmp_path / "d.db")]) == 0
-        assert "C1=CC=CN1" in capsys.readouterr().out  # a molecule that the library does not hold
-        assert main(["campaign", "ask", str(store), "-q", "4", "--out", str(tmp_path / "b.csv")]) == 0
-        asked = [row["smiles"] for row in read(tmp_path / "b.csv")]
-        assert len(set(asked)) == 4
-        assert not set(asked) & set(ALCOHOLS)
-
-    def test_bad_requests_are_refused(self, tmp_path, capsys):
-        store = tmp_path / "c.db"
-        init = ["campaign", "init", store]
-        assert "exactly one of" in refused(capsys, *init, "--bound", "x=0:1")
-        assert "either --library FILE or" in refused(capsys, *init, "--maximize")
-        for bad in ("x", "x=1", "x=a:b", "=0:1"):
-            assert "NAME=LOW:HIGH" in refused(capsys, *init, "--maximize", "--bound", bad)
-        assert "not below" in refused(capsys, *init, "--maximize", "--bound", "x=1:0")
-        assert "no such campaign" in refused(capsys, "campaign", "ask", store)
-        assert not store.exists()
-        self.start(tmp_path)
-        assert "never overwritten" in refused(capsys, *init, "--maximize", "--bound", "x=0:1")
-        assert main(["campaign", "ask", str(store), "-q", "2"]) == 0
-        assert "no trial 9" in refused(capsys, "campaign", "tell", store, 9, 1.0)
-        assert "finite" in refused(capsys, "campaign", "tell", store, 1, "nan")
-        assert "--from FILE" in refused(capsys, "campaign", "tell", store, 1)
-        table = write(tmp_path / "t.csv", ["id", "value"], [[1, 2.0], [2, "wet"]])
-        assert "nothing was stored" in refused(capsys, "campaign", "tell", store, "--from", table)
-        capsys.readouterr()
-        assert main(["campaign", "status", str(store)]) == 0
-        assert "0 measured, 2 pending" in capsys.readouterr().out
-
-
 def test_quick_demo_writes_its_three_files(tmp_path, capsys):
     pytest.importorskip("rdkit", reason="the extra molecules is not installed")
     pytest.importorskip("matplotlib", reason="the extra plot is not installed")
@@ -157,6 +95,8 @@ def test_no_command_and_unknown_commands_are_refused_in_one_line(capsys):
     assert "see --help" in refused(capsys)
     assert "frobnicate" in refused(capsys, "frobnicate")
     capsys.readouterr()
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"sggp {sggp.__version__}\n"
     assert main(["--help"]) == 0
     said = capsys.readouterr().out
     for name in ("demo", "suggest", "fit", "predict", "campaign", "bench"):

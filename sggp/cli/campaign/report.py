@@ -155,8 +155,8 @@ def _judged(model: Surrogate, trials: Sequence[Trial], objective: Objective) -> 
         spread = np.sqrt(std_**2 + model.noise_std**2)
         inside = int((np.abs(truth - mean_) <= 2 * spread).sum())
         text = (
-            f"What was expected of batch {last} before it was measured: {inside} of {len(latest)} values lie within two "
-            "standard deviations."
+            f"What was expected of batch {last} before it was measured: {inside} of {len(latest)} values lie within "
+            "two standard deviations."
         )
         shown = figures.judged(truth, mean_, spread, objective)
         sections.append(

@@ -160,6 +160,7 @@ def amend(
     """Correct a value; the old one stays in the journal, with the reason."""
     if not values:
         raise InputError("give the value as it should be.")
+    _check_reason(reason)
     campaign = open_record(store)
     stored = campaign.amend(trial, _outcomes(campaign, values, noise_std), reason, cost=cost)
     _stored(campaign, [stored], f"trial {trial} of {store}: {_said(stored)}", json)
@@ -167,6 +168,7 @@ def amend(
 
 def withdraw(store: Store, trial: Number, reason: Reason = "", json: Json = False) -> None:
     """Take a trial back: it no longer counts, and its place may be asked for again."""
+    _check_reason(reason)
     campaign = open_record(store)
     stored = campaign.withdraw(trial, reason)
     _stored(campaign, [stored], f"trial {trial} of {store} withdrawn", json)
@@ -211,6 +213,11 @@ def _point(text: str) -> dict[str, Any]:
     if not all(sign for _, sign, _ in parts):
         raise InputError(f"settings must be NAME=VALUE,NAME=VALUE,..., got {text!r}.")
     return point_of({name.strip(): value.strip() for name, _, value in parts})
+
+
+def _check_reason(reason: str) -> None:
+    if not reason.strip():
+        raise InputError('say why with --reason "...": the journal keeps it beside what was there before.')
 
 
 def _said(trial: Trial) -> str:
