@@ -17,7 +17,7 @@ pytest.importorskip("rich", reason="the extra cli is not installed")
 from sggp.bayesopt.rules import DEFAULT_RULE
 from sggp.cli import main
 from sggp.datasets import nci_first_5k
-from tests.cli.commands import ALCOHOLS, check_alone, read, refused, write
+from tests.cli.commands import check_alone, read, refused, write
 
 
 class TestFitAndPredict:
