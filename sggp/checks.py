@@ -7,6 +7,7 @@ import operator
 import os
 import reprlib
 from collections.abc import Collection
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,12 @@ from torch import Tensor
 
 from sggp.errors import InputError
 
-__all__ = ["as_numbers", "as_path", "finite_number", "flag", "one_of", "whole_number"]
+__all__ = ["as_numbers", "as_path", "direction", "finite_number", "flag", "one_of", "whole_number"]
 
+_DIRECTIONS = {
+    **dict.fromkeys(("max", "maximum", "maximize", "maximise", "up", "higher"), True),
+    **dict.fromkeys(("min", "minimum", "minimize", "minimise", "down", "lower"), False),
+}
 _REPR = reprlib.Repr()
 _REPR.maxother = _REPR.maxstring = 60
 
@@ -47,16 +52,17 @@ def finite_number(value: Any, name: str, advice: str = "", *, infinite: bool = F
     With `infinite`, infinity is one too. No numbers are: text, None, truth values, complex ones. The error ends with
     `advice`.
     """
-    message = f"{name} must be a finite number, got {_shown(value)}" + (f"; {advice}." if advice else ".")
-    if isinstance(value, str | bytes) or _is_bool(value) or _is_complex(value):
-        raise InputError(message)
-    try:
-        number = float(value.item() if hasattr(value, "item") else value)
-    except (TypeError, ValueError, OverflowError, RuntimeError) as error:
-        raise InputError(message) from error
-    if not (math.isfinite(number) or (infinite and math.isinf(number))):
-        raise InputError(message)
-    return number
+    if type(value) is float and math.isfinite(value):  # most of them, quickly
+        return value
+    number = math.nan
+    if not (isinstance(value, str | bytes) or _is_bool(value) or _is_complex(value)):
+        with suppress(TypeError, ValueError, OverflowError, RuntimeError):
+            number = float(value.item() if hasattr(value, "item") else value)
+    if math.isfinite(number) or (infinite and math.isinf(number)):
+        return number
+    raise InputError(
+        f"{name} must be a finite number, got {_shown(value)}" + (f"; {advice}." if advice else ".")
+    )
 
 
 def flag(value: Any, name: str) -> bool:
@@ -64,6 +70,16 @@ def flag(value: Any, name: str) -> bool:
     if not isinstance(value, bool | np.bool_):
         raise InputError(f"{name} must be True or False, got {_shown(value)}.")
     return bool(value)
+
+
+def direction(value: Any, name: str) -> bool:
+    """Whether larger is better: True or False, or a word such as "max", "maximise", "min", "minimize"."""
+    if isinstance(value, bool | np.bool_):
+        return bool(value)
+    word = value.strip().lower() if isinstance(value, str) else None
+    if word not in _DIRECTIONS:
+        raise InputError(f"{name} must be True, False, 'max' or 'min', got {_shown(value)}.")
+    return _DIRECTIONS[word]
 
 
 def one_of(value: Any, name: str, choices: Collection[str]) -> str:

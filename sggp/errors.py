@@ -61,6 +61,10 @@ class MoleculeError(InputError):
         self.report = report
 
 
+class Exhausted(InputError):
+    """Fewer points are left than were asked for, or the campaign's budget pays for none."""
+
+
 class DataFileError(InputError):
     """A file is missing, empty, lacks a column or cannot be read."""
 
@@ -91,3 +95,11 @@ class MoleculeWarning(SggpWarning):
 
 class UnidentifiedColumns(SggpWarning):
     """Input columns that the data say nothing, or nothing separate, about: constant, or copies of another column."""
+
+
+class LibraryChanged(SggpWarning):
+    """Molecules of a campaign are no longer in its library; the message names them."""
+
+
+class BudgetWarning(SggpWarning):
+    """A batch is smaller than was asked for, since the campaign's budget pays for no more."""

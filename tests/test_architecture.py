@@ -39,6 +39,7 @@ EXTRAS = {
     "pooch": ("sggp.datasets",),
     "tqdm": ("sggp.molecules",),
     "faiss": ("sggp.neighbours",),
+    "sqlalchemy": ("sggp.bayesopt.storage.database",),
     "pyro": ("sggp.hyperparameters.sampling.sample",),
     "triton": ("sggp.native.triton",),  # comes with torch for CUDA; there is no extra of that name
 }

@@ -2,40 +2,54 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
 from typing import Any
 
 import gpytorch
 import torch
 
+from sggp.bayesopt.begin import Begun, begin
+from sggp.bayesopt.binding import filled
+from sggp.bayesopt.budget import affordable
+from sggp.bayesopt.evaluation import Evaluation
+from sggp.bayesopt.given import instance, trial_id
 from sggp.bayesopt.maximise import BoxSearch
-from sggp.bayesopt.rules import RuleLike, check_rule, default_rule, make_rule
-from sggp.bayesopt.spaces.base import Space, check_room, check_space
-from sggp.bayesopt.storage import DuplicateAsk, Result, SQLiteStorage, Storage
+from sggp.bayesopt.record import Record
+from sggp.bayesopt.rules import RuleLike, make_rule
+from sggp.bayesopt.spaces.base import Space, check_room
+from sggp.bayesopt.storage import Draft, Moved, Storage, open_storage
+from sggp.bayesopt.storage.journal import json_place, place_json
+from sggp.bayesopt.storage.transfer import read_journal
 from sggp.bayesopt.surrogate import Surrogate, fit_surrogate
-from sggp.bayesopt.trials import Place, Trial
-from sggp.checks import finite_number, flag, whole_number
+from sggp.bayesopt.trials import Trial
+from sggp.checks import whole_number
 from sggp.defaults import NUM_FEATURES
-from sggp.errors import DtypeError, InputError
-from sggp.random import as_generator, draw_seed, streams
+from sggp.errors import InputError
+from sggp.random import as_generator, streams
 
-_ATTEMPTS = 5
+_ANEW = 3  # times that a batch is proposed anew since another process asked; then only what is the same is
+_ATTEMPTS = 100
 
 
-class Campaign:
-    """A measurement campaign whose whole state is one SQLite file, or another `Storage`.
+class Campaign(Record):
+    """A measurement campaign whose whole state is one SQLite file, a team's database, or another `Storage`.
 
     `ask` returns after its trials are on disk and `tell` after the value is; a process killed at any moment
     and started again on the same file continues where it was and asks for the same points it would have asked
-    for.
+    for. Trials are bound to what they are (canonical SMILES, id, exact features, coordinates): the rows of a pool may
+    be reordered, grow in number or vanish between two starts.
 
     Args:
-        space: `Box` or `Pool`, the same at every start (it is checked).
-        storage: path of the SQLite file, created when absent; or a `Storage` of another kind.
-        maximize: whether larger is better. Required for a new file; for an existing one None takes the stored
-            direction and the other direction is refused.
+        space: `Box` or `Pool`; of the same kind at every start, and a box with the same bounds. None opens a campaign
+            that exists, to read it and to report results; a box is known from the file.
+        storage: path of the SQLite file, created when absent; the URL of a database ("postgresql+psycopg://..."); or a
+            `Storage` of another kind.
+        maximize: whether larger is better: True, False, or a word such as "max" or "min". Required for a new file; for
+            an existing one None takes the stored direction and the other direction is refused.
+        objectives, constraints: what is measured and wanted (`Objective`, `Constraint`), in the place of `maximize`;
+            kept in a new file.
         kernel: starting kernel of the model, in the coordinates of the unit cube for a box; None chooses
             Matern (real inputs), min-max Tanimoto (counts), or a learnt sum of kernels (a `FingerprintTable` of
             several parts).
@@ -46,22 +60,28 @@ class Campaign:
         seed: makes a new campaign reproducible; None draws one, which is stored.
         info: further settings to keep in a new file (JSON values), returned by `info`.
         rule: how a batch is chosen, a name in `sggp.bayesopt.rules.RULES` (stored) or a subclass of `Rule`, to be given
-            at every start. None takes the stored one; in a new file
-            that of `sggp.bayesopt.rules.default_rule`.
+            at every start. None takes the stored one; in a new file that of `sggp.bayesopt.rules.default_rule`.
+        budget: what the trials that are asked for may cost together, see `spent`; kept, and changed when another one is
+            given. `ask` gives fewer points, with a `BudgetWarning`, when it pays for no more; it refuses when for none.
 
     Raises:
         InputError: no direction for a new file, another direction or another space than the stored one, or a setting
             that cannot be used; no file is made then.
         DtypeError: an argument of another type.
-        DataFileError: the file cannot be created or is not a campaign.
+        DataFileError: the file cannot be created, is damaged or is not a campaign.
+
+    Warns:
+        LibraryChanged: trials whose molecules the pool no longer holds; they keep their values and are never asked.
     """
 
     def __init__(
         self,
-        space: Space,
+        space: Space | None,
         storage: str | os.PathLike[str] | Storage = "campaign.db",
         *,
-        maximize: bool | None = None,
+        maximize: bool | str | None = None,
+        objectives: Sequence[Any] | None = None,
+        constraints: Sequence[Any] = (),
         kernel: gpytorch.kernels.Kernel | None = None,
         num_initial: int | None = None,
         num_features: int = NUM_FEATURES,
@@ -69,192 +89,174 @@ class Campaign:
         seed: int | None = None,
         info: dict[str, Any] | None = None,
         rule: RuleLike | None = None,
+        budget: float | None = None,
     ) -> None:
-        self.space = check_space(space)
-        self.store = _storage(storage)
-        self._kernel = _instance(kernel, gpytorch.kernels.Kernel, "kernel")
+        store = open_storage(storage)
+        self._kernel = instance(kernel, gpytorch.kernels.Kernel, "kernel")
         self._num_features = whole_number(num_features, "num_features")
-        self._search = _instance(search, BoxSearch, "search")
-        asked = None if rule is None else check_rule(rule)
-        settings = {
-            "maximize": None if maximize is None else flag(maximize, "maximize"),
-            "space": space.describe(),
-            "seed": draw_seed(as_generator(None)) if seed is None else whole_number(seed, "seed", least=None),
-            "num_initial": whole_number(
-                space.num_initial if num_initial is None else num_initial, "num_initial"
-            ),
-            "info": _json(info or {}),
-            "rule": asked if isinstance(asked, str) else default_rule(space) if asked is None else None,
-        }
-        if not self.store.exists:
-            if maximize is None:
-                raise InputError("the direction is never guessed: pass maximize=True or maximize=False.")
-            self.store.create(settings)
-        self._meta = self.store.meta()
-        self._check(maximize)
-        stored = self._meta.get("rule", "thompson")  # files of the first version have none
-        if asked is None and stored is None:
-            raise InputError(f"{self.store.name} was started with a rule of its own: pass it as rule=.")
-        self._rule: RuleLike = stored if asked is None else asked
+        self._search = instance(search, BoxSearch, "search")
+        begun = Begun(maximize, objectives, constraints, num_initial, seed, info, rule, budget)
+        binding, self._rule, meta = begin(space, store, begun)
+        super().__init__(store, binding, meta)
 
-    def _check(self, maximize: bool | None) -> None:
-        if maximize is not None and bool(maximize) != self.maximize:
-            word = "maximised" if self.maximize else "minimised"
-            raise InputError(f"{self.store.name} is to be {word}; take another file for the reverse.")
-        here = self.space.describe()
-        if here != self._meta["space"]:
-            raise InputError(f"{self.store.name} is of another space: {self._meta['space']}, given: {here}.")
+    @classmethod
+    def open(cls, storage: str | os.PathLike[str] | Storage, space: Space | None = None) -> Campaign:
+        """A campaign that exists, to read it and to report results without its library.
 
-    @property
-    def maximize(self) -> bool:
-        """Whether larger is better."""
-        return bool(self._meta["maximize"])
+        Raises:
+            DataFileError: there is none.
+        """
+        return cls(space, storage)
 
-    @property
-    def info(self) -> dict[str, Any]:
-        """The further settings stored at creation."""
-        return dict(self._meta["info"])
+    @classmethod
+    def import_(cls, path: str | os.PathLike[str], storage: str | os.PathLike[str] | Storage) -> Campaign:
+        """Take over what `export` wrote: into a new storage whole, into one of the same campaign what is new.
 
-    @property
-    def pending(self) -> list[Trial]:
-        """Trials asked for that have no result yet, by id."""
-        return [trial for trial in self.results() if trial.state == "pending"]
+        All or nothing, and twice is once.
 
-    def results(self) -> list[Trial]:
-        """Every trial, by id."""
-        return self.store.trials()
+        Raises:
+            DataFileError: the file is no export, was cut short or changed.
+            InputError: the storage holds another campaign, or one that went on otherwise.
+        """
+        store = open_storage(storage)
+        store.restore(read_journal(path))
+        return cls.open(store)
 
-    def best(self, k: int = 1) -> list[Trial]:
-        """The k best measured trials, best first; ties in order of id."""
-        count = whole_number(k, "k", least=0)
-        sign = -1.0 if self.maximize else 1.0
-        measured = [(sign * t.value, t.id, t) for t in self.results() if t.value is not None]
-        return [trial for _, _, trial in sorted(measured, key=lambda item: item[:2])[:count]]
+    # asking -------------------------------------------------------------------------------------------------------
 
     def ask(self, q: int = 1) -> list[Trial]:
         """The next q points to measure, written to disk before this returns.
 
         Until `num_initial` measurements are in, points are drawn at random (a Sobol sequence in a box);
-        afterwards the model is fitted to all measurements and the rule chooses.
+        afterwards the model is fitted to all measurements and the rule chooses. None is the same as one that was
+        measured, is pending or failed, or within 1e-6 of it in a box: of this process, or of another that asks at the
+        same time.
 
         Raises:
-            InputError: q is no positive integer, or fewer pool rows are left.
+            InputError: q is no positive integer.
+            Exhausted: fewer points are left, or the budget is spent.
         """
         q = whole_number(q, "q")
-        for _ in range(_ATTEMPTS):
-            trials = self.results()
-            ended = sum(trial.state != "pending" for trial in trials)
-            root = as_generator(int(self._meta["seed"]))
-            (generator,) = streams(root, f"ask after {len(trials)} trials, {ended} told")
-            try:
-                return self.store.add_asked(self._propose(q, trials, generator))
-            except DuplicateAsk:
-                continue
-        raise InputError(f"other processes kept asking {self.store.name} for the same rows; try again.")
+        for attempt in range(_ATTEMPTS):
+            last, trials = self._state()
+            count = affordable(q, trials, self.budget)
+            generator = self._generator(trials)
+            drafts = [Draft("asked", data=data) for data in self._propose(count, trials, generator)]
+            stored = self._append_asked(drafts, last, len(trials), anew=attempt < _ANEW)
+            if stored is not None:
+                return stored
+        raise InputError(f"other processes kept asking {self.store.name} for the same points; try again.")
 
-    def tell(self, id: int, value: float) -> Trial:
-        """Report the measurement of a pending trial, written to disk before this returns.
-
-        Raises:
-            InputError: unknown trial, a value that is not finite, or another value is stored already.
-        """
-        return self.tell_many([(id, value)])[0]
-
-    def tell_many(self, results: Iterable[tuple[int, float]] | Mapping[int, float]) -> list[Trial]:
-        """Report several measurements, (id, value) pairs or a mapping, all or none."""
-        return self.store.finish(
-            [Result(_id(id), _value(value)) for id, value in _pairs(results, "(id, value)")]
-        )
-
-    def fail(self, id: int, reason: str = "") -> Trial:
-        """Report that a trial could not be measured; its pool row is not asked for again.
+    def repeat(self, id: int, count: int = 1) -> list[Trial]:
+        """Ask for `count` more measurements of what a trial measured, as trials of their own (replicates).
 
         Raises:
-            InputError: unknown trial, or it was measured.
+            InputError: unknown trial.
         """
-        return self.store.finish([Result(_id(id), None, "" if reason is None else str(reason))])[0]
+        number = trial_id(id)
+        found = next((trial for trial in self.results() if trial.id == number), None)
+        if found is None:
+            raise InputError(f"{self.store.name} has no trial {number}; see results().")
+        data = {**place_json(found.place), "why": f"replicate of trial {number}"}
+        return self._append([Draft("asked", data=data)] * whole_number(count, "count"))
 
-    def attach(self, x: Any, value: float) -> Trial:
-        """Add a measurement made elsewhere (prior data, a repeat), written to disk before this returns.
+    def run(
+        self,
+        objective: Callable[[Trial], Any],
+        *,
+        executor: Executor | None = None,
+        budget: int,
+        batch_size: int = 1,
+        timeout: float | None = None,
+        retries: int = 0,
+    ) -> list[Trial]:
+        """Ask, evaluate and tell until `budget` trials have ended, the pending ones first.
+
+        With an executor up to `batch_size` evaluations run at once, and a new point is asked for as soon as one ends.
+        Whatever stops this (a kill, Ctrl-C, a broken executor), trials without a result stay pending, and another call
+        resumes them.
 
         Args:
-            x: box: a point (d,). Pool: a row index, a label (SMILES) the pool knows, or the features (d,) of a
-                candidate outside the pool.
-            value: the measurement.
+            objective: called with a `Trial` (its `x` in a box, `smiles` or `index` in a pool); gives what `tell` takes.
+                For a process pool it must be defined at the top of a module.
+            executor: any `concurrent.futures.Executor`: a thread or process pool, Dask's ``client.get_executor()``,
+                MPI's. None evaluates here, one after the other.
+            budget: how many trials may end in this call; a campaign's own budget, or the end of a pool, stops earlier.
+            batch_size: evaluations at once; without an executor, points asked for at once.
+            timeout: seconds that one evaluation may run; then it is failed. Its worker is not stopped: it is busy until
+                the objective returns. Other executors than Python's pools do not say when they begin: let `batch_size`
+                be the number of their workers then.
+            retries: further tries after an error or a timeout. The last one fails the trial, with the error as reason.
+
+        Returns:
+            The trials that ended, in this order.
 
         Raises:
-            InputError: the point does not belong to the space, or the value is not finite.
+            InputError, DtypeError: an argument that cannot be used. BrokenExecutor: workers died.
         """
-        return self.attach_many([(x, value)])[0]
+        options = {"executor": executor, "budget": budget, "batch_size": batch_size}
+        return Evaluation(self, objective, **options, timeout=timeout, retries=retries).run()  # type: ignore[arg-type]
 
-    def attach_many(self, measured: Iterable[tuple[Any, float]]) -> list[Trial]:
-        """Add several measurements made elsewhere, (x, value) pairs, all or none."""
-        pairs = _pairs(measured, "(x, value)")
-        return self.store.add_measured([(self.space.place(x), _value(value)) for x, value in pairs])
+    # the model ----------------------------------------------------------------------------------------------------
 
     def model(self, num_samples: int = 1, *, generator: torch.Generator | int | None = None) -> Surrogate:
         """The model fitted to every measurement so far (box: in unit-cube coordinates)."""
         return self._model(self.results(), whole_number(num_samples, "num_samples"), as_generator(generator))
 
     def _model(self, trials: Sequence[Trial], num_samples: int, generator: torch.Generator) -> Surrogate:
-        measured = [trial for trial in trials if trial.value is not None]
-        if not measured:
+        values = {trial.id: trial.value for trial in trials if trial.value is not None}
+        if not values:
             raise InputError(f"{self.store.name} has no measurement yet: tell or attach some first.")
-        values = torch.tensor([trial.value for trial in measured], dtype=torch.float64)
+        worst = (min if self.maximize else max)(values.values())
+        values |= {trial.id: worst for trial in trials if trial.policy == "imputed"}
+        used = [trial for trial in trials if trial.id in values and self._bound.usable(trial)]
         return fit_surrogate(
-            self.space.features(measured),
-            values,
+            self._bound.features(used),
+            torch.tensor([values[trial.id] for trial in used], dtype=torch.float64),
             num_samples=num_samples,
             kernel=self._kernel,
+            blocks=self.space.blocks,
             num_features=self._num_features,
             generator=generator,
             parts=getattr(self.space, "parts", None),
         )
 
-    def _propose(self, q: int, trials: Sequence[Trial], generator: torch.Generator) -> list[Place]:
-        taken = sorted({trial.index for trial in trials if trial.index is not None})
+    def _propose(self, q: int, trials: Sequence[Trial], generator: torch.Generator) -> list[dict[str, Any]]:
+        """q new places with what the model expects there and why, as data of "asked" events."""
+        taken = self._bound.taken(trials)
         check_room(self.space, q, len(taken))
         measured = sum(trial.state == "measured" for trial in trials)
         if measured < int(self._meta["num_initial"]):
-            return self.space.start(q, trials, seed=int(self._meta["seed"]), generator=generator)
+            return filled(self._bound, self._meta, q, [], trials, generator)
         rule = make_rule(self._rule, self.space.scaled, q, maximize=self.maximize, search=self._search)
         model = self._model(trials, rule.num_samples, generator)
-        return self.space.places(rule.suggest(model.posterior, exclude=taken, generator=generator))
+        scaling = (model.offset, model.scale)
+        choice = rule.choose(model.posterior, exclude=taken, generator=generator, scaling=scaling)
+        places = self.space.places(choice.places)
+        mean, std = model.predict(self._bound.features(places))  # type: ignore[arg-type]
+        found = [
+            {**place_json(place), "expected": [one, spread], "why": why}
+            for place, one, spread, why in zip(places, mean.tolist(), std.tolist(), choice.why, strict=True)
+        ]
+        kept = [data for data, new in zip(found, self._bound.fresh(places, trials), strict=True) if new]
+        return filled(self._bound, self._meta, q, kept, trials, generator)
 
+    def _generator(self, trials: Sequence[Trial]) -> torch.Generator:
+        ended = sum(trial.state != "pending" for trial in trials)
+        root = as_generator(int(self._meta["seed"]))
+        return streams(root, f"ask after {len(trials)} trials, {ended} told")[0]
 
-def _storage(storage: Any) -> Storage:
-    if isinstance(storage, str | os.PathLike):
-        return SQLiteStorage(storage)
-    if isinstance(storage, type) or not isinstance(storage, Storage):
-        raise DtypeError(f"storage must be a path or a Storage, got {type(storage).__name__}.")
-    return storage
-
-
-def _instance(value: Any, kind: type, name: str) -> Any:
-    if value is not None and not isinstance(value, kind):
-        raise DtypeError(f"{name} must be a {kind.__name__} or None, got {type(value).__name__}.")
-    return value
-
-
-def _json(info: Any) -> dict[str, Any]:
-    if not isinstance(info, dict):
-        raise DtypeError(f"info must be a dict of JSON values, got {type(info).__name__}.")
-    try:
-        return json.loads(json.dumps(info))
-    except (TypeError, ValueError, RecursionError) as error:
-        raise InputError(f"info must hold JSON values only, to be stored: {error}.") from error
-
-
-def _pairs(items: Any, expected: str) -> list[tuple[Any, Any]]:
-    try:
-        return [(first, second) for first, second in (items.items() if isinstance(items, Mapping) else items)]
-    except (TypeError, ValueError) as error:
-        raise InputError(f"expected {expected} pairs, got {type(items).__name__}: {error}.") from error
-
-
-def _id(value: Any) -> int:
-    return whole_number(value, "the number of a trial", least=None)
-
-
-def _value(value: Any) -> float:
-    return finite_number(value, "a measurement", "use fail(id, reason) for failures")
+    def _append_asked(
+        self, drafts: Sequence[Draft], last: int, count: int, *, anew: bool
+    ) -> list[Trial] | None:
+        """The new trials, or None where another process took such a place since event `last`, at `count` trials."""
+        places = [json_place(draft.data) for draft in drafts]
+        for _ in range(_ATTEMPTS):
+            try:
+                return self._append(drafts, last)
+            except Moved:
+                last, trials = self._state()
+                new = trials[count:]
+                if (anew and new) or not all(self._bound.fresh(places, trials)):
+                    return None
+        return None

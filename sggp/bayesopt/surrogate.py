@@ -96,6 +96,7 @@ def fit_surrogate(
     *,
     num_samples: int,
     kernel: gpytorch.kernels.Kernel | str | None = None,
+    blocks: tuple[tuple[int, ...], ...] = (),
     num_features: int = NUM_FEATURES,
     solver: Any = None,
     generator: Seed = None,
@@ -109,6 +110,7 @@ def fit_surrogate(
         num_samples: sample paths to carry, one per batch slot.
         kernel: starting kernel, copied, or the name of one; None is the default of `sggp.GPRegressor`, and "tanimoto"
             for integer counts. Learnt as `sggp.GPRegressor` learns it.
+        blocks: input columns that are the codes of one category each; they share a length scale.
         num_features: random features of the prior draws.
         solver: passed to `condition`; None chooses by size.
         generator: seed or generator.
@@ -149,6 +151,7 @@ def fit_surrogate(
         num_samples=num_samples,
         num_features=num_features,
         normalise=not constant,
+        blocks=blocks,
     )
     some = slice(None)
     if ranges is not None and len(x) > EXACT_ROWS:

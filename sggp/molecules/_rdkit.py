@@ -137,13 +137,16 @@ def _part(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """One part of every molecule: how many entries each has, and their positions (ascending) and values, (e,) int64."""
     if name == "descriptors":
-        stored = quantise(np.asarray([[f(molecule) for f in _DESCRIPTORS] for molecule in molecules], dtype=float))
+        stored = quantise(
+            np.asarray([[f(molecule) for f in _DESCRIPTORS] for molecule in molecules], dtype=float)
+        )
         rows, columns = np.nonzero(stored)
         return np.bincount(rows, minlength=len(stored)), columns, stored[rows, columns].astype(np.int64)
     generator = _generator(name, settings.fp_size)
     if name == "atom_pairs":
         found = [
-            generator.GetCountFingerprint(m) if m.GetNumAtoms() <= MOST_ATOMS_IN_PAIRS else None for m in molecules
+            generator.GetCountFingerprint(m) if m.GetNumAtoms() <= MOST_ATOMS_IN_PAIRS else None
+            for m in molecules
         ]
     else:
         found = generator.GetCountFingerprints(molecules)

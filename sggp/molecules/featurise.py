@@ -72,7 +72,9 @@ def encode_all(
     names = [name for piece in pieces for name in piece.canonical or ()] if canonical else None
     return Encoded(
         sizes=_join([piece.sizes for piece in pieces], np.int64),
-        columns=_join([piece.columns for piece in pieces], np.uint16 if settings.width <= 2**16 else np.uint32),
+        columns=_join(
+            [piece.columns for piece in pieces], np.uint16 if settings.width <= 2**16 else np.uint32
+        ),
         counts=_join([piece.counts for piece in pieces], np.uint8),
         canonical=names,
         invalid=[(i + int(o), t, r) for o, p in zip(offsets, pieces, strict=False) for i, t, r in p.invalid],

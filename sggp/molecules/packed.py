@@ -33,7 +33,9 @@ class PackedCounts:
         pointers = np.zeros(len(sizes) + 1, dtype=np.int64)
         np.cumsum(sizes, out=pointers[1:])
         kind = np.uint16 if width <= 2**16 else np.uint32
-        return PackedCounts(pointers, columns.astype(kind, copy=False), counts.astype(np.uint8, copy=False), width)
+        return PackedCounts(
+            pointers, columns.astype(kind, copy=False), counts.astype(np.uint8, copy=False), width
+        )
 
     @staticmethod
     def of(counts: Any) -> PackedCounts:

@@ -121,7 +121,9 @@ class FingerprintTable:
         entries, texts = as_smiles_list(smiles), _texts(ids, "ids")
         if texts is not None and len(texts) != len(entries):
             raise ShapeError(f"got {len(texts)} ids for {len(entries)} SMILES.")
-        request = Request(fingerprinter or SmilesFingerprinter(parts=COMBINED), on_invalid, on_duplicate, progress)
+        request = Request(
+            fingerprinter or SmilesFingerprinter(parts=COMBINED), on_invalid, on_duplicate, progress
+        )
         request.check()
         path = cached(cache, lambda: smiles_key(entries, texts, request))
         return cls._finish(path, lambda: build(entries, texts, request))
@@ -148,7 +150,9 @@ class FingerprintTable:
             DataFileError: the file is missing, empty, damaged, has no header, or no column of SMILES.
             MoleculeError: as in `from_smiles`.
         """
-        request = Request(fingerprinter or SmilesFingerprinter(parts=COMBINED), on_invalid, on_duplicate, progress)
+        request = Request(
+            fingerprinter or SmilesFingerprinter(parts=COMBINED), on_invalid, on_duplicate, progress
+        )
         request.check()
         stored = cached(cache, lambda: file_key(path, smiles_column, id_column, request))
 

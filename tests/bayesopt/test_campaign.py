@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from sggp.bayesopt import Box, Campaign, Pool, fit_surrogate
-from sggp.bayesopt.storage import DuplicateAsk
-from sggp.bayesopt.trials import Place
+from sggp.bayesopt.storage import Draft, Moved
+from sggp.bayesopt.storage.journal import place_json
 from sggp.errors import DataFileError, InputError, ShapeError
 
 BOX = [[0.0, 1.0], [-2.0, 2.0]]
@@ -43,9 +43,16 @@ def test_stored_direction_is_kept_and_the_other_refused(tmp_path):
 
 
 def test_another_space_is_refused(tmp_path):
-    Campaign(pool(), tmp_path / "c.db", maximize=True, seed=1)
-    with pytest.raises(InputError, match="another space"):
-        Campaign(pool(39), tmp_path / "c.db")
+    campaign = Campaign(pool(), tmp_path / "c.db", maximize=True, seed=1)
+    campaign.attach(3, 1.0)
+    other = Pool(torch.full((5, 16), 3, dtype=torch.uint8))
+    for bad in (Box(BOX), other, Pool(torch.zeros(5, 3, dtype=torch.uint8))):
+        with pytest.raises(InputError, match="another space"):
+            Campaign(bad, tmp_path / "c.db")
+    Campaign(Box(BOX), tmp_path / "b.db", maximize=True, seed=1)
+    for bad in (pool(), Box([[0.0, 1.0], [-2.0, 3.0]])):
+        with pytest.raises(InputError, match="another space"):
+            Campaign(bad, tmp_path / "b.db")
 
 
 def test_a_file_that_is_no_campaign_is_refused(tmp_path):
@@ -142,16 +149,18 @@ def test_attached_data_is_used_and_checked(tmp_path):
 
 def test_two_processes_cannot_be_given_the_same_row(tmp_path):
     campaign = Campaign(pool(), tmp_path / "c.db", maximize=True, seed=1)
-    campaign.store.add_asked([Place(index=4)])
-    with pytest.raises(DuplicateAsk):
-        campaign.store.add_asked([Place(index=5), Place(index=4)])
+    last, _ = campaign.store.snapshot()
+    data = place_json(campaign.space.place(4))
+    campaign.store.append([Draft("asked", data=data)], after=last)
+    with pytest.raises(Moved):
+        campaign.store.append([Draft("asked", data=data)], after=last)
     assert [trial.index for trial in campaign.results()] == [4]
 
 
 def test_changes_are_durable(tmp_path):
     campaign = Campaign(Box(BOX), tmp_path / "c.db", maximize=True, seed=1)
     with campaign.store._connect() as db:
-        assert db.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL
+        assert db.execute("PRAGMA synchronous").fetchone() == (3,)  # EXTRA
     with sqlite3.connect(tmp_path / "c.db") as other:
         campaign.ask(2)
         assert other.execute("SELECT COUNT(*) FROM trials").fetchone() == (2,)

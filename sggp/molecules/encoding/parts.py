@@ -60,9 +60,7 @@ class FingerprintSettings:
     parts: tuple[str, ...] | None = None
 
     @classmethod
-    def of(
-        cls, radius: int, fp_size: int, counts: bool, parts: Sequence[str] | None
-    ) -> FingerprintSettings:
+    def of(cls, radius: int, fp_size: int, counts: bool, parts: Sequence[str] | None) -> FingerprintSettings:
         """Checked settings, as plain numbers.
 
         Raises:

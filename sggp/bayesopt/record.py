@@ -1,0 +1,242 @@
+"""The trials of a campaign as they are stored: read, reported, corrected and taken back, without any model."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from sggp.bayesopt.binding import Binding, canonical
+from sggp.bayesopt.budget import spent
+from sggp.bayesopt.given import cost_json, json_dict, pairs, reason, text, trial_id
+from sggp.bayesopt.spaces.base import Space
+from sggp.bayesopt.storage import Draft, Event, Storage
+from sggp.bayesopt.storage.journal import outcome_names, place_json, values_json
+from sggp.bayesopt.storage.transfer import write_journal
+from sggp.bayesopt.trials import POLICIES, Measurement, Place, Trial
+from sggp.checks import one_of, whole_number
+from sggp.errors import InputError
+
+
+class Record:
+    """What `Campaign` can do without its library: it is a part of it, and not made by itself."""
+
+    def __init__(self, store: Storage, binding: Binding | None, meta: dict[str, Any]) -> None:
+        self.store, self._binding, self._meta = store, binding, meta
+
+    # reading ------------------------------------------------------------------------------------------------------
+
+    @property
+    def space(self) -> Space:
+        """Where measurements are chosen.
+
+        Raises:
+            InputError: the campaign was opened without its pool.
+        """
+        return self._bound.space
+
+    @property
+    def has_space(self) -> bool:
+        """Whether the space is there, so that `ask` and `model` work."""
+        return self._binding is not None
+
+    @property
+    def maximize(self) -> bool:
+        """Whether larger values of the first outcome are better."""
+        return bool(self._meta["maximize"])
+
+    @property
+    def outcomes(self) -> list[str]:
+        """The names of what is measured; the first is the one that `maximize` is about."""
+        return outcome_names(self._meta)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What is stored beside the trials: direction, objectives, constraints, space, seed, rule, budget, info."""
+        return dict(self._meta)
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """The further settings: those stored at creation, with the changes since."""
+        return dict(self._meta["info"])
+
+    def set_info(self, changes: Mapping[str, Any], why: str | None = None) -> None:
+        """Change some of `info` (JSON values), for instance where the library lies now; kept in the journal."""
+        self._set({"info": json_dict(dict(changes))}, why)
+
+    @property
+    def budget(self) -> float | None:
+        """What the trials that are asked for may cost together; None is no limit."""
+        return self._meta.get("budget")
+
+    @property
+    def spent(self) -> float:
+        """What the trials cost: as told; one asked for without a cost counts as the mean of the told ones, or 1."""
+        return spent(self.results())[0]
+
+    @property
+    def pending(self) -> list[Trial]:
+        """Trials asked for that have no result yet, by id."""
+        return [trial for trial in self.results() if trial.state == "pending"]
+
+    def results(self) -> list[Trial]:
+        """Every trial, by id."""
+        return self._state()[1]
+
+    def best(self, k: int = 1) -> list[Trial]:
+        """The k best measured trials by the first outcome, best first; ties in order of id."""
+        count = whole_number(k, "k", least=0)
+        sign = -1.0 if self.maximize else 1.0
+        measured = [(sign * t.value, t.id, t) for t in self.results() if t.value is not None]
+        return [trial for _, _, trial in sorted(measured, key=lambda item: item[:2])[:count]]
+
+    def history(self, id: int | None = None) -> list[Event]:
+        """The journal: who was asked, told, corrected or withdrawn when and why; of one trial, or of all.
+
+        Raises:
+            InputError: no such trial.
+        """
+        number = None if id is None else trial_id(id)
+        found = self.store.events(number)
+        if number is not None and not found:
+            raise InputError(f"{self.store.name} has no trial {number}.")
+        return found
+
+    def export(self, path: str | os.PathLike[str]) -> None:
+        """Write the whole campaign as JSON lines, one event each, whole or not at all; `import_` reads them."""
+        write_journal(path, self.store.events())
+
+    # telling ------------------------------------------------------------------------------------------------------
+
+    def tell(self, id: int, value: Any, *, cost: float | None = None) -> Trial:
+        """Report the measurement of a pending trial, written to disk before this returns.
+
+        Args:
+            id: number of the trial, an integer.
+            value: a number, a text such as "7.1", ">10" or "<0.1" (beyond what can be measured), a pair
+                (value, noise_std) or a `Measurement`; with several outcomes a dict of these by name. Outcomes of one
+                trial may be told one after the other.
+            cost: what the measurement cost.
+
+        Raises:
+            InputError: unknown trial, a value that is not finite, or another value is stored already.
+        """
+        return self._append([self._told(id, value, cost)])[0]
+
+    def tell_many(self, results: Mapping[int, Any] | Iterable[tuple[int, Any]]) -> list[Trial]:
+        """Report several measurements, (id, value) pairs or a dict, all or none of them."""
+        return self._append([self._told(id, value, None) for id, value in pairs(results, "(id, value)")])
+
+    def fail(
+        self, id: int, reason: str = "", *, policy: str = "excluded", cost: float | None = None
+    ) -> Trial:
+        """Report that a trial could not be measured.
+
+        Args:
+            id: number of the trial.
+            reason: why.
+            policy: what that means. "excluded": its place is not asked for again. "retry": it may be asked for again
+                (the trial stays failed). "imputed": as excluded, and the model takes it for a measurement as bad as the
+                worst one made.
+            cost: what it cost.
+
+        Raises:
+            InputError: unknown trial, another policy, or it was measured.
+        """
+        data = {"policy": one_of(policy, "policy", POLICIES), **cost_json(cost)}
+        return self._append([Draft("failed", trial_id(id), data, text(reason or "", "reason"))])[0]
+
+    def attach(self, x: Any, value: Any, *, cost: float | None = None) -> Trial:
+        """Add a measurement made elsewhere (prior data, a repeat), written to disk before this returns.
+
+        Args:
+            x: box: a point (d,). Pool: a row index, a label (SMILES) the pool knows, or the features (d,) of a
+                candidate outside the pool; for a pool of molecules any SMILES.
+            value: the measurement, as for `tell`.
+            cost: what it cost; attached measurements without one cost nothing here.
+
+        Raises:
+            InputError: the point does not belong to the space, or the value is not finite.
+        """
+        return self._append([self._attached(x, value, cost)])[0]
+
+    def attach_many(self, measured: Iterable[tuple[Any, Any]]) -> list[Trial]:
+        """Add several measurements made elsewhere, (x, value) pairs, all or none."""
+        return self._append([self._attached(x, value, None) for x, value in pairs(measured, "(x, value)")])
+
+    def amend(self, id: int, value: Any, why: str, *, cost: float | None = None) -> Trial:
+        """Correct the value of a trial, or give one to a trial that was failed or withdrawn; the journal keeps both.
+
+        Args:
+            id: number of the trial.
+            value: as for `tell`; outcomes that are not named stay.
+            why: the reason, not empty.
+            cost: corrects the cost.
+
+        Raises:
+            InputError: unknown trial, no reason, or it is pending.
+        """
+        data = {"values": values_json(self._values(value)), **cost_json(cost)}
+        return self._append([Draft("amended", trial_id(id), data, reason(why))])[0]
+
+    def withdraw(self, id: int, why: str) -> Trial:
+        """Take a trial back: a pending one is released, a value no longer counts; its place may be asked for again.
+
+        Raises:
+            InputError: unknown trial, or no reason.
+        """
+        return self._append([Draft("withdrawn", trial_id(id), reason=reason(why))])[0]
+
+    # ----------------------------------------------------------------------------------------------------------------
+
+    @property
+    def _bound(self) -> Binding:
+        if self._binding is None:
+            raise InputError(
+                f"{self.store.name} was opened without its pool, to read it and to report results: give the pool, "
+                "Campaign(pool, storage), to ask or to use the model."
+            )
+        return self._binding
+
+    def _state(self) -> tuple[int, list[Trial]]:
+        last, trials = self.store.snapshot()
+        return last, trials if self._binding is None else self._binding.bind(trials)
+
+    def _append(self, drafts: Sequence[Draft], after: int | None = None) -> list[Trial]:
+        stored = self.store.append(drafts, after=after)
+        return stored if self._binding is None else self._binding.bind(stored)
+
+    def _set(self, changes: dict[str, Any], why: str | None) -> None:
+        self.store.append([Draft("settings", data=changes, reason=None if why is None else text(why, "why"))])
+        self._meta = self.store.meta()
+
+    def _told(self, id: Any, value: Any, cost: Any) -> Draft:
+        data = {"values": values_json(self._values(value)), **cost_json(cost)}
+        return Draft("told", trial_id(id), data)
+
+    def _attached(self, x: Any, value: Any, cost: Any) -> Draft:
+        data = {"values": values_json(self._values(value)), **cost_json(cost)}
+        return Draft("attached", data={**place_json(self._place(x)), **data})
+
+    def _place(self, x: Any) -> Place:
+        if self._binding is not None:
+            return self._binding.place(x)
+        if isinstance(x, str) and self._meta["space"].get("kind") == "pool":
+            return Place(label=x, key=canonical([x])[0])
+        return self.space.place(x)  # refused in words
+
+    def _values(self, given: Any) -> dict[str, Measurement]:
+        """Outcomes by name, from one value or from several by name."""
+        names = self.outcomes
+        if not isinstance(given, Mapping):
+            if len(names) > 1:
+                raise InputError(
+                    f"this campaign measures {', '.join(names)}: give a dict of them, got {given!r:.60}."
+                )
+            return {names[0]: Measurement.parse(given)}
+        strange = [str(name) for name in given if name not in names]
+        if strange or not given:
+            raise InputError(
+                f"outcomes must be among {', '.join(names)}; got {', '.join(strange) or 'none'}."
+            )
+        return {name: Measurement.parse(value) for name, value in given.items()}
