@@ -188,7 +188,8 @@ class Campaign(Record):
             budget: how many trials may end in this call; a campaign's own budget, or the end of a pool, stops earlier.
             batch_size: evaluations at once; without an executor, points asked for at once.
             timeout: seconds that one evaluation may run; then it is failed. Its worker is not stopped: it is busy until
-                the objective returns.
+                the objective returns. Other executors than Python's pools do not say when they begin: let `batch_size`
+                be the number of their workers then.
             retries: further tries after an error or a timeout. The last one fails the trial, with the error as reason.
 
         Returns:

@@ -5,7 +5,15 @@ from __future__ import annotations
 import pickle
 import time
 from collections.abc import Callable
-from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ProcessPoolExecutor, wait
+from concurrent.futures import (
+    FIRST_COMPLETED,
+    BrokenExecutor,
+    Executor,
+    Future,
+    ProcessPoolExecutor,
+    ThreadPoolExecutor,
+    wait,
+)
 from typing import Any, Protocol
 
 from sggp.bayesopt.trials import Trial
@@ -63,6 +71,8 @@ class Evaluation:
             raise InputError(
                 "timeout must be a positive number of seconds, and needs an executor= to stop waiting."
             )
+        # Dask's futures, for one, do not say when they begin to run: their time counts from when they are handed over
+        self.tells = isinstance(executor, ThreadPoolExecutor | ProcessPoolExecutor)
         self.ended: list[Trial] = []
         self.waiting: list[Trial] = []
         self.running: dict[Future, Trial] = {}
@@ -110,6 +120,8 @@ class Evaluation:
         self.tries[trial.id] = self.tries.get(trial.id, 0) + 1
         future = self.executor.submit(self.objective, trial)  # type: ignore[union-attr]
         self.running[future] = trial
+        if not self.tells:
+            self.started[future] = time.monotonic()
 
     def _collect(self) -> None:
         done, _ = wait(
@@ -135,7 +147,7 @@ class Evaluation:
     def _give_up(self, timeout: float) -> None:
         """Fail what has run for longer than the limit; its worker is left alone."""
         now = time.monotonic()
-        for future in [future for future in self.running if future.running()]:
+        for future in [future for future in self.running if future.running() or not self.tells]:
             if now - self.started.setdefault(future, now) > timeout:
                 self._failed(self.running.pop(future), TimeoutError(f"no result after {timeout:g} s"))
 
