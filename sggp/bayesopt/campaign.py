@@ -205,10 +205,9 @@ class Campaign:
             self.space.features(measured),
             values,
             num_samples=num_samples,
-            kernel=self._kernel,
+            kernel=getattr(self.space, "parts", None) if self._kernel is None else self._kernel,
             num_features=self._num_features,
             generator=generator,
-            parts=getattr(self.space, "parts", None),
         )
 
     def _propose(self, q: int, trials: Sequence[Trial], generator: torch.Generator) -> list[Place]:

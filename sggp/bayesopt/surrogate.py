@@ -95,11 +95,10 @@ def fit_surrogate(
     y: Tensor,
     *,
     num_samples: int,
-    kernel: gpytorch.kernels.Kernel | str | None = None,
+    kernel: gpytorch.kernels.Kernel | str | Ranges | None = None,
     num_features: int = NUM_FEATURES,
     solver: Any = None,
     generator: Seed = None,
-    parts: Ranges | None = None,
 ) -> Surrogate:
     """Standardise the values, learn kernel, noise and mean by marginal likelihood, condition on all the data.
 
@@ -108,14 +107,14 @@ def fit_surrogate(
         y: (n,) measured values, any units; repeats of an input are kept as repeats.
         num_samples: sample paths to carry, one per batch slot.
         kernel: starting kernel, copied, or the name of one; None is the default of `sggp.GPRegressor`, and "tanimoto"
-            for integer counts. Learnt as `sggp.GPRegressor` learns it.
+            for integer counts. Learnt as `sggp.GPRegressor` learns it. Of several fingerprints side by side, their
+            columns: from the name of each to its first column and the one after its last (`FingerprintTable.parts`,
+            `Pool.parts`). The model is then the sum of one kernel for each, `sggp.fitting.parts.parts_kernel`, its
+            weights learnt with scale and noise by the exact marginal likelihood of up to 1,500 rows, drawn at random
+            where there are more.
         num_features: random features of the prior draws.
         solver: passed to `condition`; None chooses by size.
         generator: seed or generator.
-        parts: for fingerprints of several parts side by side, from the name of each to its first column and the one
-            after its last (`FingerprintTable.parts`, `Pool.parts`). Without a `kernel` the model is then the sum of one
-            kernel for each, `sggp.fitting.parts.parts_kernel`, the weights learnt with scale and noise by the exact
-            marginal likelihood of up to 1,500 rows, drawn at random where there are more.
 
     Raises:
         ShapeError: lengths differ.
@@ -136,7 +135,7 @@ def fit_surrogate(
     # near one by a power of two, so that squares stay in the range of float64 and nothing is rounded
     unit = 2.0 ** min(max(math.frexp(float(y.abs().max()))[1], -1000), 1000)
     y = (y[:, None] - offset) / unit
-    ranges = None if parts is None or kernel is not None else checked_parts(parts, x.shape[1])
+    ranges = checked_parts(kernel, x.shape[1]) if isinstance(kernel, Mapping) else None
     if ranges is not None:
         kernel = parts_kernel(ranges)
     elif kernel is None and not x.is_floating_point():
