@@ -286,13 +286,8 @@ class Campaign(Record):
         ended = [t for t in trials if t.state in ("measured", "failed") and self._bound.usable(t)]
         if not any(trial.state == "measured" for trial in ended):
             raise InputError(f"{self.store.name} has no measurement yet: tell or attach some first.")
-        settings = BeliefSettings(
-            num_samples,
-            self._kernel,
-            self._num_features,
-            blocks=self.space.blocks,
-            parts=getattr(self.space, "parts", None),
-        )
+        kernel = getattr(self.space, "parts", None) if self._kernel is None else self._kernel
+        settings = BeliefSettings(num_samples, kernel, self._num_features, blocks=self.space.blocks)
         return build_beliefs(self._bound.features(ended), self.wanted, ended, settings, generator)
 
     def _propose(self, q: int, trials: Sequence[Trial], generator: torch.Generator) -> list[dict[str, Any]]:

@@ -109,12 +109,11 @@ def fit_surrogate(
     *,
     num_samples: int,
     noise_std: Tensor | None = None,
-    kernel: gpytorch.kernels.Kernel | str | None = None,
+    kernel: gpytorch.kernels.Kernel | str | Ranges | None = None,
     blocks: tuple[tuple[int, ...], ...] = (),
     num_features: int = NUM_FEATURES,
     solver: Any = None,
     generator: Seed = None,
-    parts: Ranges | None = None,
 ) -> Surrogate:
     """Standardise the values, learn kernel, noise and mean by marginal likelihood, condition on all the data.
 
@@ -125,15 +124,15 @@ def fit_surrogate(
         noise_std: (n,) known standard deviations of the measurements' noise, in the units of y; None learns one.
             Variances below 1e-6 of that of y count as this.
         kernel: starting kernel, copied, or the name of one; None is the default of `sggp.GPRegressor`, and "tanimoto"
-            for integer counts. Learnt as `sggp.GPRegressor` learns it.
+            for integer counts. Learnt as `sggp.GPRegressor` learns it. Of several fingerprints side by side, their
+            columns: from the name of each to its first column and the one after its last (`FingerprintTable.parts`,
+            `Pool.parts`). The model is then the sum of one kernel for each, `sggp.fitting.parts.parts_kernel`, its
+            weights learnt with scale and noise by the exact marginal likelihood of up to 1,500 rows, drawn at random
+            where there are more.
         blocks: input columns that are the codes of one category each; they share a length scale.
         num_features: random features of the prior draws.
         solver: passed to `condition`; None chooses by size.
         generator: seed or generator.
-        parts: for fingerprints of several parts side by side, from the name of each to its first column and the one
-            after its last (`FingerprintTable.parts`, `Pool.parts`). Without a `kernel` the model is then the sum of one
-            kernel for each, `sggp.fitting.parts.parts_kernel`, the weights learnt with scale and noise by the exact
-            marginal likelihood of up to 1,500 rows, drawn at random where there are more.
 
     Raises:
         ShapeError: lengths differ.
@@ -154,7 +153,7 @@ def fit_surrogate(
     # near one by a power of two, so that squares stay in the range of float64 and nothing is rounded
     unit = 2.0 ** min(max(math.frexp(float(y.abs().max()))[1], -1000), 1000)
     y = (y[:, None] - offset) / unit
-    ranges = None if parts is None or kernel is not None else checked_parts(parts, x.shape[1])
+    ranges = checked_parts(kernel, x.shape[1]) if isinstance(kernel, Mapping) else None
     if ranges is not None:
         kernel = parts_kernel(ranges)
     elif kernel is None and not x.is_floating_point():

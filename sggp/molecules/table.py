@@ -300,7 +300,7 @@ class FingerprintTable:
     def parts(self) -> dict[str, tuple[int, int]] | None:
         """The columns of each part, (first, one after the last) by name; None where there are no parts."""
         own = self.settings.get("parts")
-        return None if own is None else {name: (int(start), int(stop)) for name, (start, stop) in own.items()}
+        return None if own is None else {name: (start, stop) for name, (start, stop) in own.items()}
 
     def part(self, name: str) -> FingerprintTable:
         """A table of one part, in memory: the same molecules, fewer columns.
@@ -315,9 +315,7 @@ class FingerprintTable:
         parts = self.parts or {}
         if name not in parts:
             raise InputError(f"this table has no part {name!r}; its parts are {list(parts)}.")
-        settings = FingerprintSettings(
-            fp_size=self.settings["fp_size"], counts=self.settings["counts"], parts=(name,)
-        )
+        settings = FingerprintSettings(**{**self.settings, "parts": (name,)})
         return FingerprintTable(
             self._fingerprints.columns_between(*parts[name]),
             smiles=self.smiles,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -30,7 +30,6 @@ class BeliefSettings:
         outliers: "apart" sets values that cannot belong apart, with a warning; "keep" lets all count.
         reference: what a hypervolume is measured from, a value per objective in its unit; None chooses.
         blocks: coordinates that are the codes of one category each, see `Space.blocks`.
-        parts: columns of each fingerprint, see `fit_surrogate`.
     """
 
     num_samples: int = 1
@@ -39,7 +38,6 @@ class BeliefSettings:
     outliers: str = "apart"
     reference: tuple[float, ...] | None = None
     blocks: tuple[tuple[int, ...], ...] = ()
-    parts: Mapping[str, tuple[int, int]] | None = None
 
     def __post_init__(self) -> None:
         one_of(self.outliers, "outliers", ("apart", "keep"))
@@ -114,7 +112,6 @@ def fit_table(table: Table, value: Tensor, settings: BeliefSettings, generator: 
         "kernel": settings.kernel,
         "num_features": settings.num_features,
         "blocks": settings.blocks,
-        "parts": settings.parts,
     }
     unknown = table.noise_std.isnan()
     if bool(unknown.all()):

@@ -105,7 +105,7 @@ class Pool:
 
     @property
     def parts(self) -> dict[str, tuple[int, int]] | None:
-        """The columns of each fingerprint where the table has several side by side: see `fit_surrogate`."""
+        """The columns of each fingerprint where the table has several side by side: a `kernel` for `fit_surrogate`."""
         return getattr(self.table, "parts", None)
 
     def rows(self, rows: Any) -> Tensor:

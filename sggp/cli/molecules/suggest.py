@@ -100,7 +100,7 @@ def suggest(
         known.values,
         num_samples=chooser.num_samples,
         generator=learn,
-        parts=candidates.parts,
+        kernel=candidates.parts,
     )
     choice = choose_rows(chooser, model, exclude, choose)
     header, listed = _listing(candidates, model, choice)
