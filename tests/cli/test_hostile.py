@@ -37,7 +37,11 @@ def run(*argv: object) -> int:
 
 
 class TestTerminal:
-    def test_markup_is_text_in_cells_headers_and_titles(self, capsys):
+    @pytest.mark.parametrize("terminal", [False, True])
+    def test_markup_is_text_in_cells_headers_and_titles(self, capsys, monkeypatch, terminal):
+        if terminal:  # where there are colours, styles of markup would show
+            for name, value in (("FORCE_COLOR", "1"), ("COLUMNS", "300"), ("TERM", "xterm")):
+                monkeypatch.setenv(name, value)
         print_table(HOSTILE[3], HOSTILE, [HOSTILE])
         said = capsys.readouterr().out
         assert all(said.count(text) >= 2 for text in HOSTILE)
@@ -210,8 +214,9 @@ class TestOutputs:
         assert rejected_path(tmp_path / "a.csv", tmp_path / "a.rejected.csv").name == "a.rejected-2.csv"
 
     def test_what_the_checks_refuse(self, tmp_path):
+        os.mkfifo(tmp_path / "pipe")
         with pytest.raises(DataFileError, match="no regular file"):
-            check_outputs({"--out": Path("/dev/null")})
+            check_outputs({"--out": tmp_path / "pipe"})
         with pytest.raises(InputError, match="--out and --report"):
             check_outputs({"--out": tmp_path / "a", "--report": tmp_path / "b" / ".." / "a"})
         (tmp_path / "a").write_text("x")
@@ -272,6 +277,8 @@ class TestMolecules:
         said = capsys.readouterr().err
         assert "2 more candidates are other forms of measured molecules, and not suggested: " in said
         assert "line 12 (with hydrochloride) is the same molecule as L0" in said
+        assert self.suggest(tmp_path, measured, library, "-q", 3, "--standardise", "parent") == 2
+        assert "the library has only 2 that are not measured yet" in capsys.readouterr().err
         assert self.suggest(tmp_path, measured, library, "-q", 4) == 0
         assert "--standardise parent takes them as the same" in capsys.readouterr().err
         assert self.suggest(tmp_path, measured, library, "--standardise", "all") == 2

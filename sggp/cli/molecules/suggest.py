@@ -86,7 +86,9 @@ def suggest(
         library, smiles_column=library_smiles_column, id_column=id_column, cache=where, sheet=library_sheet
     )
     data = read_table(measured, sheet=sheet, decimal=decimal)
-    known = load_measured(data, smiles_column=smiles_column, value_column=value_column, like=candidates)
+    known = load_measured(
+        data, smiles_column=smiles_column, value_column=value_column, like=candidates, bounds=True
+    )
     rejects += known.rejects
     write_rejects(rejected, rejects)
     stderr().print(f"{len(known)} measurements and {len(candidates)} candidates; {len(rejects)} unused rows")

@@ -169,18 +169,24 @@ def load_library(
 
 
 def load_measured(
-    path: Path | DataTable, *, smiles_column: str | None, value_column: str | None, like: FingerprintTable
+    path: Path | DataTable,
+    *,
+    smiles_column: str | None,
+    value_column: str | None,
+    like: FingerprintTable,
+    bounds: bool = False,
 ) -> Measured:
-    """Measurements from a file, bounds (`>10`) among them, with the fingerprint of `like`; repeats stay repeats.
+    """Measurements from a file, with the fingerprint of `like`; repeats of a molecule stay repeats.
 
     Args:
         path: the file, or a table that `read_table` has read from one.
+        bounds: take `>10` as the value 10 with `censored` set; otherwise such rows are rejected.
 
     Raises:
         DataFileError: unreadable or empty file, or a column is missing or ambiguous.
     """
     data = read_molecules(
-        path, smiles_column=smiles_column, value_column=value_column, need_values=True, bounds=True
+        path, smiles_column=smiles_column, value_column=value_column, need_values=True, bounds=bounds
     )
     reasons, name = data.guess.reasons, data.path.name
     stderr().print(

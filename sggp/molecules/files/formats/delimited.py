@@ -13,7 +13,9 @@ from sggp.molecules.files.columns import ID_NAMES, SMILES_NAMES, VALUE_NAMES, is
 from sggp.molecules.files.grid import SAMPLE, Grid
 
 _DELIMITERS = ("\t", ";", "|", ",")
-_LONGEST_CELL = 131_072
+_LONGEST_CELL = 131_072  # csv.field_size_limit(), as Python sets it
+_START = 2**20
+"""Characters from which the delimiter is found out."""
 _SMILES_HEADERS = {*SMILES_NAMES, "molecule"}
 _EXTENSION = re.compile(r"\|[^|]*\|\s*")
 
@@ -21,7 +23,7 @@ _EXTENSION = re.compile(r"\|[^|]*\|\s*")
 def read_delimited(text: str, notes: list[str]) -> Grid:
     """The records of a text with a delimiter, or of SMILES and names between blanks where it has none."""
     skip, declared = _head(text)
-    lines = list(islice(_lines(text), SAMPLE + skip))[skip:]
+    lines = list(islice(_lines(text[:_START]), SAMPLE + skip))[skip:]
     delimiter = declared or _delimiter(lines)
     if delimiter is None and _is_smi(lines):
         notes.append("read as SMILES with optional names behind a blank, since no delimiter was found")
