@@ -193,15 +193,12 @@ class Campaign(Record):
             return filled(self._bound, self._meta, q, [], trials, generator)
         beliefs = self._beliefs(trials, self._made(q, self.maximize).num_samples, generator)
         rule = self._made(q, beliefs.maximize)
-        choice, *rest = rule.choose(
-            beliefs.posterior, exclude=taken, generator=generator, scaling=beliefs.scaling
-        )
-        places = self.space.places(choice)
+        choice = rule.choose(beliefs.posterior, exclude=taken, generator=generator, scaling=beliefs.scaling)
+        places = self.space.places(choice.places)
         mean, std = beliefs.surrogate.predict(self._bound.features(places))  # type: ignore[arg-type]
-        reasons = rest[1] if len(rest) > 1 else [str(self._rule)] * q
         found = [
             {**place_json(place), "expected": [one, spread], "why": why}
-            for place, one, spread, why in zip(places, mean.tolist(), std.tolist(), reasons, strict=True)
+            for place, one, spread, why in zip(places, mean.tolist(), std.tolist(), choice.why, strict=True)
         ]
         kept = [data for data, new in zip(found, self._bound.fresh(places, trials), strict=True) if new]
         return filled(self._bound, self._meta, q, kept, trials, generator)

@@ -143,7 +143,7 @@ def _check_text(name: Any, unit: Any) -> None:
         raise InputError(f"the unit of {name!r} must be a text such as 'nM'; got {unit!r:.60}.")
 
 
-def _checked(items: Any, kind: type[Objective] | type[Constraint], what: str) -> tuple[Any, ...]:
+def _checked(items: Any, kind: Any, what: str) -> tuple[Any, ...]:
     if isinstance(items, kind):
         items = (items,)
     if isinstance(items, str | Mapping) or not isinstance(items, Sequence):
