@@ -1,12 +1,20 @@
 """What to measure next: spaces, maximisers of sample paths, Thompson sampling and campaigns."""
 
 from sggp.bayesopt.campaign import Campaign
-from sggp.bayesopt.maximise import BoxSearch, maximise_box, maximise_pool
+from sggp.bayesopt.maximise import BoxSearch, maximise_pool
 from sggp.bayesopt.outcomes import Constraint, Objective
 from sggp.bayesopt.rules import Rule, ThompsonSampling
-from sggp.bayesopt.spaces.base import Space
-from sggp.bayesopt.spaces.box import Box
-from sggp.bayesopt.spaces.pool import Pool
+from sggp.bayesopt.spaces import (
+    Box,
+    Categorical,
+    Continuous,
+    Integer,
+    LinearConstraint,
+    Ordinal,
+    Pool,
+    Space,
+    maximise_box,
+)
 from sggp.bayesopt.storage import Storage
 from sggp.bayesopt.surrogate import Surrogate, fit_surrogate
 from sggp.bayesopt.trials import Trial
@@ -15,8 +23,13 @@ __all__ = [
     "Box",
     "BoxSearch",
     "Campaign",
+    "Categorical",
     "Constraint",
+    "Continuous",
+    "Integer",
+    "LinearConstraint",
     "Objective",
+    "Ordinal",
     "Pool",
     "Rule",
     "Space",

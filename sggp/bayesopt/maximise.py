@@ -1,11 +1,10 @@
-"""The best point of every sample path: over a box by gradients, over a pool by one sweep."""
+"""What looking for the best points of sample paths needs, and the best rows of a pool by one sweep."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,7 +13,6 @@ from torch import Tensor
 
 from sggp.checks import finite_number, whole_number
 from sggp.errors import DtypeError, InputError, ShapeError
-from sggp.typing import Dtype
 
 
 class Paths(Protocol):
@@ -29,24 +27,6 @@ class Paths(Protocol):
 
     def paired(self, points: Tensor) -> Tensor:
         """Path i at its own points: (s, q, d) -> (s, q)."""
-
-
-class Region(Protocol):
-    """What `maximise_box` asks of a `Box`."""
-
-    @property
-    def dimension(self) -> int:
-        """Number of coordinates d."""
-
-    @property
-    def width(self) -> Tensor:
-        """Upper minus lower bound, (d,)."""
-
-    def sample(self, count: int, *, generator: torch.Generator, dtype: Dtype = ...) -> Tensor:
-        """Uniform points, (count, d)."""
-
-    def clip(self, points: Tensor) -> Tensor:
-        """The nearest points inside."""
 
 
 class Candidates(Protocol):
@@ -89,7 +69,10 @@ class BoxSearch:
 
 @dataclass(frozen=True)
 class Look:
-    """How a rule has the best points of its functions looked for: arguments of `Rule` and of `Rule.suggest`."""
+    """How a rule has the best points of its functions looked for: arguments of `Rule` and of `Rule.suggest`.
+
+    What is not to be proposed (`exclude`, `pending`) are rows of a pool, or points (k, D) of a box.
+    """
 
     maximize: bool
     generator: torch.Generator
@@ -99,140 +82,8 @@ class Look:
     pending: Iterable[int] | Tensor = ()
 
 
-def maximise_box(
-    paths: Paths,
-    box: Region,
-    *,
-    generator: torch.Generator,
-    search: BoxSearch | None = None,
-    maximize: bool = True,
-    near: tuple[Tensor, Tensor] | None = None,
-    lengthscale: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:
-    """The best point of each of s paths in a box.
-
-    Candidates are drawn uniformly and near good measured points, every path picks its best of each round, and
-    the best few climb by projected Adam on ``paths.paired``, all paths and starts at once. The best point
-    seen on the way is kept, so the result is never worse than the best candidate.
-
-    Args:
-        paths: s sample paths, differentiable in their points when ``search.steps > 0``.
-        box: where to look.
-        generator: source of the candidates.
-        search: how hard to look.
-        maximize: False looks for the smallest value instead.
-        near: measured inputs (n, d) and values (n,) to draw candidates around; None draws uniformly only.
-        lengthscale: (d,) or scalar distance over which paths vary, in the units of the box; sets the spread
-            of the candidates (half of it, as in the source) and the size of the Adam steps. None: a fifth of
-            the box.
-
-    Returns:
-        points (s, d) inside the box, and the paths' values there (s,).
-
-    Raises:
-        InputError: a path gives a value that is not finite.
-
-    Cost: (rounds * candidates + 3 * starts * steps) evaluations of each path.
-
-    Source: Lin et al., "Sampling from Gaussian process posteriors using stochastic gradient descent" (2023),
-    section 4.2, and its successor (2024). Departures: 1. measured points are drawn with weights that increase
-    with their value (the published code had the sign of the shift reversed, so the worst point had the
-    largest weight); 2. the spread varies between a tenth of half a length scale and the whole of it; 3. steps
-    are in length scales, projected on the box, and decay.
-    """
-    settings = search or BoxSearch()
-    sign = 1.0 if maximize else -1.0
-    dtype = near[0].dtype if near is not None and near[0].is_floating_point() else torch.float64
-    scale = _step_scale(box, lengthscale).to(dtype)
-    draw = partial(_candidates, box, settings, near, sign, scale, generator, dtype)
-    starts = _best_of_rounds(paths, draw, settings, sign)
-    points, values = _climb(paths, box, starts, settings, sign, scale)
-    pick = values.argmax(dim=1)
-    index = torch.arange(points.shape[0])
-    return points[index, pick], sign * values[index, pick]
-
-
-def _step_scale(box: Region, lengthscale: Tensor | None) -> Tensor:
-    """(d,) distance over which paths vary, at most the box itself."""
-    if lengthscale is None:
-        return 0.2 * box.width
-    scale = torch.as_tensor(lengthscale, dtype=torch.float64).detach().cpu().flatten()
-    if scale.numel() not in (1, box.dimension):
-        raise ShapeError(f"lengthscale must have 1 or {box.dimension} entries, got {scale.numel()}.")
-    return torch.minimum(scale.expand(box.dimension), box.width)
-
-
-def _candidates(
-    box: Region,
-    settings: BoxSearch,
-    near: tuple[Tensor, Tensor] | None,
-    sign: float,
-    scale: Tensor,
-    generator: torch.Generator,
-    dtype: torch.dtype,
-) -> Tensor:
-    """(candidates, d): a uniform share, the rest scattered around good measured points."""
-    uniform = settings.candidates if near is None else math.ceil(settings.uniform_share * settings.candidates)
-    parts = [box.sample(uniform, generator=generator, dtype=dtype)]
-    if near is not None and settings.candidates > uniform:
-        inputs, values = near
-        merit = sign * values.detach().to(torch.float64).cpu()
-        spread = float(merit.std()) if merit.numel() > 1 else 0.0
-        weights = torch.exp(2.0 * (merit - merit.max()) / spread) if spread > 0 else torch.ones_like(merit)
-        count = settings.candidates - uniform
-        chosen = torch.multinomial(weights, count, replacement=True, generator=generator)
-        shrink = 10.0 ** -torch.rand(count, 1, generator=generator, dtype=torch.float64)
-        noise = torch.randn(count, box.dimension, generator=generator, dtype=torch.float64)
-        around = inputs.detach().cpu()[chosen].to(torch.float64) + 0.5 * scale * shrink * noise
-        parts.append(box.clip(around).to(dtype))
-    return box.clip(torch.cat(parts))
-
-
-def _best_of_rounds(paths: Paths, draw: Callable[[], Tensor], settings: BoxSearch, sign: float) -> Tensor:
-    """(s, starts, d): for each path, the best of the rounds' best candidates."""
-    points, values = [], []
-    for _ in range(settings.rounds):
-        candidates = draw()
-        with torch.no_grad():
-            height = sign * _finite(paths(candidates)).cpu()
-        best, where = height.max(dim=1)
-        points.append(candidates[where])
-        values.append(best)
-    order = torch.stack(values, dim=1).topk(min(settings.starts, settings.rounds), dim=1).indices
-    return torch.stack(points, dim=1).gather(1, order.unsqueeze(-1).expand(-1, -1, points[0].shape[1]))
-
-
-def _climb(
-    paths: Paths, box: Region, starts: Tensor, settings: BoxSearch, sign: float, scale: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Projected Adam from `starts` (s, k, d), each on its own: the best points and their heights."""
-    x = starts.clone()
-    first, second = torch.zeros_like(x), torch.zeros_like(x)
-    with torch.no_grad():
-        best_value = sign * _finite(paths.paired(x)).cpu()
-    best = x.clone()
-    for step in range(1, settings.steps + 1):
-        x.requires_grad_(True)
-        height = sign * paths.paired(x)
-        (slope,) = torch.autograd.grad(height.sum(), x)
-        with torch.no_grad():
-            best, best_value = _keep_best(best, best_value, x, _finite(height.detach()).cpu())
-            slope = slope.detach().cpu() * scale
-            first = 0.9 * first + 0.1 * slope
-            second = 0.99 * second + 0.01 * slope.square()
-            ratio = (first / (1 - 0.9**step)) / ((second / (1 - 0.99**step)).sqrt() + 1e-12)
-            rate = settings.learning_rate * (0.01 + 0.495 * (1 + math.cos(math.pi * step / settings.steps)))
-            x = box.clip(x.detach() + rate * scale * ratio)
-    with torch.no_grad():
-        return _keep_best(best, best_value, x, sign * _finite(paths.paired(x)).cpu())
-
-
-def _keep_best(best: Tensor, best_value: Tensor, x: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-    better = value > best_value
-    return torch.where(better.unsqueeze(-1), x.detach(), best), torch.where(better, value, best_value)
-
-
-def _finite(values: Tensor) -> Tensor:
+def finite(values: Tensor) -> Tensor:
+    """The values of paths, refused by an InputError where one is not finite."""
     if not bool(torch.isfinite(values).all()):
         raise InputError("a sample path gave a value that is not finite: see posterior.solution for why.")
     return values
@@ -280,7 +131,7 @@ def maximise_pool(
     best_value, best_row = torch.empty(keep, 0), torch.empty(keep, 0, dtype=torch.long)
     for start, features in pool.chunks(chunk_size):
         with torch.no_grad():
-            height = sign * _finite(paths(features)).detach().cpu()
+            height = sign * finite(paths(features)).detach().cpu()
         stop = start + features.shape[0]
         inside = banned[(banned >= start) & (banned < stop)] - start
         height[:, inside] = -math.inf

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import gpytorch
@@ -14,6 +15,8 @@ from torch import Tensor
 from sggp.defaults import NUM_FEATURES
 from sggp.errors import InputError, ShapeError
 from sggp.fitting import FittedModel, ModelSettings, fit_model, with_unknown_constant
+from sggp.fitting.parts import Ranges, checked_parts, parts_kernel, summed, weights_of
+from sggp.hyperparameters.auto import EXACT_ROWS
 from sggp.kernels import as_covariance
 from sggp.linalg import cholesky
 from sggp.posterior import Posterior, condition
@@ -38,6 +41,7 @@ class Surrogate:
         new_noise: the noise variance of a new measurement in those units; None takes the median of the rows', which is
             the only one where it was learnt.
         kernel: as learnt, without the unknown constant that may be a part of the posterior's; None where loaded.
+        weights: the share of each part of the fingerprint in the prior variance; empty where there is one kernel.
     """
 
     posterior: Posterior
@@ -49,6 +53,7 @@ class Surrogate:
     mean: float = 0.0
     new_noise: float | None = None
     kernel: gpytorch.kernels.Kernel | None = None
+    weights: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def noise_std(self) -> float:
@@ -105,9 +110,11 @@ def fit_surrogate(
     num_samples: int,
     noise_std: Tensor | None = None,
     kernel: gpytorch.kernels.Kernel | str | None = None,
+    blocks: tuple[tuple[int, ...], ...] = (),
     num_features: int = NUM_FEATURES,
     solver: Any = None,
     generator: Seed = None,
+    parts: Ranges | None = None,
 ) -> Surrogate:
     """Standardise the values, learn kernel, noise and mean by marginal likelihood, condition on all the data.
 
@@ -119,9 +126,14 @@ def fit_surrogate(
             Variances below 1e-6 of that of y count as this.
         kernel: starting kernel, copied, or the name of one; None is the default of `sggp.GPRegressor`, and "tanimoto"
             for integer counts. Learnt as `sggp.GPRegressor` learns it.
+        blocks: input columns that are the codes of one category each; they share a length scale.
         num_features: random features of the prior draws.
         solver: passed to `condition`; None chooses by size.
         generator: seed or generator.
+        parts: for fingerprints of several parts side by side, from the name of each to its first column and the one
+            after its last (`FingerprintTable.parts`, `Pool.parts`). Without a `kernel` the model is then the sum of one
+            kernel for each, `sggp.fitting.parts.parts_kernel`, the weights learnt with scale and noise by the exact
+            marginal likelihood of up to 1,500 rows, drawn at random where there are more.
 
     Raises:
         ShapeError: lengths differ.
@@ -142,24 +154,35 @@ def fit_surrogate(
     # near one by a power of two, so that squares stay in the range of float64 and nothing is rounded
     unit = 2.0 ** min(max(math.frexp(float(y.abs().max()))[1], -1000), 1000)
     y = (y[:, None] - offset) / unit
-    if kernel is None and not x.is_floating_point():
+    ranges = None if parts is None or kernel is not None else checked_parts(parts, x.shape[1])
+    if ranges is not None:
+        kernel = parts_kernel(ranges)
+    elif kernel is None and not x.is_floating_point():
         kernel = "tanimoto"
     spread = 1.0 if constant else float(y.var(correction=0))
-    noise: Any = None if usable else _PRIOR_NOISE * spread
-    if noise_std is not None:
-        noise = _known_noise(noise_std, unit, _LEAST_NOISE * spread, len(y))
+    known = None if noise_std is None else _known_noise(noise_std, unit, _LEAST_NOISE * spread, len(y))
     settings = ModelSettings(
         kernel=kernel,
-        noise_variance=noise,
-        optimizer="auto" if usable else None,
+        noise_variance=None if usable else _PRIOR_NOISE * spread,
+        optimizer=None if not usable else "auto" if ranges is None else "exact",
         solver=solver,
         num_samples=num_samples,
         num_features=num_features,
         normalise=not constant,
+        blocks=blocks,
     )
-    model = fit_model(x, y, settings, learn)
+    some = slice(None)
+    if ranges is not None and len(x) > EXACT_ROWS:
+        (choose,) = streams(learn, "rows to learn from")
+        some = torch.randperm(len(x), generator=choose)[:EXACT_ROWS].sort().values
+    if known is not None:
+        settings = replace(settings, noise_variance=known[some])
+    model = fit_model(x[some], y[some], settings, learn)
     target = model.scaling.targets(y)[:, 0]
-    posterior = _conditioned(model, x, target, draw)
+    learned = model.in_units(targets=False)
+    noise = learned.noise_variance if known is None else model.scaling.noise(known, 0)
+    prior = learned.kernel if ranges is None else summed(model.kernel)
+    posterior = _conditioned(model, x, target, draw, prior, noise)
     return Surrogate(
         posterior,
         offset + unit * float(model.scaling.y_offset[0]),
@@ -168,7 +191,8 @@ def fit_surrogate(
         x,
         target,
         posterior.prior_mean,
-        kernel=model.in_units(targets=False).kernel,
+        weights={} if ranges is None else weights_of(model.kernel, ranges),
+        kernel=prior,
     )
 
 
@@ -184,20 +208,24 @@ def _known_noise(noise_std: Any, unit: float, least: float, rows: int) -> np.nda
     return (std / unit).square().clamp_min(least).numpy()
 
 
-def _conditioned(model: FittedModel, x: Tensor, target: Tensor, generator: torch.Generator) -> Posterior:
-    """The posterior for inputs in their own units, (n, d), and normalised targets, (n,)."""
-    learned, settings = model.in_units(targets=False), model.settings
-    kernel = learned.kernel
+def _conditioned(
+    model: FittedModel,
+    x: Tensor,
+    target: Tensor,
+    generator: torch.Generator,
+    kernel: gpytorch.kernels.Kernel,
+    noise_variance: float | Tensor,
+) -> Posterior:
+    """The posterior for inputs in their own units, (n, d), and normalised targets, (n,), with this kernel and noise."""
+    settings = model.settings
     if model.learnt_mean:
         kernel = with_unknown_constant(kernel, len(x), settings.solver)
-    given = np.ndim(settings.noise_variance) > 0
-    noise = model.scaling.noise(settings.noise_variance, 0) if given else learned.noise_variance
     return condition(
         kernel,
         x,
         target,
-        noise_variance=noise,
-        mean=learned.mean,
+        noise_variance=noise_variance,
+        mean=model.in_units(targets=False).mean,
         solver=settings.solver,
         num_samples=settings.num_samples,
         num_features=settings.num_features,

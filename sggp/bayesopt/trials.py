@@ -37,7 +37,7 @@ class Place:
     """
 
     index: int | None = None
-    x: tuple[float, ...] | None = None
+    x: tuple[float | str, ...] | None = None
     label: str | None = None
     key: str | None = None
 
@@ -132,7 +132,7 @@ class Trial:
 
     id: int
     index: int | None
-    x: tuple[float, ...] | None
+    x: tuple[float | str, ...] | None
     label: str | None
     state: State
     value: float | None

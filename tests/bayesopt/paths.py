@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -57,4 +58,24 @@ class Bowls:
 class Known:
     """A posterior that is nothing but its paths."""
 
-    samples: Table | Bowls
+    samples: Table | Bowls | Functions
+
+
+@dataclass(frozen=True)
+class Functions:
+    """Path i is functions[i], of points (..., d)."""
+
+    functions: list[Callable[[Tensor], Tensor]]
+
+    @property
+    def num_samples(self) -> int:
+        return len(self.functions)
+
+    def __call__(self, points: Tensor) -> Tensor:
+        return torch.stack([function(points) for function in self.functions])
+
+    def paired(self, points: Tensor) -> Tensor:
+        return torch.stack([function(own) for function, own in zip(self.functions, points, strict=True)])
+
+    def select(self, indices: Tensor) -> Functions:
+        return Functions([self.functions[i] for i in indices.tolist()])

@@ -194,7 +194,7 @@ def test_thompson_refuses_what_cannot_work():
         ThompsonSampling(rows_of(10), 2)
     with pytest.raises(InputError, match=r"2 sample paths .* num_samples=3"):
         ThompsonSampling(pool, 3).suggest(Known(Table(torch.zeros(2, 10), [])), generator=0)
-    with pytest.raises(InputError, match="pool rows"):
+    with pytest.raises(InputError, match="not pool rows"):
         ThompsonSampling(Box([[0.0, 1.0]]), 1).suggest(
             Known(Bowls(torch.zeros(1, 1).double())), exclude=[0], generator=0
         )

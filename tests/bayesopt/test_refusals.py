@@ -50,7 +50,7 @@ ENTRANCES = {
     "Box": (
         lambda bad, _: Box(bad),
         (
-            {"x": (0, 1)},
+            {"x": 1},
             None,
             3,
             "box",
@@ -115,7 +115,11 @@ ENTRANCES = {
             np.array([[INF]]),
             torch.zeros(2, 2).to_sparse(),
             range(3),
-            pd.DataFrame({"a": ["x", "y"]}),
+            pd.DataFrame({"a": ["CCO", "CO", "CN"]}),
+            pd.DataFrame({"a": ["x", None]}),
+            pd.DataFrame({"a": ["x", 1]}),
+            pd.DataFrame({"a": ["x", "x"]}),
+            pd.DataFrame({"a": ["x", "y"], "b": [1.0, NAN]}),
             pd.Series(["CCO"]),
             np.array([[1, None]]),
             [torch.zeros(2), "a"],
@@ -174,6 +178,19 @@ ENTRANCES = {
         ),
     ),
     "fail.id": (lambda bad, campaign: campaign.fail(bad), (*NOT_WHOLE, None, 99)),
+    "fail.policy": (lambda bad, campaign: campaign.fail(1, policy=bad), ("retried", "", None, 3, True)),
+    "tell.cost": (
+        lambda bad, campaign: campaign.tell(1, 1.0, cost=bad),
+        (*(b for b in NOT_FINITE if b is not None), -1),
+    ),
+    "amend.id": (lambda bad, campaign: campaign.amend(bad, 1.0, "why"), (*NOT_WHOLE, None, 99, 1)),
+    "amend.value": (lambda bad, campaign: campaign.amend(1, bad, "why"), NO_MEASUREMENT),
+    "withdraw.id": (lambda bad, campaign: campaign.withdraw(bad, "why"), (*NOT_WHOLE, None, 99)),
+    "withdraw.why": (lambda bad, campaign: campaign.withdraw(1, bad), ("", " ", None, 3, b"why", "a\0")),
+    "repeat.id": (lambda bad, campaign: campaign.repeat(bad), (*NOT_WHOLE, None, 99)),
+    "repeat.count": (lambda bad, campaign: campaign.repeat(1, bad), NOT_POSITIVE),
+    "history": (lambda bad, campaign: campaign.history(bad), (*NOT_WHOLE, 99)),
+    "export": (lambda bad, campaign: campaign.export(bad), (None, 3, "/nowhere/at/all.jsonl")),
     "attach.x": (
         lambda bad, campaign: campaign.attach(bad, 1.0),
         (None, "x", {"x": 1}, [0.5], [2.0, 0.0], [NAN, 0.0], ["a", "b"], [1j, 0], object()),
@@ -218,7 +235,10 @@ def test_what_cannot_be_used_is_refused_in_words(call, given, campaign):
 SETTINGS = {
     "space": (BOX, COUNTS, None, {"x": (0, 1)}),
     "storage": (None, 3, b"c.db", [], object()),
-    "maximize": ("no", 1, 0.0, None),
+    "maximize": ("no", 1, 0.0, None, "", "maxi", b"max", ["max"]),
+    "objectives": ("yield", 3, {"name": "a", "maximize": True}, [3], [{"name": "", "maximize": True}]),
+    "constraints": ("purity", 3, [object()]),
+    "budget": ("ten", -1.0, NAN, INF, True, [1]),
     "kernel": ("matern52", 3, {}),
     "num_initial": (*NOT_WHOLE, 0, -1),
     "num_features": NOT_POSITIVE,
@@ -279,7 +299,7 @@ def test_a_screening_that_cannot_run_is_refused(name, given):
         refuse(lambda bad: random_screenings(**{**usual, name: bad}), given)
 
 
-@pytest.mark.parametrize("bad", [{"x": (0, 1)}, 3])
+@pytest.mark.parametrize("bad", [[["a", 1]], 3])
 def test_the_message_shows_the_form_of_bounds(bad):
     with pytest.raises(SggpError, match=r"\[\[0.0, 1.0\], \[-5.0, 10.0\]\]"):
         Box(bad)
@@ -310,7 +330,9 @@ def test_every_number_is_a_measurement(campaign, value):
 def test_numbers_in_any_container_make_the_same_campaign(tmp_path, table):
     chosen = []
     for number, given in enumerate((COUNTS, table)):
-        campaign = Campaign(Pool(given), tmp_path / f"{number}.db", maximize=True, seed=1, num_initial=5)
+        campaign = Campaign(
+            Pool(given, kind="counts"), tmp_path / f"{number}.db", maximize=True, seed=1, num_initial=5
+        )
         for trial in [*campaign.ask(5), *campaign.ask(2)]:
             if trial.state == "pending" and trial.id <= 5:
                 campaign.tell(trial.id, float(COUNTS[trial.index].sum()))

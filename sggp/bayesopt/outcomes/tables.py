@@ -26,6 +26,7 @@ class BeliefSettings:
     Args:
         num_samples: paths of each.
         kernel: starting kernel of every outcome's model, as in `fit_surrogate`.
+        blocks, parts: of the inputs, as in `fit_surrogate`.
         num_features: random features of the prior draws.
         outliers: "apart" sets values that cannot belong apart, with a warning; "keep" lets all count.
         reference: what a hypervolume is measured from, a value per objective in its unit; None chooses.
@@ -34,11 +35,19 @@ class BeliefSettings:
     num_samples: int = 1
     kernel: Any = None
     num_features: int = NUM_FEATURES
+    blocks: tuple[tuple[int, ...], ...] = ()
+    parts: Any = None
     outliers: str = "apart"
     reference: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         one_of(self.outliers, "outliers", ("apart", "keep"))
+
+    @property
+    def of_model(self) -> dict[str, Any]:
+        """Those that `fit_surrogate` takes, but for the number of paths."""
+        names = ("kernel", "num_features", "blocks", "parts")
+        return {name: getattr(self, name) for name in names}
 
 
 @dataclass(frozen=True)
@@ -106,7 +115,7 @@ def fit_table(table: Table, value: Tensor, settings: BeliefSettings, generator: 
     Where some rows' noise is known, that of the others is learnt first, from them alone if they are twenty or more.
     Where none is, this is `fit_surrogate` itself.
     """
-    options: dict[str, Any] = {"kernel": settings.kernel, "num_features": settings.num_features}
+    options = settings.of_model
     unknown = table.noise_std.isnan()
     if bool(unknown.all()):
         return fit_surrogate(table.x, value, num_samples=settings.num_samples, generator=generator, **options)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-from sggp.bayesopt.rules.base import Choice, PosteriorLike, Rule
+from sggp.bayesopt.rules.base import Choice, PosteriorLike, Rule, is_pool
 from sggp.bayesopt.rules.ei import ExpectedImprovement
 from sggp.bayesopt.rules.greedy import Greedy
 from sggp.bayesopt.rules.hypervolume import HypervolumeThompson
@@ -17,6 +17,7 @@ from sggp.checks import one_of
 from sggp.errors import DtypeError
 
 __all__ = [
+    "DEFAULT_BOX_RULE",
     "DEFAULT_RULE",
     "RULES",
     "Choice",
@@ -31,6 +32,7 @@ __all__ = [
     "TopK",
     "UpperConfidenceBound",
     "check_rule",
+    "default_rule",
     "make_rule",
 ]
 
@@ -48,7 +50,15 @@ RULES: dict[str, type[Rule]] = {
 }
 
 DEFAULT_RULE = "ucb"
-"""The rule of `Campaign`, `screen` and the commands where none is named: see docs/rules.md."""
+"""The rule over a pool where none is named, by measurement: see docs/rules.md."""
+
+DEFAULT_BOX_RULE = "thompson"
+"""The rule in a box where none is named."""
+
+
+def default_rule(space: Any) -> str:
+    """The name of the rule that `Campaign`, `screen` and the commands take where none is named."""
+    return DEFAULT_RULE if is_pool(space) else DEFAULT_BOX_RULE
 
 
 def check_rule(rule: Any) -> RuleLike:

@@ -42,10 +42,11 @@ def log_gain(z: Tensor) -> Tensor:
     near = z.clamp_min(-1.0)
     direct = (_density(near) + near * torch.special.ndtr(near)).log()
     tail = z.clamp(_FAR, -1.0)
-    # Φ(z)/φ(z) = √(π/2)·erfcx(−z/√2); far out, 1 + z·Φ/φ is 1/z² to all digits that the subtraction would keep
+    # Φ(z)/φ(z) = √(π/2)·erfcx(−z/√2); far out, where the subtraction loses its digits, 1 + z·Φ/φ = 1/z² − 3/z⁴ + …
     share = 1.0 + tail * math.sqrt(0.5 * math.pi) * torch.special.erfcx(-tail / math.sqrt(2.0))
     far = z.clamp_max(_FAR)
-    logs = torch.where(z > _FAR, share.clamp_min(1e-300).log(), -2.0 * far.neg().log())
+    beyond = torch.log1p(-3.0 / far.square()) - 2.0 * far.neg().log()
+    logs = torch.where(z > _FAR, share.log(), beyond)
     return torch.where(z > -1.0, direct, logs - 0.5 * z.square() - 0.5 * math.log(2.0 * math.pi))
 
 

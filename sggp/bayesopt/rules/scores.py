@@ -104,7 +104,9 @@ class ScoreRule(Rule):
             one = int(score.argmax())
             picked.append(one)
             scores.append(float(score[one]))
-            column = (joint[:, one] - known[:, :slot] @ known[one, :slot]) / math.sqrt(max(float(left[one]) + noise, 1e-20))
+            column = (joint[:, one] - known[:, :slot] @ known[one, :slot]) / math.sqrt(
+                max(float(left[one]) + noise, 1e-20)
+            )
             known[:, slot] = column
             left = (left - column.square()).clamp_min(1e-20)
             score = self.score(mean, left.sqrt(), best)

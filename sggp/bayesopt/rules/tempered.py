@@ -46,7 +46,10 @@ class Tempered:
         return self.paths.num_samples
 
     def __call__(self, points: Tensor) -> Tensor:
-        return torch.lerp(mean_at(self.posterior, points), self.paths(points), self.heat)
+        return self._between(mean_at(self.posterior, points), self.paths(points))
 
     def paired(self, points: Tensor) -> Tensor:
-        return torch.lerp(mean_at(self.posterior, points), self.paths.paired(points), self.heat)
+        return self._between(mean_at(self.posterior, points), self.paths.paired(points))
+
+    def _between(self, mean: Tensor, paths: Tensor) -> Tensor:
+        return mean + self.heat * (paths - mean)

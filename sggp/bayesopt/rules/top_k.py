@@ -75,7 +75,9 @@ class TopK(Rule):
             with torch.no_grad():
                 height = paths(features).detach().cpu()
             if not bool(torch.isfinite(height).all()):
-                raise InputError("a sample path gave a value that is not finite: see posterior.solution for why.")
+                raise InputError(
+                    "a sample path gave a value that is not finite: see posterior.solution for why."
+                )
             means.append(height.to(torch.float64).mean(0))
             stop = start + features.shape[0]
             rows = torch.cat([where, torch.arange(start, stop).expand(len(height), -1)], dim=1)

@@ -22,7 +22,7 @@ class UpperConfidenceBound(ScoreRule):
     Bayesian optimization".
     """
 
-    width: float = 1.0
+    width: float = 2.0
 
     def score(self, mean: Tensor, std: Tensor, best: float) -> Tensor:
         return mean + self.width * std
@@ -34,4 +34,6 @@ class UpperConfidenceBound(ScoreRule):
         if slot and not is_pool(self.space):
             return f"the best place of a hopeful form of {sample_note(self, slot, value, scaling)}"
         bound = "plus" if self.maximize else "minus"
-        return f"mean {bound} {self.width:g} std is {in_units(value, scaling)}, number {slot + 1} of the batch"
+        return (
+            f"mean {bound} {self.width:g} std is {in_units(value, scaling)}, number {slot + 1} of the batch"
+        )

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sggp.bayesopt.maximise import Look, Paths
 from sggp.bayesopt.trials import Place, Trial
-from sggp.errors import DtypeError, InputError
+from sggp.errors import DtypeError, Exhausted
 
 
 @runtime_checkable
@@ -36,6 +36,10 @@ class Space(Protocol):
     def scaled(self) -> Space:
         """The same space in the coordinates of the model."""
 
+    @property
+    def blocks(self) -> tuple[tuple[int, ...], ...]:
+        """The coordinates of the model that are the codes of one category each."""
+
     def describe(self) -> dict[str, Any]:
         """What identifies this space in a stored campaign, as JSON."""
 
@@ -52,6 +56,9 @@ class Space(Protocol):
 
     def features(self, trials: Sequence[Trial]) -> Tensor:
         """(n, d) inputs of the model at these trials."""
+
+    def taken(self, trials: Sequence[Trial]) -> Tensor:
+        """What is not to be asked for after these trials, each once, as `Rule.suggest` takes it for `exclude`."""
 
     def cells(self, trial: Trial) -> list[Any]:
         """The place of a trial, one cell for each of `names`."""
@@ -71,9 +78,10 @@ def check_space(space: Any) -> Space:
 
 
 def check_room(space: Space, count: int, taken: int = 0) -> None:
-    """Refuse, by an InputError, a batch that is larger than what is left of the space."""
+    """Refuse, by an `Exhausted`, a batch that is larger than what is left of the space."""
     left = space.capacity - taken
     if count > left:
-        raise InputError(
-            f"{count} points are asked for but only {left:.0f} rows of the pool's {space.capacity:.0f} are left."
+        what = "rows of the pool's" if hasattr(space, "__len__") else "combinations of the box's"
+        raise Exhausted(
+            f"{count} points are asked for but only {left:.0f} {what} {space.capacity:.0f} different ones are left."
         )

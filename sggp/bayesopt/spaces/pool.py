@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from sggp.bayesopt.maximise import Look, Paths, as_indices, maximise_pool
 from sggp.bayesopt.spaces.identity import Identity, feature_keys
+from sggp.bayesopt.spaces.tables import Kind, first_row, read_candidates
 from sggp.bayesopt.trials import Place, Trial
 from sggp.checks import as_numbers, whole_number
-from sggp.errors import DtypeError, InputError, ShapeError
+from sggp.errors import InputError, ShapeError
 
 _DIGEST_ROWS = 64
 
@@ -23,25 +25,49 @@ _DIGEST_ROWS = 64
 class Pool:
     """A finite set of N candidates, addressed by row index and read in chunks.
 
+    A pool holds *counts*, which are fingerprints and compared by Tanimoto similarity, or *numbers*, which a model sees
+    between 0 and 1 over the range of the pool. By itself, counts are what a `FingerprintTable` holds, and bytes and
+    truth values (uint8, bool) in any table; every other number is a number, whole ones too.
+
     Args:
         table: (N, d) numbers (tensor, NumPy array, data frame, nested lists), or a table with ``len(table)`` and
             ``table[rows] -> (k, d) tensor`` such as `sggp.molecules.FingerprintTable`, which may live on disk: only a
-            chunk is ever in memory. Integers are counts (fingerprints), other numbers are real inputs.
+            chunk is ever in memory. Columns of texts or truth values in a data frame are categories.
         chunk_size: rows evaluated at once; lower it when memory is short.
+        kind: "counts" or "numbers", where the table does not say by itself; fingerprints of larger integers need
+            ``kind="counts"``.
+        names: of the columns of numbers; those of a data frame by themselves.
+        units: of the columns by name.
 
     Raises:
-        InputError: the table is empty or holds a value that is not finite, or `chunk_size` is not positive.
-        ShapeError: an array that is not two-dimensional.
+        InputError: the table is empty or holds a value that is not finite or missing; a setting out of range.
+        ShapeError: an array that is not two-dimensional, another number of names.
         DtypeError: the candidates are no numbers (SMILES need a `FingerprintTable`), or no table.
+
+    Example:
+        >>> Pool([[20, 1], [80, 3]], names=["temperature", "equivalents"], units={"temperature": "°C"}).kind
+        'numbers'
     """
 
-    def __init__(self, table: Any, *, chunk_size: int = 8192) -> None:
+    def __init__(
+        self,
+        table: Any,
+        *,
+        chunk_size: int = 8192,
+        kind: Kind | None = None,
+        names: Sequence[str] | None = None,
+        units: Mapping[str, str] | None = None,
+    ) -> None:
         self.chunk_size = whole_number(chunk_size, "chunk_size")
-        self.table = _as_table(table)
-        if len(self.table) == 0:
-            raise InputError("the pool has no rows: there is nothing to choose from.")
-        self._first = _first_row(self.table)
+        self._candidates = read_candidates(table, kind, names)
+        self.table, self.kind = self._candidates.table, self._candidates.kind
+        self._first = first_row(self.table)
         self._identity = Identity(self.table)
+        self._range: tuple[Tensor, Tensor] | None = None
+        self.units = dict(units or {})
+        for name in self.units:
+            if name not in (self._candidates.names or ()):
+                raise InputError(f"the pool has no column {name!r} to have a unit.")
 
     def __len__(self) -> int:
         return len(self.table)
@@ -57,26 +83,54 @@ class Pool:
 
     @property
     def names(self) -> list[str]:
-        return ["smiles"]
+        return ["smiles"] if self._candidates.names is None else self._candidates.names
+
+    @cached_property
+    def scaled(self) -> Pool:
+        """The pool in the coordinates of the model: numbers between 0 and 1 over its range, counts as they are."""
+        if self.kind == "counts":
+            return self
+        low, high = self._first.double().clone(), self._first.double().clone()
+        for _, features in self.chunks():
+            low, high = torch.minimum(low, features.amin(0)), torch.maximum(high, features.amax(0))
+        width = high - low
+        unit = copy.copy(self)
+        unit._range = low, torch.where(width > 0, width, torch.ones_like(width))
+        unit.__dict__["scaled"] = unit
+        return unit
 
     @property
-    def scaled(self) -> Pool:
-        """The pool itself."""
-        return self
+    def blocks(self) -> tuple[tuple[int, ...], ...]:
+        return self._candidates.blocks
+
+    @property
+    def parts(self) -> dict[str, tuple[int, int]] | None:
+        """The columns of each fingerprint where the table has several side by side: see `fit_surrogate`."""
+        return getattr(self.table, "parts", None)
 
     def rows(self, rows: Any) -> Tensor:
-        """(k, d) features of the given rows: float64, or integers as they are.
+        """(k, d) features of the given rows: numbers in float64, counts as they are.
 
         Raises:
             InputError: an index outside 0..N-1.
         """
-        return _wide(self.table[as_indices(rows, len(self), what="rows")])
+        return self._features(self.table[as_indices(rows, len(self), what="rows")])
 
     def chunks(self, size: int | None = None) -> Iterator[tuple[int, Tensor]]:
         """Pairs (first row, (chunk, d) features) over the whole pool, in order."""
         step = self.chunk_size if size is None else whole_number(size, "size")
         for start in range(0, len(self), step):
-            yield start, _wide(self.table[slice(start, min(start + step, len(self)))])
+            yield start, self._features(self.table[slice(start, min(start + step, len(self)))])
+
+    def _features(self, raw: Tensor) -> Tensor:
+        """Rows of the table as a model sees them."""
+        if self.kind == "counts":
+            return raw
+        wide = raw.double()
+        if self._range is None:
+            return wide
+        low, width = self._range
+        return (wide - low.to(wide.device)) / width.to(wide.device)
 
     def describe(self) -> dict[str, Any]:
         """What identifies this pool in a stored campaign: its shape and a digest of some of its rows."""
@@ -142,103 +196,72 @@ class Pool:
             row = whole_number(x, "a pool row", least=None)
             as_indices([row], len(self), what="x")
             return self.places(torch.tensor([row]))[0]
-        width, dtype = len(self._first), self._first.dtype
-        expected = f"a row, a label, or the ({width},) features of a candidate"
-        point = as_numbers(x, "x", expected).detach().cpu()
-        if point.shape != (width,):
-            raise ShapeError(f"x must be {expected}; got shape {tuple(point.shape)}.")
-        kept = point.to(dtype).to(torch.float64)
-        if not bool(torch.isfinite(kept).all()):
-            raise InputError("the features hold a value that is not finite.")
-        if not dtype.is_floating_point and not torch.equal(kept, point):
-            raise InputError(f"the features of this pool are whole numbers ({dtype}); some of x do not fit.")
+        point = self._point(x)
         if self._identity.named:
             return Place(x=tuple(point.tolist()))
         key = feature_keys(point[None])[0]
         row = int(self.find([key])[0])
         return Place(x=tuple(point.tolist()), key=key) if row < 0 else Place(index=row, key=key)
 
+    def _point(self, x: Any) -> Tensor:
+        """(d,) features of a candidate as the table has them, from those or from the user's columns."""
+        names, width, dtype = self._candidates.names, len(self._first), self._first.dtype
+        expected = f"a row, a label, or the ({width},) features of a candidate"
+        if names is not None:
+            expected = f"a row, or a candidate's values of {', '.join(names)}"
+            given = x.to_dict() if hasattr(x, "to_dict") else x
+            if isinstance(given, Mapping):
+                if set(given) != set(names):
+                    raise InputError(f"x must be {expected}; got columns {', '.join(map(str, given))}.")
+                x = [given[name] for name in names]
+            if self._candidates.categories and isinstance(x, list | tuple) and len(x) == len(names):
+                x = self._candidates.encode(x)
+        point = as_numbers(x, "x", expected).detach().cpu()
+        if point.shape != (width,):
+            raise ShapeError(f"x must be {expected}; got shape {tuple(point.shape)}.")
+        kept = point if self.kind == "numbers" else point.to(dtype).to(torch.float64)
+        if not bool(torch.isfinite(kept).all()):
+            raise InputError("the features hold a value that is not finite.")
+        if not torch.equal(kept, point):
+            raise InputError(f"the features of this pool are counts ({dtype}); some of x do not fit.")
+        return point
+
     def places(self, choice: Tensor) -> list[Place]:
-        """The rows with their labels."""
+        """The rows with their labels and keys."""
         pairs = zip(choice.tolist(), self.keys(choice), strict=True)
         return [Place(index=row, label=self.label(row), key=key) for row, key in pairs]
 
     def features(self, trials: Sequence[Trial]) -> Tensor:
-        """(n, d) features: of the row, or as they were attached."""
-        out = _wide(self._first.new_empty(len(trials), len(self._first)))
+        """(n, d) features in the coordinates of the model: of the row, or as they were attached."""
+        out = self.scaled._features(self._first.new_empty(len(trials), len(self._first)))
         rows = {position: trial.index for position, trial in enumerate(trials) if trial.index is not None}
         if rows:
-            out[list(rows)] = self.rows(list(rows.values()))
+            out[list(rows)] = self.scaled.rows(list(rows.values()))
         for position, trial in enumerate(trials):
             if trial.index is None:
-                out[position] = torch.tensor(trial.x, dtype=torch.float64).to(self._first.dtype)
+                point = torch.tensor(trial.x, dtype=torch.float64)
+                out[position] = self.scaled._features(point.to(out.dtype))
         return out
 
+    def taken(self, trials: Sequence[Trial]) -> Tensor:
+        """(k,) the rows of trials, one for each key."""
+        rows = as_indices(
+            [trial.index for trial in trials if trial.index is not None], len(self), what="rows"
+        )
+        return torch.unique(self.find(self.keys(torch.unique(rows))))
+
     def cells(self, trial: Trial) -> list[Any]:
-        return [trial.label or ("(outside the library)" if trial.index is None else f"row {trial.index}")]
+        columns = self._candidates.cells
+        if columns is not None and trial.index is not None:
+            return [
+                column[trial.index].item() if hasattr(column[trial.index], "item") else column[trial.index]
+                for column in columns
+            ]
+        told = trial.label or ("(outside the library)" if trial.index is None else f"row {trial.index}")
+        return [told, *[""] * (len(self.names) - 1)]
 
     def maximise(self, paths: Paths, posterior: Any, look: Look) -> tuple[Tensor, Tensor]:
         """`maximise_pool` over the rows that are neither excluded, nor pending, nor twins of such or of each other."""
         banned = torch.cat([as_indices(getattr(look, w), len(self), what=w) for w in ("exclude", "pending")])
         closed = self.closed(banned)
         return maximise_pool(paths, self, maximize=look.maximize, exclude=closed, progress=look.progress)
-
-
-def _wide(features: Tensor) -> Tensor:
-    """A few rows in float64, so that values at them are not rounded; integers as they are."""
-    return features.double() if features.is_floating_point() else features
-
-
-def _as_table(table: Any) -> Any:
-    """A tensor of the numbers in an array, frame or nested lists; any other table as it is."""
-    if hasattr(table, "to_numpy"):  # a data frame or series
-        table = table.to_numpy()
-    if isinstance(table, list | tuple):
-        try:
-            table = np.asarray(table)
-        except ValueError as error:
-            raise ShapeError(f"a pool of points must be (N, d), one row per candidate: {error}.") from error
-    if isinstance(table, np.ndarray):
-        if table.dtype.kind not in "buif":
-            raise DtypeError(
-                f"a pool needs numbers, got an array of {table.dtype}: fingerprint SMILES by "
-                "sggp.molecules.FingerprintTable.from_smiles, and encode other columns as numbers."
-            )
-        table = torch.from_numpy(
-            np.require(table.astype(_kept_type(table.dtype), copy=False), requirements=["C", "W"])
-        )
-    if not isinstance(table, Tensor):
-        if not hasattr(table, "__len__") or not hasattr(table, "__getitem__"):
-            raise DtypeError(f"a pool needs numbers (N, d) or a table of them, got {type(table).__name__}.")
-        return table
-    if table.ndim != 2 or table.shape[1] == 0:
-        raise ShapeError(f"a pool of points must be (N, d), got shape {tuple(table.shape)}.")
-    if table.is_complex() or table.layout != torch.strided:
-        raise DtypeError(f"a pool needs a dense tensor of real numbers, got {table.dtype}, {table.layout}.")
-    if table.is_floating_point() and not bool(torch.isfinite(table).all()):
-        raise InputError("the pool holds a value that is not finite: leave those rows out.")
-    return table.detach()
-
-
-def _kept_type(dtype: np.dtype) -> Any:
-    """The type that PyTorch computes with: bits as uint8, other integers as int64, floats of at most 64 bits."""
-    if dtype.kind == "b" or dtype == np.uint8:
-        return np.uint8
-    if dtype.kind in "ui":
-        return np.int64
-    return np.float64 if dtype.itemsize > 8 else dtype.newbyteorder("=")
-
-
-def _first_row(table: Any) -> Tensor:
-    """(d,) features of row 0, which shows that the table gives rows as it should."""
-    try:
-        row = table[torch.tensor([0])]
-    except (TypeError, ValueError, LookupError, AttributeError, RuntimeError) as error:
-        raise DtypeError(
-            f"a pool needs numbers (N, d) or a table with len() and rows by index, got {type(table).__name__} "
-            f"({error})."
-        ) from error
-    if not isinstance(row, Tensor) or row.ndim != 2:
-        shape = tuple(row.shape) if isinstance(row, Tensor) else type(row).__name__
-        raise DtypeError(f"table[rows] must give a tensor (k, d); {type(table).__name__} gave {shape}.")
-    return row[0]

@@ -43,18 +43,18 @@ def dumps(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
-def point_json(x: Sequence[float] | None) -> list[float] | str | None:
-    """A point as a list, or as a packed text where it is long: float64 numbers, compressed, base 85."""
-    if x is None or len(x) < _PACK_FROM:
+def point_json(x: Sequence[float | str] | None) -> list[float | str] | str | None:
+    """A point as a list, or as a packed text where it is long and all float64 numbers: compressed, base 85."""
+    if x is None or len(x) < _PACK_FROM or not all(isinstance(cell, float) for cell in x):
         return None if x is None else list(x)
     return base64.b85encode(zlib.compress(np.asarray(x, dtype="<f8").tobytes(), 9)).decode()
 
 
-def json_point(given: list[float] | str | None) -> tuple[float, ...] | None:
+def json_point(given: list[float | str] | str | None) -> tuple[float | str, ...] | None:
     """The point of `point_json`."""
     if isinstance(given, str):
         given = np.frombuffer(zlib.decompress(base64.b85decode(given)), dtype="<f8").tolist()
-    return None if given is None else tuple(map(float, given))
+    return None if given is None else tuple(given)
 
 
 def place_json(place: Place) -> dict[str, Any]:
