@@ -18,7 +18,8 @@ REPEAT = 1e-6
 """Two points are the same where no coordinate differs by more than this share of its range."""
 _APART = (1e-2, 1e-3, 1e-4, 1e-5, REPEAT)  # how far from all others a point should be that replaces a repeat
 _REPLACEMENTS = 128  # candidates for each such point
-_EXCHANGES = 8  # sweeps over all columns at most
+_EXCHANGES = 8  # sweeps over all columns at most, where there is nothing else to change
+_FEW_EXCHANGES = 3  # and before each ascent
 _PASSES = 2  # of exchanges and ascent
 
 
@@ -257,7 +258,7 @@ def _exchange(paths: Paths, region: Region, points: Tensor, sign: float) -> tupl
     best = points.clone()
     with torch.no_grad():
         height = sign * finite(paths.paired(best)).cpu()
-        for _ in range(_EXCHANGES):
+        for _ in range(_FEW_EXCHANGES if bool(region.free.any()) else _EXCHANGES):
             before = height
             for place, column in region.numbered:
                 other, kept = region.repaired(region.exchanges(best, place, column))  # (s, k, m, D)
