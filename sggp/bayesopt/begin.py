@@ -80,7 +80,7 @@ def _settings(space: Space | None, given: Begun) -> dict[str, Any]:
         else whole_number(given.seed, "seed", least=None),
         "num_initial": whole_number(usual if given.num_initial is None else given.num_initial, "num_initial"),
         "info": json_dict(given.info or {}),
-        "rule": _kept(rule, space, objectives),
+        "rule": _kept(rule, space, len(objectives)),
         "budget": None if given.budget is None else amount(given.budget, "budget"),
     }
 
@@ -97,12 +97,12 @@ def _outcomes(given: Begun) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]
     return checked["objectives"] if objectives else [], checked["constraints"]
 
 
-def _kept(rule: Any, space: Any, objectives: Sequence[Any]) -> str | None:
+def _kept(rule: Any, space: Any, objectives: int) -> str | None:
     """The name of a rule, the default's for None; None for a rule of the user's own."""
     if rule is not None:
         return rule if isinstance(rule, str) else None
-    if len(objectives) > 1:
-        return "hypervolume" if len(objectives) <= 3 else "thompson"
+    if objectives > 1:
+        return "hypervolume" if objectives <= 3 else "thompson"
     return None if space is None else default_rule(space)
 
 

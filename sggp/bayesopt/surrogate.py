@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import gpytorch
@@ -159,16 +159,10 @@ def fit_surrogate(
     elif kernel is None and not x.is_floating_point():
         kernel = "tanimoto"
     spread = 1.0 if constant else float(y.var(correction=0))
-    noise: Any = None if usable else _PRIOR_NOISE * spread
-    if noise_std is not None:
-        noise = _known_noise(noise_std, unit, _LEAST_NOISE * spread, len(y))
-    some: Tensor | slice = slice(None)
-    if ranges is not None and len(x) > EXACT_ROWS:
-        (choose,) = streams(learn, "rows to learn from")
-        some = torch.randperm(len(x), generator=choose)[:EXACT_ROWS].sort().values
+    known = None if noise_std is None else _known_noise(noise_std, unit, _LEAST_NOISE * spread, len(y))
     settings = ModelSettings(
         kernel=kernel,
-        noise_variance=noise if noise_std is None else noise[some],
+        noise_variance=None if usable else _PRIOR_NOISE * spread,
         optimizer=None if not usable else "auto" if ranges is None else "exact",
         solver=solver,
         num_samples=num_samples,
@@ -176,17 +170,18 @@ def fit_surrogate(
         normalise=not constant,
         blocks=blocks,
     )
+    some: Tensor | slice = slice(None)
+    if ranges is not None and len(x) > EXACT_ROWS:
+        (choose,) = streams(learn, "rows to learn from")
+        some = torch.randperm(len(x), generator=choose)[:EXACT_ROWS].sort().values
+    if known is not None:
+        settings = replace(settings, noise_variance=known[some])
     model = fit_model(x[some], y[some], settings, learn)
     target = model.scaling.targets(y)[:, 0]
     learned = model.in_units(targets=False)
-    posterior = _conditioned(
-        model,
-        x,
-        target,
-        draw,
-        kernel=learned.kernel if ranges is None else summed(model.kernel),
-        noise=learned.noise_variance if noise_std is None else model.scaling.noise(noise, 0),
-    )
+    noise = learned.noise_variance if known is None else model.scaling.noise(known, 0)
+    prior = learned.kernel if ranges is None else summed(model.kernel)
+    posterior = _conditioned(model, x, target, draw, prior, noise)
     return Surrogate(
         posterior,
         offset + unit * float(model.scaling.y_offset[0]),
@@ -195,8 +190,8 @@ def fit_surrogate(
         x,
         target,
         posterior.prior_mean,
-        kernel=learned.kernel,
         weights={} if ranges is None else weights_of(model.kernel, ranges),
+        kernel=prior,
     )
 
 
@@ -217,11 +212,10 @@ def _conditioned(
     x: Tensor,
     target: Tensor,
     generator: torch.Generator,
-    *,
     kernel: gpytorch.kernels.Kernel,
-    noise: Any,
+    noise_variance: float | Tensor,
 ) -> Posterior:
-    """The posterior for inputs in their own units, (n, d), and normalised targets, (n,)."""
+    """The posterior for inputs in their own units, (n, d), and normalised targets, (n,), with this kernel and noise."""
     settings = model.settings
     if model.learnt_mean:
         kernel = with_unknown_constant(kernel, len(x), settings.solver)
@@ -229,7 +223,7 @@ def _conditioned(
         kernel,
         x,
         target,
-        noise_variance=noise,
+        noise_variance=noise_variance,
         mean=model.in_units(targets=False).mean,
         solver=settings.solver,
         num_samples=settings.num_samples,

@@ -144,16 +144,17 @@ def _check_text(name: Any, unit: Any) -> None:
         raise InputError(f"the unit of {name!r} must be a text such as 'nM'; got {unit!r:.60}.")
 
 
-def _checked(items: Any, kind: type[Objective] | type[Constraint], what: str) -> tuple[Any, ...]:
+def _checked(items: Any, kind: Any, what: str) -> tuple[Any, ...]:
     if isinstance(items, kind):
         items = (items,)
     if isinstance(items, str | Mapping) or not isinstance(items, Sequence):
         raise DtypeError(f"{what} must be a list of {kind.__name__}, got {type(items).__name__}.")
-    for item in items:
+    listed: list[Any] = list(items)
+    for item in listed:
         if not isinstance(item, kind):
             raise DtypeError(f"{what} must hold {kind.__name__}(...), got {type(item).__name__}.")
-    names = [item.name for item in items]
+    names = [item.name for item in listed]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise InputError(f"{what} name {', '.join(map(repr, twice))} more than once: one of each name.")
-    return tuple(items)
+    return tuple(listed)

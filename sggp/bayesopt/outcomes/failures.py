@@ -80,7 +80,7 @@ def fit_failures(
     _, kernel, variance = max(
         (
             (_probit(kernel, x[part], side[part], variance, success)[0].log_evidence, kernel, variance)
-            for kernel in _kernels(x[part], side[part], objective_kernel, learn)
+            for kernel in _kernels(x[part], side[part], settings, objective_kernel, learn)
             for variance in _VARIANCES
         ),
         key=lambda found: found[0],
@@ -106,7 +106,9 @@ def _subset(failed: Tensor, most: int, generator: torch.Generator) -> Tensor:
     return torch.cat([kept, good[: most - len(kept)]]).sort().values
 
 
-def _kernels(x: Tensor, side: Tensor, objective_kernel: Any, generator: torch.Generator) -> Iterator[Any]:
+def _kernels(
+    x: Tensor, side: Tensor, settings: BeliefSettings, objective_kernel: Any, generator: torch.Generator
+) -> Iterator[Any]:
     """Kernels to compare."""
     floating = x.is_floating_point()
     if floating:
@@ -120,7 +122,8 @@ def _kernels(x: Tensor, side: Tensor, objective_kernel: Any, generator: torch.Ge
         yield objective_kernel
     both = min(int((side > 0).sum()), int((side < 0).sum()))
     if both >= _LEARN_FROM or (not floating and objective_kernel is None):
-        yield fit_surrogate(x, side, num_samples=0, generator=generator).kernel
+        options = {**settings.of_model, "kernel": None}
+        yield fit_surrogate(x, side, num_samples=0, generator=generator, **options).kernel
 
 
 def _probit(

@@ -42,6 +42,12 @@ class BeliefSettings:
     def __post_init__(self) -> None:
         one_of(self.outliers, "outliers", ("apart", "keep"))
 
+    @property
+    def of_model(self) -> dict[str, Any]:
+        """Those that `fit_surrogate` takes, but for the number of paths."""
+        names = ("kernel", "num_features", "blocks")
+        return {name: getattr(self, name) for name in names}
+
 
 @dataclass(frozen=True)
 class Table:
@@ -108,11 +114,7 @@ def fit_table(table: Table, value: Tensor, settings: BeliefSettings, generator: 
     Where some rows' noise is known, that of the others is learnt first, from them alone if they are twenty or more.
     Where none is, this is `fit_surrogate` itself.
     """
-    options: dict[str, Any] = {
-        "kernel": settings.kernel,
-        "num_features": settings.num_features,
-        "blocks": settings.blocks,
-    }
+    options = settings.of_model
     unknown = table.noise_std.isnan()
     if bool(unknown.all()):
         return fit_surrogate(table.x, value, num_samples=settings.num_samples, generator=generator, **options)

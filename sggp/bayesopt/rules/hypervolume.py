@@ -29,9 +29,9 @@ class HypervolumeThompson(Rule):
 
     Args, Raises: as `Rule`.
 
-    Cost: a box: one search for all slots on the measured front, and one more for each slot that the places before it
-        cost more than 30 % of its gain, with a quarter of the rounds. A pool: one sweep of paths and boxes over N rows;
-        then each slot chooses among the rows that added most to the measured front: 64, or four times the batch.
+    Cost: a box: one search for all slots on the measured front, and a quarter of one more for each slot that the places
+        before it cost more than 30 % of its gain. A pool: one sweep of paths and boxes over N rows; then each slot
+        chooses among the rows that added most to the measured front: 64, or four times the batch.
 
     Source: Bradford, Schweidtmann & Lapkin 2018 (TSEMO: Thompson samples chosen for hypervolume, batches greedily).
     """
