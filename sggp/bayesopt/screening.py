@@ -212,5 +212,5 @@ def _known(known: Any, size: int, budget: int) -> list[int]:
 
 def _fit(pool: Pool, values: Tensor, rows: list[int], samples: int, generator: torch.Generator) -> Surrogate:
     return fit_surrogate(
-        pool.rows(rows), values[rows], num_samples=samples, generator=generator, parts=pool.parts
+        pool.rows(rows), values[rows], num_samples=samples, generator=generator, kernel=pool.parts
     )
