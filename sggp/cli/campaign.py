@@ -65,12 +65,8 @@ def init(
         pool, rejects = load_library(
             library, smiles_column=library_smiles_column, id_column=id_column, cache=default_cache()
         )
-        info: dict[str, Any] = {
-            "library": str(library.resolve()),
-            "smiles": library_smiles_column,
-            "id": id_column,
-        }
-        info["fingerprint"] = pool.settings
+        info: dict[str, Any] = {"library": str(library.resolve()), "fingerprint": pool.settings}
+        info |= {"smiles": library_smiles_column, "id": id_column}
         prior = []
         if measured is not None:
             known = load_measured(measured, smiles_column=smiles_column, value_column=value_column, like=pool)
