@@ -28,6 +28,18 @@ SCRIPTS = {
     ],
     "engines.py": ["--rows", "200", "--repeats", "1", "--sets", "float64", "counts"],
     "tanimoto_fit.py": ["--rows", "300", "--targets", "F2", "PGR"],
+    "fingerprints.py": [
+        "--libraries",
+        "esol",
+        "--rows",
+        "20",
+        "--draws",
+        "1",
+        "--size",
+        "60",
+        "--parts",
+        "all",
+    ],
     "calibration.py": [
         *("--sets", "yacht", "--rows", "20", "--splits", "1"),
         *("--samples", "8", "--warmup", "10"),

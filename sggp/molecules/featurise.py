@@ -2,7 +2,7 @@
 
 RDKit holds Python's lock while it parses, so threads do not speed parsing up (measured: 1.0x with two threads, 2.1x
 with two processes); parsing is two thirds of the work. Hence chunks of SMILES go to worker processes, which send
-back packed sparse arrays of about 130 bytes per molecule, 850 where several fingerprints stand side by side.
+back packed sparse arrays of about 130 bytes per molecule, 1.3 kB where several fingerprints stand side by side.
 """
 
 from __future__ import annotations

@@ -61,9 +61,8 @@ class SmilesFingerprinter(TransformerMixin, BaseEstimator):
         counts: False gives bits, min(count, 1); descriptors stay what they are.
         parts: names of what to put side by side, in this order: "morgan0" … "morgan9" (by radius), "atom_pairs",
             "torsions", "paths", each `fp_size` positions wide, and "descriptors", 12 columns. None is Morgan of
-            `radius` alone.
-            A Tanimoto kernel of all columns at once would make no sense of several parts: give those to `Campaign`,
-            `screen` or `fit_surrogate`, which learn a weight for each.
+            `radius` alone. A Tanimoto kernel of all columns at once would make no sense of several parts: give those
+            to `Campaign`, `screen` or `fit_surrogate`, which learn a weight for each.
         on_invalid: what `transform` does about entries that are not usable SMILES: "raise" `MoleculeError` listing
             all of them; "drop" their rows; "mask" them, in a `numpy.ma.MaskedArray` with zeros under the mask. The
             last two warn, naming the rows. With "drop" the result has fewer rows than y: use it before a pipeline.
@@ -75,8 +74,8 @@ class SmilesFingerprinter(TransformerMixin, BaseEstimator):
         >>> SmilesFingerprinter(fp_size=1024).fit_transform(["CCO", "c1ccccc1O"]).shape
         (2, 1024)
 
-    Cost: about 0.2 s per 1,000 drug-like molecules and core, 0.8 for the four parts of a `FingerprintTable`, of which
-    0.25 are log P; the result has a byte per molecule and column.
+    Cost: about 0.2 s per 1,000 drug-like molecules and core, 1.1 for the five parts of a `FingerprintTable`, of which
+    log P and paths are 0.25 each; the result has a byte per molecule and column.
     Source: Rogers & Hahn, J. Chem. Inf. Model. 50 (2010) 742 (extended-connectivity fingerprints); Carhart et al.,
     J. Chem. Inf. Comput. Sci. 25 (1985) 64 (atom pairs); Nilakantan et al., ibid. 27 (1987) 82 (torsions).
     Departure: counts above 255 are stored as 255, with a warning that names the rows.

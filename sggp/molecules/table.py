@@ -46,7 +46,7 @@ class FingerprintTable:
     table there is.
 
     Stored sparse and exact: per row its non-zero columns (uint16, or uint32 above 65,536) and counts (uint8), three
-    bytes per entry: 250,000 drug-like molecules take about 170 MB, 35 MB as Morgan counts alone, and not 1.5 GB. Build
+    bytes per entry: 250,000 drug-like molecules take about 315 MB, 35 MB as Morgan counts alone, and not 2 GB. Build
     one with `from_smiles`, `from_csv`, `from_counts` or `open`.
 
     `table[rows]` is a (k, width) uint8 tensor for a slice, a sequence of integers or a boolean mask, and a (width,)
@@ -115,7 +115,7 @@ class FingerprintTable:
             MoleculeError: see `on_invalid`, `on_duplicate`; `error.report` lists every row.
             InputError, ShapeError: no list of SMILES; a setting out of range; lengths that do not match.
 
-        Cost: 0.8 s per 1,000 drug-like molecules and process, 0.2 for Morgan counts alone; memory about 1.5 kB per
+        Cost: 1.1 s per 1,000 drug-like molecules and process, 0.2 for Morgan counts alone; memory about 1.5 kB per
         molecule while it is built.
         """
         entries, texts = as_smiles_list(smiles), _texts(ids, "ids")
