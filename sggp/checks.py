@@ -7,6 +7,7 @@ import operator
 import os
 import reprlib
 from collections.abc import Collection
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -51,16 +52,17 @@ def finite_number(value: Any, name: str, advice: str = "", *, infinite: bool = F
     With `infinite`, infinity is one too. No numbers are: text, None, truth values, complex ones. The error ends with
     `advice`.
     """
-    message = f"{name} must be a finite number, got {_shown(value)}" + (f"; {advice}." if advice else ".")
-    if isinstance(value, str | bytes) or _is_bool(value) or _is_complex(value):
-        raise InputError(message)
-    try:
-        number = float(value.item() if hasattr(value, "item") else value)
-    except (TypeError, ValueError, OverflowError, RuntimeError) as error:
-        raise InputError(message) from error
-    if not (math.isfinite(number) or (infinite and math.isinf(number))):
-        raise InputError(message)
-    return number
+    if type(value) is float and math.isfinite(value):  # most of them, quickly
+        return value
+    number = math.nan
+    if not (isinstance(value, str | bytes) or _is_bool(value) or _is_complex(value)):
+        with suppress(TypeError, ValueError, OverflowError, RuntimeError):
+            number = float(value.item() if hasattr(value, "item") else value)
+    if math.isfinite(number) or (infinite and math.isinf(number)):
+        return number
+    raise InputError(
+        f"{name} must be a finite number, got {_shown(value)}" + (f"; {advice}." if advice else ".")
+    )
 
 
 def flag(value: Any, name: str) -> bool:

@@ -61,6 +61,10 @@ class MoleculeError(InputError):
         self.report = report
 
 
+class Exhausted(InputError):
+    """Fewer points are left than were asked for, or the campaign's budget pays for none."""
+
+
 class DataFileError(InputError):
     """A file is missing, empty, lacks a column or cannot be read."""
 

@@ -72,7 +72,7 @@ def plot_best_so_far(
     *,
     measurements: Sequence[float] | None = None,
     random: Any = None,
-    label: str = "Thompson sampling",
+    label: str = "chosen by the model",
     value_name: str = "best value so far",
     axes: Axes | None = None,
 ) -> Axes:

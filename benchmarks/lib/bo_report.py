@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -32,18 +32,19 @@ class Records:
 
     Args:
         path: file with one JSON object per line, read where it exists; None keeps the runs in memory.
+        key: what makes a run the same as another.
     """
 
-    def __init__(self, path: Path | None) -> None:
-        self.path = path
+    def __init__(self, path: Path | None, key: Callable[[dict[str, Any]], tuple[Any, ...]] = key) -> None:
+        self.path, self.key = path, key
         self.runs: dict[tuple[Any, ...], dict[str, Any]] = {}
         lines = path.read_text(encoding="utf-8").splitlines() if path is not None and path.is_file() else []
         for line in lines:
             record = json.loads(line)
-            self.runs[key(record)] = record
+            self.runs[self.key(record)] = record
 
     def add(self, record: dict[str, Any]) -> None:
-        self.runs[key(record)] = record
+        self.runs[self.key(record)] = record
         if self.path is not None:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(record) + "\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 import warnings
 from collections.abc import Sequence
 from contextlib import suppress
@@ -9,7 +10,7 @@ from typing import Any, NamedTuple
 
 from sggp.bayesopt.binding import Binding
 from sggp.bayesopt.given import amount, json_dict
-from sggp.bayesopt.rules import RuleLike, check_rule
+from sggp.bayesopt.rules import RuleLike, check_rule, default_rule
 from sggp.bayesopt.spaces.base import Space, check_space
 from sggp.bayesopt.spaces.box import Box
 from sggp.bayesopt.storage import Draft, Moved, Storage
@@ -68,6 +69,7 @@ def _settings(space: Space | None, given: Begun) -> dict[str, Any]:
     usual = 1 if space is None else space.num_initial
     rule = None if given.rule is None else check_rule(given.rule)
     return {
+        "uuid": uuid.uuid4().hex,  # two campaigns of the same settings are not the same
         "maximize": maximize,
         "objectives": objectives,
         "constraints": _json_list(given.constraints, "constraints"),
@@ -77,9 +79,16 @@ def _settings(space: Space | None, given: Begun) -> dict[str, Any]:
         else whole_number(given.seed, "seed", least=None),
         "num_initial": whole_number(usual if given.num_initial is None else given.num_initial, "num_initial"),
         "info": json_dict(given.info or {}),
-        "rule": rule if isinstance(rule, str) else "thompson" if rule is None else None,
+        "rule": _kept(rule, space),
         "budget": None if given.budget is None else amount(given.budget, "budget"),
     }
+
+
+def _kept(rule: Any, space: Any) -> str | None:
+    """The name of a rule, the default's for None; None for a rule of the user's own."""
+    if rule is None:
+        return None if space is None else default_rule(space)
+    return rule if isinstance(rule, str) else None
 
 
 def _json_list(items: Any, name: str) -> list[dict[str, Any]]:
@@ -114,9 +123,9 @@ def _check(store: Storage, meta: dict[str, Any], settings: dict[str, Any], given
 
 def _rule(store: Storage, meta: dict[str, Any], given: Any) -> RuleLike:
     stored = meta.get("rule", "thompson")  # the first files had none
-    if given is not None:
-        return check_rule(given)
-    return stored
+    if given is None and stored is None:
+        raise InputError(f"{store.name} was started with a rule of its own: pass it as rule=.")
+    return stored if given is None else check_rule(given)
 
 
 def _bind(space: Space | None, store: Storage, meta: dict[str, Any]) -> Binding | None:
@@ -146,8 +155,8 @@ def _name_vanished(store: Storage, binding: Binding, trials: Sequence[Any]) -> N
         return
     if all(now.index is None and not binding.usable(now) for now in found):
         raise InputError(
-            f"{store.name} is of another space: the pool given holds none of its {len(trials)} trials, and there are no "
-            "SMILES to go on with. Give the pool it was started on."
+            f"{store.name} is of another space: the pool given holds none of its {len(trials)} trials, and no "
+            "SMILES are known to go on with. Give the pool it was started on."
         )
     names = ", ".join(f"{trial.label or trial.key} (trial {trial.id})" for trial in lost[:_NAMED])
     more = f" and {len(lost) - _NAMED} more" if len(lost) > _NAMED else ""

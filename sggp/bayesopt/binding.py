@@ -13,7 +13,7 @@ from sggp.bayesopt.spaces.base import Space
 from sggp.bayesopt.storage import Draft
 from sggp.bayesopt.storage.journal import json_place, place_json
 from sggp.bayesopt.trials import Place, Trial
-from sggp.errors import InputError, MoleculeError
+from sggp.errors import Exhausted, InputError, MoleculeError
 
 _TRIES = 20
 _SAME = 1e-6  # of the box's edges: points closer than this are one measurement
@@ -78,7 +78,8 @@ class Binding:
                     "it was; from then on rows may move."
                 )
             place = self._identity(trial)
-            known = {"key": place.key, "index": place.index, "label": trial.label or place.label}
+            row = trial.index if place.index is None else place.index
+            known = {"key": place.key, "index": row, "label": trial.label or place.label}
             if place.key is not None:
                 drafts.append(Draft("identified", trial.id, known))
         return drafts
@@ -182,7 +183,7 @@ def filled(
     """The data of "asked" events, made up to q with places that need no model and are not known.
 
     Raises:
-        InputError: there are not so many.
+        Exhausted: there are not so many.
     """
     why = "spread out: the rule's choice was known already" if found else "spread out: no model yet"
     shown: list[Any] = [t if takes_its_place(t) else replace(t, index=None) for t in trials]
@@ -195,7 +196,7 @@ def filled(
         fresh = binding.fresh(more, shown)
         out += [{**place_json(place), "why": why} for place, new in zip(more, fresh, strict=True) if new]
         shown += more
-    raise InputError(f"only {len(out)} points are left that were not asked for: ask for fewer than {q}.")
+    raise Exhausted(f"only {len(out)} points are left that were not asked for: ask for fewer than {q}.")
 
 
 def canonical(smiles: Sequence[str]) -> list[str]:

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Sequence
 
 from sggp.bayesopt.trials import Trial
-from sggp.errors import BudgetWarning, InputError
+from sggp.errors import BudgetWarning, Exhausted
 
 
 def spent(trials: Sequence[Trial]) -> tuple[float, float]:
@@ -26,7 +26,7 @@ def affordable(q: int, trials: Sequence[Trial], budget: float | None) -> int:
     """How many of q further trials the budget pays for.
 
     Raises:
-        InputError: for none. Warns: BudgetWarning where for fewer.
+        Exhausted: for none. Warns: BudgetWarning where for fewer.
     """
     if budget is None:
         return q
@@ -34,7 +34,7 @@ def affordable(q: int, trials: Sequence[Trial], budget: float | None) -> int:
     left = budget - gone
     count = q if usual == 0 else min(q, math.floor(left / usual * (1 + 1e-12) + 1e-12))
     if left < 0 or count < 1:
-        raise InputError(
+        raise Exhausted(
             f"the budget of {budget:g} is spent: {gone:g} so far, and one more trial costs about {usual:g}. Open the "
             "campaign with a larger budget= to go on."
         )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
 from typing import Any
 
 import gpytorch
@@ -12,6 +13,7 @@ import torch
 from sggp.bayesopt.begin import Begun, begin
 from sggp.bayesopt.binding import filled
 from sggp.bayesopt.budget import affordable
+from sggp.bayesopt.evaluation import Evaluation
 from sggp.bayesopt.given import instance, trial_id
 from sggp.bayesopt.maximise import BoxSearch
 from sggp.bayesopt.record import Record
@@ -41,7 +43,7 @@ class Campaign(Record):
 
     Args:
         space: `Box` or `Pool`; of the same kind at every start, and a box with the same bounds. None opens a campaign
-            that exists, to read it and to report results; a box is then known from the file.
+            that exists, to read it and to report results; a box is known from the file.
         storage: path of the SQLite file, created when absent; the URL of a database ("postgresql+psycopg://..."); or a
             `Storage` of another kind.
         maximize: whether larger is better: True, False, or a word such as "max" or "min". Required for a new file; for
@@ -49,7 +51,8 @@ class Campaign(Record):
         objectives, constraints: what is measured and wanted (`Objective`, `Constraint`), in the place of `maximize`;
             kept in a new file.
         kernel: starting kernel of the model, in the coordinates of the unit cube for a box; None chooses
-            Matern-5/2 (real inputs) or min-max Tanimoto (counts).
+            Matern (real inputs), min-max Tanimoto (counts), or a learnt sum of kernels (a `FingerprintTable` of
+            several parts).
         num_initial: measurements to collect before the model is used; None is 2 (d + 1) in a box and 10
             in a pool.
         num_features: random features of the prior draws.
@@ -57,9 +60,9 @@ class Campaign(Record):
         seed: makes a new campaign reproducible; None draws one, which is stored.
         info: further settings to keep in a new file (JSON values), returned by `info`.
         rule: how a batch is chosen, a name in `sggp.bayesopt.rules.RULES` (stored) or a subclass of `Rule`, to be given
-            at every start. None takes the stored one, Thompson sampling in a new file.
+            at every start. None takes the stored one; in a new file that of `sggp.bayesopt.rules.default_rule`.
         budget: what the trials that are asked for may cost together, see `spent`; kept, and changed when another one is
-            given. `ask` gives fewer points, with a `BudgetWarning`, when it pays for no more, and refuses when for none.
+            given. `ask` gives fewer points, with a `BudgetWarning`, when it pays for no more; it refuses when for none.
 
     Raises:
         InputError: no direction for a new file, another direction or another space than the stored one, or a setting
@@ -125,12 +128,13 @@ class Campaign(Record):
         """The next q points to measure, written to disk before this returns.
 
         Until `num_initial` measurements are in, points are drawn at random (a Sobol sequence in a box);
-        afterwards the model is fitted to all measurements and the rule chooses (by Thompson sampling each point
-        maximises its own posterior sample). None is the same as one measured, pending or failed before, or within 1e-6
-        of its box: neither of this process nor of another that asks at the same time.
+        afterwards the model is fitted to all measurements and the rule chooses. None is the same as one that was
+        measured, is pending or failed, or within 1e-6 of it in a box: of this process, or of another that asks at the
+        same time.
 
         Raises:
-            InputError: q is no positive integer, fewer points are left, or the budget is spent.
+            InputError: q is no positive integer.
+            Exhausted: fewer points are left, or the budget is spent.
         """
         q = whole_number(q, "q")
         for attempt in range(_ATTEMPTS):
@@ -156,6 +160,43 @@ class Campaign(Record):
         data = {**place_json(found.place), "why": f"replicate of trial {number}"}
         return self._append([Draft("asked", data=data)] * whole_number(count, "count"))
 
+    def run(
+        self,
+        objective: Callable[[Trial], Any],
+        *,
+        executor: Executor | None = None,
+        budget: int,
+        batch_size: int = 1,
+        timeout: float | None = None,
+        retries: int = 0,
+    ) -> list[Trial]:
+        """Ask, evaluate and tell until `budget` trials have ended, the pending ones first.
+
+        With an executor up to `batch_size` evaluations run at once, and a new point is asked for as soon as one ends.
+        Whatever stops this (a kill, Ctrl-C, a broken executor), trials without a result stay pending, and another call
+        resumes them.
+
+        Args:
+            objective: called with a `Trial` (its `x` in a box, `smiles` or `index` in a pool); gives what `tell` takes.
+                For a process pool it must be defined at the top of a module.
+            executor: any `concurrent.futures.Executor`: a thread or process pool, Dask's ``client.get_executor()``,
+                MPI's. None evaluates here, one after the other.
+            budget: how many trials may end in this call; a campaign's own budget, or the end of a pool, stops earlier.
+            batch_size: evaluations at once; without an executor, points asked for at once.
+            timeout: seconds that one evaluation may run; then it is failed. Its worker is not stopped: it is busy until
+                the objective returns. Other executors than Python's pools do not say when they begin: let `batch_size`
+                be the number of their workers then.
+            retries: further tries after an error or a timeout. The last one fails the trial, with the error as reason.
+
+        Returns:
+            The trials that ended, in this order.
+
+        Raises:
+            InputError, DtypeError: an argument that cannot be used. BrokenExecutor: workers died.
+        """
+        options = {"executor": executor, "budget": budget, "batch_size": batch_size}
+        return Evaluation(self, objective, **options, timeout=timeout, retries=retries).run()  # type: ignore[arg-type]
+
     # the model ----------------------------------------------------------------------------------------------------
 
     def model(self, num_samples: int = 1, *, generator: torch.Generator | int | None = None) -> Surrogate:
@@ -177,6 +218,7 @@ class Campaign(Record):
             blocks=self.space.blocks,
             num_features=self._num_features,
             generator=generator,
+            parts=getattr(self.space, "parts", None),
         )
 
     def _propose(self, q: int, trials: Sequence[Trial], generator: torch.Generator) -> list[dict[str, Any]]:
@@ -188,13 +230,13 @@ class Campaign(Record):
             return filled(self._bound, self._meta, q, [], trials, generator)
         rule = make_rule(self._rule, self.space.scaled, q, maximize=self.maximize, search=self._search)
         model = self._model(trials, rule.num_samples, generator)
-        choice, *rest = rule.choose(model.posterior, exclude=taken, generator=generator)
-        places = self.space.places(choice)
+        scaling = (model.offset, model.scale)
+        choice = rule.choose(model.posterior, exclude=taken, generator=generator, scaling=scaling)
+        places = self.space.places(choice.places)
         mean, std = model.predict(self._bound.features(places))  # type: ignore[arg-type]
-        reasons = rest[1] if len(rest) > 1 else [str(self._rule)] * q
         found = [
             {**place_json(place), "expected": [one, spread], "why": why}
-            for place, one, spread, why in zip(places, mean.tolist(), std.tolist(), reasons, strict=True)
+            for place, one, spread, why in zip(places, mean.tolist(), std.tolist(), choice.why, strict=True)
         ]
         kept = [data for data, new in zip(found, self._bound.fresh(places, trials), strict=True) if new]
         return filled(self._bound, self._meta, q, kept, trials, generator)

@@ -136,14 +136,14 @@ def maximise_pool(
         inside = banned[(banned >= start) & (banned < stop)] - start
         height[:, inside] = -math.inf
         rows = torch.cat([best_row, torch.arange(start, stop).expand(keep, -1)], dim=1)
-        best_value, best_row = _deepest(torch.cat([best_value, height], dim=1), rows, keep)
+        best_value, best_row = deepest(torch.cat([best_value, height], dim=1), rows, keep)
         if progress is not None:
             progress(stop)
     chosen = distinct_best(best_row)[:, None]
     return best_row.gather(1, chosen)[:, 0], sign * best_value.gather(1, chosen)[:, 0]
 
 
-def _deepest(height: Tensor, rows: Tensor, keep: int) -> tuple[Tensor, Tensor]:
+def deepest(height: Tensor, rows: Tensor, keep: int) -> tuple[Tensor, Tensor]:
     """Each path's `keep` best entries in descending order; `rows` ascends within ties."""
     depth = min(keep, height.shape[1])
     threshold = height.topk(depth, dim=1).values[:, -1:]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from sggp.bayesopt.maximise import as_indices
-from sggp.bayesopt.rules import RuleLike, make_rule
+from sggp.bayesopt.rules import DEFAULT_RULE, RuleLike, make_rule
 from sggp.bayesopt.spaces.pool import Pool
 from sggp.bayesopt.surrogate import Surrogate, fit_surrogate
 from sggp.checks import as_numbers, flag, whole_number
@@ -103,12 +103,12 @@ def screen(
     maximize: bool = True,
     generator: Seed = None,
     progress: Callable[[int], Any] | None = None,
-    rule: RuleLike = "thompson",
+    rule: RuleLike = DEFAULT_RULE,
 ) -> Screening:
     """Replay a campaign over a pool whose values are known.
 
-    Each round the model is fitted to the measured rows only, the rule chooses a batch among the others (by Thompson
-    sampling the best row of one sample path per slot), and the values of the batch are revealed.
+    Each round the model is fitted to the measured rows only, the rule chooses a batch among the others, and the
+    values of the batch are revealed.
 
     Args:
         table: pool of N candidates, see `Pool`.
@@ -211,4 +211,6 @@ def _known(known: Any, size: int, budget: int) -> list[int]:
 
 
 def _fit(pool: Pool, values: Tensor, rows: list[int], samples: int, generator: torch.Generator) -> Surrogate:
-    return fit_surrogate(pool.rows(rows), values[rows], num_samples=samples, generator=generator)
+    return fit_surrogate(
+        pool.rows(rows), values[rows], num_samples=samples, generator=generator, parts=pool.parts
+    )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import gpytorch
@@ -13,6 +14,8 @@ from torch import Tensor
 from sggp.defaults import NUM_FEATURES
 from sggp.errors import InputError, ShapeError
 from sggp.fitting import FittedModel, ModelSettings, fit_model, with_unknown_constant
+from sggp.fitting.parts import Ranges, checked_parts, parts_kernel, summed, weights_of
+from sggp.hyperparameters.auto import EXACT_ROWS
 from sggp.kernels import as_covariance
 from sggp.linalg import cholesky
 from sggp.posterior import Posterior, condition
@@ -33,6 +36,7 @@ class Surrogate:
         learned: False when there was too little data to learn hyperparameters from.
         x, target, mean: the measured inputs (n, d), their standardised values (n,) and the constant mean of the
             model in those units, repeats kept; None for a model that was loaded.
+        weights: the share of each part of the fingerprint in the prior variance; empty where there is one kernel.
     """
 
     posterior: Posterior
@@ -42,6 +46,7 @@ class Surrogate:
     x: Tensor | None = None
     target: Tensor | None = None
     mean: float = 0.0
+    weights: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def noise_std(self) -> float:
@@ -95,6 +100,7 @@ def fit_surrogate(
     num_features: int = NUM_FEATURES,
     solver: Any = None,
     generator: Seed = None,
+    parts: Ranges | None = None,
 ) -> Surrogate:
     """Standardise the values, learn kernel, noise and mean by marginal likelihood, condition on all the data.
 
@@ -108,6 +114,10 @@ def fit_surrogate(
         num_features: random features of the prior draws.
         solver: passed to `condition`; None chooses by size.
         generator: seed or generator.
+        parts: for fingerprints of several parts side by side, from the name of each to its first column and the one
+            after its last (`FingerprintTable.parts`, `Pool.parts`). Without a `kernel` the model is then the sum of one
+            kernel for each, `sggp.fitting.parts.parts_kernel`, the weights learnt with scale and noise by the exact
+            marginal likelihood of up to 1,500 rows, drawn at random where there are more.
 
     Raises:
         ShapeError: lengths differ.
@@ -128,21 +138,28 @@ def fit_surrogate(
     # near one by a power of two, so that squares stay in the range of float64 and nothing is rounded
     unit = 2.0 ** min(max(math.frexp(float(y.abs().max()))[1], -1000), 1000)
     y = (y[:, None] - offset) / unit
-    if kernel is None and not x.is_floating_point():
+    ranges = None if parts is None or kernel is not None else checked_parts(parts, x.shape[1])
+    if ranges is not None:
+        kernel = parts_kernel(ranges)
+    elif kernel is None and not x.is_floating_point():
         kernel = "tanimoto"
     settings = ModelSettings(
         kernel=kernel,
         noise_variance=None if usable else _PRIOR_NOISE * (1.0 if constant else float(y.var(correction=0))),
-        optimizer="auto" if usable else None,
+        optimizer=None if not usable else "auto" if ranges is None else "exact",
         solver=solver,
         num_samples=num_samples,
         num_features=num_features,
         normalise=not constant,
         blocks=blocks,
     )
-    model = fit_model(x, y, settings, learn)
+    some = slice(None)
+    if ranges is not None and len(x) > EXACT_ROWS:
+        (choose,) = streams(learn, "rows to learn from")
+        some = torch.randperm(len(x), generator=choose)[:EXACT_ROWS].sort().values
+    model = fit_model(x[some], y[some], settings, learn)
     target = model.scaling.targets(y)[:, 0]
-    posterior = _conditioned(model, x, target, draw)
+    posterior = _conditioned(model, x, target, draw, None if ranges is None else summed(model.kernel))
     return Surrogate(
         posterior,
         offset + unit * float(model.scaling.y_offset[0]),
@@ -151,13 +168,20 @@ def fit_surrogate(
         x,
         target,
         posterior.prior_mean,
+        {} if ranges is None else weights_of(model.kernel, ranges),
     )
 
 
-def _conditioned(model: FittedModel, x: Tensor, target: Tensor, generator: torch.Generator) -> Posterior:
-    """The posterior for inputs in their own units, (n, d), and normalised targets, (n,)."""
+def _conditioned(
+    model: FittedModel,
+    x: Tensor,
+    target: Tensor,
+    generator: torch.Generator,
+    kernel: gpytorch.kernels.Kernel | None = None,
+) -> Posterior:
+    """The posterior for inputs in their own units, (n, d), and normalised targets, (n,); `kernel` in another form."""
     learned, settings = model.in_units(targets=False), model.settings
-    kernel = learned.kernel
+    kernel = learned.kernel if kernel is None else kernel
     if model.learnt_mean:
         kernel = with_unknown_constant(kernel, len(x), settings.solver)
     return condition(

@@ -9,7 +9,7 @@ import numpy as np
 import typer
 
 from sggp.bayesopt import Box, Campaign, Pool, Trial
-from sggp.bayesopt.rules import RULES, check_rule
+from sggp.bayesopt.rules import DEFAULT_BOX_RULE, DEFAULT_RULE, RULES, check_rule
 from sggp.bayesopt.storage import SQLiteStorage
 from sggp.bayesopt.trials import Place
 from sggp.checks import whole_number
@@ -45,11 +45,17 @@ def init(
     library_smiles_column: Annotated[str | None, typer.Option(help="SMILES column of the library.")] = None,
     id_column: Annotated[str | None, typer.Option(help="Id column of the library.")] = None,
     seed: Annotated[int | None, typer.Option(help="Makes the campaign reproducible.")] = None,
-    rule: Annotated[str, typer.Option(help="How to choose: " + ", ".join(RULES) + ".")] = "thompson",
+    rule: Annotated[
+        str | None,
+        typer.Option(
+            help=f"How to choose: {', '.join(RULES)}; default {DEFAULT_RULE}, in a box {DEFAULT_BOX_RULE}."
+        ),
+    ] = None,
 ) -> None:
     """Start a campaign over a library of molecules or a box of numbers."""
     better = direction(maximize, minimize)
-    check_rule(rule)
+    if rule is not None:
+        check_rule(rule)
     check_output(store)
     if SQLiteStorage(store).exists:
         raise InputError(f"{store} exists already; a campaign is never overwritten.")

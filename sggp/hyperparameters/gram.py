@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import partial, reduce
 from typing import Any
 
 import torch
-from gpytorch.kernels import Kernel, MaternKernel, RBFKernel, RQKernel, ScaleKernel
+from gpytorch.kernels import AdditiveKernel, Kernel, MaternKernel, RBFKernel, RQKernel, ScaleKernel
 from torch import Tensor
 
 from sggp.kernels import as_covariance
@@ -164,13 +164,49 @@ def _frozen_gram(scales: list[ScaleKernel], base: Kernel, otherwise: GramFunctio
     return gram
 
 
+def _term(kernel: Kernel) -> GramFunction | None:
+    """One term of a sum, of the rows of the sum; None where it has no form that is faster than the kernel itself."""
+    scales: list[ScaleKernel] = []
+    base: Kernel = kernel
+    while type(base) is ScaleKernel:
+        if not _same_columns(base.active_dims, base.base_kernel.active_dims):
+            return None
+        scales.append(base)
+        base = base.base_kernel
+    if scales and not any(p.requires_grad for p in base.parameters()):
+        return _frozen_gram(scales, base, partial(dense_tile, kernel))
+    if profile(base) is None:
+        return None
+    gram, columns = _stationary_gram(scales, base), base.active_dims
+
+    def of_columns(x: Tensor) -> Tensor:
+        return gram((x if columns is None else x[..., columns]).to(torch.float64))
+
+    return of_columns
+
+
+def _same_columns(outer: Tensor | None, inner: Tensor | None) -> bool:
+    """Whether a ScaleKernel looks at the columns of its base, as it does unless it was given others."""
+    return torch.equal(outer, inner) if outer is not None and inner is not None else outer is inner
+
+
+def _sum_of(terms: Sequence[GramFunction], scales: list[ScaleKernel], x: Tensor) -> Tensor:
+    total = reduce(torch.add, (term(x) for term in terms))
+    return total * total_scale(scales, x) if scales else total
+
+
 def gram_function(kernel: Kernel) -> GramFunction:
     """The Gram matrix of `kernel` as a function of rows, differentiable in the kernel's raw parameters.
 
     Scaled RBF, Matérn and RQ kernels use their closed form; of kernels in which nothing but scales is learnt (Tanimoto)
-    the matrix below the scales is kept for the rows asked for last; every other kernel is called itself. The result is
-    float64 for float64 rows.
+    the matrix below the scales is kept for the rows asked for last; a sum of such kernels, each of some columns, is
+    their sum; every other kernel is called itself. The result is float64 for float64 rows.
     """
+    outer, inner = _scales_and_base(kernel)
+    if type(inner) is AdditiveKernel and inner.active_dims is None:
+        terms = [_term(part) for part in inner.kernels]
+        known = [term for term in terms if term is not None]
+        return partial(_sum_of, known, outer) if len(known) == len(terms) else partial(dense_tile, kernel)
     parts = stationary_parts(kernel)
     if parts is not None:
         return _stationary_gram(*parts)

@@ -9,6 +9,13 @@ from typing import Any
 import numpy as np
 
 from sggp.errors import MissingExtra
+from sggp.molecules.encoding.descriptors import quantise
+from sggp.molecules.encoding.parts import (
+    LONGEST_PATH,
+    MOST_ATOMS_IN_PAIRS,
+    FingerprintSettings,
+    morgan_radius,
+)
 
 try:
     import rdkit
@@ -34,6 +41,21 @@ PROPERTIES = {
     "tpsa": rdMolDescriptors.CalcTPSA,
 }
 
+_DESCRIPTORS = (  # in the order of `DESCRIPTORS`
+    _descriptors.MolWt,
+    rdMolDescriptors.CalcTPSA,
+    lambda molecule: rdMolDescriptors.CalcCrippenDescriptors(molecule)[0],
+    rdMolDescriptors.CalcNumHBD,
+    rdMolDescriptors.CalcNumHBA,
+    rdMolDescriptors.CalcNumRotatableBonds,
+    rdMolDescriptors.CalcNumRings,
+    rdMolDescriptors.CalcNumAromaticRings,
+    rdMolDescriptors.CalcFractionCSP3,
+    lambda molecule: molecule.GetNumHeavyAtoms(),
+    rdMolDescriptors.CalcLabuteASA,
+    rdMolDescriptors.CalcKappa2,
+)
+
 
 @dataclass(frozen=True)
 class Encoded:
@@ -41,7 +63,7 @@ class Encoded:
 
     Attributes:
         sizes: (n,) int64, how many entries each molecule has.
-        columns: (e,) uint32, fingerprint positions, ascending within a molecule.
+        columns: (e,) fingerprint positions, ascending within a molecule: uint16, or uint32 above 65,536.
         counts: (e,) uint8, saturated at 255.
         canonical: n canonical SMILES, or None where they were not asked for.
         invalid: (position, text, reason) of each SMILES that cannot be used.
@@ -79,36 +101,78 @@ def _reason(text: str) -> str:
     return "; ".join(problems) if problems else "RDKit cannot sanitize it"
 
 
-def encode(smiles: Sequence[object], radius: int, fp_size: int, counts: bool, *, canonical: bool) -> Encoded:
-    """Folded Morgan counts (or bits) of each SMILES, by RDKit's generator.
+def encode(smiles: Sequence[object], settings: FingerprintSettings, *, canonical: bool) -> Encoded:
+    """Folded counts (or bits) of each SMILES by RDKit's generators, and descriptors, part beside part.
 
     RDKit's log is blocked during this call only. Picklable arguments and result, so it also runs in other processes.
     """
-    generator = rdFingerprintGenerator.GetMorganGenerator(radius=radius, fpSize=fp_size)
     with rdBase.BlockLogs():
         parsed = [parse(text) for text in smiles]
         molecules = [molecule for molecule, _ in parsed if molecule is not None]
-        fingerprints = generator.GetCountFingerprints(molecules) if molecules else ()
+        parts = [_part(name, molecules, settings) for name in settings.ranges] if molecules else []
         names = [Chem.MolToSmiles(m) if m is not None else "" for m, _ in parsed] if canonical else None
-    entries = iter([fingerprint.GetNonzeroElements() for fingerprint in fingerprints])
-    rows = [next(entries) if molecule is not None else {} for molecule, _ in parsed]
-    sizes = np.fromiter((len(row) for row in rows), dtype=np.int64, count=len(rows))
-    total = int(sizes.sum())
-    columns = np.fromiter((key for row in rows for key in row), dtype=np.uint32, count=total)
-    values = np.fromiter((value for row in rows for value in row.values()), dtype=np.int64, count=total)
-    saturated: list[int] = []
-    if not counts:
-        values = np.minimum(values, 1)
-    elif total and values.max() > MAX_COUNT:
-        owner = np.repeat(np.arange(len(rows)), sizes)
-        saturated = [int(i) for i in np.unique(owner[values > MAX_COUNT])]
-        values = np.minimum(values, MAX_COUNT)
+    place = np.flatnonzero([molecule is not None for molecule, _ in parsed])
+    sizes = np.zeros(len(parsed), dtype=np.int64)
+    kind = np.uint16 if settings.width <= 2**16 else np.uint32
+    owners, columns, values, saturated = [], [], [], set[int]()
+    for (start, _), (own, keys, counts) in zip(settings.ranges.values(), parts, strict=False):
+        sizes[place] += own
+        owner = np.repeat(place.astype(kind), own)
+        saturated |= set(owner[counts > MAX_COUNT].tolist())
+        owners.append(owner)
+        columns.append((keys + start).astype(kind))
+        values.append(np.minimum(counts, MAX_COUNT).astype(np.uint8))
+    order = np.argsort(_joined(owners, kind), kind="stable")  # each molecule's parts one after the other
     invalid = [
         (i, text if isinstance(text, str) else repr(text), reason)
         for i, (text, (molecule, reason)) in enumerate(zip(smiles, parsed, strict=True))
         if molecule is None
     ]
-    return Encoded(sizes, columns, values.astype(np.uint8), names, invalid, saturated)
+    entries = _joined(columns, kind)[order], _joined(values, np.uint8)[order]
+    return Encoded(sizes, *entries, names, invalid, sorted(saturated))
+
+
+def _part(
+    name: str, molecules: list[Any], settings: FingerprintSettings
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """One part of every molecule: how many entries each has, and their positions (ascending) and values, (e,) int64."""
+    if name == "descriptors":
+        stored = quantise(
+            np.asarray([[f(molecule) for f in _DESCRIPTORS] for molecule in molecules], dtype=float)
+        )
+        rows, columns = np.nonzero(stored)
+        return np.bincount(rows, minlength=len(stored)), columns, stored[rows, columns].astype(np.int64)
+    generator = _generator(name, settings.fp_size)
+    if name == "atom_pairs":
+        found = [
+            generator.GetCountFingerprint(m) if m.GetNumAtoms() <= MOST_ATOMS_IN_PAIRS else None
+            for m in molecules
+        ]
+    else:
+        found = generator.GetCountFingerprints(molecules)
+    rows = [{} if fingerprint is None else fingerprint.GetNonzeroElements() for fingerprint in found]
+    sizes = np.fromiter((len(row) for row in rows), dtype=np.int64, count=len(rows))
+    total = int(sizes.sum())
+    keys = np.fromiter((key for row in rows for key in row), dtype=np.int64, count=total)
+    counts = np.fromiter((count for row in rows for count in row.values()), dtype=np.int64, count=total)
+    return sizes, keys, counts if settings.counts else np.minimum(counts, 1)
+
+
+def _generator(name: str, size: int) -> Any:
+    radius = morgan_radius(name)
+    if radius is not None:
+        return rdFingerprintGenerator.GetMorganGenerator(radius=radius, fpSize=size)
+    if name == "atom_pairs":
+        return rdFingerprintGenerator.GetAtomPairGenerator(fpSize=size)
+    if name == "torsions":
+        return rdFingerprintGenerator.GetTopologicalTorsionGenerator(fpSize=size)
+    return rdFingerprintGenerator.GetRDKitFPGenerator(
+        maxPath=LONGEST_PATH, fpSize=size, countSimulation=False, numBitsPerFeature=1
+    )
+
+
+def _joined(arrays: list[np.ndarray], kind: Any) -> np.ndarray:
+    return np.concatenate(arrays) if arrays else np.zeros(0, dtype=kind)
 
 
 def properties(smiles: Sequence[object], name: str) -> list[tuple[Any, str]]:

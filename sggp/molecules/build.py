@@ -37,7 +37,7 @@ class Request:
             raise InputError(
                 f"fingerprinter must be a SmilesFingerprinter, got {type(self.fingerprinter).__name__}."
             )
-        self.fingerprinter.settings.check()
+        _ = self.fingerprinter.settings
         one_of(self.on_invalid, "on_invalid of a table", ("raise", "drop"))
         one_of(self.on_duplicate, "on_duplicate", ("keep", "drop", "raise"))
         flag(self.progress, "progress")
@@ -95,7 +95,7 @@ def build(
     if not order:
         raise MoleculeError(f"no usable molecule is left: {report.describe()}", report)
     own = np.repeat(keep, found.sizes)
-    packed = found.sizes[kept], found.columns[own], found.counts[own], int(settings.fp_size)
+    packed = found.sizes[kept], found.columns[own], found.counts[own], settings.width
     names = found.canonical or []
     return {
         "fingerprints": PackedCounts.pack(*packed),

@@ -33,7 +33,9 @@ class PackedCounts:
         pointers = np.zeros(len(sizes) + 1, dtype=np.int64)
         np.cumsum(sizes, out=pointers[1:])
         kind = np.uint16 if width <= 2**16 else np.uint32
-        return PackedCounts(pointers, columns.astype(kind), counts.astype(np.uint8), width)
+        return PackedCounts(
+            pointers, columns.astype(kind, copy=False), counts.astype(np.uint8, copy=False), width
+        )
 
     @staticmethod
     def of(counts: Any) -> PackedCounts:
@@ -83,6 +85,14 @@ class PackedCounts:
         """These rows, packed."""
         sizes, entries = self._entries(rows)
         return PackedCounts.pack(sizes, np.asarray(self.columns[entries]), self.counts[entries], self.width)
+
+    def columns_between(self, start: int, stop: int) -> PackedCounts:
+        """The columns from `start` to before `stop`, packed."""
+        inside = (self.columns >= start) & (self.columns < stop)
+        before = np.concatenate([[0], np.cumsum(inside)])[self.pointers]
+        return PackedCounts.pack(
+            np.diff(before), self.columns[inside] - start, self.counts[inside], stop - start
+        )
 
     def _entries(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """How many entries each of the rows has, and where they all are."""

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from sggp.bayesopt import Box, Campaign, Pool, Rule, Storage, ThompsonSampling, fit_surrogate
-from sggp.bayesopt.rules import RULES, make_rule
+from sggp.bayesopt import Box, Campaign, Pool, Rule, Storage, fit_surrogate
+from sggp.bayesopt.rules import DEFAULT_RULE, RULES, UpperConfidenceBound, default_rule, make_rule
 from sggp.bayesopt.screening import screen
 from sggp.bayesopt.storage import SQLiteStorage
 from sggp.errors import InputError
@@ -69,17 +69,28 @@ def test_a_screening_takes_any_rule():
     assert len({row for step in done.steps for row in step.rows}) == 16
 
 
-def test_the_default_is_thompson_sampling_and_files_without_a_rule_mean_it(tmp_path):
+def test_files_without_a_rule_mean_thompson_sampling_whatever_the_default_is(tmp_path):
     path = tmp_path / "c.db"
-    asked = Campaign(Box([[0.0, 1.0]]), path, maximize=True, seed=1).ask(2)
+    asked = Campaign(Pool(COUNTS), path, maximize=True, seed=1, num_initial=2).ask(2)
+    for trial in asked:
+        Campaign(Pool(COUNTS), path).tell(trial.id, float(VALUES[trial.index]))
+    other = tmp_path / "other.db"
+    Campaign(Pool(COUNTS), other, maximize=True, seed=1, num_initial=2, rule="thompson").ask(2)
+    for trial in asked:
+        Campaign(Pool(COUNTS), other).tell(trial.id, float(VALUES[trial.index]))
     with sqlite3.connect(path) as db:
         assert db.execute("DELETE FROM meta WHERE key = 'rule'").rowcount == 1
-    again = Campaign(Box([[0.0, 1.0]]), path)
-    assert again.results() == asked
-    assert len(again.ask(1)) == 1
-    rule = make_rule("thompson", Box([[0.0, 1.0]]), 2, maximize=False)
-    assert type(rule) is ThompsonSampling
-    assert (rule.batch_size, rule.num_samples, rule.maximize) == (2, 2, False)
+    old, thompson = Campaign(Pool(COUNTS), path).ask(4), Campaign(Pool(COUNTS), other).ask(4)
+    assert [trial.index for trial in old] == [trial.index for trial in thompson]
+
+
+def test_the_default_of_a_new_file_is_stored(tmp_path):
+    for name, space in (("pool", Pool(COUNTS)), ("box", Box([[0.0, 1.0]]))):
+        campaign = Campaign(space, tmp_path / f"{name}.db", maximize=True, seed=1)
+        assert campaign.store.meta()["rule"] == default_rule(space)
+    assert default_rule(Pool(COUNTS)) == DEFAULT_RULE
+    assert default_rule(Box([[0.0, 1.0]])) == "thompson"
+    assert type(make_rule(DEFAULT_RULE, Pool(COUNTS), 2)) is UpperConfidenceBound
 
 
 def test_every_rule_of_the_table_fills_a_batch_of_distinct_places(tmp_path):

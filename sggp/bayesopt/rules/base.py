@@ -1,38 +1,56 @@
-"""An acquisition rule: which functions, made of posterior samples, a batch maximises."""
+"""An acquisition rule: how the places of a batch are chosen from a posterior."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from sggp.bayesopt.maximise import BoxSearch, Look, Paths
 from sggp.bayesopt.spaces.base import Space, check_room, check_space
-from sggp.checks import flag, whole_number
+from sggp.checks import finite_number, flag, whole_number
 from sggp.errors import DtypeError, InputError
 from sggp.random import as_generator, streams
 from sggp.typing import Seed
 
 
 class PosteriorLike(Protocol):
-    """What a rule needs of a posterior: its sample paths."""
+    """What a rule needs of a posterior: sample paths, and what is expected where."""
 
     @property
     def samples(self) -> Any:
         """Sample paths with ``num_samples``, a call, ``paired`` and ``select``."""
 
+    def mean_and_variance(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and variance (q,) at points (q, d)."""
+
+
+class Choice(NamedTuple):
+    """A batch, in the order in which its places were chosen.
+
+    Attributes:
+        places: pool rows (k,) or points of a box (k, d).
+        values: (k,) what each place was chosen for, see the rule.
+        why: k lines of plain words.
+    """
+
+    places: Tensor
+    values: Tensor
+    why: list[str]
+
 
 class Rule(ABC):
-    """Choose a batch: each slot takes the best point of a function of its own.
+    """Choose a batch: each slot takes the best place of a function of its own.
 
-    A subclass says which functions (`functions`) and how many sample paths they need (`num_samples`).
+    A subclass says which functions (`functions`) and how many sample paths they need (`num_samples`); one that chooses
+    in another way says how (`pick`). `note` puts the reason for a choice into words.
 
     Args:
         space: `Box` or `Pool`, in the coordinates of the posterior.
-        batch_size: number of points per batch.
+        batch_size: number of places per batch.
         maximize: False when smaller values are better.
         search: how hard to look in a box; unused for a pool.
         progress: called with the number of pool rows done; unused for a box.
@@ -65,14 +83,27 @@ class Rule(ABC):
         """How many sample paths the posterior must carry."""
         return self.batch_size
 
+    @property
+    def sign(self) -> float:
+        """1 where larger values are better, else -1."""
+        return 1.0 if self.maximize else -1.0
+
     @abstractmethod
     def functions(self, posterior: Any, generator: torch.Generator) -> Paths:
-        """`batch_size` functions, the i-th for slot i; the best point of each is looked for.
+        """`batch_size` functions, the i-th for slot i; the best place of each is looked for.
 
         Args:
             posterior: carries at least `num_samples` sample paths, as `posterior.samples`.
             generator: for whatever the rule draws.
         """
+
+    def pick(self, posterior: Any, look: Look, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """The places of a batch and their values: of each of `functions` the best place, no pool row twice."""
+        return self.space.maximise(self.functions(posterior, generator), posterior, look)
+
+    def note(self, slot: int, value: float, scaling: tuple[float, float]) -> str:
+        """Why slot `slot` took its place, which has this value; `scaling` is that of `choose`."""
+        return f"the best of the rule's function {slot + 1}: {in_units(value, scaling)}"
 
     def suggest(
         self,
@@ -97,14 +128,26 @@ class Rule(ABC):
         Raises:
             InputError: too few sample paths, too few rows left, or `exclude` with a box.
         """
-        return self.choose(posterior, exclude=exclude, pending=pending, generator=generator)[0]
+        return self.choose(posterior, exclude=exclude, pending=pending, generator=generator).places
 
     def choose(
-        self, posterior: PosteriorLike, exclude: Any = (), pending: Any = (), generator: Seed = None
-    ) -> tuple[Tensor, Tensor]:
-        """As `suggest`, and the value of each slot's function at its point (batch_size,)."""
+        self,
+        posterior: PosteriorLike,
+        exclude: Any = (),
+        pending: Any = (),
+        generator: Seed = None,
+        *,
+        scaling: tuple[float, float] = (0.0, 1.0),
+    ) -> Choice:
+        """As `suggest`, with the values and the reasons.
+
+        Args:
+            posterior, exclude, pending, generator: as `suggest`.
+            scaling: offset and scale that turn the posterior's values into those of the user, for the reasons.
+        """
         if not hasattr(posterior, "samples"):
             raise DtypeError(f"expected a posterior with samples, got {type(posterior).__name__}.")
+        offset, scale = (finite_number(number, "scaling") for number in scaling)
         have, need = int(posterior.samples.num_samples), self.num_samples
         if have < need:
             raise InputError(
@@ -114,4 +157,48 @@ class Rule(ABC):
         # the names of the streams are those of the first rule: campaigns go on with the numbers they began with
         pick, look = streams(as_generator(generator), "thompson paths", "thompson candidates")
         how = Look(self.maximize, look, self.search, self.progress, exclude, pending)
-        return self.space.maximise(self.functions(posterior, pick), posterior, how)
+        places, values = self.pick(posterior, how, pick)
+        expected = self._expected(posterior, places, (offset, scale))
+        notes = [self.note(slot, value, (offset, scale)) for slot, value in enumerate(values.tolist())]
+        why = [f"{first}; {note}" if first else note for first, note in zip(expected, notes, strict=True)]
+        return Choice(places, values, why)
+
+    def _expected(self, posterior: Any, places: Tensor, scaling: tuple[float, float]) -> list[str]:
+        """What the posterior expects at the places, in words; nothing where it is nothing but its paths."""
+        if not hasattr(posterior, "mean_and_variance"):
+            return [""] * len(places)
+        points = self.space.rows(places) if is_pool(self.space) else places
+        mean, std = mean_and_std(posterior, points)
+        return [
+            f"expected {in_units(m, scaling)} ± {scaling[1] * s:.2g}"
+            for m, s in zip(mean.tolist(), std.tolist(), strict=True)
+        ]
+
+
+def is_pool(space: Any) -> bool:
+    """Whether a space is a set of rows, to be read in chunks."""
+    return hasattr(space, "chunks")
+
+
+def mean_and_std(posterior: Any, points: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation (q,) at points (q, d), float64, differentiable where the posterior is."""
+    mean, variance = posterior.mean_and_variance(points)
+    # not zero, where a square root has no slope
+    return mean.to(torch.float64), variance.to(torch.float64).clamp_min(1e-20).sqrt()
+
+
+def mean_at(posterior: Any, points: Tensor) -> Tensor:  # (..., q, d) -> (..., q)
+    """The mean, alone where the posterior can give it alone."""
+    if hasattr(posterior, "mean"):
+        return posterior.mean(points)
+    return posterior.mean_and_variance(points)[0]
+
+
+def in_units(value: float, scaling: tuple[float, float]) -> str:
+    """A value of the posterior in the user's units."""
+    return f"{scaling[0] + scaling[1] * value:.4g}"
+
+
+def sample_note(rule: Rule, slot: int, value: float, scaling: tuple[float, float]) -> str:
+    """Which sample a slot went by, and its value there."""
+    return f"sample {slot + 1} of {rule.batch_size}, {in_units(value, scaling)} there"

@@ -7,11 +7,13 @@ from typing import Any
 import torch
 
 from sggp.bayesopt.maximise import Paths
-from sggp.bayesopt.rules.base import Rule
+from sggp.bayesopt.rules.base import Rule, sample_note
 
 
 class ThompsonSampling(Rule):
     """Choose a batch by maximising one posterior sample per slot, drawn from those that the posterior carries.
+
+    `values` are those of the samples.
 
     Args, Raises: as `Rule`.
 
@@ -29,3 +31,6 @@ class ThompsonSampling(Rule):
         if samples.num_samples == self.batch_size:
             return samples
         return samples.select(torch.randperm(samples.num_samples, generator=generator)[: self.batch_size])
+
+    def note(self, slot: int, value: float, scaling: tuple[float, float]) -> str:
+        return f"the best place of {sample_note(self, slot, value, scaling)}"

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sggp.bayesopt.maximise import Look, Paths
 from sggp.bayesopt.trials import Place, Trial
-from sggp.errors import DtypeError, InputError
+from sggp.errors import DtypeError, Exhausted
 
 
 @runtime_checkable
@@ -78,10 +78,10 @@ def check_space(space: Any) -> Space:
 
 
 def check_room(space: Space, count: int, taken: int = 0) -> None:
-    """Refuse, by an InputError, a batch that is larger than what is left of the space."""
+    """Refuse, by an `Exhausted`, a batch that is larger than what is left of the space."""
     left = space.capacity - taken
     if count > left:
         what = "rows of the pool's" if hasattr(space, "__len__") else "combinations of the box's"
-        raise InputError(
+        raise Exhausted(
             f"{count} points are asked for but only {left:.0f} {what} {space.capacity:.0f} different ones are left."
         )

@@ -103,6 +103,11 @@ class Pool:
     def blocks(self) -> tuple[tuple[int, ...], ...]:
         return self._candidates.blocks
 
+    @property
+    def parts(self) -> dict[str, tuple[int, int]] | None:
+        """The columns of each fingerprint where the table has several side by side: see `fit_surrogate`."""
+        return getattr(self.table, "parts", None)
+
     def rows(self, rows: Any) -> Tensor:
         """(k, d) features of the given rows: numbers in float64, counts as they are.
 

@@ -164,13 +164,13 @@ class SQLAlchemyStorage(RowStorage):
         wrong = [table for table, columns in _COLUMNS.items() if found.get(table) != list(columns)]
         if wrong:
             raise DataFileError(
-                f"{self.name} is not an sggp campaign of this version: unknown {', '.join(f'table {t}' for t in wrong)}."
+                f"{self.name} is no sggp campaign of this version: unknown {', '.join(f'table {t}' for t in wrong)}."
             )
         foreign = [name for (name,) in db.rows(_FOREIGN)]
         if foreign:
             raise DataFileError(
-                f"{self.name} holds what sggp did not put there: {', '.join(foreign)}. Such things can change or delete "
-                "measurements, so nothing is read or written."
+                f"{self.name} holds what sggp did not put there: {', '.join(foreign)}. Such things can change or "
+                "delete measurements, so nothing is read or written."
             )
         return None
 

@@ -17,6 +17,7 @@ from sggp.checks import as_path
 from sggp.errors import DataFileError
 
 _WAIT_SECONDS = 30.0
+_MAGIC = b"SQLite format 3\0"
 _UNTOUCHED = "Nothing was stored, and what was there is unchanged"
 _LOCKED = f"another program keeps it locked. {_UNTOUCHED}: close that program, or wait, and repeat."
 _WORDS = {
@@ -32,8 +33,8 @@ _WORDS = {
     "locks, and repeat.",
 }
 _DAMAGED = (
-    "{} is damaged ({}). It is left as it is, since reading on would lose measurements: restore a copy of it, or import "
-    "an export."
+    "{} is damaged ({}). It is left as it is, since reading on would lose measurements: restore a copy, or import an "
+    "export."
 )
 
 
@@ -78,14 +79,32 @@ class SQLiteStorage(RowStorage):
 
     @property
     def exists(self) -> bool:
+        if not self._content():
+            return False
+        with self._connect() as db:
+            return not self._empty(_Transaction(db))
+
+    def _content(self) -> bool:
+        """Whether there is something in the file.
+
+        Raises:
+            DataFileError: a folder or device, or no database (SQLite takes a few bytes of text for an empty one).
+        """
         if not self.path.exists():
             return False
         if not self.path.is_file():
             raise DataFileError(f"{self.path} is a folder or a device: give the path of a file.")
-        if self.path.stat().st_size == 0:
-            return False
-        with self._connect() as db:
-            return not self._empty(_Transaction(db))
+        try:
+            with self.path.open("rb") as file:
+                start = file.read(len(_MAGIC))
+        except OSError as error:
+            raise DataFileError(f"cannot read {self.path}: {error.strerror}. It is left as it is.") from error
+        half_written = self.path.with_name(f"{self.path.name}-journal").exists()  # SQLite undoes that
+        if start not in (b"", _MAGIC) and not half_written:
+            raise DataFileError(
+                f"{self.path} is not an sggp campaign file (it is no database). It is left as it is."
+            )
+        return bool(start)
 
     @contextmanager
     def _reading(self) -> Iterator[Connection]:
@@ -97,10 +116,10 @@ class SQLiteStorage(RowStorage):
 
     @contextmanager
     def _changing(self, *, create: bool = False) -> Iterator[Connection]:
-        if create and not self.path.parent.is_dir():
-            raise DataFileError(f"cannot create {self.path}: the folder {self.path.parent} does not exist.")
         if not create:
             self._check()
+        elif not self._content() and not self.path.parent.is_dir():
+            raise DataFileError(f"cannot create {self.path}: the folder {self.path.parent} does not exist.")
         with self._connect("rwc" if create else "rw") as db, self._transaction(db):
             if not create:
                 self._check_schema(db)
@@ -140,8 +159,8 @@ class SQLiteStorage(RowStorage):
         """At the first use: the file is whole and ours, and of this version."""
         if self._checked:
             return
-        if not self.path.is_file():
-            raise DataFileError(f"there is no campaign file {self.path}.")
+        if not self._content():
+            raise DataFileError(f"there is no campaign in {self.path}.")
         with self._connect() as db:
             found = [text for (text,) in db.execute("PRAGMA quick_check(3)")]
             if found != ["ok"]:

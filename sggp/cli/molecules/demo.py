@@ -44,7 +44,7 @@ def demo(
         str, typer.Option("--property", help="What to maximise: " + ", ".join(PROPERTY_NAMES) + ".")
     ] = "logp",
 ) -> None:
-    """Thompson sampling over a real library of molecules, beside random choice with the same budget."""
+    """Search a real library of molecules, beside random choice with the same budget."""
     one_of(objective, "--property", PROPERTY_NAMES)
     new_figure()  # without matplotlib, refuse before the work
     _folder(out)
@@ -54,7 +54,7 @@ def demo(
         values = _values(bar, library, objective)
         first, search, chance = streams(as_generator(seed), "known molecules", "search", "random choice")
         known = torch.randperm(len(library), generator=first)[:_KNOWN].tolist()
-        task = bar.add_task("rounds of Thompson sampling", total=rounds)
+        task = bar.add_task("rounds of measurements", total=rounds)
         done = screen(
             library,
             values,

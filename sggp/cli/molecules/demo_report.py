@@ -52,7 +52,7 @@ def render(done: Screening, random: RandomScreenings, library: FingerprintTable,
         for rank, (row, number, smiles) in enumerate(best, start=1)
     ]
     sections.append(("The same as a table", rows_table(["rank", name, "found", "smiles"], lines)))
-    return page("Thompson sampling over a library of molecules", sections)
+    return page("A search through a library of molecules", sections)
 
 
 def _summary(done: Screening, random: RandomScreenings, name: str, top: int, found: int) -> str:

@@ -7,10 +7,9 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from torch import Tensor
 
 from sggp.bayesopt import Pool, Surrogate, fit_surrogate
-from sggp.bayesopt.rules import RULES, Rule, check_rule, make_rule
+from sggp.bayesopt.rules import DEFAULT_RULE, RULES, Choice, Rule, check_rule, make_rule
 from sggp.checks import whole_number
 from sggp.cli.console import (
     check_output,
@@ -30,7 +29,7 @@ from sggp.plotting import new_figure
 from sggp.random import as_generator, draw_seed, streams
 
 _SHOWN = 20
-_HEADER = ["rank", "id", "smiles", "predicted_mean", "predicted_std", "sampled_value", "library_row"]
+_HEADER = ["rank", "id", "smiles", "predicted_mean", "predicted_std", "why", "library_row"]
 
 
 def suggest(
@@ -48,9 +47,9 @@ def suggest(
     cache: Annotated[Path | None, typer.Option(help="Folder that keeps fingerprints between calls.")] = None,
     no_cache: Annotated[bool, typer.Option("--no-cache", help="Keep no fingerprints.")] = False,
     report: Annotated[Path | None, typer.Option(help="Also write an HTML report to this file.")] = None,
-    rule: Annotated[str, typer.Option(help="How to choose: " + ", ".join(RULES) + ".")] = "thompson",
+    rule: Annotated[str, typer.Option(help="How to choose: " + ", ".join(RULES) + ".")] = DEFAULT_RULE,
 ) -> None:
-    """Choose the next molecules to measure from a library, by Thompson sampling."""
+    """Choose the next molecules to measure from a library."""
     better = direction(maximize, minimize)
     whole_number(q, "-q")
     check_rule(rule)
@@ -80,9 +79,15 @@ def suggest(
             "not measured yet."
         )
     chooser = make_rule(rule, Pool(candidates), q, maximize=better)
-    model = fit_surrogate(known.counts, known.values, num_samples=chooser.num_samples, generator=learn)
-    rows, sampled = choose_rows(chooser, model, exclude, choose)
-    header, listed = _listing(candidates, model, rows, sampled)
+    model = fit_surrogate(
+        known.counts,
+        known.values,
+        num_samples=chooser.num_samples,
+        generator=learn,
+        parts=candidates.parts,
+    )
+    choice = choose_rows(chooser, model, exclude, choose)
+    header, listed = _listing(candidates, model, choice)
     if report is not None:
         write_whole(report, render(model, known, header, listed, better))
     write_whole(out, csv_text(header, listed))
@@ -95,29 +100,26 @@ def measured_rows(candidates: FingerprintTable, known: Measured) -> list[int]:
     return sorted({int(row) for row in found if row >= 0})
 
 
-def choose_rows(
-    chooser: Rule, model: Surrogate, exclude: list[int], generator: torch.Generator
-) -> tuple[Tensor, Tensor]:
-    """Rows of the batch in the order of the values for which the rule chose them, and these values."""
+def choose_rows(chooser: Rule, model: Surrogate, exclude: list[int], generator: torch.Generator) -> Choice:
+    """The batch in the order in which the rule chose it, with the reasons in the values' units."""
     with progress() as bar:
-        task = bar.add_task("searching the library", total=int(chooser.space.capacity))
+        task = bar.add_task("searching the library", total=len(chooser.space))  # type: ignore[arg-type]
         chooser.progress = lambda done: bar.update(task, completed=done)
-        rows, values = chooser.choose(model.posterior, exclude=exclude, generator=generator)
-    sampled = model.offset + model.scale * values.to(torch.float64)
-    order = torch.argsort(sampled, descending=chooser.maximize, stable=True)
-    return rows[order], sampled[order]
+        scaling = (model.offset, model.scale)
+        return chooser.choose(model.posterior, exclude=exclude, generator=generator, scaling=scaling)
 
 
 def _listing(
-    candidates: FingerprintTable, model: Surrogate, rows: Tensor, sampled: Tensor
+    candidates: FingerprintTable, model: Surrogate, choice: Choice
 ) -> tuple[list[str], list[list[Any]]]:
     """Header and one line per suggested molecule; without the column of ids where the library has none."""
+    rows = choice.places
     mean, std = model.predict(candidates[rows])
     names, ids = candidates.smiles or (), candidates.ids
     lines = [
-        [rank, None if ids is None else ids[row], names[row], m, s, v, int(candidates.source_rows[row])]
-        for rank, (row, m, s, v) in enumerate(
-            zip(rows.tolist(), mean.tolist(), std.tolist(), sampled.tolist(), strict=True), start=1
+        [rank, None if ids is None else ids[row], names[row], m, s, why, int(candidates.source_rows[row])]
+        for rank, (row, m, s, why) in enumerate(
+            zip(rows.tolist(), mean.tolist(), std.tolist(), choice.why, strict=True), start=1
         )
     ]
     if ids is not None:

@@ -1,0 +1,159 @@
+"""Rules that rank by mean and standard deviation, aware of the rest of the batch."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sggp.bayesopt.maximise import Look, Paths
+from sggp.bayesopt.rules.base import Rule, is_pool, mean_and_std, mean_at
+from sggp.bayesopt.rules.sweep import best_rows, moments, open_rows
+
+_SAMPLES = 64
+"""Paths for the variances of a posterior that is too large to solve for them."""
+_SHORTLIST = 3
+"""Rows whose variances follow the batch, in batches."""
+
+
+class ScoreRule(Rule):
+    """Rank by a score of mean and standard deviation.
+
+    Over a pool: one sweep finds mean and standard deviation of every row. The batch is then chosen one by one among the
+    best rows; each choice lowers the standard deviations of what it would tell about, as if it had been measured and
+    found as expected, so that a batch does not ask the same question many times. A posterior that has no
+    ``covariance_matrix`` cannot say so: there the batch is the best scores.
+
+    In a box: slot 0 takes the best score; the others, functions of their own sample paths (`path_form`).
+
+    Args, Raises: as `Rule`.
+
+    Cost: N means and variances, and for the batch b of them O(b²·(n + b)).
+
+    Source of the batch: Desautels, Krause & Burdick (2014), GP-BUCB.
+    """
+
+    needs_best = False
+    """Whether `score` looks at the best mean; a box has to be searched for it."""
+
+    needs_std = True
+    """Whether `score` looks at the standard deviation, which costs more than the mean."""
+
+    @property
+    def num_samples(self) -> int:
+        return _SAMPLES if is_pool(self.space) else max(_SAMPLES, self.batch_size)
+
+    @abstractmethod
+    def score(self, mean: Tensor, std: Tensor, best: float) -> Tensor:
+        """The score where larger values are better; it grows with `std` or ignores it.
+
+        Args:
+            mean, std: (q,) of one point each, mirrored where smaller values are better.
+            best: where `needs_best`, the k-th largest mean of the pool, measured rows included, for a batch of k;
+                in a box the largest mean.
+        """
+
+    def path_form(self, mean: Tensor, paths: Tensor) -> Tensor:
+        """(s, q): functions for the slots of a batch in a box, from mean (q,) and paths (s, q)."""
+        return paths
+
+    def functions(self, posterior: Any, generator: torch.Generator, best: float = 0.0) -> Paths:
+        samples = posterior.samples
+        chosen = torch.randperm(samples.num_samples, generator=generator)[: self.batch_size]
+        return Slots(self, posterior, samples.select(chosen), best)
+
+    def pick(self, posterior: Any, look: Look, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        if is_pool(self.space):
+            return self._pick_rows(posterior, look)
+        best = 0.0
+        if self.needs_best:
+            _, top = self.space.maximise(Mean(posterior), posterior, look)
+            best = self.sign * float(top)
+        places, values = self.space.maximise(self.functions(posterior, generator, best), posterior, look)
+        return places, values
+
+    def _pick_rows(self, posterior: Any, look: Look) -> tuple[Tensor, Tensor]:
+        free = open_rows(self.space, look, self.batch_size)
+        mean, std = moments(posterior, self.space, look.progress, with_std=self.needs_std)
+        mean = self.sign * mean
+        best = float(mean.topk(self.batch_size).values[-1])
+        count = min(int(free.sum()), _SHORTLIST * self.batch_size)
+        rows = best_rows(self.score(mean, std, best), free, count)
+        rows, score = self._one_by_one(posterior, rows, mean[rows], std[rows], best)
+        return rows, self.sign * score
+
+    def _one_by_one(
+        self, posterior: Any, rows: Tensor, mean: Tensor, std: Tensor, best: float
+    ) -> tuple[Tensor, Tensor]:
+        """The batch among these rows, and the score of each when it was chosen."""
+        score = self.score(mean, std, best)
+        if not (self.needs_std and hasattr(posterior, "covariance_matrix")) or self.batch_size == 1:
+            return rows[: self.batch_size], score[: self.batch_size]
+        with torch.no_grad():
+            joint = posterior.covariance_matrix(self.space.rows(rows)).to(torch.float64).cpu()
+        noise = float(torch.as_tensor(posterior.noise_variance).max())
+        left, known = joint.diagonal().clone(), joint.new_zeros(len(rows), self.batch_size)
+        picked, scores = [], []
+        for slot in range(self.batch_size):
+            score[picked] = -math.inf
+            one = int(score.argmax())
+            picked.append(one)
+            scores.append(float(score[one]))
+            column = (joint[:, one] - known[:, :slot] @ known[one, :slot]) / math.sqrt(
+                max(float(left[one]) + noise, 1e-20)
+            )
+            known[:, slot] = column
+            left = (left - column.square()).clamp_min(1e-20)
+            score = self.score(mean, left.sqrt(), best)
+        return rows[picked], torch.tensor(scores, dtype=torch.float64)
+
+
+@dataclass(frozen=True)
+class Mean:
+    """The mean as the only path."""
+
+    posterior: Any
+    num_samples: int = 1
+
+    def __call__(self, points: Tensor) -> Tensor:
+        return mean_at(self.posterior, points)[None]
+
+    def paired(self, points: Tensor) -> Tensor:
+        return mean_at(self.posterior, points)
+
+
+@dataclass(frozen=True)
+class Slots:
+    """The score for slot 0, and functions of the sample paths for the others."""
+
+    rule: ScoreRule
+    posterior: Any
+    samples: Any
+    best: float
+
+    @property
+    def num_samples(self) -> int:
+        return self.samples.num_samples
+
+    def __call__(self, points: Tensor) -> Tensor:  # (q, d) -> (s, q)
+        paths = self.samples(points)[1:]
+        return torch.cat([self._score(points)[None], self._others(mean_at(self.posterior, points), paths)])
+
+    def paired(self, points: Tensor) -> Tensor:  # (s, q, d) -> (s, q)
+        first = self._score(points[0])[None]
+        if len(points) == 1:
+            return first
+        rest = self.samples.select(torch.arange(1, self.num_samples)).paired(points[1:])
+        return torch.cat([first, self._others(mean_at(self.posterior, points[1:]), rest)])
+
+    def _score(self, points: Tensor) -> Tensor:
+        mean, std = mean_and_std(self.posterior, points)
+        return self.rule.sign * self.rule.score(self.rule.sign * mean, std, self.best)
+
+    def _others(self, mean: Tensor, paths: Tensor) -> Tensor:
+        sign = self.rule.sign
+        return sign * self.rule.path_form(sign * mean.to(torch.float64), sign * paths.to(torch.float64))
