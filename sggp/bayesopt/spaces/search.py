@@ -40,7 +40,6 @@ def maximise_box(
     maximize: bool = True,
     near: tuple[Tensor, Tensor] | None = None,
     lengthscale: Tensor | None = None,
-    avoid: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The best point of each of s paths in a box, no point twice and none that is known.
 
@@ -55,7 +54,8 @@ def maximise_box(
 
     Args:
         paths: s sample paths, differentiable in their points when ``search.steps > 0``.
-        box: where to look.
+        box: where to look, perhaps `Box.without` points that are not to be proposed: no coordinate of which is more
+            than 1e-6 of its range away.
         generator: source of the candidates.
         search: how hard to look.
         maximize: False looks for the smallest value instead.
@@ -63,7 +63,6 @@ def maximise_box(
         lengthscale: (D,) or scalar distance over which paths vary, in the units of the box; sets the spread
             of the candidates (half of it, as in the source) and the size of the Adam steps. None: a fifth of
             the box.
-        avoid: (k, D) points not to be proposed: no coordinate of which is more than 1e-6 of its range away.
 
     Returns:
         points (s, D) inside the box, and the paths' values there (s,).
@@ -83,7 +82,7 @@ def maximise_box(
     settings, region = search or BoxSearch(), box.region
     sign = 1.0 if maximize else -1.0
     dtype = near[0].dtype if near is not None and near[0].is_floating_point() else torch.float64
-    known = Known(region, torch.empty(0, region.dimension) if avoid is None else avoid)
+    known = Known(region, region.avoid)
     if region.listed is not None:
         return _best_listed(paths, region.listed.to(dtype), known, maximize)
     scale = _step_scale(region, lengthscale).to(dtype)
