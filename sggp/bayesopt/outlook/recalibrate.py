@@ -19,11 +19,14 @@ from sggp.errors import InputError
 from sggp.evidence.leave_one_out import Observed, leave_rows_out
 from sggp.posterior.merge import group_rows
 
-PRIOR_STD = (0.3, 0.4, 0.25, 0.25, 1.0)
-"""Prior standard deviations of shift, slope, log spread, its slope and the log bend, in units of the values' standard
-deviation; their prior means are zero. Chosen on replays that `benchmarks/outlook.py` does not report."""
+PRIOR_STD = (0.3, 0.4, 0.25, 0.25, 0.5, 0.5)
+"""Prior standard deviations of shift, slope, spread, tilt, reach and bend; their prior means are zero.
+
+Chosen on replays that `benchmarks/outlook.py` does not report.
+"""
 _MOST = 2.0
 """Bends lie between exp(-2) and exp(2), and so do spreads."""
+_LEAST_STD = 1e-6
 _JUDGED = 1000
 """Measurements that are left out in turn, where there are more than a factor serves for."""
 _LEAST = 4
@@ -34,16 +37,21 @@ _LEAST = 4
 class Recalibration:
     """A correction of predictions, in units of the values' standard deviation, larger being better.
 
-    With m the model's mean, d a deviation from it (path and noise) and h(.; w) the bend, the corrected value is
+    With m the model's mean, s its standard deviation, d a deviation (path and noise) and h the bend, the corrected
+    value is
 
-        h^-1(h(m) + shift + slope * m + exp(spread + tilt * m) * d).
+        h^-1(h(m) + shift + slope * m + exp(spread + tilt * m + reach * log s) * d).
 
-    h is the identity at bend 0; at a positive one it stretches high values, so that what is predicted stays short of an
-    end of the scale that measurements show.
+    The reach tells rows that are far from all measurements from those that are near. h is the identity at bend 0; at a
+    positive one it stretches high values, so that what is predicted stays short of an end of the scale that
+    measurements show.
+
+    A search measures what it thinks it knows to be good, and such molecules may be easier to predict than the others.
+    Whether they are, they cannot tell: on every other path deviations may grow but not shrink.
 
     Attributes:
-        mean: (5,) most likely shift, slope, spread, tilt and bend (of which h has the exponent exp(bend)).
-        covariance: (5, 5) of their Gaussian approximation (Laplace's).
+        mean: (6,) most likely shift, slope, spread, tilt, reach and bend (of which h has the exponent exp(bend)).
+        covariance: (6, 6) of their Gaussian approximation (Laplace's).
         judged: how many left-out measurements it was learnt from.
     """
 
@@ -54,27 +62,32 @@ class Recalibration:
     @classmethod
     def nothing(cls) -> Recalibration:
         """Paths as they are."""
-        return cls(torch.zeros(5, dtype=torch.float64), torch.zeros(5, 5, dtype=torch.float64), 0)
+        size = len(PRIOR_STD)
+        return cls(torch.zeros(size, dtype=torch.float64), torch.zeros(size, size, dtype=torch.float64), 0)
 
     def draw(self, count: int, generator: torch.Generator) -> Correction:
         """Parameters for each of `count` paths: what is not known of them widens what the paths say."""
         values, vectors = torch.linalg.eigh(self.covariance)
         root = vectors * values.clamp_min(0.0).sqrt()
-        noise = torch.randn(count, 5, generator=generator, dtype=torch.float64)
-        return Correction((self.mean + noise @ root.T).T[:, :, None])
+        noise = torch.randn(count, len(self.mean), generator=generator, dtype=torch.float64)
+        floor = torch.full((count, 1), -_MOST, dtype=torch.float64)
+        floor[::2] = 0.0
+        return Correction((self.mean + noise @ root.T).T[:, :, None], floor)
 
 
 @dataclass(frozen=True)
 class Correction:
-    """Parameters (5, s, 1) of the correction of s paths."""
+    """Parameters (6, s, 1) of the correction of s paths, and the least logarithms (s, 1) of their widths."""
 
     parameters: Tensor
+    floor: Tensor
 
     def __call__(self, mean: Tensor, deviation: Tensor) -> Tensor:  # (q,), (s, q) -> (s, q)
         """Corrected values of s paths at q points."""
-        shift, slope, spread, tilt, bend = self.parameters
+        shift, slope, spread, tilt, reach, bend = self.parameters
         exponent = _exponent(bend)
-        width = (spread + tilt * mean).clamp(-_MOST, _MOST).exp()
+        std = deviation.std(0).clamp_min(_LEAST_STD)
+        width = _log_width(spread, tilt * mean, reach * std.log()).maximum(self.floor).exp()
         return _unbent(_bent(mean, exponent) + shift + slope * mean + width * deviation, exponent)
 
 
@@ -96,9 +109,9 @@ def recalibrate(model: Surrogate, sign: float, generator: torch.Generator) -> Re
     prior = torch.tensor(PRIOR_STD, dtype=torch.float64)
 
     def loss(p: Tensor) -> Tensor:
-        shift, slope, spread, tilt, bend = p
+        shift, slope, spread, tilt, reach, bend = p
         exponent = _exponent(bend)
-        log_width = (spread + tilt * mean).clamp(-_MOST, _MOST)
+        log_width = _log_width(spread, tilt * mean, reach * std.log())
         error = _bent(truth, exponent) - _bent(mean, exponent) - shift - slope * mean
         z = error / (std * log_width.exp())
         slopes = torch.where(truth > 0, exponent - 1, 1 / exponent - 1) * truth.abs().log1p()
@@ -110,7 +123,7 @@ def recalibrate(model: Surrogate, sign: float, generator: torch.Generator) -> Re
         (slope,) = torch.autograd.grad(value, at)
         return float(value.detach()), slope.numpy()
 
-    best = torch.tensor(optimize.minimize(with_slope, np.zeros(5), jac=True, method="BFGS").x)
+    best = torch.tensor(optimize.minimize(with_slope, np.zeros(len(prior)), jac=True, method="BFGS").x)
     curvature = torch.autograd.functional.hessian(loss, best)
     values, vectors = torch.linalg.eigh(curvature)  # never flatter than the prior
     covariance = (vectors / values.clamp_min(float(prior.max()) ** -2)) @ vectors.T
@@ -140,6 +153,10 @@ def _left_out(model: Surrogate, generator: torch.Generator) -> tuple[Tensor, Ten
             "left-out predictions are not finite: the model cannot be judged by its own measurements."
         )
     return model.target[alone].double(), mean.detach(), std.detach()
+
+
+def _log_width(spread: Tensor, tilt: Tensor, reach: Tensor) -> Tensor:
+    return (spread + tilt + reach).clamp(-_MOST, _MOST)
 
 
 def _exponent(bend: Tensor) -> Tensor:
