@@ -10,7 +10,7 @@ import typer
 
 from sggp.bayesopt import Box, Campaign, Pool
 from sggp.bayesopt.outcomes import Constraint, Objective
-from sggp.bayesopt.rules import DEFAULT_RULE, RULES, check_rule
+from sggp.bayesopt.rules import DEFAULT_BOX_RULE, DEFAULT_RULE, RULES, check_rule
 from sggp.bayesopt.spaces.columns import Categorical, Continuous, Integer, Ordinal
 from sggp.bayesopt.storage import open_storage
 from sggp.bayesopt.trials import Measurement
@@ -23,6 +23,8 @@ from sggp.cli.outputs import rejected_path
 from sggp.errors import DataFileError, InputError
 from sggp.molecules import read_table
 
+_RULES = f"How to choose: {', '.join(RULES)}; default {DEFAULT_RULE}, in a box {DEFAULT_BOX_RULE}."
+_OURS = ("trial", "id", "expected", "std", "why", "reason", "cost", "state")  # columns of batches
 _CONSTRAINT = re.compile(r"\s*(.+?)\s*(>=|<=|≥|≤)\s*([^<>=]+?)\s*")
 
 
@@ -59,13 +61,14 @@ def init(
     library_sheet: Annotated[str | None, typer.Option(help="Sheet of the library.")] = None,
     decimal: Decimal = None,
     seed: Annotated[int | None, typer.Option(help="Makes the campaign reproducible.")] = None,
-    rule: Annotated[str, typer.Option(help="How to choose: " + ", ".join(RULES) + ".")] = DEFAULT_RULE,
+    rule: Annotated[str | None, typer.Option(help=_RULES)] = None,
     budget: Annotated[float | None, typer.Option(help="What all trials together may cost.")] = None,
     json: Json = False,
 ) -> None:
     """Start a campaign over a library of molecules or a box of settings."""
     wanted = _wanted(maximize, minimize, name, unit, objective or [], constraint or [])
-    check_rule(rule)
+    if rule is not None:
+        check_rule(rule)
     kept = open_storage(store)
     if kept.exists:
         raise InputError(f"{store} exists already; a campaign is never overwritten.")
@@ -73,6 +76,13 @@ def init(
         check_outputs({"the campaign": path}, [library, measured])
     settings: dict[str, Any] = {**wanted, "seed": seed, "rule": rule, "budget": budget}
     columns = _columns(bound or [], integer or [], levels or [], choice or [])
+    outcomes = [item.name for item in (*wanted.get("objectives", ()), *wanted.get("constraints", ()))] or [
+        "value"
+    ]
+    for clash in [name for name in columns if name in (*_OURS, *outcomes)]:
+        raise InputError(
+            f"an input cannot be called {clash!r}: batches have such a column; take another name."
+        )
     if (library is None) == (not columns):
         raise InputError(
             "give either --library FILE, or the settings: --bound NAME=LOW:HIGH, --integer, --levels, --choice."
@@ -90,7 +100,9 @@ def init(
         prior: list[tuple[Any, Any]] = []
         if measured is not None:
             data = read_table(measured, sheet=sheet, decimal=decimal)
-            known = load_measured(data, smiles_column=smiles_column, value_column=value_column, like=table)
+            known = load_measured(
+                data, smiles_column=smiles_column, value_column=value_column, like=table, bounds=True
+            )
             rejects += known.rejects
             if not len(known):
                 raise DataFileError(f"{measured}: no usable measurement ({len(known.rejects)} unused rows).")
