@@ -43,16 +43,8 @@ def true_yield(point: dict[str, Any]) -> float:
     catalyst = math.exp(-((math.log10(point["catalyst"]) + 1.7) ** 2))
     base = math.exp(-(((point["equivalents"] - 3) / 2) ** 2))
     wet = point["water"] / (point["water"] + point["organic"])
-    return (
-        100
-        * height
-        * share
-        * heat
-        * catalyst
-        * base
-        * math.exp(-(((wet - 0.2) / 0.3) ** 2))
-        * (STIRRING[point["stirring"]])
-    )
+    mixed = STIRRING[point["stirring"]] * math.exp(-(((wet - 0.2) / 0.3) ** 2))
+    return 100 * height * share * heat * catalyst * base * mixed
 
 
 def main() -> None:
