@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ Ranges = Mapping[str, tuple[int, int]]
 DESCRIPTORS = "descriptors"
 """The part whose columns are numbers on a scale, not counts."""
 _SPREAD = 1.0  # of the logarithm of a weight
+_LEAST_SHARE = 0.01  # of the variance, below which a part is left out of predictions
 _LENGTH_SCALE = 48.0  # steps of the stored descriptors: four standard deviations of drug-like molecules
 
 
@@ -57,14 +58,21 @@ def _base(name: str, columns: tuple[int, ...]) -> Kernel:
 
 
 def summed(kernel: ScaleKernel) -> AdditiveKernel:
-    """Σ_p (s w_p) k_p: the same kernel as a plain sum, to be learnt no more."""
-    terms = copy.deepcopy(kernel.base_kernel).double().requires_grad_(False)
-    for term in terms.kernels:
-        term.outputscale = (term.outputscale * kernel.outputscale).detach()
-    return terms
+    """Σ_p (s w_p) k_p: the same kernel as a plain sum, to be learnt no more.
+
+    Parts of less than a hundredth of the variance are left out: they say next to nothing, and cost as much as others.
+    """
+    shares = weights_of(kernel, range(len(kernel.base_kernel.kernels)))
+    terms = []
+    for index, term in enumerate(kernel.base_kernel.kernels):
+        if shares[index] >= _LEAST_SHARE:
+            own = copy.deepcopy(term).double().requires_grad_(False)
+            own.outputscale = (term.outputscale * kernel.outputscale).detach()
+            terms.append(own)
+    return AdditiveKernel(*terms)
 
 
-def weights_of(kernel: ScaleKernel, parts: Ranges) -> dict[str, float]:
+def weights_of(kernel: ScaleKernel, parts: Iterable[Any]) -> dict[Any, float]:
     """The share of each part in the prior variance of a kernel that was learnt from `parts_kernel(parts)`."""
     scales = [float(term.outputscale.detach()) for term in kernel.base_kernel.kernels]
     return {name: scale / sum(scales) for name, scale in zip(parts, scales, strict=True)}

@@ -72,6 +72,16 @@ def test_the_kernel_is_the_sum_by_hand():
     assert weights_of(kernel, PARTS) == pytest.approx({"a": 7 / 13, "b": 2 / 13, "descriptors": 4 / 13})
 
 
+def test_parts_of_no_account_are_left_out_of_predictions():
+    x, weights = molecules(30, 3), (0.7, 2e-3, 0.4)
+    kernel = kernel_with(weights, 1.3, 33.0)
+    form = summed(kernel)
+    assert len(form.kernels) == 2
+    found = as_covariance(form, dtype=torch.float64).block(x).numpy()
+    np.testing.assert_allclose(found, 1.3 * dense(x, x, (0.7, 0.0, 0.4), 33.0), rtol=1e-12, atol=1e-12)
+    assert weights_of(kernel, PARTS)["b"] == pytest.approx(2e-3 / 1.102)
+
+
 def test_the_matrix_that_is_learnt_from_and_its_derivatives():
     """Closed form against differences of the sum by hand, in every parameter."""
     x, start = molecules(25, 1), np.log([0.7, 0.2, 0.4, 1.7, 33.0])
