@@ -19,6 +19,7 @@ from torch import Tensor
 
 from sggp.botorch.base import OutputsModel
 from sggp.botorch.checks import check_observations, check_points
+from sggp.botorch.combined import in_type
 from sggp.botorch.output import OutputGP
 from sggp.errors import MemoryBudgetError
 
@@ -134,7 +135,9 @@ class JointGaussianModel(Model, FantasizeMixin):
             transform = copy.deepcopy(self.model.outcome_transform).double()
             transform = transform if output_indices is None else transform.subset_output(chosen)
             posterior = transform.untransform_posterior(posterior, X=X)
-        return posterior if posterior_transform is None else posterior_transform(posterior=posterior, X=X)
+        if posterior_transform is None:
+            return posterior
+        return in_type(posterior_transform, posterior.dtype)(posterior=posterior, X=X)
 
     def forward(self, X: Tensor) -> Any:
         """The distribution of `posterior(X)`, for which BoTorch's GIBBON calls the model where points are pending."""

@@ -26,6 +26,7 @@ from sggp.botorch.checks import (
     check_training_data,
     per_output,
 )
+from sggp.botorch.combined import averaged, transformed
 from sggp.botorch.gaussian import JointGaussianModel
 from sggp.botorch.output import Given, OutputGP, SolveSettings
 from sggp.botorch.posterior import PathwisePosterior, RoundedPosterior
@@ -194,7 +195,8 @@ class PathwiseGPModel(OutputsModel):
             observation_noise: True adds the noise of the model (the mean one where it is known per row). A tensor
                 broadcastable to (*b, q, m) is a noise variance in transformed units. The noise drawn is the same
                 in every call.
-            posterior_transform: applied to the result.
+            posterior_transform: applied to the result; BoTorch's two linear ones combine the paths, their mean and
+                variance are exact where those of the model are.
 
         Returns:
             A `PathwisePosterior`; with an outcome transform, BoTorch's `TransformedPosterior` around one, in raw units.
@@ -205,14 +207,14 @@ class PathwiseGPModel(OutputsModel):
         chosen = self.output_numbers(output_indices)
         outputs = [self.output_models[j] for j in chosen]
         noise = self.noise_to_add(observation_noise, chosen)
-        posterior: Posterior = PathwisePosterior(outputs, X, noise)
-        if hasattr(self, "outcome_transform"):
-            transform = self.outcome_transform
-            transform = transform if output_indices is None else transform.subset_output(chosen)
-            posterior = transform.untransform_posterior(posterior, X=X)
+        outcome = getattr(self, "outcome_transform", None)
+        posterior, left = averaged(PathwisePosterior(outputs, X, noise), posterior_transform, outcome)
+        if outcome is not None:
+            outcome = outcome if output_indices is None else outcome.subset_output(chosen)
+            posterior = outcome.untransform_posterior(posterior, X=X)
         if self._raw_X.dtype != torch.float64:
             posterior = RoundedPosterior(posterior, self._raw_X.dtype)
-        return posterior if posterior_transform is None else posterior_transform(posterior=posterior, X=X)
+        return transformed(posterior, left, X)
 
     def subset_output(self, idcs: list[int]) -> PathwiseGPModel:
         """The model of the outputs numbered `idcs`, sharing what was solved."""

@@ -87,6 +87,20 @@ class PathwisePosterior(Posterior):
         variance = torch.stack([output.variance(self.X) for output in self._outputs], dim=-1)
         return variance if self._noise_variance is None else variance + self._noise_variance
 
+    @property
+    def outputs(self) -> tuple[OutputGP, ...]:
+        """The m conditioned outputs."""
+        return self._outputs
+
+    def joint_blocks(self, size: int) -> Tensor:
+        """Joint covariance of each `size` consecutive points, noise included, (*b, q / size, m, size, size)."""
+        points = self.X.reshape(*self.X.shape[:-2], -1, size, self.X.shape[-1])
+        blocks = torch.stack([output.covariance_matrix(points) for output in self._outputs], dim=-3)
+        if self._noise_variance is None:
+            return blocks
+        noise = self._noise_variance.expand(*self.X.shape[:-1], len(self._outputs))
+        return blocks + torch.diag_embed(noise.reshape(*points.shape[:-1], -1).mT)
+
     def rsample(self, sample_shape: torch.Size | None = None) -> Tensor:
         """The first `sample_shape.numel()` paths, all distinct; further ones are drawn when S is not enough.
 

@@ -127,6 +127,11 @@ class Posterior:
         return self.solution.x.shape[1] - 1
 
     @property
+    def direct(self) -> bool:
+        """Whether `variance` and `covariance_matrix` use a Cholesky factor and need no iterative solve."""
+        return self._query_weights.direct
+
+    @property
     def samples(self) -> PathwiseSamples:
         """The posterior samples, as functions.
 
