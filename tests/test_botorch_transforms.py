@@ -10,7 +10,12 @@ from torch import Tensor
 
 pytest.importorskip("botorch", reason="the BoTorch face needs the extra botorch")
 
-from botorch.acquisition import LogExpectedImprovement, qLogExpectedImprovement, qLogNoisyExpectedImprovement
+from botorch.acquisition import (
+    LogExpectedImprovement,
+    qLogExpectedImprovement,
+    qLogNoisyExpectedImprovement,
+)
+from botorch.acquisition.analytic import ScalarizedPosteriorMean
 from botorch.acquisition.objective import ExpectationPosteriorTransform, ScalarizedPosteriorTransform
 from botorch.generation import MaxPosteriorSampling
 from botorch.models.transforms import Log
@@ -169,3 +174,28 @@ class TestExpectation:
     def test_float_base_samples(self, points: Tensor) -> None:
         posterior = build().posterior(points, posterior_transform=ExpectationPosteriorTransform(3))
         assert SobolQMCNormalSampler(torch.Size([16]), seed=0)(posterior).shape == (16, 4, 1, 1)
+
+
+class TestTypes:
+    @pytest.mark.parametrize("gaussian", [False, True])
+    def test_functions_with_weights_of_their_own_at_float32_points(self, points: Tensor, gaussian: bool) -> None:
+        """`ScalarizedPosteriorMean` casts itself, with its weights, to the type of X, and the model with it."""
+        model = build().gaussian() if gaussian else build()
+        weights = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)
+        expected = model.posterior(points.float().double()).mean.squeeze(-1) @ weights
+        value = ScalarizedPosteriorMean(model, weights=weights)(points.float())
+        assert value.dtype == torch.float32
+        torch.testing.assert_close(value, expected.float(), rtol=1e-5, atol=1e-4)
+        again = ScalarizedPosteriorMean(model, weights=weights)(points.float().double())
+        torch.testing.assert_close(again, expected, rtol=1e-6, atol=1e-6)  # the weights were rounded, no more
+        assert model.posterior(points).mean.dtype == torch.float64
+
+    def test_joint_gaussians_of_several_outputs(self, points: Tensor) -> None:
+        model, _ = two_outputs()
+        double = model.gaussian().posterior(points.float().double())
+        single = model.gaussian().to(torch.float32).posterior(points.float())
+        assert single.mean.dtype == single.variance.dtype == torch.float32
+        torch.testing.assert_close(single.mean, double.mean.float())
+        torch.testing.assert_close(
+            single.distribution.covariance_matrix, double.distribution.covariance_matrix.float()
+        )

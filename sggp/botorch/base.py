@@ -33,6 +33,7 @@ class OutputsModel(Model, GP):
         self._raw_X = raw_X.detach()
         self._next_path = 0
         self._learned = False
+        self._cast_to: torch.dtype | None = None
         self._original_train_inputs = self._raw_X if hasattr(self, "input_transform") else None
 
     @property
@@ -96,6 +97,10 @@ class OutputsModel(Model, GP):
             return self.transform_inputs(X.to(self._raw_X).double())
         return X.to(self._raw_X.device)
 
+    def answers_in(self, X: Tensor, default: torch.dtype) -> torch.dtype:
+        """Type of the answers at X: its own after the model was cast to it with `.to`, else the default one."""
+        return X.dtype if X.dtype == self._cast_to else default
+
     def output_numbers(self, indices: Sequence[int] | None) -> list[int]:
         """The outputs asked for, counted from 0; None means all.
 
@@ -140,12 +145,15 @@ class OutputsModel(Model, GP):
         self._has_transformed_inputs = False
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> OutputsModel:
-        """Move between devices, but keep the dtype: acquisition functions cast their model to the dtype of every X."""
+        """Move between devices, but compute in the dtype that was: some acquisition functions cast their model to that
+        of every X, and their buffers with it. Points of that dtype are answered in it.
+        """
 
         def keep_dtype(tensor: Tensor) -> Tensor:
             out = fn(tensor)
             return out if out.dtype == tensor.dtype else tensor.to(out.device)
 
+        self._cast_to = fn(self._raw_X[:0]).dtype
         super()._apply(keep_dtype, recurse)
         self._raw_X = keep_dtype(self._raw_X)
         if self._original_train_inputs is not None:

@@ -21,6 +21,7 @@ from sggp.botorch.base import OutputsModel
 from sggp.botorch.checks import check_observations, check_points
 from sggp.botorch.combined import in_type
 from sggp.botorch.output import OutputGP
+from sggp.botorch.posterior import RoundedPosterior
 from sggp.errors import MemoryBudgetError
 
 _BUDGET = 2**30
@@ -135,6 +136,8 @@ class JointGaussianModel(Model, FantasizeMixin):
             transform = copy.deepcopy(self.model.outcome_transform).double()
             transform = transform if output_indices is None else transform.subset_output(chosen)
             posterior = transform.untransform_posterior(posterior, X=X)
+        if (dtype := self.model.answers_in(X, torch.float64)) != torch.float64:
+            posterior = _rounded(posterior, dtype)
         if posterior_transform is None:
             return posterior
         return in_type(posterior_transform, posterior.dtype)(posterior=posterior, X=X)
@@ -199,6 +202,16 @@ class JointGaussianModel(Model, FantasizeMixin):
                 f"needs {size / 2**30:.1f} GiB, more than 1 GiB: ask for fewer points (up to about 200) at a time, or "
                 "use the PathwiseGPModel itself, whose paths and variances need no matrix over the points."
             )
+
+
+def _rounded(posterior: Posterior, dtype: torch.dtype) -> Posterior:
+    """The same distribution in another type."""
+    if not isinstance(posterior, GPyTorchPosterior):
+        return RoundedPosterior(posterior, dtype)
+    normal = posterior.distribution
+    kind = {"interleaved": normal._interleaved} if isinstance(normal, MultitaskMultivariateNormal) else {}
+    covariance = normal.lazy_covariance_matrix.to(dtype)
+    return GPyTorchPosterior(type(normal)(normal.mean.to(dtype), covariance, **kind))
 
 
 def _joined(first: Tensor, second: Tensor) -> Tensor:

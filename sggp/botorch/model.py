@@ -190,7 +190,8 @@ class PathwiseGPModel(OutputsModel):
         """Posterior at X.
 
         Args:
-            X: points (*b, q, d), in the units of `train_X`; cast to its dtype, which is that of the answers.
+            X: points (*b, q, d), in the units of `train_X`; cast to its dtype, which is that of the answers. Once the
+                model was cast to another with `.to`, points of that dtype are answered in it.
             output_indices: outputs wanted; None means all.
             observation_noise: True adds the noise of the model (the mean one where it is known per row). A tensor
                 broadcastable to (*b, q, m) is a noise variance in transformed units. The noise drawn is the same
@@ -203,7 +204,7 @@ class PathwiseGPModel(OutputsModel):
         """
         self.eval()
         check_points(X, self.input_dim)
-        X = self.inside(X)
+        dtype, X = self.answers_in(X, self._raw_X.dtype), self.inside(X)
         chosen = self.output_numbers(output_indices)
         outputs = [self.output_models[j] for j in chosen]
         noise = self.noise_to_add(observation_noise, chosen)
@@ -212,8 +213,8 @@ class PathwiseGPModel(OutputsModel):
         if outcome is not None:
             outcome = outcome if output_indices is None else outcome.subset_output(chosen)
             posterior = outcome.untransform_posterior(posterior, X=X)
-        if self._raw_X.dtype != torch.float64:
-            posterior = RoundedPosterior(posterior, self._raw_X.dtype)
+        if dtype != torch.float64:
+            posterior = RoundedPosterior(posterior, dtype)
         return transformed(posterior, left, X)
 
     def subset_output(self, idcs: list[int]) -> PathwiseGPModel:
