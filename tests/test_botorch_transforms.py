@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import copy
+import io
+import pickle
 from typing import Any
 
+import joblib
 import pytest
 import torch
+from gpytorch.kernels import LinearKernel, PeriodicKernel, ScaleKernel
+from gpytorch.priors import GammaPrior
 from torch import Tensor
 
 pytest.importorskip("botorch", reason="the BoTorch face needs the extra botorch")
@@ -199,3 +205,65 @@ class TestTypes:
         torch.testing.assert_close(
             single.distribution.covariance_matrix, double.distribution.covariance_matrix.float()
         )
+
+
+class TestCopies:
+    """A copy answers as the model does: before and after it was asked for anything, and when it is extended."""
+
+    @staticmethod
+    def through_torch(model: Any) -> Any:
+        file = io.BytesIO()
+        torch.save(model, file)
+        file.seek(0)
+        return torch.load(file, weights_only=False)
+
+    @staticmethod
+    def through_joblib(model: Any) -> Any:
+        file = io.BytesIO()
+        joblib.dump(model, file)
+        file.seek(0)
+        return joblib.load(file)
+
+    @staticmethod
+    def through_pickle(model: Any) -> Any:
+        return pickle.loads(pickle.dumps(model))
+
+    @staticmethod
+    def with_priors() -> Any:
+        """GPyTorch registers these by functions that Python does not pickle."""
+        kernel = ScaleKernel(PeriodicKernel() + LinearKernel(variance_prior=GammaPrior(2.0, 1.0)), GammaPrior(2.0, 0.5))
+        kernel.base_kernel.kernels[0].register_prior("period_length_prior", GammaPrior(3.0, 3.0), "period_length")
+        return kernel.double()
+
+    @pytest.mark.parametrize(
+        "settings",
+        [{}, {"covar_module": "priors", "noise_variance": NOISE, "optimizer": None}],
+        ids=["learnt", "priors"],
+    )
+    def test_every_way_of_copying(self, settings: dict[str, Any], points: Tensor) -> None:
+        x, y = data()
+        if "covar_module" in settings:
+            settings = settings | {"covar_module": self.with_priors()}
+        model = PathwiseGPModel(x, y, generator=0, num_samples=8, num_features=64, **settings)
+        copies = [f(model) for f in self.ways()]
+        expected = self.answers(model, points)  # draws further paths, and keeps them
+        copies += [f(model) for f in self.ways()]
+        for copied in copies:
+            assert all(map(torch.equal, self.answers(copied, points), expected))
+            assert all(map(torch.equal, self.answers(self.through_pickle(copied), points), expected))
+            names = [[p[0] for p in m.covar_module.named_priors()] for m in (model, copied)]
+            assert names[0] == names[1]
+            assert names[0]
+            values = [[p[3](p[1]) for p in m.covar_module.named_priors()] for m in (model, copied)]
+            assert all(map(torch.equal, *values))
+
+    def ways(self) -> list[Any]:
+        return [copy.deepcopy, self.through_pickle, self.through_torch, self.through_joblib]
+
+    @staticmethod
+    def answers(model: PathwiseGPModel, points: Tensor) -> list[Tensor]:
+        with torch.no_grad():
+            posterior = model.posterior(points)
+            conditioned = model.condition_on_observations(points[0], torch.full((3, 1), 20.0)).posterior(points)
+            found = [posterior.mean, posterior.variance, posterior.rsample(torch.Size([20])), conditioned.mean]
+            return [*found, model.gaussian().posterior(points).distribution.covariance_matrix]

@@ -14,6 +14,7 @@ from gpytorch.constraints import Positive
 from gpytorch.kernels import Kernel
 from gpytorch.likelihoods import FixedNoiseGaussianLikelihood, GaussianLikelihood
 from gpytorch.means import ConstantMean
+from gpytorch.module import Module
 from gpytorch.utils.warnings import NumericalWarning
 from torch import Tensor
 
@@ -47,6 +48,41 @@ class Given:
     kernel: Kernel | None
     noise_variance: float | None
     mean: float
+
+
+@dataclass(frozen=True)
+class _Read:
+    """A prior's reading of a parameter by its name."""
+
+    name: str
+
+    def __call__(self, module: Module) -> Tensor:
+        return getattr(module, self.name)
+
+
+@dataclass(frozen=True)
+class _Write:
+    """A prior's writing of a parameter by its name."""
+
+    name: str
+
+    def __call__(self, module: Module, value: Tensor) -> None:
+        module.initialize(**{self.name: value})
+
+
+def _with_picklable_priors(kernel: Kernel) -> Kernel:
+    """`kernel` itself, the functions of whose priors Python can pickle where they do no more than name a parameter.
+
+    GPyTorch makes local functions of names, and some of its kernels give lambdas.
+    """
+    for part in kernel.modules():
+        for key, (prior, read, write) in list(getattr(part, "_priors", {}).items()):
+            name = key.removesuffix("_prior")
+            value = getattr(part, name, None)
+            local = any("<l" in getattr(f, "__qualname__", "") for f in (read, write))  # <locals>, <lambda>
+            if local and isinstance(value, Tensor) and torch.equal(read(part), value):
+                part._priors[key] = (prior, _Read(name), _Write(name))
+    return kernel
 
 
 class OutputGP(torch.nn.Module):
@@ -90,7 +126,7 @@ class OutputGP(torch.nn.Module):
         self._default = given.kernel is None
         self._learnt_mean = False
         kernel = default_kernel(self.x, self.y) if given.kernel is None else copy.deepcopy(given.kernel)
-        self.covar_module = kernel.to(self.x)
+        self.covar_module = _with_picklable_priors(kernel.to(self.x))
         self.mean_module = ConstantMean().to(self.x)
         self._set_mean(given.mean)
         self.likelihood = self._make_likelihood(1e-2 if self._given_noise is None else self._given_noise)
@@ -146,7 +182,7 @@ class OutputGP(torch.nn.Module):
         )
         model = fit_model(self.x, self.y[:, None], settings, self._stream("learn"))
         learned = model.in_units()
-        self.covar_module = learned.kernel.to(self.x)
+        self.covar_module = _with_picklable_priors(learned.kernel.to(self.x))
         self._set_mean(learned.mean)
         self._learnt_mean = model.learnt_mean
         if known is None:
