@@ -342,7 +342,9 @@ class TestAcquisition:
         model, single = build(), points.float()
         true = exact.mean(single.double())
         assert torch.equal(model.posterior(single).mean, model.posterior(single.double()).mean)
-        value = UpperConfidenceBound(model, beta=0.0)(single.unsqueeze(1))  # casts itself and the model to float32
+        value = UpperConfidenceBound(model, beta=0.0)(
+            single.unsqueeze(1)
+        )  # casts itself and the model to float32
         assert value.dtype == torch.float32
         assert torch.equal(value, model.posterior(single.double()).mean[:, 0].float())  # nothing but rounded
         assert model.covar_module.outputscale.dtype == torch.float64

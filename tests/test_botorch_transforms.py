@@ -11,6 +11,8 @@ import joblib
 import pytest
 import torch
 from gpytorch.kernels import LinearKernel, PeriodicKernel, ScaleKernel
+from gpytorch.likelihoods import FixedNoiseGaussianLikelihood
+from gpytorch.mlls import ExactMarginalLogLikelihood, SumMarginalLogLikelihood
 from gpytorch.priors import GammaPrior
 from torch import Tensor
 
@@ -20,18 +22,23 @@ from botorch.acquisition import (
     LogExpectedImprovement,
     qLogExpectedImprovement,
     qLogNoisyExpectedImprovement,
+    qSimpleRegret,
 )
 from botorch.acquisition.analytic import ScalarizedPosteriorMean
 from botorch.acquisition.objective import ExpectationPosteriorTransform, ScalarizedPosteriorTransform
+from botorch.acquisition.risk_measures import Expectation
+from botorch.fit import fit_gpytorch_mll
 from botorch.generation import MaxPosteriorSampling
-from botorch.models.transforms import Log
+from botorch.models import SingleTaskGP
+from botorch.models.transforms import ChainedInputTransform, Log, Normalize
+from botorch.models.transforms.input import AppendFeatures, InputPerturbation, Warp
 from botorch.optim import optimize_acqf
 from botorch.sampling import SobolQMCNormalSampler
 from botorch.sampling.get_sampler import get_sampler
 
 from sggp.botorch import PathSampler, PathwiseGPModel
 from sggp.botorch import combined as combined_file
-from sggp.errors import ShapeError
+from sggp.errors import InputError, ShapeError
 from tests.test_botorch import NOISE, UNIT_SQUARE, DenseGP, build, data, kernel
 
 WEIGHTS = torch.tensor([-1.0, 0.25], dtype=torch.float64)
@@ -59,7 +66,9 @@ class TestScalarized:
         posterior = model.posterior(points, posterior_transform=transform)
         flat = points.reshape(-1, 2)
         mean = 3.0 + sum(w * dense.mean(flat) for w, dense in zip(WEIGHTS, exact, strict=True))
-        variance = sum(w**2 * dense.covariance(flat).diagonal() for w, dense in zip(WEIGHTS, exact, strict=True))
+        variance = sum(
+            w**2 * dense.covariance(flat).diagonal() for w, dense in zip(WEIGHTS, exact, strict=True)
+        )
         assert posterior.mean.shape == posterior.variance.shape == (4, 3, 1)
         torch.testing.assert_close(posterior.mean.reshape(-1), mean, **EXACT)
         torch.testing.assert_close(posterior.variance.reshape(-1), variance, **EXACT)
@@ -82,7 +91,7 @@ class TestScalarized:
         single = model.posterior(points, posterior_transform=ScalarizedPosteriorTransform(WEIGHTS.float()))
         double = model.posterior(points, posterior_transform=ScalarizedPosteriorTransform(WEIGHTS))
         assert torch.equal(single.mean, double.mean)
-        with pytest.raises(ShapeError, match="2 outputs.*3 weights"):
+        with pytest.raises(ShapeError, match=r"2 outputs.*3 weights"):
             model.posterior(points, posterior_transform=ScalarizedPosteriorTransform(torch.ones(3)))
 
     def test_the_gaussian_mode_is_exact(self, points: Tensor) -> None:
@@ -92,13 +101,17 @@ class TestScalarized:
         covariance = sum(w**2 * dense.covariance(points[1]) for w, dense in zip(WEIGHTS, exact, strict=True))
         mean = 3.0 + sum(w * dense.mean(points[1]) for w, dense in zip(WEIGHTS, exact, strict=True))
         torch.testing.assert_close(posterior.mean[1, :, 0], mean, **EXACT)
-        torch.testing.assert_close(posterior.distribution.covariance_matrix[1], covariance, rtol=1e-7, atol=1e-7)
+        torch.testing.assert_close(
+            posterior.distribution.covariance_matrix[1], covariance, rtol=1e-7, atol=1e-7
+        )
 
     def test_minimising(self, points: Tensor) -> None:
         """The stock way: -1 in front of every answer. At a candidate it is the same as a model of -y."""
         x, y = data()
         model = build()
-        mirrored = PathwiseGPModel(x, -y, covar_module=kernel(), noise_variance=NOISE, optimizer=None, generator=0)
+        mirrored = PathwiseGPModel(
+            x, -y, covar_module=kernel(), noise_variance=NOISE, optimizer=None, generator=0
+        )
         one, best = points[:, :1], float(-y.min())
         values = [
             LogExpectedImprovement(model, best_f=best, posterior_transform=MINIMISE)(one),
@@ -150,7 +163,9 @@ class TestExpectation:
     def test_gradients(self, points: Tensor) -> None:
         model, transform = build(), ExpectationPosteriorTransform(3)
         asked = points[:2].clone().requires_grad_()
-        assert torch.autograd.gradcheck(lambda x: model.posterior(x, posterior_transform=transform).variance, asked)
+        assert torch.autograd.gradcheck(
+            lambda x: model.posterior(x, posterior_transform=transform).variance, asked
+        )
 
     def test_without_a_factor_or_with_a_nonlinear_outcome_the_variance_is_that_of_paths(
         self, points: Tensor, monkeypatch: pytest.MonkeyPatch
@@ -165,7 +180,13 @@ class TestExpectation:
         torch.testing.assert_close(sampled, exact, rtol=5 * (2 / 1024) ** 0.5, atol=0)
         x, y = data()
         logged = PathwiseGPModel(
-            x, y, covar_module=kernel(), noise_variance=1e-2, optimizer=None, generator=0, outcome_transform=Log()
+            x,
+            y,
+            covar_module=kernel(),
+            noise_variance=1e-2,
+            optimizer=None,
+            generator=0,
+            outcome_transform=Log(),
         )
         posterior = logged.posterior(points, posterior_transform=transform)
         paths = logged.posterior(points).rsample(torch.Size([64])).mean(-2, keepdim=True)
@@ -174,7 +195,7 @@ class TestExpectation:
         torch.testing.assert_close(posterior.variance, distance, rtol=1e-5, atol=0)
 
     def test_a_number_of_points_that_is_no_multiple(self, points: Tensor) -> None:
-        with pytest.raises(ShapeError, match="3 points.*multiple of 2"):
+        with pytest.raises(ShapeError, match=r"3 points.*multiple of 2"):
             build().posterior(points, posterior_transform=ExpectationPosteriorTransform(2))
 
     def test_float_base_samples(self, points: Tensor) -> None:
@@ -184,7 +205,9 @@ class TestExpectation:
 
 class TestTypes:
     @pytest.mark.parametrize("gaussian", [False, True])
-    def test_functions_with_weights_of_their_own_at_float32_points(self, points: Tensor, gaussian: bool) -> None:
+    def test_functions_with_weights_of_their_own_at_float32_points(
+        self, points: Tensor, gaussian: bool
+    ) -> None:
         """`ScalarizedPosteriorMean` casts itself, with its weights, to the type of X, and the model with it."""
         model = build().gaussian() if gaussian else build()
         weights = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)
@@ -231,8 +254,12 @@ class TestCopies:
     @staticmethod
     def with_priors() -> Any:
         """GPyTorch registers these by functions that Python does not pickle."""
-        kernel = ScaleKernel(PeriodicKernel() + LinearKernel(variance_prior=GammaPrior(2.0, 1.0)), GammaPrior(2.0, 0.5))
-        kernel.base_kernel.kernels[0].register_prior("period_length_prior", GammaPrior(3.0, 3.0), "period_length")
+        kernel = ScaleKernel(
+            PeriodicKernel() + LinearKernel(variance_prior=GammaPrior(2.0, 1.0)), GammaPrior(2.0, 0.5)
+        )
+        kernel.base_kernel.kernels[0].register_prior(
+            "period_length_prior", GammaPrior(3.0, 3.0), "period_length"
+        )
         return kernel.double()
 
     @pytest.mark.parametrize(
@@ -264,6 +291,84 @@ class TestCopies:
     def answers(model: PathwiseGPModel, points: Tensor) -> list[Tensor]:
         with torch.no_grad():
             posterior = model.posterior(points)
-            conditioned = model.condition_on_observations(points[0], torch.full((3, 1), 20.0)).posterior(points)
-            found = [posterior.mean, posterior.variance, posterior.rsample(torch.Size([20])), conditioned.mean]
+            conditioned = model.condition_on_observations(points[0], torch.full((3, 1), 20.0)).posterior(
+                points
+            )
+            found = [
+                posterior.mean,
+                posterior.variance,
+                posterior.rsample(torch.Size([20])),
+                conditioned.mean,
+            ]
             return [*found, model.gaussian().posterior(points).distribution.covariance_matrix]
+
+
+class TestHosts:
+    def test_fit_gpytorch_mll_with_two_outputs(self, points: Tensor) -> None:
+        x, y = data()
+        for door in (ExactMarginalLogLikelihood, SumMarginalLogLikelihood):
+            model, _ = two_outputs()
+            before = model.covar_module[1].outputscale.item()
+            mll = door(model.likelihood, model)
+            assert fit_gpytorch_mll(mll) is mll
+            assert model.covar_module[1].outputscale.item() != before
+            each = [output.likelihood.noise for output in model.output_models]
+            assert torch.equal(mll.likelihood.noise, torch.stack(each))
+            assert mll.likelihood.noise.shape == SingleTaskGP(x, torch.cat([y, -y], 1)).likelihood.noise.shape
+        known = torch.rand(30, 2, dtype=torch.float64)
+        fixed = PathwiseGPModel(x, torch.cat([y, -y], 1), known, covar_module=kernel(), optimizer=None)
+        assert isinstance(fixed.likelihood, FixedNoiseGaussianLikelihood)
+        assert torch.allclose(fixed.likelihood.noise.T * y.std() ** 2, known)
+
+    def test_a_warp_is_never_left_at_identity_without_a_word(self, points: Tensor) -> None:
+        x, y = data()
+
+        def warp() -> Warp:
+            return Warp(d=2, indices=[0, 1])
+
+        with pytest.raises(
+            InputError, match=r"input_transform: Warp .*concentration.*requires_grad_\(False\)"
+        ):
+            PathwiseGPModel(x, y, covar_module=kernel(), input_transform=warp())
+        with pytest.raises(InputError, match="ChainedInputTransform"):
+            PathwiseGPModel(x, y, input_transform=ChainedInputTransform(a=Normalize(2), b=warp()))
+        held = warp().requires_grad_(False)
+        held.concentration0.fill_(2.0)
+        settings: dict[str, Any] = {"covar_module": kernel(), "noise_variance": NOISE, "optimizer": None}
+        model = PathwiseGPModel(x, y, input_transform=held, **settings)
+        dense = DenseGP(held(x), y[:, 0])
+        torch.testing.assert_close(
+            model.posterior(points[0]).mean[:, 0], dense.mean(held(points[0])), **EXACT
+        )
+        other = PathwiseGPModel(x, y, input_transform=warp().requires_grad_(False), **settings)
+        other.load_state_dict(model.state_dict())  # the rows, too, are warped as it says
+        torch.testing.assert_close(other.posterior(points).mean, model.posterior(points).mean)
+        plain = PathwiseGPModel(
+            x, y, input_transform=warp(), **settings
+        )  # as they are, as optimizer=None says
+        with pytest.raises(InputError, match="Warp"):
+            fit_gpytorch_mll(ExactMarginalLogLikelihood(plain.likelihood, plain))
+
+    @pytest.mark.parametrize("gaussian", [False, True])
+    def test_inputs_that_make_several_rows(self, points: Tensor, gaussian: bool) -> None:
+        """Environmental variables appended to a design, and perturbations of it: three points for each candidate."""
+        x, y = data()
+        extra = torch.tensor([[0.1], [0.5], [0.8]], dtype=torch.float64)
+        shifts = torch.tensor([[0.0, 0.0], [0.01, 0.0], [0.0, -0.02]], dtype=torch.float64)
+        dense = DenseGP(x, y[:, 0])
+        for transform, asked, rows in (
+            (AppendFeatures(extra), points[0, :, :1], points[0, :, None, :1].expand(3, 3, 1)),
+            (InputPerturbation(shifts), points[0], points[0][:, None] + shifts),
+        ):
+            if rows.shape[-1] == 1:
+                rows = torch.cat([rows, extra.expand(3, 3, 1)], -1)
+            model = build(input_transform=transform)
+            host = model.gaussian() if gaussian else model
+            mean = host.posterior(asked).mean[:, 0]
+            torch.testing.assert_close(mean, dense.mean(rows.reshape(9, 2)), **EXACT)
+            averaged = host.posterior(asked, posterior_transform=ExpectationPosteriorTransform(3))
+            torch.testing.assert_close(averaged.mean[:, 0], mean.reshape(3, 3).mean(1))
+            risk = qSimpleRegret(host, objective=Expectation(3))(asked[:, None])
+            assert risk.shape == (3,)
+        with pytest.raises(ShapeError, match=r"AppendFeatures makes 3 columns.*given 2.*leave out"):
+            build(input_transform=AppendFeatures(extra)).posterior(points)

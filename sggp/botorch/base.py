@@ -9,13 +9,15 @@ import torch
 from botorch.models.model import Model
 from botorch.models.transforms.input import InputTransform
 from botorch.models.transforms.outcome import OutcomeTransform
+from gpytorch.constraints import Positive
 from gpytorch.kernels import Kernel
-from gpytorch.likelihoods import Likelihood, LikelihoodList
+from gpytorch.likelihoods import FixedNoiseGaussianLikelihood, GaussianLikelihood, Likelihood
 from gpytorch.models import GP
 from torch import Tensor
 
+from sggp.botorch.checks import check_points
 from sggp.botorch.output import OutputGP
-from sggp.errors import InputError
+from sggp.errors import InputError, ShapeError
 
 
 class OutputsModel(Model, GP):
@@ -65,9 +67,22 @@ class OutputsModel(Model, GP):
 
     @property
     def likelihood(self) -> Likelihood:
-        """GPyTorch likelihood holding the noise, in the units after the outcome transform."""
+        """GPyTorch likelihood holding the noise, in the units after the outcome transform; for m > 1 a batch of m, as
+        BoTorch's models have it.
+        """
         each = [output.likelihood for output in self.output_models]
-        return each[0] if len(each) == 1 else LikelihoodList(*each)
+        if len(each) == 1:
+            return each[0]
+        if isinstance(each[0], FixedNoiseGaussianLikelihood):
+            return FixedNoiseGaussianLikelihood(noise=torch.stack([one.noise for one in each]))
+        joint = GaussianLikelihood(noise_constraint=Positive(), batch_shape=torch.Size([len(each)]))
+        joint.to(each[0].noise).noise = torch.stack([one.noise for one in each])
+        return joint
+
+    @property
+    def models(self) -> list[OutputsModel]:
+        """The m models of one output each, for GPyTorch's `SumMarginalLogLikelihood`."""
+        return [self.subset_output([j]) for j in range(self.num_outputs)]
 
     @property
     def covar_module(self) -> Kernel | torch.nn.ModuleList:
@@ -135,8 +150,30 @@ class OutputsModel(Model, GP):
         """As `torch.nn.Module.load_state_dict`; the posterior is solved anew at the next use."""
         keys = super().load_state_dict(*args, **kwargs)
         for output in self.output_models:
+            if hasattr(self, "input_transform"):
+                with torch.no_grad():
+                    output.x = self.input_transform.preprocess_transform(self._raw_X.double())
             output.invalidate()
         return keys
+
+    def candidates(self, X: Tensor) -> Tensor:
+        """`X` (*b, q, d), checked, after the input transform; one that makes several rows of each may add columns.
+
+        Raises:
+            ShapeError, DtypeError: it is no such tensor.
+        """
+        transform = getattr(self, "input_transform", None)
+        if transform is None or not transform.is_one_to_many:
+            check_points(X, self.input_dim)
+            return self.inside(X)
+        check_points(X, None)
+        rows, d = self.inside(X), self.output_models[0].x.shape[-1]
+        if rows.shape[-1] != d:
+            raise ShapeError(
+                f"X has shape {tuple(X.shape)}, of which {type(transform).__name__} makes {rows.shape[-1]} columns, but the "
+                f"model was given {d}: leave out of X the columns that the transform appends."
+            )
+        return rows
 
     def _set_transformed_inputs(self) -> None:
         self._has_transformed_inputs = hasattr(self, "input_transform")

@@ -107,7 +107,9 @@ def _weighted_sum(posterior: Posterior, transform: Any) -> CombinedPosterior:
     *batch, m = posterior._extended_shape()
     weights: Tensor = transform.weights
     if len(weights) != m:
-        raise ShapeError(f"the model has {m} outputs, but ScalarizedPosteriorTransform has {len(weights)} weights.")
+        raise ShapeError(
+            f"the model has {m} outputs, but ScalarizedPosteriorTransform has {len(weights)} weights."
+        )
 
     def combine(values: Tensor) -> Tensor:
         return (values @ weights.to(values) + transform.offset).unsqueeze(-1)
@@ -124,7 +126,9 @@ def _expectation(posterior: Posterior, transform: Any, exact: PathwisePosterior 
     *batch, q, m = posterior._extended_shape()
     size = transform.n_w
     if q % size:
-        raise ShapeError(f"ExpectationPosteriorTransform got {q} points, which is no multiple of {size} (its n_w).")
+        raise ShapeError(
+            f"ExpectationPosteriorTransform got {q} points, which is no multiple of {size} (its n_w)."
+        )
 
     def combine(values: Tensor) -> Tensor:
         blocks = values.reshape(*values.shape[:-2], q // size, size, m)

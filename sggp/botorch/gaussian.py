@@ -18,7 +18,7 @@ from linear_operator.utils.cholesky import psd_safe_cholesky
 from torch import Tensor
 
 from sggp.botorch.base import OutputsModel
-from sggp.botorch.checks import check_observations, check_points
+from sggp.botorch.checks import check_observations
 from sggp.botorch.combined import in_type
 from sggp.botorch.output import OutputGP
 from sggp.botorch.posterior import RoundedPosterior
@@ -114,8 +114,7 @@ class JointGaussianModel(Model, FantasizeMixin):
                 would.
         """
         self.eval()
-        check_points(X, self.model.input_dim)
-        x = self.model.inside(X).to(self.model.output_models[0].x.device, torch.float64)
+        x = self.model.candidates(X).to(self.model.output_models[0].x.device, torch.float64)
         chosen = self.model.output_numbers(output_indices)
         self._check_size(x, len(chosen))
         noise = self.model.noise_to_add(observation_noise, chosen)

@@ -18,9 +18,9 @@ from torch import Tensor
 
 from sggp.botorch.base import OutputsModel
 from sggp.botorch.checks import (
+    check_learnable,
     check_new_rows,
     check_noise_variances,
-    check_points,
     check_settings,
     check_spread,
     check_training_data,
@@ -62,7 +62,8 @@ class PathwiseGPModel(OutputsModel):
         noise_variance: known noise variance, a float or m floats, in the units *after* the outcome transform; None
             learns it.
         mean: constant prior mean in the same units, used when nothing is learned.
-        input_transform: BoTorch input transform, fitted to `train_X`. Do not put `Normalize` on fingerprints.
+        input_transform: BoTorch input transform, fitted to `train_X`. Do not put `Normalize` on fingerprints. One with
+            parameters (`Warp`) is used with the values it has, where these do not require gradients.
         outcome_transform: BoTorch outcome transform; `Standardize` unless given, None for none.
         optimizer: how hyperparameters are learned, see `sggp.hyperparameters.learn_hyperparameters`; None uses
             `covar_module`, `noise_variance` (or `train_Yvar`) and `mean` as they are.
@@ -176,6 +177,8 @@ class PathwiseGPModel(OutputsModel):
         return X.detach(), Y.detach(), None if Yvar is None else Yvar.detach()
 
     def _learn(self, optimizer: Optimizer) -> None:
+        transforms = ("input_transform", "outcome_transform")
+        check_learnable(**{name: getattr(self, name, None) for name in transforms})
         for output in self.output_models:
             output.learn(optimizer)
         self._learned = True
@@ -203,8 +206,8 @@ class PathwiseGPModel(OutputsModel):
             A `PathwisePosterior`; with an outcome transform, BoTorch's `TransformedPosterior` around one, in raw units.
         """
         self.eval()
-        check_points(X, self.input_dim)
-        dtype, X = self.answers_in(X, self._raw_X.dtype), self.inside(X)
+        rows = self.candidates(X)
+        dtype, X = self.answers_in(X, self._raw_X.dtype), rows
         chosen = self.output_numbers(output_indices)
         outputs = [self.output_models[j] for j in chosen]
         noise = self.noise_to_add(observation_noise, chosen)
@@ -310,6 +313,7 @@ class PathwiseGPModel(OutputsModel):
         """
         if not self._learned:
             self._learn("auto")
+            mll.likelihood = self.likelihood
         return mll.eval()
 
     def _sibling(self, outputs: Sequence[OutputGP], raw_X: Tensor) -> PathwiseGPModel:
