@@ -170,8 +170,8 @@ class OutputsModel(Model, GP):
         rows, d = self.inside(X), self.output_models[0].x.shape[-1]
         if rows.shape[-1] != d:
             raise ShapeError(
-                f"X has shape {tuple(X.shape)}, of which {type(transform).__name__} makes {rows.shape[-1]} columns, but the "
-                f"model was given {d}: leave out of X the columns that the transform appends."
+                f"X has shape {tuple(X.shape)}, of which {type(transform).__name__} makes {rows.shape[-1]} columns, but "
+                f"the model was given {d}: leave out of X the columns that the transform appends."
             )
         return rows
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import sys
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -12,6 +14,7 @@ from botorch.models.transforms.input import InputTransform
 from botorch.models.transforms.outcome import OutcomeTransform, Standardize
 from botorch.posteriors.posterior import Posterior
 from botorch.sampling.base import MCSampler
+from botorch.utils.datasets import SupervisedDataset
 from botorch.utils.types import DEFAULT
 from gpytorch.kernels import Kernel
 from torch import Tensor
@@ -55,6 +58,9 @@ class PathwiseGPModel(OutputsModel):
         covar_module: a GPyTorch kernel, or a sequence of m kernels; copied, not changed. None is the default of
             `sggp.GPRegressor`, a scaled Matérn kernel with one length scale per input. Its units are those after the
             transforms, as in BoTorch's models.
+        outcome_transform: BoTorch outcome transform; `Standardize` unless given, None for none.
+        input_transform: BoTorch input transform, fitted to `train_X`. Do not put `Normalize` on fingerprints. One with
+            parameters (`Warp`) is used with the values it has, where these do not require gradients.
         solver: a solver of `sggp.solvers`; None chooses one from n.
         num_samples: number S >= 2 of paths behind the variance and the registered sampler. More give less Monte Carlo
             error (relative sqrt(2 / S) in a variance) at proportional cost. `rsample` draws more when asked for more.
@@ -62,9 +68,6 @@ class PathwiseGPModel(OutputsModel):
         noise_variance: known noise variance, a float or m floats, in the units *after* the outcome transform; None
             learns it.
         mean: constant prior mean in the same units, used when nothing is learned.
-        input_transform: BoTorch input transform, fitted to `train_X`. Do not put `Normalize` on fingerprints. One with
-            parameters (`Warp`) is used with the values it has, where these do not require gradients.
-        outcome_transform: BoTorch outcome transform; `Standardize` unless given, None for none.
         optimizer: how hyperparameters are learned, see `sggp.hyperparameters.learn_hyperparameters`; None uses
             `covar_module`, `noise_variance` (or `train_Yvar`) and `mean` as they are.
         tolerance: relative residual at which a solve has converged, one number or a pair (mean, samples); None is
@@ -91,15 +94,15 @@ class PathwiseGPModel(OutputsModel):
         train_X: Tensor,
         train_Y: Tensor,
         train_Yvar: Tensor | None = None,
-        *,
         covar_module: Kernel | Sequence[Kernel] | None = None,
+        outcome_transform: OutcomeTransform | None = DEFAULT,
+        input_transform: InputTransform | None = None,
+        *,
         solver: Any = None,
         num_samples: int = NUM_SAMPLES,
         num_features: int = NUM_FEATURES,
         noise_variance: float | Sequence[float] | None = None,
         mean: float = 0.0,
-        input_transform: InputTransform | None = None,
-        outcome_transform: OutcomeTransform | None = DEFAULT,
         optimizer: Optimizer = "auto",
         tolerance: Any = None,
         on_failure: FailurePolicy = "warn",
@@ -141,6 +144,20 @@ class PathwiseGPModel(OutputsModel):
         self.eval()
         for output in outputs:
             _ = output.posterior  # solve now: a failure shows here and not inside an acquisition function
+
+    @classmethod
+    def construct_inputs(cls, training_data: SupervisedDataset, **options: Any) -> dict[str, Any]:
+        """Arguments of the constructor: BoTorch's, of a data set, and any others (Ax's `model_options`) as they are.
+
+        An integer `generator` is mixed with the names of the outcomes, so that the models that Ax builds with the same
+        options, one for each outcome, have paths of their own. Where Ax is loaded, it learns how to fit this class.
+        """
+        if "ax.generators" in sys.modules:
+            import_module("sggp.botorch.ax")
+        if isinstance(seed := options.get("generator"), int):
+            root = torch.Generator().manual_seed(seed)
+            options["generator"] = draw_seed(streams(root, "/".join(training_data.outcome_names))[0])
+        return {**super().construct_inputs(training_data), **options}
 
     def _fit_transforms(
         self,
@@ -306,14 +323,16 @@ class PathwiseGPModel(OutputsModel):
         self._learned = False
 
     def custom_fit(self, mll: Any, **kwargs: Any) -> Any:
-        """What `botorch.fit.fit_gpytorch_mll(mll)` calls: learn hyperparameters the sggp way.
+        """What `botorch.fit.fit_gpytorch_mll(mll)` calls: learn hyperparameters the sggp way. None stands for no `mll`.
 
         Does nothing when they were learned on the present data already. The arguments of BoTorch's optimisers are
         ignored.
         """
         if not self._learned:
             self._learn("auto")
-            mll.likelihood = self.likelihood
+        if mll is None:
+            return None
+        mll.likelihood = self.likelihood
         return mll.eval()
 
     def _sibling(self, outputs: Sequence[OutputGP], raw_X: Tensor) -> PathwiseGPModel:
