@@ -8,7 +8,7 @@
 * Branin and the distance from a preferred setting, both minimised: the Pareto front.
 * A table of 5,000 bit vectors, of which a `PoolNode` measures the promising ones.
 
-Ax makes and orders the trials, keeps the data and the experiment; sggp gives the model. Each loop starts without a model.
+Ax makes and orders the trials and keeps the data; sggp gives the model. Each loop starts without one.
 """
 
 from __future__ import annotations

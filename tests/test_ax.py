@@ -141,6 +141,6 @@ class TestExperiments:
         )
         for trial in client.get_next_trials(4):
             client.complete_trial(trial, raw_data={"y": 1.0 + trial})
+        node.update_generator_state(client._experiment, client._experiment.lookup_data())
         with pytest.raises(SearchSpaceExhausted, match="all 4 rows"):
-            node.update_generator_state(client._experiment, client._experiment.lookup_data())
             node.get_next_candidate([])

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from sggp.botorch.checks import check_points
 from sggp.botorch.output import OutputGP
-from sggp.errors import InputError, ShapeError
+from sggp.errors import InputError, NoJointGaussian, ShapeError
 
 
 class OutputsModel(Model, GP):
@@ -95,6 +95,17 @@ class OutputsModel(Model, GP):
         """The m solved `sggp.posterior.Posterior`s, in transformed units; their `solution` says how the solves went."""
         return tuple(output.posterior for output in self.output_models)
 
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """GPyTorch's call of a model, which gives a joint Gaussian: refused.
+
+        Raises:
+            NoJointGaussian: always, naming what to use.
+        """
+        raise NoJointGaussian(
+            f"{type(self).__name__} is not called: use model.posterior(X), or model.gaussian()(X) for a multivariate "
+            "normal distribution. An acquisition function that calls its model needs model.gaussian() in its place."
+        )
+
     def claim_paths(self, count: int) -> int:
         """Number of the first of `count` paths that no earlier call was given."""
         first = self._next_path
@@ -170,7 +181,7 @@ class OutputsModel(Model, GP):
         rows, d = self.inside(X), self.output_models[0].x.shape[-1]
         if rows.shape[-1] != d:
             raise ShapeError(
-                f"X has shape {tuple(X.shape)}, of which {type(transform).__name__} makes {rows.shape[-1]} columns, but "
+                f"X has shape {tuple(X.shape)}, of which {type(transform).__name__} makes {rows.shape[-1]} columns; "
                 f"the model was given {d}: leave out of X the columns that the transform appends."
             )
         return rows
@@ -190,7 +201,12 @@ class OutputsModel(Model, GP):
             out = fn(tensor)
             return out if out.dtype == tensor.dtype else tensor.to(out.device)
 
-        self._cast_to = fn(self._raw_X[:0]).dtype
+        try:
+            self._cast_to = fn(self._raw_X[:0]).dtype
+        except (AssertionError, RuntimeError) as error:  # torch without CUDA fails an assertion
+            raise InputError(
+                f"the model cannot be moved there: {error}. Leave it on {self._raw_X.device}."
+            ) from error
         super()._apply(keep_dtype, recurse)
         self._raw_X = keep_dtype(self._raw_X)
         if self._original_train_inputs is not None:

@@ -18,11 +18,11 @@ from botorch.posteriors.transformed import TransformedPosterior
 from torch import Tensor
 
 from sggp.botorch.output import OutputGP
-from sggp.botorch.posterior import PathwisePosterior
+from sggp.botorch.posterior import PathsOnly, PathwisePosterior, RawPosterior
 from sggp.errors import ShapeError
 
 
-class CombinedPosterior(TransformedPosterior):
+class CombinedPosterior(PathsOnly, TransformedPosterior):
     """A posterior whose samples are linear combinations of those of another, path by path.
 
     Args:
@@ -68,10 +68,17 @@ def averaged(
     An expectation commutes with a transform of outcomes that is affine, and only here is the joint covariance known:
     the variance is exact where it is solved by a factor. Any other transform is left.
     """
-    affine = outcome is None or type(outcome) is Standardize
-    if not affine or not _is(transform, ExpectationPosteriorTransform):
+    if not _affine(outcome) or not _is(transform, ExpectationPosteriorTransform):
         return posterior, transform
     return _expectation(posterior, transform, posterior if solved_directly(posterior.outputs) else None), None
+
+
+def untransformed(posterior: Posterior, outcome: OutcomeTransform | None, X: Tensor) -> Posterior:
+    """The posterior in raw units."""
+    if outcome is None:
+        return posterior
+    raw = outcome.untransform_posterior(posterior, X=X)
+    return RawPosterior(raw, _affine(outcome)) if type(raw) is TransformedPosterior else raw
 
 
 def transformed(posterior: Posterior, transform: PosteriorTransform | None, X: Tensor) -> Posterior:
@@ -95,6 +102,11 @@ def in_type(transform: PosteriorTransform, dtype: torch.dtype) -> PosteriorTrans
 def solved_directly(outputs: Sequence[OutputGP]) -> bool:
     """Whether joint covariances cost no iterative solve."""
     return all(output.posterior.direct for output in outputs)
+
+
+def _affine(outcome: OutcomeTransform | None) -> bool:
+    """Whether means go to means and variances to multiples of them."""
+    return outcome is None or type(outcome) is Standardize
 
 
 def _is(transform: PosteriorTransform | None, kind: Any) -> bool:

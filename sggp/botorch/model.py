@@ -29,7 +29,7 @@ from sggp.botorch.checks import (
     check_training_data,
     per_output,
 )
-from sggp.botorch.combined import averaged, transformed
+from sggp.botorch.combined import averaged, transformed, untransformed
 from sggp.botorch.gaussian import JointGaussianModel
 from sggp.botorch.output import Given, OutputGP, SolveSettings
 from sggp.botorch.posterior import PathwisePosterior, RoundedPosterior
@@ -230,9 +230,9 @@ class PathwiseGPModel(OutputsModel):
         noise = self.noise_to_add(observation_noise, chosen)
         outcome = getattr(self, "outcome_transform", None)
         posterior, left = averaged(PathwisePosterior(outputs, X, noise), posterior_transform, outcome)
-        if outcome is not None:
-            outcome = outcome if output_indices is None else outcome.subset_output(chosen)
-            posterior = outcome.untransform_posterior(posterior, X=X)
+        if outcome is not None and output_indices is not None:
+            outcome = outcome.subset_output(chosen)
+        posterior = untransformed(posterior, outcome, X)
         if dtype != torch.float64:
             posterior = RoundedPosterior(posterior, dtype)
         return transformed(posterior, left, X)

@@ -115,7 +115,8 @@ class Solution:
             Status.BUDGET_SPENT: "Raise max_epochs or max_seconds, or continue with x0=solution.x.",
             Status.STAGNATED: "Work in float64 (dtype=torch.float64) or ask for a looser tolerance.",
             Status.DIVERGED: "Use ConjugateGradients.",
-            Status.BREAKDOWN: "The matrix is not positive definite to working precision: add noise or use float64.",
+            Status.BREAKDOWN: "The matrix is not positive definite to working precision: add noise or use float64; or "
+            "check that the kernel is a covariance function.",
             Status.NONFINITE_INPUT: "Remove NaN and infinity from the right-hand side.",
         }
         return (
