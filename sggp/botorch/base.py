@@ -16,7 +16,7 @@ from gpytorch.models import GP
 from torch import Tensor
 
 from sggp.botorch.checks import check_points
-from sggp.botorch.output import OutputGP
+from sggp.botorch.output import OutputGP, solve_together
 from sggp.errors import InputError, NoJointGaussian, ShapeError
 
 
@@ -105,6 +105,14 @@ class OutputsModel(Model, GP):
             f"{type(self).__name__} is not called: use model.posterior(X), or model.gaussian()(X) for a multivariate "
             "normal distribution. An acquisition function that calls its model needs model.gaussian() in its place."
         )
+
+    def solve(self) -> None:
+        """Solve for every output that is not solved for; those that share kernel and noise share one solve."""
+        left = [output for output in self.output_models if not output.solved]
+        while left:
+            group = [output for output in left if left[0].same_system(output)]
+            solve_together(group)
+            left = [output for output in left if not output.solved]
 
     def claim_paths(self, count: int) -> int:
         """Number of the first of `count` paths that no earlier call was given."""

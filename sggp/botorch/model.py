@@ -142,8 +142,7 @@ class PathwiseGPModel(OutputsModel):
         if optimizer is not None:
             self._learn(optimizer)
         self.eval()
-        for output in outputs:
-            _ = output.posterior  # solve now: a failure shows here and not inside an acquisition function
+        self.solve()  # now: a failure shows here and not inside an acquisition function
 
     @classmethod
     def construct_inputs(cls, training_data: SupervisedDataset, **options: Any) -> dict[str, Any]:
@@ -223,6 +222,7 @@ class PathwiseGPModel(OutputsModel):
             A `PathwisePosterior`; with an outcome transform, BoTorch's `TransformedPosterior` around one, in raw units.
         """
         self.eval()
+        self.solve()
         rows = self.candidates(X)
         dtype, X = self.answers_in(X, self._raw_X.dtype), rows
         chosen = self.output_numbers(output_indices)

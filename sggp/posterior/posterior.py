@@ -161,6 +161,10 @@ class Posterior:
             f"{self.solution!r})"
         )
 
+    def share(self, other: Posterior) -> None:
+        """Use the factor of another posterior of the same inputs, kernel and noise, which is then made once."""
+        self._query_weights = other._query_weights
+
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_sample_targets": None}
 
