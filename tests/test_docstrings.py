@@ -13,7 +13,13 @@ import torch
 
 from tests.architecture import PACKAGE, ROOT, module_name, sources
 
-NEEDS = {"botorch": "botorch", "molecules": "rdkit", "hyperparameters/sampling": "pyro"}  # part: its extra
+# part: its extra
+NEEDS = {
+    "botorch/ax.py": "ax",
+    "botorch": "botorch",
+    "molecules": "rdkit",
+    "hyperparameters/sampling": "pyro",
+}
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 WITH_EXAMPLES = [
     path

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,19 +19,25 @@ from sggp.solvers import Solver
 from sggp.typing import FailurePolicy, Seed
 
 
+@dataclass(frozen=True)
+class Settings:
+    """The arguments of `condition` of the same names."""
+
+    num_samples: int
+    num_features: int
+    solver: Solver | None = None
+    tolerance: float | Tensor | None = None
+    on_failure: FailurePolicy = "warn"
+
+
 def condition_together(
     kernel: Any,
     x: Tensor,
     y: Tensor,
-    *,
     noise_variance: float | Tensor,
     means: Sequence[float],
     generators: Sequence[Seed],
-    num_samples: int,
-    num_features: int,
-    solver: Solver | None = None,
-    tolerance: float | Tensor | None = None,
-    on_failure: FailurePolicy = "warn",
+    settings: Settings,
 ) -> list[Posterior]:
     """`condition` on each column of y, (n, m): the same m posteriors, to the solver's tolerance, from one solve.
 
@@ -38,27 +45,31 @@ def condition_together(
     preconditioned, once. The posteriors share what later variances need of it.
 
     Args:
-        kernel, x, noise_variance, num_samples, num_features, solver, tolerance, on_failure: as in `condition`.
+        kernel, x, noise_variance: as in `condition`. y: (n, m).
         means: m prior means. generators: m seeds, of which the first decides what is random in the solver.
+        settings: further arguments of `condition`.
 
     Cost: of `condition` with m (1 + s) right-hand sides.
     """
+    solver, num_samples, on_failure = settings.solver, settings.num_samples, settings.on_failure
     check_solver_argument(solver)
     parts: list[tuple[Process, Data]] = []
     solving: list[torch.Generator] = []
     for j, (mean, seed) in enumerate(zip(means, generators, strict=True)):
         data = Data.checked(x, y[:, j], noise_variance)
         draw, eps, solve, _ = streams(as_generator(seed), "prior", "noise", "solver", "centres")
-        allowed = posterior_tolerances(data.y - mean, data.noise_variance) if tolerance is None else tolerance
+        allowed = settings.tolerance
+        if allowed is None:
+            allowed = posterior_tolerances(data.y - mean, data.noise_variance)
         options = SolveOptions(
             solver,
             allowed,
-            num_features,
+            settings.num_features,
             working_dtype(len(data.rows), None),
             MEMORY_BUDGET,
             on_failure=on_failure,
         )
-        prior = draw_prior(kernel, data.x, num_samples, num_features, draw)
+        prior = draw_prior(kernel, data.x, num_samples, settings.num_features, draw)
         parts.append((Process(kernel, mean, prior, options), data.with_noise(num_samples, eps)))
         solving.append(solve)
     process, data = parts[0]
