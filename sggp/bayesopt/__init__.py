@@ -16,7 +16,7 @@ from sggp.bayesopt.spaces import (
 )
 from sggp.bayesopt.storage import Storage
 from sggp.bayesopt.surrogate import Surrogate, fit_surrogate
-from sggp.bayesopt.trials import Trial
+from sggp.bayesopt.trials import Measurement, Trial
 
 __all__ = [
     "Box",
@@ -27,6 +27,7 @@ __all__ = [
     "Integer",
     "LinearConstraint",
     "Ordinal",
+    "Measurement",
     "Pool",
     "Rule",
     "Space",
