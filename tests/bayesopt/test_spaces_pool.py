@@ -127,7 +127,7 @@ def test_texts_in_a_data_frame_are_categories(tmp_path):
     ("column", "message"),
     [
         ([f"name {i}" for i in range(6)], "'x' of the pool holds 6 different texts in 6 rows: names"),
-        (["a", "b", None, "a", "b", "a"], "'x' of the pool holds None in row 2"),
+        (["a", "b", None, "a", "b", "a"], "'x' of the pool holds (None|nan) in row 2"),
         (["a"] * 6, "same value in every row"),
     ],
 )

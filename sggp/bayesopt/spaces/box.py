@@ -271,25 +271,30 @@ class Box:
         """`maximise_box` near the points that the posterior was conditioned on, none that is excluded or pending."""
         return maximise_box(
             paths,
-            self,
+            self.without(look.exclude, "exclude").without(look.pending, "pending"),
             generator=look.generator,
             search=look.search,
             maximize=look.maximize,
             near=_measured(posterior),
             lengthscale=_lengthscale(getattr(posterior, "kernel", None), self.dimension),
-            avoid=torch.cat([self._avoided(look.exclude, "exclude"), self._avoided(look.pending, "pending")]),
         )
 
-    def _avoided(self, points: Any, name: str) -> Tensor:
-        """(k, D) points that are not to be proposed."""
+    def without(self, points: Any, name: str = "points") -> Box:
+        """The same box for `maximise`, which proposes none of these points (k, D), in the coordinates of `bounds`.
+
+        Raises:
+            InputError: no such points; the message calls them `name`.
+        """
         listed = points if isinstance(points, Tensor) else list(points)
         if not len(listed):
-            return torch.empty(0, self.dimension, dtype=torch.float64)
+            return self
         expected = f"points (k, {self.dimension}) of the box, not pool rows"
         checked = as_numbers(listed, name, expected).detach().cpu()
         if checked.ndim != 2 or checked.shape[1] != self.dimension:
             raise InputError(f"{name} must hold {expected}; got shape {tuple(checked.shape)}.")
-        return checked
+        out = copy.copy(self)
+        out.region = self.region.without(checked)
+        return out
 
 
 def _columns(given: Any, names: Sequence[str] | None) -> dict[str, Column]:

@@ -99,8 +99,8 @@ class Continuous(Column):
         unit: what the numbers are measured in.
 
     Example:
-        >>> Continuous(1e-4, 1.0, log=True, unit="mol/L").decode(torch.tensor([[0.5]]))
-        [0.01]
+        >>> Continuous(1e-4, 1.0, log=True, unit="mol/L").encode([1.0]).tolist()
+        [[1.0]]
     """
 
     kind: ClassVar[str] = "continuous"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 from functools import cached_property
@@ -52,6 +53,7 @@ class Region:
         unit = torch.tensor([[0.0, 1.0]], dtype=torch.float64).expand(self.dimension, -1)
         self.bounds = unit if bounds is None else bounds
         self.low, self.width = self.bounds[:, 0], self.bounds[:, 1] - self.bounds[:, 0]
+        self.avoid = torch.empty(0, self.dimension, dtype=torch.float64)
         self.numbered = [
             (place, column)
             for place, column in zip(self.places, self.columns, strict=True)
@@ -68,6 +70,12 @@ class Region:
                 self.polytope.centre  # noqa: B018  which refuses constraints that leave nothing
             self.listed  # noqa: B018  the same
         self._rejection = self.polytope is None or self._share() >= _REJECTION
+
+    def without(self, points: Tensor) -> Region:
+        """The same region, in which these points (k, D) are not to be proposed."""
+        out = copy.copy(self)
+        out.avoid = torch.cat([self.avoid, points.detach().cpu().to(torch.float64)])
+        return out
 
     @property
     def combinations(self) -> float:

@@ -18,7 +18,8 @@ REPEAT = 1e-6
 """Two points are the same where no coordinate differs by more than this share of its range."""
 _APART = (1e-2, 1e-3, 1e-4, 1e-5, REPEAT)  # how far from all others a point should be that replaces a repeat
 _REPLACEMENTS = 128  # candidates for each such point
-_EXCHANGES = 8  # sweeps over all columns at most
+_EXCHANGES = 8  # sweeps over all columns at most, where there is nothing else to change
+_FEW_EXCHANGES = 3  # and before each ascent
 _PASSES = 2  # of exchanges and ascent
 
 
@@ -39,7 +40,6 @@ def maximise_box(
     maximize: bool = True,
     near: tuple[Tensor, Tensor] | None = None,
     lengthscale: Tensor | None = None,
-    avoid: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The best point of each of s paths in a box, no point twice and none that is known.
 
@@ -54,7 +54,8 @@ def maximise_box(
 
     Args:
         paths: s sample paths, differentiable in their points when ``search.steps > 0``.
-        box: where to look.
+        box: where to look, perhaps `Box.without` points that are not to be proposed: no coordinate of which is more
+            than 1e-6 of its range away.
         generator: source of the candidates.
         search: how hard to look.
         maximize: False looks for the smallest value instead.
@@ -62,7 +63,6 @@ def maximise_box(
         lengthscale: (D,) or scalar distance over which paths vary, in the units of the box; sets the spread
             of the candidates (half of it, as in the source) and the size of the Adam steps. None: a fifth of
             the box.
-        avoid: (k, D) points not to be proposed: no coordinate of which is more than 1e-6 of its range away.
 
     Returns:
         points (s, D) inside the box, and the paths' values there (s,).
@@ -82,7 +82,7 @@ def maximise_box(
     settings, region = search or BoxSearch(), box.region
     sign = 1.0 if maximize else -1.0
     dtype = near[0].dtype if near is not None and near[0].is_floating_point() else torch.float64
-    known = Known(region, torch.empty(0, region.dimension) if avoid is None else avoid)
+    known = Known(region, region.avoid)
     if region.listed is not None:
         return _best_listed(paths, region.listed.to(dtype), known, maximize)
     scale = _step_scale(region, lengthscale).to(dtype)
@@ -257,7 +257,7 @@ def _exchange(paths: Paths, region: Region, points: Tensor, sign: float) -> tupl
     best = points.clone()
     with torch.no_grad():
         height = sign * finite(paths.paired(best)).cpu()
-        for _ in range(_EXCHANGES):
+        for _ in range(_FEW_EXCHANGES if bool(region.free.any()) else _EXCHANGES):
             before = height
             for place, column in region.numbered:
                 other, kept = region.repaired(region.exchanges(best, place, column))  # (s, k, m, D)
