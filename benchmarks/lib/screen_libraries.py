@@ -37,9 +37,7 @@ class Source:
 
 
 LIBRARIES = {
-    "esol": Source(
-        "esol.csv.gz", "smiles", "measured log solubility in mols per litre", maximize=True
-    ),
+    "esol": Source("esol.csv.gz", "smiles", "measured log solubility in mols per litre", maximize=True),
     "enamine10k": Source("enamine10k_4unn_docking.csv.gz", "smiles", "score"),
     "tyk2": Source("tyk2_fep_10k.csv.gz", "SMILES", "dG_bind"),
     "F2": Source("dockstring_molopt_evaluated.csv.gz", "smiles", "F2", batch=0.001),
@@ -96,7 +94,9 @@ def load(name: str, rows: int | None = None, cache: Path | None = None) -> Libra
     Fingerprints are kept in the folder `cache`.
     """
     source = LIBRARIES[name]
-    frame: Any = pd.read_csv(data_file(f"mol/{source.table}"), usecols=[source.smiles, source.value]).dropna()[:rows]
+    frame: Any = pd.read_csv(
+        data_file(f"mol/{source.table}"), usecols=[source.smiles, source.value]
+    ).dropna()[:rows]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", MoleculeWarning)
         table = FingerprintTable.from_smiles(

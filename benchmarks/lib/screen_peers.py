@@ -86,7 +86,7 @@ class MinMax(NormalizedKernelMixin, GenericKernelMixin, Kernel):  # type: ignore
     def __init__(self) -> None:  # scikit-learn reads a kernel's parameters from here
         pass
 
-    def __call__(self, X: Any, Y: Any = None, eval_gradient: bool = False) -> Any:  # noqa: N803
+    def __call__(self, X: Any, Y: Any = None, eval_gradient: bool = False) -> Any:
         x = torch.as_tensor(np.asarray(X))
         gram = SIMILARITY.block(x, x if Y is None else torch.as_tensor(np.asarray(Y))).numpy()
         return (gram, np.empty((*gram.shape, 0))) if eval_gradient else gram

@@ -231,6 +231,31 @@ class TestEveryRule:
         assert values[choice.places].mean() > values[80:].mean() + values[80:].std()
 
 
+@pytest.mark.parametrize("name", ["ucb", "ei"])
+def test_a_large_posterior_is_looked_at_by_paths_and_its_best_rows_are_solved_for(name, monkeypatch):
+    """No variance of the whole pool is asked for, and where the second look is wide the batch is that of solving."""
+    solved: list[int] = []
+
+    @dataclass(frozen=True)
+    class Large(Gaussian):
+        x: Any = POOL
+
+        def mean_and_variance(self, points, method="auto"):
+            if method == "solve":
+                solved.append(len(points))
+            else:
+                assert len(points) == 7  # for the reasons
+            return super().mean_and_variance(points)
+
+    small = gaussian()
+    expected = batch_of(name, small)
+    monkeypatch.setattr("sggp.bayesopt.rules.scores.DIRECT_ROWS", ROWS - 1)
+    monkeypatch.setattr("sggp.bayesopt.rules.scores._ROUGH_ROWS", 1)
+    choice = batch_of(name, Large(small.center, small.joint, small.samples), exclude=[0])
+    assert solved == [42]
+    assert len(set(choice.places.tolist()) & set(expected.places.tolist())) >= (7 if name == "ucb" else 6)
+
+
 def test_twins_are_not_asked_about_twice():
     """The same candidate twice in the pool: one of them is left out, and so is a twin of a measured row."""
     table = POOL.clone()

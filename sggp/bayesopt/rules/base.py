@@ -167,7 +167,8 @@ class Rule(ABC):
         """What the posterior expects at the places, in words; nothing where it is nothing but its paths."""
         if not hasattr(posterior, "mean_and_variance"):
             return [""] * len(places)
-        points = self.space.rows(places) if is_pool(self.space) else places
+        space: Any = self.space
+        points = space.rows(places) if is_pool(space) else places
         mean, std = mean_and_std(posterior, points)
         return [
             f"expected {in_units(m, scaling)} ± {scaling[1] * s:.2g}"

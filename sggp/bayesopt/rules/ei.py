@@ -16,9 +16,10 @@ _FAR = -1e3
 class ExpectedImprovement(ScoreRule):
     """Rank by E[max(f − best, 0)]; `values` are its logarithms (their negatives where smaller values are better).
 
-    best is the largest mean in the space, so that one lucky measurement is not the mark; for a batch of k rows of a pool
-    it is the k-th largest mean: what is gained is then that of the k best together. In a box slot 0 maximises expected
-    improvement and the others maximise sample paths: the improvement along one path is largest where the path is.
+    best is the largest mean in the space, so that one lucky measurement is not the mark; for a batch of k rows of a
+    pool it is the k-th largest mean: what is gained is then that of the k best together. In a box slot 0 maximises
+    expected improvement and the others maximise sample paths: the improvement along one path is largest where the
+    path is.
 
     Args, Raises: as `Rule`.
 

@@ -13,11 +13,14 @@ from torch import Tensor
 from sggp.bayesopt.maximise import Look, Paths
 from sggp.bayesopt.rules.base import Rule, is_pool, mean_and_std, mean_at
 from sggp.bayesopt.rules.sweep import best_rows, moments, open_rows
+from sggp.defaults import DIRECT_ROWS
 
 _SAMPLES = 64
-"""Paths for the variances of a posterior that is too large to solve for them."""
+"""Paths for the first look at a pool where solving for every variance would take too long."""
 _SHORTLIST = 3
 """Rows whose variances follow the batch, in batches."""
+_ROUGH_SHORTLIST, _ROUGH_ROWS = 6, 2000
+"""Rows, in batches and at least, that are looked at again after a first look by sample paths."""
 
 
 class ScoreRule(Rule):
@@ -32,7 +35,10 @@ class ScoreRule(Rule):
 
     Args, Raises: as `Rule`.
 
-    Cost: N means and variances, and for the batch b of them O(b²·(n + b)).
+    A posterior of more than `DIRECT_ROWS` distinct rows is first looked at by its sample paths; the best rows of that
+    are then solved for.
+
+    Cost: N means and variances (or N evaluations of the paths), and for the batch b of them O(b²·(n + b)).
 
     Source of the batch: Desautels, Krause & Burdick (2014), GP-BUCB.
     """
@@ -78,13 +84,30 @@ class ScoreRule(Rule):
 
     def _pick_rows(self, posterior: Any, look: Look) -> tuple[Tensor, Tensor]:
         free = open_rows(self.space, look, self.batch_size)
-        mean, std = moments(posterior, self.space, look.progress, with_std=self.needs_std)
+        rough = self.needs_std and is_large(posterior)
+        by = Sampled(posterior.samples) if rough else posterior
+        mean, std = moments(by, self.space, look.progress, with_std=self.needs_std)
         mean = self.sign * mean
         best = float(mean.topk(self.batch_size).values[-1])
-        count = min(int(free.sum()), _SHORTLIST * self.batch_size)
-        rows = best_rows(self.score(mean, std, best), free, count)
-        rows, score = self._one_by_one(posterior, rows, mean[rows], std[rows], best)
+        wide = max(_ROUGH_SHORTLIST * self.batch_size, _ROUGH_ROWS) if rough else _SHORTLIST * self.batch_size
+        rows = best_rows(self.score(mean, std, best), free, min(int(free.sum()), wide))
+        mean, std = mean[rows], std[rows]
+        if rough:
+            mean, std = self._solved(posterior, rows)
+            order = torch.argsort(self.score(mean, std, best), descending=True, stable=True)
+            order = order[: _SHORTLIST * self.batch_size]
+            rows, mean, std = rows[order], mean[order], std[order]
+        rows, score = self._one_by_one(posterior, rows, mean, std, best)
         return rows, self.sign * score
+
+    def _solved(self, posterior: Any, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean, mirrored where smaller is better, and standard deviation of rows, by solving."""
+        pool: Any = self.space
+        with torch.no_grad():
+            mean, variance = posterior.mean_and_variance(pool.rows(rows), method="solve")
+        return self.sign * mean.to(torch.float64).cpu(), variance.to(torch.float64).clamp_min(
+            1e-20
+        ).sqrt().cpu()
 
     def _one_by_one(
         self, posterior: Any, rows: Tensor, mean: Tensor, std: Tensor, best: float
@@ -94,10 +117,12 @@ class ScoreRule(Rule):
         if not (self.needs_std and hasattr(posterior, "covariance_matrix")) or self.batch_size == 1:
             return rows[: self.batch_size], score[: self.batch_size]
         with torch.no_grad():
-            joint = posterior.covariance_matrix(self.space.rows(rows)).to(torch.float64).cpu()
+            pool: Any = self.space
+            joint = posterior.covariance_matrix(pool.rows(rows)).to(torch.float64).cpu()
         noise = float(torch.as_tensor(posterior.noise_variance).max())
         left, known = joint.diagonal().clone(), joint.new_zeros(len(rows), self.batch_size)
-        picked, scores = [], []
+        picked: list[int] = []
+        scores: list[float] = []
         for slot in range(self.batch_size):
             score[picked] = -math.inf
             one = int(score.argmax())
@@ -110,6 +135,22 @@ class ScoreRule(Rule):
             left = (left - column.square()).clamp_min(1e-20)
             score = self.score(mean, left.sqrt(), best)
         return rows[picked], torch.tensor(scores, dtype=torch.float64)
+
+
+def is_large(posterior: Any) -> bool:
+    """Whether a posterior has so many rows that to solve for the variance of a whole pool takes too long."""
+    return len(getattr(posterior, "x", ())) > DIRECT_ROWS
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """Mean and variance as they are among the sample paths."""
+
+    paths: Any
+
+    def mean_and_variance(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        values = self.paths(points).to(torch.float64)
+        return values.mean(0), values.var(0)
 
 
 @dataclass(frozen=True)
