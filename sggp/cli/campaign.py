@@ -24,6 +24,7 @@ app = typer.Typer(help="A measurement campaign kept in one file.", no_args_is_he
 
 Store = Annotated[Path, typer.Argument(help="Campaign file, e.g. campaign.db.")]
 _BEST = 10
+_RULES = f"How to choose: {', '.join(RULES)}; default {DEFAULT_RULE}, in a box {DEFAULT_BOX_RULE}."
 
 
 @app.command()
@@ -45,12 +46,7 @@ def init(
     library_smiles_column: Annotated[str | None, typer.Option(help="SMILES column of the library.")] = None,
     id_column: Annotated[str | None, typer.Option(help="Id column of the library.")] = None,
     seed: Annotated[int | None, typer.Option(help="Makes the campaign reproducible.")] = None,
-    rule: Annotated[
-        str | None,
-        typer.Option(
-            help=f"How to choose: {', '.join(RULES)}; default {DEFAULT_RULE}, in a box {DEFAULT_BOX_RULE}."
-        ),
-    ] = None,
+    rule: Annotated[str | None, typer.Option(help=_RULES)] = None,
 ) -> None:
     """Start a campaign over a library of molecules or a box of numbers."""
     better = direction(maximize, minimize)

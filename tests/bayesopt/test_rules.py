@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -69,19 +68,26 @@ def test_a_screening_takes_any_rule():
     assert len({row for step in done.steps for row in step.rows}) == 16
 
 
+class RuleUnknown(SQLiteStorage):
+    """A file of the first version, which kept no rule."""
+
+    def meta(self):
+        return {name: value for name, value in super().meta().items() if name != "rule"}
+
+
 def test_files_without_a_rule_mean_thompson_sampling_whatever_the_default_is(tmp_path):
-    path = tmp_path / "c.db"
-    asked = Campaign(Pool(COUNTS), path, maximize=True, seed=1, num_initial=2).ask(2)
-    for trial in asked:
-        Campaign(Pool(COUNTS), path).tell(trial.id, float(VALUES[trial.index]))
-    other = tmp_path / "other.db"
-    Campaign(Pool(COUNTS), other, maximize=True, seed=1, num_initial=2, rule="thompson").ask(2)
-    for trial in asked:
-        Campaign(Pool(COUNTS), other).tell(trial.id, float(VALUES[trial.index]))
-    with sqlite3.connect(path) as db:
-        assert db.execute("DELETE FROM meta WHERE key = 'rule'").rowcount == 1
-    old, thompson = Campaign(Pool(COUNTS), path).ask(4), Campaign(Pool(COUNTS), other).ask(4)
-    assert [trial.index for trial in old] == [trial.index for trial in thompson]
+    batches = {}
+    for name, storage, rule in (
+        ("old", RuleUnknown, None),
+        ("thompson", SQLiteStorage, "thompson"),
+        ("default", SQLiteStorage, None),
+    ):
+        store = storage(tmp_path / f"{name}.db")
+        campaign = Campaign(Pool(COUNTS), store, maximize=True, seed=1, num_initial=4, rule=rule)
+        for trial in campaign.ask(4):
+            campaign.tell(trial.id, float(VALUES[trial.index]))
+        batches[name] = [trial.index for trial in campaign.ask(4)]
+    assert batches["old"] == batches["thompson"] != batches["default"]
 
 
 def test_the_default_of_a_new_file_is_stored(tmp_path):
@@ -110,13 +116,13 @@ def test_a_storage_can_be_passed_instead_of_a_path(tmp_path):
     class Counted(SQLiteStorage):
         writes = 0
 
-        def finish(self, results):
+        def append(self, drafts, **options):
             self.writes += 1
-            return super().finish(results)
+            return super().append(drafts, **options)
 
     storage = Counted(tmp_path / "c.db")
     assert isinstance(storage, Storage)
     campaign = Campaign(Box([[0.0, 1.0]]), storage, maximize=True, seed=1)
     campaign.tell(campaign.ask()[0].id, 1.0)
-    assert storage.writes == 1
+    assert storage.writes == 2
     assert [trial.value for trial in Campaign(Box([[0.0, 1.0]]), tmp_path / "c.db").results()] == [1.0]

@@ -106,7 +106,9 @@ class ScoreRule(Rule):
         pool: Any = self.space
         with torch.no_grad():
             mean, variance = posterior.mean_and_variance(pool.rows(rows), method="solve")
-        return self.sign * mean.to(torch.float64).cpu(), variance.to(torch.float64).clamp_min(1e-20).sqrt().cpu()
+        return self.sign * mean.to(torch.float64).cpu(), variance.to(torch.float64).clamp_min(
+            1e-20
+        ).sqrt().cpu()
 
     def _one_by_one(
         self, posterior: Any, rows: Tensor, mean: Tensor, std: Tensor, best: float
