@@ -139,14 +139,7 @@ def fit_surrogate(
         ShapeError: lengths differ.
         InputError: nothing was measured, a value is not finite, or a noise is not finite or negative.
     """
-    x = x.double() if x.is_floating_point() else x
-    y = torch.as_tensor(y, dtype=torch.float64).flatten()
-    if x.ndim != 2 or x.shape[0] != y.shape[0]:
-        raise ShapeError(f"x must be (n, d), one value per row; got {tuple(x.shape)} and {len(y)} values.")
-    if y.numel() == 0:
-        raise InputError("there is no measurement yet: a model needs at least one.")
-    if not bool(torch.isfinite(y).all()):
-        raise InputError("a measured value is not finite; report failed measurements as failures instead.")
+    x, y = _checked(x, y)
     learn, draw = streams(as_generator(generator), "hyperparameters", "posterior")
     constant = bool(y.amax() == y.amin())
     usable = len(y) >= _LEARN_FROM and not constant
@@ -194,6 +187,19 @@ def fit_surrogate(
         weights={} if ranges is None else weights_of(model.kernel, ranges),
         kernel=prior,
     )
+
+
+def _checked(x: Tensor, y: Any) -> tuple[Tensor, Tensor]:  # (n, d), (n,)
+    """Inputs and values in float64; integer inputs as they are."""
+    x = x.double() if x.is_floating_point() else x
+    y = torch.as_tensor(y, dtype=torch.float64).flatten()
+    if x.ndim != 2 or x.shape[0] != y.shape[0]:
+        raise ShapeError(f"x must be (n, d), one value per row; got {tuple(x.shape)} and {len(y)} values.")
+    if y.numel() == 0:
+        raise InputError("there is no measurement yet: a model needs at least one.")
+    if not bool(torch.isfinite(y).all()):
+        raise InputError("a measured value is not finite; report failed measurements as failures instead.")
+    return x, y
 
 
 def _known_noise(noise_std: Any, unit: float, least: float, rows: int) -> np.ndarray:  # (n,)
