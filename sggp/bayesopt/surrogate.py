@@ -153,7 +153,7 @@ def fit_surrogate(
     elif kernel is None and not x.is_floating_point():
         kernel = "tanimoto"
     spread = 1.0 if constant else float(y.var(correction=0))
-    known = None if noise_std is None else _known_noise(noise_std, unit, _LEAST_NOISE * spread, len(y))
+    known = _known_noise(noise_std, unit, _LEAST_NOISE * spread, len(y))
     settings = ModelSettings(
         kernel=kernel,
         noise_variance=None if usable else _PRIOR_NOISE * spread,
@@ -164,7 +164,7 @@ def fit_surrogate(
         normalise=not constant,
         blocks=blocks,
     )
-    some = slice(None)
+    some = torch.arange(len(x))
     if ranges is not None and len(x) > EXACT_ROWS:
         (choose,) = streams(learn, "rows to learn from")
         some = torch.randperm(len(x), generator=choose)[:EXACT_ROWS].sort().values
@@ -175,9 +175,8 @@ def fit_surrogate(
     learned = model.in_units(targets=False)
     noise = learned.noise_variance if known is None else model.scaling.noise(known, 0)
     prior = learned.kernel if ranges is None else summed(model.kernel)
-    posterior = _conditioned(model, x, target, draw, prior, noise)
     return Surrogate(
-        posterior,
+        posterior := _conditioned(model, x, target, draw, prior, noise),
         offset + unit * float(model.scaling.y_offset[0]),
         unit * float(model.scaling.y_scale[0]),
         usable,
@@ -202,8 +201,10 @@ def _checked(x: Tensor, y: Any) -> tuple[Tensor, Tensor]:  # (n, d), (n,)
     return x, y
 
 
-def _known_noise(noise_std: Any, unit: float, least: float, rows: int) -> np.ndarray:  # (n,)
-    """Noise variances of values that were divided by `unit`, checked."""
+def _known_noise(noise_std: Any, unit: float, least: float, rows: int) -> np.ndarray | None:  # (n,)
+    """Noise variances of values that were divided by `unit`, checked; None for None."""
+    if noise_std is None:
+        return None
     std = torch.as_tensor(noise_std, dtype=torch.float64).flatten()
     if len(std) != rows:
         raise ShapeError(f"noise_std must hold one number per value, {rows}; got {len(std)}.")

@@ -113,7 +113,8 @@ class Outcomes:
     @property
     def names(self) -> tuple[str, ...]:
         """Every outcome once, objectives first."""
-        return tuple(dict.fromkeys(item.name for item in (*self.objectives, *self.constraints)))
+        names = [objective.name for objective in self.objectives]
+        return tuple(dict.fromkeys([*names, *(constraint.name for constraint in self.constraints)]))
 
     def as_json(self) -> dict[str, Any]:
         return {
