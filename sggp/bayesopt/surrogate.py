@@ -138,14 +138,7 @@ def fit_surrogate(
         ShapeError: lengths differ.
         InputError: nothing was measured, a value is not finite, or a noise is not finite or negative.
     """
-    x = x.double() if x.is_floating_point() else x
-    y = torch.as_tensor(y, dtype=torch.float64).flatten()
-    if x.ndim != 2 or x.shape[0] != y.shape[0]:
-        raise ShapeError(f"x must be (n, d), one value per row; got {tuple(x.shape)} and {len(y)} values.")
-    if y.numel() == 0:
-        raise InputError("there is no measurement yet: a model needs at least one.")
-    if not bool(torch.isfinite(y).all()):
-        raise InputError("a measured value is not finite; report failed measurements as failures instead.")
+    x, y = _checked(x, y)
     learn, draw = streams(as_generator(generator), "hyperparameters", "posterior")
     constant = bool(y.amax() == y.amin())
     usable = len(y) >= _LEARN_FROM and not constant
@@ -159,7 +152,7 @@ def fit_surrogate(
     elif kernel is None and not x.is_floating_point():
         kernel = "tanimoto"
     spread = 1.0 if constant else float(y.var(correction=0))
-    known = None if noise_std is None else _known_noise(noise_std, unit, _LEAST_NOISE * spread, len(y))
+    known = _known_noise(noise_std, unit, _LEAST_NOISE * spread, len(y))
     settings = ModelSettings(
         kernel=kernel,
         noise_variance=None if usable else _PRIOR_NOISE * spread,
@@ -170,7 +163,11 @@ def fit_surrogate(
         normalise=not constant,
         blocks=blocks,
     )
+<<<<<<< HEAD
     some: Tensor | slice = slice(None)
+=======
+    some = torch.arange(len(x))
+>>>>>>> outcomes
     if ranges is not None and len(x) > EXACT_ROWS:
         (choose,) = streams(learn, "rows to learn from")
         some = torch.randperm(len(x), generator=choose)[:EXACT_ROWS].sort().values
@@ -181,9 +178,8 @@ def fit_surrogate(
     learned = model.in_units(targets=False)
     noise = learned.noise_variance if known is None else model.scaling.noise(known, 0)
     prior = learned.kernel if ranges is None else summed(model.kernel)
-    posterior = _conditioned(model, x, target, draw, prior, noise)
     return Surrogate(
-        posterior,
+        posterior := _conditioned(model, x, target, draw, prior, noise),
         offset + unit * float(model.scaling.y_offset[0]),
         unit * float(model.scaling.y_scale[0]),
         usable,
@@ -195,8 +191,23 @@ def fit_surrogate(
     )
 
 
-def _known_noise(noise_std: Any, unit: float, least: float, rows: int) -> np.ndarray:  # (n,)
-    """Noise variances of values that were divided by `unit`, checked."""
+def _checked(x: Tensor, y: Any) -> tuple[Tensor, Tensor]:  # (n, d), (n,)
+    """Inputs and values in float64; integer inputs as they are."""
+    x = x.double() if x.is_floating_point() else x
+    y = torch.as_tensor(y, dtype=torch.float64).flatten()
+    if x.ndim != 2 or x.shape[0] != y.shape[0]:
+        raise ShapeError(f"x must be (n, d), one value per row; got {tuple(x.shape)} and {len(y)} values.")
+    if y.numel() == 0:
+        raise InputError("there is no measurement yet: a model needs at least one.")
+    if not bool(torch.isfinite(y).all()):
+        raise InputError("a measured value is not finite; report failed measurements as failures instead.")
+    return x, y
+
+
+def _known_noise(noise_std: Any, unit: float, least: float, rows: int) -> np.ndarray | None:  # (n,)
+    """Noise variances of values that were divided by `unit`, checked; None for None."""
+    if noise_std is None:
+        return None
     std = torch.as_tensor(noise_std, dtype=torch.float64).flatten()
     if len(std) != rows:
         raise ShapeError(f"noise_std must hold one number per value, {rows}; got {len(std)}.")
