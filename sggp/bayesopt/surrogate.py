@@ -163,11 +163,7 @@ def fit_surrogate(
         normalise=not constant,
         blocks=blocks,
     )
-<<<<<<< HEAD
-    some: Tensor | slice = slice(None)
-=======
     some = torch.arange(len(x))
->>>>>>> outcomes
     if ranges is not None and len(x) > EXACT_ROWS:
         (choose,) = streams(learn, "rows to learn from")
         some = torch.randperm(len(x), generator=choose)[:EXACT_ROWS].sort().values
