@@ -74,7 +74,7 @@ class PredictiveDensities:
 
         Args:
             X: (q, d). noise_variance: that of the new measurements, a number or (q,), in squared units of y; needed
-                where the noise was given per training row.
+                where the noise was given per training row, and adjusted as that was (`noise_adjustment_`).
 
         Returns:
             A `PredictiveDistribution` with `loc` (q,) or (q, t): normal, or Student-t where left-out rows asked for
@@ -215,7 +215,8 @@ class PredictiveDensities:
                 f"{noise.shape}."
             )
         unit = self.scaling_.y_scale
-        return noise.reshape(-1, 1) / unit / unit
+        model = self.noise_model_
+        return model.factor * (noise.reshape(-1, 1) / unit / unit) + model.added
 
 
 __all__ = ["LeaveOneOutPredictions", "PredictiveDensities"]

@@ -15,9 +15,11 @@ from torch import Tensor
 from sggp.arrays import check_noise
 from sggp.defaults import DIRECT_ROWS, NUM_FEATURES, NUM_SAMPLES
 from sggp.errors import InputError, NoRandomFeatures
+from sggp.evidence.given_noise import Adjustment
 from sggp.evidence.judging import KernelSelection
 from sggp.evidence.outliers import outlying_rows, without
 from sggp.evidence.spread import LEAST_ROWS, NoiseModel, learn_noise_model
+from sggp.fitting.given_noise import AGAIN, fit_given_noise
 from sggp.fitting.scaling import FAR, Scaling, scaling_of
 from sggp.fitting.selection import fit_selected, observed
 from sggp.fitting.smoothness import fit_rougher_where_evident
@@ -43,7 +45,8 @@ class ModelSettings:
     Attributes:
         normalise: centre the targets and divide them by their standard deviation. Without, the model is one of the
             targets as they are: what is given (kernel, mean, priors) counts in their units, and so does what is learnt.
-        noise: "constant", or "auto" for a `NoiseModel` where one target and its noise are learnt from 100 rows or more.
+        noise: "auto" for a `NoiseModel` where one target and its noise are learnt from 100 rows or more, and for an
+            adjustment of noise variances that are given for so many rows; "constant" or "given" for neither.
         blocks: input columns that are the 0/1 codes of one category each; see `Scaling.with_codes`.
         callback: called with each record of the trace.
         options: further arguments of the recipe that learns.
@@ -128,6 +131,10 @@ class FittedModel:
             float(torch.as_tensor(self.fit.mean).reshape(-1)[0]) * scale + offset,
         )
 
+    def noise_of(self, given: Any, column: int) -> Tensor:
+        """Noise variances in squared units of a target, as the model takes them: in its units, and adjusted."""
+        return self.noise_model.factor * self.scaling.noise(given, column) + self.noise_model.added
+
     def condition(self, x: Tensor, y: Tensor, generator: Seed) -> list[Posterior]:
         """One posterior per target, in normalised units; the fit's own if it left one.
 
@@ -149,7 +156,7 @@ class FittedModel:
             if self.noise_model.row_noise is not None:
                 noise = self.noise_model.row_noise.to(x.device)
             if given is not None:
-                noise = self.scaling.noise(given, j)
+                noise = self.noise_of(given, j)
             posterior = partial(
                 condition,
                 kernel,
@@ -194,7 +201,23 @@ def fit_model(x: Tensor, y: Tensor, settings: ModelSettings, generator: Seed) ->
     if scaling.standardised:
         _check_range(inputs, x)
     learn, judge, spread = streams(as_generator(generator), "learn", "kernel", "noise")
-    result, selection = _learn(start, inputs, targets, scaling, settings, (draw_seed(learn), judge))
+    generators, adjustment = (draw_seed(learn), judge), None
+    if _adjusts_noise(start, settings, y):
+        given = scaling.noise(settings.noise_variance, 0)
+
+        def relearn(noise: Tensor | None, kernel: Any) -> tuple[FitResult, KernelSelection | None]:
+            begin, own = start, settings
+            if noise is None:
+                own = replace(settings, noise_variance=None)
+            if kernel is not None:
+                begin = replace(start, kernel=kernel, candidates={}, smoother=None)
+                if _recipe(settings, x) == "nearest-neighbour":
+                    own = replace(own, options={**own.options, **AGAIN})
+            return _learn(begin, inputs, targets, scaling, own, generators, noise)
+
+        (result, selection), adjustment = fit_given_noise(relearn, given, inputs, targets, spread)
+    else:
+        result, selection = _learn(start, inputs, targets, scaling, settings, generators)
     learns = not start.white_noise_fixed and _learns_noise_model(settings, result, x, y)
     apart = None
     if learns and (settings.kernel is None or isinstance(settings.kernel, str)):
@@ -207,7 +230,7 @@ def fit_model(x: Tensor, y: Tensor, settings: ModelSettings, generator: Seed) ->
     scale = scaling.x_scale.copy()
     scale[idle] = np.inf
     kept = replace(scaling, x_scale=scale)
-    noise = NoiseModel()
+    noise = NoiseModel() if adjustment is None else _adjusted(adjustment, scaling)
     if learns:
         table = observed(result, kept.inputs(x), targets)
         if apart is not None:
@@ -224,6 +247,23 @@ def _learns_noise_model(settings: ModelSettings, fit: FitResult, x: Tensor, y: T
     """Whether the noise may depend on the input: one target with a learnt noise, and rows enough to tell."""
     learnt = settings.noise_variance is None and fit.method not in ("fixed", "constant target")
     return settings.noise == "auto" and learnt and y.shape[1] == 1 and len(x) >= LEAST_ROWS
+
+
+def _adjusts_noise(start: StartingPoint, settings: ModelSettings, y: Tensor) -> bool:
+    """Whether noise variances that are given for every row may be scaled and added to."""
+    learns = settings.optimizer is not None and start.white_noise is None and len(y) >= LEAST_ROWS
+    if settings.noise != "auto" or settings.noise_variance is None or not learns:
+        return False
+    return np.asarray(settings.noise_variance).size == len(y) and y.shape[1] == 1
+
+
+def _adjusted(adjustment: Adjustment, scaling: Scaling) -> NoiseModel:
+    gain = f"{adjustment.gain:+.4f} ± {adjustment.error:.4f} nats a left-out row"
+    if not adjustment.wins:
+        return NoiseModel(reason=f"the noise as given: nothing else gains enough ({gain})")
+    added = adjustment.added * float(scaling.y_scale[0]) ** 2
+    told = f"{adjustment.factor:.4g} times the noise variance given, and {added:.4g} more: {gain} over that as given"
+    return NoiseModel(factor=adjustment.factor, added=adjustment.added, reason=told)
 
 
 def _check_range(inputs: Tensor, x: Tensor) -> None:
@@ -272,12 +312,16 @@ def _learn(
     scaling: Scaling,
     settings: ModelSettings,
     generators: tuple[int, torch.Generator],
+    noise: Tensor | None = None,
 ) -> tuple[FitResult, KernelSelection | None]:
-    """The learnt hyperparameters, of the best kernel where there is a choice, and how that was made."""
-    recipe = choose_optimizer(len(x)) if settings.optimizer == "auto" else settings.optimizer
+    """The learnt hyperparameters, of the best kernel where there is a choice, and how that was made.
+
+    With noise variances (n,) other than those of the settings where they are given.
+    """
+    recipe = _recipe(settings, x)
     arguments: dict[str, Any] = {
         "optimizer": recipe,  # of all rows, for fits of some as well
-        "noise_variance": _shared_noise(start, scaling, settings),
+        "noise_variance": _shared_noise(start, scaling, settings) if noise is None else noise,
         "noise_prior": start.noise_prior,
         "generator": generators[0],
         "callback": settings.callback,
@@ -299,12 +343,16 @@ def _learn(
         return learn_hyperparameters(kernel, x[rows], y[rows], scale_free=False, **told)
 
     if recipe == "exact" and start.smoother is not None:
-        return fit_rougher_where_evident(
-            start.smoother, start.kernel, _white_noise(start, scaling), fit
-        ), None
+        table = partial(observed, x=x, y=y, noise=arguments["noise_variance"])
+        white = _white_noise(start, scaling)
+        return fit_rougher_where_evident(start.smoother, start.kernel, white, fit, table), None
     if recipe != "nearest-neighbour" or not start.candidates:
         return fit(start.kernel, initial_noise_variance=_white_noise(start, scaling)), None
     return fit_selected(start.candidates, x, y, fit, generators[1], arguments["noise_variance"])
+
+
+def _recipe(settings: ModelSettings, x: Tensor) -> Any:
+    return choose_optimizer(len(x)) if settings.optimizer == "auto" else settings.optimizer
 
 
 def _shared_noise(start: StartingPoint, scaling: Scaling, settings: ModelSettings) -> Tensor | None:
