@@ -9,14 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, RegressorMixin
-from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from sggp.checks import flag, one_of, whole_number
 from sggp.defaults import DIRECT_ROWS, NUM_FEATURES, NUM_SAMPLES
 from sggp.errors import InputError, MemoryBudgetError, UnidentifiedColumns
-from sggp.estimator.densities import PredictiveDensities
+from sggp.estimator.densities import PredictiveDensities, generator_of
 from sggp.estimator.insight import Insight
 from sggp.estimator.progress import report, report_record
 from sggp.estimator.tables import checked_rows, checked_training, listed_columns, told_columns
@@ -36,11 +35,12 @@ class GPRegressor(PredictiveDensities, Insight, RegressorMixin, BaseEstimator):
     solves (K + noise) A = B on all rows (`sggp.posterior.condition`).
 
     Args:
-        kernel: None (a scaled Matérn kernel with one length scale per column: up to 1,500 rows 5/2, or 3/2 where its
-            likelihood is higher by a nat; beyond, Matérn-1/2, 3/2, 5/2 or RBF, by rows that no fit saw), "rbf",
-            "matern12", "matern32", "matern52", "tanimoto" (rows are fingerprints: counts or bits), a GPyTorch kernel,
-            or a scikit-learn kernel (WhiteKernel terms become the noise; types without a GPyTorch equal are evaluated
-            as they are, unlearnt). Kernel objects are copied, never changed; their values are where learning starts.
+        kernel: None (a scaled Matérn kernel with one length scale per column; up to 1,500 rows 3/2 or 5/2, by rows left
+            out, but below 200 rows 5/2, or 3/2 where its likelihood is higher by a nat; beyond, Matérn-1/2, 3/2, 5/2 or
+            RBF, by rows that no fit saw), "rbf", "matern12", "matern32", "matern52", "tanimoto" (rows are fingerprints:
+            counts or bits), a GPyTorch kernel, or a scikit-learn kernel (WhiteKernel terms become the noise; types
+            without a GPyTorch equal are evaluated as they are, unlearnt). Kernel objects are copied, never changed;
+            their values are where learning starts.
         noise_variance: known noise variance in squared units of y, a number or one per training row; None
             learns it, under a weak prior (none for scikit-learn kernels), above 1e-5 of the variance
             of y up to 3,000 rows, 1e-10 beyond ("iterative": 1e-6).
@@ -165,7 +165,7 @@ class GPRegressor(PredictiveDensities, Insight, RegressorMixin, BaseEstimator):
         settings = replace(settings, blocks=self.columns_.blocks if self.columns_ else ())
         self.X_train_, self.y_train_ = np.copy(X), np.copy(y)
         x, targets = self._tensor(X), torch.from_numpy(y.reshape(len(y), -1).astype(float)).to(self.device)
-        fit_stream, sample_stream = streams(self._generator(self.random_state), "hyperparameters", "samples")
+        fit_stream, sample_stream = streams(generator_of(self.random_state), "hyperparameters", "samples")
         model = fit_measured(x, targets, settings, draw_seed(fit_stream))
         self._record(model)
         if self.verbose:
@@ -240,7 +240,7 @@ class GPRegressor(PredictiveDensities, Insight, RegressorMixin, BaseEstimator):
         check_is_fitted(self)
         whole_number(n_samples, "n_samples")
         x = self._inputs(self._checked(X))
-        generator = self._generator(random_state)
+        generator = generator_of(random_state)
         posteriors = self._posteriors()
         if n_samples > posteriors[0].num_samples:
             paths = [p.more_samples(n_samples, generator)(x) for p in posteriors]
@@ -374,10 +374,6 @@ class GPRegressor(PredictiveDensities, Insight, RegressorMixin, BaseEstimator):
                 f"the covariance of {q} rows given {len(self.X_train_)} needs {needed / 2**30:.1f} GiB, more than "
                 "1 GiB: ask for fewer rows, for return_std, or for sample_y, whose functions carry the covariance."
             )
-
-    @staticmethod
-    def _generator(random_state: Any) -> torch.Generator:
-        return torch.Generator().manual_seed(int(check_random_state(random_state).randint(2**31 - 1)))
 
 
 def _as_array(values: Any) -> Any:

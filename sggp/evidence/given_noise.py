@@ -12,6 +12,7 @@ from torch import Tensor
 
 from sggp.defaults import DIRECT_ROWS
 from sggp.evidence.leave_one_out import Observed, leave_out
+from sggp.evidence.spread import NoiseModel
 from sggp.evidence.tails import log_density
 from sggp.kernels import as_covariance
 from sggp.posterior.variance import nearest_rows
@@ -49,6 +50,14 @@ class Adjustment:
         """The same with what it gains over the noise as given, by scores of the same left-out rows."""
         gain, error = _mean_and_error(adjusted.log_density - given.log_density)
         return replace(self, gain=gain, error=error, worse=_mean_and_error(adjusted.crps - given.crps))
+
+    def noise_model(self, unit: float) -> NoiseModel:
+        """What a fit tells of it, the addition in squared units of y, of which one of the model's is `unit`."""
+        gain = f"{self.gain:+.4f} ± {self.error:.4f} nats a left-out row"
+        if not self.wins:
+            return NoiseModel(reason=f"the noise as given: nothing else gains enough ({gain})")
+        told = f"{self.factor:.4g} times the noise variance given, and {self.added * unit * unit:.4g} more"
+        return NoiseModel(factor=self.factor, added=self.added, reason=f"{told}: {gain} over that as given")
 
     @property
     def wins(self) -> bool:

@@ -22,9 +22,8 @@ _CLIMB = 0.05  # nats per row between the last record and the one before the las
 _STRETCH = 2.0  # of the length scales: near the origin a rougher kernel decays faster
 
 
-def fit_rougher_where_evident(
-    smoother: Kernel,
-    rougher: Kernel,
+def fit_smoothness(
+    kernels: tuple[Kernel, Kernel],
     noise: float | None,
     fit: Callable[..., FitResult],
     table: Callable[[FitResult], Observed],
@@ -37,13 +36,14 @@ def fit_rougher_where_evident(
     likelihood, for a smooth posterior finds optima faster.
 
     Args:
-        smoother, rougher: scaled stationary kernels with their priors; copied, never changed.
+        kernels: a smoother and a rougher one, scaled stationary kernels with their priors; copied, never changed.
         noise: the noise variance that the first search starts from; None takes its default.
         fit: (kernel, initial_noise_variance=) -> FitResult. table: the rows as such a result has them.
 
     Returns:
         FitResult of the winner; the message says what decided, and by how much their likelihoods differ.
     """
+    smoother, rougher = kernels
     first = fit(smoother, initial_noise_variance=noise)
     if first.method != "exact":
         return first
