@@ -96,15 +96,15 @@ def _summary(
         f"{told.target} is predicted from {_counted(len(told.names), 'column')} of {told.data.name}, learnt from "
         f"{_counted(len(model.X_train_), 'row')}. On rows that it has not seen it explains "
         f"{100 * calibration.r2:.1f} % of the variance; its typical error is {calibration.rmse:.4g}, where the values "
-        f"spread by {np.std(model.y_train_):.4g}. {_noisiness(model)}",
+        f"spread by {np.std(model.y_train_):.4g}. {_noisiness(model, told)}",
         f"Its intervals of 50, 80 and 95 % hold {held} % of such rows: {_verdict(calibration)}.",
         f"The most important {'column is' if count == 1 else 'columns are'} {first}.",
     )
     return "".join(map(paragraph, lines))
 
 
-def _noisiness(model: GPRegressor) -> str:
-    return f"One measurement is noisy by {noise_told(model, 3)}."
+def _noisiness(model: GPRegressor, told: Told) -> str:
+    return f"One measurement is noisy by {noise_told(model, told.inputs, 3)}."
 
 
 def _verdict(calibration: CalibrationReport) -> str:
@@ -175,7 +175,10 @@ def _choice(model: GPRegressor, told: Told) -> str:
         ("learnt by", _METHODS.get(fit.method, fit.method)),
         ("how that went", went or "nothing to search for"),
         ("log marginal likelihood", float(model.log_marginal_likelihood_value_)),
-        ("noise of one measurement", f"{noise_told(model)} (standard deviation, in units of {told.target})"),
+        (
+            "noise of one measurement",
+            f"{noise_told(model, told.inputs)} (standard deviation, in units of {told.target})",
+        ),
         ("spread of measurements", model.noise_model_.reason),
         ("linear system", repr(model.solution_)),
         ("made with", f"sggp {sggp.__version__}"),
@@ -327,9 +330,9 @@ def _kernel_name(kernel: Any) -> str:
     return name
 
 
-def noise_told(model: GPRegressor, digits: int = 4) -> str:
-    """Standard deviation of the noise of one measurement, in units of y; where it varies, at up to 2,000 rows."""
-    every = model.X_train_[:: -(-len(model.X_train_) // _NOISY_ROWS)]
+def noise_told(model: GPRegressor, inputs: np.ndarray, digits: int = 4) -> str:
+    """Standard deviation of the noise of one measurement, in units of y; where it varies, at up to 2,000 of its rows."""
+    every = inputs[:: -(-len(inputs) // _NOISY_ROWS)]
     low, median, high = np.quantile(model.noise_std(every), [0.1, 0.5, 0.9])
     if model.noise_model_.surface is None:
         return f"{median:.{digits}g}"

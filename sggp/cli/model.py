@@ -74,7 +74,7 @@ def fit(
         told = Told(data, target, names, others, _lines(table, rejects), inputs, rejects, rejected)
         write_whole(report, render(model, told))
     files = " and ".join(map(str, written))
-    stdout().print(f"model of {target!r} in {files}; noise of one measurement {noise_told(model)}")
+    stdout().print(f"model of {target!r} in {files}; noise of one measurement {noise_told(model, inputs)}")
 
 
 def predict(

@@ -307,7 +307,8 @@ class GPRegressor(PredictiveDensities, Insight, RegressorMixin, BaseEstimator):
         self.trace_ = result.trace
         self.log_marginal_likelihood_value_ = result.log_marginal_likelihood
         self.hyperparameters_ = {**result.hyperparameters, **told_columns(self, model)}
-        a, b = model.noise_model.factor, model.noise_model.added * float(self.scaling_.y_scale[0]) ** 2
+        a, b, unit = model.noise_model.factor, model.noise_model.added, float(self.scaling_.y_scale[0])
+        b = b * unit * unit if b else 0.0
         self.noise_adjustment_ = (a, b)
         if self.noise_variance is not None:
             self.noise_variance_: Any = self.noise_variance
