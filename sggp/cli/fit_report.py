@@ -331,7 +331,7 @@ def _kernel_name(kernel: Any) -> str:
 
 
 def noise_told(model: GPRegressor, inputs: np.ndarray, digits: int = 4) -> str:
-    """Standard deviation of the noise of one measurement, in units of y; where it varies, at up to 2,000 of its rows."""
+    """Standard deviation of the noise of one measurement, in units of y; where it varies, at up to 2,000 rows."""
     every = inputs[:: -(-len(inputs) // _NOISY_ROWS)]
     low, median, high = np.quantile(model.noise_std(every), [0.1, 0.5, 0.9])
     if model.noise_model_.surface is None:
