@@ -53,6 +53,7 @@ SCRIPTS = {
         *("--tables", "yacht", "energy", "--splits", "0", "--rows", "60"),
         *("--contenders", "homoscedastic", "scikit-learn"),
     ],
+    "kernels.py": ["--tables", "yacht", "--splits", "1", "--rows", "60"],
     "few_rows.py": ["--sets", "yacht", "--molecules", "--rows", "6", "--draws", "2"],
     "paths.py": [
         *("--families", "matern32", "product", "tanimoto", "--rows", "12", "--dims", "1", "--noise", "1e-4"),
