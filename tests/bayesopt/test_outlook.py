@@ -282,9 +282,6 @@ def test_too_few_paths_and_no_model_are_refused() -> None:
         outlook(broken, rows_of(paths), [1], [1.0], maximize=True)
 
 
-# boxes ------------------------------------------------------------
-
-
 def test_a_box_agrees_with_a_fine_grid() -> None:
     box = Box([[0.0, 1.0]])
     x = torch.tensor([[0.1], [0.35], [0.5], [0.9]], dtype=torch.float64)
@@ -323,7 +320,7 @@ def test_points_of_a_box_are_checked() -> None:
         torch.rand(6, 2, generator=seeded(0)).double(), torch.arange(6.0), num_samples=16, generator=0
     )
     with pytest.raises(TypeError, match="tops"):
-        outlook(fitted, Box([[0.0, 1.0]] * 2), x, range(6), maximize=True, tops=3)
+        outlook(fitted, Box([[0.0, 1.0]] * 2), torch.zeros(6, 2), range(6), maximize=True, tops=3)
     for points, values in (
         (torch.zeros(3), [1.0]),
         (torch.zeros(3, 3), [1.0] * 3),
@@ -332,8 +329,6 @@ def test_points_of_a_box_are_checked() -> None:
         with pytest.raises(ShapeError):
             outlook(fitted, Box([[0.0, 1.0]] * 2), points, values, maximize=True)
 
-
-# words ------------------------------------------------------------
 
 SAID = Outlook(
     kind="pool",
