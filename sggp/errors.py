@@ -99,6 +99,8 @@ class UnidentifiedColumns(SggpWarning):
 
 class OutlyingValues(SggpWarning):
     """Measured values lie so far from all others that a campaign's model leaves them out; the message names them."""
+
+
 class LibraryChanged(SggpWarning):
     """Molecules of a campaign are no longer in its library; the message names them."""
 

@@ -149,7 +149,7 @@ def fit_surrogate(
     elif kernel is None and not x.is_floating_point():
         kernel = "tanimoto"
     spread = 1.0 if constant else float(y.var(correction=0))
-    known = _known_noise(noise_std, unit, _LEAST_NOISE * spread, len(y))
+    known = None if errors is None else _known_noise(errors, unit, _LEAST_NOISE * spread, len(y))
     settings = ModelSettings(
         kernel=kernel,
         noise_variance=None if usable else _PRIOR_NOISE * spread,
@@ -186,7 +186,7 @@ def fit_surrogate(
 def _checked(x: Tensor, y: Any) -> tuple[Tensor, Tensor]:  # (n, d), (n,)
     """Inputs and values in float64; integer inputs as they are."""
     x = x.double() if x.is_floating_point() else x
-    values, noise_std = y if isinstance(y, tuple) else (y, None)
+    values, errors = y if isinstance(y, tuple) else (y, None)
     y = torch.as_tensor(values, dtype=torch.float64).flatten()
     if x.ndim != 2 or x.shape[0] != y.shape[0]:
         raise ShapeError(f"x must be (n, d), one value per row; got {tuple(x.shape)} and {len(y)} values.")

@@ -117,7 +117,7 @@ def test_a_value_is_corrected_and_taken_back_with_its_history(box, capsys):
     assert run("campaign", "tell", box, 1, "-8.8") == 0
     assert run("campaign", "amend", box, 1, "8.8", "--reason", "sign forgotten") == 0
     assert run("campaign", "withdraw", box, 2, "--reason", "wrong vial") == 0
-    assert run("campaign", "attach", box, "time=1,heat=30", "-2", "--noise-std", 0.5, "--cost", 3) == 0
+    assert run("campaign", "attach", box, "time=1,heat=30", "-2±0.5", "--cost", 3) == 0
     trials = as_json(capsys, "campaign", "results", box)
     assert [t["state"] for t in trials] == ["measured", "withdrawn", "measured"]
     assert trials[0]["values"]["value"]["value"] == 8.8

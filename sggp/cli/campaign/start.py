@@ -28,95 +28,117 @@ _OURS = ("trial", "id", "expected", "std", "why", "reason", "cost", "state")  # 
 _CONSTRAINT = re.compile(r"\s*(.+?)\s*(>=|<=|≥|≤)\s*([^<>=]+?)\s*")
 
 
+_Library = Annotated[
+    Path | None, typer.Option(help="Molecules to choose from: CSV, smi, xlsx, parquet, sdf; gz accepted.")
+]
+_Bound = Annotated[
+    list[str] | None, typer.Option(help="A number as NAME=LOW:HIGH, or NAME=LOW:HIGH:log; one per input.")
+]
+_Integer = Annotated[list[str] | None, typer.Option(help="A whole number as NAME=LOW:HIGH.")]
+_Levels = Annotated[list[str] | None, typer.Option(help="Ordered levels as NAME=1,2,5.")]
+_Choice = Annotated[list[str] | None, typer.Option(help="Categories as NAME=THF,DMF,water.")]
+_Maximize = Annotated[bool, typer.Option("--maximize", help="Larger values are better.")]
+_Minimize = Annotated[bool, typer.Option("--minimize", help="Smaller values are better.")]
+_Name = Annotated[str | None, typer.Option(help="What is measured, e.g. pIC50; also its column.")]
+_Unit = Annotated[str, typer.Option(help="Its unit.")]
+_Objective = Annotated[
+    list[str] | None,
+    typer.Option(help="One of several objectives, as NAME:max or NAME:min:UNIT; in place of --maximize."),
+]
+_Constraint = Annotated[
+    list[str] | None, typer.Option(help='What an outcome must meet, as "NAME>=1.5" or "NAME<=3".')
+]
+_Measured = Annotated[Path | None, typer.Option(help="Measurements made before (library campaigns).")]
+_SmilesColumn = Annotated[str | None, typer.Option(help="SMILES column of the measured file.")]
+_ValueColumn = Annotated[str | None, typer.Option(help="Value column of the measured file.")]
+_LibrarySmilesColumn = Annotated[str | None, typer.Option(help="SMILES column of the library.")]
+_IdColumn = Annotated[str | None, typer.Option(help="Id column of the library.")]
+_LibrarySheet = Annotated[str | None, typer.Option(help="Sheet of the library.")]
+_Seed = Annotated[int | None, typer.Option(help="Makes the campaign reproducible.")]
+_Rule = Annotated[str | None, typer.Option(help=_RULES)]
+_Budget = Annotated[float | None, typer.Option(help="What all trials together may cost.")]
+
+
 def init(
     store: Store,
-    library: Annotated[
-        Path | None, typer.Option(help="Molecules to choose from: CSV, smi, xlsx, parquet, sdf; gz accepted.")
-    ] = None,
-    bound: Annotated[
-        list[str] | None, typer.Option(help="A number as NAME=LOW:HIGH, or NAME=LOW:HIGH:log; one per input.")
-    ] = None,
-    integer: Annotated[list[str] | None, typer.Option(help="A whole number as NAME=LOW:HIGH.")] = None,
-    levels: Annotated[list[str] | None, typer.Option(help="Ordered levels as NAME=1,2,5.")] = None,
-    choice: Annotated[list[str] | None, typer.Option(help="Categories as NAME=THF,DMF,water.")] = None,
-    maximize: Annotated[bool, typer.Option("--maximize", help="Larger values are better.")] = False,
-    minimize: Annotated[bool, typer.Option("--minimize", help="Smaller values are better.")] = False,
-    name: Annotated[str | None, typer.Option(help="What is measured, e.g. pIC50; also its column.")] = None,
-    unit: Annotated[str, typer.Option(help="Its unit.")] = "",
-    objective: Annotated[
-        list[str] | None,
-        typer.Option(help="One of several objectives, as NAME:max or NAME:min:UNIT; in place of --maximize."),
-    ] = None,
-    constraint: Annotated[
-        list[str] | None, typer.Option(help='What an outcome must meet, as "NAME>=1.5" or "NAME<=3".')
-    ] = None,
-    measured: Annotated[
-        Path | None, typer.Option(help="Measurements made before (library campaigns).")
-    ] = None,
-    smiles_column: Annotated[str | None, typer.Option(help="SMILES column of the measured file.")] = None,
-    value_column: Annotated[str | None, typer.Option(help="Value column of the measured file.")] = None,
-    library_smiles_column: Annotated[str | None, typer.Option(help="SMILES column of the library.")] = None,
-    id_column: Annotated[str | None, typer.Option(help="Id column of the library.")] = None,
+    library: _Library = None,
+    bound: _Bound = None,
+    integer: _Integer = None,
+    levels: _Levels = None,
+    choice: _Choice = None,
+    maximize: _Maximize = False,
+    minimize: _Minimize = False,
+    name: _Name = None,
+    unit: _Unit = "",
+    objective: _Objective = None,
+    constraint: _Constraint = None,
+    measured: _Measured = None,
+    smiles_column: _SmilesColumn = None,
+    value_column: _ValueColumn = None,
+    library_smiles_column: _LibrarySmilesColumn = None,
+    id_column: _IdColumn = None,
     sheet: Sheet = None,
-    library_sheet: Annotated[str | None, typer.Option(help="Sheet of the library.")] = None,
+    library_sheet: _LibrarySheet = None,
     decimal: Decimal = None,
-    seed: Annotated[int | None, typer.Option(help="Makes the campaign reproducible.")] = None,
-    rule: Annotated[str | None, typer.Option(help=_RULES)] = None,
-    budget: Annotated[float | None, typer.Option(help="What all trials together may cost.")] = None,
+    seed: _Seed = None,
+    rule: _Rule = None,
+    budget: _Budget = None,
     json: Json = False,
 ) -> None:
     """Start a campaign over a library of molecules or a box of settings."""
     wanted = _wanted(maximize, minimize, name, unit, objective or [], constraint or [])
-    if rule is not None:
-        check_rule(rule)
+    _ = rule is None or check_rule(rule)
     kept = open_storage(store)
     if kept.exists:
         raise InputError(f"{store} exists already; a campaign is never overwritten.")
     for path in local_files(store):
         check_outputs({"the campaign": path}, [library, measured])
-    settings: dict[str, Any] = {**wanted, "seed": seed, "rule": rule, "budget": budget}
+    settings = {**wanted, "seed": seed, "rule": rule, "budget": budget}
     columns = _columns(bound or [], integer or [], levels or [], choice or [])
-    outcomes = [item.name for item in (*wanted.get("objectives", ()), *wanted.get("constraints", ()))] or [
-        "value"
-    ]
-    for clash in [name for name in columns if name in (*_OURS, *outcomes)]:
-        raise InputError(
-            f"an input cannot be called {clash!r}: batches have such a column; take another name."
-        )
+    _check_names(columns, wanted)
     if (library is None) == (not columns):
         raise InputError(
             "give either --library FILE, or the settings: --bound NAME=LOW:HIGH, --integer, --levels, --choice."
         )
+    if library is None and measured is not None:
+        raise InputError("--measured is for library campaigns; for settings: sggp campaign attach --from.")
     if library is None:
-        if measured is not None:
-            raise InputError(
-                "--measured is for library campaigns; for settings: sggp campaign attach --from."
-            )
         campaign = Campaign(Box(columns), kept, **settings)
     else:
         info: dict[str, Any] = {"smiles": library_smiles_column, "id": id_column, "sheet": library_sheet}
         table, rejects = read_library(library, {**info, "fingerprint": None})
-        info |= {"library": str(library.resolve()), "fingerprint": table.settings}
-        prior: list[tuple[Any, Any]] = []
+        prior: list[tuple[str, Measurement]] = []
         if measured is not None:
             data = read_table(measured, sheet=sheet, decimal=decimal)
             known = load_measured(
                 data, smiles_column=smiles_column, value_column=value_column, like=table, bounds=True
             )
-            rejects += known.rejects
-            if not len(known):
-                raise DataFileError(f"{measured}: no usable measurement ({len(known.rejects)} unused rows).")
-            prior = _prior(known)
+            rejects, prior = rejects + known.rejects, _prior(known, measured)
         for path in local_files(store):
             _write_rejects(path, rejects, library, measured)
+        info |= {"library": str(library.resolve()), "fingerprint": table.settings}
         campaign = Campaign(Pool(table), kept, **settings, info=info)
         campaign.attach_many(prior)
+    _say_started(store, campaign, json)
+
+
+def _say_started(store: str, campaign: Campaign, json: bool) -> None:
     count = sum(trial.state == "measured" for trial in campaign.results())
     if json:
         print_json({"campaign": store, "measured": count, **campaign.settings})
         return
     word = "maximise" if campaign.maximize else "minimise"
     stdout().print(f"campaign {store}: {word} {', '.join(campaign.outcomes)}; {count} measured")
+
+
+def _check_names(columns: dict[str, Any], wanted: dict[str, Any]) -> None:
+    """Refuse inputs that are called as other columns of a batch are."""
+    outcomes = [item.name for item in (*wanted.get("objectives", ()), *wanted.get("constraints", ()))]
+    for name in columns:
+        if name in (*_OURS, *(outcomes or ["value"])):
+            raise InputError(
+                f"an input cannot be called {name!r}: batches have such a column; take another name."
+            )
 
 
 def _write_rejects(store: Path, rejects: list[Reject], *others: Path | None) -> None:
@@ -126,7 +148,9 @@ def _write_rejects(store: Path, rejects: list[Reject], *others: Path | None) -> 
         stderr().print(f"{len(rejects)} unused rows in {path}")
 
 
-def _prior(known: Measured) -> list[tuple[str, Measurement]]:
+def _prior(known: Measured, file: Path) -> list[tuple[str, Measurement]]:
+    if not len(known):
+        raise DataFileError(f"{file}: no usable measurement ({len(known.rejects)} unused rows).")
     sides = known.censored or (None,) * len(known)
     return [
         (smiles, Measurement(float(value), censored=side))
