@@ -135,7 +135,8 @@ def fit_surrogate(
         ShapeError: lengths differ.
         InputError: nothing was measured, a value is not finite, or a noise is not finite or negative.
     """
-    x, y = _checked(x, y)
+    values, errors = y if isinstance(y, tuple) else (y, None)
+    x, y = _checked(x, values)
     learn, draw = streams(as_generator(generator), "hyperparameters", "posterior")
     constant = bool(y.amax() == y.amin())
     usable = len(y) >= _LEARN_FROM and not constant
@@ -186,8 +187,7 @@ def fit_surrogate(
 def _checked(x: Tensor, y: Any) -> tuple[Tensor, Tensor]:  # (n, d), (n,)
     """Inputs and values in float64; integer inputs as they are."""
     x = x.double() if x.is_floating_point() else x
-    values, errors = y if isinstance(y, tuple) else (y, None)
-    y = torch.as_tensor(values, dtype=torch.float64).flatten()
+    y = torch.as_tensor(y, dtype=torch.float64).flatten()
     if x.ndim != 2 or x.shape[0] != y.shape[0]:
         raise ShapeError(f"x must be (n, d), one value per row; got {tuple(x.shape)} and {len(y)} values.")
     if y.numel() == 0:
