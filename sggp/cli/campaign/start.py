@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -200,23 +201,45 @@ def _limit(text: str) -> Constraint:
 def _columns(bounds: list[str], integers: list[str], levels: list[str], choices: list[str]) -> dict[str, Any]:
     """The columns of a box, in the order of the options."""
     made: list[tuple[str, Any]] = []
-    for text in bounds:
-        name, low, high, log = _interval("--bound", text)
-        made.append((name, Continuous(low, high, log=log)))
-    for text in integers:
-        name, low, high, log = _interval("--integer", text)
-        if log or low != int(low) or high != int(high):
-            raise InputError(f"--integer must be NAME=LOW:HIGH with two whole numbers, got {text!r}.")
-        made.append((name, Integer(int(low), int(high))))
-    for option, texts, numbers in (("--levels", levels, True), ("--choice", choices, False)):
+    for option, texts, column in (
+        ("--bound", bounds, _continuous),
+        ("--integer", integers, _whole),
+        ("--levels", levels, _ordinal),
+        ("--choice", choices, _categories),
+    ):
         for text in texts:
-            name, values = _listed(option, text, numbers)
-            made.append((name, Ordinal(tuple(values)) if numbers else Categorical(tuple(values))))
+            name, value = column(option, text)
+            try:
+                made.append((name, value()))
+            except InputError as error:
+                raise InputError(f"{option} {text}: {error}") from error
     names = [name for name, _ in made]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise InputError(f"inputs must have different names, got {', '.join(twice)} twice.")
     return dict(made)
+
+
+def _continuous(option: str, text: str) -> tuple[str, Callable[[], Any]]:
+    name, low, high, log = _interval(option, text)
+    return name, lambda: Continuous(low, high, log=log)
+
+
+def _whole(option: str, text: str) -> tuple[str, Callable[[], Any]]:
+    name, low, high, log = _interval(option, text)
+    if log or low != int(low) or high != int(high):
+        raise InputError(f"{option} must be NAME=LOW:HIGH with two whole numbers, got {text!r}.")
+    return name, lambda: Integer(int(low), int(high))
+
+
+def _ordinal(option: str, text: str) -> tuple[str, Callable[[], Any]]:
+    name, values = _listed(option, text, numbers=True)
+    return name, lambda: Ordinal(tuple(values))
+
+
+def _categories(option: str, text: str) -> tuple[str, Callable[[], Any]]:
+    name, values = _listed(option, text, numbers=False)
+    return name, lambda: Categorical(tuple(values))
 
 
 def _interval(option: str, text: str) -> tuple[str, float, float, bool]:
@@ -232,7 +255,7 @@ def _interval(option: str, text: str) -> tuple[str, float, float, bool]:
     return name.strip(), low, high, log
 
 
-def _listed(option: str, text: str, numbers: bool) -> tuple[str, list[Any]]:
+def _listed(option: str, text: str, *, numbers: bool) -> tuple[str, list[Any]]:
     name, sign, listed = text.partition("=")
     values: list[Any] = [value.strip() for value in listed.split(",")]
     try:
