@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from sggp.bayesopt import Campaign
 from sggp.cli import main
+from sggp.errors import InputError
 from tests.cli.commands import ALCOHOLS, LIBRARY, check_alone, read, refused, write
 
 
@@ -76,6 +78,23 @@ def test_a_library_campaign_starts_from_measurements(molecules, files, tmp_path,
     ids = {smiles: f"L{i}" for i, smiles in enumerate(LIBRARY)}
     assert [row["id"] for row in rows] == [ids[smiles] for smiles in asked]
     assert all(row["why"] and float(row["std"]) > 0 for row in rows)
+
+
+def test_a_start_that_breaks_off_leaves_nothing(files, tmp_path, monkeypatch, capsys):
+    pytest.importorskip("rdkit", reason="the extra molecules is not installed")
+
+    def broken(*_: object) -> None:
+        raise InputError("the power is gone.")
+
+    store = tmp_path / "m.db"
+    start = ["campaign", "init", store, "--library", files["l"], "--measured", files["m"], "--maximize"]
+    with monkeypatch.context() as patched:
+        patched.setattr(Campaign, "attach_many", broken)
+        assert "the power is gone" in refused(capsys, *start)
+    assert not list(tmp_path.glob("*.db*"))
+    assert not list(tmp_path.glob(".*"))
+    assert run(*start) == 0
+    assert len(as_json(capsys, "campaign", "results", store)) == 11
 
 
 def test_good_rows_of_a_file_are_stored_and_the_others_listed(molecules, tmp_path, capsys):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Callable
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,7 +20,7 @@ from sggp.bayesopt.storage import open_storage
 from sggp.bayesopt.trials import Measurement
 from sggp.checks import direction as direction_of
 from sggp.cli.campaign.listing import print_json
-from sggp.cli.campaign.opening import Json, Store, local_files, read_library
+from sggp.cli.campaign.opening import Json, Store, local_files, open_record, read_library
 from sggp.cli.console import check_outputs, direction, stderr, stdout
 from sggp.cli.molecules.tables import Decimal, Measured, Reject, Sheet, load_measured, write_rejects
 from sggp.cli.outputs import rejected_path
@@ -118,9 +121,30 @@ def init(
         for path in local_files(store):
             _write_rejects(path, rejects, library, measured)
         info |= {"library": str(library.resolve()), "fingerprint": table.settings}
-        campaign = Campaign(Pool(table), kept, **settings, info=info)
-        campaign.attach_many(prior)
+        with _appearing(store) as place:
+            Campaign(Pool(table), place, **settings, info=info).attach_many(prior)
+        campaign = open_record(store)
     _say_started(store, campaign, json)
+
+
+@contextmanager
+def _appearing(store: str) -> Iterator[str]:
+    """Where to begin a campaign whose file appears with all its measurements, or not at all."""
+    if not local_files(store):
+        yield store
+        return
+    path = Path(store)
+    place = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    try:
+        yield str(place)
+        try:
+            os.link(place, path)  # unlike a renamed file it never replaces one that was made meanwhile
+        except FileExistsError as error:
+            raise InputError(f"{store} exists already; a campaign is never overwritten.") from error
+        except OSError:  # a file system without links
+            place.rename(path)
+    finally:
+        place.unlink(missing_ok=True)
 
 
 def _say_started(store: str, campaign: Campaign, json: bool) -> None:
