@@ -71,6 +71,23 @@ SCRIPTS = {
         "--repeats",
         "1",
     ],
+    "thompson.py": [
+        *(
+            "--rows",
+            "40",
+            "--batch",
+            "6",
+            "--steps",
+            "1",
+            "--seeds",
+            "1",
+            "--scales",
+            "0.4",
+            "--dimension",
+            "3",
+        ),
+        *("--candidates", "32", "--ascent", "4", "--contenders", "auto", "sdd", "turbo", "random"),
+    ],
     "variance.py": ["--rows", "300", "--points", "20", "--seeds", "1", "--many", "100"],
 }
 OPTIMA: dict[str, tuple[list[float], float]] = {
