@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -254,7 +254,7 @@ def _over_box(asked: _Asked, space: Any, measured: Any, values: Tensor) -> Outlo
             sign * space.maximise(model.posterior.samples, model.posterior, look)[1].detach().double()
         )
         for look in (
-            Look(sign > 0, stream, asked.question.search)
+            Look(sign > 0, stream, replace(asked.question.search or BoxSearch(), repeats=True))
             for stream in streams(asked.generator, "first search", "second search")
         )
     ]

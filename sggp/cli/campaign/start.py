@@ -16,7 +16,7 @@ from sggp.bayesopt import Box, Campaign, Pool
 from sggp.bayesopt.outcomes import Constraint, Objective
 from sggp.bayesopt.rules import DEFAULT_BOX_RULE, DEFAULT_RULE, RULES, check_rule
 from sggp.bayesopt.spaces.columns import Categorical, Continuous, Integer, Ordinal
-from sggp.bayesopt.storage import open_storage
+from sggp.bayesopt.storage import Storage, open_storage
 from sggp.bayesopt.trials import Measurement
 from sggp.checks import direction as direction_of
 from sggp.cli.campaign.listing import print_json
@@ -92,11 +92,7 @@ def init(
     """Start a campaign over a library of molecules or a box of settings."""
     wanted = _wanted(maximize, minimize, name, unit, objective or [], constraint or [])
     _ = rule is None or check_rule(rule)
-    kept = open_storage(store)
-    if kept.exists:
-        raise InputError(f"{store} exists already; a campaign is never overwritten.")
-    for path in local_files(store):
-        check_outputs({"the campaign": path}, [library, measured])
+    kept = _new(store, library, measured)
     settings = {**wanted, "seed": seed, "rule": rule, "budget": budget}
     columns = _columns(bound or [], integer or [], levels or [], choice or [])
     _check_names(columns, wanted)
@@ -104,9 +100,9 @@ def init(
         raise InputError(
             "give either --library FILE, or the settings: --bound NAME=LOW:HIGH, --integer, --levels, --choice."
         )
-    if library is None and measured is not None:
-        raise InputError("--measured is for library campaigns; for settings: sggp campaign attach --from.")
     if library is None:
+        if measured is not None:
+            raise InputError("--measured is for libraries; for settings: sggp campaign attach --from.")
         campaign = Campaign(Box(columns), kept, **settings)
     else:
         info: dict[str, Any] = {"smiles": library_smiles_column, "id": id_column, "sheet": library_sheet}
@@ -125,6 +121,16 @@ def init(
             Campaign(Pool(table), place, **settings, info=info).attach_many(prior)
         campaign = open_record(store)
     _say_started(store, campaign, json)
+
+
+def _new(store: str, *inputs: Path | None) -> Storage:
+    """Where the campaign is to be; refuses one that is there, and a file that is read."""
+    kept = open_storage(store)
+    if kept.exists:
+        raise InputError(f"{store} exists already; a campaign is never overwritten.")
+    for path in local_files(store):
+        check_outputs({"the campaign": path}, inputs)
+    return kept
 
 
 @contextmanager
