@@ -33,6 +33,10 @@ class NoRandomFeatures(SggpError, NotImplementedError):
     """No random features are registered for this kernel type."""
 
 
+class NoJointGaussian(SggpError, AttributeError):
+    """A posterior of paths was asked for its multivariate normal distribution, which `model.gaussian()` gives."""
+
+
 class UnsupportedOperator(SggpError, TypeError):
     """A solver or preconditioner needs a product that the operator does not offer."""
 

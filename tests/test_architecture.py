@@ -32,6 +32,7 @@ MAX_ROOM_FILES = 12
 # Optional dependency -> the modules of sggp that may import it (a package stands for all of its modules).
 EXTRAS = {
     "botorch": ("sggp.botorch",),
+    "ax": ("sggp.botorch.ax",),
     "rdkit": ("sggp.molecules", "sggp.datasets.molecules"),
     "matplotlib": ("sggp.plotting",),
     "typer": ("sggp.cli",),

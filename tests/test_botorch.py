@@ -338,16 +338,18 @@ class TestAcquisition:
         assert torch.equal(picked[0], choices[every.argmax()])
         torch.testing.assert_close(value.squeeze(), every.max())
 
-    def test_float32_candidates_leave_the_model_in_float64(
-        self, model: PathwiseGPModel, exact: DenseGP, points: Tensor
-    ) -> None:
-        single = points.float()
-        value = UpperConfidenceBound(model, beta=0.0)(single.unsqueeze(1))
-        assert value.dtype == torch.float64
+    def test_float32_candidates_leave_the_model_in_float64(self, exact: DenseGP, points: Tensor) -> None:
+        model, single = build(), points.float()
+        true = exact.mean(single.double())
+        assert torch.equal(model.posterior(single).mean, model.posterior(single.double()).mean)
+        value = UpperConfidenceBound(model, beta=0.0)(
+            single.unsqueeze(1)
+        )  # casts itself and the model to float32
+        assert value.dtype == torch.float32
+        assert torch.equal(value, model.posterior(single.double()).mean[:, 0].float())  # nothing but rounded
         assert model.covar_module.outputscale.dtype == torch.float64
         assert model.outcome_transform.stdvs.dtype == torch.float64
-        true = exact.mean(single.double())
-        torch.testing.assert_close(value, true, rtol=1e-10, atol=1e-10)
+        torch.testing.assert_close(model.posterior(single.double()).mean[:, 0], true, rtol=1e-10, atol=1e-10)
 
     def test_mixed_with_a_botorch_model(self, model: PathwiseGPModel, points: Tensor) -> None:
         x, y = data()

@@ -14,7 +14,13 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 EXAMPLES = sorted(path for path in (ROOT / "examples").rglob("*.py") if not path.name.startswith("_"))
-EXTRA_OF = {"rdkit": "rdkit", "sggp.molecules": "rdkit", "botorch": "botorch", "matplotlib": "matplotlib"}
+EXTRA_OF = {
+    "ax": "ax",
+    "rdkit": "rdkit",
+    "sggp.molecules": "rdkit",
+    "botorch": "botorch",
+    "matplotlib": "matplotlib",
+}
 SECONDS = 240
 
 # Runs a script with sggp's own warnings as errors: an example that does not converge is a broken example.

@@ -9,13 +9,15 @@ import torch
 from botorch.models.model import Model
 from botorch.models.transforms.input import InputTransform
 from botorch.models.transforms.outcome import OutcomeTransform
+from gpytorch.constraints import Positive
 from gpytorch.kernels import Kernel
-from gpytorch.likelihoods import Likelihood, LikelihoodList
+from gpytorch.likelihoods import FixedNoiseGaussianLikelihood, GaussianLikelihood, Likelihood
 from gpytorch.models import GP
 from torch import Tensor
 
-from sggp.botorch.output import OutputGP
-from sggp.errors import InputError
+from sggp.botorch.checks import check_points
+from sggp.botorch.output import OutputGP, solve_together
+from sggp.errors import InputError, NoJointGaussian, ShapeError
 
 
 class OutputsModel(Model, GP):
@@ -33,6 +35,7 @@ class OutputsModel(Model, GP):
         self._raw_X = raw_X.detach()
         self._next_path = 0
         self._learned = False
+        self._cast_to: torch.dtype | None = None
         self._original_train_inputs = self._raw_X if hasattr(self, "input_transform") else None
 
     @property
@@ -64,9 +67,22 @@ class OutputsModel(Model, GP):
 
     @property
     def likelihood(self) -> Likelihood:
-        """GPyTorch likelihood holding the noise, in the units after the outcome transform."""
+        """GPyTorch likelihood holding the noise, in the units after the outcome transform; for m > 1 a batch of m, as
+        BoTorch's models have it.
+        """
         each = [output.likelihood for output in self.output_models]
-        return each[0] if len(each) == 1 else LikelihoodList(*each)
+        if len(each) == 1:
+            return each[0]
+        if isinstance(each[0], FixedNoiseGaussianLikelihood):
+            return FixedNoiseGaussianLikelihood(noise=torch.stack([one.noise for one in each]))
+        joint = GaussianLikelihood(noise_constraint=Positive(), batch_shape=torch.Size([len(each)]))
+        joint.to(each[0].noise).noise = torch.stack([one.noise for one in each])
+        return joint
+
+    @property
+    def models(self) -> list[OutputsModel]:
+        """The m models of one output each, for GPyTorch's `SumMarginalLogLikelihood`."""
+        return [self.subset_output([j]) for j in range(self.num_outputs)]
 
     @property
     def covar_module(self) -> Kernel | torch.nn.ModuleList:
@@ -78,6 +94,25 @@ class OutputsModel(Model, GP):
     def posteriors(self) -> tuple[Any, ...]:
         """The m solved `sggp.posterior.Posterior`s, in transformed units; their `solution` says how the solves went."""
         return tuple(output.posterior for output in self.output_models)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """GPyTorch's call of a model, which gives a joint Gaussian: refused.
+
+        Raises:
+            NoJointGaussian: always, naming what to use.
+        """
+        raise NoJointGaussian(
+            f"{type(self).__name__} is not called: use model.posterior(X), or model.gaussian()(X) for a multivariate "
+            "normal distribution. An acquisition function that calls its model needs model.gaussian() in its place."
+        )
+
+    def solve(self) -> None:
+        """Solve for every output that is not solved for; those that share kernel and noise share one solve."""
+        left = [output for output in self.output_models if not output.solved]
+        while left:
+            group = [output for output in left if left[0].same_system(output)]
+            solve_together(group)
+            left = [output for output in left if not output.solved]
 
     def claim_paths(self, count: int) -> int:
         """Number of the first of `count` paths that no earlier call was given."""
@@ -95,6 +130,10 @@ class OutputsModel(Model, GP):
         if hasattr(self, "input_transform"):
             return self.transform_inputs(X.to(self._raw_X).double())
         return X.to(self._raw_X.device)
+
+    def answers_in(self, X: Tensor, default: torch.dtype) -> torch.dtype:
+        """Type of the answers at X: its own after the model was cast to it with `.to`, else the default one."""
+        return X.dtype if X.dtype == self._cast_to else default
 
     def output_numbers(self, indices: Sequence[int] | None) -> list[int]:
         """The outputs asked for, counted from 0; None means all.
@@ -130,8 +169,30 @@ class OutputsModel(Model, GP):
         """As `torch.nn.Module.load_state_dict`; the posterior is solved anew at the next use."""
         keys = super().load_state_dict(*args, **kwargs)
         for output in self.output_models:
+            if hasattr(self, "input_transform"):
+                with torch.no_grad():
+                    output.x = self.input_transform.preprocess_transform(self._raw_X.double())
             output.invalidate()
         return keys
+
+    def candidates(self, X: Tensor) -> Tensor:
+        """`X` (*b, q, d), checked, after the input transform; one that makes several rows of each may add columns.
+
+        Raises:
+            ShapeError, DtypeError: it is no such tensor.
+        """
+        transform = getattr(self, "input_transform", None)
+        if transform is None or not transform.is_one_to_many:
+            check_points(X, self.input_dim)
+            return self.inside(X)
+        check_points(X, None)
+        rows, d = self.inside(X), self.output_models[0].x.shape[-1]
+        if rows.shape[-1] != d:
+            raise ShapeError(
+                f"X has shape {tuple(X.shape)}, of which {type(transform).__name__} makes {rows.shape[-1]} columns; "
+                f"the model was given {d}: leave out of X the columns that the transform appends."
+            )
+        return rows
 
     def _set_transformed_inputs(self) -> None:
         self._has_transformed_inputs = hasattr(self, "input_transform")
@@ -140,12 +201,20 @@ class OutputsModel(Model, GP):
         self._has_transformed_inputs = False
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> OutputsModel:
-        """Move between devices, but keep the dtype: acquisition functions cast their model to the dtype of every X."""
+        """Move between devices, but compute in the dtype that was: some acquisition functions cast their model to that
+        of every X, and their buffers with it. Points of that dtype are answered in it.
+        """
 
         def keep_dtype(tensor: Tensor) -> Tensor:
             out = fn(tensor)
             return out if out.dtype == tensor.dtype else tensor.to(out.device)
 
+        try:
+            self._cast_to = fn(self._raw_X[:0]).dtype
+        except (AssertionError, RuntimeError) as error:  # torch without CUDA fails an assertion
+            raise InputError(
+                f"the model cannot be moved there: {error}. Leave it on {self._raw_X.device}."
+            ) from error
         super()._apply(keep_dtype, recurse)
         self._raw_X = keep_dtype(self._raw_X)
         if self._original_train_inputs is not None:

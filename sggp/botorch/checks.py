@@ -80,6 +80,22 @@ def check_settings(
         )
 
 
+def check_learnable(**transforms: Any) -> None:
+    """No transform has parameters that would have to be learnt with the kernel.
+
+    Raises:
+        InputError: one has, such as `Warp`.
+    """
+    for name, transform in transforms.items():
+        found = [] if transform is None else [n for n, p in transform.named_parameters() if p.requires_grad]
+        if found:
+            raise InputError(
+                f"{name}: {type(transform).__name__} has parameters ({', '.join(found)}) that PathwiseGPModel does not "
+                "learn. Call .requires_grad_(False) on the transform to use it with the values it has, for instance "
+                "those that a SingleTaskGP learnt on a part of the data; or leave it out."
+            )
+
+
 def per_output(value: Any, m: int, name: str, single: Any) -> list[Any]:
     """One `value` for each of m outputs: a single one is repeated, a sequence of m is taken in order."""
     if value is None or isinstance(value, single):
@@ -103,12 +119,12 @@ def check_noise_variances(values: list[Any]) -> None:
         raise InputError(f"noise_variance must be finite and not negative, got {bad[0]!r}: pass a variance.")
 
 
-def check_points(X: Any, d: int) -> None:
-    """X (*b, q, d), a floating tensor."""
+def check_points(X: Any, d: int | None) -> None:
+    """X (*b, q, d), a tensor; None is any d."""
     if not isinstance(X, Tensor):
         raise DtypeError(f"X must be a torch.Tensor, got {type(X).__name__}.")
-    if X.ndim < 2 or X.shape[-1] != d:
-        raise ShapeError(f"X must have shape (*b, q, {d}), got {tuple(X.shape)}.")
+    if X.ndim < 2 or d not in (None, X.shape[-1]):
+        raise ShapeError(f"X must have shape (*b, q, {d or 'd'}), got {tuple(X.shape)}.")
 
 
 def check_new_rows(

@@ -18,8 +18,10 @@ from linear_operator.utils.cholesky import psd_safe_cholesky
 from torch import Tensor
 
 from sggp.botorch.base import OutputsModel
-from sggp.botorch.checks import check_observations, check_points
+from sggp.botorch.checks import check_observations
+from sggp.botorch.combined import in_type
 from sggp.botorch.output import OutputGP
+from sggp.botorch.posterior import RoundedPosterior
 from sggp.errors import MemoryBudgetError
 
 _BUDGET = 2**30
@@ -112,8 +114,7 @@ class JointGaussianModel(Model, FantasizeMixin):
                 would.
         """
         self.eval()
-        check_points(X, self.model.input_dim)
-        x = self.model.inside(X).to(self.model.output_models[0].x.device, torch.float64)
+        x = self.model.candidates(X).to(self.model.output_models[0].x.device, torch.float64)
         chosen = self.model.output_numbers(output_indices)
         self._check_size(x, len(chosen))
         noise = self.model.noise_to_add(observation_noise, chosen)
@@ -134,7 +135,11 @@ class JointGaussianModel(Model, FantasizeMixin):
             transform = copy.deepcopy(self.model.outcome_transform).double()
             transform = transform if output_indices is None else transform.subset_output(chosen)
             posterior = transform.untransform_posterior(posterior, X=X)
-        return posterior if posterior_transform is None else posterior_transform(posterior=posterior, X=X)
+        if (dtype := self.model.answers_in(X, torch.float64)) != torch.float64:
+            posterior = _rounded(posterior, dtype)
+        if posterior_transform is None:
+            return posterior
+        return in_type(posterior_transform, posterior.dtype)(posterior=posterior, X=X)
 
     def forward(self, X: Tensor) -> Any:
         """The distribution of `posterior(X)`, for which BoTorch's GIBBON calls the model where points are pending."""
@@ -196,6 +201,16 @@ class JointGaussianModel(Model, FantasizeMixin):
                 f"needs {size / 2**30:.1f} GiB, more than 1 GiB: ask for fewer points (up to about 200) at a time, or "
                 "use the PathwiseGPModel itself, whose paths and variances need no matrix over the points."
             )
+
+
+def _rounded(posterior: Posterior, dtype: torch.dtype) -> Posterior:
+    """The same distribution in another type."""
+    if not isinstance(posterior, GPyTorchPosterior):
+        return RoundedPosterior(posterior, dtype)
+    normal = posterior.distribution
+    kind = {"interleaved": normal._interleaved} if isinstance(normal, MultitaskMultivariateNormal) else {}
+    covariance = normal.lazy_covariance_matrix.to(dtype)
+    return GPyTorchPosterior(type(normal)(normal.mean.to(dtype), covariance, **kind))
 
 
 def _joined(first: Tensor, second: Tensor) -> Tensor:

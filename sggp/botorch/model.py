@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import sys
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -12,20 +14,22 @@ from botorch.models.transforms.input import InputTransform
 from botorch.models.transforms.outcome import OutcomeTransform, Standardize
 from botorch.posteriors.posterior import Posterior
 from botorch.sampling.base import MCSampler
+from botorch.utils.datasets import SupervisedDataset
 from botorch.utils.types import DEFAULT
 from gpytorch.kernels import Kernel
 from torch import Tensor
 
 from sggp.botorch.base import OutputsModel
 from sggp.botorch.checks import (
+    check_learnable,
     check_new_rows,
     check_noise_variances,
-    check_points,
     check_settings,
     check_spread,
     check_training_data,
     per_output,
 )
+from sggp.botorch.combined import averaged, transformed, untransformed
 from sggp.botorch.gaussian import JointGaussianModel
 from sggp.botorch.output import Given, OutputGP, SolveSettings
 from sggp.botorch.posterior import PathwisePosterior, RoundedPosterior
@@ -54,6 +58,9 @@ class PathwiseGPModel(OutputsModel):
         covar_module: a GPyTorch kernel, or a sequence of m kernels; copied, not changed. None is the default of
             `sggp.GPRegressor`, a scaled Matérn kernel with one length scale per input. Its units are those after the
             transforms, as in BoTorch's models.
+        outcome_transform: BoTorch outcome transform; `Standardize` unless given, None for none.
+        input_transform: BoTorch input transform, fitted to `train_X`. Do not put `Normalize` on fingerprints. One with
+            parameters (`Warp`) is used with the values it has, where these do not require gradients.
         solver: a solver of `sggp.solvers`; None chooses one from n.
         num_samples: number S >= 2 of paths behind the variance and the registered sampler. More give less Monte Carlo
             error (relative sqrt(2 / S) in a variance) at proportional cost. `rsample` draws more when asked for more.
@@ -61,8 +68,6 @@ class PathwiseGPModel(OutputsModel):
         noise_variance: known noise variance, a float or m floats, in the units *after* the outcome transform; None
             learns it.
         mean: constant prior mean in the same units, used when nothing is learned.
-        input_transform: BoTorch input transform, fitted to `train_X`. Do not put `Normalize` on fingerprints.
-        outcome_transform: BoTorch outcome transform; `Standardize` unless given, None for none.
         optimizer: how hyperparameters are learned, see `sggp.hyperparameters.learn_hyperparameters`; None uses
             `covar_module`, `noise_variance` (or `train_Yvar`) and `mean` as they are.
         tolerance: relative residual at which a solve has converged, one number or a pair (mean, samples); None is
@@ -89,15 +94,15 @@ class PathwiseGPModel(OutputsModel):
         train_X: Tensor,
         train_Y: Tensor,
         train_Yvar: Tensor | None = None,
-        *,
         covar_module: Kernel | Sequence[Kernel] | None = None,
+        outcome_transform: OutcomeTransform | None = DEFAULT,
+        input_transform: InputTransform | None = None,
+        *,
         solver: Any = None,
         num_samples: int = NUM_SAMPLES,
         num_features: int = NUM_FEATURES,
         noise_variance: float | Sequence[float] | None = None,
         mean: float = 0.0,
-        input_transform: InputTransform | None = None,
-        outcome_transform: OutcomeTransform | None = DEFAULT,
         optimizer: Optimizer = "auto",
         tolerance: Any = None,
         on_failure: FailurePolicy = "warn",
@@ -137,8 +142,21 @@ class PathwiseGPModel(OutputsModel):
         if optimizer is not None:
             self._learn(optimizer)
         self.eval()
-        for output in outputs:
-            _ = output.posterior  # solve now: a failure shows here and not inside an acquisition function
+        self.solve()  # now: a failure shows here and not inside an acquisition function
+
+    @classmethod
+    def construct_inputs(cls, training_data: SupervisedDataset, **options: Any) -> dict[str, Any]:
+        """Arguments of the constructor: BoTorch's, of a data set, and any others (Ax's `model_options`) as they are.
+
+        An integer `generator` is mixed with the names of the outcomes, so that the models that Ax builds with the same
+        options, one for each outcome, have paths of their own. Where Ax is loaded, it learns how to fit this class.
+        """
+        if "ax.generators" in sys.modules:
+            import_module("sggp.botorch.ax")
+        if isinstance(seed := options.get("generator"), int):
+            root = torch.Generator().manual_seed(seed)
+            options["generator"] = draw_seed(streams(root, "/".join(training_data.outcome_names))[0])
+        return {**super().construct_inputs(training_data), **options}
 
     def _fit_transforms(
         self,
@@ -175,6 +193,8 @@ class PathwiseGPModel(OutputsModel):
         return X.detach(), Y.detach(), None if Yvar is None else Yvar.detach()
 
     def _learn(self, optimizer: Optimizer) -> None:
+        transforms = ("input_transform", "outcome_transform")
+        check_learnable(**{name: getattr(self, name, None) for name in transforms})
         for output in self.output_models:
             output.learn(optimizer)
         self._learned = True
@@ -189,30 +209,33 @@ class PathwiseGPModel(OutputsModel):
         """Posterior at X.
 
         Args:
-            X: points (*b, q, d), in the units of `train_X`; cast to its dtype, which is that of the answers.
+            X: points (*b, q, d), in the units of `train_X`; cast to its dtype, which is that of the answers. Once the
+                model was cast to another with `.to`, points of that dtype are answered in it.
             output_indices: outputs wanted; None means all.
             observation_noise: True adds the noise of the model (the mean one where it is known per row). A tensor
                 broadcastable to (*b, q, m) is a noise variance in transformed units. The noise drawn is the same
                 in every call.
-            posterior_transform: applied to the result.
+            posterior_transform: applied to the result; BoTorch's two linear ones combine the paths, their mean and
+                variance are exact where those of the model are.
 
         Returns:
             A `PathwisePosterior`; with an outcome transform, BoTorch's `TransformedPosterior` around one, in raw units.
         """
         self.eval()
-        check_points(X, self.input_dim)
-        X = self.inside(X)
+        self.solve()
+        rows = self.candidates(X)
+        dtype, X = self.answers_in(X, self._raw_X.dtype), rows
         chosen = self.output_numbers(output_indices)
         outputs = [self.output_models[j] for j in chosen]
         noise = self.noise_to_add(observation_noise, chosen)
-        posterior: Posterior = PathwisePosterior(outputs, X, noise)
-        if hasattr(self, "outcome_transform"):
-            transform = self.outcome_transform
-            transform = transform if output_indices is None else transform.subset_output(chosen)
-            posterior = transform.untransform_posterior(posterior, X=X)
-        if self._raw_X.dtype != torch.float64:
-            posterior = RoundedPosterior(posterior, self._raw_X.dtype)
-        return posterior if posterior_transform is None else posterior_transform(posterior=posterior, X=X)
+        outcome = getattr(self, "outcome_transform", None)
+        posterior, left = averaged(PathwisePosterior(outputs, X, noise), posterior_transform, outcome)
+        if outcome is not None and output_indices is not None:
+            outcome = outcome.subset_output(chosen)
+        posterior = untransformed(posterior, outcome, X)
+        if dtype != torch.float64:
+            posterior = RoundedPosterior(posterior, dtype)
+        return transformed(posterior, left, X)
 
     def subset_output(self, idcs: list[int]) -> PathwiseGPModel:
         """The model of the outputs numbered `idcs`, sharing what was solved."""
@@ -300,13 +323,16 @@ class PathwiseGPModel(OutputsModel):
         self._learned = False
 
     def custom_fit(self, mll: Any, **kwargs: Any) -> Any:
-        """What `botorch.fit.fit_gpytorch_mll(mll)` calls: learn hyperparameters the sggp way.
+        """What `botorch.fit.fit_gpytorch_mll(mll)` calls: learn hyperparameters the sggp way. None stands for no `mll`.
 
         Does nothing when they were learned on the present data already. The arguments of BoTorch's optimisers are
         ignored.
         """
         if not self._learned:
             self._learn("auto")
+        if mll is None:
+            return None
+        mll.likelihood = self.likelihood
         return mll.eval()
 
     def _sibling(self, outputs: Sequence[OutputGP], raw_X: Tensor) -> PathwiseGPModel:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
 from typing import Any
@@ -14,12 +14,13 @@ from gpytorch.constraints import Positive
 from gpytorch.kernels import Kernel
 from gpytorch.likelihoods import FixedNoiseGaussianLikelihood, GaussianLikelihood
 from gpytorch.means import ConstantMean
+from gpytorch.module import Module
 from gpytorch.utils.warnings import NumericalWarning
 from torch import Tensor
 
 from sggp.fitting import ModelSettings, default_kernel, fit_model, with_unknown_constant
 from sggp.hyperparameters.auto import Optimizer
-from sggp.posterior import PathwiseSamples, Posterior, condition
+from sggp.posterior import PathwiseSamples, Posterior, condition_together
 from sggp.random import streams
 from sggp.typing import FailurePolicy
 
@@ -47,6 +48,93 @@ class Given:
     kernel: Kernel | None
     noise_variance: float | None
     mean: float
+
+
+def solve_together(outputs: Sequence[OutputGP]) -> list[Posterior]:
+    """Solve for the posteriors of outputs that are the `same_system`, in one block, and give them to these."""
+    first, settings = outputs[0], outputs[0].settings
+    noise, kernel = first.noise_variance, first.covar_module
+    if first._learnt_mean:
+        kernel = with_unknown_constant(kernel, len(first.x), settings.model.solver)
+    posteriors = condition_together(
+        kernel,
+        first.x,
+        torch.stack([output.y for output in outputs], 1),
+        noise_variance=float(noise) if noise.ndim == 0 else noise,
+        means=[float(output.mean_module.constant.detach()) for output in outputs],
+        generators=[output._stream("condition") for output in outputs],
+        solver=settings.model.solver,
+        num_samples=first.num_samples,
+        num_features=settings.model.num_features,
+        tolerance=settings.tolerance,
+        on_failure=settings.on_failure,
+    )
+    for output, posterior in zip(outputs, posteriors, strict=True):
+        output._posterior = posterior
+    return posteriors
+
+
+def _same_kernel(first: Kernel, second: Kernel) -> bool:
+    """Whether two kernels are certainly equal: of the same parts, values and settings."""
+    values = [kernel.state_dict() for kernel in (first, second)]
+    parts = [dict(kernel.named_modules()) for kernel in (first, second)]
+    if values[0].keys() != values[1].keys() or parts[0].keys() != parts[1].keys():
+        return False
+    return all(torch.equal(value, values[1][name]) for name, value in values[0].items()) and all(
+        _same_settings(part, parts[1][name]) for name, part in parts[0].items()
+    )
+
+
+def _same_settings(first: torch.nn.Module, second: torch.nn.Module) -> bool:
+    """Whether two modules are of one class with the same attributes, but for what torch keeps in them."""
+    mine, theirs = vars(first), vars(second)
+    if type(first) is not type(second) or mine.keys() != theirs.keys():
+        return False
+    plain = (int, float, str, bool, tuple)
+    return all(
+        value is theirs[name]
+        or (name in _KEPT_BY_TORCH and isinstance(value, dict | set))
+        or (isinstance(value, plain) and value == theirs[name])
+        for name, value in mine.items()
+    )
+
+
+_KEPT_BY_TORCH = frozenset(vars(ConstantMean()))
+
+
+@dataclass(frozen=True)
+class _Read:
+    """A prior's reading of a parameter by its name."""
+
+    name: str
+
+    def __call__(self, module: Module) -> Tensor:
+        return getattr(module, self.name)
+
+
+@dataclass(frozen=True)
+class _Write:
+    """A prior's writing of a parameter by its name."""
+
+    name: str
+
+    def __call__(self, module: Module, value: Tensor) -> None:
+        module.initialize(**{self.name: value})
+
+
+def _with_picklable_priors(kernel: Kernel) -> Kernel:
+    """`kernel` itself, the functions of whose priors Python can pickle where they do no more than name a parameter.
+
+    GPyTorch makes local functions of names, and some of its kernels give lambdas.
+    """
+    for part in kernel.modules():
+        for key, (prior, read, write) in list(getattr(part, "_priors", {}).items()):
+            name = key.removesuffix("_prior")
+            value = getattr(part, name, None)
+            local = any("<l" in getattr(f, "__qualname__", "") for f in (read, write))  # <locals>, <lambda>
+            if local and isinstance(value, Tensor) and torch.equal(read(part), value):
+                part._priors[key] = (prior, _Read(name), _Write(name))
+    return kernel
 
 
 class OutputGP(torch.nn.Module):
@@ -90,7 +178,7 @@ class OutputGP(torch.nn.Module):
         self._default = given.kernel is None
         self._learnt_mean = False
         kernel = default_kernel(self.x, self.y) if given.kernel is None else copy.deepcopy(given.kernel)
-        self.covar_module = kernel.to(self.x)
+        self.covar_module = _with_picklable_priors(kernel.to(self.x))
         self.mean_module = ConstantMean().to(self.x)
         self._set_mean(given.mean)
         self.likelihood = self._make_likelihood(1e-2 if self._given_noise is None else self._given_noise)
@@ -111,24 +199,22 @@ class OutputGP(torch.nn.Module):
     @property
     def posterior(self) -> Posterior:
         """The solved posterior (`sggp.posterior.Posterior`) in the working units; solved at first use."""
-        if self._posterior is None:
-            noise, kernel = self.noise_variance, self.covar_module
-            if self._learnt_mean:
-                kernel = with_unknown_constant(kernel, len(self.x), self.settings.model.solver)
-            self._posterior = condition(
-                kernel,
-                self.x,
-                self.y,
-                noise_variance=float(noise) if noise.ndim == 0 else noise,
-                mean=float(self.mean_module.constant.detach()),
-                solver=self.settings.model.solver,
-                num_samples=self.num_samples,
-                num_features=self.settings.model.num_features,
-                tolerance=self.settings.tolerance,
-                on_failure=self.settings.on_failure,
-                generator=self._stream("condition"),
-            )
-        return self._posterior
+        return self._posterior or solve_together([self])[0]
+
+    @property
+    def solved(self) -> bool:
+        """Whether there is a posterior already."""
+        return self._posterior is not None
+
+    def same_system(self, other: OutputGP) -> bool:
+        """Whether the other output has the same inputs, kernel, noise and settings: only the targets differ."""
+        return (
+            self.settings is other.settings
+            and self._learnt_mean == other._learnt_mean
+            and _same_kernel(self.covar_module, other.covar_module)
+            and torch.equal(self.x, other.x)
+            and torch.equal(self.noise_variance, other.noise_variance)
+        )
 
     def learn(self, optimizer: Optimizer) -> None:
         """Learn kernel, mean and (unless it is known) noise from the data, as `sggp.GPRegressor` does.
@@ -146,7 +232,7 @@ class OutputGP(torch.nn.Module):
         )
         model = fit_model(self.x, self.y[:, None], settings, self._stream("learn"))
         learned = model.in_units()
-        self.covar_module = learned.kernel.to(self.x)
+        self.covar_module = _with_picklable_priors(learned.kernel.to(self.x))
         self._set_mean(learned.mean)
         self._learnt_mean = model.learnt_mean
         if known is None:

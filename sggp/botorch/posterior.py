@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from botorch.posteriors.posterior import Posterior
@@ -12,10 +13,22 @@ from botorch.sampling.get_sampler import GetSampler
 from torch import Tensor
 
 from sggp.botorch.output import OutputGP
-from sggp.errors import InputError, ShapeError
+from sggp.errors import InputError, NoJointGaussian, ShapeError
 
 
-class PathwisePosterior(Posterior):
+class PathsOnly:
+    """Part of posteriors of paths: says what to use where a multivariate normal distribution is asked for."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("distribution", "mvn", "covariance_matrix"):
+            raise NoJointGaussian(
+                f"a posterior of function samples has no {name}: build the acquisition function with "
+                "model.gaussian() in place of the model, whose posteriors are joint Gaussians of few points."
+            )
+        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}.")
+
+
+class PathwisePosterior(PathsOnly, Posterior):
     """Posterior over `X`, represented by its solved mean and by distinct function samples ("paths").
 
     Nothing is computed before it is asked for, and only as many paths are evaluated as a call needs. Path number i is
@@ -86,6 +99,20 @@ class PathwisePosterior(Posterior):
         """
         variance = torch.stack([output.variance(self.X) for output in self._outputs], dim=-1)
         return variance if self._noise_variance is None else variance + self._noise_variance
+
+    @property
+    def outputs(self) -> tuple[OutputGP, ...]:
+        """The m conditioned outputs."""
+        return self._outputs
+
+    def joint_blocks(self, size: int) -> Tensor:
+        """Joint covariance of each `size` consecutive points, noise included, (*b, q / size, m, size, size)."""
+        points = self.X.reshape(*self.X.shape[:-2], -1, size, self.X.shape[-1])
+        blocks = torch.stack([output.covariance_matrix(points) for output in self._outputs], dim=-3)
+        if self._noise_variance is None:
+            return blocks
+        noise = self._noise_variance.expand(*self.X.shape[:-1], len(self._outputs))
+        return blocks + torch.diag_embed(noise.reshape(*points.shape[:-1], -1).mT)
 
     def rsample(self, sample_shape: torch.Size | None = None) -> Tensor:
         """The first `sample_shape.numel()` paths, all distinct; further ones are drawn when S is not enough.
@@ -168,7 +195,29 @@ class PathwisePosterior(Posterior):
         return torch.is_grad_enabled() and self.X.requires_grad and not kept.requires_grad
 
 
-class RoundedPosterior(TransformedPosterior):
+class RawPosterior(PathsOnly, TransformedPosterior):
+    """A posterior of paths after the outcome transform: BoTorch's, with a mean that costs no variance it does not need.
+
+    Args:
+        posterior: what an outcome transform made. affine: whether its mean is a function of the mean alone.
+    """
+
+    def __init__(self, posterior: TransformedPosterior, affine: bool) -> None:
+        super().__init__(
+            posterior._posterior,
+            posterior._sample_transform,
+            posterior._mean_transform,
+            posterior._variance_transform,
+        )
+        self._affine = affine
+
+    @property
+    def mean(self) -> Tensor:
+        """The mean in raw units, (*b, q, m)."""
+        return self._mean_transform(self._posterior.mean, None) if self._affine else super().mean
+
+
+class RoundedPosterior(PathsOnly, TransformedPosterior):
     """A posterior whose answers are rounded to another type, which is no part of how they are computed."""
 
     def __init__(self, posterior: Posterior, dtype: torch.dtype) -> None:
@@ -182,6 +231,11 @@ class RoundedPosterior(TransformedPosterior):
             variance_transform=lambda mean, variance: rounded(variance),
         )
         self._rounded_to = dtype
+
+    @property
+    def mean(self) -> Tensor:
+        """The mean, rounded, (*b, q, m)."""
+        return self._posterior.mean.to(self._rounded_to)
 
     @property
     def dtype(self) -> torch.dtype:

@@ -90,7 +90,10 @@ def _rescale(kernel: Kernel, name: str, factor: Tensor) -> None:
     if isinstance(prior, LogNormalPrior):
         location = prior.loc.to(torch.float64) + factor.log()
         spread = prior.scale.to(torch.float64).expand_as(location).clone()
-        kernel.register_prior(f"{name}_prior", LogNormalPrior(location, spread), name)
+        _, *closures = kernel._priors[
+            f"{name}_prior"
+        ]  # those of a name would be functions that go into no pickle
+        kernel.register_prior(f"{name}_prior", LogNormalPrior(location, spread), *closures)
     setattr(kernel, name, getattr(kernel, name).detach() * factor)
 
 

@@ -4,6 +4,7 @@ from sggp.kernels.convert import as_covariance
 from sggp.kernels.covariance import Covariance
 from sggp.kernels.features import FeatureMap, draw_features
 from sggp.kernels.gradient import kernel_gradient
+from sggp.kernels.lookup import TableKernel
 from sggp.kernels.points import Points
 from sggp.kernels.tanimoto import TanimotoDotProduct, TanimotoMinMax
 
@@ -11,6 +12,7 @@ __all__ = [
     "Covariance",
     "FeatureMap",
     "Points",
+    "TableKernel",
     "TanimotoDotProduct",
     "TanimotoMinMax",
     "as_covariance",

@@ -54,11 +54,16 @@ def check_kernel_structure(kernel: Any) -> None:
     """Refuse what a single matrix of covariances cannot express.
 
     Raises:
-        UnsupportedKernel: not a GPyTorch kernel, a batch of kernels, or several outputs per input.
+        UnsupportedKernel: not a GPyTorch kernel, a batch of kernels, several outputs per input, or inducing points.
     """
     if not isinstance(kernel, gk.Kernel):
         raise UnsupportedKernel(f"expected a gpytorch.kernels.Kernel, got {type(kernel).__name__}.")
     for part in kernel.modules():
+        if isinstance(part, gk.InducingPointKernel):
+            raise UnsupportedKernel(
+                "InducingPointKernel has another value for a row and itself than for two equal rows, so that tiles and "
+                "the whole matrix differ. Use its base_kernel, alone or with sggp.condition(..., centres=...)."
+            )
         if isinstance(part, gk.Kernel) and len(part.batch_shape):
             raise UnsupportedKernel(
                 f"{type(part).__name__} has batch_shape {tuple(part.batch_shape)}; expected "

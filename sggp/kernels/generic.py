@@ -20,6 +20,8 @@ __all__ = ["GenericCovariance", "dense_tile"]
 
 _CHECK_ROWS = 12
 _CHECK_TOLERANCE = 1e-6
+_EQUAL_TOLERANCE = 1e-3
+"""Distances between equal rows are zero or the root of a rounding error, according to the rows they come with."""
 # What an unknown kernel keeps alive per entry cannot be known: d coordinates of one pair, and a few temporaries.
 _BYTES_PER_ENTRY = 96
 _PROBE_DIMENSIONS = (1, 2, 3, 4, 6, 8, 16)
@@ -144,26 +146,29 @@ class GenericCovariance(Covariance):
         """Refuse kernels whose entries depend on the company they are evaluated in."""
         a = x.raw.detach()[:_CHECK_ROWS].double()
         b = z.raw.detach()[-_CHECK_ROWS:].double()
+        self._compare(a, b, max(1, len(a) // 2), _CHECK_TOLERANCE)
+        self._compare(
+            a, a, len(a), _EQUAL_TOLERANCE
+        )  # whole rows: each is its own neighbour only in one piece of two
+        self._checked = min(len(x), len(z)) > 1 or self._checked
+
+    def _compare(self, a: Tensor, b: Tensor, height: int, tolerance: float) -> None:
+        """Refuse a kernel whose matrix of the rows a and b is not that of pieces of so many of a and half of b."""
         with torch.no_grad():
             whole = dense_tile(_frozen(self._kernel).to(torch.float64), a, b)
             pieces = _frozen(self._kernel).to(torch.float64)
-            half = max(1, a.shape[0] // 2), max(1, b.shape[0] // 2)
-            rows = [
-                torch.cat([dense_tile(pieces, p, q) for q in (b[: half[1]], b[half[1] :]) if q.shape[0]], 1)
-                for p in (a[: half[0]], a[half[0] :])
-                if p.shape[0]
-            ]
+            parts = b.split(max(1, len(b) // 2))
+            rows = [torch.cat([dense_tile(pieces, p, q) for q in parts], 1) for p in a.split(max(1, height))]
         split = torch.cat(rows, 0) if rows else whole
         size = float(whole.abs().max()) if whole.numel() else 0.0
         worst = float((split - whole).abs().max()) if whole.numel() else 0.0
-        if worst > _CHECK_TOLERANCE * max(size, 1e-300):
+        if worst > tolerance * max(size, 1e-300):
             raise UnsupportedKernel(
                 f"{self.name} is not tile-safe: an entry changed by {worst:.2g} (largest entry "
                 f"{size:.2g}) when its rows were evaluated with other rows, so products by tiles would be wrong. "
                 "Use a kernel whose entries depend on their two rows only (fix random weights in the constructor, "
                 "not in forward)."
             )
-        self._checked = min(len(x), len(z)) > 1 or self._checked
 
 
 def _frozen(kernel: gpytorch.kernels.Kernel) -> gpytorch.kernels.Kernel:

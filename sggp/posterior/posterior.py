@@ -127,6 +127,11 @@ class Posterior:
         return self.solution.x.shape[1] - 1
 
     @property
+    def direct(self) -> bool:
+        """Whether `variance` and `covariance_matrix` use a Cholesky factor and need no iterative solve."""
+        return self._query_weights.direct
+
+    @property
     def samples(self) -> PathwiseSamples:
         """The posterior samples, as functions.
 
@@ -155,6 +160,10 @@ class Posterior:
             f"Posterior(n={len(self.data.y)}, distinct={len(self.x)}, {centres}s={self.num_samples}, "
             f"{self.solution!r})"
         )
+
+    def share(self, other: Posterior) -> None:
+        """Use the factor of another posterior of the same inputs, kernel and noise, which is then made once."""
+        self._query_weights = other._query_weights
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_sample_targets": None}

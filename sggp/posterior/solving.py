@@ -125,11 +125,14 @@ class Process:
         checkpoint: str | os.PathLike[str] | None = None,
     ) -> Solution:
         """Solve for the mean, column 0, and all samples: (K + Σ)[α_mean, α_i …] = [y − μ, f⁰_i(x) + ε_i, …]."""
+        return self.solve_columns(data, self.targets(data), generator, x0=x0, checkpoint=checkpoint)
+
+    def targets(self, data: Data) -> Tensor:  # -> (g, 1 + s)
+        """The right-hand sides [y − μ, f⁰_i(x) + ε_i, …], float64."""
         columns = [data.merged(data.y[:, None] - self.mean)]
         if self.prior is not None:
             columns.append(self.prior.at(data.rows) + data.merged(data.noise))
-        rhs = torch.cat([c.double() for c in columns], 1)
-        return self.solve_columns(data, rhs, generator, x0=x0, checkpoint=checkpoint)
+        return torch.cat([c.double() for c in columns], 1)
 
     def solve_columns(
         self,

@@ -271,9 +271,19 @@ def test_kernels_that_are_not_tile_safe_are_refused(generator):
             mean = x1.mean(-2, keepdim=True)
             return (x1 - mean) @ (x2 - mean).transpose(-1, -2)
 
+    class Nugget(gk.RBFKernel):
+        """A row and itself is another pair than two equal rows."""
+
+        def forward(self, x1, x2, diag=False, **params):
+            values = super().forward(x1, x2, diag=diag, **params)
+            if diag or not torch.equal(x1, x2):
+                return values
+            return values + torch.eye(len(x1), dtype=x1.dtype)
+
     x = real_rows(10, 2, torch.float64, generator)
-    with pytest.raises(UnsupportedKernel, match="not tile-safe"):
-        as_covariance(Company()).block(x)
+    for kernel in (Company(), Nugget()):
+        with pytest.raises(UnsupportedKernel, match="not tile-safe"):
+            as_covariance(kernel).block(x)
     with pytest.raises(UnsupportedKernel, match="not tile-safe"):
         as_covariance(gk.RFFKernel(num_samples=5)).matmul(x, None, x)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 import torch
@@ -96,6 +96,19 @@ class Solution:
         # a column can fail with a small recorded residual (non-finite input), so failure ranks first
         return int((excess.clamp_max(1e300) + 1e301 * failed.to(excess)).argmax())
 
+    def columns(self, start: int, stop: int) -> Solution:
+        """The solution of some of the columns; what was spent is that of all of them."""
+        part = slice(start, stop)
+        return replace(
+            self,
+            x=self.x[:, part],
+            status=self.status[part],
+            residual=self.residual[part],
+            tolerance=self.tolerance[part],
+            residual_error=self.residual_error[part],
+            history=tuple(replace(record, residual=record.residual[part]) for record in self.history),
+        )
+
     def raise_for_status(self) -> Solution:
         """Return self if every column converged.
 
@@ -115,7 +128,8 @@ class Solution:
             Status.BUDGET_SPENT: "Raise max_epochs or max_seconds, or continue with x0=solution.x.",
             Status.STAGNATED: "Work in float64 (dtype=torch.float64) or ask for a looser tolerance.",
             Status.DIVERGED: "Use ConjugateGradients.",
-            Status.BREAKDOWN: "The matrix is not positive definite to working precision: add noise or use float64.",
+            Status.BREAKDOWN: "The matrix is not positive definite to working precision: add noise or use float64; or "
+            "check that the kernel is a covariance function.",
             Status.NONFINITE_INPUT: "Remove NaN and infinity from the right-hand side.",
         }
         return (

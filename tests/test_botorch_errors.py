@@ -1,0 +1,92 @@
+"""What `PathwiseGPModel` cannot do is refused with a message that names what can."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from gpytorch.kernels import InducingPointKernel, MaternKernel, ScaleKernel
+from gpytorch.likelihoods import GaussianLikelihood
+from torch import Tensor
+
+pytest.importorskip("botorch", reason="the BoTorch face needs the extra botorch")
+
+from botorch.acquisition.analytic import qAnalyticProbabilityOfImprovement
+from botorch.acquisition.joint_entropy_search import qJointEntropySearch
+from botorch.acquisition.max_value_entropy_search import qLowerBoundMaxValueEntropy, qMaxValueEntropy
+from botorch.acquisition.predictive_entropy_search import qPredictiveEntropySearch
+from botorch.models.transforms import Log
+
+from sggp.botorch import PathwiseGPModel
+from sggp.errors import InputError, NoJointGaussian, SggpError, UnsupportedKernel
+from tests.test_botorch import build, data
+
+X, Y = data()
+Maker = Callable[[Any], Any]
+
+NEED_A_GAUSSIAN: dict[str, Maker] = {
+    "MES": lambda model: qMaxValueEntropy(model, X),
+    "PES": lambda model: qPredictiveEntropySearch(model, optimal_inputs=X[:3]),
+    "JES": lambda model: qJointEntropySearch(model, optimal_inputs=X[:3], optimal_outputs=Y[:3]),
+    "GIBBON with pending points": lambda model: qLowerBoundMaxValueEntropy(model, X, X_pending=X[:2]),
+    "qAnalyticPI": lambda model: qAnalyticProbabilityOfImprovement(model, best_f=20.0),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Sparse invariant")  # torch's own, the first time it makes a sparse tensor
+@pytest.mark.parametrize("name", NEED_A_GAUSSIAN)
+@pytest.mark.parametrize("settings", [{}, {"outcome_transform": None}, {"outcome_transform": Log()}], ids=str)
+def test_functions_of_a_joint_gaussian_name_the_model_that_has_one(
+    name: str, settings: dict[str, Any]
+) -> None:
+    torch.manual_seed(0)
+    make, asked, model = (
+        NEED_A_GAUSSIAN[name],
+        X[:3].unsqueeze(1),
+        build(num_samples=8, num_features=64, **settings),
+    )
+    with pytest.raises(SggpError, match=r"model\.gaussian\(\)"):
+        make(model)(asked)
+    if not settings:
+        assert make(model.gaussian())(asked).isfinite().all()
+
+
+def test_a_model_is_not_called() -> None:
+    model = build(num_samples=8, num_features=64)
+    for mode in (model.eval(), model.train()):
+        with pytest.raises(NoJointGaussian, match=r"model\.posterior\(X\).*model\.gaussian\(\)"):
+            mode(X)
+
+
+def test_posteriors_answer_hasattr_as_python_has_it() -> None:
+    posterior = build(num_samples=8, num_features=64).posterior(X[:2])
+    assert not hasattr(posterior, "distribution")
+    assert not hasattr(posterior, "posteriors")
+    with pytest.raises(AttributeError, match="no attribute 'colour'"):
+        _ = posterior.colour
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_a_device_that_is_not_here() -> None:
+    with pytest.raises(InputError, match=r"cannot be moved there.*Leave it on cpu"):
+        build(num_samples=8, num_features=64).to("cuda")
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+def test_inducing_point_kernels_are_refused(scaled: bool) -> None:
+    kernel: Any = InducingPointKernel(MaternKernel(), X[:5].clone(), GaussianLikelihood())
+    kernel = ScaleKernel(kernel) if scaled else kernel
+    with pytest.raises(UnsupportedKernel, match=r"InducingPointKernel.*base_kernel.*centres"):
+        PathwiseGPModel(X, Y, covar_module=kernel.double(), noise_variance=0.1, optimizer=None)
+
+
+def test_the_mean_costs_no_variance(monkeypatch: pytest.MonkeyPatch) -> None:
+    """BoTorch's own posterior after an outcome transform asks for the variance, too: n² flops a point for nothing."""
+    model = build(num_samples=8, num_features=64)
+    expected = model.posterior(X).mean
+    asked: list[Tensor] = []
+    monkeypatch.setattr(type(model.output_models[0]), "variance", lambda self, points: asked.append(points))
+    assert torch.equal(model.posterior(X).mean, expected)
+    assert asked == []
