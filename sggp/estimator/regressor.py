@@ -22,6 +22,7 @@ from sggp.estimator.progress import report, report_record
 from sggp.estimator.tables import checked_rows, checked_training, listed_columns, told_columns
 from sggp.fitting import FittedModel, ModelSettings
 from sggp.fitting.measured import condition_measured, fit_measured
+from sggp.fitting.scikit_bridge import warn_unlearnt
 from sggp.posterior import Posterior
 from sggp.random import draw_seed, streams
 
@@ -39,8 +40,8 @@ class GPRegressor(PredictiveDensities, Insight, RegressorMixin, BaseEstimator):
         kernel: None (a scaled Matérn kernel with one length scale per column: up to 1,500 rows 5/2, or 3/2 where its
             likelihood is higher by a nat; beyond, Matérn-1/2, 3/2, 5/2 or RBF, by rows that no fit saw), "rbf",
             "matern12", "matern32", "matern52", "tanimoto" (rows are fingerprints: counts or bits), a GPyTorch kernel,
-            or a scikit-learn kernel (WhiteKernel terms become the noise; types without a GPyTorch equal are evaluated
-            as they are, unlearnt). Kernel objects are copied, never changed; their values are where learning starts.
+            or a scikit-learn kernel (WhiteKernel terms become the noise; types without a GPyTorch equal are learnt by
+            their own gradient). Kernel objects are copied, never changed; their values are where learning starts.
         noise_variance: known noise variance in squared units of y, a number or one per training row; None
             learns it, under a weak prior (none for scikit-learn kernels), above 1e-5 of the variance
             of y up to 3,000 rows, 1e-10 beyond ("iterative": 1e-6).
@@ -306,6 +307,8 @@ class GPRegressor(PredictiveDensities, Insight, RegressorMixin, BaseEstimator):
             with np.errstate(over="ignore"):
                 units = float(result.noise_variance) * self.y_scale_ * self.y_scale_
             self.noise_variance_ = float(units[0]) if len(units) == 1 else units
+        if result.method != "fixed":
+            warn_unlearnt(result.kernel)
         if result.unidentified and result.method not in ("fixed", "constant target"):
             listed = listed_columns(self, self.hyperparameters_["unidentified"])
             warnings.warn(
