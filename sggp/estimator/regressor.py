@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.base import RegressorMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
@@ -16,12 +16,14 @@ from torch import Tensor
 from sggp.checks import flag, one_of, whole_number
 from sggp.defaults import DIRECT_ROWS, NUM_FEATURES, NUM_SAMPLES
 from sggp.errors import InputError, MemoryBudgetError, UnidentifiedColumns
-from sggp.estimator.densities import PredictiveDensities
 from sggp.estimator.insight import Insight
+from sggp.estimator.lifecycle import Lifecycle
+from sggp.estimator.parameters import KernelParameters
 from sggp.estimator.progress import report, report_record
 from sggp.estimator.tables import checked_rows, checked_training, listed_columns, told_columns
+from sggp.estimator.weights import fit_weighted, row_noise
 from sggp.fitting import FittedModel, ModelSettings
-from sggp.fitting.measured import condition_measured, fit_measured
+from sggp.fitting.measured import condition_measured
 from sggp.fitting.scikit_bridge import warn_unlearnt
 from sggp.posterior import Posterior
 from sggp.random import draw_seed, streams
@@ -30,7 +32,7 @@ COVARIANCE_BYTES = 2**30
 _LEAST_SPREAD = 1e-145  # of y, for covariances: their small entries are to be held as well
 
 
-class GPRegressor(PredictiveDensities, Insight, RegressorMixin, BaseEstimator):
+class GPRegressor(Lifecycle, Insight, RegressorMixin, KernelParameters):
     """Gaussian process regression with learnt hyperparameters and an exact posterior, for any number of rows.
 
     `fit` learns kernel parameters, noise and a constant mean (`sggp.hyperparameters.learn_hyperparameters`), then
@@ -136,17 +138,22 @@ class GPRegressor(PredictiveDensities, Insight, RegressorMixin, BaseEstimator):
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.target_tags.multi_output = True
+        tags.input_tags.sparse = True
         tags.input_tags.allow_nan = self.missing != "refuse"
         return tags
 
-    def fit(self, X: Any, y: Any) -> GPRegressor:
+    def fit(self, X: Any, y: Any, sample_weight: Any = None, noise_variance: Any = None) -> GPRegressor:
         """Learn the hyperparameters and condition on all rows.
 
         Args:
-            X: (n, d) numbers; or a table with columns of text, categories and truth values, see docs/kernels.md.
+            X: (n, d) numbers; or a table with columns of text, categories and truth values, see docs/kernels.md; or a
+                sparse matrix, which is made dense: bytes for a Tanimoto kernel, up to 4 GiB.
             y: (n,) targets, or (n, t): independent targets that share kernel and noise-to-signal ratio. Of several
                 targets cells may be NaN: each is conditioned on the rows where it was measured, and the
                 hyperparameters are learnt from complete rows, or from the fullest target if these are fewer than half.
+            sample_weight: (n,) w: row i has noise of variance σ²/wᵢ, σ² being `noise_variance`, or learnt (one normal
+                noise then); weight 0 leaves a row out. Not how often a row was seen.
+            noise_variance: as in the constructor, which it replaces for this fit: cross-validation splits it.
 
         Returns:
             self.
@@ -162,10 +169,15 @@ class GPRegressor(PredictiveDensities, Insight, RegressorMixin, BaseEstimator):
         settings = self._settings()
         X, y, self.columns_ = checked_training(self, _as_array(X), _as_array(y))
         settings = replace(settings, blocks=self.columns_.blocks if self.columns_ else ())
+        noise = row_noise(
+            len(X), self.noise_variance if noise_variance is None else noise_variance, sample_weight
+        )
+        if noise.rows is not None:
+            X, y = X[noise.rows], y[noise.rows]
         self.X_train_, self.y_train_ = np.copy(X), np.copy(y)
         x, targets = self._tensor(X), torch.from_numpy(y.reshape(len(y), -1).astype(float)).to(self.device)
         fit_stream, sample_stream = streams(self._generator(self.random_state), "hyperparameters", "samples")
-        model = fit_measured(x, targets, settings, draw_seed(fit_stream))
+        model, self._known_noise = fit_weighted(x, targets, settings, noise, draw_seed(fit_stream))
         self._record(model)
         if self.verbose:
             report("%s: %s, %.1f s", model.fit.method, model.fit.message, model.fit.seconds)
@@ -288,11 +300,7 @@ class GPRegressor(PredictiveDensities, Insight, RegressorMixin, BaseEstimator):
     def _record(self, model: FittedModel) -> None:
         """Fitted attributes that do not depend on the solve."""
         result, scaling = model.told(), model.scaling
-        self.scaling_, self.standardise_ = scaling, scaling.standardised
-        self.x_offset_, self.x_scale_ = scaling.x_offset, scaling.x_scale
-        self.y_offset_, self.y_scale_ = scaling.y_offset, scaling.y_scale
-        if not scaling.normalised:
-            self.y_offset_, self.y_scale_ = np.zeros_like(scaling.y_offset), np.ones_like(scaling.y_scale)
+        self._tell_scaling(scaling)
         self.fit_result_ = result
         self.noise_model_, self.kernel_selection_ = model.noise_model, model.selection
         apart = model.noise_model.apart
@@ -301,8 +309,8 @@ class GPRegressor(PredictiveDensities, Insight, RegressorMixin, BaseEstimator):
         self.trace_ = result.trace
         self.log_marginal_likelihood_value_ = result.log_marginal_likelihood
         self.hyperparameters_ = {**result.hyperparameters, **told_columns(self, model)}
-        if self.noise_variance is not None:
-            self.noise_variance_: Any = self.noise_variance
+        if self._known_noise is not None:
+            self.noise_variance_: Any = self._known_noise
         else:
             with np.errstate(over="ignore"):
                 units = float(result.noise_variance) * self.y_scale_ * self.y_scale_
@@ -329,9 +337,10 @@ class GPRegressor(PredictiveDensities, Insight, RegressorMixin, BaseEstimator):
     def _measurement_noise(self) -> np.ndarray:  # (t,)
         """The noise variance of a measurement, in the squared units of the posterior."""
         scale = self.scaling_.y_scale
-        if self.noise_variance is None:
+        known = self.__dict__.get("_known_noise")
+        if known is None:
             return np.full(scale.shape, self._base_noise())
-        noise = np.asarray(self.noise_variance, dtype=float)
+        noise = np.asarray(known, dtype=float)
         if noise.ndim:
             raise InputError(
                 "include_noise needs one noise variance, but the model was given one per training row: "

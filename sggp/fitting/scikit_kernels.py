@@ -43,8 +43,8 @@ def from_scikit_learn(kernel: sk.Kernel, input_dim: int | None = None) -> Conver
     """Turn a scikit-learn kernel into a GPyTorch kernel with the same values, bounds and fixed parameters.
 
     RBF, Matern (nu 1/2, 3/2, 5/2, inf), RationalQuadratic, ConstantKernel, DotProduct, ExpSineSquared of one column,
-    PairwiseKernel of metric "linear", "rbf" and (one column) "laplacian", powers 2 to 4, sums and products become GPyTorch
-    kernels; anything else is a `ScikitLearnKernel`, which is learnt by scikit-learn's own gradient.
+    PairwiseKernel of metric "linear", "rbf" and (one column) "laplacian", powers 2 to 4, sums and products become
+    GPyTorch kernels; anything else is a `ScikitLearnKernel`, which is learnt by scikit-learn's own gradient.
     WhiteKernel terms of the outermost sum become the noise variance.
 
     Args:

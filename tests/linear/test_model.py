@@ -305,7 +305,10 @@ def test_columns_of_unlike_scale_get_the_weights_of_their_own_units(units):
     """They ended at zero but for the largest one: a solve to a tolerance, and one α, were of that one alone."""
     generator = torch.Generator().manual_seed(0)
     standard = torch.randn(300, 3, generator=generator, dtype=torch.float64)
-    y = standard @ torch.tensor([1.0, -2.0, 0.5]).double() + 0.1 * torch.randn(300, generator=generator).double()
+    y = (
+        standard @ torch.tensor([1.0, -2.0, 0.5]).double()
+        + 0.1 * torch.randn(300, generator=generator).double()
+    )
     scale = torch.tensor(units, dtype=torch.float64)
     found = BayesianLinearModel().fit(standard * scale, y, generator=0)
     exact = torch.linalg.lstsq(standard, y[:, None]).solution[:, 0]
