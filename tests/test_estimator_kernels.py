@@ -7,12 +7,15 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from scipy import sparse
 from sklearn.base import clone
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process import kernels as sk
+from sklearn.svm import SVR
 
-from sggp import GPRegressor, draw_features
-from sggp.errors import NoRandomFeatures, UnlearntKernel
+from sggp import GPRegressor, TanimotoMinMax, draw_features
+from sggp.errors import InputError, NoRandomFeatures, UnlearntKernel
+from sggp.estimator import TanimotoKernel
 from sggp.fitting.scikit_bridge import ScikitLearnKernel
 from sggp.fitting.scikit_kernels import from_scikit_learn
 
@@ -174,3 +177,64 @@ def test_learnt_kernels_are_cloned_and_pickled():
     np.testing.assert_array_equal(again.predict(X), model.predict(X))
     assert model.kernel_.learnt().length_scale == pytest.approx(model.hyperparameters_["length_scale"])
     assert model.sample_y(X, 2).shape == (50, 2)
+
+
+# Tanimoto kernels as scikit-learn kernels
+
+SMILES = ["CCO", "CCN", "CCC", "c1ccccc1", "c1ccccc1O", "CC(=O)O", "CCOC", "CCCl", "c1ccncc1", "CC(C)O"]
+
+
+def _counts(n=30, d=40, seed=0):
+    rng = np.random.default_rng(seed)
+    X = rng.poisson(0.5, (n, d))
+    return X, X[:, :4].sum(1) + 0.1 * rng.standard_normal(n)
+
+
+@pytest.mark.parametrize("kind", ["minmax", "dot"])
+def test_tanimoto_values_are_those_of_their_definition(kind):
+    X, _ = _counts(6)
+    low, high = (np.array([[f(a, b).sum() for b in X] for a in X]) for f in (np.minimum, np.maximum))
+    dots = X @ X.T
+    norms = np.diag(dots)
+    expected = low / high if kind == "minmax" else dots / (norms[:, None] + norms[None] - dots)
+    kernel = TanimotoKernel(kind)
+    for rows in (X, X.astype(float), sparse.csr_array(X)):
+        np.testing.assert_allclose(kernel(rows), expected, rtol=1e-12)
+    np.testing.assert_allclose(kernel(X, X[:2]), expected[:, :2], rtol=1e-12)
+    np.testing.assert_allclose(kernel.diag(X), np.ones(6))
+    assert kernel(X, eval_gradient=True)[1].shape == (6, 6, 0)
+    assert clone(2.0 * kernel).k2 == kernel
+
+
+def test_scikit_learns_own_models_take_a_tanimoto_kernel():
+    X, y = _counts()
+    kernel = 1.0 * TanimotoKernel() + sk.WhiteKernel(0.1, "fixed")
+    theirs = GaussianProcessRegressor(kernel, normalize_y=True).fit(X, y)
+    ours = GPRegressor(kernel, random_state=0).fit(X, y)
+    assert ours.log_marginal_likelihood_value_ > theirs.log_marginal_likelihood_value_ - 0.01
+    assert isinstance(ours.kernel_.base_kernel, TanimotoMinMax)
+    machine = SVR(kernel=TanimotoKernel(), C=100.0).fit(X, y)
+    by_hand = SVR(kernel="precomputed", C=100.0).fit(TanimotoKernel()(X), y)
+    np.testing.assert_allclose(machine.predict(X), by_hand.predict(TanimotoKernel()(X)), rtol=1e-9)
+
+
+def test_smiles_are_rows_of_a_tanimoto_kernel():
+    molecules = pytest.importorskip("sggp.molecules", reason="RDKit is not installed")
+    pytest.importorskip("rdkit", reason="RDKit is not installed")
+    counts = molecules.SmilesFingerprinter().transform(SMILES)
+    np.testing.assert_allclose(TanimotoKernel()(SMILES), TanimotoKernel()(counts), rtol=1e-12)
+    y = np.array([s.count("c") + 0.5 * s.count("O") for s in SMILES])
+    model = GaussianProcessRegressor(
+        1.0 * TanimotoKernel() + sk.WhiteKernel(0.01, "fixed"), normalize_y=True
+    ).fit(SMILES, y)
+    mean, std = model.predict(["c1ccccc1N", "CCCC"], return_std=True)
+    assert mean[0] > mean[1] + 1
+    assert (std > 0).all()
+    short = molecules.SmilesFingerprinter(fp_size=512)
+    assert TanimotoKernel(fingerprinter=short)(SMILES).shape == (10, 10)
+
+
+def test_precomputed_says_what_to_use():
+    X, y = waves()
+    with pytest.raises(InputError, match="row numbers"):
+        GPRegressor("precomputed").fit(X @ X.T, y)

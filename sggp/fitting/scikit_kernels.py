@@ -45,7 +45,8 @@ def from_scikit_learn(kernel: sk.Kernel, input_dim: int | None = None) -> Conver
     RBF, Matern (nu 1/2, 3/2, 5/2, inf), RationalQuadratic, ConstantKernel, DotProduct, ExpSineSquared of one column,
     PairwiseKernel of metric "linear", "rbf" and (one column) "laplacian", powers 2 to 4, sums and products become
     GPyTorch kernels; anything else is a `ScikitLearnKernel`, which is learnt by scikit-learn's own gradient.
-    WhiteKernel terms of the outermost sum become the noise variance.
+    WhiteKernel terms of the outermost sum become the noise variance. A kernel of your own may have a method
+    `as_gpytorch()`, which gives its equal.
 
     Args:
         kernel: the kernel. input_dim: columns that it is given; None if not known.
@@ -85,6 +86,8 @@ def _convert(kernel: sk.Kernel, d: int | None) -> Kernel:
     if type(kernel) is sk.Exponentiation and kernel.exponent in _POWERS:
         base = _convert(kernel.kernel, d)
         return ProductKernel(*[base] * int(kernel.exponent))  # the same one: its parameters are learnt once
+    if hasattr(kernel, "as_gpytorch"):
+        return kernel.as_gpytorch()
     handler = _LEAVES.get(type(kernel))
     found = None if handler is None else handler(kernel, d)
     return ScikitLearnKernel(kernel, d) if found is None else found
