@@ -8,19 +8,23 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.base import RegressorMixin
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from sggp.checks import flag, one_of, whole_number
 from sggp.defaults import DIRECT_ROWS, NUM_FEATURES, NUM_SAMPLES
 from sggp.errors import InputError, MemoryBudgetError, UnidentifiedColumns
-from sggp.estimator.densities import PredictiveDensities, generator_of
+from sggp.estimator.densities import generator_of
 from sggp.estimator.insight import Insight
+from sggp.estimator.lifecycle import Lifecycle
+from sggp.estimator.parameters import KernelParameters
 from sggp.estimator.progress import report, report_record
 from sggp.estimator.tables import checked_rows, checked_training, listed_columns, told_columns
+from sggp.estimator.weights import fit_weighted, row_noise
 from sggp.fitting import FittedModel, ModelSettings
-from sggp.fitting.measured import condition_measured, fit_measured
+from sggp.fitting.measured import condition_measured
+from sggp.fitting.scikit_bridge import warn_unlearnt
 from sggp.posterior import Posterior
 from sggp.random import draw_seed, streams
 
@@ -28,7 +32,7 @@ COVARIANCE_BYTES = 2**30
 _LEAST_SPREAD = 1e-145  # of y, for covariances: their small entries are to be held as well
 
 
-class GPRegressor(PredictiveDensities, Insight, RegressorMixin, BaseEstimator):
+class GPRegressor(Lifecycle, Insight, RegressorMixin, KernelParameters):
     """Gaussian process regression with learnt hyperparameters and an exact posterior, for any number of rows.
 
     `fit` learns kernel parameters, noise and a constant mean (`sggp.hyperparameters.learn_hyperparameters`), then
@@ -39,7 +43,7 @@ class GPRegressor(PredictiveDensities, Insight, RegressorMixin, BaseEstimator):
             out, but below 200 rows 5/2, or 3/2 where its likelihood is higher by a nat; beyond, Matérn-1/2, 3/2, 5/2 or
             RBF, by rows that no fit saw), "rbf", "matern12", "matern32", "matern52", "tanimoto" (rows are fingerprints:
             counts or bits), a GPyTorch kernel, or a scikit-learn kernel (WhiteKernel terms become the noise; types
-            without a GPyTorch equal are evaluated as they are, unlearnt). Kernel objects are copied, never changed;
+            without a GPyTorch equal are learnt by their own gradient). Kernel objects are copied, never changed;
             their values are where learning starts.
         noise_variance: known noise variance in squared units of y, a number or one per training row; None
             learns it, under a weak prior (none for scikit-learn kernels), above 1e-5 of the variance
@@ -137,17 +141,22 @@ class GPRegressor(PredictiveDensities, Insight, RegressorMixin, BaseEstimator):
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.target_tags.multi_output = True
+        tags.input_tags.sparse = True
         tags.input_tags.allow_nan = self.missing != "refuse"
         return tags
 
-    def fit(self, X: Any, y: Any) -> GPRegressor:
+    def fit(self, X: Any, y: Any, sample_weight: Any = None, noise_variance: Any = None) -> GPRegressor:
         """Learn the hyperparameters and condition on all rows.
 
         Args:
-            X: (n, d) numbers; or a table with columns of text, categories and truth values, see docs/kernels.md.
+            X: (n, d) numbers; or a table with columns of text, categories and truth values, see docs/kernels.md; or a
+                sparse matrix, which is made dense: bytes for a Tanimoto kernel, up to 4 GiB.
             y: (n,) targets, or (n, t): independent targets that share kernel and noise-to-signal ratio. Of several
                 targets cells may be NaN: each is conditioned on the rows where it was measured, and the
                 hyperparameters are learnt from complete rows, or from the fullest target if these are fewer than half.
+            sample_weight: (n,) w: row i has noise of variance σ²/wᵢ, σ² being `noise_variance`, or learnt (one normal
+                noise then); weight 0 leaves a row out. Not how often a row was seen.
+            noise_variance: as in the constructor, which it replaces for this fit: cross-validation splits it.
 
         Returns:
             self.
@@ -163,10 +172,15 @@ class GPRegressor(PredictiveDensities, Insight, RegressorMixin, BaseEstimator):
         settings = self._settings()
         X, y, self.columns_ = checked_training(self, _as_array(X), _as_array(y))
         settings = replace(settings, blocks=self.columns_.blocks if self.columns_ else ())
+        noise = row_noise(
+            len(X), self.noise_variance if noise_variance is None else noise_variance, sample_weight
+        )
+        if noise.rows is not None:
+            X, y = X[noise.rows], y[noise.rows]
         self.X_train_, self.y_train_ = np.copy(X), np.copy(y)
         x, targets = self._tensor(X), torch.from_numpy(y.reshape(len(y), -1).astype(float)).to(self.device)
         fit_stream, sample_stream = streams(generator_of(self.random_state), "hyperparameters", "samples")
-        model = fit_measured(x, targets, settings, draw_seed(fit_stream))
+        model, self._known_noise = fit_weighted(x, targets, settings, noise, draw_seed(fit_stream))
         self._record(model)
         if self.verbose:
             report("%s: %s, %.1f s", model.fit.method, model.fit.message, model.fit.seconds)
@@ -294,11 +308,7 @@ class GPRegressor(PredictiveDensities, Insight, RegressorMixin, BaseEstimator):
     def _record(self, model: FittedModel) -> None:
         """Fitted attributes that do not depend on the solve."""
         result, scaling = model.told(), model.scaling
-        self.scaling_, self.standardise_ = scaling, scaling.standardised
-        self.x_offset_, self.x_scale_ = scaling.x_offset, scaling.x_scale
-        self.y_offset_, self.y_scale_ = scaling.y_offset, scaling.y_scale
-        if not scaling.normalised:
-            self.y_offset_, self.y_scale_ = np.zeros_like(scaling.y_offset), np.ones_like(scaling.y_scale)
+        self._tell_scaling(scaling)
         self.fit_result_ = result
         self.noise_model_, self.kernel_selection_ = model.noise_model, model.selection
         apart = model.noise_model.apart
@@ -310,14 +320,16 @@ class GPRegressor(PredictiveDensities, Insight, RegressorMixin, BaseEstimator):
         a, b, unit = model.noise_model.factor, model.noise_model.added, float(self.scaling_.y_scale[0])
         b = b * unit * unit if b else 0.0
         self.noise_adjustment_ = (a, b)
-        if self.noise_variance is not None:
-            self.noise_variance_: Any = self.noise_variance
+        if self._known_noise is not None:
+            self.noise_variance_: Any = self._known_noise
             if self.noise_adjustment_ != (1.0, 0.0):
-                self.noise_variance_ = a * np.asarray(self.noise_variance, dtype=float) + b
+                self.noise_variance_ = a * np.asarray(self._known_noise, dtype=float) + b
         else:
             with np.errstate(over="ignore"):
                 units = float(result.noise_variance) * self.y_scale_ * self.y_scale_
             self.noise_variance_ = float(units[0]) if len(units) == 1 else units
+        if result.method != "fixed":
+            warn_unlearnt(result.kernel)
         if result.unidentified and result.method not in ("fixed", "constant target"):
             listed = listed_columns(self, self.hyperparameters_["unidentified"])
             warnings.warn(
@@ -338,9 +350,10 @@ class GPRegressor(PredictiveDensities, Insight, RegressorMixin, BaseEstimator):
     def _measurement_noise(self) -> np.ndarray:  # (t,)
         """The noise variance of a measurement, in the squared units of the posterior."""
         scale = self.scaling_.y_scale
-        if self.noise_variance is None:
+        known = self.__dict__.get("_known_noise")
+        if known is None:
             return np.full(scale.shape, self._base_noise())
-        noise = np.asarray(self.noise_variance, dtype=float)
+        noise = np.asarray(known, dtype=float)
         if noise.ndim:
             raise InputError(
                 "include_noise needs one noise variance, but the model was given one per training row: "

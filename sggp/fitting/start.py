@@ -70,7 +70,7 @@ def starting_point(
         tanimoto = any(isinstance(part, TanimotoMinMax | TanimotoDotProduct) for part in kernel.modules())
         return StartingPoint(kernel, noise_prior=noise_prior("tanimoto" if tanimoto else "matern32"))
     if isinstance(kernel, ScikitLearnBase):
-        converted = from_scikit_learn(kernel)
+        converted = from_scikit_learn(kernel, input_dim)
         return StartingPoint(
             converted.kernel, white_noise=converted.noise_variance, white_noise_fixed=converted.noise_fixed
         )
