@@ -8,7 +8,7 @@ import pytest
 import torch
 from gpytorch.kernels import ScaleKernel
 
-pytest.importorskip("botorch")
+pytest.importorskip("botorch", reason="botorch is not installed")
 
 from botorch.generation import MaxPosteriorSampling
 from torch import Tensor

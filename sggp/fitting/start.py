@@ -29,7 +29,7 @@ class StartingPoint:
         white_noise_fixed: whether that noise is to stay as it is.
         noise_prior: a GPyTorch prior for a learnt noise variance, or None.
         candidates: kernels to choose from by nearest-neighbour fits (`fit_selected`), by name; or none.
-        smoother: one to try where the marginal likelihood is exact (`fit_rougher_where_evident`), or None.
+        smoother: one to try where the marginal likelihood is exact (`fit_smoothness`), or None.
     """
 
     kernel: Kernel
