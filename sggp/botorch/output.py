@@ -20,7 +20,7 @@ from torch import Tensor
 
 from sggp.fitting import ModelSettings, default_kernel, fit_model, with_unknown_constant
 from sggp.hyperparameters.auto import Optimizer
-from sggp.posterior import PathwiseSamples, Posterior, condition_together
+from sggp.posterior import PathwiseSamples, Posterior, Solving, condition_together
 from sggp.random import streams
 from sggp.typing import FailurePolicy
 
@@ -61,13 +61,11 @@ def solve_together(outputs: Sequence[OutputGP]) -> list[Posterior]:
         first.x,
         torch.stack([output.y for output in outputs], 1),
         noise_variance=float(noise) if noise.ndim == 0 else noise,
-        means=[float(output.mean_module.constant.detach()) for output in outputs],
-        generators=[output._stream("condition") for output in outputs],
-        solver=settings.model.solver,
+        priors=[(float(o.mean_module.constant.detach()), o._stream("condition")) for o in outputs],
         num_samples=first.num_samples,
-        num_features=settings.model.num_features,
-        tolerance=settings.tolerance,
-        on_failure=settings.on_failure,
+        how=Solving(
+            settings.model.num_features, settings.model.solver, settings.tolerance, settings.on_failure
+        ),
     )
     for output, posterior in zip(outputs, posteriors, strict=True):
         output._posterior = posterior

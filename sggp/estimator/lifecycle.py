@@ -7,13 +7,12 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from sggp.defaults import DIRECT_ROWS
 from sggp.errors import InputError, ShapeError
-from sggp.estimator.densities import PredictiveDensities
+from sggp.estimator.densities import PredictiveDensities, generator_of
 from sggp.estimator.storage import load_estimator, save_estimator
 from sggp.estimator.weights import row_noise
 from sggp.fitting.scaling import Scaling
@@ -107,7 +106,9 @@ class Lifecycle(PredictiveDensities):
         x = self._inputs(rows)
         variances = self._noise_of_further(x, noise)
         targets = self.scaling_.targets(torch.from_numpy(values.reshape(len(rows), -1)).to(x.device))
-        generators = streams(_generator(self.random_state), *(f"further {j}" for j in range(len(posteriors))))
+        generators = streams(
+            generator_of(self.random_state), *(f"further {j}" for j in range(len(posteriors)))
+        )
         updated = [
             p.update(x, target, noise_variance=variance, generator=generator)
             for p, target, variance, generator in zip(
@@ -253,7 +254,3 @@ class Lifecycle(PredictiveDensities):
                 seen.add(id(parameter))
                 out.append((name, parameter, constraint))
         return out
-
-
-def _generator(random_state: Any) -> torch.Generator:
-    return torch.Generator().manual_seed(int(check_random_state(random_state).randint(2**31 - 1)))

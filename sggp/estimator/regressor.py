@@ -43,8 +43,8 @@ class GPRegressor(Lifecycle, Insight, RegressorMixin, KernelParameters):
             out, but below 200 rows 5/2, or 3/2 where its likelihood is higher by a nat; beyond, Matérn-1/2, 3/2, 5/2 or
             RBF, by rows that no fit saw), "rbf", "matern12", "matern32", "matern52", "tanimoto" (rows are fingerprints:
             counts or bits), a GPyTorch kernel, or a scikit-learn kernel (WhiteKernel terms become the noise; types
-            without a GPyTorch equal are learnt by their own gradient). Kernel objects are copied, never changed;
-            their values are where learning starts.
+            without a GPyTorch equal are learnt by their own gradient). Kernel objects are copied, never changed; their
+            values are where learning starts.
         noise_variance: known noise variance in squared units of y, a number or one per training row; None
             learns it, under a weak prior (none for scikit-learn kernels), above 1e-5 of the variance
             of y up to 3,000 rows, 1e-10 beyond ("iterative": 1e-6).
@@ -169,12 +169,11 @@ class GPRegressor(Lifecycle, Insight, RegressorMixin, KernelParameters):
             NotConverged: the solver stopped before its tolerance. UnidentifiedColumns: columns that are constant, or
                 copies of others.
         """
-        settings = self._settings()
+        given = self.noise_variance if noise_variance is None else noise_variance
+        settings = self._settings(given)
         X, y, self.columns_ = checked_training(self, _as_array(X), _as_array(y))
         settings = replace(settings, blocks=self.columns_.blocks if self.columns_ else ())
-        noise = row_noise(
-            len(X), self.noise_variance if noise_variance is None else noise_variance, sample_weight
-        )
+        noise = row_noise(len(X), given, sample_weight)
         if noise.rows is not None:
             X, y = X[noise.rows], y[noise.rows]
         self.X_train_, self.y_train_ = np.copy(X), np.copy(y)
@@ -273,10 +272,10 @@ class GPRegressor(Lifecycle, Insight, RegressorMixin, KernelParameters):
 
     # fitting
 
-    def _settings(self) -> ModelSettings:
+    def _settings(self, given: Any) -> ModelSettings:
         """The settings, checked here as scikit-learn has it: by `fit`."""
         whole_number(int(self.verbose) if self.verbose in (True, False) else self.verbose, "verbose", least=0)
-        if self.noise == "given" and self.noise_variance is None:
+        if self.noise == "given" and given is None:
             raise InputError(
                 "noise='given' takes noise_variance as it is, and none was given: pass one, or 'auto'."
             )
@@ -288,7 +287,7 @@ class GPRegressor(Lifecycle, Insight, RegressorMixin, KernelParameters):
             ) from error
         return ModelSettings(
             kernel=self.kernel,
-            noise_variance=self.noise_variance,
+            noise_variance=given,
             optimizer=self.optimizer,
             solver=self.solver,
             num_samples=whole_number(self.num_samples, "num_samples", least=0),
@@ -350,10 +349,9 @@ class GPRegressor(Lifecycle, Insight, RegressorMixin, KernelParameters):
     def _measurement_noise(self) -> np.ndarray:  # (t,)
         """The noise variance of a measurement, in the squared units of the posterior."""
         scale = self.scaling_.y_scale
-        known = self.__dict__.get("_known_noise")
-        if known is None:
+        if self.__dict__.get("_known_noise") is None:
             return np.full(scale.shape, self._base_noise())
-        noise = np.asarray(known, dtype=float)
+        noise = np.asarray(self.noise_variance_, dtype=float)
         if noise.ndim:
             raise InputError(
                 "include_noise needs one noise variance, but the model was given one per training row: "

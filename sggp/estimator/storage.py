@@ -33,7 +33,6 @@ _FORMAT, _VERSION = "sggp-estimator", 1
 _TABLE = "sggp-estimator-table-1"
 _FIT = [f.name for f in fields(FitResult) if f.name not in ("kernel", "posterior", "unidentified_columns")]
 _PLAIN = ("n_features_in_", "n_iter_", "log_marginal_likelihood_value_", "hyperparameters_", "trace_")
-_OPTIONAL = ("noise_adjustment_",)
 _UNREADABLE = (
     zipfile.BadZipFile,
     zlib.error,
@@ -64,9 +63,7 @@ def save_estimator(path: str | os.PathLike[str], model: Any) -> None:
         "fit": {name: getattr(result, name) for name in _FIT},
         "unidentified": [asdict(record) for record in result.unidentified_columns],
         "plain": {name: _without_numpy(getattr(model, name)) for name in _PLAIN},
-        "optional": {
-            name: _without_numpy(getattr(model, name)) for name in _OPTIONAL if hasattr(model, name)
-        },
+        "noise_adjustment": list(model.noise_adjustment_),
         "names": None
         if not hasattr(model, "feature_names_in_")
         else [str(n) for n in model.feature_names_in_],
@@ -142,10 +139,11 @@ def _restore(model: Any, content: dict[str, Any]) -> None:
     model.set_params(**parameters)
     columns = content["columns"]
     model.columns_ = None if columns is None else TableEncoder.from_dict(columns)
-    for name, value in {**content["plain"], **content["optional"]}.items():
+    for name, value in content["plain"].items():
         setattr(model, name, value)
     for name, value in content["arrays"].items():
         setattr(model, name, _array(value))
+    model.noise_adjustment_ = tuple(content["noise_adjustment"])
     model._known_noise = _array(content["known_noise"])
     if content["names"] is not None:
         model.feature_names_in_ = np.array(content["names"], dtype=object)

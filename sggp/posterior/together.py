@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,19 +19,25 @@ from sggp.solvers import Solver
 from sggp.typing import FailurePolicy, Seed
 
 
+@dataclass(frozen=True)
+class Solving:
+    """`num_features`, `solver`, `tolerance` and `on_failure` of `condition`."""
+
+    num_features: int
+    solver: Solver | None = None
+    tolerance: Any = None
+    on_failure: FailurePolicy = "warn"
+
+
 def condition_together(
     kernel: Any,
     x: Tensor,
     y: Tensor,
     *,
     noise_variance: float | Tensor,
-    means: Sequence[float],
-    generators: Sequence[Seed],
+    priors: Sequence[tuple[float, Seed]],
     num_samples: int,
-    num_features: int,
-    solver: Solver | None = None,
-    tolerance: float | Tensor | None = None,
-    on_failure: FailurePolicy = "warn",
+    how: Solving,
 ) -> list[Posterior]:
     """`condition` on each column of y, (n, m): the same m posteriors, to the solver's tolerance, from one solve.
 
@@ -38,27 +45,32 @@ def condition_together(
     preconditioned, once. The posteriors share what later variances need of it.
 
     Args:
-        kernel, x, noise_variance, num_samples, num_features, solver, tolerance, on_failure: as in `condition`.
-        means: m prior means. generators: m seeds, of which the first decides what is random in the solver.
+        kernel, x, noise_variance, num_samples: as in `condition`.
+        priors: of each column the prior mean and a seed, of which the first decides what is random in the solver.
+        how: features of the prior draws, and how the solve goes.
 
     Cost: of `condition` with m (1 + s) right-hand sides.
     """
-    check_solver_argument(solver)
+    check_solver_argument(how.solver)
     parts: list[tuple[Process, Data]] = []
     solving: list[torch.Generator] = []
-    for j, (mean, seed) in enumerate(zip(means, generators, strict=True)):
+    for j, (mean, seed) in enumerate(priors):
         data = Data.checked(x, y[:, j], noise_variance)
         draw, eps, solve, _ = streams(as_generator(seed), "prior", "noise", "solver", "centres")
-        allowed = posterior_tolerances(data.y - mean, data.noise_variance) if tolerance is None else tolerance
+        allowed = (
+            posterior_tolerances(data.y - mean, data.noise_variance)
+            if how.tolerance is None
+            else how.tolerance
+        )
         options = SolveOptions(
-            solver,
+            how.solver,
             allowed,
-            num_features,
+            how.num_features,
             working_dtype(len(data.rows), None),
             MEMORY_BUDGET,
-            on_failure=on_failure,
+            on_failure=how.on_failure,
         )
-        prior = draw_prior(kernel, data.x, num_samples, num_features, draw)
+        prior = draw_prior(kernel, data.x, num_samples, how.num_features, draw)
         parts.append((Process(kernel, mean, prior, options), data.with_noise(num_samples, eps)))
         solving.append(solve)
     process, data = parts[0]
@@ -67,7 +79,7 @@ def condition_together(
         torch.cat([process.targets(data) for process, data in parts], 1),
         tolerance=torch.cat([process.options.tolerances(num_samples, True) for process, _ in parts]),
         generator=solving[0],
-        on_failure=on_failure,
+        on_failure=how.on_failure,
     )
     width = 1 + num_samples
     found = [
