@@ -101,6 +101,10 @@ class UnidentifiedColumns(SggpWarning):
     """Input columns that the data say nothing, or nothing separate, about: constant, or copies of another column."""
 
 
+class UnlearntKernel(SggpWarning):
+    """Parameters of a kernel stay as given, since the kernel has no gradient to learn them by; the message names it."""
+
+
 class OutlyingValues(SggpWarning):
     """Measured values lie so far from all others that a campaign's model leaves them out; the message names them."""
 

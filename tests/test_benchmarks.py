@@ -53,6 +53,7 @@ SCRIPTS = {
         *("--tables", "yacht", "energy", "--splits", "0", "--rows", "60"),
         *("--contenders", "homoscedastic", "scikit-learn"),
     ],
+    "kernels.py": ["--tables", "yacht", "--splits", "1", "--rows", "60"],
     "few_rows.py": ["--sets", "yacht", "--molecules", "--rows", "6", "--draws", "2"],
     "paths.py": [
         *("--families", "matern32", "product", "tanimoto", "--rows", "12", "--dims", "1", "--noise", "1e-4"),
@@ -69,6 +70,23 @@ SCRIPTS = {
         "30",
         "--repeats",
         "1",
+    ],
+    "thompson.py": [
+        *(
+            "--rows",
+            "40",
+            "--batch",
+            "6",
+            "--steps",
+            "1",
+            "--seeds",
+            "1",
+            "--scales",
+            "0.4",
+            "--dimension",
+            "3",
+        ),
+        *("--candidates", "32", "--ascent", "4", "--contenders", "auto", "sdd", "turbo", "random"),
     ],
     "variance.py": ["--rows", "300", "--points", "20", "--seeds", "1", "--many", "100"],
 }

@@ -10,7 +10,7 @@ import pytest
 import torch
 from gpytorch.kernels import MaternKernel, RBFKernel, ScaleKernel
 
-pytest.importorskip("botorch")
+pytest.importorskip("botorch", reason="botorch is not installed")
 
 from botorch.generation import MaxPosteriorSampling
 from torch import Tensor

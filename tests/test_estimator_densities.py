@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import warnings
 
 import numpy as np
 import pytest
@@ -12,7 +11,9 @@ from sklearn.base import clone
 from sklearn.model_selection import cross_val_predict
 
 from sggp import GPRegressor
-from sggp.errors import InputError, ShapeError, UnidentifiedColumns
+from sggp.errors import InputError, ShapeError
+from sggp.evidence.spread import leave_out_with
+from sggp.hyperparameters import learn_hyperparameters
 
 
 def table(n=400, seed=0, outliers=0.0):
@@ -142,18 +143,69 @@ def test_outliers_move_neither_the_mean_nor_the_intervals_of_the_others():
     assert inside == pytest.approx(0.9, abs=0.07)
 
 
-def test_columns_without_influence_are_those_of_the_last_fit():
-    """Fitted again without the outlying rows, no column is told to be constant that is not."""
-    rng = np.random.default_rng(1)
-    x, y = table(400, seed=7, outliers=0.01)
-    x = np.c_[x, rng.uniform(-1, 1, 400)]
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", UnidentifiedColumns)
-        model = GPRegressor(random_state=0, num_samples=2).fit(x, y)
+def test_columns_without_influence_are_those_of_the_last_fit(monkeypatch):
+    """One that only the fit with the outlying rows took for idle is not constant in the model."""
+    x, y = table(150, seed=7, outliers=0.02)
+
+    def idle_at_first(kernel, rows, targets, **settings):
+        found = learn_hyperparameters(kernel, rows, targets, **settings)
+        if len(rows) == 150:
+            scales = found.kernel.base_kernel.lengthscale.detach().clone()
+            scales[0, 1] = 1e7
+            found.kernel.base_kernel.lengthscale = scales
+        return found
+
+    monkeypatch.setattr("sggp.fitting.model.learn_hyperparameters", idle_at_first)
+    model = GPRegressor("matern32", random_state=0, num_samples=2).fit(x, y)
     assert len(model.outliers_) > 0
-    assert model.hyperparameters_["unidentified"] == {}
-    idle = model.hyperparameters_["without_influence"]
-    assert np.array_equal(np.isinf(model.x_scale_), np.isin(np.arange(3), idle))
+    assert model.hyperparameters_["without_influence"] == []
+    assert np.isfinite(model.x_scale_).all()
+
+
+@pytest.mark.parametrize("far", [40.0, 1e6, -1e12])
+def test_one_value_that_is_endlessly_far_off_changes_nothing_for_the_others(far):
+    """In units of a standard deviation that it decides, the others would all be one number."""
+    rng = np.random.default_rng(0)
+    x = rng.uniform(-1, 1, (150, 2))
+    y = np.sin(3 * x[:, 0]) + x[:, 1] + 0.1 * rng.standard_normal(150)
+    clean = GPRegressor(random_state=0, num_samples=2).fit(np.delete(x, 17, 0), np.delete(y, 17))
+    y[17] += far
+    model = GPRegressor(random_state=0, num_samples=2).fit(x, y)
+    assert model.outliers_.tolist() == [17]
+    new = rng.uniform(-1, 1, (50, 2))
+    (mean, std), (other, least) = (
+        m.predict(new, return_std=True, include_noise=True) for m in (model, clean)
+    )
+    assert np.abs(mean - other).max() < 0.01 * least.min()
+    np.testing.assert_allclose(std, least, rtol=0.05)
+
+
+def test_left_out_rows_of_a_fit_are_predicted_once(monkeypatch):
+    x, y = table(130, seed=4)
+    model = GPRegressor("matern32", random_state=0, num_samples=2).fit(x, y)
+    before = model.calibration_report(), model.loo_predict(50)
+    calls = []
+
+    def counted(*given):
+        calls.append(given)
+        return leave_out_with(*given)
+
+    monkeypatch.setattr("sggp.estimator.densities.leave_out_with", counted)
+    every = model.loo_predict()
+    assert model.calibration_report().nll == before[0].nll
+    assert model.feature_importance_.permutation.shape == (2,)
+    assert len(calls) == 1
+    np.testing.assert_array_equal(every.drawn(50).rows, before[1].rows)
+    np.testing.assert_allclose(every.drawn(50).std, before[1].std)
+    model.fit(x[:120], y[:120])
+    assert model.calibration_report().n == 120
+
+
+def test_the_noise_of_a_measurement_is_what_its_std_has_over_the_functions():
+    x, y = table(300, seed=3)
+    model = GPRegressor("matern32", random_state=0, num_samples=2).fit(x, y)
+    both, latent = (model.predict(x, return_std=True, include_noise=noise)[1] for noise in (True, False))
+    np.testing.assert_allclose(model.noise_std(x) ** 2, both**2 - latent**2, rtol=1e-6)
 
 
 def test_few_rows_several_targets_and_known_noise_stay_as_they_are():

@@ -18,7 +18,7 @@ from sggp.bayesopt.spaces import (
 )
 from sggp.bayesopt.storage import Storage
 from sggp.bayesopt.surrogate import Surrogate, fit_surrogate
-from sggp.bayesopt.trials import Trial
+from sggp.bayesopt.trials import Measurement, Trial
 
 __all__ = [
     "Box",
@@ -29,6 +29,7 @@ __all__ = [
     "Continuous",
     "Integer",
     "LinearConstraint",
+    "Measurement",
     "Objective",
     "Ordinal",
     "Outlook",

@@ -49,6 +49,7 @@ class BoxSearch:
         starts: climbs per path, from the best of the rounds' best.
         steps: Adam steps per climb; 0 keeps the best candidate.
         learning_rate: first Adam step, in length scales; it decays to 1 % along a cosine.
+        repeats: paths may share a point, or take a known one, where their values are asked for and no batch is.
     """
 
     rounds: int = 8
@@ -57,6 +58,7 @@ class BoxSearch:
     starts: int = 4
     steps: int = 60
     learning_rate: float = 0.1
+    repeats: bool = False
 
     def __post_init__(self) -> None:
         for name, least in (("rounds", 1), ("candidates", 1), ("starts", 1), ("steps", 0)):

@@ -105,24 +105,22 @@ class Surrogate:
 
 def fit_surrogate(
     x: Tensor,
-    y: Tensor,
+    y: Tensor | tuple[Tensor, Tensor],
     *,
     num_samples: int,
-    noise_std: Tensor | None = None,
     kernel: gpytorch.kernels.Kernel | str | Ranges | None = None,
     blocks: tuple[tuple[int, ...], ...] = (),
     num_features: int = NUM_FEATURES,
-    solver: Any = None,
     generator: Seed = None,
 ) -> Surrogate:
     """Standardise the values, learn kernel, noise and mean by marginal likelihood, condition on all the data.
 
     Args:
         x: (n, d) measured inputs; integer counts are fingerprints.
-        y: (n,) measured values, any units; repeats of an input are kept as repeats.
+        y: (n,) measured values, any units; repeats of an input are kept as repeats. Or a pair of these and the (n,)
+            known standard deviations of their noise, in the same units, of which variances below 1e-6 of that of the
+            values count as this; otherwise one noise is learnt.
         num_samples: sample paths to carry, one per batch slot.
-        noise_std: (n,) known standard deviations of the measurements' noise, in the units of y; None learns one.
-            Variances below 1e-6 of that of y count as this.
         kernel: starting kernel, copied, or the name of one; None is the default of `sggp.GPRegressor`, and "tanimoto"
             for integer counts. Learnt as `sggp.GPRegressor` learns it. Of several fingerprints side by side, their
             columns: from the name of each to its first column and the one after its last (`FingerprintTable.parts`,
@@ -131,21 +129,14 @@ def fit_surrogate(
             where there are more.
         blocks: input columns that are the codes of one category each; they share a length scale.
         num_features: random features of the prior draws.
-        solver: passed to `condition`; None chooses by size.
         generator: seed or generator.
 
     Raises:
         ShapeError: lengths differ.
         InputError: nothing was measured, a value is not finite, or a noise is not finite or negative.
     """
-    x = x.double() if x.is_floating_point() else x
-    y = torch.as_tensor(y, dtype=torch.float64).flatten()
-    if x.ndim != 2 or x.shape[0] != y.shape[0]:
-        raise ShapeError(f"x must be (n, d), one value per row; got {tuple(x.shape)} and {len(y)} values.")
-    if y.numel() == 0:
-        raise InputError("there is no measurement yet: a model needs at least one.")
-    if not bool(torch.isfinite(y).all()):
-        raise InputError("a measured value is not finite; report failed measurements as failures instead.")
+    values, errors = y if isinstance(y, tuple) else (y, None)
+    x, y = _checked(x, values)
     learn, draw = streams(as_generator(generator), "hyperparameters", "posterior")
     constant = bool(y.amax() == y.amin())
     usable = len(y) >= _LEARN_FROM and not constant
@@ -159,18 +150,17 @@ def fit_surrogate(
     elif kernel is None and not x.is_floating_point():
         kernel = "tanimoto"
     spread = 1.0 if constant else float(y.var(correction=0))
-    known = None if noise_std is None else _known_noise(noise_std, unit, _LEAST_NOISE * spread, len(y))
+    known = None if errors is None else _known_noise(errors, unit, _LEAST_NOISE * spread, len(y))
     settings = ModelSettings(
         kernel=kernel,
         noise_variance=None if usable else _PRIOR_NOISE * spread,
         optimizer=None if not usable else "auto" if ranges is None else "exact",
-        solver=solver,
         num_samples=num_samples,
         num_features=num_features,
         normalise=not constant,
         blocks=blocks,
     )
-    some: Tensor | slice = slice(None)
+    some = torch.arange(len(x))
     if ranges is not None and len(x) > EXACT_ROWS:
         (choose,) = streams(learn, "rows to learn from")
         some = torch.randperm(len(x), generator=choose)[:EXACT_ROWS].sort().values
@@ -181,9 +171,8 @@ def fit_surrogate(
     learned = model.in_units(targets=False)
     noise = learned.noise_variance if known is None else model.scaling.noise(known, 0)
     prior = learned.kernel if ranges is None else summed(model.kernel)
-    posterior = _conditioned(model, x, target, draw, prior, noise)
     return Surrogate(
-        posterior,
+        posterior := _conditioned(model, x, target, draw, prior, noise),
         offset + unit * float(model.scaling.y_offset[0]),
         unit * float(model.scaling.y_scale[0]),
         usable,
@@ -195,14 +184,29 @@ def fit_surrogate(
     )
 
 
-def _known_noise(noise_std: Any, unit: float, least: float, rows: int) -> np.ndarray:  # (n,)
-    """Noise variances of values that were divided by `unit`, checked."""
+def _checked(x: Tensor, y: Any) -> tuple[Tensor, Tensor]:  # (n, d), (n,)
+    """Inputs and values in float64; integer inputs as they are."""
+    x = x.double() if x.is_floating_point() else x
+    y = torch.as_tensor(y, dtype=torch.float64).flatten()
+    if x.ndim != 2 or x.shape[0] != y.shape[0]:
+        raise ShapeError(f"x must be (n, d), one value per row; got {tuple(x.shape)} and {len(y)} values.")
+    if y.numel() == 0:
+        raise InputError("there is no measurement yet: a model needs at least one.")
+    if not bool(torch.isfinite(y).all()):
+        raise InputError("a measured value is not finite; report failed measurements as failures instead.")
+    return x, y
+
+
+def _known_noise(noise_std: Any, unit: float, least: float, rows: int) -> np.ndarray | None:  # (n,)
+    """Noise variances of values that were divided by `unit`, checked; None for None."""
+    if noise_std is None:
+        return None
     std = torch.as_tensor(noise_std, dtype=torch.float64).flatten()
     if len(std) != rows:
-        raise ShapeError(f"noise_std must hold one number per value, {rows}; got {len(std)}.")
+        raise ShapeError(f"standard deviations must be one number per value, {rows}; got {len(std)}.")
     if not bool(torch.isfinite(std).all()) or bool((std < 0).any()):
         raise InputError(
-            "noise_std must be finite and not negative: standard deviations in the units of the values."
+            "standard deviations of noise must be finite and not negative, in the units of the values."
         )
     return (std / unit).square().clamp_min(least).numpy()
 

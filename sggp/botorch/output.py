@@ -20,8 +20,7 @@ from torch import Tensor
 
 from sggp.fitting import ModelSettings, default_kernel, fit_model, with_unknown_constant
 from sggp.hyperparameters.auto import Optimizer
-from sggp.posterior import PathwiseSamples, Posterior
-from sggp.posterior.together import Settings, condition_together
+from sggp.posterior import PathwiseSamples, Posterior, Solving, condition_together
 from sggp.random import streams
 from sggp.typing import FailurePolicy
 
@@ -57,16 +56,15 @@ def solve_together(outputs: Sequence[OutputGP]) -> list[Posterior]:
     noise, kernel = first.noise_variance, first.covar_module
     if first._learnt_mean:
         kernel = with_unknown_constant(kernel, len(first.x), settings.model.solver)
-    model = settings.model
     posteriors = condition_together(
         kernel,
         first.x,
         torch.stack([output.y for output in outputs], 1),
-        float(noise) if noise.ndim == 0 else noise,
-        [float(output.mean_module.constant.detach()) for output in outputs],
-        [output._stream("condition") for output in outputs],
-        Settings(
-            model.num_samples, model.num_features, model.solver, settings.tolerance, settings.on_failure
+        noise_variance=float(noise) if noise.ndim == 0 else noise,
+        priors=[(float(o.mean_module.constant.detach()), o._stream("condition")) for o in outputs],
+        num_samples=first.num_samples,
+        how=Solving(
+            settings.model.num_features, settings.model.solver, settings.tolerance, settings.on_failure
         ),
     )
     for output, posterior in zip(outputs, posteriors, strict=True):

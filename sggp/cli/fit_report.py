@@ -21,6 +21,7 @@ from sggp.plotting import new_figure, plot_parity, plot_residuals
 
 _LISTED = 40  # columns in a table
 _REASONS = 8
+_NOISY_ROWS = 2000
 _METHODS = {
     "exact": "the marginal likelihood of all rows",
     "nearest-neighbour": "the nearest-neighbour likelihood of all rows, by random batches",
@@ -65,10 +66,10 @@ def render(model: GPRegressor, told: Told) -> str:
         model: fitted to the columns `told.names`, in their order, without names of its own.
         told: about the table.
     """
+    left_out = model.loo_predict()
     calibration = model.calibration_report()
     importance = replace(model.feature_importance_, names=tuple(told.names))
     sobol = replace(model.sobol_indices(), names=tuple(told.names))
-    left_out = model.loo_predict()
     sections = [
         ("In short", _summary(model, told, calibration, importance)),
         ("What was fitted", _data(model, told)),
@@ -76,7 +77,10 @@ def render(model: GPRegressor, told: Told) -> str:
         ("Scores on rows the model has not seen", _scores(model, told, calibration)),
         ("Calibration", _calibration(told, calibration)),
         ("Predicted and measured", _residuals(told, left_out)),
-        ("What drives it", drivers(importance, sobol) + together(_numbered(model, told), model.X_train_)),
+        (
+            "What drives it",
+            drivers(importance, sobol) + together(column_names(model, told.names), model.X_train_),
+        ),
         ("How it depends on them", dependence(model, told.inputs, told.target, importance)),
     ]
     return page(f"A Gaussian process of {told.target}", sections)
@@ -92,20 +96,15 @@ def _summary(
         f"{told.target} is predicted from {_counted(len(told.names), 'column')} of {told.data.name}, learnt from "
         f"{_counted(len(model.X_train_), 'row')}. On rows that it has not seen it explains "
         f"{100 * calibration.r2:.1f} % of the variance; its typical error is {calibration.rmse:.4g}, where the values "
-        f"spread by {np.std(model.y_train_):.4g}. {_noisiness(model)}",
+        f"spread by {np.std(model.y_train_):.4g}. {_noisiness(model, told)}",
         f"Its intervals of 50, 80 and 95 % hold {held} % of such rows: {_verdict(calibration)}.",
         f"The most important {'column is' if count == 1 else 'columns are'} {first}.",
     )
     return "".join(map(paragraph, lines))
 
 
-def _noisiness(model: GPRegressor) -> str:
-    noise = f"One measurement is noisy by {_noise(model):.3g}, as learnt"
-    return (
-        f"{noise}."
-        if model.noise_model_.surface is None
-        else f"{noise}; more in some places, less in others."
-    )
+def _noisiness(model: GPRegressor, told: Told) -> str:
+    return f"One measurement is noisy by {noise_told(model, told.inputs, 3)}."
 
 
 def _verdict(calibration: CalibrationReport) -> str:
@@ -147,7 +146,7 @@ def _data(model: GPRegressor, told: Told) -> str:
         said.append(("rows not used", "none"))
     others = ", ".join(f"{name} ({reason})" for name, reason in told.unused.items())
     said.append(("columns not used", others or "none"))
-    numbered = _numbered(model, told)
+    numbered = column_names(model, told.names)
     for record in model.fit_result_.unidentified_columns:
         if record.of is None:
             said.append((numbered[record.column], "constant: the data say nothing about it"))
@@ -160,11 +159,11 @@ def _data(model: GPRegressor, told: Told) -> str:
     return rows_table(["", ""], said)
 
 
-def _numbered(model: GPRegressor, told: Told) -> list[str]:
+def column_names(model: GPRegressor, names: list[str]) -> list[str]:
     """Names of the columns of `X_train_`: the codes of a category, where there are any, have names of their own."""
     if model.columns_ is None:
-        return told.names
-    columns = zip(model.columns_.columns, told.names, strict=True)
+        return names
+    columns = zip(model.columns_.columns, names, strict=True)
     return [str(code) for column, name in columns for code in replace(column, name=name).names]
 
 
@@ -176,7 +175,10 @@ def _choice(model: GPRegressor, told: Told) -> str:
         ("learnt by", _METHODS.get(fit.method, fit.method)),
         ("how that went", went or "nothing to search for"),
         ("log marginal likelihood", float(model.log_marginal_likelihood_value_)),
-        ("noise of one measurement", f"{_noise(model):.4g} (standard deviation, in units of {told.target})"),
+        (
+            "noise of one measurement",
+            f"{noise_told(model, told.inputs)} (standard deviation, in units of {told.target})",
+        ),
         ("spread of measurements", model.noise_model_.reason),
         ("linear system", repr(model.solution_)),
         ("made with", f"sggp {sggp.__version__}"),
@@ -208,7 +210,7 @@ def _candidates(model: GPRegressor) -> str:
 
 
 def _length_scales(model: GPRegressor, told: Told) -> str:
-    names = _numbered(model, told)
+    names = column_names(model, told.names)
     parts = [
         module
         for module in model.kernel_.modules()
@@ -328,9 +330,27 @@ def _kernel_name(kernel: Any) -> str:
     return name
 
 
-def _noise(model: GPRegressor) -> float:
-    """Standard deviation of one measurement, in units of y."""
-    return float(model.y_scale_[0]) * float(model.fit_result_.noise_variance) ** 0.5
+def noise_told(model: GPRegressor, inputs: np.ndarray, digits: int = 4) -> str:
+    """Standard deviation of the noise of one measurement, in units of y; where it varies, at up to 2,000 rows."""
+    every = inputs[:: -(-len(inputs) // _NOISY_ROWS)]
+    low, median, high = np.quantile(model.noise_std(every), [0.1, 0.5, 0.9])
+    if model.noise_model_.surface is None:
+        return f"{median:.{digits}g}"
+    low_told, told, high_told = (f"{value:.{digits}g}" for value in (low, median, high))
+    return f"{told} in the median; it varies, from {low_told} to {high_told} in the middle 80 %"
+
+
+def unidentified(model: GPRegressor, names: list[str]) -> str:
+    """The columns that the data say nothing separate about, with the reasons, by the names of the file; "" for none.
+
+    Args:
+        names: of the columns that the model was fitted to.
+    """
+    numbered = column_names(model, names)
+    return ", ".join(
+        f"{numbered[record.column]} ({record.reason if record.of is None else f'copy of {numbered[record.of]}'})"
+        for record in model.fit_result_.unidentified_columns
+    )
 
 
 def _and(words: Iterable[str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Annotated
 
@@ -10,13 +11,13 @@ import typer
 
 from sggp.checks import one_of, whole_number
 from sggp.cli.console import check_outputs, csv_text, say, stderr, stdout
-from sggp.cli.fit_report import Told, check_varies, render
+from sggp.cli.fit_report import Told, check_varies, noise_told, render, unidentified
 from sggp.cli.inputs import choose_inputs, read_cells
 from sggp.cli.model_files import SavedModel, load_model, save_model
 from sggp.cli.molecules.tables import Decimal, Reject, Sheet
 from sggp.cli.outputs import rejected_path
 from sggp.defaults import NUM_SAMPLES
-from sggp.errors import InputError
+from sggp.errors import InputError, UnidentifiedColumns
 from sggp.estimator import GPRegressor
 from sggp.files import write_whole
 from sggp.molecules.files import DataTable, read_table
@@ -61,9 +62,12 @@ def fit(
         check_varies(y, data)
     listed = ", ".join(f"{name} (categories)" if name in categories else name for name in names)
     stderr().print(f"{len(y)} rows, inputs {listed}; {len(rejects)} unused rows in {rejected}")
-    model = GPRegressor(
-        None if kernel == _DEFAULT else kernel, num_samples=num_samples, random_state=seed
-    ).fit(inputs, y)
+    model = GPRegressor(None if kernel == _DEFAULT else kernel, num_samples=num_samples, random_state=seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UnidentifiedColumns)  # which knows no names: told below
+        model.fit(inputs, y)
+    if listed := unidentified(model, names):
+        stderr().print(f"the data say nothing separate about these columns: {listed}")
     if out is not None:
         save_model(out, SavedModel(target, names, model))
     if report is not None:
@@ -72,9 +76,8 @@ def fit(
         }
         told = Told(data, target, names, others, _lines(table, rejects), inputs, rejects, rejected)
         write_whole(report, render(model, told))
-    noise = float(model.y_scale_[0]) * float(model.fit_result_.noise_variance) ** 0.5
     files = " and ".join(map(str, written))
-    stdout().print(f"model of {target!r} in {files}; noise of one measurement {noise:.4g}")
+    stdout().print(f"model of {target!r} in {files}; noise of one measurement {noise_told(model, inputs)}")
 
 
 def predict(

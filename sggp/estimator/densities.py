@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
@@ -38,6 +39,13 @@ class LeaveOneOutPredictions:
     distribution: PredictiveDistribution = field(repr=False)
     error: float = 0.0
 
+    def drawn(self, most: int) -> LeaveOneOutPredictions:
+        """At most so many of these rows: of all rows of a table those that `loo_predict(most)` draws by its seed 0."""
+        if most >= len(self.rows):
+            return self
+        order = torch.randperm(len(self.rows), generator=generator_of(0))[:most].sort().values.numpy()
+        return LeaveOneOutPredictions(self.rows[order], self.y[order], self.distribution[order], self.error)
+
     @property
     def mean(self) -> np.ndarray:  # (m,)
         """Centres, in units of y."""
@@ -54,6 +62,11 @@ class LeaveOneOutPredictions:
         return self.distribution.logpdf(self.y)
 
 
+def generator_of(random_state: Any) -> torch.Generator:
+    """A generator for a seed, a NumPy RandomState or None."""
+    return torch.Generator().manual_seed(int(check_random_state(random_state).randint(2**31 - 1)))
+
+
 class PredictiveDensities:
     """What `GPRegressor` says about new measurements beyond mean and standard deviation."""
 
@@ -67,14 +80,14 @@ class PredictiveDensities:
     _posteriors: Any
     _measurement_noise: Any
     _squeeze: Any
-    _generator: Any
+    posterior_: Any
 
     def predict_dist(self, X: Any, noise_variance: Any = None) -> PredictiveDistribution:
         """The predictive distribution of a measurement at each row, noise included.
 
         Args:
             X: (q, d). noise_variance: that of the new measurements, a number or (q,), in squared units of y; needed
-                where the noise was given per training row.
+                where the noise was given per training row, and adjusted as that was (`noise_adjustment_`).
 
         Returns:
             A `PredictiveDistribution` with `loc` (q,) or (q, t): normal, or Student-t where left-out rows asked for
@@ -141,17 +154,32 @@ class PredictiveDensities:
         n = len(self.y_train_)
         rows = torch.arange(n)
         if max_rows is not None and whole_number(max_rows, "max_rows") < n:
-            rows = torch.randperm(n, generator=self._generator(random_state))[:max_rows].sort().values
+            rows = torch.randperm(n, generator=generator_of(random_state))[:max_rows].sort().values
         observed = self._observed(posteriors[0])
         distribution = self._left_out(observed, rows)
         error = 0.0
         if n > DIRECT_ROWS:
-            few = torch.randperm(len(rows), generator=self._generator(random_state))[:_CHECKED]
+            few = torch.randperm(len(rows), generator=generator_of(random_state))[:_CHECKED]
             closer = self._left_out(observed, rows[few], 2 * NEIGHBOURS)
             here = distribution[few.numpy()]
             error = float(np.sqrt(np.mean(((closer.loc - here.loc) / here.scale) ** 2)))
         y = np.asarray(self.y_train_, dtype=float).reshape(n)
-        return LeaveOneOutPredictions(rows.numpy(), y[rows.numpy()], distribution, error)
+        found = LeaveOneOutPredictions(rows.numpy(), y[rows.numpy()], distribution, error)
+        if len(rows) == n:
+            self._left_out_all = (self.posterior_, found)
+        return found
+
+    def noise_std(self, X: Any) -> np.ndarray:
+        """Standard deviation of the noise of a measurement at each row of X (q, d): (q,) or (q, t), in units of y.
+
+        Raises:
+            InputError: a noise per training row: that of other rows is not known.
+        """
+        check_is_fitted(self)
+        x = self._inputs(self._checked(X))
+        mean, latent = (torch.stack(part, dim=1) for part in zip(*self._moments(x), strict=True))
+        factor = self._variance_factor(x, mean, latent)
+        return self._squeeze(np.sqrt(self._measurement_noise() * factor) * self.scaling_.y_scale)
 
     def _observed(self, posterior: Posterior) -> Observed:
         """The table as the posterior has it, with the noise of a measurement and not that of the solve."""
@@ -215,7 +243,8 @@ class PredictiveDensities:
                 f"{noise.shape}."
             )
         unit = self.scaling_.y_scale
-        return noise.reshape(-1, 1) / unit / unit
+        model = self.noise_model_
+        return model.factor * (noise.reshape(-1, 1) / unit / unit) + model.added
 
 
 __all__ = ["LeaveOneOutPredictions", "PredictiveDensities"]

@@ -21,6 +21,7 @@ from sggp.analysis.columns import named_columns
 from sggp.analysis.importance import Slopes, covariance_slope, function_slope
 from sggp.defaults import DIRECT_ROWS
 from sggp.errors import InputError
+from sggp.estimator.densities import LeaveOneOutPredictions
 from sggp.kernels import as_covariance
 
 _JUDGED = 10_000  # rows to judge calibration by: coverages are then known to half a per cent
@@ -48,7 +49,7 @@ class Insight:
         Cost: that of `loo_predict`.
         """
         self._check_single("calibration_report")
-        found = self.loo_predict(_JUDGED)
+        found = self._left_out_rows(_JUDGED)
         how = "each predicted from all others"
         if found.error > 0:
             how = f"each predicted from its nearest others, off by {found.error:.1%} of its scale for that"
@@ -91,7 +92,7 @@ class Insight:
         return held[1]
 
     def _importance_of_columns(self) -> FeatureImportance:
-        found, (names, groups) = self.loo_predict(_ROWS), self._columns()
+        found, (names, groups) = self._left_out_rows(_ROWS), self._columns()
         rows = self.X_train_[found.rows]
         growth, error = permutation_importance(
             self._means,
@@ -106,6 +107,13 @@ class Insight:
             return kernel.block(self._inputs(a), self._inputs(b)).detach().cpu().double().numpy()
 
         return FeatureImportance(names, growth, error, prior_importance(values, self.X_train_, groups=groups))
+
+    def _left_out_rows(self, most: int) -> LeaveOneOutPredictions:
+        """`loo_predict(most)`; from what `loo_predict()` of all rows gave after this fit, where it did."""
+        held = self.__dict__.get("_left_out_all")
+        if held is None or held[0] is not self.posterior_:
+            return self.loo_predict(most)
+        return held[1].drawn(most)
 
     def _slope(self, rows: np.ndarray) -> Slopes:
         """Of posterior functions at other rows on their values at these."""

@@ -8,20 +8,23 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator, RegressorMixin
-from sklearn.utils import check_random_state
+from sklearn.base import RegressorMixin
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from sggp.checks import flag, one_of, whole_number
 from sggp.defaults import DIRECT_ROWS, NUM_FEATURES, NUM_SAMPLES
 from sggp.errors import InputError, MemoryBudgetError, UnidentifiedColumns
-from sggp.estimator.densities import PredictiveDensities
+from sggp.estimator.densities import generator_of
 from sggp.estimator.insight import Insight
+from sggp.estimator.lifecycle import Lifecycle
+from sggp.estimator.parameters import KernelParameters
 from sggp.estimator.progress import report, report_record
 from sggp.estimator.tables import checked_rows, checked_training, listed_columns, told_columns
+from sggp.estimator.weights import fit_weighted, row_noise
 from sggp.fitting import FittedModel, ModelSettings
-from sggp.fitting.measured import condition_measured, fit_measured
+from sggp.fitting.measured import condition_measured
+from sggp.fitting.scikit_bridge import warn_unlearnt
 from sggp.posterior import Posterior
 from sggp.random import draw_seed, streams
 
@@ -29,24 +32,26 @@ COVARIANCE_BYTES = 2**30
 _LEAST_SPREAD = 1e-145  # of y, for covariances: their small entries are to be held as well
 
 
-class GPRegressor(PredictiveDensities, Insight, RegressorMixin, BaseEstimator):
+class GPRegressor(Lifecycle, Insight, RegressorMixin, KernelParameters):
     """Gaussian process regression with learnt hyperparameters and an exact posterior, for any number of rows.
 
     `fit` learns kernel parameters, noise and a constant mean (`sggp.hyperparameters.learn_hyperparameters`), then
     solves (K + noise) A = B on all rows (`sggp.posterior.condition`).
 
     Args:
-        kernel: None (a scaled Matérn kernel with one length scale per column: up to 1,500 rows 5/2, or 3/2 where its
-            likelihood is higher by a nat; beyond, Matérn-1/2, 3/2, 5/2 or RBF, by rows that no fit saw), "rbf",
-            "matern12", "matern32", "matern52", "tanimoto" (rows are fingerprints: counts or bits), a GPyTorch kernel,
-            or a scikit-learn kernel (WhiteKernel terms become the noise; types without a GPyTorch equal are evaluated
-            as they are, unlearnt). Kernel objects are copied, never changed; their values are where learning starts.
+        kernel: None (a scaled Matérn kernel with one length scale per column; up to 1,500 rows 3/2 or 5/2, by rows left
+            out, but below 200 rows 5/2, or 3/2 where its likelihood is higher by a nat; beyond, Matérn-1/2, 3/2, 5/2 or
+            RBF, by rows that no fit saw), "rbf", "matern12", "matern32", "matern52", "tanimoto" (rows are fingerprints:
+            counts or bits), a GPyTorch kernel, or a scikit-learn kernel (WhiteKernel terms become the noise; types
+            without a GPyTorch equal are learnt by their own gradient). Kernel objects are copied, never changed; their
+            values are where learning starts.
         noise_variance: known noise variance in squared units of y, a number or one per training row; None
             learns it, under a weak prior (none for scikit-learn kernels), above 1e-5 of the variance
             of y up to 3,000 rows, 1e-10 beyond ("iterative": 1e-6).
         noise: "auto" lets the spread of measurements depend on the input, gives it Student-t tails, and sets a few
             outlying rows apart (None and names of kernels), each where rows left out say so: for one target whose
-            noise is learnt, from 100 rows on. "constant": one normal noise. See docs/densities.md.
+            noise is learnt, from 100 rows on. Of noise variances given per row it takes a·given + b, learnt, where rows
+            left out say so. "constant": one normal noise. "given": `noise_variance` as it is. See docs/densities.md.
         optimizer: how hyperparameters are learnt. "auto": "exact" (the marginal likelihood itself) up to 1,500 rows,
             "nearest-neighbour" (a stochastic likelihood, at a cost per step that hardly grows with n) beyond.
             "iterative": the marginal likelihood of all rows by iterative solves, whose last ones are the posterior;
@@ -73,8 +78,9 @@ class GPRegressor(PredictiveDensities, Insight, RegressorMixin, BaseEstimator):
     Attributes:
         kernel_: the learnt GPyTorch kernel, for standardised inputs and normalised y (y itself with normalize_y=False).
         noise_variance_: the noise variance learnt for all rows, before `noise_model_`, in squared units of y: a float,
-            an (t,) array for several targets, or what was given. 0 or infinity where float64 does not hold the square
-            of such units; `predict` is right.
+            an (t,) array for several targets; or what was given, for variances per row as adjusted. 0 or infinity where
+            float64 does not hold the square of such units; `predict` is right.
+        noise_adjustment_: (a, b) of the noise a·given + b, b in squared units of y; (1, 0) where it is as given.
         noise_model_: the `sggp.evidence.spread.NoiseModel`: what was taken, its scores on rows set aside, the reason.
         kernel_selection_: the `sggp.evidence.judging.KernelSelection` where kernels were compared, else None.
         outliers_: positions of training rows that were set apart, which have no say in the solve.
@@ -135,17 +141,22 @@ class GPRegressor(PredictiveDensities, Insight, RegressorMixin, BaseEstimator):
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.target_tags.multi_output = True
+        tags.input_tags.sparse = True
         tags.input_tags.allow_nan = self.missing != "refuse"
         return tags
 
-    def fit(self, X: Any, y: Any) -> GPRegressor:
+    def fit(self, X: Any, y: Any, sample_weight: Any = None, noise_variance: Any = None) -> GPRegressor:
         """Learn the hyperparameters and condition on all rows.
 
         Args:
-            X: (n, d) numbers; or a table with columns of text, categories and truth values, see docs/kernels.md.
+            X: (n, d) numbers; or a table with columns of text, categories and truth values, see docs/kernels.md; or a
+                sparse matrix, which is made dense: bytes for a Tanimoto kernel, up to 4 GiB.
             y: (n,) targets, or (n, t): independent targets that share kernel and noise-to-signal ratio. Of several
                 targets cells may be NaN: each is conditioned on the rows where it was measured, and the
                 hyperparameters are learnt from complete rows, or from the fullest target if these are fewer than half.
+            sample_weight: (n,) w: row i has noise of variance σ²/wᵢ, σ² being `noise_variance`, or learnt (one normal
+                noise then); weight 0 leaves a row out. Not how often a row was seen.
+            noise_variance: as in the constructor, which it replaces for this fit: cross-validation splits it.
 
         Returns:
             self.
@@ -158,16 +169,21 @@ class GPRegressor(PredictiveDensities, Insight, RegressorMixin, BaseEstimator):
             NotConverged: the solver stopped before its tolerance. UnidentifiedColumns: columns that are constant, or
                 copies of others.
         """
-        settings = self._settings()
+        given = self.noise_variance if noise_variance is None else noise_variance
+        settings = self._settings(given)
         X, y, self.columns_ = checked_training(self, _as_array(X), _as_array(y))
         settings = replace(settings, blocks=self.columns_.blocks if self.columns_ else ())
+        noise = row_noise(len(X), given, sample_weight)
+        if noise.rows is not None:
+            X, y = X[noise.rows], y[noise.rows]
         self.X_train_, self.y_train_ = np.copy(X), np.copy(y)
         x, targets = self._tensor(X), torch.from_numpy(y.reshape(len(y), -1).astype(float)).to(self.device)
-        fit_stream, sample_stream = streams(self._generator(self.random_state), "hyperparameters", "samples")
-        model = fit_measured(x, targets, settings, draw_seed(fit_stream))
+        fit_stream, sample_stream = streams(generator_of(self.random_state), "hyperparameters", "samples")
+        model, self._known_noise = fit_weighted(x, targets, settings, noise, draw_seed(fit_stream))
         self._record(model)
         if self.verbose:
             report("%s: %s, %.1f s", model.fit.method, model.fit.message, model.fit.seconds)
+            report("noise: %s", model.noise_model.reason)
         posteriors = condition_measured(model, x, targets, sample_stream)
         if self.verbose:
             for posterior in posteriors:
@@ -237,7 +253,7 @@ class GPRegressor(PredictiveDensities, Insight, RegressorMixin, BaseEstimator):
         check_is_fitted(self)
         whole_number(n_samples, "n_samples")
         x = self._inputs(self._checked(X))
-        generator = self._generator(random_state)
+        generator = generator_of(random_state)
         posteriors = self._posteriors()
         if n_samples > posteriors[0].num_samples:
             paths = [p.more_samples(n_samples, generator)(x) for p in posteriors]
@@ -256,9 +272,13 @@ class GPRegressor(PredictiveDensities, Insight, RegressorMixin, BaseEstimator):
 
     # fitting
 
-    def _settings(self) -> ModelSettings:
+    def _settings(self, given: Any) -> ModelSettings:
         """The settings, checked here as scikit-learn has it: by `fit`."""
         whole_number(int(self.verbose) if self.verbose in (True, False) else self.verbose, "verbose", least=0)
+        if self.noise == "given" and given is None:
+            raise InputError(
+                "noise='given' takes noise_variance as it is, and none was given: pass one, or 'auto'."
+            )
         try:
             torch.empty(0, device=self.device)
         except (RuntimeError, TypeError, AssertionError) as error:
@@ -267,13 +287,13 @@ class GPRegressor(PredictiveDensities, Insight, RegressorMixin, BaseEstimator):
             ) from error
         return ModelSettings(
             kernel=self.kernel,
-            noise_variance=self.noise_variance,
+            noise_variance=given,
             optimizer=self.optimizer,
             solver=self.solver,
             num_samples=whole_number(self.num_samples, "num_samples", least=0),
             num_features=whole_number(self.num_features, "num_features"),
             normalise=flag(self.normalize_y, "normalize_y"),
-            noise=one_of(self.noise, "noise", ("auto", "constant")),
+            noise=one_of(self.noise, "noise", ("auto", "constant", "given")),
             callback=report_record if self.verbose else None,
         )
 
@@ -287,11 +307,7 @@ class GPRegressor(PredictiveDensities, Insight, RegressorMixin, BaseEstimator):
     def _record(self, model: FittedModel) -> None:
         """Fitted attributes that do not depend on the solve."""
         result, scaling = model.told(), model.scaling
-        self.scaling_, self.standardise_ = scaling, scaling.standardised
-        self.x_offset_, self.x_scale_ = scaling.x_offset, scaling.x_scale
-        self.y_offset_, self.y_scale_ = scaling.y_offset, scaling.y_scale
-        if not scaling.normalised:
-            self.y_offset_, self.y_scale_ = np.zeros_like(scaling.y_offset), np.ones_like(scaling.y_scale)
+        self._tell_scaling(scaling)
         self.fit_result_ = result
         self.noise_model_, self.kernel_selection_ = model.noise_model, model.selection
         apart = model.noise_model.apart
@@ -300,12 +316,19 @@ class GPRegressor(PredictiveDensities, Insight, RegressorMixin, BaseEstimator):
         self.trace_ = result.trace
         self.log_marginal_likelihood_value_ = result.log_marginal_likelihood
         self.hyperparameters_ = {**result.hyperparameters, **told_columns(self, model)}
-        if self.noise_variance is not None:
-            self.noise_variance_: Any = self.noise_variance
+        a, b, unit = model.noise_model.factor, model.noise_model.added, float(self.scaling_.y_scale[0])
+        b = b * unit * unit if b else 0.0
+        self.noise_adjustment_ = (a, b)
+        if self._known_noise is not None:
+            self.noise_variance_: Any = self._known_noise
+            if self.noise_adjustment_ != (1.0, 0.0):
+                self.noise_variance_ = a * np.asarray(self._known_noise, dtype=float) + b
         else:
             with np.errstate(over="ignore"):
                 units = float(result.noise_variance) * self.y_scale_ * self.y_scale_
             self.noise_variance_ = float(units[0]) if len(units) == 1 else units
+        if result.method != "fixed":
+            warn_unlearnt(result.kernel)
         if result.unidentified and result.method not in ("fixed", "constant target"):
             listed = listed_columns(self, self.hyperparameters_["unidentified"])
             warnings.warn(
@@ -326,9 +349,9 @@ class GPRegressor(PredictiveDensities, Insight, RegressorMixin, BaseEstimator):
     def _measurement_noise(self) -> np.ndarray:  # (t,)
         """The noise variance of a measurement, in the squared units of the posterior."""
         scale = self.scaling_.y_scale
-        if self.noise_variance is None:
+        if self.__dict__.get("_known_noise") is None:
             return np.full(scale.shape, self._base_noise())
-        noise = np.asarray(self.noise_variance, dtype=float)
+        noise = np.asarray(self.noise_variance_, dtype=float)
         if noise.ndim:
             raise InputError(
                 "include_noise needs one noise variance, but the model was given one per training row: "
@@ -363,10 +386,6 @@ class GPRegressor(PredictiveDensities, Insight, RegressorMixin, BaseEstimator):
                 f"the covariance of {q} rows given {len(self.X_train_)} needs {needed / 2**30:.1f} GiB, more than "
                 "1 GiB: ask for fewer rows, for return_std, or for sample_y, whose functions carry the covariance."
             )
-
-    @staticmethod
-    def _generator(random_state: Any) -> torch.Generator:
-        return torch.Generator().manual_seed(int(check_random_state(random_state).randint(2**31 - 1)))
 
 
 def _as_array(values: Any) -> Any:

@@ -5,13 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from gpytorch.kernels import Kernel
+from scipy.sparse import issparse
 from sklearn.utils import check_array, check_X_y
 from sklearn.utils.validation import validate_data
 
 from sggp.checks import one_of
-from sggp.errors import InputError
+from sggp.errors import InputError, MemoryBudgetError
 from sggp.estimator.columns import MISSING, TableEncoder, is_frame, missing, refuse_missing
 from sggp.fitting import FittedModel
+from sggp.kernels import TanimotoDotProduct, TanimotoMinMax
+
+DENSE_BYTES = 2**32
 
 _ENCODED: dict[str, Any] = {"dtype": "numeric", "ensure_all_finite": "allow-nan"}
 
@@ -27,6 +32,7 @@ def checked_training(estimator: Any, X: Any, y: Any) -> tuple[np.ndarray, np.nda
             what `TableEncoder` refuses; rows without any target.
     """
     one_of(estimator.missing, "missing", MISSING)
+    X = dense_rows(X, estimator.kernel)
     y, gaps = _without_gaps(y)
     if not _needs_encoding(X, estimator.missing):
         X, y = validate_data(estimator, X, y, multi_output=True, y_numeric=True, **_ENCODED)
@@ -42,7 +48,7 @@ def checked_training(estimator: Any, X: Any, y: Any) -> tuple[np.ndarray, np.nda
 
 def checked_rows(estimator: Any, X: Any) -> np.ndarray:  # -> (q, d')
     """`validate_data` of rows for a fitted estimator, as the numbers that it was fitted to."""
-    encoder = estimator.columns_
+    encoder, X = estimator.columns_, dense_rows(X, estimator.kernel)
     if encoder is None:
         X = validate_data(estimator, X, reset=False, **_ENCODED)
         _refuse_missing(estimator, X)
@@ -51,6 +57,34 @@ def checked_rows(estimator: Any, X: Any) -> np.ndarray:  # -> (q, d')
         return validate_data(estimator, X, reset=False)  # which refuses it
     validate_data(estimator, X, reset=False, skip_check_array=True)
     return check_array(encoder.transform(X), estimator=estimator, input_name="X")
+
+
+def dense_rows(X: Any, kernel: Any) -> Any:
+    """A sparse matrix as an array, of bytes where the kernel is one on counts and they fit; anything else as it is.
+
+    Raises:
+        MemoryBudgetError: it would take more than 4 GiB.
+    """
+    if not issparse(X):
+        return X
+    X = X.tocsr()
+    parts = kernel.modules() if isinstance(kernel, Kernel) else ()
+    counts = kernel == "tanimoto" or any(
+        isinstance(part, TanimotoMinMax | TanimotoDotProduct) for part in parts
+    )
+    if (
+        counts
+        and X.dtype.kind in "iufb"
+        and ((X.data == np.floor(X.data)) & (X.data >= 0) & (X.data <= 255)).all()
+    ):
+        X = X.astype(np.uint8)
+    needed = X.shape[0] * X.shape[1] * X.dtype.itemsize
+    if needed > DENSE_BYTES:
+        raise MemoryBudgetError(
+            f"the sparse X of {X.shape[0]} rows and {X.shape[1]} columns takes {needed / 2**30:.1f} GiB once dense, "
+            "more than 4 GiB: predict in parts; fit fewer rows, or counts with a Tanimoto kernel, a byte each."
+        )
+    return X.toarray()
 
 
 def told_columns(estimator: Any, model: FittedModel) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sggp.evidence.leave_one_out import Observed, leave_rows_out
+from sggp.evidence.leave_one_out import LeftOut, Observed, leave_each_out, leave_rows_out
 from sggp.evidence.tails import fit_tail, log_density
 from sggp.predictive import PredictiveDistribution
 
@@ -166,10 +166,33 @@ def _behind(losses: Mapping[str, Array]) -> dict[str, tuple[float, float]]:
     return out
 
 
+def judge_left_out(candidates: Mapping[str, Observed]) -> tuple[str, str]:
+    """Choose, as `judge` does, by every row left out: the winner's name, and a sentence that says what decided.
+
+    For kernels with as many hyperparameters as each other, learnt from these rows.
+
+    Args:
+        candidates: name -> the whole table as that kernel's fit has it, the roughest first.
+
+    Cost: `leave_each_out` of each candidate.
+    """
+    units: list[tuple[float, float]] = []
+    rows = {}
+    for name, observed in candidates.items():
+        found = _scored(observed.residual, leave_each_out(observed))
+        units = units or [(found.crps.mean(), found.squared_error.mean())]
+        rows[name] = _averaged([found], units, [1.0])
+    return choose(rows)
+
+
 def _at(observed: Observed, judged: Tensor, given: Tensor) -> _Rows:
-    """Scores of the judged rows predicted from some others, with the scale and the tails that suit them best."""
-    left = leave_rows_out(observed, judged, given=given)
-    error = (observed.residual[judged] - left.mean).cpu().numpy()  # (m, t)
+    """Scores of the judged rows predicted from some others."""
+    return _scored(observed.residual[judged], leave_rows_out(observed, judged, given=given))
+
+
+def _scored(residual: Tensor, left: LeftOut) -> _Rows:
+    """Scores of left-out rows, with the scale and the tails that suit them best."""
+    error = (residual - left.mean).cpu().numpy()  # (m, t)
     variance = left.variance.cpu().numpy()[:, None]
     z_square = error**2 / variance
     tail = fit_tail(z_square.reshape(-1))

@@ -13,7 +13,10 @@ _SHARE = 0.3  # of the sum of squared z-scores that they must hold
 _JUDGED = 2000
 _TWO_ERRORS = 2.0
 APART = 1e8
-"""What the noise variance of a row set apart is multiplied by."""
+"""What the noise variance of a row set apart is multiplied by, at least."""
+_NO_PULL = (
+    1e4  # times its squared residual: it then pulls by a ten-thousandth of what a row one deviation off does
+)
 
 
 def outlying_rows(observed: Observed, generator: torch.Generator) -> Tensor | None:
@@ -51,7 +54,8 @@ def outlying_rows(observed: Observed, generator: torch.Generator) -> Tensor | No
 def without(observed: Observed, apart: Tensor) -> Observed:
     """The same with some rows set apart: a noise that leaves them without a say."""
     noise = observed.noise.double().expand(len(observed.x)).clone()
-    noise[apart] *= APART
+    far = _NO_PULL * observed.residual[apart].square().amax(dim=1)
+    noise[apart] = torch.maximum(APART * noise[apart], far)
     return Observed(observed.kernel, observed.x, observed.residual, noise)
 
 

@@ -110,6 +110,7 @@ class NoiseModel:
         row_noise: (n,) noise variances to condition with, or None for the same everywhere. noise_variance: that of a
             measurement before the surface. apart: rows that have no say, or None.
         scores: the models compared. reason: which won, in one sentence.
+        factor, added: what variances given for each row are multiplied by, and what is added (in units of the model).
     """
 
     tail: Tail = field(default_factory=Tail)
@@ -119,6 +120,8 @@ class NoiseModel:
     apart: Tensor | None = None
     scores: tuple[NoiseScore, ...] = ()
     reason: str = "one normal noise for all rows"
+    factor: float = 1.0
+    added: float = 0.0
 
     @property
     def changes(self) -> bool:

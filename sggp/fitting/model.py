@@ -9,31 +9,32 @@ from typing import Any
 
 import numpy as np
 import torch
-from gpytorch.kernels import AdditiveKernel, ConstantKernel, Kernel, ScaleKernel
+from gpytorch.kernels import Kernel
 from torch import Tensor
 
 from sggp.arrays import check_noise
-from sggp.defaults import DIRECT_ROWS, NUM_FEATURES, NUM_SAMPLES
+from sggp.defaults import NUM_FEATURES, NUM_SAMPLES
 from sggp.errors import InputError, NoRandomFeatures
 from sggp.evidence.judging import KernelSelection
 from sggp.evidence.outliers import outlying_rows, without
 from sggp.evidence.spread import LEAST_ROWS, NoiseModel, learn_noise_model
-from sggp.fitting.scaling import FAR, Scaling, scaling_of
+from sggp.fitting.given_noise import AGAIN, fit_given_noise
+from sggp.fitting.scaling import FAR, Scaling, middle, scaling_of
 from sggp.fitting.selection import fit_selected, observed
-from sggp.fitting.smoothness import fit_rougher_where_evident
+from sggp.fitting.smoothness import fit_smoothness
 from sggp.fitting.start import StartingPoint, starting_point
+from sggp.fitting.unknown_constant import with_unknown_constant
 from sggp.hyperparameters import FitResult, choose_optimizer, learn_hyperparameters
 from sggp.hyperparameters.defaults import noise_floor
 from sggp.hyperparameters.problem import known_mean
 from sggp.hyperparameters.unidentified import columns_without_influence
 from sggp.hyperparameters.units import TargetUnits, kernel_in_units
-from sggp.kernels import as_covariance
 from sggp.posterior import Posterior, condition
 from sggp.random import as_generator, draw_seed, streams
-from sggp.solvers import Cholesky
 from sggp.typing import Seed
 
-_CONSTANT = 4.0  # prior variance of an unknown constant mean, in units of k(x, x)
+_HEAVY = 2.0  # a standard deviation over that of the middle, from which on a few targets may decide it
+_DRAWN_IN = 30.0  # robust standard deviations
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,8 @@ class ModelSettings:
     Attributes:
         normalise: centre the targets and divide them by their standard deviation. Without, the model is one of the
             targets as they are: what is given (kernel, mean, priors) counts in their units, and so does what is learnt.
-        noise: "constant", or "auto" for a `NoiseModel` where one target and its noise are learnt from 100 rows or more.
+        noise: "auto" for a `NoiseModel` where one target and its noise are learnt from 100 rows or more, and for an
+            adjustment of noise variances that are given for so many rows; "constant" or "given" for neither.
         blocks: input columns that are the 0/1 codes of one category each; see `Scaling.with_codes`.
         callback: called with each record of the trace.
         options: further arguments of the recipe that learns.
@@ -128,6 +130,10 @@ class FittedModel:
             float(torch.as_tensor(self.fit.mean).reshape(-1)[0]) * scale + offset,
         )
 
+    def noise_of(self, given: Any, column: int) -> Tensor:
+        """Noise variances in squared units of a target, as the model takes them: in its units, and adjusted."""
+        return self.noise_model.factor * self.scaling.noise(given, column) + self.noise_model.added
+
     def condition(self, x: Tensor, y: Tensor, generator: Seed) -> list[Posterior]:
         """One posterior per target, in normalised units; the fit's own if it left one.
 
@@ -149,7 +155,7 @@ class FittedModel:
             if self.noise_model.row_noise is not None:
                 noise = self.noise_model.row_noise.to(x.device)
             if given is not None:
-                noise = self.scaling.noise(given, j)
+                noise = self.noise_of(given, j)
             posterior = partial(
                 condition,
                 kernel,
@@ -194,21 +200,42 @@ def fit_model(x: Tensor, y: Tensor, settings: ModelSettings, generator: Seed) ->
     if scaling.standardised:
         _check_range(inputs, x)
     learn, judge, spread = streams(as_generator(generator), "learn", "kernel", "noise")
-    result, selection = _learn(start, inputs, targets, scaling, settings, (draw_seed(learn), judge))
-    learns = not start.white_noise_fixed and _learns_noise_model(settings, result, x, y)
+    generators, adjustment = (draw_seed(learn), judge), None
+    finds = isinstance(settings.kernel, str | None) and settings.options.get("mean") is None
     apart = None
-    if learns and (settings.kernel is None or isinstance(settings.kernel, str)):
-        apart = outlying_rows(observed(result, inputs, targets), spread)
+    if finds and scaling.normalised and start.standardise and _may_learn_noise_model(settings, x, y):
+        apart = _far_out(start, inputs, targets, scaling, settings, generators, spread)
     if apart is not None:
-        others = torch.ones(len(x), dtype=torch.bool).index_fill_(0, apart, False)
+        scaling = scaling.of_targets(y[_others(apart, len(x))])
+        targets = scaling.targets(y)
+    if _adjusts_noise(start, settings, y):
+        given = scaling.noise(settings.noise_variance, 0)
+
+        def relearn(noise: Tensor | None, kernel: Any) -> tuple[FitResult, KernelSelection | None]:
+            begin, own = start, settings
+            if noise is None:
+                own = replace(settings, noise_variance=None)
+            if kernel is not None:
+                begin = replace(start, kernel=kernel, candidates={}, smoother=None)
+                if _recipe(settings, x) == "nearest-neighbour":
+                    own = replace(own, options={**own.options, **AGAIN})
+            return _learn(begin, inputs, targets, scaling, own, generators, noise)
+
+        (result, selection), adjustment = fit_given_noise(relearn, given, inputs, targets, spread)
+    elif apart is None:
+        result, selection = _learn(start, inputs, targets, scaling, settings, generators)
+        if isinstance(settings.kernel, str | None) and _learns_noise_model(start, settings, result, x, y):
+            apart = outlying_rows(observed(result, inputs, targets), spread)
+    if apart is not None:
+        others = _others(apart, len(x))
         parts = (inputs[others], targets[others])
         result, selection = _learn(start, *parts, scaling, settings, (draw_seed(learn), judge))
     idle = columns_without_influence(result.kernel, inputs) if start.standardise else []
     scale = scaling.x_scale.copy()
     scale[idle] = np.inf
     kept = replace(scaling, x_scale=scale)
-    noise = NoiseModel()
-    if learns:
+    noise = NoiseModel() if adjustment is None else adjustment.noise_model(float(scaling.y_scale[0]))
+    if _learns_noise_model(start, settings, result, x, y):
         table = observed(result, kept.inputs(x), targets)
         if apart is not None:
             table = without(table, apart)
@@ -220,10 +247,50 @@ def fit_model(x: Tensor, y: Tensor, settings: ModelSettings, generator: Seed) ->
     )
 
 
-def _learns_noise_model(settings: ModelSettings, fit: FitResult, x: Tensor, y: Tensor) -> bool:
-    """Whether the noise may depend on the input: one target with a learnt noise, and rows enough to tell."""
-    learnt = settings.noise_variance is None and fit.method not in ("fixed", "constant target")
-    return settings.noise == "auto" and learnt and y.shape[1] == 1 and len(x) >= LEAST_ROWS
+def _may_learn_noise_model(settings: ModelSettings, x: Tensor, y: Tensor) -> bool:
+    """Whether the noise may depend on the input: one target with a noise to learn, and rows enough to tell."""
+    learns = settings.noise_variance is None and settings.optimizer is not None
+    return settings.noise == "auto" and learns and y.shape[1] == 1 and len(x) >= LEAST_ROWS
+
+
+def _learns_noise_model(
+    start: StartingPoint, settings: ModelSettings, fit: FitResult, x: Tensor, y: Tensor
+) -> bool:
+    learnt = not start.white_noise_fixed and fit.method not in ("fixed", "constant target")
+    return learnt and _may_learn_noise_model(settings, x, y)
+
+
+def _others(apart: Tensor, rows: int) -> Tensor:  # (k,) -> (n,) bool
+    return torch.ones(rows, dtype=torch.bool, device=apart.device).index_fill_(0, apart, False)
+
+
+def _far_out(
+    start: StartingPoint,
+    x: Tensor,
+    y: Tensor,
+    scaling: Scaling,
+    settings: ModelSettings,
+    generators: tuple[int, torch.Generator],
+    spread: torch.Generator,
+) -> Tensor | None:
+    """Outlying rows where a few targets decide the standard deviation: in its units the others would all be equal.
+
+    By a fit to the targets in units of their middle, those beyond thirty of them drawn in to there.
+    """
+    median, scale = (float(v) for v in middle(y[:, 0].cpu().numpy()))
+    if scale == 0 or _HEAVY * scale >= float(y.std(correction=0)):
+        return None
+    near = ((y - median) / scale).clamp(-_DRAWN_IN, _DRAWN_IN)
+    fit, _ = _learn(start, x, near, scaling, settings, generators)
+    return outlying_rows(observed(fit, x, near), spread)
+
+
+def _adjusts_noise(start: StartingPoint, settings: ModelSettings, y: Tensor) -> bool:
+    """Whether noise variances that are given for every row may be scaled and added to."""
+    learns = settings.optimizer is not None and start.white_noise is None and len(y) >= LEAST_ROWS
+    if settings.noise != "auto" or settings.noise_variance is None or not learns:
+        return False
+    return np.asarray(settings.noise_variance).size == len(y) and y.shape[1] == 1
 
 
 def _check_range(inputs: Tensor, x: Tensor) -> None:
@@ -235,24 +302,6 @@ def _check_range(inputs: Tensor, x: Tensor) -> None:
             f"x holds {float(x[row, column]):.3g} in row {row}, column {column}, more than {FAR:.0e} times as far from "
             "the other rows as they are from each other: float64 holds no such distance. Correct or remove the row."
         )
-
-
-def with_unknown_constant(kernel: Kernel, rows: int, solver: Any = None) -> Kernel:
-    """The kernel of f plus an unknown constant, where posteriors are direct; else the kernel as it is.
-
-    A constant mean that was estimated from few rows is not known: its uncertainty, kriging's (1 − 1ᵀH⁻¹k)²/(1ᵀH⁻¹1)
-    (Rasmussen & Williams 2006, equation 2.42), belongs to every variance and sample. Its prior variance about the
-    estimate is 4 k(x, x): a larger one changes little and costs digits. From many rows the mean is known, and iterative
-    solves would suffer.
-    """
-    if rows > DIRECT_ROWS or not (solver is None or isinstance(solver, Cholesky)):
-        return kernel
-    one = ConstantKernel()
-    one.constant = torch.tensor(1.0)
-    constant = ScaleKernel(one).double()
-    size = as_covariance(kernel, dtype=torch.float64).scale  # as a tensor: GPyTorch rounds floats to float32
-    constant.outputscale = torch.tensor(_CONSTANT * size, dtype=torch.float64)
-    return AdditiveKernel(kernel, constant.to(next(kernel.parameters()).device)).requires_grad_(False)
 
 
 def default_kernel(x: Tensor, y: Tensor) -> Kernel:
@@ -272,12 +321,16 @@ def _learn(
     scaling: Scaling,
     settings: ModelSettings,
     generators: tuple[int, torch.Generator],
+    noise: Tensor | None = None,
 ) -> tuple[FitResult, KernelSelection | None]:
-    """The learnt hyperparameters, of the best kernel where there is a choice, and how that was made."""
-    recipe = choose_optimizer(len(x)) if settings.optimizer == "auto" else settings.optimizer
+    """The learnt hyperparameters, of the best kernel where there is a choice, and how that was made.
+
+    With noise variances (n,) other than those of the settings where they are given.
+    """
+    recipe = _recipe(settings, x)
     arguments: dict[str, Any] = {
         "optimizer": recipe,  # of all rows, for fits of some as well
-        "noise_variance": _shared_noise(start, scaling, settings),
+        "noise_variance": _shared_noise(start, scaling, settings) if noise is None else noise,
         "noise_prior": start.noise_prior,
         "generator": generators[0],
         "callback": settings.callback,
@@ -299,12 +352,16 @@ def _learn(
         return learn_hyperparameters(kernel, x[rows], y[rows], scale_free=False, **told)
 
     if recipe == "exact" and start.smoother is not None:
-        return fit_rougher_where_evident(
-            start.smoother, start.kernel, _white_noise(start, scaling), fit
-        ), None
+        table = partial(observed, x=x, y=y, noise=arguments["noise_variance"])
+        white = _white_noise(start, scaling)
+        return fit_smoothness((start.smoother, start.kernel), white, fit, table), None
     if recipe != "nearest-neighbour" or not start.candidates:
         return fit(start.kernel, initial_noise_variance=_white_noise(start, scaling)), None
     return fit_selected(start.candidates, x, y, fit, generators[1], arguments["noise_variance"])
+
+
+def _recipe(settings: ModelSettings, x: Tensor) -> Any:
+    return choose_optimizer(len(x)) if settings.optimizer == "auto" else settings.optimizer
 
 
 def _shared_noise(start: StartingPoint, scaling: Scaling, settings: ModelSettings) -> Tensor | None:

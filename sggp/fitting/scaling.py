@@ -35,14 +35,19 @@ def location_and_scale(values: np.ndarray, otherwise: np.ndarray) -> tuple[np.nd
     """
     unit, exponent = near_one(values)  # squares and differences in there overflow for no column
     location, spread = unit.mean(axis=0), unit.std(axis=0)
-    low, median, high = np.quantile(unit, [0.05, 0.5, 0.95], axis=0)
-    middle = (high - low) / _NORMAL_MIDDLE
+    median, inner = middle(unit)
     constant = spread <= 1e-14 * np.abs(unit).max(axis=0)
-    heavy = (middle > 1e-14 * np.abs(median)) & (spread / _HEAVY > middle) & ~constant
+    heavy = (inner > 1e-14 * np.abs(median)) & (spread / _HEAVY > inner) & ~constant
     location, scale = (
-        np.ldexp(v, exponent) for v in (np.where(heavy, median, location), np.where(heavy, middle, spread))
+        np.ldexp(v, exponent) for v in (np.where(heavy, median, location), np.where(heavy, inner, spread))
     )
     return location, np.where(constant, otherwise, np.maximum(scale, _TINY))
+
+
+def middle(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:  # (n, d) -> (d,), (d,)
+    """The median of each column, and the deviation of a normal one of the same 5 % and 95 % quantiles."""
+    low, median, high = np.quantile(values, [0.05, 0.5, 0.95], axis=0)
+    return median, (high - low) / _NORMAL_MIDDLE
 
 
 def target_location_and_scale(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:  # (n, t) -> (t,), (t,)
@@ -111,6 +116,11 @@ class Scaling:
         for block in blocks if self.standardised else ():
             offset[list(block)], scale[list(block)] = 0.0, 1.0 if len(block) > 1 else math.sqrt(0.5)
         return replace(self, x_offset=offset, x_scale=scale)
+
+    def of_targets(self, y: Tensor) -> Scaling:  # (m, t)
+        """The same for inputs, with the means and deviations of some rows' targets."""
+        offset, scale = target_location_and_scale(y.detach().cpu().double().numpy())
+        return replace(self, y_offset=offset, y_scale=scale)
 
     @property
     def units(self) -> TargetUnits:

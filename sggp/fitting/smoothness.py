@@ -10,39 +10,53 @@ from gpytorch.kernels import Kernel
 from torch import Tensor
 
 from sggp.errors import InputError
+from sggp.evidence.judging import judge_left_out
+from sggp.evidence.leave_one_out import Observed
 from sggp.hyperparameters.coordinates import copy_kernel
 from sggp.hyperparameters.gram import stationary_parts
 from sggp.hyperparameters.result import FitResult
 
 EVIDENCE = 1.0  # nats in all by which it must win an exact marginal likelihood
+_JUDGED_ROWS = 200  # from which on left-out rows decide instead
 _CLIMB = 0.05  # nats per row between the last record and the one before the last two
 _STRETCH = 2.0  # of the length scales: near the origin a rougher kernel decays faster
 
 
-def fit_rougher_where_evident(
-    smoother: Kernel, rougher: Kernel, noise: float | None, fit: Callable[..., FitResult]
+def fit_smoothness(
+    kernels: tuple[Kernel, Kernel],
+    noise: float | None,
+    fit: Callable[..., FitResult],
+    table: Callable[[FitResult], Observed],
 ) -> FitResult:
-    """An exact fit of the one of two kernels that explains the data better.
+    """Exact fits of two kernels, and the one that explains the data better.
 
-    The rougher kernel starts from what the smoother one learnt, and must win by a nat of marginal likelihood: with few
-    rows the difference is noise, and a smooth posterior finds optima faster.
+    The rougher kernel starts from what the smoother one learnt. From 200 rows on every row is predicted from all
+    others by both, and the smoother one must win beyond the standard errors of the differences, as in
+    `sggp.evidence.judging.judge`. Fewer rows tell too little: there the rougher one must win by a nat of marginal
+    likelihood, for a smooth posterior finds optima faster.
 
     Args:
-        smoother, rougher: scaled stationary kernels with their priors; copied, never changed.
+        kernels: a smoother and a rougher one, scaled stationary kernels with their priors; copied, never changed.
         noise: the noise variance that the first search starts from; None takes its default.
-        fit: (kernel, initial_noise_variance=) -> FitResult.
+        fit: (kernel, initial_noise_variance=) -> FitResult. table: the rows as such a result has them.
 
     Returns:
-        FitResult of the winner; the message says by how much their likelihoods differ.
+        FitResult of the winner; the message says what decided, and by how much their likelihoods differ.
     """
+    smoother, rougher = kernels
     first = fit(smoother, initial_noise_variance=noise)
     if first.method != "exact":
         return first
     trial = fit(started(rougher, first.kernel), initial_noise_variance=learnt_noise(first))
     gain = trial.log_marginal_likelihood - first.log_marginal_likelihood
-    winner = trial if gain >= EVIDENCE else first
-    message = f"{winner.message}; {_name(rougher)} {gain:+.2f} nats beside {_name(smoother)}"
-    return with_all_steps(winner, [first, trial], message)
+    rough, smooth = _name(rougher), _name(smoother)
+    rougher_wins, message = gain >= EVIDENCE, f"{rough} {gain:+.2f} nats beside {smooth}"
+    observed = table(trial)
+    if len(observed.x) >= _JUDGED_ROWS:
+        chosen, reason = judge_left_out({rough: observed, smooth: table(first)})
+        rougher_wins, message = chosen == rough, f"{message}; by rows left out {reason}"
+    winner = trial if rougher_wins else first
+    return with_all_steps(winner, [first, trial], f"{winner.message}; {message}")
 
 
 def started(kernel: Kernel, learnt: Kernel, stretch: float = _STRETCH) -> Kernel:

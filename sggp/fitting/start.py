@@ -29,7 +29,7 @@ class StartingPoint:
         white_noise_fixed: whether that noise is to stay as it is.
         noise_prior: a GPyTorch prior for a learnt noise variance, or None.
         candidates: kernels to choose from by nearest-neighbour fits (`fit_selected`), by name; or none.
-        smoother: one to try where the marginal likelihood is exact (`fit_rougher_where_evident`), or None.
+        smoother: one to try where the marginal likelihood is exact (`fit_smoothness`), or None.
     """
 
     kernel: Kernel
@@ -70,7 +70,7 @@ def starting_point(
         tanimoto = any(isinstance(part, TanimotoMinMax | TanimotoDotProduct) for part in kernel.modules())
         return StartingPoint(kernel, noise_prior=noise_prior("tanimoto" if tanimoto else "matern32"))
     if isinstance(kernel, ScikitLearnBase):
-        converted = from_scikit_learn(kernel)
+        converted = from_scikit_learn(kernel, input_dim)
         return StartingPoint(
             converted.kernel, white_noise=converted.noise_variance, white_noise_fixed=converted.noise_fixed
         )

@@ -7,7 +7,7 @@ Starts, bounds and priors of a fit are for targets of unit variance. Targets of 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -80,8 +80,14 @@ def _output_scales(kernel: Kernel) -> list[ScaleKernel] | None:
         return None
     parts = [_output_scales(part) for part in kernel.kernels]
     if isinstance(kernel, ProductKernel):
-        return next((part for part in parts if part is not None), None)
+        own = [p for p, factor in zip(parts, kernel.kernels, strict=True) if _once(factor, kernel.kernels)]
+        return next((part for part in own if part is not None), None)
     return None if None in parts else [scale for part in parts if part is not None for scale in part]
+
+
+def _once(factor: Kernel, factors: Iterable[Kernel]) -> bool:
+    """Whether it is one factor of the product, and not the same one several times: a power."""
+    return sum(other is factor for other in factors) == 1
 
 
 def _rescale(kernel: Kernel, name: str, factor: Tensor) -> None:

@@ -136,7 +136,7 @@ class LinearisedLaplace:
         return BayesianLinearModel(
             prior_precision=self.prior_precision,
             noise_variance=1.0 if self.likelihood == "softmax" else self.noise_variance,
-            prior_scale="g-prior" if self.g_prior else None,
+            prior_scale="g-prior" if self.g_prior else "ones",
             num_samples=self.num_samples,
             solver=self.solver,
             tolerance=self.tolerance,

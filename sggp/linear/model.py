@@ -35,8 +35,9 @@ class BayesianLinearModel:
     Args:
         prior_precision: α > 0; None learns it.
         noise_variance: σ² > 0; None learns it.
-        prior_scale: s: None for ones, a tensor (D,) of positive numbers, or "g-prior" for s_d = [ΦᵀB⁰Φ]_dd^(-1/2),
-            which makes one α fit features of any scale, and conditions the system as Jacobi's preconditioner does.
+        prior_scale: s: "ones", a tensor (D,) of positive numbers, or "g-prior" for s_d = [ΦᵀB⁰Φ]_dd^(-1/2), which makes
+            one α fit features of any scale, and conditions the system as Jacobi's preconditioner does. None: "g-prior"
+            where α is learnt, "ones" where it is given.
         num_samples: k.
         solver: any of `sggp.solvers` that needs products only (`ConjugateGradients`), or `StochasticGradientDescent`
             for minibatches with momentum and averaging, whose step is found by power iteration.
@@ -62,7 +63,7 @@ class BayesianLinearModel:
 
     prior_precision: float | None = None
     noise_variance: float | None = None
-    prior_scale: Tensor | Literal["g-prior"] | None = None
+    prior_scale: Tensor | Literal["g-prior", "ones"] | None = None
     num_samples: int = 32
     solver: Solver = field(default_factory=lambda: ConjugateGradients(preconditioner=None))
     tolerance: float = 1e-4
@@ -80,7 +81,7 @@ class BayesianLinearModel:
             whole_number(getattr(self, name), name)
         scale = self.prior_scale
         if not (scale is None or isinstance(scale, Tensor)):
-            one_of(scale, "prior_scale, unless it is None or a tensor,", ("g-prior",))
+            one_of(scale, "prior_scale, unless it is None or a tensor,", ("g-prior", "ones"))
         if not isinstance(self.solver, Solver):
             raise DtypeError(
                 f"solver must be a solver of sggp.solvers, as in ConjugateGradients(), got {self.solver!r}."
@@ -125,8 +126,6 @@ class BayesianLinearModel:
 
     def _design(self, features: Features, root: Tensor | None, generator: torch.Generator) -> Design:
         """The design in units of the prior scale."""
-        if self.prior_scale is None:
-            return Design(features, root)
         if isinstance(self.prior_scale, Tensor):
             scale = self.prior_scale.detach()
             positive = (scale > 0) & torch.isfinite(scale)
@@ -135,6 +134,8 @@ class BayesianLinearModel:
                     f"prior_scale must hold {features.num_weights} positive numbers, got {tuple(scale.shape)}."
                 )
             return Design(features, root, scale)
+        if self.prior_scale == "ones" or (self.prior_scale is None and self.prior_precision is not None):
+            return Design(features, root)
         return Design(features, root).normalised(self.probes, generator)
 
     def _fit(

@@ -164,3 +164,12 @@ class PackedStrings(Sequence[str]):
 
     def __repr__(self) -> str:
         return f"PackedStrings({len(self)} texts, {self.data.nbytes} bytes)"
+
+
+def as_texts(entries: Any, name: str) -> list[str] | None:
+    """One text per molecule, or None; refused where it is no list."""
+    if entries is None:
+        return None
+    if isinstance(entries, str | bytes) or not hasattr(entries, "__iter__"):
+        raise InputError(f"{name} must be a list with one entry per molecule, got {type(entries).__name__}.")
+    return [str(entry) for entry in entries]

@@ -27,7 +27,7 @@ from sggp.molecules.build import Request, build, cached, file_key, molecules_key
 from sggp.molecules.encoding.parts import COMBINED, FingerprintSettings
 from sggp.molecules.files import MoleculeFile, read_molecules
 from sggp.molecules.fingerprinter import SmilesFingerprinter, as_smiles_list
-from sggp.molecules.packed import PackedCounts, PackedStrings
+from sggp.molecules.packed import PackedCounts, PackedStrings, as_texts
 from sggp.molecules.properties import property_of_each
 from sggp.molecules.report import InvalidMolecule, InvalidReport
 from sggp.molecules.storage import read_arrays, write_arrays
@@ -118,7 +118,7 @@ class FingerprintTable:
         Cost: 1.1 s per 1,000 drug-like molecules and process, 0.2 for Morgan counts alone; memory about 1.5 kB per
         molecule while it is built.
         """
-        entries, texts = as_smiles_list(smiles), _texts(ids, "ids")
+        entries, texts = as_smiles_list(smiles), as_texts(ids, "ids")
         if texts is not None and len(texts) != len(entries):
             raise ShapeError(f"got {len(texts)} ids for {len(entries)} SMILES.")
         request = Request(
@@ -188,8 +188,8 @@ class FingerprintTable:
         """
         return cls(
             PackedCounts.of(counts),
-            smiles=None if smiles is None else PackedStrings.pack(_texts(smiles, "smiles") or ()),
-            ids=None if ids is None else PackedStrings.pack(_texts(ids, "ids") or ()),
+            smiles=None if smiles is None else PackedStrings.pack(as_texts(smiles, "smiles") or ()),
+            ids=None if ids is None else PackedStrings.pack(as_texts(ids, "ids") or ()),
         )
 
     @classmethod
@@ -398,11 +398,3 @@ class FingerprintTable:
 
     def __repr__(self) -> str:
         return f"FingerprintTable({len(self)} molecules, width={self.width}, {self.nbytes / 1e6:.1f} MB)"
-
-
-def _texts(entries: Any, name: str) -> list[str] | None:
-    if entries is None:
-        return None
-    if isinstance(entries, str | bytes) or not hasattr(entries, "__iter__"):
-        raise InputError(f"{name} must be a list with one entry per molecule, got {type(entries).__name__}.")
-    return [str(entry) for entry in entries]

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from sggp.errors import InputError
 
-__all__ = ["FAMILIES", "Family", "Profile", "normal_spectrum"]
+__all__ = ["FAMILIES", "Family", "Profile", "normal_spectrum", "student_spectrum"]
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ def normal_spectrum(t: np.ndarray, d: int) -> np.ndarray:
     return 2 * gammainccinv(d / 2, t)
 
 
-def _student_spectrum(t: np.ndarray, d: int, nu: float) -> np.ndarray:
+def student_spectrum(t: np.ndarray, d: int, nu: float) -> np.ndarray:
     """ω = z √(2ν/u), z ~ N(0, I), u ~ χ²(2ν), a multivariate Student-t: 2ν/(2ν + |ω|²) ~ Beta(ν, d/2)."""
     share = betaincinv(nu, d / 2, t)
     return 2 * nu * (1 - share) / share
@@ -153,9 +153,9 @@ FAMILIES: dict[str, Family] = {
     family.name: family
     for family in (
         Family("rbf", 0, math.inf, _rbf, _rbf_slope, normal_spectrum),
-        Family("matern12", 1, 0.5, _matern12, _matern12_slope, partial(_student_spectrum, nu=0.5)),
-        Family("matern32", 2, 1.5, _matern32, _matern32_slope, partial(_student_spectrum, nu=1.5)),
-        Family("matern52", 3, 2.5, _matern52, _matern52_slope, partial(_student_spectrum, nu=2.5)),
+        Family("matern12", 1, 0.5, _matern12, _matern12_slope, partial(student_spectrum, nu=0.5)),
+        Family("matern32", 2, 1.5, _matern32, _matern32_slope, partial(student_spectrum, nu=1.5)),
+        Family("matern52", 3, 2.5, _matern52, _matern52_slope, partial(student_spectrum, nu=2.5)),
         Family("rq", 4, math.inf, _rational_quadratic, _rational_quadratic_slope, None, shaped=True),
     )
 }

@@ -39,8 +39,16 @@ class _Loaded(NamedTuple):
     reason: str
 
 
+def _one_thread() -> None:
+    """In a forked child torch waits for ever for threads that only its parent has: it is to do without."""
+    if torch.get_num_threads() > 1:
+        torch.set_num_threads(1)
+
+
 @functools.cache
 def _loaded() -> _Loaded:
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=_one_thread)
     setting = os.environ.get("SGGP_NATIVE", "").strip().lower()
     if setting == "0":
         return _Loaded(None, (), "the C++ engine was switched off by SGGP_NATIVE=0")

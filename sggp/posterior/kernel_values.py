@@ -10,12 +10,14 @@ from gpytorch.kernels import AdditiveKernel, Kernel, ProductKernel, ScaleKernel
 
 from sggp.errors import InputError
 from sggp.kernels import TanimotoDotProduct, TanimotoMinMax
+from sggp.kernels.linear import DenseLinearKernel
 
 _PLAIN: dict[str, type[Kernel]] = {
     "RBFKernel": gpytorch.kernels.RBFKernel,
     "MaternKernel": gpytorch.kernels.MaternKernel,
     "RQKernel": gpytorch.kernels.RQKernel,
     "LinearKernel": gpytorch.kernels.LinearKernel,
+    "DenseLinearKernel": DenseLinearKernel,
     "ConstantKernel": gpytorch.kernels.ConstantKernel,
     "PeriodicKernel": gpytorch.kernels.PeriodicKernel,
     "TanimotoMinMax": TanimotoMinMax,

@@ -20,13 +20,12 @@ from sggp.typing import FailurePolicy, Seed
 
 
 @dataclass(frozen=True)
-class Settings:
-    """The arguments of `condition` of the same names."""
+class Solving:
+    """`num_features`, `solver`, `tolerance` and `on_failure` of `condition`."""
 
-    num_samples: int
     num_features: int
     solver: Solver | None = None
-    tolerance: float | Tensor | None = None
+    tolerance: Any = None
     on_failure: FailurePolicy = "warn"
 
 
@@ -34,10 +33,11 @@ def condition_together(
     kernel: Any,
     x: Tensor,
     y: Tensor,
+    *,
     noise_variance: float | Tensor,
-    means: Sequence[float],
-    generators: Sequence[Seed],
-    settings: Settings,
+    priors: Sequence[tuple[float, Seed]],
+    num_samples: int,
+    how: Solving,
 ) -> list[Posterior]:
     """`condition` on each column of y, (n, m): the same m posteriors, to the solver's tolerance, from one solve.
 
@@ -45,31 +45,32 @@ def condition_together(
     preconditioned, once. The posteriors share what later variances need of it.
 
     Args:
-        kernel, x, noise_variance: as in `condition`. y: (n, m).
-        means: m prior means. generators: m seeds, of which the first decides what is random in the solver.
-        settings: further arguments of `condition`.
+        kernel, x, noise_variance, num_samples: as in `condition`.
+        priors: of each column the prior mean and a seed, of which the first decides what is random in the solver.
+        how: features of the prior draws, and how the solve goes.
 
     Cost: of `condition` with m (1 + s) right-hand sides.
     """
-    solver, num_samples, on_failure = settings.solver, settings.num_samples, settings.on_failure
-    check_solver_argument(solver)
+    check_solver_argument(how.solver)
     parts: list[tuple[Process, Data]] = []
     solving: list[torch.Generator] = []
-    for j, (mean, seed) in enumerate(zip(means, generators, strict=True)):
+    for j, (mean, seed) in enumerate(priors):
         data = Data.checked(x, y[:, j], noise_variance)
         draw, eps, solve, _ = streams(as_generator(seed), "prior", "noise", "solver", "centres")
-        allowed = settings.tolerance
-        if allowed is None:
-            allowed = posterior_tolerances(data.y - mean, data.noise_variance)
+        allowed = (
+            posterior_tolerances(data.y - mean, data.noise_variance)
+            if how.tolerance is None
+            else how.tolerance
+        )
         options = SolveOptions(
-            solver,
+            how.solver,
             allowed,
-            settings.num_features,
+            how.num_features,
             working_dtype(len(data.rows), None),
             MEMORY_BUDGET,
-            on_failure=on_failure,
+            on_failure=how.on_failure,
         )
-        prior = draw_prior(kernel, data.x, num_samples, settings.num_features, draw)
+        prior = draw_prior(kernel, data.x, num_samples, how.num_features, draw)
         parts.append((Process(kernel, mean, prior, options), data.with_noise(num_samples, eps)))
         solving.append(solve)
     process, data = parts[0]
@@ -78,7 +79,7 @@ def condition_together(
         torch.cat([process.targets(data) for process, data in parts], 1),
         tolerance=torch.cat([process.options.tolerances(num_samples, True) for process, _ in parts]),
         generator=solving[0],
-        on_failure=on_failure,
+        on_failure=how.on_failure,
     )
     width = 1 + num_samples
     found = [

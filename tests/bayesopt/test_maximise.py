@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sggp.bayesopt import Box, BoxSearch, Pool, ThompsonSampling, maximise_box, maximise_pool
+from sggp.bayesopt import Box, BoxSearch, Integer, Pool, ThompsonSampling, maximise_box, maximise_pool
 from sggp.errors import DtypeError, InputError, ShapeError
 from tests.bayesopt.paths import Bowls, Known, Table
 
@@ -198,3 +198,31 @@ def test_thompson_refuses_what_cannot_work():
         ThompsonSampling(Box([[0.0, 1.0]]), 1).suggest(
             Known(Bowls(torch.zeros(1, 1).double())), exclude=[0], generator=0
         )
+
+
+def test_paths_may_share_a_point_where_only_values_are_asked_for() -> None:
+    """Six paths with one maximum in a corner: as a batch they part, as values each is the maximum itself."""
+
+    class Corner:
+        num_samples = 6
+
+        def __call__(self, points: torch.Tensor) -> torch.Tensor:
+            return points.sum(-1).expand(6, -1)
+
+        def paired(self, points: torch.Tensor) -> torch.Tensor:
+            return points.sum(-1)
+
+    box = Box([[0.0, 1.0], [0.0, 1.0]])
+    grid = Box({"a": Integer(1, 3), "b": Integer(1, 3)})
+    for space, top in ((box, 2.0), (grid, 2.0)):
+        for repeats in (True, False):
+            search = BoxSearch(rounds=2, candidates=64, repeats=repeats)
+            points, values = maximise_box(
+                Corner(), space, generator=torch.Generator().manual_seed(0), search=search
+            )
+            assert values.max() == pytest.approx(top)
+            if repeats:
+                assert values.min() == pytest.approx(top)
+            else:
+                assert len(torch.unique(points, dim=0)) == 6
+                assert values.min() < top - 1e-6

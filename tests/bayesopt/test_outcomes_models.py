@@ -91,7 +91,7 @@ def test_noise_known_for_some_is_learnt_for_the_others():
 )
 def test_noise_that_cannot_be_is_refused(noise, error, says):
     with pytest.raises(error, match=says):
-        fit_surrogate(inputs(5), height(inputs(5)), num_samples=1, noise_std=torch.tensor(noise), generator=1)
+        fit_surrogate(inputs(5), (height(inputs(5)), torch.tensor(noise)), num_samples=1, generator=1)
 
 
 # censored values

@@ -11,7 +11,7 @@ from sggp.bayesopt.screening import random_screenings, screen
 from sggp.errors import SggpError
 from tests.bayesopt.paths import Known, Table
 
-pd = pytest.importorskip("pandas")
+pd = pytest.importorskip("pandas", reason="pandas is not installed")
 
 BOX = [[0.0, 1.0], [-2.0, 2.0]]
 COUNTS = torch.randint(0, 3, (12, 4), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
@@ -211,11 +211,14 @@ ENTRANCES = {
 }
 
 
-def refuse(call, given) -> None:
-    """`call` raises an error of the package that says something, for each value that it is given."""
+def refuse(call, given) -> int:
+    """`call` raises an error of the package that says something, for each value that it is given: how many did."""
+    count = 0
     for bad in given:
         with pytest.raises(SggpError, match=r".{20,}"):
             call(bad)
+        count += 1
+    return count
 
 
 @pytest.fixture
@@ -293,10 +296,10 @@ SCREENING = {
 @pytest.mark.parametrize(("name", "given"), SCREENING.items())
 def test_a_screening_that_cannot_run_is_refused(name, given):
     usual = {"table": COUNTS, "values": VALUES, "known": [0, 1], "rounds": 1, "batch_size": 2}
-    refuse(lambda bad: screen(**{**usual, name: bad}), given)
+    assert refuse(lambda bad: screen(**{**usual, name: bad}), given) == len(given)
     usual = {"values": VALUES, "known": [0, 1], "rounds": 1, "batch_size": 2, "repeats": 2}
     if name != "table":
-        refuse(lambda bad: random_screenings(**{**usual, name: bad}), given)
+        assert refuse(lambda bad: random_screenings(**{**usual, name: bad}), given) == len(given)
 
 
 @pytest.mark.parametrize("bad", [[["a", 1]], 3])

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from sggp.bayesopt import Box, Campaign, Pool, Rule, Storage, fit_surrogate
+from sggp.bayesopt.outcomes import Objective
 from sggp.bayesopt.rules import DEFAULT_RULE, RULES, UpperConfidenceBound, default_rule, make_rule
 from sggp.bayesopt.screening import screen
 from sggp.bayesopt.storage import SQLiteStorage
@@ -101,11 +102,15 @@ def test_the_default_of_a_new_file_is_stored(tmp_path):
 
 def test_every_rule_of_the_table_fills_a_batch_of_distinct_places(tmp_path):
     for name in RULES:
+        wanted = [Objective("low", False)]
+        if name == "hypervolume":
+            wanted.append(Objective("high", True))
         campaign = Campaign(
-            Pool(COUNTS), tmp_path / f"{name}.db", maximize=False, seed=2, num_initial=5, rule=name
+            Pool(COUNTS), tmp_path / f"{name}.db", objectives=wanted, seed=2, num_initial=5, rule=name
         )
         for trial in campaign.ask(5):
-            campaign.tell(trial.id, float(VALUES[trial.index]))
+            value = float(VALUES[trial.index])
+            campaign.tell(trial.id, {objective.name: value for objective in wanted})
         rows = [trial.index for trial in campaign.ask(6)]
         assert len({trial.index for trial in campaign.results()}) == 11
         assert len(rows) == 6

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from sggp.bayesopt import Campaign
 from sggp.cli import main
+from sggp.errors import InputError
 from tests.cli.commands import ALCOHOLS, LIBRARY, check_alone, read, refused, write
 
 
@@ -62,7 +64,7 @@ def test_a_box_campaign_from_start_to_report(box, tmp_path, capsys):
 
 
 def test_a_library_campaign_starts_from_measurements(molecules, files, tmp_path, capsys):
-    assert "11 measured" in capsys.readouterr().out
+    assert len(as_json(capsys, "campaign", "results", molecules)) == 11
     outside = write(tmp_path / "outside.csv", ["smiles", "value"], [["C1=CC=CN1", 9.0], ["CCO", 1.0]])
     more = ["campaign", "init", tmp_path / "d.db", "--library", files["l"], "--measured", outside]
     assert run(*more, "--maximize") == 0
@@ -76,6 +78,23 @@ def test_a_library_campaign_starts_from_measurements(molecules, files, tmp_path,
     ids = {smiles: f"L{i}" for i, smiles in enumerate(LIBRARY)}
     assert [row["id"] for row in rows] == [ids[smiles] for smiles in asked]
     assert all(row["why"] and float(row["std"]) > 0 for row in rows)
+
+
+def test_a_start_that_breaks_off_leaves_nothing(files, tmp_path, monkeypatch, capsys):
+    pytest.importorskip("rdkit", reason="the extra molecules is not installed")
+
+    def broken(*_: object) -> None:
+        raise InputError("the power is gone.")
+
+    store = tmp_path / "m.db"
+    start = ["campaign", "init", store, "--library", files["l"], "--measured", files["m"], "--maximize"]
+    with monkeypatch.context() as patched:
+        patched.setattr(Campaign, "attach_many", broken)
+        assert "the power is gone" in refused(capsys, *start)
+    assert not list(tmp_path.glob("*.db*"))
+    assert not list(tmp_path.glob(".*"))
+    assert run(*start) == 0
+    assert len(as_json(capsys, "campaign", "results", store)) == 11
 
 
 def test_good_rows_of_a_file_are_stored_and_the_others_listed(molecules, tmp_path, capsys):
@@ -117,7 +136,7 @@ def test_a_value_is_corrected_and_taken_back_with_its_history(box, capsys):
     assert run("campaign", "tell", box, 1, "-8.8") == 0
     assert run("campaign", "amend", box, 1, "8.8", "--reason", "sign forgotten") == 0
     assert run("campaign", "withdraw", box, 2, "--reason", "wrong vial") == 0
-    assert run("campaign", "attach", box, "time=1,heat=30", "-2", "--noise-std", 0.5, "--cost", 3) == 0
+    assert run("campaign", "attach", box, "time=1,heat=30", "-2±0.5", "--cost", 3) == 0
     trials = as_json(capsys, "campaign", "results", box)
     assert [t["state"] for t in trials] == ["measured", "withdrawn", "measured"]
     assert trials[0]["values"]["value"]["value"] == 8.8
@@ -210,7 +229,7 @@ def test_bad_requests_are_refused(box, tmp_path, capsys):
     assert "either --library FILE, or" in refused(capsys, *init, "--maximize")
     for bad in ("x", "x=1", "x=a:b", "=0:1", "x=0:1:cube"):
         assert "NAME=LOW:HIGH" in refused(capsys, *init, "--maximize", "--bound", bad)
-    assert "not below" in refused(capsys, *init, "--maximize", "--bound", "x=1:0")
+    assert "x=1:0: the lower bound must be below" in refused(capsys, *init, "--maximize", "--bound", "x=1:0")
     assert "whole numbers" in refused(capsys, *init, "--maximize", "--integer", "x=0.5:3")
     assert "NAME=A,B" in refused(capsys, *init, "--maximize", "--levels", "x=1,two")
     assert "twice" in refused(capsys, *init, "--maximize", "--bound", "x=0:1", "--integer", "x=0:1")

@@ -89,6 +89,9 @@ def test_quick_demo_writes_its_three_files(tmp_path, capsys):
         assert best == sorted(best)
         assert all(row["predicted_std"] for row in mine[50:])
     assert "--property" in refused(capsys, "demo", "--quick", "--out", out, "--property", "taste")
+    mine = write(tmp_path / "results.csv", ["mine"], [[1]])
+    assert "results.csv, not written by sggp demo" in refused(capsys, "demo", "--quick", "--out", tmp_path)
+    assert mine.read_bytes() == b"mine\r\n1\r\n"
 
 
 def test_no_command_and_unknown_commands_are_refused_in_one_line(capsys):

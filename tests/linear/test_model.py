@@ -94,7 +94,9 @@ def test_a_fixed_point_is_a_stationary_point_of_the_marginal_likelihood(learn: s
         if learn == "prior_precision"
         else {"prior_precision": 3.0}
     )
-    model = BayesianLinearModel(num_samples=draws, tolerance=1e-8, step_tolerance=1e-7, **settings)
+    model = BayesianLinearModel(
+        prior_scale="ones", num_samples=draws, tolerance=1e-8, step_tolerance=1e-7, **settings
+    )
     found = model.fit(phi, y, generator=0)
     assert found.converged
     at = [
@@ -194,7 +196,7 @@ def test_a_feature_that_is_never_seen_has_a_bounded_scale() -> None:
 def test_warm_starts_make_later_steps_cheaper_and_the_random_numbers_stay() -> None:
     phi, y = draw(N, 1, 30, seed=1) * torch.logspace(0, -2, 30, dtype=torch.float64), draw(N, 1, seed=2)
     phi_y = phi @ torch.ones(30, dtype=torch.float64) + 0.3 * y
-    model = BayesianLinearModel(num_samples=6, tolerance=1e-6, step_tolerance=1e-8)
+    model = BayesianLinearModel(prior_scale="ones", num_samples=6, tolerance=1e-6, step_tolerance=1e-8)
     found = model.fit(phi, phi_y, generator=0)
     assert found.converged
     assert len(found.trace) > 3
@@ -296,3 +298,21 @@ def test_arguments_that_do_not_fit_are_refused() -> None:
         found.mean(phi[..., :-1])
     with pytest.raises(InputError, match="method"):
         found.variance(phi, method="exact")
+
+
+@pytest.mark.parametrize("units", [[1.0, 1.0, 1.0], [0.01, 1.0, 100.0], [300.0, 0.02, 1.0]], ids=str)
+def test_columns_of_unlike_scale_get_the_weights_of_their_own_units(units):
+    """They ended at zero but for the largest one: a solve to a tolerance, and one α, were of that one alone."""
+    generator = torch.Generator().manual_seed(0)
+    standard = torch.randn(300, 3, generator=generator, dtype=torch.float64)
+    y = (
+        standard @ torch.tensor([1.0, -2.0, 0.5]).double()
+        + 0.1 * torch.randn(300, generator=generator).double()
+    )
+    scale = torch.tensor(units, dtype=torch.float64)
+    found = BayesianLinearModel().fit(standard * scale, y, generator=0)
+    exact = torch.linalg.lstsq(standard, y[:, None]).solution[:, 0]
+    torch.testing.assert_close(found.weights * scale, exact, rtol=0, atol=2e-3)
+    assert found.noise_variance == pytest.approx(0.01, rel=0.25)
+    spread = found.deviations.std(dim=1) * scale
+    torch.testing.assert_close(spread, torch.full((3,), 0.1 / 300**0.5).double(), rtol=0.5, atol=0)

@@ -113,8 +113,8 @@ class Outcomes:
     @property
     def names(self) -> tuple[str, ...]:
         """Every outcome once, objectives first."""
-        objectives = [objective.name for objective in self.objectives]
-        return tuple(dict.fromkeys(objectives + [constraint.name for constraint in self.constraints]))
+        names = [objective.name for objective in self.objectives]
+        return tuple(dict.fromkeys([*names, *(constraint.name for constraint in self.constraints)]))
 
     def as_json(self) -> dict[str, Any]:
         return {

@@ -124,12 +124,6 @@ def fit_table(table: Table, value: Tensor, settings: BeliefSettings, generator: 
         rows = unknown if int(unknown.sum()) >= _ALONE else torch.ones_like(unknown)
         alone = fit_surrogate(table.x[rows], value[rows], num_samples=0, generator=first, **options)
         noise, new_noise = torch.where(unknown, alone.noise_std, noise), alone.noise_std
-    fitted = fit_surrogate(
-        table.x,
-        value,
-        num_samples=settings.num_samples,
-        noise_std=noise,
-        generator=generator,
-        **options,
-    )
+    paired = (value, noise)
+    fitted = fit_surrogate(table.x, paired, num_samples=settings.num_samples, generator=generator, **options)
     return fitted if new_noise is None else replace(fitted, new_noise=(new_noise / fitted.scale) ** 2)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -28,6 +28,30 @@ _STEP_ROWS = 10
 """Values that must be multiples of a step: by chance one in 10^10 would."""
 
 
+@dataclass(frozen=True)
+class Question:
+    """What is asked.
+
+    Args:
+        top: which best of a pool to count: shares below 1, numbers from 1 on; several at once.
+        epsilon: distances from the best there is, in the values' units; None takes 0 and a tenth of the values'
+            standard deviation.
+        batch: pool: (b,) rows; box: (b, d) points that would be measured next. Choose them by a posterior with samples
+            of its own: where the paths that are asked chose them, their gain is too good.
+        noise_std: standard deviation of a measurement about the truth. None: a pool takes it from repeats, and 0
+            without them; a box what the model learnt.
+        search: how hard to look in a box.
+        progress: called with the number of pool rows done.
+    """
+
+    top: float | Sequence[float] = (0.01, 10)
+    epsilon: float | Sequence[float] | None = None
+    batch: Any = None
+    noise_std: float | None = None
+    search: BoxSearch | None = None
+    progress: Callable[[int], Any] | None = None
+
+
 def outlook(
     model: Surrogate,
     space: Space,
@@ -35,13 +59,8 @@ def outlook(
     values: Any,
     *,
     maximize: bool,
-    top: float | Sequence[float] = (0.01, 10),
-    epsilon: float | Sequence[float] | None = None,
-    batch: Any = None,
-    noise_std: float | None = None,
-    search: BoxSearch | None = None,
     generator: Seed = None,
-    progress: Callable[[int], Any] | None = None,
+    **options: Any,
 ) -> Outlook:
     """How good the best found is beside the best there is, and what the next batch may bring.
 
@@ -57,16 +76,9 @@ def outlook(
         measured: pool: (n,) rows, repeats allowed; -1 for a molecule outside, which is passed over. Box: (n, d) points.
         values: (n,) their values.
         maximize: whether larger is better.
-        top: which best of a pool to count: shares below 1, numbers from 1 on; several at once.
-        epsilon: distances from the best there is, in the values' units; None takes 0 and a tenth of the values'
-            standard deviation.
-        batch: pool: (b,) rows; box: (b, d) points that would be measured next. Choose them by a posterior with samples
-            of its own: where the paths that are asked chose them, their gain is too good.
-        noise_std: standard deviation of a measurement about the truth. None: a pool takes it from repeats, and 0
-            without them; a box what the model learnt.
-        search: how hard to look in a box.
         generator: seed or generator.
-        progress: called with the number of pool rows done.
+        options: what is asked beyond the defaults, by the names of `Question`: top, epsilon, batch, noise_std, search,
+            progress.
 
     Raises:
         InputError: nothing of the space has been measured, too few paths, or an argument that cannot be used.
@@ -89,25 +101,20 @@ def outlook(
         raise InputError("nothing has been measured yet: there is no outlook without a measurement.")
     if not bool(torch.isfinite(values).all()):
         raise InputError("a measured value is not finite; leave failed measurements out.")
-    noise = None if noise_std is None else finite_number(noise_std, "noise_std")
+    question = Question(**options)
+    noise = None if question.noise_std is None else finite_number(question.noise_std, "noise_std")
     if noise is not None and noise < 0:
         raise InputError(f"noise_std must not be negative, got {noise}.")
-    asked = _Asked(
-        model,
-        1.0 if flag(maximize, "maximize") else -1.0,
-        _epsilons(epsilon, values),
-        noise,
-        as_generator(generator),
-    )
-    if isinstance(space, Pool):
-        return _over_pool(asked, space, measured, values, _tops(top), batch, progress)
-    return _over_box(asked, space, measured, values, batch, search)
+    sign = 1.0 if flag(maximize, "maximize") else -1.0
+    asked = _Asked(model, sign, question, _epsilons(question.epsilon, values), noise, as_generator(generator))
+    return (_over_pool if isinstance(space, Pool) else _over_box)(asked, space, measured, values)
 
 
 @dataclass(frozen=True)
 class _Asked:
     model: Surrogate
     sign: float
+    question: Question
     epsilons: tuple[float, ...]
     noise_std: float | None
     generator: torch.Generator
@@ -131,18 +138,11 @@ class _Asked:
         )
 
 
-def _over_pool(
-    asked: _Asked,
-    pool: Pool,
-    measured: Any,
-    values: Tensor,
-    top: tuple[float, ...],
-    batch: Any,
-    progress: Any,
-) -> Outlook:
+def _over_pool(asked: _Asked, pool: Any, measured: Any, values: Tensor) -> Outlook:
     model, sign = asked.model, asked.sign
     rows, values, counts, noise_std = _known(pool, measured, values, asked.noise_std)
-    chosen = as_indices(() if batch is None else batch, len(pool), what="batch")
+    question, top = asked.question, _tops(asked.question.top)
+    chosen = as_indices(() if question.batch is None else question.batch, len(pool), what="batch")
     if bool(torch.isin(chosen, rows).any()) or len(chosen.unique()) != len(chosen):
         raise InputError("batch names a row twice, or one that has been measured.")
     correct, own, judge = streams(asked.generator, "correction", "own parts", "judged")
@@ -158,7 +158,7 @@ def _over_pool(
     floor = known.topk(min(max(numbers), known.shape[1]), dim=1).values[:, -1:]
     kept = int((known >= floor).sum(1).max())
     marks = known.topk(kept, dim=1).values.flip(1).contiguous()
-    swept = sweep(truths, pool, (rows, marks), chosen, own, progress)
+    swept = sweep(truths, pool, (rows, marks), chosen, own, question.progress)
     return asked.answer(
         torch.maximum(swept.best, known.max(1).values),
         known[:, best_at],
@@ -241,9 +241,7 @@ def _found(swept: Swept, marks: Tensor, number: int, share: float | None) -> Fou
     return Found(number, share, Figure.mean(each), float(low), float(high), inside)
 
 
-def _over_box(
-    asked: _Asked, space: Space, measured: Any, values: Tensor, batch: Any, search: BoxSearch | None
-) -> Outlook:
+def _over_box(asked: _Asked, space: Any, measured: Any, values: Tensor) -> Outlook:
     model, sign = asked.model, asked.sign
     points = _points(measured, space, "measured")
     if len(points) != len(values):
@@ -256,13 +254,13 @@ def _over_box(
             sign * space.maximise(model.posterior.samples, model.posterior, look)[1].detach().double()
         )
         for look in (
-            Look(sign > 0, stream, search)
+            Look(sign > 0, stream, replace(asked.question.search or BoxSearch(), repeats=True))
             for stream in streams(asked.generator, "first search", "second search")
         )
     ]
     first, second = (found.cpu() for found in searches)
     best_at = int(known.mean(0).argmax())
-    chosen = _points(batch, space, "batch")
+    chosen = _points(asked.question.batch, space, "batch")
     return asked.answer(
         torch.maximum(torch.maximum(first, second), known.max(1).values),
         known[:, best_at],

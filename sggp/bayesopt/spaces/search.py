@@ -83,6 +83,10 @@ def maximise_box(
     sign = 1.0 if maximize else -1.0
     dtype = near[0].dtype if near is not None and near[0].is_floating_point() else torch.float64
     known = Known(region, region.avoid)
+    if region.listed is not None and settings.repeats:
+        with torch.no_grad():
+            height, row = (sign * finite(paths(region.listed.to(dtype)))).cpu().max(dim=1)
+        return region.listed[row].to(dtype), sign * height
     if region.listed is not None:
         return _best_listed(paths, region.listed.to(dtype), known, maximize)
     scale = _step_scale(region, lengthscale).to(dtype)
@@ -96,6 +100,9 @@ def maximise_box(
         if bool(region.free.any()):
             points, values = _climb(paths, region, points, settings, sign, scale)
     looked = torch.cat([points, every], dim=1), torch.cat([values, heights], dim=1)
+    if settings.repeats:
+        values, best = looked[1].max(dim=1)
+        return looked[0][torch.arange(len(best)), best], sign * values
     points, values = _without_repeats(paths, region, *looked, known, sign, generator)
     return points, sign * values
 

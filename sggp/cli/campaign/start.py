@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,11 +16,11 @@ from sggp.bayesopt import Box, Campaign, Pool
 from sggp.bayesopt.outcomes import Constraint, Objective
 from sggp.bayesopt.rules import DEFAULT_BOX_RULE, DEFAULT_RULE, RULES, check_rule
 from sggp.bayesopt.spaces.columns import Categorical, Continuous, Integer, Ordinal
-from sggp.bayesopt.storage import open_storage
+from sggp.bayesopt.storage import Storage, open_storage
 from sggp.bayesopt.trials import Measurement
 from sggp.checks import direction as direction_of
 from sggp.cli.campaign.listing import print_json
-from sggp.cli.campaign.opening import Json, Store, local_files, read_library
+from sggp.cli.campaign.opening import Json, Store, local_files, open_record, read_library
 from sggp.cli.console import check_outputs, direction, stderr, stdout
 from sggp.cli.molecules.tables import Decimal, Measured, Reject, Sheet, load_measured, write_rejects
 from sggp.cli.outputs import rejected_path
@@ -28,95 +32,144 @@ _OURS = ("trial", "id", "expected", "std", "why", "reason", "cost", "state")  # 
 _CONSTRAINT = re.compile(r"\s*(.+?)\s*(>=|<=|≥|≤)\s*([^<>=]+?)\s*")
 
 
+_Library = Annotated[
+    Path | None, typer.Option(help="Molecules to choose from: CSV, smi, xlsx, parquet, sdf; gz accepted.")
+]
+_Bound = Annotated[
+    list[str] | None, typer.Option(help="A number as NAME=LOW:HIGH, or NAME=LOW:HIGH:log; one per input.")
+]
+_Integer = Annotated[list[str] | None, typer.Option(help="A whole number as NAME=LOW:HIGH.")]
+_Levels = Annotated[list[str] | None, typer.Option(help="Ordered levels as NAME=1,2,5.")]
+_Choice = Annotated[list[str] | None, typer.Option(help="Categories as NAME=THF,DMF,water.")]
+_Maximize = Annotated[bool, typer.Option("--maximize", help="Larger values are better.")]
+_Minimize = Annotated[bool, typer.Option("--minimize", help="Smaller values are better.")]
+_Name = Annotated[str | None, typer.Option(help="What is measured, e.g. pIC50; also its column.")]
+_Unit = Annotated[str, typer.Option(help="Its unit.")]
+_Objective = Annotated[
+    list[str] | None,
+    typer.Option(help="One of several objectives, as NAME:max or NAME:min:UNIT; in place of --maximize."),
+]
+_Constraint = Annotated[
+    list[str] | None, typer.Option(help='What an outcome must meet, as "NAME>=1.5" or "NAME<=3".')
+]
+_Measured = Annotated[Path | None, typer.Option(help="Measurements made before (library campaigns).")]
+_SmilesColumn = Annotated[str | None, typer.Option(help="SMILES column of the measured file.")]
+_ValueColumn = Annotated[str | None, typer.Option(help="Value column of the measured file.")]
+_LibrarySmilesColumn = Annotated[str | None, typer.Option(help="SMILES column of the library.")]
+_IdColumn = Annotated[str | None, typer.Option(help="Id column of the library.")]
+_LibrarySheet = Annotated[str | None, typer.Option(help="Sheet of the library.")]
+_Seed = Annotated[int | None, typer.Option(help="Makes the campaign reproducible.")]
+_Rule = Annotated[str | None, typer.Option(help=_RULES)]
+_Budget = Annotated[float | None, typer.Option(help="What all trials together may cost.")]
+
+
 def init(
     store: Store,
-    library: Annotated[
-        Path | None, typer.Option(help="Molecules to choose from: CSV, smi, xlsx, parquet, sdf; gz accepted.")
-    ] = None,
-    bound: Annotated[
-        list[str] | None, typer.Option(help="A number as NAME=LOW:HIGH, or NAME=LOW:HIGH:log; one per input.")
-    ] = None,
-    integer: Annotated[list[str] | None, typer.Option(help="A whole number as NAME=LOW:HIGH.")] = None,
-    levels: Annotated[list[str] | None, typer.Option(help="Ordered levels as NAME=1,2,5.")] = None,
-    choice: Annotated[list[str] | None, typer.Option(help="Categories as NAME=THF,DMF,water.")] = None,
-    maximize: Annotated[bool, typer.Option("--maximize", help="Larger values are better.")] = False,
-    minimize: Annotated[bool, typer.Option("--minimize", help="Smaller values are better.")] = False,
-    name: Annotated[str | None, typer.Option(help="What is measured, e.g. pIC50; also its column.")] = None,
-    unit: Annotated[str, typer.Option(help="Its unit.")] = "",
-    objective: Annotated[
-        list[str] | None,
-        typer.Option(help="One of several objectives, as NAME:max or NAME:min:UNIT; in place of --maximize."),
-    ] = None,
-    constraint: Annotated[
-        list[str] | None, typer.Option(help='What an outcome must meet, as "NAME>=1.5" or "NAME<=3".')
-    ] = None,
-    measured: Annotated[
-        Path | None, typer.Option(help="Measurements made before (library campaigns).")
-    ] = None,
-    smiles_column: Annotated[str | None, typer.Option(help="SMILES column of the measured file.")] = None,
-    value_column: Annotated[str | None, typer.Option(help="Value column of the measured file.")] = None,
-    library_smiles_column: Annotated[str | None, typer.Option(help="SMILES column of the library.")] = None,
-    id_column: Annotated[str | None, typer.Option(help="Id column of the library.")] = None,
+    library: _Library = None,
+    bound: _Bound = None,
+    integer: _Integer = None,
+    levels: _Levels = None,
+    choice: _Choice = None,
+    maximize: _Maximize = False,
+    minimize: _Minimize = False,
+    name: _Name = None,
+    unit: _Unit = "",
+    objective: _Objective = None,
+    constraint: _Constraint = None,
+    measured: _Measured = None,
+    smiles_column: _SmilesColumn = None,
+    value_column: _ValueColumn = None,
+    library_smiles_column: _LibrarySmilesColumn = None,
+    id_column: _IdColumn = None,
     sheet: Sheet = None,
-    library_sheet: Annotated[str | None, typer.Option(help="Sheet of the library.")] = None,
+    library_sheet: _LibrarySheet = None,
     decimal: Decimal = None,
-    seed: Annotated[int | None, typer.Option(help="Makes the campaign reproducible.")] = None,
-    rule: Annotated[str | None, typer.Option(help=_RULES)] = None,
-    budget: Annotated[float | None, typer.Option(help="What all trials together may cost.")] = None,
+    seed: _Seed = None,
+    rule: _Rule = None,
+    budget: _Budget = None,
     json: Json = False,
 ) -> None:
     """Start a campaign over a library of molecules or a box of settings."""
     wanted = _wanted(maximize, minimize, name, unit, objective or [], constraint or [])
-    if rule is not None:
-        check_rule(rule)
-    kept = open_storage(store)
-    if kept.exists:
-        raise InputError(f"{store} exists already; a campaign is never overwritten.")
-    for path in local_files(store):
-        check_outputs({"the campaign": path}, [library, measured])
-    settings: dict[str, Any] = {**wanted, "seed": seed, "rule": rule, "budget": budget}
+    _ = rule is None or check_rule(rule)
+    kept = _new(store, library, measured)
+    settings = {**wanted, "seed": seed, "rule": rule, "budget": budget}
     columns = _columns(bound or [], integer or [], levels or [], choice or [])
-    outcomes = [item.name for item in (*wanted.get("objectives", ()), *wanted.get("constraints", ()))] or [
-        "value"
-    ]
-    for clash in [name for name in columns if name in (*_OURS, *outcomes)]:
-        raise InputError(
-            f"an input cannot be called {clash!r}: batches have such a column; take another name."
-        )
+    _check_names(columns, wanted)
     if (library is None) == (not columns):
         raise InputError(
             "give either --library FILE, or the settings: --bound NAME=LOW:HIGH, --integer, --levels, --choice."
         )
     if library is None:
         if measured is not None:
-            raise InputError(
-                "--measured is for library campaigns; for settings: sggp campaign attach --from."
-            )
+            raise InputError("--measured is for libraries; for settings: sggp campaign attach --from.")
         campaign = Campaign(Box(columns), kept, **settings)
     else:
         info: dict[str, Any] = {"smiles": library_smiles_column, "id": id_column, "sheet": library_sheet}
         table, rejects = read_library(library, {**info, "fingerprint": None})
-        info |= {"library": str(library.resolve()), "fingerprint": table.settings}
-        prior: list[tuple[Any, Any]] = []
+        prior: list[tuple[str, Measurement]] = []
         if measured is not None:
             data = read_table(measured, sheet=sheet, decimal=decimal)
             known = load_measured(
                 data, smiles_column=smiles_column, value_column=value_column, like=table, bounds=True
             )
-            rejects += known.rejects
-            if not len(known):
-                raise DataFileError(f"{measured}: no usable measurement ({len(known.rejects)} unused rows).")
-            prior = _prior(known)
+            rejects, prior = rejects + known.rejects, _prior(known, measured)
         for path in local_files(store):
             _write_rejects(path, rejects, library, measured)
-        campaign = Campaign(Pool(table), kept, **settings, info=info)
-        campaign.attach_many(prior)
+        info |= {"library": str(library.resolve()), "fingerprint": table.settings}
+        with _appearing(store) as place:
+            Campaign(Pool(table), place, **settings, info=info).attach_many(prior)
+        campaign = open_record(store)
+    _say_started(store, campaign, json)
+
+
+def _new(store: str, *inputs: Path | None) -> Storage:
+    """Where the campaign is to be; refuses one that is there, and a file that is read."""
+    kept = open_storage(store)
+    if kept.exists:
+        raise InputError(f"{store} exists already; a campaign is never overwritten.")
+    for path in local_files(store):
+        check_outputs({"the campaign": path}, inputs)
+    return kept
+
+
+@contextmanager
+def _appearing(store: str) -> Iterator[str]:
+    """Where to begin a campaign whose file appears with all its measurements, or not at all."""
+    if not local_files(store):
+        yield store
+        return
+    path = Path(store)
+    place = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    try:
+        yield str(place)
+        try:
+            os.link(place, path)  # unlike a renamed file it never replaces one that was made meanwhile
+        except FileExistsError as error:
+            raise InputError(f"{store} exists already; a campaign is never overwritten.") from error
+        except OSError:  # a file system without links
+            place.rename(path)
+    finally:
+        place.unlink(missing_ok=True)
+
+
+def _say_started(store: str, campaign: Campaign, json: bool) -> None:
     count = sum(trial.state == "measured" for trial in campaign.results())
     if json:
         print_json({"campaign": store, "measured": count, **campaign.settings})
         return
     word = "maximise" if campaign.maximize else "minimise"
     stdout().print(f"campaign {store}: {word} {', '.join(campaign.outcomes)}; {count} measured")
+
+
+def _check_names(columns: dict[str, Any], wanted: dict[str, Any]) -> None:
+    """Refuse inputs that are called as other columns of a batch are."""
+    outcomes = [item.name for item in (*wanted.get("objectives", ()), *wanted.get("constraints", ()))]
+    for name in columns:
+        if name in (*_OURS, *(outcomes or ["value"])):
+            raise InputError(
+                f"an input cannot be called {name!r}: batches have such a column; take another name."
+            )
 
 
 def _write_rejects(store: Path, rejects: list[Reject], *others: Path | None) -> None:
@@ -126,7 +179,9 @@ def _write_rejects(store: Path, rejects: list[Reject], *others: Path | None) -> 
         stderr().print(f"{len(rejects)} unused rows in {path}")
 
 
-def _prior(known: Measured) -> list[tuple[str, Measurement]]:
+def _prior(known: Measured, file: Path) -> list[tuple[str, Measurement]]:
+    if not len(known):
+        raise DataFileError(f"{file}: no usable measurement ({len(known.rejects)} unused rows).")
     sides = known.censored or (None,) * len(known)
     return [
         (smiles, Measurement(float(value), censored=side))
@@ -176,23 +231,45 @@ def _limit(text: str) -> Constraint:
 def _columns(bounds: list[str], integers: list[str], levels: list[str], choices: list[str]) -> dict[str, Any]:
     """The columns of a box, in the order of the options."""
     made: list[tuple[str, Any]] = []
-    for text in bounds:
-        name, low, high, log = _interval("--bound", text)
-        made.append((name, Continuous(low, high, log=log)))
-    for text in integers:
-        name, low, high, log = _interval("--integer", text)
-        if log or low != int(low) or high != int(high):
-            raise InputError(f"--integer must be NAME=LOW:HIGH with two whole numbers, got {text!r}.")
-        made.append((name, Integer(int(low), int(high))))
-    for option, texts, numbers in (("--levels", levels, True), ("--choice", choices, False)):
+    for option, texts, column in (
+        ("--bound", bounds, _continuous),
+        ("--integer", integers, _whole),
+        ("--levels", levels, _ordinal),
+        ("--choice", choices, _categories),
+    ):
         for text in texts:
-            name, values = _listed(option, text, numbers)
-            made.append((name, Ordinal(tuple(values)) if numbers else Categorical(tuple(values))))
+            name, value = column(option, text)
+            try:
+                made.append((name, value()))
+            except InputError as error:
+                raise InputError(f"{option} {text}: {error}") from error
     names = [name for name, _ in made]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise InputError(f"inputs must have different names, got {', '.join(twice)} twice.")
     return dict(made)
+
+
+def _continuous(option: str, text: str) -> tuple[str, Callable[[], Any]]:
+    name, low, high, log = _interval(option, text)
+    return name, lambda: Continuous(low, high, log=log)
+
+
+def _whole(option: str, text: str) -> tuple[str, Callable[[], Any]]:
+    name, low, high, log = _interval(option, text)
+    if log or low != int(low) or high != int(high):
+        raise InputError(f"{option} must be NAME=LOW:HIGH with two whole numbers, got {text!r}.")
+    return name, lambda: Integer(int(low), int(high))
+
+
+def _ordinal(option: str, text: str) -> tuple[str, Callable[[], Any]]:
+    name, values = _listed(option, text, numbers=True)
+    return name, lambda: Ordinal(tuple(values))
+
+
+def _categories(option: str, text: str) -> tuple[str, Callable[[], Any]]:
+    name, values = _listed(option, text, numbers=False)
+    return name, lambda: Categorical(tuple(values))
 
 
 def _interval(option: str, text: str) -> tuple[str, float, float, bool]:
@@ -208,7 +285,7 @@ def _interval(option: str, text: str) -> tuple[str, float, float, bool]:
     return name.strip(), low, high, log
 
 
-def _listed(option: str, text: str, numbers: bool) -> tuple[str, list[Any]]:
+def _listed(option: str, text: str, *, numbers: bool) -> tuple[str, list[Any]]:
     name, sign, listed = text.partition("=")
     values: list[Any] = [value.strip() for value in listed.split(",")]
     try:

@@ -32,15 +32,12 @@ PARTLY = 1
 """Exit code where some rows of a file were used and others not."""
 
 Number = Annotated[int, typer.Argument(help="Number of the trial.")]
-Values = Annotated[
-    list[str] | None,
-    typer.Argument(help="The measurement: 7.1, -8.8, '>10'; or NAME=VALUE for each outcome."),
-]
+_VALUES = "its measurement: 7.1, -8.8, '>10', '7.1±0.2'; or NAME=VALUE for each outcome."
+Values = Annotated[list[str] | None, typer.Argument(help="The value as it should be, as for tell.")]
 From = Annotated[
     Path | None, typer.Option("--from", help="File with a column for each outcome (csv, xlsx, parquet).")
 ]
 Cost = Annotated[float | None, typer.Option("--cost", help="What it cost.")]
-Noise = Annotated[float | None, typer.Option("--noise-std", help="Standard error of the measurement.")]
 
 
 def ask(
@@ -72,10 +69,10 @@ def pending(store: Store, out: Out = None, json: Json = False) -> None:
 
 def tell(
     store: Store,
-    trial: Annotated[int | None, typer.Argument(help="Number of the trial.")] = None,
-    values: Values = None,
+    words: Annotated[
+        list[str] | None, typer.Argument(metavar="TRIAL VALUE", help=f"Number of the trial, and {_VALUES}")
+    ] = None,
     file: From = None,
-    noise_std: Noise = None,
     cost: Cost = None,
     sheet: Sheet = None,
     decimal: Decimal = None,
@@ -83,7 +80,7 @@ def tell(
 ) -> None:
     """Report measurements: of one trial on the command line, or of many from a file."""
     if file is not None:
-        if trial is not None or noise_std is not None or cost is not None:
+        if words or cost is not None:
             raise InputError(
                 "give either one trial with its value, or --from FILE, which has columns for the rest."
             )
@@ -91,10 +88,10 @@ def tell(
         found = read_results(campaign, file, sheet=sheet, decimal=decimal)
         _store_file(campaign, store, file, found, json)
         return
-    if trial is None or not values:
+    if not words or len(words) < 2:
         raise InputError("give a trial number and its value, or --from FILE.")
     campaign = open_record(store)
-    stored = campaign.tell(trial, _outcomes(campaign, values, noise_std), cost=cost)
+    stored = campaign.tell(_number(words[0]), _outcomes(campaign, words[1:]), cost=cost)
     _stored(campaign, [stored], f"trial {stored.id} of {store}: {_said(stored)}", json)
 
 
@@ -120,31 +117,29 @@ def fail(
 
 def attach(
     store: Store,
-    place: Annotated[
-        str | None, typer.Argument(help="A SMILES, or settings as NAME=VALUE,NAME=VALUE.")
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="PLACE VALUE", help=f"A SMILES, or NAME=VALUE,NAME=VALUE, and {_VALUES}"),
     ] = None,
-    values: Values = None,
     file: From = None,
-    noise_std: Noise = None,
     cost: Cost = None,
-    library: Library = None,
     sheet: Sheet = None,
     decimal: Decimal = None,
     json: Json = False,
 ) -> None:
     """Add measurements that were made elsewhere, or once more."""
-    campaign = open_record(store) if library is None else open_campaign(store, library)
+    campaign = open_record(store)
     if file is not None:
-        if place is not None:
+        if words or cost is not None:
             raise InputError("give either one measurement or --from FILE, not both.")
         found = read_attached(campaign, file, sheet=sheet, decimal=decimal)
         _store_file(campaign, store, file, found, json)
         return
-    if place is None or not values:
+    if not words or len(words) < 2:
         raise InputError("give what was measured and its value, or --from FILE.")
     box = campaign.settings["space"].get("kind") == "box"
-    where: Any = _point(place) if box else place
-    stored = campaign.attach(where, _outcomes(campaign, values, noise_std), cost=cost)
+    where: Any = _point(words[0]) if box else words[0]
+    stored = campaign.attach(where, _outcomes(campaign, words[1:]), cost=cost)
     _stored(campaign, [stored], f"trial {stored.id} of {store}: {_said(stored)}", json)
 
 
@@ -153,7 +148,6 @@ def amend(
     trial: Number,
     values: Values = None,
     reason: Reason = "",
-    noise_std: Noise = None,
     cost: Cost = None,
     json: Json = False,
 ) -> None:
@@ -162,7 +156,7 @@ def amend(
         raise InputError("give the value as it should be.")
     _check_reason(reason)
     campaign = open_record(store)
-    stored = campaign.amend(trial, _outcomes(campaign, values, noise_std), reason, cost=cost)
+    stored = campaign.amend(trial, _outcomes(campaign, values), reason, cost=cost)
     _stored(campaign, [stored], f"trial {trial} of {store}: {_said(stored)}", json)
 
 
@@ -189,23 +183,35 @@ def _show_batch(
         stdout().print(f"the same in {out}: fill in the results, then sggp campaign tell ... --from {out}")
 
 
-def _outcomes(campaign: Campaign, values: list[str], noise_std: float | None) -> Any:
+def _number(text: str) -> int:
+    """The number of a trial."""
+    try:
+        return int(text)
+    except ValueError as error:
+        raise InputError(f"the first word must be the number of a trial, got {text!r}.") from error
+
+
+def _outcomes(campaign: Campaign, values: list[str]) -> Any:
     """One measurement, or one for each NAME=VALUE."""
-    named = dict(
-        text.split("=", 1) for text in values if text.split("=", 1)[0] in campaign.outcomes and "=" in text
-    )
-    if len(named) == len(values):
-        return {name.strip(): _measurement(text, noise_std) for name, text in named.items()}
+    parts = [text.partition("=") for text in values]
+    if all(sign and name.strip() in campaign.outcomes for name, sign, _ in parts):
+        return {name.strip(): _measurement(text) for name, _, text in parts}
     if len(values) > 1:
         raise InputError(
             f"give one value, or NAME=VALUE for each of {', '.join(campaign.outcomes)}; got {' '.join(values)!r}."
         )
-    return _measurement(values[0], noise_std)
+    return _measurement(values[0])
 
 
-def _measurement(text: str, noise_std: float | None) -> Measurement:
-    found = Measurement.parse(text.strip())
-    return found if noise_std is None else Measurement(found.value, noise_std, found.censored)
+def _measurement(text: str) -> Measurement:
+    """A value, perhaps with its standard error after ± or +-."""
+    value, sign, error = text.replace("+/-", "±").replace("+-", "±").partition("±")
+    found = Measurement.parse(value.strip())
+    return (
+        found
+        if not sign
+        else Measurement(found.value, Measurement.parse(error.strip()).value, found.censored)
+    )
 
 
 def _point(text: str) -> dict[str, Any]:

@@ -86,11 +86,28 @@ def _advance(bar: Progress, task: Any) -> Callable[[int], None]:
     return lambda _: bar.advance(task)
 
 
+_FILES = ("results.csv", "demo.png", "report.html")
+
+
 def _folder(out: Path) -> None:
+    """Make the folder; refuses one that holds files of these names which no demo wrote."""
+    there = [name for name in _FILES if (out / name).exists()]
+    if there and not _ours(out / "results.csv"):
+        raise DataFileError(
+            f"{out} holds {', '.join(there)}, not written by sggp demo: choose another folder by --out."
+        )
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DataFileError(f"cannot make the folder {out}: {error.strerror or error}.") from error
+
+
+def _ours(results: Path) -> bool:
+    try:
+        with results.open(encoding="utf-8") as stream:
+            return stream.readline().startswith(("rule,search,order,", "order,round,library_row,"))
+    except (OSError, UnicodeDecodeError):
+        return False
 
 
 def _library(bar: Progress, limit: int | None) -> tuple[FingerprintTable, dict[str, int]]:

@@ -44,30 +44,47 @@ _SHOWN = 20
 _HEADER = ["rank", "id", "smiles", "predicted_mean", "predicted_std", "why", "library_row"]
 
 
+_Measured = Annotated[
+    Path, typer.Option(help="Measured molecules, SMILES and value: CSV, xlsx, parquet, sdf.")
+]
+_Library = Annotated[Path, typer.Option(help="Candidates: CSV, smi, xlsx, parquet, sdf. gz accepted.")]
+_Out = Annotated[Path, typer.Option(help="CSV file to write; unusable rows go to OUT's .rejected.csv.")]
+_Batch = Annotated[int, typer.Option("-q", "--batch-size", help="How many molecules to suggest.")]
+_Maximize = Annotated[bool, typer.Option("--maximize", help="Larger values are better.")]
+_Minimize = Annotated[bool, typer.Option("--minimize", help="Smaller values are better.")]
+_SmilesColumn = Annotated[str | None, typer.Option(help="SMILES column of the measured file.")]
+_ValueColumn = Annotated[str | None, typer.Option(help="Value column of the measured file.")]
+_LibrarySmilesColumn = Annotated[str | None, typer.Option(help="SMILES column of the library.")]
+_IdColumn = Annotated[str | None, typer.Option(help="Id column of the library.")]
+_Seed = Annotated[int | None, typer.Option(help="Same seed and files, same suggestions.")]
+_Cache = Annotated[Path | None, typer.Option(help="Folder that keeps fingerprints between calls.")]
+_NoCache = Annotated[bool, typer.Option("--no-cache", help="Keep no fingerprints.")]
+_Report = Annotated[Path | None, typer.Option(help="Also write an HTML report to this file.")]
+_Rule = Annotated[str, typer.Option(help="How to choose: " + ", ".join(RULES) + ".")]
+_LibrarySheet = Annotated[str | None, typer.Option(help="Sheet of the library.")]
+_Standardise = Annotated[str, typer.Option(help="Forms that are one molecule: " + ", ".join(POLICIES) + ".")]
+
+
 def suggest(
-    measured: Annotated[
-        Path, typer.Option(help="Measured molecules, SMILES and value: CSV, xlsx, parquet, sdf.")
-    ],
-    library: Annotated[Path, typer.Option(help="Candidates: CSV, smi, xlsx, parquet, sdf. gz accepted.")],
-    out: Annotated[Path, typer.Option(help="CSV file to write; unusable rows go to OUT's .rejected.csv.")],
-    q: Annotated[int, typer.Option("-q", "--batch-size", help="How many molecules to suggest.")] = 96,
-    maximize: Annotated[bool, typer.Option("--maximize", help="Larger values are better.")] = False,
-    minimize: Annotated[bool, typer.Option("--minimize", help="Smaller values are better.")] = False,
-    smiles_column: Annotated[str | None, typer.Option(help="SMILES column of the measured file.")] = None,
-    value_column: Annotated[str | None, typer.Option(help="Value column of the measured file.")] = None,
-    library_smiles_column: Annotated[str | None, typer.Option(help="SMILES column of the library.")] = None,
-    id_column: Annotated[str | None, typer.Option(help="Id column of the library.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Same seed and files, same suggestions.")] = None,
-    cache: Annotated[Path | None, typer.Option(help="Folder that keeps fingerprints between calls.")] = None,
-    no_cache: Annotated[bool, typer.Option("--no-cache", help="Keep no fingerprints.")] = False,
-    report: Annotated[Path | None, typer.Option(help="Also write an HTML report to this file.")] = None,
-    rule: Annotated[str, typer.Option(help="How to choose: " + ", ".join(RULES) + ".")] = DEFAULT_RULE,
+    measured: _Measured,
+    library: _Library,
+    out: _Out,
+    q: _Batch = 96,
+    maximize: _Maximize = False,
+    minimize: _Minimize = False,
+    smiles_column: _SmilesColumn = None,
+    value_column: _ValueColumn = None,
+    library_smiles_column: _LibrarySmilesColumn = None,
+    id_column: _IdColumn = None,
+    seed: _Seed = None,
+    cache: _Cache = None,
+    no_cache: _NoCache = False,
+    report: _Report = None,
+    rule: _Rule = DEFAULT_RULE,
     sheet: Sheet = None,
-    library_sheet: Annotated[str | None, typer.Option(help="Sheet of the library.")] = None,
+    library_sheet: _LibrarySheet = None,
     decimal: Decimal = None,
-    standardise: Annotated[
-        str, typer.Option(help="Forms that are one molecule: " + ", ".join(POLICIES) + ".")
-    ] = "none",
+    standardise: _Standardise = "none",
 ) -> None:
     """Choose the next molecules to measure from a library."""
     better = direction(maximize, minimize)
@@ -97,19 +114,21 @@ def suggest(
     if not len(known):
         raise DataFileError(f"{measured}: no usable measurement; {len(rejects)} unused rows in {rejected}.")
     chooser = make_rule(rule, Pool(candidates), q, maximize=better)
-    model = fit_surrogate(
-        known.counts,
-        known.values,
-        num_samples=chooser.num_samples,
-        generator=learn,
-        kernel=candidates.parts,
-    )
+    model = _model(candidates, known, chooser.num_samples, learn)
     choice = choose_rows(chooser, model, exclude, choose)
     header, listed = _listing(candidates, model, choice)
     write_whole(out, csv_text(header, listed))
     _summary(model, header, listed, out, rejected, len(rejects))
     if report is not None:  # after all that must not be lost with it
         write_whole(report, render(model, known, header, listed, better))
+
+
+def _model(
+    candidates: FingerprintTable, known: Measured, samples: int, generator: torch.Generator
+) -> Surrogate:
+    return fit_surrogate(
+        known.counts, known.values, num_samples=samples, generator=generator, kernel=candidates.parts
+    )
 
 
 def _excluded(candidates: FingerprintTable, known: Measured, policy: str, q: int) -> list[int]:

@@ -13,6 +13,7 @@ from torch import Tensor
 from sggp.kernels.features.base import CompositeMap, FeatureMap
 from sggp.kernels.features.registry import draw_features
 from sggp.kernels.features.stationary import FourierMap, fourier_map, per_column
+from sggp.kernels.linear import DenseLinearKernel
 from sggp.random import as_generator, draw_seed, streams
 
 
@@ -183,6 +184,7 @@ def _scale(
 
 
 @draw_features.register(LinearKernel)
+@draw_features.register(DenseLinearKernel)
 def _linear(
     kernel: LinearKernel, num_features: int, *, input_dim: int, generator: torch.Generator
 ) -> LinearMap:

@@ -1,0 +1,98 @@
+"""The correction of paths by left-out measurements: what it learns, and what it leaves alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from sggp.bayesopt import Surrogate
+from sggp.bayesopt.outlook import Recalibration
+from sggp.bayesopt.outlook.recalibrate import recalibrate
+
+
+def seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@dataclass(frozen=True)
+class Judged(Surrogate):
+    """A model whose left-out predictions are given."""
+
+    left: tuple[Tensor, Tensor] = (torch.empty(0), torch.empty(0))
+
+    def leave_one_out(self) -> tuple[Tensor, Tensor]:
+        return self.left
+
+
+def judged(truth: Tensor, mean: Tensor, std: Tensor) -> Surrogate:
+    x = torch.arange(len(truth), dtype=torch.float64)[:, None]
+    return Judged(None, 0.0, 1.0, True, x, truth, left=(mean, std))  # type: ignore[arg-type]
+
+
+def test_a_model_that_is_right_is_left_alone() -> None:
+    mean = torch.randn(800, generator=seeded(1), dtype=torch.float64)
+    truth = mean + 0.5 * torch.randn(800, generator=seeded(2), dtype=torch.float64)
+    found = recalibrate(judged(truth, mean, torch.full_like(mean, 0.5)), 1.0, seeded(0))
+    assert found.judged == 800
+    assert found.mean.abs().max() < 0.15
+    correct = found.draw(200, seeded(3))
+    points, noise = (
+        torch.tensor([-1.0, 0.0, 1.0], dtype=torch.float64),
+        torch.randn(200, 3, generator=seeded(4)).double(),
+    )
+    assert torch.allclose(correct(points, 0.5 * noise), points + 0.5 * noise, atol=0.25)
+
+
+def test_shrunken_and_timid_predictions_are_corrected() -> None:
+    mean = 0.5 * torch.randn(800, generator=seeded(1), dtype=torch.float64)
+    truth = 1.5 * mean + 0.3 * torch.randn(800, generator=seeded(2), dtype=torch.float64)
+    for sign in (1.0, -1.0):
+        found = recalibrate(judged(truth, mean, torch.full_like(mean, 0.6)), sign, seeded(0))
+        noise = torch.randn(4000, 2, generator=seeded(4), dtype=torch.float64)
+        points = torch.tensor([-0.5, 0.5], dtype=torch.float64)
+        values = found.draw(4000, seeded(3))(points, 0.6 * noise)
+        assert values.mean(0).tolist() == pytest.approx([-0.75, 0.75], abs=0.12)
+        assert values[1::2].std(0).tolist() == pytest.approx([0.3, 0.3], abs=0.06)
+        assert values[::2].std(0).tolist() == pytest.approx([0.6, 0.6], abs=0.06)  # these do not shrink
+
+
+def test_an_end_of_the_scale_is_kept() -> None:
+    latent = torch.randn(600, generator=seeded(1), dtype=torch.float64)
+    noisy = latent + 0.6 * torch.randn(600, generator=seeded(2), dtype=torch.float64)
+    truth = 1.2 * torch.tanh(noisy / 1.2)
+    mean = 1.1 * torch.tanh(latent / 1.2)
+    found = recalibrate(judged(truth, mean, torch.full_like(mean, 0.45)), 1.0, seeded(0))
+    assert found.mean[-1] > 0.3
+    noise = torch.randn(4000, 1, generator=seeded(4), dtype=torch.float64)
+    top = found.draw(4000, seeded(3))(torch.tensor([0.9], dtype=torch.float64), 0.45 * noise)
+    plain = 0.9 + 0.45 * noise
+    assert float(top[1::2].quantile(0.99)) < float(plain.quantile(0.99)) - 0.25
+    assert float(top[::2].quantile(0.99)) < float(plain.quantile(0.99)) - 0.15
+
+
+def test_rows_far_from_all_measurements_are_told_apart() -> None:
+    std = torch.cat([torch.full((300,), 0.3), torch.full((300,), 1.0)]).double()
+    factor = torch.cat([torch.full((300,), 0.6), torch.full((300,), 1.3)]).double()
+    truth = factor * std * torch.randn(600, generator=seeded(2), dtype=torch.float64)
+    found = recalibrate(judged(truth, torch.zeros_like(std), std), 1.0, seeded(0))
+    noise = torch.randn(4000, 2, generator=seeded(4), dtype=torch.float64)
+    at = torch.zeros(2, dtype=torch.float64)
+    values = found.draw(4000, seeded(3))(at, torch.tensor([0.3, 1.0], dtype=torch.float64) * noise)
+    assert values[1::2].std(0).tolist() == pytest.approx([0.18, 1.3], rel=0.2)
+    assert values[::2].std(0).tolist() == pytest.approx([0.3, 1.3], rel=0.2)
+
+
+def test_repeats_and_too_few_measurements_teach_nothing() -> None:
+    truth = torch.tensor([0.1, 0.4, -0.3, 0.2, 0.2], dtype=torch.float64)
+    model = judged(truth, truth, torch.ones_like(truth))
+    assert recalibrate(model, 1.0, seeded(0)).judged == 5
+    assert model.x is not None
+    twins = replace(model, x=model.x.index_fill(0, torch.tensor([1, 2]), 7.0))
+    assert recalibrate(twins, 1.0, seeded(0)).judged == 0
+    nothing = Recalibration.nothing().draw(3, seeded(1))
+    deviation = torch.randn(3, 2, generator=seeded(2), dtype=torch.float64)
+    mean = torch.tensor([-0.4, 2.0], dtype=torch.float64)
+    assert torch.allclose(nothing(mean, deviation), mean + deviation)

@@ -1,0 +1,212 @@
+"""GPRegressor with noise and weights of its rows, sparse tables and further rows."""
+
+from __future__ import annotations
+
+import gpytorch
+import numpy as np
+import pytest
+import torch
+from scipy import sparse
+from sklearn import config_context
+from sklearn.gaussian_process import kernels as sk
+from sklearn.model_selection import GridSearchCV, cross_validate
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from sggp import GPRegressor, TanimotoMinMax
+from sggp.errors import InputError, MemoryBudgetError, ShapeError
+
+
+def table(n=60, d=2, seed=0, noise=0.2, weights=None):
+    rng = np.random.default_rng(seed)
+    X = rng.uniform(0, 3, (n, d))
+    spread = noise if weights is None else noise / np.sqrt(weights)
+    return X, 5.0 + 2.0 * (np.sin(2 * X[:, 0]) + 0.5 * X[:, -1] + spread * rng.standard_normal(n))
+
+
+def small(**settings):
+    return GPRegressor(**{"random_state": 0, "num_samples": 4, "num_features": 64, **settings})
+
+
+# noise and weights
+
+
+def test_noise_of_rows_given_to_fit_is_that_of_the_constructor():
+    X, y = table()
+    noise = np.linspace(0.05, 0.5, len(y))
+    given, made = small().fit(X, y, noise_variance=noise), small(noise_variance=noise).fit(X, y)
+    np.testing.assert_array_equal(given.predict(X, return_std=True), made.predict(X, return_std=True))
+    assert given.noise_variance is None
+    np.testing.assert_array_equal(given.noise_variance_, noise)
+
+
+def test_cross_validation_splits_noise_and_weights():
+    X, y = table()
+    noise, weights = np.linspace(0.05, 0.5, len(y)), np.tile([1.0, 4.0], 30)
+    with config_context(enable_metadata_routing=True):
+        model = small().set_fit_request(noise_variance=True, sample_weight=True)
+        model.set_score_request(sample_weight=False)
+        found = cross_validate(
+            model, X, y, cv=3, params={"noise_variance": noise, "sample_weight": weights}, error_score="raise"
+        )
+        piped = make_pipeline(
+            StandardScaler().set_fit_request(sample_weight=False),
+            small().set_fit_request(noise_variance=True),
+        )
+        search = GridSearchCV(piped, {"gpregressor__kernel": ["rbf", "matern32"]}, cv=2).fit(
+            X, y, noise_variance=noise
+        )
+    assert found["test_score"].shape == (3,)
+    fold = np.arange(len(y)) >= 20
+    by_hand = small(noise_variance=(noise / weights)[fold]).fit(X[fold], y[fold])
+    assert found["test_score"][0] == pytest.approx(by_hand.score(X[~fold], y[~fold]), abs=1e-9)
+    assert search.best_score_ > 0.5
+
+
+def test_a_weight_divides_the_noise_variance():
+    X, y = table()
+    weights = np.tile([1.0, 4.0, 0.5], 20)
+    weighted = small(noise_variance=0.3).fit(X, y, sample_weight=weights)
+    np.testing.assert_allclose(
+        weighted.predict(X, return_std=True),
+        small(noise_variance=0.3 / weights).fit(X, y).predict(X, return_std=True),
+    )
+    _, std = weighted.predict(X, return_std=True)
+    _, both = weighted.predict(X, return_std=True, include_noise=True)
+    np.testing.assert_allclose(both**2 - std**2, 0.3, rtol=1e-6)  # of a measurement of weight one
+
+
+def test_learnt_noise_is_that_of_weight_one_and_the_likeliest():
+    weights = np.tile([1.0, 25.0], 60)
+    X, y = table(120, noise=0.5, weights=weights)
+    model = small().fit(X, y, sample_weight=weights)
+    assert model.noise_variance_ == pytest.approx(1.0, rel=0.35)  # (2 · .5)²
+    best = model.log_marginal_likelihood_value_
+    for factor in (0.7, 1.4):
+        other = small(noise="constant").fit(X, y, noise_variance=factor * model.noise_variance_ / weights)
+        assert other.log_marginal_likelihood_value_ < best
+    scaled = small().fit(X, y, sample_weight=10 * weights)
+    assert scaled.noise_variance_ == pytest.approx(10 * model.noise_variance_, rel=0.02)
+    np.testing.assert_allclose(scaled.predict(X), model.predict(X), atol=2e-3)
+
+
+def test_weights_that_are_all_one_change_nothing_and_zero_leaves_rows_out():
+    X, y = table()
+    plain = small().fit(X, y)
+    np.testing.assert_array_equal(small().fit(X, y, sample_weight=np.ones(60)).predict(X), plain.predict(X))
+    weights = np.r_[np.zeros(20), np.full(40, 2.0)]
+    part = small().fit(X, y, sample_weight=weights)
+    np.testing.assert_allclose(part.predict(X), small().fit(X[20:], y[20:]).predict(X), rtol=1e-9)
+    assert part.X_train_.shape == (40, 2)
+    fixed = small(kernel=1.0 * sk.RBF() + sk.WhiteKernel(0.1, "fixed")).fit(
+        X, y, sample_weight=1.0 + np.arange(60) % 2
+    )
+    assert fixed.noise_variance_ == pytest.approx(0.1 * y.var())
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "match"),
+    [
+        ({"sample_weight": np.ones(3)}, ShapeError, r"one weight per row, \(60,\)"),
+        ({"sample_weight": -np.ones(60)}, InputError, "not negative"),
+        ({"sample_weight": np.zeros(60)}, InputError, "every sample_weight is zero"),
+        ({"noise_variance": np.ones(3)}, ShapeError, "noise_variance"),
+        ({"noise_variance": -1.0}, InputError, "noise_variance"),
+    ],
+)
+def test_bad_noise_and_weights_are_refused(given, error, match):
+    with pytest.raises(error, match=match):
+        small().fit(*table(), **given)
+
+
+def test_weights_of_several_targets_need_a_known_noise():
+    X, y = table()
+    weights = np.tile([1.0, 4.0], 30)
+    with pytest.raises(InputError, match="MultiOutputRegressor"):
+        small().fit(X, np.c_[y, -y], sample_weight=weights)
+    both = small().fit(X, np.c_[y, -y], sample_weight=weights, noise_variance=0.2)
+    np.testing.assert_allclose(both.predict(X)[:, 0], -both.predict(X)[:, 1], atol=1e-8)
+
+
+# sparse tables
+
+
+def counts(n=40, d=50, seed=0):
+    rng = np.random.default_rng(seed)
+    X = rng.poisson(0.4, (n, d))
+    return X, X[:, :5].sum(1) + 0.1 * rng.standard_normal(n)
+
+
+@pytest.mark.parametrize("form", [sparse.csr_matrix, sparse.csc_array, sparse.coo_array])
+@pytest.mark.parametrize(
+    "kernel",
+    ["tanimoto", gpytorch.kernels.ScaleKernel(TanimotoMinMax()), None],
+    ids=["name", "kernel", "None"],
+)
+def test_sparse_counts_are_the_dense_ones(form, kernel):
+    X, y = counts()
+    given = form(X.astype(np.int64))
+    model, dense = small(kernel=kernel).fit(given, y), small(kernel=kernel).fit(X, y)
+    np.testing.assert_allclose(model.predict(given), dense.predict(X), rtol=1e-6)
+    np.testing.assert_allclose(model.predict(X), model.predict(given), rtol=1e-6)
+    assert kernel is None or model.X_train_.dtype == np.uint8
+
+
+def test_a_sparse_table_that_does_not_fit_is_refused_before_it_is_made():
+    wide = sparse.csr_array((3, 2**31))
+    with pytest.raises(MemoryBudgetError, match=r"6\.0 GiB once dense"):
+        small(kernel="tanimoto").fit(wide, np.zeros(3))
+
+
+def test_missing_cells_of_a_sparse_table_are_refused():
+    X = sparse.csr_array(np.array([[1.0, np.nan], [0.0, 2.0], [1.0, 1.0]]))
+    with pytest.raises(InputError, match=r"missing cells"):
+        small().fit(X, np.arange(3.0))
+
+
+# further rows
+
+
+@pytest.mark.parametrize("targets", [1, 2])
+def test_partial_fit_is_the_posterior_of_all_rows(targets):
+    X, y = table(90)
+    y = y if targets == 1 else np.c_[y, 3 - 2 * y]
+    model = small().partial_fit(X[:60], y[:60])
+    first = model.predict(X)
+    kernel = model.kernel_
+    model.partial_fit(X[60:80], y[60:80]).partial_fit(X[80:], y[80:])
+    assert model.kernel_ is kernel
+    assert len(model.X_train_) == len(model.y_train_) == 90
+    mean, std = model.predict(X, return_std=True)
+    one, one_std = (mean, std) if targets == 1 else (mean[:, 0], std[:, 0])
+    posterior = model.posterior_ if targets == 1 else model.posterior_[0]
+    assert len(posterior.x) == 90
+    noise = float(posterior.data.noise_variance[0])
+    H = posterior.kernel(posterior.x).to_dense() + noise * torch.eye(90).double()
+    dense = posterior.prior_mean + posterior.kernel(posterior.x).to_dense() @ torch.linalg.solve(
+        H, posterior.data.y - posterior.prior_mean
+    )
+    expected = dense.detach().numpy() * model.scaling_.y_scale[0] + model.scaling_.y_offset[0]
+    np.testing.assert_allclose(one, expected, atol=1e-6)
+    assert np.abs(first - mean).max() > 1e-3
+    assert (one_std > 0).all()
+    again = model.sample_y(X, 2)
+    assert again.shape == ((90, 2) if targets == 1 else (90, 2, 2))
+
+
+def test_partial_fit_takes_noise_and_weights_and_refuses_bad_rows():
+    X, y = table(70)
+    noise = np.full(60, 0.2)
+    model = small().fit(X[:60], y[:60], noise_variance=noise)
+    with pytest.raises(InputError, match="one per training row"):
+        model.partial_fit(X[60:], y[60:])
+    model.partial_fit(X[60:], y[60:], noise_variance=0.2, sample_weight=np.full(10, 4.0))
+    found = model.posterior_.data.noise_variance * float(model.y_scale_[0]) ** 2
+    np.testing.assert_allclose(found.numpy(), np.r_[noise, np.full(10, 0.05)], rtol=1e-9)
+    with pytest.raises(ShapeError, match="10 rows and 1 targets"):
+        model.partial_fit(X[60:], np.c_[y, y][60:])
+    with pytest.raises(InputError, match="NaN"):
+        model.partial_fit(X[60:], np.full(10, np.nan), noise_variance=0.2)
+    with pytest.raises(ValueError, match="features"):
+        model.partial_fit(X[60:, :1], y[60:])
+    assert len(model.X_train_) == 70
