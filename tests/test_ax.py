@@ -63,7 +63,7 @@ class TestExperiments:
 
         config = ModelConfig(
             botorch_model_class=PathwiseGPModel,
-            model_options={"generator": 0, "num_samples": 16, "num_features": 64},
+            model_options={"generator": 0, "num_samples": 32, "num_features": 256},
         )
         ours = {"surrogate_spec": SurrogateSpec(model_configs=[config])}
         first = GeneratorSpec(generator_enum=Generators.SOBOL, generator_kwargs={"seed": 0})
@@ -75,7 +75,7 @@ class TestExperiments:
         ]
         sides = [RangeParameterConfig(name=n, parameter_type="float", bounds=(-5, 10)) for n in ("a", "b")]
         client, found = self.client(objective, nodes, *sides), []
-        for _ in range(8):
+        for _ in range(8 if "g" in objective else 12):
             for trial, point in client.get_next_trials(1).items():
                 values = {"f": (point["a"] - 3) ** 2 + (point["b"] - 2) ** 2}
                 found.append(values["f"])
