@@ -35,6 +35,7 @@ from sggp.random import as_generator, streams
 
 _ANEW = 3  # times that a batch is proposed anew since another process asked; then only what is the same is
 _ATTEMPTS = 100
+_MANY = 50_000
 
 
 class Campaign(Record):
@@ -226,7 +227,7 @@ class Campaign(Record):
         top: float | Sequence[float] = (0.01, 10),
         epsilon: float | Sequence[float] | None = None,
         batch_size: int | None = None,
-        num_samples: int = 256,
+        num_samples: int | None = None,
         generator: torch.Generator | int | None = None,
     ) -> Outlook:
         """Is it worth going on? What the model says of the best there is, of what was found, and of the next batch.
@@ -238,7 +239,7 @@ class Campaign(Record):
             top, epsilon: as there.
             batch_size: size of the next batch, which the rule chooses as `ask` would, but which is not asked for; None
                 takes the trials that are pending, or as many as the last batch had.
-            num_samples: paths.
+            num_samples: paths; None takes 256, and 64 where a pool has more than 50,000 rows.
             generator: seed or generator; None draws as the campaign's seed and state say.
 
         Raises:
@@ -248,7 +249,9 @@ class Campaign(Record):
         root = self._generator(trials) if generator is None else as_generator(generator)
         draw, choose, look = streams(root, "outlook paths", "outlook batch", "outlook")
         done = [t for t in trials if t.value is not None and self._bound.usable(t)]
-        model = self._beliefs(trials, whole_number(num_samples, "num_samples"), draw).surrogate
+        usual = 64 if self._bound.of_rows and self.space.capacity > _MANY else 256
+        paths = usual if num_samples is None else whole_number(num_samples, "num_samples")
+        model = self._beliefs(trials, paths, draw).surrogate
         rows = [-1 if t.index is None else t.index for t in done]
         return outlook(
             model,

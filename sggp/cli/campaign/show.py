@@ -12,7 +12,7 @@ from sggp.bayesopt import Campaign, Trial
 from sggp.bayesopt.trials import Measurement
 from sggp.cli.campaign.listing import as_json, listing, print_json
 from sggp.cli.campaign.opening import Json, Library, Store, local_files, open_record, try_campaign
-from sggp.cli.console import check_outputs, print_table, stdout
+from sggp.cli.console import check_outputs, print_table, stderr, stdout
 from sggp.files import write_whole
 
 _BEST = 10
@@ -28,7 +28,10 @@ def status(
 ) -> None:
     """Show what is measured and pending, and the best so far."""
     campaign = try_campaign(store, library) if outlook or library is not None else open_record(store)
-    said = campaign.outlook() if outlook and campaign.has_space else None
+    said = None
+    if outlook and campaign.has_space:
+        stderr().print("asking joint samples of the whole space; a large library takes minutes")
+        said = campaign.outlook()
     if json:
         content = _summary(store, campaign)
         print_json({**content, "outlook": None if said is None else said.as_dict()})

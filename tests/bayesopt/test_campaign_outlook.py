@@ -1,0 +1,58 @@
+"""`Campaign.outlook`: the question asked of a campaign's own trials, its pending batch or the next one."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from sggp.bayesopt import Box, Campaign, Pool
+from sggp.errors import InputError
+
+
+def pool() -> torch.Tensor:
+    return torch.linspace(0, 1, 60, dtype=torch.float64)[:, None]
+
+
+def value(x: torch.Tensor) -> torch.Tensor:
+    return -(x[:, 0] - 0.4).square()
+
+
+def test_a_pool_is_asked_about_the_trials_that_wait_else_about_the_next(tmp_path):
+    x = pool()
+    campaign = Campaign(Pool(x), tmp_path / "c.db", maximize=True, seed=3, num_initial=4)
+    with pytest.raises(InputError, match="no measurement"):
+        campaign.outlook(num_samples=16)
+    for trial in campaign.ask(8):
+        campaign.tell(trial.id, float(value(x[[trial.index]])))
+    last = campaign.results()[-1].batch
+    said = campaign.outlook(num_samples=64)  # nothing waits: as many as the last batch had
+    assert said.measured == 8
+    assert said.gain is not None
+    assert said.best == pytest.approx(campaign.best()[0].value, abs=1e-6)
+    assert campaign.results()[-1].batch == last  # nothing was asked for
+    assert said.as_dict() == campaign.outlook(num_samples=64).as_dict()  # by the campaign's own seed
+    campaign.ask(1)
+    waiting = campaign.outlook(num_samples=64)
+    assert any("1 " in sentence and "batch" in sentence for sentence in waiting.sentences())
+    assert campaign.outlook(num_samples=64, batch_size=5).as_dict() != waiting.as_dict()
+
+
+def test_a_pool_that_is_measured_whole_leaves_nothing_to_gain(tmp_path):
+    x = pool()[::12]
+    campaign = Campaign(Pool(x), tmp_path / "c.db", maximize=True, seed=3)
+    campaign.attach_many([(row, float(value(x[[row]]))) for row in range(len(x))])
+    said = campaign.outlook(num_samples=32)
+    assert said.regret_90.value == 0.0
+    assert said.gain is None
+    assert said.within[0].probability.value == 1.0
+
+
+def test_a_box_is_asked_in_its_own_terms(tmp_path):
+    box = Box({"dose": (10.0, 20.0)})
+    campaign = Campaign(box, tmp_path / "c.db", maximize=True, seed=3)
+    for dose in (10.0, 12.0, 13.5, 15.0, 17.0, 20.0):
+        campaign.attach({"dose": dose}, -((dose - 14.0) ** 2))
+    said = campaign.outlook(num_samples=32, batch_size=1)
+    assert said.kind == "box"
+    assert said.best == pytest.approx(-0.25, abs=0.3)
+    assert 0.0 <= said.regret_90.value < 2.0  # the best there is is 0, at 14
