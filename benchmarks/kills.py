@@ -30,6 +30,7 @@ from typing import Any
 
 import torch
 
+from lib.common import header, print_table
 from sggp.bayesopt import Box, Campaign
 from sggp.bayesopt.storage import Storage, open_storage
 
@@ -173,7 +174,9 @@ def main() -> int:
     options = parser.parse_args()
     draw = random.Random(options.seed)
     prefix = f"kills_{os.getpid()}"
+    header("Campaigns killed at random moments", ("torch",))
     wrong: list[str] = []
+    rows = []
     for mode in options.modes:
         share = options.kills // len(options.modes) + (
             options.modes.index(mode) < options.kills % len(options.modes)
@@ -191,11 +194,12 @@ def main() -> int:
                 moments[moment] += 1
                 wrong += [f"{mode} {number}: {problem} ({moment})"] if problem else []
         cut = share - moments["after the end"]
-        print(
-            f"{mode}: {share} kills in {seconds:.2f} s each, {cut} before the end at {len(moments)} different states; "
-            f"{len(truth)} events; wrong: {sum(line.startswith(mode) for line in wrong)}",
-            flush=True,
-        )
+        failed = sum(line.startswith(mode) for line in wrong)
+        line = [mode, f"{seconds:.2f}", len(truth), share, cut, len(moments), failed]
+        rows.append([str(cell) for cell in line])
+    print_table(
+        ["calls", "s unbroken", "events", "kills", "before the end", "at different states", "wrong"], rows
+    )
     print("\n".join(wrong) or "nothing lost, nothing twice, every batch as unbroken")
     return bool(wrong)
 

@@ -71,6 +71,8 @@ SCRIPTS = {
         "--repeats",
         "1",
     ],
+    "outlook.py": ["--libraries", "esol", "--rows", "300", "--seeds", "1", "--rules", "ucb", "--paths", "32"],
+    "kills.py": ["--kills", "2", "--modes", "store"],
     "thompson.py": [
         *(
             "--rows",
