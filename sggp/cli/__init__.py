@@ -13,7 +13,8 @@ __all__ = ["main"]
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command with `argv` (None: the process's own arguments) and return its exit code.
 
-    0 is success, 2 an error that is described in one line on stderr, 130 an interruption.
+    0 is success, 1 success in part (some rows of a file were not used, or fewer points than asked for), 2 an error that
+    is described in one line on stderr, 130 an interruption.
     """
     missing = [name for name in ("typer", "rich") if importlib.util.find_spec(name) is None]
     if missing:

@@ -117,16 +117,16 @@ class Rule(ABC):
 
         Args:
             posterior: what is known; it must carry at least `num_samples` sample paths.
-            exclude: pool rows never to propose (measured, failed, unavailable); a box takes none.
-            pending: pool rows being measured now, not proposed either. In a box, points being measured now: the
-                independent paths already spread a batch, so they change nothing there.
+            exclude: pool rows never to propose (measured, failed, unavailable); in a box points (k, d), in the
+                coordinates of the posterior, that nothing is proposed within 1e-6 of.
+            pending: the same of what is being measured now.
             generator: for what the rule draws and for the candidates in a box.
 
         Returns:
             Pool: (batch_size,) distinct row indices. Box: (batch_size, d) points.
 
         Raises:
-            InputError: too few sample paths, too few rows left, or `exclude` with a box.
+            InputError: too few sample paths, or too few rows or points left.
         """
         return self.choose(posterior, exclude=exclude, pending=pending, generator=generator).places
 
