@@ -53,6 +53,7 @@ def test_all_that_a_file_holds_comes_back(tmp_path):
         },
         "views": (base.T, base[:, 1], base[0].expand(5, 4)),
         "arrays": [np.arange(3.0), np.array([True]), np.zeros((2, 0), dtype=np.int32)],
+        "by columns": [np.asfortranarray(np.full((30, 4), float(i))) for i in range(5)],
         "numbers": [1, -(2**70), 0.1, float("inf"), float("-inf"), float("nan"), 5e-324, True, None],
         "texts": ["", 'ü "header_sha256":"0', "\ud800", "a\nb"],
         "keys": {1: "one", (1, "a"): [], None: {"$tensor": "mine"}, "a.b": base},
