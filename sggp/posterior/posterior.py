@@ -370,8 +370,8 @@ class Posterior:
         """Write the posterior to one safetensors file: data, weights, kernel, solver and its settings.
 
         Every tensor has its checksum, and nothing in the file can be run. What is of a class of your own cannot be
-        written: the kernel is then asked for by `load`, and a solver is named in a `NotSaved` warning. Cost: 8·n·(d + 3
-        + 2s) bytes for s samples, and 8·p·s for the p features of their prior functions.
+        written, which a `NotSaved` warning says by name: a kernel is then asked for by `load`, a solver may be given.
+        Cost: 8·n·(d + 3 + 2s) bytes for s samples, and 8·p·s for the p features of their prior functions.
 
         Raises:
             InputError, DataFileError: the path is none, or cannot be written; a file that was there is unchanged.

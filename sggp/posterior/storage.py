@@ -32,9 +32,16 @@ _LOST = (
 
 
 def save(path: str | os.PathLike[str], process: Process, data: Data, solution: Solution) -> None:
-    """Write a posterior to `path`, O(n·(d + s)) bytes; warns with `NotSaved` where its solver cannot be described."""
+    """Write a posterior to `path`, O(n·(d + s)) bytes; warns with `NotSaved` of what cannot be described."""
     content = posterior_values(process, data, solution)
     write_content(path, _KIND, content)
+    if content["kernel"] is None:
+        warnings.warn(
+            f"the kernel of the posterior in {path} is not in it ({content['kernel_reason']}): all else is saved, and "
+            "Posterior.load(path, kernel=...) takes it again.",
+            NotSaved,
+            stacklevel=3,
+        )
     if process.options.solver is not None and content["settings"]["solver"] is None:
         warnings.warn(_LOST.format(path, content["settings"]["solver_name"]), NotSaved, stacklevel=3)
 
@@ -42,12 +49,14 @@ def save(path: str | os.PathLike[str], process: Process, data: Data, solution: S
 def posterior_values(process: Process, data: Data, solution: Solution) -> dict[str, Any]:
     """A posterior as tensors and plain values; kernels and solvers of types that a file does not name by name alone."""
     options, prior = process.options, process.prior
+    kernel, reason = None, ""
     try:
         kernel = describe_kernel(process.kernel)
-    except InputError:
-        kernel = None
+    except InputError as error:
+        reason = str(error)
     return {
         "kernel": kernel,
+        "kernel_reason": reason,
         "kernel_name": type(process.kernel).__name__,
         "data": {"x": data.x, "y": data.y, "noise_variance": data.noise_variance, "noise": data.noise},
         "mean": process.mean,
@@ -75,8 +84,8 @@ def load(path: str | os.PathLike[str], kernel: Any, solver: Solver | None) -> tu
     content = read_content(path, _KIND)
     if kernel is None and "kernel" in content and content["kernel"] is None:
         raise InputError(
-            f"the posterior in {path} uses a {content.get('kernel_name')}, which is not saved; pass kernel= with the "
-            "same hyperparameters."
+            f"the posterior in {path} uses a {content.get('kernel_name')}, which is not saved "
+            f"({content.get('kernel_reason') or 'of a type of your own'}); pass kernel= with the same hyperparameters."
         )
     again = "save it again (where kernel= was given, see that it is the one it was saved with)"
     with rebuilding(path, _KIND, again):
