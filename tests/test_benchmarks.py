@@ -72,6 +72,7 @@ SCRIPTS = {
         "1",
     ],
     "outlook.py": ["--libraries", "esol", "--rows", "300", "--seeds", "1", "--rules", "ucb", "--paths", "32"],
+    "stream.py": ["--rows", "60", "--files", "2", "--measured", "8", "--batch", "2"],
     "kills.py": ["--kills", "2", "--modes", "store"],
     "thompson.py": [
         *(

@@ -83,14 +83,19 @@ class ScoreRule(Rule):
         places, values = self.space.maximise(self.functions(posterior, generator, best), posterior, look)
         return places, values
 
+    def first_look(self, posterior: Any) -> tuple[Any, int]:
+        """What gives mean and standard deviation of the rows of a pool, and how many of the best are kept."""
+        if self.needs_std and is_large(posterior):
+            return Sampled(posterior.samples), max(_ROUGH_SHORTLIST * self.batch_size, _ROUGH_ROWS)
+        return posterior, _SHORTLIST * self.batch_size
+
     def _pick_rows(self, posterior: Any, look: Look) -> tuple[Tensor, Tensor]:
         free = open_rows(self.space, look, self.batch_size)
-        rough = self.needs_std and is_large(posterior)
-        by = Sampled(posterior.samples) if rough else posterior
+        by, wide = self.first_look(posterior)
+        rough = by is not posterior
         mean, std = moments(by, self.space, look.progress, with_std=self.needs_std)
         mean = self.sign * mean
         best = float(mean.topk(self.batch_size).values[-1])
-        wide = max(_ROUGH_SHORTLIST * self.batch_size, _ROUGH_ROWS) if rough else _SHORTLIST * self.batch_size
         rows = best_rows(self.score(mean, std, best), free, min(int(free.sum()), wide))
         mean, std = mean[rows], std[rows]
         if rough:

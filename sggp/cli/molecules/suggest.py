@@ -22,6 +22,13 @@ from sggp.cli.console import (
     stdout,
 )
 from sggp.cli.molecules.forms import same_molecules
+from sggp.cli.molecules.stream import (
+    Stream,
+    seed_of,
+    stream_files,
+    unused_rows,
+    with_places,
+)
 from sggp.cli.molecules.suggest_report import render
 from sggp.cli.molecules.tables import (
     Decimal,
@@ -36,9 +43,10 @@ from sggp.cli.outputs import rejected_path
 from sggp.errors import DataFileError, InputError
 from sggp.files import write_whole
 from sggp.molecules import FingerprintTable, read_table
+from sggp.molecules.files import DataTable
 from sggp.molecules.standardise import POLICIES
 from sggp.plotting import new_figure
-from sggp.random import as_generator, draw_seed, streams
+from sggp.random import as_generator, streams
 
 _SHOWN = 20
 _HEADER = ["rank", "id", "smiles", "predicted_mean", "predicted_std", "why", "library_row"]
@@ -61,6 +69,13 @@ _Cache = Annotated[Path | None, typer.Option(help="Folder that keeps fingerprint
 _NoCache = Annotated[bool, typer.Option("--no-cache", help="Keep no fingerprints.")]
 _Report = Annotated[Path | None, typer.Option(help="Also write an HTML report to this file.")]
 _Rule = Annotated[str, typer.Option(help="How to choose: " + ", ".join(RULES) + ".")]
+_Stream = Annotated[
+    Path | None,
+    typer.Option(
+        help="Read the library (a file, a folder or a quoted pattern) once, a block at a time, and keep in this file "
+        "how far it came: for libraries larger than memory."
+    ),
+]
 _LibrarySheet = Annotated[str | None, typer.Option(help="Sheet of the library.")]
 _Standardise = Annotated[str, typer.Option(help="Forms that are one molecule: " + ", ".join(POLICIES) + ".")]
 
@@ -85,24 +100,28 @@ def suggest(
     library_sheet: _LibrarySheet = None,
     decimal: Decimal = None,
     standardise: _Standardise = "none",
+    stream: _Stream = None,
 ) -> None:
     """Choose the next molecules to measure from a library."""
     better = direction(maximize, minimize)
     whole_number(q, "-q")
     check_rule(rule)
     one_of(standardise, "--standardise", POLICIES)
-    check_outputs({"--out": out, "--report": report}, [measured, library])
-    if report is not None:
-        new_figure()  # without matplotlib, refuse before the work
+    files = [library] if stream is None else stream_files(library, rule, library_sheet, standardise)
+    _check_written(out, report, [measured, *files, stream])
+    seed = seed_of(stream, seed)
+    data = read_table(measured, sheet=sheet, decimal=decimal)
+    if stream is not None:
+        asked = Stream(stream, files, rule, q, better, (library_smiles_column, id_column), seed)
+        _from_stream(asked, data, (smiles_column, value_column), out, report)
+        return
     where = None if no_cache else (cache or default_cache())
     rejected = rejected_path(out, measured, library, out, report)
-    root = as_generator(draw_seed(as_generator(None)) if seed is None else seed)
-    learn, choose = streams(root, "model", "choice")
+    learn, choose = streams(as_generator(seed), "model", "choice")
 
     candidates, rejects = load_library(
         library, smiles_column=library_smiles_column, id_column=id_column, cache=where, sheet=library_sheet
     )
-    data = read_table(measured, sheet=sheet, decimal=decimal)
     known = load_measured(
         data, smiles_column=smiles_column, value_column=value_column, like=candidates, bounds=True
     )
@@ -121,6 +140,37 @@ def suggest(
     _summary(model, header, listed, out, rejected, len(rejects))
     if report is not None:  # after all that must not be lost with it
         write_whole(report, render(model, known, header, listed, better))
+
+
+def _check_written(out: Path, report: Path | None, inputs: list[Path | None]) -> None:
+    """Refuse what cannot be written, a report without matplotlib among it, before the work."""
+    check_outputs({"--out": out, "--report": report}, inputs)
+    if report is not None:
+        new_figure()
+
+
+def _from_stream(
+    asked: Stream, data: DataTable, columns: tuple[str | None, str | None], out: Path, report: Path | None
+) -> None:
+    """As `suggest`, from files that are read once."""
+    rejected = rejected_path(out, data.path, *asked.files, out, report, asked.state)
+    learn, _ = streams(as_generator(asked.seed), "model", "choice")
+    like = FingerprintTable.from_smiles(["C"])  # the fingerprint of every library
+    smiles, value = columns
+    known = load_measured(data, smiles_column=smiles, value_column=value, like=like, bounds=True)
+    exact = _exact(known, data.path)
+    if not len(exact):
+        raise DataFileError(f"{data.path}: no usable measurement.")
+    stderr().print(f"{len(exact)} measurements and {len(asked.files)} files of candidates")
+    model = _model(like, exact, asked.num_samples, learn)
+    answer = asked.choose(model, known.canonical)
+    rejects = [*known.rejects, *unused_rows(answer)]
+    write_rejects(rejected, rejects)
+    header, listed = with_places(*_listing(answer.table, model, answer.choice), answer)
+    write_whole(out, csv_text(header, listed))
+    _summary(model, header, listed, out, rejected, len(rejects))
+    if report is not None:
+        write_whole(report, render(model, exact, header, listed, asked.maximize))
 
 
 def _model(
