@@ -246,9 +246,12 @@ class TestState:
         files[1].write_bytes(good[: len(good) // 2])
         with pytest.raises(DataFileError, match=r"part-1.*damaged"):
             suggest_from_files(search, files, state=state)
+        with ThreadPoolExecutor(1) as pool, pytest.raises(DataFileError, match=r"part-1.*damaged"):
+            suggest_from_files(search, files, state=state, executor=pool)
         files[1].write_bytes(good)
-        answer = suggest_from_files(search, files, state=state)
-        assert answer.found.rows == 152
+        seen: list[StreamProgress] = []
+        answer = suggest_from_files(search, files, state=state, progress=seen.append)
+        assert (seen[-1].rows, seen[-1].rows_now < 152) == (152, True)
         assert answer.smiles == suggest_from_files(search, files).smiles
 
     def test_another_search_is_refused(self, posterior, table, files, tmp_path):

@@ -187,7 +187,7 @@ class _Keeper:
         try:
             while running:
                 done, _ = wait(running, return_when=FIRST_COMPLETED)
-                for future in done:
+                for future in sorted(done, key=lambda one: one.exception() is not None):  # errors last
                     state = state.finished(self.search, running.pop(future), future.result())
                     self._write(state)
                     meter(state)
