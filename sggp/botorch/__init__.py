@@ -1,6 +1,7 @@
 """BoTorch face of sggp: a model whose posterior is a set of function samples.
 
     PathwiseGPModel        a BoTorch `Model`: exact GP, iterative solvers, path samples
+    PathwiseMultiTaskGP    the same for tasks that learn from one another, as `MultiTaskGP` has it
     JointGaussianModel     the same with joint Gaussians as posteriors, of few points: `PathwiseGPModel.gaussian()`
     PathwisePosterior      its posterior: solved mean, distinct paths
     PathSampler            the `MCSampler` that BoTorch's `get_sampler` finds for it
@@ -20,6 +21,7 @@ try:
 except ImportError as error:
     raise MissingExtra('sggp.botorch needs BoTorch: pip install "sggp[botorch]"') from error
 
+from sggp.botorch.columns.tasks import PathwiseMultiTaskGP
 from sggp.botorch.features import register
 from sggp.botorch.gaussian import JointGaussianModel
 from sggp.botorch.model import PathwiseGPModel
@@ -31,6 +33,7 @@ __all__ = [
     "JointGaussianModel",
     "PathSampler",
     "PathwiseGPModel",
+    "PathwiseMultiTaskGP",
     "PathwisePosterior",
     "PoolThompsonSampling",
     "PosteriorPaths",

@@ -122,7 +122,7 @@ class PathwiseGPModel(OutputsModel):
         inputs, targets, noise = self._fit_transforms(
             train_X, train_Y, train_Yvar, input_transform, outcome_transform
         )
-        kernels = per_output(covar_module, m, "covar_module", Kernel)
+        kernels = self._kernels(covar_module, inputs, targets)
         noises = per_output(noise_variance, m, "noise_variance", (int, float))
         check_noise_variances(noises)
         root = torch.Generator().manual_seed(draw_seed(as_generator(generator)))
@@ -179,7 +179,8 @@ class PathwiseGPModel(OutputsModel):
                 self.input_transform = input_transform.double()
                 self.input_transform.train()
                 self.input_transform(X)
-                X = self.input_transform.preprocess_transform(X)
+                given, X = X, self.input_transform.preprocess_transform(X)
+                self._check_transformed(given, X)
             if outcome_transform == DEFAULT:
                 size = Y.abs().amax(
                     dim=0
@@ -191,6 +192,13 @@ class PathwiseGPModel(OutputsModel):
                 self.outcome_transform.train()
                 Y, Yvar = self.outcome_transform(Y=Y, Yvar=Yvar, X=X)
         return X.detach(), Y.detach(), None if Yvar is None else Yvar.detach()
+
+    def _check_transformed(self, given: Tensor, x: Tensor) -> None:
+        """Refuse inputs x that the input transform has made something else of than the model takes; all do here."""
+
+    def _kernels(self, given: Any, x: Tensor, y: Tensor) -> list[Kernel | None]:
+        """The kernel of each output, None for the default one; x (n, d) and y (n, m) after the transforms."""
+        return per_output(given, y.shape[-1], "covar_module", Kernel)
 
     def _learn(self, optimizer: Optimizer) -> None:
         transforms = ("input_transform", "outcome_transform")
@@ -223,6 +231,7 @@ class PathwiseGPModel(OutputsModel):
         """
         self.eval()
         self.solve()
+        X = self.completed(X)
         rows = self.candidates(X)
         dtype, X = self.answers_in(X, self._raw_X.dtype), rows
         chosen = self.output_numbers(output_indices)
@@ -259,7 +268,7 @@ class PathwiseGPModel(OutputsModel):
         Raises:
             ShapeError: X or Y has a batch dimension: conditioning is unbatched. `gaussian()` takes batches.
         """
-        X, Y, noise = check_new_rows(X, Y, noise, self._raw_X.shape[-1], self.num_outputs)
+        X, Y, noise = check_new_rows(self.completed(X), Y, noise, self.input_dim, self.num_processes)
         self.eval()
         raw = X.to(self._raw_X)
         with torch.no_grad():
@@ -302,8 +311,8 @@ class PathwiseGPModel(OutputsModel):
         X = self._raw_X if inputs is None else inputs.to(self._raw_X)
         held = torch.stack([output.y for output in self.output_models])
         Y = held if targets is None else torch.atleast_2d(targets.to(held.device))
-        old = (self._raw_X.shape, torch.Size([self.num_outputs, len(self._raw_X)]))
-        if X.ndim != 2 or Y.shape != (self.num_outputs, len(X)) or (strict and (X.shape, Y.shape) != old):
+        old = (self._raw_X.shape, torch.Size([self.num_processes, len(self._raw_X)]))
+        if X.ndim != 2 or Y.shape != (self.num_processes, len(X)) or (strict and (X.shape, Y.shape) != old):
             raise ShapeError(
                 f"expected inputs {tuple(old[0])} and targets {tuple(old[1])}{'' if strict else ' with any n'}, "
                 f"got {tuple(X.shape)} and {tuple(Y.shape)}."
