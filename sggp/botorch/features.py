@@ -29,7 +29,7 @@ from sggp.kernels import Covariance, TanimotoDotProduct, TanimotoMinMax
 from sggp.kernels.categories import HammingCovariance
 from sggp.kernels.convert import register as register_covariance
 from sggp.kernels.features import FeatureMap, draw_features
-from sggp.kernels.features.categories import HammingMap, hamming_map
+from sggp.kernels.features.categories import hamming_map, levels_map, levels_size
 from sggp.kernels.features.stationary import per_column
 from sggp.random import draw_seed
 
@@ -56,9 +56,12 @@ def _hamming_covariance(kernel: CategoricalKernel, dtype: torch.dtype | None) ->
 @draw_features.register(CategoricalKernel)
 def _hamming_features(
     kernel: CategoricalKernel, num_features: int, *, input_dim: int, generator: torch.Generator
-) -> HammingMap:
-    """exp(−Σ_j [x_j ≠ z_j]/(d ℓ_j))."""
+) -> FeatureMap:
+    """exp(−Σ_j [x_j ≠ z_j]/(d ℓ_j)); of a kernel that knows its categories, exactly where so many features do."""
     weights = 1 / (per_column(kernel.lengthscale, input_dim, "lengthscale") * input_dim)
+    levels = getattr(kernel, "levels", ())
+    if len(levels) == input_dim and levels_size([len(each) for each in levels]) <= num_features:
+        return levels_map(weights, levels, generator=generator)
     return hamming_map(weights, num_features, input_dim=input_dim, generator=generator)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 
@@ -14,6 +16,8 @@ from sggp.kernels.features import prf
 from sggp.kernels.features.base import CompositeMap, FeatureMap, ScaledMap
 from sggp.kernels.features.registry import draw_features
 from sggp.kernels.tasks import TaskKernel, codes_of
+
+_STRANGERS = 8  # features that tell apart values that are none of the known categories
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,12 +109,81 @@ class HammingMap(ScaledMap):
         out = rows.new_full((len(rows), self.num_features), 1.0, dtype=self._output_dtype(x))
         for j in range(self.input_dim):
             values, which = (rows[:, j].double() + 0.0).unique(return_inverse=True)  # −0 is 0
-            bits = values.view(torch.int64)
-            elements = prf.element_codes(bits ^ (bits >> 29), j % 2048)
-            signs = prf.sign(prf.table(elements, self.keys.to(x.device))).to(out)
+            signs = prf.sign(prf.table(_elements(values, j), self.keys.to(x.device))).to(out)
             out *= torch.where(self.seen[:, j].to(x.device), signs, 1.0)[which]
         out = out.mul_((self.scale / self.num_features) ** 0.5).reshape(*x.shape[:-1], -1)
         return out + x[..., :1] * 0.0 if x.requires_grad else out
+
+
+@dataclass(frozen=True, eq=False)
+class LevelsMap(ScaledMap):
+    """Features of the same kernel that are exact over known categories: all products of those of the columns.
+
+    Column j has one feature √a_j, and one √(1 − a_j) for each of its categories. A value that is none of them has, in
+    the place of the latter, eight further ones with pseudo-random signs: k is exact between it and known ones, and on
+    the diagonal, and holds on average between two such values.
+
+    Args:
+        keys: (2, 8) int32, the keys of the signs. levels: for each column, its categories, sorted.
+        same: (d,) the a_j.
+        input_dim: d.
+        scale: k(x, x).
+    """
+
+    keys: Tensor
+    levels: tuple[Tensor, ...]
+    same: Tensor
+    input_dim: int
+    scale: float = 1.0
+    dtype: torch.dtype = torch.float32
+
+    @property
+    def num_features(self) -> int:
+        return levels_size([len(levels) for levels in self.levels])
+
+    def _evaluate(self, x: Tensor) -> Tensor:
+        rows = x.detach().reshape(-1, self.input_dim).double()
+        out = torch.ones(len(rows), 1, dtype=self._output_dtype(x), device=x.device)
+        for j, levels in enumerate(self.levels):
+            values, which = (rows[:, j] + 0.0).unique(return_inverse=True)
+            features = self._of_column(values, levels.to(x.device), j).to(out)[which]
+            out = (out[:, :, None] * features[:, None, :]).flatten(1)
+        out = out.mul_(self.scale**0.5).reshape(*x.shape[:-1], -1)
+        return out + x[..., :1] * 0.0 if x.requires_grad else out
+
+    def _of_column(self, values: Tensor, levels: Tensor, column: int) -> Tensor:  # (u,) -> (u, 1 + c + 8)
+        same = float(self.same[column])
+        signs = prf.sign(prf.table(_elements(values, column), self.keys.to(values.device))).to(values)
+        equal = (values[:, None] == levels).to(values)
+        strange = signs * (1 - equal.sum(1, keepdim=True)) / _STRANGERS**0.5
+        return torch.cat(
+            [
+                torch.full_like(strange[:, :1], same**0.5),
+                equal * (1 - same) ** 0.5,
+                strange * (1 - same) ** 0.5,
+            ],
+            1,
+        )
+
+
+def levels_size(counts: Sequence[int]) -> int:
+    """Number of features of a `LevelsMap` of columns of so many categories."""
+    return math.prod(1 + count + _STRANGERS for count in counts)
+
+
+def levels_map(
+    weights: Tensor, levels: Sequence[Sequence[float]], *, generator: torch.Generator
+) -> LevelsMap:
+    """Features of exp(−Σ_j w_j [x_j ≠ z_j]), exact over the levels of each column."""
+    known = tuple(torch.tensor(sorted(each), dtype=torch.float64) for each in levels)
+    same = torch.exp(-weights.detach().double().cpu())
+    return LevelsMap(prf.draw_keys(_STRANGERS, generator), known, same, len(known))
+
+
+def _elements(values: Tensor, column: int) -> Tensor:
+    """Codes of float64 values of a column, for the pseudo-random function."""
+    bits = values.contiguous().view(torch.int64)
+    return prf.element_codes(bits ^ (bits >> 29), column % 2048)
 
 
 def hamming_map(
