@@ -63,6 +63,37 @@ class CombinedPosterior(PathsOnly, TransformedPosterior):
         return (self.rsample(self.base_sample_shape) - self.mean).square().mean(0)
 
 
+class PathStandardize(Standardize):
+    """BoTorch's `Standardize` of posteriors of paths, which it makes no Gaussians of.
+
+    `ModelListGP` joins Gaussians unless a transform says that it gives none, and then lists the posteriors as they are.
+    """
+
+    _is_linear = False
+
+
+class PathStratifiedStandardize(StratifiedStandardize):
+    """The same, by tasks."""
+
+    _is_linear = False
+
+
+_OF_PATHS: dict[type[OutcomeTransform], type[OutcomeTransform]] = {
+    Standardize: PathStandardize,
+    StratifiedStandardize: PathStratifiedStandardize,
+}
+
+
+def of_paths(outcome: OutcomeTransform) -> OutcomeTransform:
+    """The transform, and its state, in the form for posteriors of paths; the one given stays what it is."""
+    kind = _OF_PATHS.get(type(outcome))
+    if kind is None:
+        return outcome
+    out: OutcomeTransform = object.__new__(kind)
+    out.__dict__ = outcome.__dict__
+    return out
+
+
 def averaged(
     posterior: PathwisePosterior, transform: PosteriorTransform | None, outcome: OutcomeTransform | None
 ) -> tuple[Posterior, PosteriorTransform | None]:
@@ -123,7 +154,7 @@ def _of_strata(posterior: Posterior, outcome: StratifiedStandardize, X: Tensor) 
 
 def _affine(outcome: OutcomeTransform | None) -> bool:
     """Whether means go to means and variances to multiples of them."""
-    return outcome is None or type(outcome) is Standardize
+    return outcome is None or type(outcome) in (Standardize, PathStandardize)
 
 
 def _is(transform: PosteriorTransform | None, kind: Any) -> bool:

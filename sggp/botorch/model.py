@@ -29,7 +29,7 @@ from sggp.botorch.checks import (
     check_training_data,
     per_output,
 )
-from sggp.botorch.combined import averaged, transformed, untransformed
+from sggp.botorch.combined import averaged, of_paths, transformed, untransformed
 from sggp.botorch.gaussian import JointGaussianModel
 from sggp.botorch.output import Given, OutputGP, SolveSettings
 from sggp.botorch.posterior import PathwisePosterior, RoundedPosterior
@@ -188,7 +188,7 @@ class PathwiseGPModel(OutputsModel):
                 least = min([1e-14 * float(v) for v in size if v > 0], default=1e-8)
                 outcome_transform = Standardize(m=Y.shape[-1], min_stdv=min(least, 1e-8))
             if outcome_transform is not None:
-                self.outcome_transform = outcome_transform.double()
+                self.outcome_transform = of_paths(outcome_transform.double())
                 self.outcome_transform.train()
                 Y, Yvar = self.outcome_transform(Y=Y, Yvar=Yvar, X=X)
         return X.detach(), Y.detach(), None if Yvar is None else Yvar.detach()
@@ -270,14 +270,35 @@ class PathwiseGPModel(OutputsModel):
         """
         X, Y, noise = check_new_rows(self.completed(X), Y, noise, self.input_dim, self.num_processes)
         self.eval()
+        with torch.no_grad():
+            if hasattr(self, "outcome_transform"):
+                Y, _ = self.outcome_transform(Y=Y.to(X.device, torch.float64), X=X.to(self._raw_X).double())
+        return self._with_rows(X, Y, noise)
+
+    def get_fantasy_model(self, inputs: Any, targets: Tensor, noise: Tensor | None = None) -> PathwiseGPModel:
+        """`condition_on_observations` in GPyTorch's form, as `ModelListGP` calls it for one output.
+
+        Args:
+            inputs: (n', d) in the units of `train_X`, or a list of one such tensor.
+            targets: (n',), after the outcome transform.
+            noise: noise variances (n',), after it as well; None repeats the model's own.
+        """
+        if isinstance(inputs, (tuple, list)):
+            (inputs,) = inputs
+        noise = None if noise is None else noise.unsqueeze(-1)
+        rows = self.completed(inputs), targets.unsqueeze(-1), noise
+        X, Y, noise = check_new_rows(*rows, self.input_dim, self.num_processes)
+        self.eval()
+        return self._with_rows(X, Y, noise)
+
+    def _with_rows(self, X: Tensor, Y: Tensor, noise: Tensor | None) -> PathwiseGPModel:
+        """The model given further rows, inputs as the user has them and outcomes after the transform."""
         raw = X.to(self._raw_X)
         with torch.no_grad():
             inputs = raw.double()
             if hasattr(self, "input_transform"):
                 inputs = self.input_transform.preprocess_transform(inputs)
-            targets = Y.to(inputs)
-            if hasattr(self, "outcome_transform"):
-                targets, _ = self.outcome_transform(Y=targets, X=inputs)
+        targets = Y.to(inputs)
         outputs = [
             output.updated(inputs, targets[:, j], None if noise is None else noise[:, j].to(inputs))
             for j, output in enumerate(self.output_models)

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from botorch.sampling.pathwise.paths import SamplePath
-from botorch.sampling.pathwise.posterior_samplers import DrawMatheronPaths
+from botorch.models.model import ModelList
+from botorch.sampling.pathwise.paths import PathList, SamplePath
+from botorch.sampling.pathwise.posterior_samplers import DrawMatheronPaths, draw_matheron_paths
 from botorch.sampling.pathwise.utils import get_input_transform, get_output_transform
 from torch import Tensor
 
@@ -74,6 +75,15 @@ class PosteriorPaths(SamplePath):
             own = own.reshape(*lead, count, *x.shape[-2:]).movedim(-3, 0)
             values = output.evaluate_paired(own, self._first).movedim(0, -2)
         return values.reshape(*lead, *shape, x.shape[-2])
+
+
+def _draw_listed_paths(model: ModelList, *, sample_shape: torch.Size, **options: Any) -> PathList:
+    """Paths of each model of the list, as BoTorch draws them for a `ModelListGP`."""
+    return PathList([draw_matheron_paths(part, sample_shape, **options) for part in model.models])
+
+
+if (ModelList,) not in DrawMatheronPaths.funcs:  # BoTorch's own rule, should it come to have one, stays
+    DrawMatheronPaths.register(ModelList)(_draw_listed_paths)
 
 
 @DrawMatheronPaths.register(PathwiseGPModel)
