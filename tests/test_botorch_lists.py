@@ -18,6 +18,7 @@ from botorch.acquisition.multi_objective.logei import qLogExpectedHypervolumeImp
 from botorch.acquisition.objective import LinearMCObjective
 from botorch.fit import fit_gpytorch_mll
 from botorch.models import ModelList, ModelListGP, SingleTaskGP
+from botorch.models.deterministic import GenericDeterministicModel
 from botorch.models.transforms import Normalize, Standardize
 from botorch.optim import optimize_acqf
 from botorch.posteriors import PosteriorList
@@ -108,6 +109,15 @@ def test_path_models(kind: Any) -> None:
         raw_samples=4,
     )
     assert best.shape == (1, 2)
+
+
+def test_path_models_beside_a_known_function() -> None:
+    first, (x, _) = ours(0), data()
+    both = ModelList(first, GenericDeterministicModel(lambda x: x.prod(-1, keepdim=True)))
+    every = first.posterior(x[:4]).rsample(torch.Size([4]))[..., 0]
+    one, several = get_matheron_path_model(both)(x[:4]), get_matheron_path_model(both, torch.Size([3]))(x[:4])
+    torch.testing.assert_close(one, torch.stack([every[0], x[:4].prod(-1)], dim=-1))
+    torch.testing.assert_close(several, torch.stack([every[1:], x[:4].prod(-1).expand(3, 4)], dim=-1))
 
 
 class TestConditioning:

@@ -9,7 +9,7 @@ import torch
 from gpytorch.kernels import AdditiveKernel, Kernel, ProductKernel, ScaleKernel
 
 from sggp.errors import InputError
-from sggp.kernels import TanimotoDotProduct, TanimotoMinMax
+from sggp.kernels import TanimotoDotProduct, TanimotoMinMax, TaskKernel
 from sggp.kernels.linear import DenseLinearKernel
 
 _PLAIN: dict[str, type[Kernel]] = {
@@ -22,11 +22,21 @@ _PLAIN: dict[str, type[Kernel]] = {
     "PeriodicKernel": gpytorch.kernels.PeriodicKernel,
     "TanimotoMinMax": TanimotoMinMax,
     "TanimotoDotProduct": TanimotoDotProduct,
+    "TaskKernel": TaskKernel,
 }
 _NESTED: dict[str, type[Kernel]] = {
     kind.__name__: kind for kind in (ScaleKernel, AdditiveKernel, ProductKernel)
 }
-_VALUES = ("lengthscale", "alpha", "variance", "period_length", "outputscale", "constant")
+_VALUES = (
+    "lengthscale",
+    "alpha",
+    "variance",
+    "period_length",
+    "outputscale",
+    "constant",
+    "covar_factor",
+    "var",
+)
 
 
 def describe_kernel(kernel: Kernel) -> dict[str, Any] | None:
@@ -43,6 +53,8 @@ def describe_kernel(kernel: Kernel) -> dict[str, Any] | None:
         children = []
         out["nu"] = getattr(kernel, "nu", None)
         out["ard"] = kernel.ard_num_dims
+        if isinstance(kernel, TaskKernel):
+            out["tasks"] = kernel.tasks.tolist()
     else:
         return None
     for name in _VALUES:
@@ -73,6 +85,8 @@ def rebuild_kernel(values: dict[str, Any]) -> Kernel:
             options["nu"] = values["nu"]
         if values.get("ard") is not None:
             options["ard_num_dims"] = values["ard"]
+        if values.get("tasks") is not None:
+            options |= {"tasks": values["tasks"], "rank": values["values"]["covar_factor"].shape[-1]}
         kernel = _PLAIN[kind](**options)
     else:
         raise InputError(f"the file describes a kernel of unknown type {kind!r}; pass kernel= to load.")

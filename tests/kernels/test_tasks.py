@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import pickle
+from pathlib import Path
 
 import gpytorch.kernels as gk
 import pytest
@@ -14,6 +15,7 @@ from sggp.errors import InputError
 from sggp.kernels import TaskKernel, as_covariance, draw_features
 from sggp.kernels.categories import HammingCovariance
 from sggp.kernels.features.categories import hamming_map
+from sggp.posterior import Posterior, condition
 from sggp.testing import check_features
 
 FACTOR = torch.tensor([[1.0, 0.2], [-0.7, 0.5], [0.4, 0.9]], dtype=torch.float64)
@@ -59,6 +61,16 @@ def test_entries_are_those_of_the_tasks_named() -> None:
     torch.testing.assert_close(covariance.small_blocks(batch)[1], matrix(x.flip(0)[:, 1], x.flip(0)[:, 1]))
     copied = pickle.loads(pickle.dumps(kernel))
     assert torch.equal(copied(x).to_dense(), kernel(x).to_dense())
+
+
+def test_posteriors_of_tasks_are_saved_without_pickle(tmp_path: Path) -> None:
+    y = torch.arange(6.0, dtype=torch.float64)
+    posterior = condition(
+        coregionalised(), ROWS, y, noise_variance=0.1, num_samples=3, num_features=32, generator=0
+    )
+    posterior.save(tmp_path / "tasks.gp")
+    loaded = Posterior.load(tmp_path / "tasks.gp")
+    assert torch.equal(loaded.samples(ROWS), posterior.samples(ROWS))
 
 
 def test_the_start_is_one_matrix_and_leaves_torchs_generator_alone() -> None:

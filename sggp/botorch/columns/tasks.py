@@ -15,7 +15,7 @@ from botorch.utils.types import DEFAULT
 from gpytorch.kernels import IndexKernel, Kernel
 from torch import Tensor
 
-from sggp.botorch.checks import check_points, check_training_data
+from sggp.botorch.checks import check_points, check_training_data, per_output
 from sggp.botorch.columns.kernels import check_untouched, column_number, copied_on_columns, default_on_columns
 from sggp.botorch.combined import CombinedPosterior, transformed
 from sggp.botorch.model import PathwiseGPModel
@@ -83,7 +83,7 @@ class PathwiseMultiTaskGP(PathwiseGPModel):
         self._tasks = _tasks_of(train_X[:, self._task_feature], named)
         self._output_tasks = _checked(output_tasks, self._tasks)
         if options.get("outcome_transform", DEFAULT) == DEFAULT:
-            tasks = torch.tensor(self._tasks)
+            tasks = torch.tensor(self._tasks, device=train_X.device)
             options["outcome_transform"] = StratifiedStandardize(self._task_feature, tasks)
         super().__init__(train_X, train_Y, train_Yvar, covar_module, **options)
 
@@ -236,7 +236,8 @@ class PathwiseMultiTaskGP(PathwiseGPModel):
 
     def _kernels(self, given: Any, x: Tensor, y: Tensor) -> list[Kernel | None]:
         others = [j for j in range(x.shape[-1]) if j != self._task_feature]
-        if isinstance(given, Kernel) and any(isinstance(part, IndexKernel) for part in given.modules()):
+        (given,) = per_output(given, 1, "covar_module", Kernel)
+        if given is not None and any(isinstance(part, IndexKernel) for part in given.modules()):
             if self._rank is not None:
                 raise InputError(
                     "covar_module has a kernel of tasks of its own: set the rank there, and leave out rank."
