@@ -26,7 +26,7 @@ from botorch.optim import optimize_acqf, optimize_acqf_mixed
 from botorch.utils.datasets import SupervisedDataset
 
 from sggp.botorch import PathwiseMixedGP, PathwiseMultiFidelityGP
-from sggp.botorch.columns.categories import KnownCategoricalKernel
+from sggp.botorch.columns.categorical_kernel import KnownCategoricalKernel
 from sggp.errors import DtypeError, InputError
 from sggp.kernels import draw_features
 from sggp.testing import check_features
@@ -128,6 +128,19 @@ class TestMixed:
         q = q.requires_grad_()
         (learnt.posterior(q).mean.sum() + learnt.posterior(q).rsample().sum()).backward()
         assert q.grad.abs().max() == 0
+
+    @pytest.mark.parametrize("batch", [(), (2,)])
+    def test_the_kernel_is_botorchs(self, batch: tuple[int, ...]) -> None:
+        options: dict[str, Any] = {"ard_num_dims": 2, "batch_shape": torch.Size(batch)}
+        fast, slow = KnownCategoricalKernel(**options).double(), CategoricalKernel(**options).double()
+        x = mixed(6)[0][:, [1, 3]]
+        upstream = torch.arange(36.0, dtype=torch.float64).reshape(6, 6)
+        for kernel in (fast, slow):
+            kernel.lengthscale = torch.linspace(0.3, 1.7, kernel.lengthscale.numel()).reshape(*batch, 1, 2)
+            (kernel(x).to_dense() * upstream).sum().backward()
+        torch.testing.assert_close(fast(x).to_dense(), slow(x).to_dense())
+        torch.testing.assert_close(fast(x, x.flip(0), diag=True), slow(x, x.flip(0), diag=True))
+        torch.testing.assert_close(fast.raw_lengthscale.grad, slow.raw_lengthscale.grad)
 
     def test_kernels_and_names_are_botorchs(self) -> None:
         x, y = mixed()

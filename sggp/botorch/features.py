@@ -7,7 +7,6 @@ import itertools
 from typing import Any
 
 import torch
-from botorch.models.kernels.categorical import CategoricalKernel
 from botorch.sampling.pathwise.features.generators import GenKernelFeatures
 from botorch.sampling.pathwise.features.maps import FeatureMap as BotorchFeatureMap
 from botorch.sampling.pathwise.utils import FeatureSelector
@@ -24,13 +23,10 @@ from gpytorch.kernels import (
 )
 from torch import Tensor
 
+from sggp.botorch.columns.categorical_kernel import CategoricalKernel
 from sggp.botorch.columns.multitask_paths import register_multitask_paths
-from sggp.kernels import Covariance, TanimotoDotProduct, TanimotoMinMax
-from sggp.kernels.categories import HammingCovariance
-from sggp.kernels.convert import register as register_covariance
+from sggp.kernels import TanimotoDotProduct, TanimotoMinMax
 from sggp.kernels.features import FeatureMap, draw_features
-from sggp.kernels.features.categories import hamming_map, levels_map, levels_size
-from sggp.kernels.features.stationary import per_column
 from sggp.random import draw_seed
 
 KERNELS: tuple[type[Kernel], ...] = (
@@ -45,24 +41,6 @@ KERNELS: tuple[type[Kernel], ...] = (
     AdditiveKernel,
     ProductKernel,
 )
-
-
-@register_covariance
-def _hamming_covariance(kernel: CategoricalKernel, dtype: torch.dtype | None) -> Covariance | None:
-    lengths = kernel.lengthscale.detach().double().reshape(-1)
-    return HammingCovariance(1 / (lengths * len(lengths)), dtype=dtype, name="CategoricalKernel")
-
-
-@draw_features.register(CategoricalKernel)
-def _hamming_features(
-    kernel: CategoricalKernel, num_features: int, *, input_dim: int, generator: torch.Generator
-) -> FeatureMap:
-    """exp(−Σ_j [x_j ≠ z_j]/(d ℓ_j)); of a kernel that knows its categories, exactly where so many features do."""
-    weights = 1 / (per_column(kernel.lengthscale, input_dim, "lengthscale") * input_dim)
-    levels = getattr(kernel, "levels", ())
-    if len(levels) == input_dim and levels_size([len(each) for each in levels]) <= num_features:
-        return levels_map(weights, levels, generator=generator)
-    return hamming_map(weights, num_features, input_dim=input_dim, generator=generator)
 
 
 class KernelFeatures(BotorchFeatureMap):

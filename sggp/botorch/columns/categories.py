@@ -6,34 +6,20 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from botorch.models.kernels.categorical import CategoricalKernel
 from botorch.utils.datasets import SupervisedDataset
 from gpytorch.constraints import GreaterThan
 from gpytorch.kernels import Kernel, ScaleKernel
 from torch import Tensor
 
 from sggp.botorch.checks import check_training_data
+from sggp.botorch.columns.categorical_kernel import KnownCategoricalKernel
 from sggp.botorch.columns.kernels import check_untouched, column_numbers, default_on_columns
 from sggp.botorch.model import PathwiseGPModel
 from sggp.errors import DtypeError
 
-_NUM_FEATURES = (
-    8192  # with 2,048, variances of paths are a tenth to a quarter too large where the data say much
-)
+# with 2,048 features, variances of paths are a tenth to a quarter too large where the data say much
+_NUM_FEATURES = 8192
 KernelFactory = Callable[[torch.Size, int, list[int]], Kernel]
-
-
-class KnownCategoricalKernel(CategoricalKernel):
-    """BoTorch's kernel of categories, with the categories of each column, over which its features are exact.
-
-    Args:
-        levels: for each column, the categories.
-        **options: those of `CategoricalKernel`.
-    """
-
-    def __init__(self, levels: Sequence[Sequence[float]], **options: Any) -> None:
-        super().__init__(**options)
-        self.levels = tuple(tuple(sorted(set(map(float, each)))) for each in levels)
 
 
 class PathwiseMixedGP(PathwiseGPModel):
@@ -113,7 +99,9 @@ class PathwiseMixedGP(PathwiseGPModel):
         if not numbers:
             return ScaleKernel(alone)
         first, second = self._of_numbers(x, y, numbers), self._of_numbers(x, y, numbers)
-        return ScaleKernel(first + ScaleKernel(alone)) + ScaleKernel(second * CategoricalKernel(**options))
+        return ScaleKernel(first + ScaleKernel(alone)) + ScaleKernel(
+            second * KnownCategoricalKernel(**options)
+        )
 
     def _of_numbers(self, x: Tensor, y: Tensor, columns: list[int]) -> Kernel:
         if self._factory is None:
