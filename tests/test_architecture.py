@@ -47,7 +47,7 @@ EXTRAS = {
     "triton": ("sggp.native.triton",),  # comes with torch for CUDA; there is no extra of that name
 }
 # scipy and joblib come with scikit-learn
-HARD = {"torch", "gpytorch", "linear_operator", "numpy", "sklearn", "scipy", "joblib"}
+HARD = {"torch", "gpytorch", "linear_operator", "numpy", "sklearn", "scipy", "joblib", "safetensors"}
 
 
 def inside(module: str, packages: tuple[str, ...]) -> bool:

@@ -14,13 +14,13 @@ from gpytorch.constraints import Positive
 from gpytorch.kernels import Kernel
 from gpytorch.likelihoods import FixedNoiseGaussianLikelihood, GaussianLikelihood
 from gpytorch.means import ConstantMean
-from gpytorch.module import Module
 from gpytorch.utils.warnings import NumericalWarning
 from torch import Tensor
 
 from sggp.fitting import ModelSettings, default_kernel, fit_model, with_unknown_constant
 from sggp.hyperparameters.auto import Optimizer
 from sggp.posterior import PathwiseSamples, Posterior, Solving, condition_together
+from sggp.posterior.kernel_values import ReadNamed, WriteNamed
 from sggp.random import streams
 from sggp.typing import FailurePolicy
 
@@ -100,26 +100,6 @@ def _same_settings(first: torch.nn.Module, second: torch.nn.Module) -> bool:
 _KEPT_BY_TORCH = frozenset(vars(ConstantMean()))
 
 
-@dataclass(frozen=True)
-class _Read:
-    """A prior's reading of a parameter by its name."""
-
-    name: str
-
-    def __call__(self, module: Module) -> Tensor:
-        return getattr(module, self.name)
-
-
-@dataclass(frozen=True)
-class _Write:
-    """A prior's writing of a parameter by its name."""
-
-    name: str
-
-    def __call__(self, module: Module, value: Tensor) -> None:
-        module.initialize(**{self.name: value})
-
-
 def _with_picklable_priors(kernel: Kernel) -> Kernel:
     """`kernel` itself, the functions of whose priors Python can pickle where they do no more than name a parameter.
 
@@ -131,7 +111,7 @@ def _with_picklable_priors(kernel: Kernel) -> Kernel:
             value = getattr(part, name, None)
             local = any("<l" in getattr(f, "__qualname__", "") for f in (read, write))  # <locals>, <lambda>
             if local and isinstance(value, Tensor) and torch.equal(read(part), value):
-                part._priors[key] = (prior, _Read(name), _Write(name))
+                part._priors[key] = (prior, ReadNamed(name), WriteNamed(name))
     return kernel
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import unicodedata
 import zipfile
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from sggp.errors import DataFileError, InputError
 from sggp.files import check_target
+from sggp.persistence import is_safetensors, read_labels
 
 _BESIDE = ("", "-wal", "-shm", "-journal")
 """Endings of the files that SQLite keeps beside a database."""
@@ -126,6 +128,8 @@ def _check_kind(path: Path, *, model: bool) -> None:
     kind = next((words for magic, words in _KINDS.items() if start.startswith(magic)), None)
     if model and (not start or _is_model(path)):
         return
+    if is_safetensors(start):
+        kind = "a model, or another file of safetensors"
     if model and kind is None:
         kind = "no model"
     if kind is not None:
@@ -136,7 +140,10 @@ def _check_kind(path: Path, *, model: bool) -> None:
 
 def _is_model(path: Path) -> bool:
     try:
-        with zipfile.ZipFile(path) as archive:
+        labels = read_labels(path)
+        if labels.get("kind") == "estimator":
+            return json.loads(labels["content"])["table"] is not None
+        with zipfile.ZipFile(path) as archive:  # of before models were safetensors
             return {"model.json", "posterior"} <= set(archive.namelist())
-    except (OSError, zipfile.BadZipFile, ValueError):
+    except (OSError, zipfile.BadZipFile, LookupError, TypeError, ValueError):
         return False

@@ -36,35 +36,38 @@ class Lifecycle(PredictiveDensities):
     _tensor: Any
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the fitted estimator to a file of tensors and plain values, with checksums and without pickle.
+        """Write the fitted estimator to one safetensors file of tensors and plain values, each with its checksum.
 
-        `load` gives back predictions, densities, samples, the training table and what was learnt;
-        `kernel_selection_` is not kept.
+        `load` gives back predictions, densities, samples, the training table and what was learnt, to the last bit.
 
         Args:
             path: the file, which appears whole or not at all.
 
         Raises:
-            NotFittedError: not fitted. InputError: a kernel of a type of your own (joblib.dump keeps those).
-            DataFileError: the file cannot be written.
+            NotFittedError: not fitted. InputError: a kernel, constraint or prior of a type of your own, by name
+                (joblib.dump keeps those). DataFileError: the file cannot be written.
 
         Warns:
             NotSaved: arguments of the constructor that no such file holds, by name: scikit-learn kernels, solvers of
                 your own, a RandomState.
 
-        Cost: O(n·(d + num_samples)) bytes.
+        Cost: 8·n·(d + 2 + 2·num_samples) bytes for floating inputs, t times but for the inputs, those once more as they
+            were given; and 8·p·num_samples for the p features of the prior functions, whatever n is.
         """
         check_is_fitted(self)
         save_estimator(path, self)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
-        """The estimator that `save` wrote; nothing in the file is run.
+        """The estimator that `save` wrote, this version or an older one; nothing in the file is run.
+
+        The model of `sggp fit --out` is such a file, too.
 
         Raises:
             DataFileError: the file is missing, damaged, another, or of a newer format.
         """
-        loaded: Self = load_estimator(path, cls())
+        loaded = cls()
+        load_estimator(path, loaded)
         return loaded
 
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None, noise_variance: Any = None) -> Self:

@@ -1,94 +1,71 @@
-"""Estimators on disk: tensors and plain values with checksums, no pickle, written whole or not at all."""
+"""Estimators as tensors and plain values, and on disk; the model files of `sggp fit` are estimators, too."""
 
 from __future__ import annotations
 
-import json
 import os
-import tempfile
 import warnings
-import zipfile
-import zlib
+from collections.abc import Mapping
 from dataclasses import asdict, fields
-from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from gpytorch.kernels import Kernel
 
-from sggp.checks import as_path
-from sggp.errors import DataFileError, InputError, NotSaved, SggpError
+from sggp.errors import DataFileError, InputError, NotSaved
 from sggp.estimator.columns import TableEncoder
-from sggp.evidence.storage import load_noise_model, save_noise_model
-from sggp.files import read_content, whole_file, write_content
+from sggp.evidence.storage import evidence_parts, evidence_values, noise_model_parts
 from sggp.fitting.scaling import Scaling
 from sggp.hyperparameters.result import FitResult
 from sggp.hyperparameters.unidentified import Unidentified
+from sggp.persistence import read_content, rebuilding, write_content
 from sggp.posterior import Posterior
 from sggp.posterior.kernel_values import describe_kernel, rebuild_kernel
+from sggp.posterior.storage import posterior_parts, posterior_values
 from sggp.solvers import describe_solver, rebuild_solver
 
-_FORMAT, _VERSION = "sggp-estimator", 1
-_TABLE = "sggp-estimator-table-1"
+KIND = "estimator"
 _FIT = [f.name for f in fields(FitResult) if f.name not in ("kernel", "posterior", "unidentified_columns")]
-_PLAIN = ("n_features_in_", "n_iter_", "log_marginal_likelihood_value_", "hyperparameters_", "trace_")
-_UNREADABLE = (
-    zipfile.BadZipFile,
-    zlib.error,
-    OSError,
-    LookupError,
-    TypeError,
-    ValueError,
-    RuntimeError,
-    AttributeError,
-)
+_PLAIN = ("n_iter_", "log_marginal_likelihood_value_", "hyperparameters_", "trace_")
+_ARRAYS = ("X_train_", "y_train_", "outliers_", "noise_variance_")
 
 
-def save_estimator(path: str | os.PathLike[str], model: Any) -> None:
-    """Write a fitted `GPRegressor`; see `GPRegressor.save`."""
-    posteriors = model.posterior_ if isinstance(model.posterior_, list) else [model.posterior_]
-    described = [describe_kernel(k) for k in (model.kernel_, *(p.kernel for p in posteriors))]
-    if None in described:
+def save_estimator(path: str | os.PathLike[str], model: Any, table: Mapping[str, Any] | None = None) -> None:
+    """Write a fitted `GPRegressor`, with what is to be known of its table; see `GPRegressor.save`."""
+    try:
+        kernel, given = describe_kernel(model.kernel_), model.get_params(deep=False)
+        parameters, lost = _described(given)
+        posteriors = [posterior_values(p.process, p.data, p.solution) for p in model._posteriors()]
+        for posterior, values in zip(model._posteriors(), posteriors, strict=True):
+            if values["kernel"] is None:
+                describe_kernel(posterior.kernel)  # which says why not
+    except InputError as error:
         raise InputError(
-            f"the kernel {type(model.kernel_).__name__} holds a type that no file of plain values can hold: keep the "
-            "estimator with joblib.dump, which needs the class where it is read."
-        )
-    parameters, lost = _described(model.get_params(deep=False))
-    result = model.fit_result_
+            f"this estimator cannot be kept in a file of plain values: {error}. Keep it with joblib.dump, which needs "
+            "the classes where it is read, or fit it with a kernel of gpytorch.kernels."
+        ) from error
+    result, encoder = model.fit_result_, model.columns_
     content = {
-        "format": _TABLE,
+        "table": None if table is None else dict(table),
         "parameters": parameters,
-        "kernel": described[0],
+        "kernel": kernel,
         "fit": {name: getattr(result, name) for name in _FIT},
         "unidentified": [asdict(record) for record in result.unidentified_columns],
-        "plain": {name: _without_numpy(getattr(model, name)) for name in _PLAIN},
-        "noise_adjustment": list(model.noise_adjustment_),
-        "names": None
-        if not hasattr(model, "feature_names_in_")
-        else [str(n) for n in model.feature_names_in_],
-        "columns": None if model.columns_ is None else model.columns_.to_dict(),
-        "scaling": {name: _tensor(value) for name, value in vars(model.scaling_).items()},
-        "arrays": {
-            n: _tensor(getattr(model, n)) for n in ("X_train_", "y_train_", "outliers_", "noise_variance_")
-        },
-        "known_noise": _tensor(model._known_noise),
+        "plain": {name: getattr(model, name) for name in _PLAIN},
+        "noise_adjustment": model.noise_adjustment_,
+        "names": [str(name) for name in model.feature_names_in_]
+        if hasattr(model, "feature_names_in_")
+        else None,
+        "n_features": model.n_features_in_,
+        "columns": None if encoder is None else encoder.to_dict(),
+        "scaling": dict(vars(model.scaling_)),
+        "arrays": {name: getattr(model, name) for name in _ARRAYS},
+        "known_noise": model._known_noise,
+        "noise_model": evidence_values(model.noise_model_),
+        "selection": evidence_values(model.kernel_selection_),
+        "posteriors": posteriors,
     }
-    head = {
-        "format": _FORMAT,
-        "version": _VERSION,
-        "targets": len(posteriors),
-        "libraries": {name: version(name) for name in ("sggp", "torch", "gpytorch", "numpy")},
-    }
-    with whole_file(path) as stream, tempfile.TemporaryDirectory() as folder:
-        write_content(Path(folder) / "table", content)
-        save_noise_model(Path(folder) / "noise", model.noise_model_)
-        for j, posterior in enumerate(posteriors):
-            posterior.save(Path(folder) / f"posterior{j}")
-        with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
-            archive.writestr("format.json", json.dumps(head))
-            for name in sorted(os.listdir(folder)):
-                archive.write(Path(folder) / name, name)
+    write_content(path, KIND, content)
     if lost:
         warnings.warn(
             f"{', '.join(lost)} of the estimator cannot be written to {path}, which predicts as it does all the same: "
@@ -98,94 +75,110 @@ def save_estimator(path: str | os.PathLike[str], model: Any) -> None:
         )
 
 
-def load_estimator(path: str | os.PathLike[str], model: Any) -> Any:
-    """Fill a new estimator with what `save_estimator` wrote; see `GPRegressor.load`."""
-    target = as_path(path, "path")
-    if not target.is_file():
-        raise DataFileError(f"there is no file {target}.")
-    try:
-        with zipfile.ZipFile(target) as archive, tempfile.TemporaryDirectory() as folder:
-            head = json.loads(archive.read("format.json"))
-            if head["format"] != _FORMAT:
-                raise DataFileError(f"{target} holds {head['format']!r}, not an estimator.")
-            if head["version"] > _VERSION:
-                raise DataFileError(
-                    f"{target} was written by a newer sggp ({head['libraries']['sggp']}, format {head['version']}; "
-                    f"this one reads up to {_VERSION}): update sggp."
-                )
-            names = ["table", "noise", *(f"posterior{j}" for j in range(head["targets"]))]
-            parts = [Path(archive.extract(name, folder)) for name in names]
-            _restore(model, read_content(parts[0], _TABLE))
-            model.noise_model_ = load_noise_model(parts[1])
-            posteriors = [Posterior.load(part) for part in parts[2:]]
-    except SggpError:
-        raise
-    except _UNREADABLE as error:
+def load_estimator(
+    path: str | os.PathLike[str], model: Any, again: str = "save it again"
+) -> dict[str, Any] | None:
+    """Fill a new estimator with what `save_estimator` wrote, and return what it was told of the table.
+
+    A model that an older `sggp fit` wrote holds what predictions need, and nothing else of the estimator.
+    """
+    content = read_content(path, KIND, again=again)
+    with rebuilding(path, KIND, again):
+        told = _restore_predictions(model, content)
+        if "fit" in content:
+            _restore_fit(model, content)
+    for text in dict.fromkeys(told):
+        warnings.warn(text.replace("{}", str(path)), NotSaved, stacklevel=3)
+    return content.get("table")
+
+
+def saved_table(path: str | os.PathLike[str], model: Any, again: str) -> dict[str, Any]:
+    """As `load_estimator`, for a file that names its columns.
+
+    Raises:
+        DataFileError: it does not.
+    """
+    table = load_estimator(path, model, again)
+    if table is None:
         raise DataFileError(
-            f"{target} is damaged, or not an estimator written by GPRegressor.save. It is left as it is."
-        ) from error
+            f"{path} holds an estimator that does not say which columns of a table it is of: use it from Python with "
+            f"GPRegressor.load, or {again}."
+        )
+    return table
+
+
+def _restore_predictions(model: Any, content: dict[str, Any]) -> list[str]:
+    """All that predictions need; gives what is to be told."""
+    columns = content["columns"]
+    model.columns_ = None if columns is None else TableEncoder.from_dict(columns)
+    model.n_features_in_ = content["n_features"]
+    model.noise_model_ = noise_model_parts(content["noise_model"])
+    told, posteriors = [], []
+    for saved in content["posteriors"]:
+        process, data, solution, more = posterior_parts(saved)
+        posteriors.append(Posterior(process, data, solution))
+        told += more
     single = len(posteriors) == 1
     model.posterior_ = posteriors[0] if single else posteriors
     model.solution_ = posteriors[0].solution if single else [p.solution for p in posteriors]
-    return model
+    model._tell_scaling(Scaling(**content["scaling"]))
+    _check_widths(model, posteriors)
+    varies = len(posteriors[0].data.noise_variance.unique()) > 1
+    if "fit" not in content and varies and model.noise_model_.row_noise is None:
+        raise ValueError("noise for each row, and no model of it")
+    return told
 
 
-def _restore(model: Any, content: dict[str, Any]) -> None:
+def _check_widths(model: Any, posteriors: list[Posterior]) -> None:
+    """Raise ValueError where columns, units, noise and posteriors are of different tables."""
+    encoder, scaling, noise = model.columns_, model.scaling_, model.noise_model_
+    width, surface = posteriors[0].x.shape[1], noise.surface
+    inside = surface is None or bool((surface.columns < width).all())
+    if encoder is not None and len(encoder.columns) != model.n_features_in_:
+        raise ValueError(f"{model.n_features_in_} features, and an encoder of {len(encoder.columns)}")
+    if encoder is None and model.n_features_in_ != width:
+        raise ValueError(f"{model.n_features_in_} features, and a posterior of {width} columns")
+    scaled = scaling.x_offset.shape == scaling.x_scale.shape == (width,)
+    if not inside or (scaling.standardised and not scaled):
+        raise ValueError(f"a posterior of {width} columns, and units or a noise model of others")
+    if not scaling.y_offset.shape == scaling.y_scale.shape == (len(posteriors),):
+        raise ValueError(f"{len(posteriors)} posteriors, and units of {scaling.y_scale.shape} targets")
+
+
+def _restore_fit(model: Any, content: dict[str, Any]) -> None:
+    """What was learnt, and what a further fit starts from."""
     parameters = dict(content["parameters"])
     for name, build in (("kernel", rebuild_kernel), ("solver", rebuild_solver)):
         if isinstance(parameters[name], dict):
             parameters[name] = build(parameters[name])
-    parameters["noise_variance"] = _array(parameters["noise_variance"])
     model.set_params(**parameters)
-    columns = content["columns"]
-    model.columns_ = None if columns is None else TableEncoder.from_dict(columns)
-    for name, value in content["plain"].items():
-        setattr(model, name, value)
-    for name, value in content["arrays"].items():
-        setattr(model, name, _array(value))
+    for name in _PLAIN:
+        setattr(model, name, content["plain"][name])
+    for name in _ARRAYS:
+        setattr(model, name, content["arrays"][name])
     model.noise_adjustment_ = tuple(content["noise_adjustment"])
-    model._known_noise = _array(content["known_noise"])
+    model._known_noise = content["known_noise"]
     if content["names"] is not None:
         model.feature_names_in_ = np.array(content["names"], dtype=object)
-    model.scaling_ = Scaling(**{name: _array(value) for name, value in content["scaling"].items()})
-    model._tell_scaling(model.scaling_)
     kernel = rebuild_kernel(content["kernel"]).requires_grad_(False)
     records = tuple(Unidentified(**record) for record in content["unidentified"])
     model.fit_result_ = FitResult(kernel=kernel, unidentified_columns=records, **content["fit"])
-    model.kernel_, model.kernel_selection_ = kernel, None
+    model.kernel_, model.kernel_selection_ = kernel, evidence_parts(content.get("selection"))
 
 
 def _described(parameters: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """The constructor's arguments as plain values, and the names of those that cannot be."""
     out, lost = dict(parameters), []
-    out["noise_variance"] = _tensor(out["noise_variance"])
     if isinstance(out["kernel"], Kernel):
         out["kernel"] = describe_kernel(out["kernel"])
     if out["solver"] is not None:
         out["solver"] = describe_solver(out["solver"])
     out["device"] = None if out["device"] is None else str(out["device"])
+    if isinstance(out["noise_variance"], list | tuple):
+        out["noise_variance"] = np.asarray(out["noise_variance"])
+    plain = dict | torch.Tensor | np.ndarray | np.generic | str | bool | int | float | None
     for name, value in out.items():
-        plain = isinstance(value, dict | torch.Tensor | str | bool | int | float | None)
-        if isinstance(value, np.generic):
-            out[name] = value.item()
-        elif not plain or (value is None and parameters[name] is not None):
+        if not isinstance(value, plain) or (value is None and parameters[name] is not None):
             out[name] = None
             lost.append(name)
     return out, lost
-
-
-def _tensor(value: Any) -> Any:
-    """Arrays and lists as tensors; anything else as it is."""
-    return torch.from_numpy(np.array(value)) if isinstance(value, np.ndarray | list | tuple) else value
-
-
-def _array(value: Any) -> Any:
-    return value.numpy() if isinstance(value, torch.Tensor) else value
-
-
-def _without_numpy(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {_without_numpy(k): _without_numpy(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_numpy(v) for v in value]
-    return value.item() if isinstance(value, np.generic) else value

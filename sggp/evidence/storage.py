@@ -1,75 +1,61 @@
-"""Noise models on disk: tensors and plain values with a checksum, no pickle."""
+"""Noise models, and how kernels compared, as tensors and plain values."""
 
 from __future__ import annotations
 
-import os
 from dataclasses import fields, is_dataclass
 from typing import Any
 
 from gpytorch.kernels import Kernel
 
-from sggp.errors import DataFileError, SggpError
+from sggp.evidence.judging import KernelScore, KernelSelection
 from sggp.evidence.leave_one_out import Observed
 from sggp.evidence.spread import NoiseModel, NoiseScore, SpreadSurface
 from sggp.evidence.tails import Tail
-from sggp.files import read_content, write_content
 from sggp.posterior.kernel_values import describe_kernel, rebuild_kernel
 
-_FORMAT = "sggp-noise-1"
+__all__ = ["evidence_parts", "evidence_values", "noise_model_parts"]
+
 _KERNEL = "kernel"
 _KINDS: dict[str, Any] = {
-    kind.__name__: kind for kind in (NoiseModel, NoiseScore, Observed, SpreadSurface, Tail)
+    kind.__name__: kind
+    for kind in (KernelScore, KernelSelection, NoiseModel, NoiseScore, Observed, SpreadSurface, Tail)
 }
 
 
-def save_noise_model(path: str | os.PathLike[str], model: NoiseModel) -> None:
-    """Write a noise model to `path`: O(m·p) bytes for a surface of m rows and p features.
+def noise_model_parts(values: Any) -> NoiseModel:
+    """The noise model that `evidence_values` was given.
 
     Raises:
-        InputError, DataFileError: as `sggp.files.whole_file`.
+        SggpError, LookupError, TypeError, ValueError, ...: parts are missing, or do not go together.
     """
-    write_content(path, {"format": _FORMAT, "model": _plain(model)})
-
-
-def load_noise_model(path: str | os.PathLike[str]) -> NoiseModel:
-    """Read what `save_noise_model` wrote.
-
-    Raises:
-        DataFileError: the file is missing, damaged or another, or its parts do not go together.
-    """
-    content = read_content(path, _FORMAT)
-    try:
-        model = _rebuilt(content["model"])
-        _check_shapes(model)
-    except (SggpError, LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        raise DataFileError(
-            f"{path} is not a whole noise model of this version of sggp: something in it is missing or of another "
-            "kind. Save it again."
-        ) from error
+    model = evidence_parts(values)
+    _check_shapes(model)
     return model
 
 
-def _plain(value: Any) -> Any:
+def evidence_values(value: Any) -> Any:
     """Dataclasses and kernels as dicts that name their kind, tuples as lists; anything else as it is."""
     if isinstance(value, Kernel):
         return {"kind": _KERNEL, "values": describe_kernel(value)}
     if is_dataclass(value):
         return {
             "kind": type(value).__name__,
-            **{f.name: _plain(getattr(value, f.name)) for f in fields(value)},
+            **{f.name: evidence_values(getattr(value, f.name)) for f in fields(value)},
         }
-    return [_plain(part) for part in value] if isinstance(value, tuple) else value
+    return [evidence_values(part) for part in value] if isinstance(value, tuple) else value
 
 
-def _rebuilt(value: Any) -> Any:
-    """What `_plain` was made of."""
+def evidence_parts(value: Any) -> Any:
+    """What `evidence_values` was given."""
     if isinstance(value, list):
-        return tuple(_rebuilt(part) for part in value)
+        return tuple(evidence_parts(part) for part in value)
     if not isinstance(value, dict):
         return value
     if value["kind"] == _KERNEL:
         return rebuild_kernel(value["values"]).requires_grad_(False)
-    return _KINDS[value["kind"]](**{name: _rebuilt(part) for name, part in value.items() if name != "kind"})
+    return _KINDS[value["kind"]](
+        **{name: evidence_parts(part) for name, part in value.items() if name != "kind"}
+    )
 
 
 def _check_shapes(model: NoiseModel) -> None:

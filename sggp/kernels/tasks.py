@@ -67,6 +67,11 @@ class TaskKernel(IndexKernel):
             covar_factor=factor.expand(*shape, *factor.shape).clone(), var=torch.full((*shape, count), _OWN)
         )
 
+    @property
+    def rank(self) -> int:
+        """Columns of B."""
+        return int(self.covar_factor.shape[-1])
+
     def codes(self, numbers: Tensor) -> Tensor:
         """The positions of tasks in `tasks`, of the same shape.
 

@@ -2,20 +2,37 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+import warnings
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from sggp.checks import flag, one_of
-from sggp.errors import ShapeError
+from sggp.errors import InputError, NotSaved, ShapeError
 from sggp.linear.expectation import Outcome, Step
 from sggp.linear.features import Features, as_features, batches
-from sggp.solvers import Solution, Solver
+from sggp.persistence import read_content, rebuilding, write_content
+from sggp.solvers import ConjugateGradients, Solution, Solver, describe_solver, rebuild_solver
+from sggp.solvers.settings import describe_solution, rebuild_solution
 
 __all__ = ["LinearPosterior"]
 
+_KIND = "linear posterior"
+_PLAIN = (
+    "weights",
+    "deviations",
+    "prior_precision",
+    "prior_scale",
+    "noise_variance",
+    "effective_dimension",
+    "effective_dimension_error",
+    "converged",
+    "num_outputs",
+    "_tolerance",
+)
 _COLUMNS = 256
 """Columns of a solve for exact variances."""
 
@@ -48,7 +65,7 @@ class LinearPosterior:
     converged: bool
     solution: Solution
     num_outputs: int
-    _outcome: Outcome
+    _outcome: Outcome | None  # None once loaded: the features of the fit are in no file
     _solver: Solver
     _tolerance: float
 
@@ -80,7 +97,7 @@ class LinearPosterior:
             observation_noise: whether to add σ², the noise of an observation with B⁰ = I.
 
         Raises:
-            InputError, ShapeError: an argument cannot be used.
+            InputError, ShapeError: an argument cannot be used; "solve" of a posterior that was loaded.
         """
         one_of(method, "method", ("samples", "solve"))
         if flag(observation_noise, "observation_noise"):
@@ -101,7 +118,67 @@ class LinearPosterior:
         n, step = given.num_rows, max(1, min(given.batch_size, _COLUMNS // self.num_outputs))
         return torch.cat([self._solved(given, slice(i, min(i + step, n))) for i in range(0, n, step)])
 
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the posterior to one safetensors file, with checksums: all but the features of the fit.
+
+        What is loaded gives the same means, samples and variances by samples; those by solves need another fit.
+
+        Args:
+            path: the file, which appears whole or not at all.
+
+        Raises:
+            InputError, DataFileError: the path is none, or cannot be written; a file that was there is unchanged.
+
+        Warns:
+            NotSaved: the solver is of a class of your own.
+
+        Cost: 16·D·(1 + k) bytes.
+        """
+        solver = describe_solver(self._solver)
+        content = {
+            **{name: getattr(self, name) for name in _PLAIN},
+            "trace": [asdict(step) for step in self.trace],
+            "solution": describe_solution(self.solution),
+            "solver": solver,
+        }
+        write_content(path, _KIND, content)
+        if solver is None:
+            warnings.warn(
+                f"{type(self._solver).__name__}, a solver of your own, is not kept in {path}.",
+                NotSaved,
+                stacklevel=2,
+            )
+
+    @staticmethod
+    def load(path: str | os.PathLike[str]) -> LinearPosterior:
+        """Read what `save` wrote; nothing in the file is run.
+
+        Raises:
+            DataFileError: the file is missing, damaged, another, or of a newer format.
+        """
+        content = read_content(path, _KIND)
+        with rebuilding(path, _KIND):
+            solver = content["solver"]
+            found = LinearPosterior(
+                **{name: content[name] for name in _PLAIN},
+                trace=tuple(Step(**step) for step in content["trace"]),
+                solution=rebuild_solution(content["solution"]),
+                _outcome=None,
+                _solver=ConjugateGradients() if solver is None else rebuild_solver(solver),
+            )
+            size, samples = found.deviations.shape
+            if not found.weights.shape == found.prior_scale.shape == (size,) or size % found.num_outputs:
+                raise ValueError("weights, samples and scales of different sizes")
+            if found.solution.x.shape != (size, 1 + samples):
+                raise ValueError("a solution of another size")
+        return found
+
     def _solved(self, features: Features, rows: slice) -> Tensor:  # -> (b, o, o)
+        if self._outcome is None:
+            raise InputError(
+                'method="solve" needs the features of the fit, which a saved posterior does not hold: take '
+                'method="samples", or fit again.'
+            )
         b, o = rows.stop - rows.start, self.num_outputs
         unit = torch.eye(b * o, dtype=features.dtype, device=features.device).reshape(b, o, b * o)
         scale = self.prior_scale[:, None]

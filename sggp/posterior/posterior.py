@@ -367,10 +367,11 @@ class Posterior:
         return self._paths(prior, solution.x.double())
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the posterior to one file, without pickle: data, weights, kernel, solver and its settings.
+        """Write the posterior to one safetensors file: data, weights, kernel, solver and its settings.
 
-        What is of a class of your own cannot be written: the kernel is then asked for by `load`, and a solver is named
-        in a `NotSaved` warning.
+        Every tensor has its checksum, and nothing in the file can be run. What is of a class of your own cannot be
+        written, which a `NotSaved` warning says by name: a kernel is then asked for by `load`, a solver may be given.
+        Cost: 8·n·(d + 3 + 2s) bytes for s samples, and 8·p·s for the p features of their prior functions.
 
         Raises:
             InputError, DataFileError: the path is none, or cannot be written; a file that was there is unchanged.
@@ -388,7 +389,7 @@ class Posterior:
                 `NotSaved` where that was of a class of your own: then the default one is taken.
 
         Raises:
-            DataFileError: the file is missing, damaged, or not a saved posterior.
+            DataFileError: the file is missing, damaged, of a newer format, or not a saved posterior.
             InputError: its kernel cannot be described by values and `kernel` was not given.
         """
         check_solver_argument(solver)

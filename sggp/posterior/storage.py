@@ -1,4 +1,4 @@
-"""Posteriors on disk: tensors and plain values with a checksum, no pickle, written whole or not at all."""
+"""Posteriors as tensors and plain values, and on disk."""
 
 from __future__ import annotations
 
@@ -11,26 +11,52 @@ import torch
 from torch import Tensor
 
 import sggp.solvers
-from sggp.errors import DataFileError, InputError, NotSaved, SggpError
-from sggp.files import read_content, write_content
+from sggp.errors import InputError, NotSaved
+from sggp.persistence import read_content, rebuilding, write_content
 from sggp.posterior.data import Data, Prior, seeded_features
 from sggp.posterior.kernel_values import describe_kernel, rebuild_kernel
 from sggp.posterior.solving import Process, SolveOptions
-from sggp.solvers import Solution, Solver, Status, describe_solver, rebuild_solver
+from sggp.solvers import Solution, Solver, describe_solver, rebuild_solver
+from sggp.solvers.settings import describe_solution, rebuild_solution
 
-_FORMAT = "sggp-posterior-2"
-_OLD_FORMAT = "sggp-posterior-1"
-"""Without a checksum, and of a solver only its class."""
-_SOLUTION = [field.name for field in fields(Solution) if field.name not in ("status", "history", "notes")]
+_KIND = "posterior"
 _OPTIONS = [field.name for field in fields(SolveOptions) if field.name not in ("solver", "dtype")]
+_STALE = (
+    "the samples in {} were drawn by another version of sggp and cannot be drawn again: mean and solved variances are "
+    "as saved, more_samples(k) draws new samples."
+)
+_LOST = (
+    "the solver of the posterior in {}, {}, is of a class of your own, which a file cannot hold: the weights are "
+    "saved, and Posterior.load(path, solver=...) takes it again; without, updates use the default one."
+)
 
 
 def save(path: str | os.PathLike[str], process: Process, data: Data, solution: Solution) -> None:
-    """Write a posterior to `path`, O(n·(d + s)) bytes; warns with `NotSaved` where its solver cannot be described."""
+    """Write a posterior to `path`, O(n·(d + s)) bytes; warns with `NotSaved` of what cannot be described."""
+    content = posterior_values(process, data, solution)
+    write_content(path, _KIND, content)
+    if content["kernel"] is None:
+        warnings.warn(
+            f"the kernel of the posterior in {path} is not in it ({content['kernel_reason']}): all else is saved, and "
+            "Posterior.load(path, kernel=...) takes it again.",
+            NotSaved,
+            stacklevel=3,
+        )
+    if process.options.solver is not None and content["settings"]["solver"] is None:
+        warnings.warn(_LOST.format(path, content["settings"]["solver_name"]), NotSaved, stacklevel=3)
+
+
+def posterior_values(process: Process, data: Data, solution: Solution) -> dict[str, Any]:
+    """A posterior as tensors and plain values; kernels and solvers of types that a file does not name by name alone."""
     options, prior = process.options, process.prior
-    content: dict[str, Any] = {
-        "format": _FORMAT,
-        "kernel": describe_kernel(process.kernel),
+    kernel, reason = None, ""
+    try:
+        kernel = describe_kernel(process.kernel)
+    except InputError as error:
+        reason = str(error)
+    return {
+        "kernel": kernel,
+        "kernel_reason": reason,
         "kernel_name": type(process.kernel).__name__,
         "data": {"x": data.x, "y": data.y, "noise_variance": data.noise_variance, "noise": data.noise},
         "mean": process.mean,
@@ -43,11 +69,7 @@ def save(path: str | os.PathLike[str], process: Process, data: Data, solution: S
             "centre": prior.centre,
             "values": prior.at(data.x[:1]),
         },
-        "solution": {
-            **{name: getattr(solution, name) for name in _SOLUTION},
-            "status": [str(status) for status in solution.status],
-            "notes": list(solution.notes),
-        },
+        "solution": describe_solution(solution),
         "settings": {
             **{name: getattr(options, name) for name in _OPTIONS},
             "dtype": str(options.dtype).removeprefix("torch."),
@@ -55,75 +77,56 @@ def save(path: str | os.PathLike[str], process: Process, data: Data, solution: S
             "solver_name": None if options.solver is None else type(options.solver).__name__,
         },
     }
-    write_content(path, content)
-    if options.solver is not None and content["settings"]["solver"] is None:
-        warnings.warn(_lost_solver(path, type(options.solver).__name__), NotSaved, stacklevel=3)
 
 
 def load(path: str | os.PathLike[str], kernel: Any, solver: Solver | None) -> tuple[Process, Data, Solution]:
     """Read what `save` wrote, or an older file; arguments and errors are those of `Posterior.load`."""
-    content = read_content(path, _FORMAT, unchecked=_OLD_FORMAT)
+    content = read_content(path, _KIND)
     if kernel is None and "kernel" in content and content["kernel"] is None:
         raise InputError(
-            f"the posterior in {path} uses a {content.get('kernel_name')}, which is not saved; pass kernel= with the "
-            "same hyperparameters."
+            f"the posterior in {path} uses a {content.get('kernel_name')}, which is not saved "
+            f"({content.get('kernel_reason') or 'of a type of your own'}); pass kernel= with the same hyperparameters."
         )
-    try:
-        kernel = rebuild_kernel(content["kernel"]) if kernel is None else kernel
-        data, solution = Data(**content["data"]), _solution(content["solution"])
-        options, lost = _options(content["settings"], solver)
-        prior = _prior(kernel, content["prior"], data.x)
-        stale = content["prior"] is not None and prior is None
-        if stale:
-            data, solution = _mean_alone(data, solution)
-        process = Process(kernel, float(content["mean"]), prior, options)
-        _check_shapes(process, data, solution)
-    except (SggpError, LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        raise DataFileError(
-            f"{path} is not a whole posterior of this version of sggp: something in it is missing or of another kind. "
-            "Save it again; where kernel= was given, see that it is the one it was saved with."
-        ) from error
-    if lost:
-        warnings.warn(_lost_solver(path, lost), NotSaved, stacklevel=3)
-    if stale:
-        warnings.warn(
-            f"the samples in {path} were drawn by another version of sggp and cannot be drawn again: mean and solved "
-            "variances are as saved, more_samples(k) draws new samples.",
-            NotSaved,
-            stacklevel=3,
-        )
+    again = "save it again (where kernel= was given, see that it is the one it was saved with)"
+    with rebuilding(path, _KIND, again):
+        process, data, solution, told = posterior_parts(content, kernel, solver)
+    for text in told:
+        warnings.warn(text.replace("{}", str(path)), NotSaved, stacklevel=3)
     return process, data, solution
 
 
-def _lost_solver(path: str | os.PathLike[str], name: str) -> str:
-    return (
-        f"the solver of the posterior in {path}, {name}, is of a class of your own, which a file cannot hold: the "
-        "weights are saved, and Posterior.load(path, solver=...) takes it again; without, updates use the default one."
-    )
+def posterior_parts(
+    content: dict[str, Any], kernel: Any = None, solver: Solver | None = None
+) -> tuple[Process, Data, Solution, list[str]]:
+    """What `posterior_values` gave, and what is to be told of it, with {} for the file.
 
-
-def _solution(stored: dict[str, Any]) -> Solution:
-    return Solution(
-        **{
-            "residual_kind": "true",  # of files that do not say: they were written when there was no other kind
-            **stored,
-            "status": tuple(Status(s) for s in stored["status"]),
-            "notes": tuple(stored["notes"]),
-        }
-    )
+    Raises:
+        SggpError, LookupError, TypeError, ValueError, ...: parts are missing, or do not go together.
+    """
+    kernel = rebuild_kernel(content["kernel"]) if kernel is None else kernel
+    data, solution = Data(**content["data"]), rebuild_solution(content["solution"])
+    options, lost = _options(content["settings"], solver)
+    prior = _prior(kernel, content["prior"], data.x)
+    stale = content["prior"] is not None and prior is None
+    if stale:
+        data, solution = _mean_alone(data, solution)
+    process = Process(kernel, float(content["mean"]), prior, options)
+    _check_shapes(process, data, solution)
+    return process, data, solution, [_LOST.format("{}", lost)] * bool(lost) + [_STALE] * stale
 
 
 def _options(stored: dict[str, Any], solver: Solver | None) -> tuple[SolveOptions, str]:
     """The options, and the name of a solver that the file could not hold and nobody gave again."""
     described, lost = stored["solver"], ""
-    if solver is None and isinstance(described, str):  # an old file: the class, its settings as by default
-        kind = getattr(sggp.solvers, described, None)
-        solver, lost = (None, described) if kind is None else (kind(), "")
-    elif solver is None and described is not None:
-        solver = rebuild_solver(described)
+    if solver is None and described is not None:  # in the first files the class, its settings as by default
+        old = isinstance(described, str)
+        if old and not hasattr(sggp.solvers, described):
+            lost = described
+        else:
+            solver = rebuild_solver({"class": described} if old else described)
     elif solver is None:
         lost = stored.get("solver_name") or ""
-    dtype = getattr(torch, stored["dtype"])
+    dtype = {"float64": torch.float64, "float32": torch.float32}[stored["dtype"]]
     return SolveOptions(solver=solver, dtype=dtype, **{name: stored[name] for name in _OPTIONS}), lost
 
 

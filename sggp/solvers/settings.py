@@ -1,4 +1,4 @@
-"""A solver's settings as plain values, to keep in a file, and the solver made of them again: without pickle."""
+"""Settings of a solver, and what a solve gave, as plain values to keep in a file, and back: without pickle."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ import torch
 from sggp.errors import InputError
 from sggp.preconditioners import Preconditioner
 from sggp.solvers.core.base import Solver
+from sggp.solvers.core.solution import Solution, Status
 
-__all__ = ["describe_solver", "rebuild_solver"]
+__all__ = ["describe_solution", "describe_solver", "rebuild_solution", "rebuild_solver"]
 
 _DTYPE = "torch."
 _PLAIN = (bool, int, float, str)
 _ROOMS = ("sggp.solvers.", "sggp.preconditioners.")
+_KEPT = [f.name for f in dataclasses.fields(Solution) if f.name not in ("status", "history", "notes")]
 
 
 def describe_solver(solver: Solver | Preconditioner) -> dict[str, Any] | None:
@@ -61,6 +63,31 @@ def rebuild_solver(content: dict[str, Any]) -> Solver:
     if not isinstance(found, Solver):
         raise InputError(f"expected the description of a solver, got {content!r}.")
     return found
+
+
+def describe_solution(solution: Solution) -> dict[str, Any]:
+    """All of a solution but its history, as tensors and plain values: O(n·s) numbers."""
+    return {
+        **{name: getattr(solution, name) for name in _KEPT},
+        "status": [str(status) for status in solution.status],
+        "notes": list(solution.notes),
+    }
+
+
+def rebuild_solution(content: dict[str, Any]) -> Solution:
+    """The solution that `describe_solution` described.
+
+    Raises:
+        LookupError, TypeError, ValueError: the dictionary does not describe one.
+    """
+    return Solution(
+        **{
+            "residual_kind": "true",  # of files that do not say: they were written when there was no other kind
+            **content,
+            "status": tuple(Status(status) for status in content["status"]),
+            "notes": tuple(content["notes"]),
+        }
+    )
 
 
 def _rebuilt(content: Any) -> Any:

@@ -57,8 +57,10 @@ class TestFitAndPredict:
         assert "--target" in refused(capsys, *fit)
         assert not model.exists()
         model.write_text("no model")
-        assert "not a model" in refused(capsys, "predict", model, numbers, "--out", tmp_path / "p.csv")
-        assert "no such model" in refused(
+        assert "not a file written by sggp" in refused(
+            capsys, "predict", model, numbers, "--out", tmp_path / "p.csv"
+        )
+        assert "there is no file" in refused(
             capsys, "predict", tmp_path / "x", numbers, "--out", tmp_path / "p.csv"
         )
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +12,7 @@ pytest.importorskip("rich", reason="the extra cli is not installed")
 
 from sggp import GPRegressor
 from sggp.cli import main
+from sggp.persistence import read_content, write_content
 from tests.cli.commands import read, refused, write
 
 
@@ -88,53 +87,18 @@ def test_an_interval_that_is_no_share_is_refused(
     assert not out.exists()
 
 
-def _repacked(model: Path, out: Path, **members: bytes | None) -> None:
-    with zipfile.ZipFile(model) as archive:
-        found = {name: archive.read(name) for name in archive.namelist()} | members
-    with zipfile.ZipFile(out, "w") as archive:
-        for name, content in found.items():
-            if content is not None:
-                archive.writestr(name, content)
-
-
-def _head(model: Path, **changes: object) -> dict[str, bytes | None]:
-    with zipfile.ZipFile(model) as archive:
-        return {"model.json": json.dumps(json.loads(archive.read("model.json")) | changes).encode()}
-
-
 def test_a_model_without_its_noise_or_with_that_of_others_is_refused(
     fitted: tuple[Path, GPRegressor], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder, out = fitted[0], tmp_path / "model"
-    damages: list[dict[str, bytes | None]] = [
-        {"noise": None},
-        {"noise": b"not one"},
-        _head(folder / "model", shift=[0.0]),
+    content = read_content(folder / "model", "estimator")
+    damages = [
+        {"noise_model": None},
+        {"noise_model": {"kind": "Tail"}},
+        {"scaling": content["scaling"] | {"x_offset": np.zeros(1)}},
     ]
     for damage in damages:
-        _repacked(folder / "model", out, **damage)
+        write_content(out, "estimator", content | damage)
         line = refused(capsys, "predict", out, folder / "new.csv", "--out", tmp_path / "out.csv")
         assert str(out) in line
         assert "fit it again" in line
-
-
-def test_a_file_of_the_first_format_has_one_noise(
-    fitted: tuple[Path, GPRegressor], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    folder, model = fitted
-    (tmp_path / "new.csv").write_bytes((folder / "new.csv").read_bytes())
-    old = _head(folder / "model", format="sggp-model-1") | {"noise": None}
-    _repacked(folder / "model", tmp_path / "model", **old)
-    if model.noise_model_.row_noise is not None:  # which that format does not hold
-        assert "fit it again" in refused(
-            capsys, "predict", tmp_path / "model", tmp_path / "new.csv", "--out", tmp_path / "out.csv"
-        )
-        return
-    latent = predicted(tmp_path, tmp_path / "out.csv")["std"]
-    noisy = predicted(tmp_path, tmp_path / "out.csv", "--include-noise")["std"]
-    scale = float(model.y_scale_[0])
-    noise = scale**2 * float(model.posterior_.data.noise_variance.max())
-    np.testing.assert_allclose(noisy**2, latent**2 + noise, rtol=1e-9)
-    x = table(150, even=model.noise_model_.surface is None, seed=1)[0]
-    variance = model.posterior_.variance(model.scaling_.inputs(model._tensor(x)), method="solve")
-    np.testing.assert_allclose(latent, scale * variance.sqrt().numpy(), rtol=1e-7)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -12,7 +10,11 @@ import pytest
 pytest.importorskip("typer", reason="the extra cli is not installed")
 pytest.importorskip("rich", reason="the extra cli is not installed")
 
+from sggp import GPRegressor
 from sggp.cli import main
+from sggp.errors import DataFileError
+from sggp.molecules import read_table
+from sggp.persistence import read_content, write_content
 
 
 @pytest.fixture(scope="module")
@@ -28,21 +30,10 @@ def fitted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, bytes]:
     return table, model.read_bytes()
 
 
-def _repacked(path: Path, **members: bytes | None) -> None:
-    """The model with members replaced, or left out where None."""
-    with zipfile.ZipFile(path) as archive:
-        found = {name: archive.read(name) for name in archive.namelist()}
-    found |= {name.replace("_", "."): content for name, content in members.items()}
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, content in found.items():
-            if content is not None:
-                archive.writestr(name, content)
-
-
-def _meta(path: Path, **changes: object) -> None:
-    with zipfile.ZipFile(path) as archive:
-        meta = json.loads(archive.read("model.json")) | changes
-    _repacked(path, model_json=json.dumps({k: v for k, v in meta.items() if v is not None}).encode())
+def _changed(path: Path, **changes: object) -> None:
+    """The model with parts replaced, and checksums that are right; without those that are None."""
+    content = read_content(path, "estimator") | changes
+    write_content(path, "estimator", {k: v for k, v in content.items() if v is not None})
 
 
 DAMAGE = {
@@ -52,13 +43,15 @@ DAMAGE = {
     "flipped": lambda path, whole: path.write_bytes(
         whole[: len(whole) // 2] + bytes([whole[len(whole) // 2] ^ 1]) + whole[len(whole) // 2 + 1 :]
     ),
-    "posterior damaged": lambda path, whole: _repacked(path, posterior=b"not one"),
-    "no posterior": lambda path, whole: _repacked(path, posterior=None),
-    "no head": lambda path, whole: _repacked(path, model_json=None),
-    "head no text": lambda path, whole: _repacked(path, model_json=b"\xff\xfe"),
-    "head a list": lambda path, whole: _repacked(path, model_json=b"[1]"),
-    "another format": lambda path, whole: _meta(path, format="sggp-model-9"),
-    "no features": lambda path, whole: _meta(path, features=None),
+    "flipped in its numbers": lambda path, whole: path.write_bytes(
+        whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:]
+    ),
+    "no functions": lambda path, whole: _changed(path, posteriors=None),
+    "no units": lambda path, whole: _changed(path, scaling=None),
+    "no columns": lambda path, whole: _changed(path, table=None),
+    "no features": lambda path, whole: _changed(path, table={"target": "y"}),
+    "other features": lambda path, whole: _changed(path, table={"target": "y", "features": ["a", "b"]}),
+    "features no list": lambda path, whole: _changed(path, table={"target": "y", "features": "a"}),
 }
 
 
@@ -75,3 +68,21 @@ def test_a_damaged_model_is_named(damage, fitted, tmp_path, capsys):
     assert "fit it again" in line
     assert not any(word in line for word in ("posterior", "torch", "weights_only", "pickle"))
     assert not (tmp_path / "out.csv").exists()
+
+
+def test_a_model_is_an_estimator(fitted, tmp_path, capsys):
+    table, whole = fitted
+    (tmp_path / "m").write_bytes(whole)
+    model = GPRegressor.load(tmp_path / "m")
+    assert main(["predict", str(tmp_path / "m"), str(table), "--out", str(tmp_path / "out.csv")]) == 0
+    with (tmp_path / "out.csv").open() as stream:
+        found = [float(row["mean"]) for row in csv.DictReader(stream)]
+    assert model.predict([[i / 10] for i in range(20)], return_std=True)[0].tolist() == found
+    model.save(tmp_path / "python")  # which knows of no table
+    assert main(["predict", str(tmp_path / "python"), str(table), "--out", str(tmp_path / "o.csv")]) == 2
+    assert "does not say which columns" in capsys.readouterr().err
+    assert main(["fit", str(table), "--target", "y", "--out", str(tmp_path / "python")]) == 2
+    assert main(["predict", str(tmp_path / "m"), str(table), "--out", str(tmp_path / "python")]) == 2
+    assert capsys.readouterr().err.count("what is there is a model") == 2
+    with pytest.raises(DataFileError, match="no table but a model of sggp"):
+        read_table(tmp_path / "python")

@@ -9,7 +9,15 @@ import gpytorch
 import pytest
 import torch
 
-from sggp.errors import DataFileError, DtypeError, InputError, NoRandomFeatures, NotConverged, ShapeError
+from sggp.errors import (
+    DataFileError,
+    DtypeError,
+    InputError,
+    NoRandomFeatures,
+    NotConverged,
+    NotSaved,
+    ShapeError,
+)
 from sggp.kernels import TanimotoDotProduct, TanimotoMinMax
 from sggp.posterior import Posterior, condition
 from sggp.solvers import Cholesky, ConjugateGradients, StochasticDualDescent
@@ -275,18 +283,23 @@ def test_saved_and_loaded(data, tmp_path):
     assert loaded.solution.status == posterior.solution.status
     assert [p.name for p in tmp_path.iterdir()] == ["posterior.pt"]
     (tmp_path / "other").write_bytes(b"not a posterior")
-    with pytest.raises(DataFileError, match="not a file of the format"):
+    with pytest.raises(DataFileError, match="not a file written by sggp"):
         Posterior.load(tmp_path / "other")
     with pytest.raises(DataFileError, match="no file"):
         Posterior.load(tmp_path / "none")
 
 
+class OwnKernel(gpytorch.kernels.RBFKernel):
+    """A type that no file names."""
+
+
 def test_a_kernel_without_a_description_is_asked_for(data, tmp_path):
     x, y, q = data
-    kernel = gpytorch.kernels.PolynomialKernel(power=2).double()
+    kernel = gpytorch.kernels.ScaleKernel(OwnKernel()).double()
     posterior = condition(kernel, x, y, noise_variance=NOISE, num_samples=0)
-    posterior.save(tmp_path / "p")
-    with pytest.raises(InputError, match="kernel="):
+    with pytest.warns(NotSaved, match=r"OwnKernel is not a type .*Posterior\.load\(path, kernel="):
+        posterior.save(tmp_path / "p")
+    with pytest.raises(InputError, match=r"OwnKernel is not a type .*pass kernel="):
         Posterior.load(tmp_path / "p")
     torch.testing.assert_close(Posterior.load(tmp_path / "p", kernel=kernel).mean(q), posterior.mean(q))
 

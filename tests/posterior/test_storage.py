@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from sggp.errors import DataFileError, DtypeError, InputError, NotSaved
-from sggp.files import read_content, write_content
+from sggp.persistence import read_content, write_content
 from sggp.posterior import Posterior, condition
 from sggp.preconditioners import LowRankPlusNeighbour
 from sggp.solvers import AlternatingProjections, Auto, Cholesky, ConjugateGradients, Solver
@@ -54,7 +54,7 @@ def test_an_estimated_residual_stays_an_estimate(estimated, tmp_path):
 def old_file(posterior: Posterior, folder: Path, **changes) -> Path:
     """The posterior as the first format had it: no checksum, of the solver its class, of a residual not its kind."""
     posterior.save(folder / "new")
-    content = torch.load(folder / "new", weights_only=True) | {"format": "sggp-posterior-1"} | changes
+    content = read_content(folder / "new", "posterior") | {"format": "sggp-posterior-1"} | changes
     content["settings"]["solver"] = type(posterior.options.solver).__name__
     del content["settings"]["solver_name"]
     del content["solution"]["residual_kind"], content["solution"]["residual_error"]
@@ -151,10 +151,10 @@ def test_a_solver_takes_the_place_of_the_one_saved(tmp_path):
 
 
 def _rewritten(path: Path, change: Callable[[dict], None]) -> bytes:
-    """The file with its content changed and a checksum that is right."""
-    content = read_content(path, "sggp-posterior-2")
+    """The file with its content changed and checksums that are right."""
+    content = read_content(path, "posterior")
     change(content)
-    write_content(path.with_name("changed"), content)
+    write_content(path.with_name("changed"), content.pop("kind", "posterior"), content)
     return path.with_name("changed").read_bytes()
 
 
@@ -189,7 +189,7 @@ DAMAGE = {
     "a dictionary": lambda whole, path: _pickled({"format": "mine"}),
     "a module": lambda whole, path: _pickled(torch.nn.Linear(2, 1)),
     "a pickle": lambda whole, path: pickle.dumps({"format": "sggp-posterior-2"}),
-    "another format": lambda whole, path: _rewritten(path, lambda c: c.update(format="sggp-posterior-9")),
+    "another kind": lambda whole, path: _rewritten(path, lambda c: c.update(kind="estimator")),
     "no data": lambda whole, path: _rewritten(path, lambda c: c.pop("data")),
     "no kernel": lambda whole, path: _rewritten(path, lambda c: c.pop("kernel")),
     "unknown kernel": lambda whole, path: _rewritten(path, lambda c: c["kernel"].update(type="Mine")),

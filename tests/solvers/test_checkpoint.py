@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from sggp.errors import CheckpointError, SggpWarning
-from sggp.files import read_content
 from sggp.operators import KernelOperator
+from sggp.persistence import read_content
 from sggp.solvers import (
     AlternatingProjections,
     Cholesky,
@@ -160,7 +160,7 @@ def test_a_column_leaves_the_file_with_its_work(generator, tmp_path):
     limits = torch.tensor([1e-1, 1e-1, 1e-1, 1e-10])
     with pytest.raises(Killed):
         SOLVERS["cg"].solve(operator, rhs, tolerance=limits, checkpoint=tmp_path / "c", callback=killer(40))
-    content = read_content(tmp_path / "c", checkpoint._FORMAT)
+    content = read_content(tmp_path / "c", checkpoint._KIND)
     assert content["state"]["fields"]["x"].shape == (300, 1)
     assert content["state"]["kept"].tolist() == [2]  # the last of the three columns that need work
 
@@ -294,7 +294,7 @@ def test_sigkill(tmp_path, root):
         assert victim.stdout.readline() == "waiting\n"
         victim.send_signal(signal.SIGKILL)
         assert victim.wait() == -signal.SIGKILL
-    halfway = read_content(path, checkpoint._FORMAT)
+    halfway = read_content(path, checkpoint._KIND)
     assert halfway["state"] is not None
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as in the process that was killed

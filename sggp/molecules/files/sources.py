@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from sggp.errors import DataFileError
+from sggp.persistence import is_safetensors
 
 MAX_BYTES = 2**30
 """Largest table read by default, unpacked: 1 GiB. The environment variable SGGP_MAX_TABLE_BYTES sets another."""
@@ -122,6 +123,8 @@ def _kind(path: Path, data: bytes) -> str:
     for magic, words in _OTHERS.items():
         if data.startswith(magic):
             raise DataFileError(f"{path}: is no table but {words}.")
+    if is_safetensors(data):
+        raise DataFileError(f"{path}: is no table but a model of sggp, or another file of safetensors.")
     start = data[:1000].lstrip().lower()
     if start.startswith((b"<!doctype html", b"<html")):
         raise DataFileError(

@@ -20,7 +20,8 @@ import torch
 from torch import Tensor
 
 from sggp.errors import CheckpointError, DataFileError, SggpWarning
-from sggp.files import check_target, read_content, write_content
+from sggp.files import check_target
+from sggp.persistence import read_content, write_content
 from sggp.solvers.core.run import Run
 from sggp.solvers.core.solution import Record, Status
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Checkpoint", "is_plain"]
 
-_FORMAT = "sggp-checkpoint-2"
+_KIND = "checkpoint"
 _INTERVAL = 1.0
 """Least seconds between two writes."""
 _WORK_PER_WRITE = 20.0
@@ -49,7 +50,7 @@ def is_plain(value: Any) -> bool:
 class Checkpoint:
     """One file for one solve.
 
-    It is whole at any time (`sggp.files`). Writing takes at
+    It is whole at any time (`sggp.persistence`). Writing takes at
     most a twentieth of the time: the next write waits for 20 times what the last one took, and at least a second. The
     time counts as the solve's own.
 
@@ -96,7 +97,6 @@ class Checkpoint:
         """
         begin = time.perf_counter()
         content = {
-            "format": _FORMAT,
             "fingerprint": self._fingerprint,
             "seed": self._start,
             "generator": run.system.generator.get_state(),
@@ -108,7 +108,7 @@ class Checkpoint:
             plain = {name: value for name, value in values.items() if is_plain(value)}
             content["state"] = {**(columns or {}), "fields": plain}
         try:
-            write_content(self.path, content)
+            write_content(self.path, _KIND, content)
         except DataFileError as error:
             # a full disk must not cost the work already done: the solve goes on, and says what it lacks
             if not self._warned:
@@ -129,7 +129,7 @@ class Checkpoint:
         if not self.path.exists():
             return None
         try:
-            content = read_content(self.path, _FORMAT, device="cpu" if self._device.type == "cpu" else None)
+            content = read_content(self.path, _KIND, again="start again without it")
         except DataFileError as error:
             raise CheckpointError(f"checkpoint={self.path} cannot be used: {error}") from error
         theirs, ours = content["fingerprint"], self._fingerprint
