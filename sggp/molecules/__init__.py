@@ -1,6 +1,6 @@
 """Molecules: SMILES to count fingerprints, packed tables of libraries, users' files, properties and drawings.
 
-Only `_rdkit.py` and `_chemistry.py` import RDKit, and only when a SMILES has to be read: tables that exist can be
+Only `_rdkit.py`, `_chemistry.py` and `reactions/_reactor.py` import RDKit, and only when a SMILES has to be read: tables that exist can be
 opened without it.
 Names are fetched from their modules on first use, so that worker processes load RDKit and nothing else.
 """
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     )
     from sggp.molecules.fingerprinter import SmilesFingerprinter
     from sggp.molecules.properties import compute_property, draw_grid, logp, molecule_svg, qed
+    from sggp.molecules.reactions import ProductFilter, Reaction, ReactionLibrary, read_reactions
     from sggp.molecules.report import DuplicateGroup, InvalidMolecule, InvalidReport
     from sggp.molecules.standardise import ParentMatch, Standardised, Standardiser
     from sggp.molecules.table import FingerprintTable
@@ -36,6 +37,9 @@ __all__ = [
     "InvalidReport",
     "MoleculeFile",
     "ParentMatch",
+    "ProductFilter",
+    "Reaction",
+    "ReactionLibrary",
     "RejectedRow",
     "SmilesFingerprinter",
     "Standardised",
@@ -47,6 +51,7 @@ __all__ = [
     "molecule_svg",
     "qed",
     "read_molecules",
+    "read_reactions",
     "read_table",
     "write_rejects",
 ]
@@ -64,6 +69,7 @@ _NAMES_OF = {
     ),
     "fingerprinter": ("SmilesFingerprinter",),
     "properties": ("compute_property", "draw_grid", "logp", "molecule_svg", "qed"),
+    "reactions": ("ProductFilter", "Reaction", "ReactionLibrary", "read_reactions"),
     "report": ("DuplicateGroup", "InvalidMolecule", "InvalidReport"),
     "standardise": ("ParentMatch", "Standardised", "Standardiser"),
     "table": ("FingerprintTable",),
