@@ -1,7 +1,7 @@
 """Molecules: SMILES to count fingerprints, packed tables of libraries, users' files, properties and drawings.
 
-Only `_rdkit.py`, `_chemistry.py` and `reactions/_reactor.py` import RDKit, and only when a SMILES has to be read: tables that exist can be
-opened without it.
+Only `_rdkit.py`, `_chemistry.py` and `reactions/_reactor.py` import RDKit, and only when a SMILES has to be read:
+tables that exist can be opened without it.
 Names are fetched from their modules on first use, so that worker processes load RDKit and nothing else.
 """
 

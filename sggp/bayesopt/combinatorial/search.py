@@ -22,6 +22,8 @@ from sggp.molecules.reactions.library import NO_PRODUCT, ReactionLibrary, Recipe
 _CROSSED = 5
 _KNOWN_BASES = 2
 _BLOCK = 4096
+_AT_ONCE = 20_000
+"""Products looked at before that take part in a search: the most promising when they were last looked at."""
 
 
 class Explored(NamedTuple):
@@ -31,6 +33,34 @@ class Explored(NamedTuple):
     numbers: Tensor
     values: Tensor
     report: SearchReport
+
+
+class Memory:
+    """What searches of a library leave to the next ones.
+
+    Attributes:
+        expanded: numbers of the products all of whose neighbours were made.
+        contributions: of the reagents, for where neighbours are too many.
+    """
+
+    def __init__(self, library: ReactionLibrary) -> None:
+        self.expanded: set[int] = set()
+        self.contributions = Contributions(library)
+        self._hope = np.empty(0)
+
+    def note(self, positions: np.ndarray, hope: np.ndarray) -> None:
+        """Keep how promising products are, by position."""
+        missing = int(positions.max()) + 1 - len(self._hope)
+        if missing > 0:
+            self._hope = np.concatenate([self._hope, np.full(missing, np.inf)])  # new ones come first
+        self._hope[positions] = hope
+
+    def most_promising(self, known: int) -> np.ndarray:
+        """Positions, ascending, of those of `known` products that a search begins with."""
+        if known <= _AT_ONCE:
+            return np.arange(known)
+        hope = np.concatenate([self._hope, np.full(max(0, known - len(self._hope)), np.inf)])[:known]
+        return np.sort(np.argpartition(-hope, _AT_ONCE)[:_AT_ONCE])
 
 
 class Exploration:
@@ -43,7 +73,7 @@ class Exploration:
     Args:
         library: the products.
         effort: how hard to look.
-        expanded: numbers of products all of whose neighbours were made; grows.
+        memory: what earlier searches left, and this one adds to.
         rule, posterior, look: as in `Rule.pick`; `look.exclude` and `look.pending` are numbers.
         generator: for random combinations, and the seed of what the rule draws.
     """
@@ -52,29 +82,29 @@ class Exploration:
         self,
         library: ReactionLibrary,
         effort: Effort,
-        expanded: set[int],
+        memory: Memory,
         rule: Rule,
         posterior: Any,
         look: Look,
         generator: torch.Generator,
     ) -> None:
-        self.library, self.effort, self.expanded = library, effort, expanded
+        self.library, self.effort, self.memory = library, effort, memory
         self.rule, self.posterior, self.look = rule, posterior, look
         seed = int(torch.randint(2**62, (1,), generator=generator))
         self._draw, self._seed = np.random.default_rng(seed), seed % 2**31
         closed = [np.asarray(torch.as_tensor(rows), dtype=np.int64) for rows in (look.exclude, look.pending)]
         self._closed = np.unique(library.positions(np.concatenate(closed)))
         self._closed = self._closed[self._closed != NO_PRODUCT]
-        self._cut = Contributions(library)
         self._bases = 0
 
     def run(self) -> Explored:
         """Search, and let the rule choose among everything that was looked at."""
         library, before, converged = self.library, len(self.library.numbers), False
+        self.memory.contributions.accuracy = None
         self._visit(self._draw.integers(len(library), size=self.effort.random))
         self._enough()
-        _, chosen, _ = self._pick(np.arange(len(library.numbers)))
-        shortlist = chosen
+        active = self.memory.most_promising(len(library.numbers))
+        _, chosen, _ = self._pick(active)
         for _ in range(self.effort.rounds):
             bases = self._next_bases(chosen)
             if not bases:
@@ -84,17 +114,19 @@ class Exploration:
             self._visit(np.concatenate([self._crossed(chosen), *(self._neighbours(base) for base in bases)]))
             new = np.arange(fresh, len(library.numbers))
             if len(new):
-                shortlist = np.union1d(chosen, new)
-                _, chosen, _ = self._pick(shortlist)
+                active = np.concatenate([active, new])
+                _, chosen, _ = self._pick(np.union1d(chosen, new))
             if len(library.numbers) - before >= self.effort.products:
                 break
-        rule, chosen, values = self._pick(np.arange(len(library.numbers)))
+        rule, chosen, values = self._pick(active)
+        if len(library.numbers) > _AT_ONCE:
+            self.memory.note(active, self._promise_at(active))
         report = SearchReport(
             looked_at=len(library.numbers),
             fresh=len(library.numbers) - before,
             bases=self._bases,
             converged=converged,
-            cut_accuracy=self._cut.accuracy,
+            cut_accuracy=self.memory.contributions.accuracy,
         )
         return Explored(rule, torch.from_numpy(library.numbers[chosen]), values, report)
 
@@ -137,12 +169,12 @@ class Exploration:
         own = [n for n in self.library.numbers[chosen].tolist() if self._expandable(n)]
         best = [n for n in self.library.numbers[known].tolist() if self._expandable(n)][:_KNOWN_BASES]
         wanted = list(dict.fromkeys([*own[:1], *best, *own[1:]]))[: self.effort.bases]
-        self.expanded.update(wanted)
+        self.memory.expanded.update(wanted)
         self._bases += len(wanted)
         return self.library.recipes(wanted)
 
     def _expandable(self, number: int) -> bool:
-        return number < len(self.library) and number not in self.expanded
+        return number < len(self.library) and number not in self.memory.expanded
 
     def _best_closed(self) -> np.ndarray:
         """Positions of what was measured and is asked for, the best first by the mean."""
@@ -177,9 +209,14 @@ class Exploration:
         sizes = self.library.reactions[base.reaction].sizes
         rows = np.concatenate([exchanged(base.rows, place, size) for place, size in enumerate(sizes)])
         if len(rows) > self.effort.cut:
-            rows = self._cut.best(base, rows, self._promise, self.effort.cut)
-            self.expanded.discard(int(self.library.number(base.reaction, [base.rows], base.which)[0]))
+            rows = self.memory.contributions.best(base, rows, self._promise, self.effort.cut)
+            self.memory.expanded.discard(int(self.library.number(base.reaction, [base.rows], base.which)[0]))
         return self._numbers(base.reaction, rows)
+
+    def _promise_at(self, positions: np.ndarray) -> np.ndarray:
+        table = self.library.products
+        blocks = np.array_split(positions, -(-len(positions) // _BLOCK))
+        return np.concatenate([self._promise(table[block]) for block in blocks])
 
     def _promise(self, features: Tensor) -> np.ndarray:
         """How promising products are, larger is better: the mean and a standard deviation of what is not known."""

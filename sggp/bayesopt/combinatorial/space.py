@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from sggp.bayesopt.combinatorial.effort import Effort, SearchReport
-from sggp.bayesopt.combinatorial.search import Exploration, Explored
+from sggp.bayesopt.combinatorial.search import Exploration, Explored, Memory
 from sggp.bayesopt.maximise import Look, Paths, as_indices, maximise_pool
 from sggp.bayesopt.spaces.pool import Pool
 from sggp.bayesopt.trials import Place, Trial
@@ -72,7 +72,7 @@ class Combinatorial:
             raise DtypeError(f"effort must be an Effort, got {type(effort).__name__}.")
         self.effort = Effort() if effort is None else effort
         self.last_search: SearchReport | None = None
-        self._expanded: set[int] = set()
+        self._memory = Memory(self.library)
 
     # what it is -----------------------------------------------------------------------------------------------------
 
@@ -268,7 +268,7 @@ class Combinatorial:
 
         Cost: about `effort.products` products made, and the posterior at everything looked at, twice.
         """
-        found = Exploration(self.library, self.effort, self._expanded, rule, posterior, look, generator).run()
+        found = Exploration(self.library, self.effort, self._memory, rule, posterior, look, generator).run()
         self.last_search = found.report
         return found
 
