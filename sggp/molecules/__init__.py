@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     )
     from sggp.molecules.fingerprinter import SmilesFingerprinter
     from sggp.molecules.properties import compute_property, draw_grid, logp, molecule_svg, qed
-    from sggp.molecules.reactions import ProductFilter, Reaction, ReactionLibrary, read_reactions
+    from sggp.molecules.reactions.filters import ProductFilter
+    from sggp.molecules.reactions.library import ReactionLibrary
+    from sggp.molecules.reactions.reaction import Reaction, read_reactions
     from sggp.molecules.report import DuplicateGroup, InvalidMolecule, InvalidReport
     from sggp.molecules.standardise import ParentMatch, Standardised, Standardiser
     from sggp.molecules.table import FingerprintTable
@@ -69,7 +71,9 @@ _NAMES_OF = {
     ),
     "fingerprinter": ("SmilesFingerprinter",),
     "properties": ("compute_property", "draw_grid", "logp", "molecule_svg", "qed"),
-    "reactions": ("ProductFilter", "Reaction", "ReactionLibrary", "read_reactions"),
+    "reactions.filters": ("ProductFilter",),
+    "reactions.library": ("ReactionLibrary",),
+    "reactions.reaction": ("Reaction", "read_reactions"),
     "report": ("DuplicateGroup", "InvalidMolecule", "InvalidReport"),
     "standardise": ("ParentMatch", "Standardised", "Standardiser"),
     "table": ("FingerprintTable",),

@@ -105,7 +105,8 @@ class Contributions:
         finite = order[np.isfinite(hope[order])]
         if len(finite) < 3:
             return 0.0
-        probe = finite[np.linspace(0, len(finite) - 1, min(_PROBED, len(finite))).astype(int)]
+        count = min(_PROBED, max(3, len(finite) // 8))
+        probe = finite[np.linspace(0, len(finite) - 1, count).astype(int)]
         positions = self.library.make(self.library.number(base.reaction, rows[probe], base.which))
         made = positions != NO_PRODUCT
         if made.sum() < 3:

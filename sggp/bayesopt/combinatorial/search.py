@@ -95,7 +95,7 @@ class Exploration:
         closed = [np.asarray(torch.as_tensor(rows), dtype=np.int64) for rows in (look.exclude, look.pending)]
         self._closed = np.unique(library.positions(np.concatenate(closed)))
         self._closed = self._closed[self._closed != NO_PRODUCT]
-        self._bases = 0
+        self._bases: set[int] = set()
 
     def run(self) -> Explored:
         """Search, and let the rule choose among everything that was looked at."""
@@ -124,7 +124,7 @@ class Exploration:
         report = SearchReport(
             looked_at=len(library.numbers),
             fresh=len(library.numbers) - before,
-            bases=self._bases,
+            bases=len(self._bases),
             converged=converged,
             cut_accuracy=self.memory.contributions.accuracy,
         )
@@ -169,12 +169,11 @@ class Exploration:
         own = [n for n in self.library.numbers[chosen].tolist() if self._expandable(n)]
         best = [n for n in self.library.numbers[known].tolist() if self._expandable(n)][:_KNOWN_BASES]
         wanted = list(dict.fromkeys([*own[:1], *best, *own[1:]]))[: self.effort.bases]
-        self.memory.expanded.update(wanted)
-        self._bases += len(wanted)
+        self._bases.update(wanted)
         return self.library.recipes(wanted)
 
     def _expandable(self, number: int) -> bool:
-        return number < len(self.library) and number not in self.memory.expanded
+        return number < len(self.library) and number not in self._bases and number not in self.memory.expanded
 
     def _best_closed(self) -> np.ndarray:
         """Positions of what was measured and is asked for, the best first by the mean."""
@@ -210,7 +209,8 @@ class Exploration:
         rows = np.concatenate([exchanged(base.rows, place, size) for place, size in enumerate(sizes)])
         if len(rows) > self.effort.cut:
             rows = self.memory.contributions.best(base, rows, self._promise, self.effort.cut)
-            self.memory.expanded.discard(int(self.library.number(base.reaction, [base.rows], base.which)[0]))
+        else:
+            self.memory.expanded.add(int(self.library.number(base.reaction, [base.rows], base.which)[0]))
         return self._numbers(base.reaction, rows)
 
     def _promise_at(self, positions: np.ndarray) -> np.ndarray:

@@ -17,7 +17,9 @@ from sggp.bayesopt.spaces.pool import Pool
 from sggp.bayesopt.trials import Place, Trial
 from sggp.checks import whole_number
 from sggp.errors import DtypeError, Exhausted, InputError
-from sggp.molecules.reactions import ProductFilter, ReactionLibrary, read_reactions
+from sggp.molecules.reactions.filters import ProductFilter
+from sggp.molecules.reactions.library import ReactionLibrary
+from sggp.molecules.reactions.reaction import read_reactions
 
 _TRIES = 50
 _JOINT = " + "

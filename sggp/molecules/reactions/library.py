@@ -70,9 +70,10 @@ class ReactionLibrary:
         cache: str | os.PathLike[str] | None = None,
         progress: Callable[[int, int], Any] | None = None,
     ) -> None:
-        self.reactions = [reactions] if isinstance(reactions, Reaction) else list(reactions)
+        given: Any = reactions
+        self.reactions: list[Reaction] = list(given) if isinstance(given, list | tuple) else [given]
         if not self.reactions or not all(isinstance(one, Reaction) for one in self.reactions):
-            raise DtypeError("reactions must be one or more sggp.molecules.reactions.Reaction.")
+            raise DtypeError(f"reactions must be one or more sggp.molecules.Reaction, got {reactions!r:.60}.")
         names = [one.name for one in self.reactions]
         if len(set(names)) < len(names):
             raise InputError(f"two reactions have one name: {', '.join(names)}; give each its own.")
