@@ -90,6 +90,17 @@ def test_more_effort_finds_no_worse(model: object) -> None:
     assert best == sorted(best)
 
 
+def test_the_gap_is_what_twice_the_effort_finds(model: object) -> None:
+    hasty = space(20, effort=Effort(products=10, rounds=1, bases=1, random=10))
+    once, twice = hasty.gap(make_rule("greedy", hasty, 2), model, generator=0)
+    assert once < twice
+    thorough = space(20, effort=Effort(products=8000, rounds=60))
+    rule = make_rule("greedy", thorough, 2)
+    once, twice = thorough.gap(rule, model, generator=0)
+    assert once == pytest.approx(twice, abs=1e-9)
+    assert once == pytest.approx(float(rule.choose(model, generator=0).values.mean()), abs=1e-9)
+
+
 def test_what_is_excluded_or_pending_is_not_proposed(model: object) -> None:
     searched = space(6)
     rule = make_rule("ucb", searched, 5)
