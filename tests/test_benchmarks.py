@@ -72,6 +72,11 @@ SCRIPTS = {
         "1",
     ],
     "outlook.py": ["--libraries", "esol", "--rows", "300", "--seeds", "1", "--rules", "ucb", "--paths", "32"],
+    "combinatorial.py": ["--size", "tiny", "--budget", "70", "--seeds", "0", "--objectives", "similarity"],
+    "faces.py": [
+        *("--rows", "40", "--candidates", "200", "--points", "200", "--repeats", "1"),
+        *("--parts", "functions", "molecules"),
+    ],
     "kills.py": ["--kills", "2", "--modes", "store"],
     "thompson.py": [
         *(

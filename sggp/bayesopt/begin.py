@@ -131,7 +131,8 @@ def _check(store: Storage, meta: dict[str, Any], settings: dict[str, Any], given
                 f"{store.name} has other {name}: {meta.get(name) or []}, given: {settings[name]}."
             )
     here, stored = settings["space"], meta["space"]
-    same = here.get("kind") == stored.get("kind") if stored.get("kind") == "pool" else here == stored
+    by_kind = stored.get("kind") in ("pool", "reactions")  # their trials are bound to molecules
+    same = here.get("kind") == stored.get("kind") if by_kind else here == stored
     if here and not same:
         raise InputError(f"{store.name} is of another space: {stored}, given: {here}.")
 

@@ -157,9 +157,13 @@ class Rule(ABC):
         # the names of the streams are those of the first rule: campaigns go on with the numbers they began with
         pick, look = streams(as_generator(generator), "thompson paths", "thompson candidates")
         how = Look(self.maximize, look, self.search, self.progress, exclude, pending)
-        places, values = self.pick(posterior, how, pick)
+        rule = self
+        if hasattr(self.space, "explore"):  # candidates that have to be found first
+            rule, places, values, _ = self.space.explore(self, posterior, how, pick)
+        else:
+            places, values = self.pick(posterior, how, pick)
         expected = self._expected(posterior, places, (offset, scale))
-        notes = [self.note(slot, value, (offset, scale)) for slot, value in enumerate(values.tolist())]
+        notes = [rule.note(slot, value, (offset, scale)) for slot, value in enumerate(values.tolist())]
         why = [f"{first}; {note}" if first else note for first, note in zip(expected, notes, strict=True)]
         return Choice(places, values, why)
 

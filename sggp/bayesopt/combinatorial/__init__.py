@@ -1,0 +1,6 @@
+"""Spaces of products that nobody lists: reactions times reagents, searched by the reagents."""
+
+from sggp.bayesopt.combinatorial.effort import Effort, SearchReport
+from sggp.bayesopt.combinatorial.space import Combinatorial
+
+__all__ = ["Combinatorial", "Effort", "SearchReport"]
