@@ -43,8 +43,8 @@ def test_features_are_unbiased_with_the_scale_included(
     x[1] = x[0] + (0.05 if row.smooth else 0.0)
     kernel = row.make(d)
     draw = lambda: draw_features(kernel, 64, input_dim=d, generator=generator)  # noqa: E731
-    # 700 entries over all rows and dimensions: one right library in 500 has one beyond five standard errors
-    assert z_scores(draw, kernel_matrix(kernel, x, x), x, 100).abs().max() < 5
+    # 700 entries over all rows and dimensions: one right library in 2,000 has one beyond five standard errors
+    assert z_scores(draw, kernel_matrix(kernel, x, x), x, 150).abs().max() < 5
 
 
 @pytest.mark.parametrize("nu", [0.5, 1.5, 2.5])
