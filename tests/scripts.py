@@ -7,6 +7,7 @@ Where there is no safe fork (anything but Linux) each script is an ordinary proc
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import json
 import multiprocessing
@@ -23,6 +24,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 SECONDS = 600
+FORKS = sys.platform == "linux"
 PRELOADED = (
     *(
         "torch",
@@ -78,15 +80,19 @@ class Scripts:
             self._server.communicate()
 
     def _answer(self, request: dict[str, Any]) -> int:
-        forks = sys.platform == "linux"
-        if self._server is None or not forks:
-            command = [sys.executable, __file__, *(["fork"] if forks else [])]
+        command = [sys.executable, __file__]
+        if not FORKS:
+            said, environment = json.dumps(request), request["environment"]
+            return subprocess.run(command, input=said, env=environment, text=True).returncode
+        if self._server is None:
             pipes = dict.fromkeys(("stdin", "stdout"), subprocess.PIPE)
-            self._server = subprocess.Popen(command, env=request["environment"], text=True, **pipes)
+            self._server = subprocess.Popen(
+                [*command, "fork"], env=request["environment"], text=True, **pipes
+            )
         assert self._server.stdin is not None
         assert self._server.stdout is not None
         print(json.dumps(request), file=self._server.stdin, flush=True)
-        return int(self._server.stdout.readline()) if forks else self._server.wait()
+        return int(self._server.stdout.readline())
 
 
 class _AsSpawned(ForkProcess):
@@ -108,6 +114,8 @@ def _serve() -> dict[str, Any]:
     for name in PRELOADED:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
+    gc.collect()
+    gc.freeze()  # else every fork would copy what its collector touches
     while line := sys.stdin.readline():
         if not (child := os.fork()):
             return json.loads(line)

@@ -21,7 +21,12 @@ def write(folder: Path, text: str) -> Path:
     return path
 
 
-def test_a_script_sees_what_it_was_given_and_leaves_nothing_behind(scripts: Scripts, tmp_path: Path) -> None:
+@pytest.mark.parametrize("forks", [True, False])
+def test_a_script_sees_what_it_was_given_and_leaves_nothing_behind(
+    forks: bool, scripts: Scripts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not forks:  # as where there is no safe fork
+        monkeypatch.setattr("tests.scripts.FORKS", False)
     text = """
 import os, sys, torch
 print(__name__, sys.argv[1:], os.getcwd(), os.environ["MINE"], sys.path[0], torch.get_default_dtype())
