@@ -36,6 +36,7 @@ from sggp.random import as_generator, streams
 _ANEW = 3  # times that a batch is proposed anew since another process asked; then only what is the same is
 _ATTEMPTS = 100
 _MANY = 50_000
+_PATHS = 256
 
 
 class Campaign(Record):
@@ -249,7 +250,7 @@ class Campaign(Record):
         root = self._generator(trials) if generator is None else as_generator(generator)
         draw, choose, look = streams(root, "outlook paths", "outlook batch", "outlook")
         done = [t for t in trials if t.value is not None and self._bound.usable(t)]
-        usual = 64 if self._bound.of_rows and self.space.capacity > _MANY else 256
+        usual = 64 if self._bound.of_rows and self.space.capacity > _MANY else _PATHS
         paths = usual if num_samples is None else whole_number(num_samples, "num_samples")
         model = self._beliefs(trials, paths, draw).surrogate
         rows = [-1 if t.index is None else t.index for t in done]

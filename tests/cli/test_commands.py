@@ -122,19 +122,26 @@ def test_without_matplotlib_a_report_is_refused_before_any_work(tmp_path, capsys
     assert list(tmp_path.iterdir()) == []
 
 
+BESIDE_TORCH = """
+import os, sys, types
+import sggp.cli
+app = types.ModuleType("sggp.cli.app")
+app.run = lambda argv: print("torch" in sys.modules, os.environ.get("GOMP_SPINCOUNT"))
+sys.modules["sggp.cli.app"] = app  # the module that loads torch; what it would find is said
+sggp.cli.main([])
+"""
+
+
 def test_the_command_lets_idle_threads_sleep_unless_told_otherwise() -> None:
     """Set before torch is loaded, in a process of its own; what the user set stays."""
-    code = (
-        "import os, sys; from sggp.cli import main; main(['--help']); print(os.environ.get('GOMP_SPINCOUNT'))"
-    )
     clean = {name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"}
 
-    def last_line(code: str, environment: dict[str, str]) -> str:
-        found = subprocess.run(
-            [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
-        )
-        return found.stdout.strip().splitlines()[-1]
+    def said(code: str, environment: dict[str, str]) -> str:
+        command = [sys.executable, "-c", code]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
 
-    assert last_line(code, clean) == "1000"
-    assert last_line(code, {**clean, "GOMP_SPINCOUNT": "7"}) == "7"
-    assert last_line("import torch; " + code, clean) == "None"
+    assert said(BESIDE_TORCH, clean) == "False 1000"
+    assert said(BESIDE_TORCH, {**clean, "GOMP_SPINCOUNT": "7"}) == "False 7"
+    loaded = "import sys, types; sys.modules['torch'] = types.ModuleType('torch')"
+    assert said(loaded + BESIDE_TORCH, clean) == "True None"
