@@ -29,9 +29,9 @@ _ROUNDS = 3
 _TOGETHER = 128
 """Points whose prior covariances are evaluated in one block, whatever batches they belong to."""
 _TILE_BYTES = 512 * 2**20
-_FACTOR_TILE_BYTES = 128 * 2**20
+_FACTOR_TILE_BYTES = 64 * 2**20
 """Tiles for substitution are small, so that the next one finds the memory of the last, but at least so many wide:"""
-_FACTOR_WIDTH = 512
+_FACTOR_WIDTH = 256
 _BOUND_ROWS = 256
 """Rows whose information alone bounds a variance from above."""
 _BOUND_WIDTH = 2048
