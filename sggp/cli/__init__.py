@@ -11,7 +11,7 @@ from collections.abc import Sequence
 __all__ = ["main"]
 
 _MMAP_THRESHOLD = -3  # M_MMAP_THRESHOLD of glibc's malloc.h
-_LARGE = 8 * 2**20
+_LARGE = 2 * 2**20
 
 
 def main(argv: Sequence[str] | None = None) -> int:

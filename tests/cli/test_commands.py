@@ -150,7 +150,7 @@ def test_the_command_lets_large_memory_go_unless_told_otherwise(monkeypatch):
     assert set_options == []  # torch is loaded here
     monkeypatch.delitem(sys.modules, "torch")
     sggp.cli._give_memory_back()
-    assert set_options == [(-3, 8 * 2**20)]
+    assert set_options == [(-3, 2 * 2**20)]
     monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", "1")
     sggp.cli._give_memory_back()
     monkeypatch.delenv("MALLOC_MMAP_THRESHOLD_")
