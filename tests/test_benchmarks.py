@@ -48,6 +48,7 @@ SCRIPTS = {
         *("--functions", "branin", "--seeds", "1", "--strategies", "logei", "thompson"),
         *("--noise", "noisy", "--rounds", "2"),
     ],
+    "suggest.py": ["--rows", "300", "--measured", "60"],
     "screening.py": ["--libraries", "enamine10k", "--rows", "300", "--seeds", "0"],
     "densities.py": [
         *("--tables", "yacht", "energy", "--splits", "0", "--rows", "60"),

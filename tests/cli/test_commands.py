@@ -6,10 +6,12 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 import sggp
+import sggp.cli
 
 pytest.importorskip("typer", reason="the extra cli is not installed")
 pytest.importorskip("rich", reason="the extra cli is not installed")
@@ -145,3 +147,22 @@ def test_the_command_lets_idle_threads_sleep_unless_told_otherwise() -> None:
     assert said(BESIDE_TORCH, {**clean, "GOMP_SPINCOUNT": "7"}) == "False 7"
     loaded = "import sys, types; sys.modules['torch'] = types.ModuleType('torch')"
     assert said(loaded + BESIDE_TORCH, clean) == "True None"
+
+
+def test_the_command_lets_large_memory_go_unless_told_otherwise(monkeypatch):
+    """Before torch is loaded; what the user set stays, and so does a C library that has no such option."""
+    set_options = []
+    library = SimpleNamespace(mallopt=lambda *option: set_options.append(option))
+    monkeypatch.setattr("sggp.cli.ctypes.CDLL", lambda name: library)
+    monkeypatch.delenv("MALLOC_MMAP_THRESHOLD_", raising=False)
+    sggp.cli._give_memory_back()
+    assert set_options == []  # torch is loaded here
+    monkeypatch.delitem(sys.modules, "torch")
+    sggp.cli._give_memory_back()
+    assert set_options == [(-3, 2 * 2**20)]
+    monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", "1")
+    sggp.cli._give_memory_back()
+    monkeypatch.delenv("MALLOC_MMAP_THRESHOLD_")
+    monkeypatch.delattr(library, "mallopt")
+    sggp.cli._give_memory_back()
+    assert len(set_options) == 1

@@ -41,6 +41,7 @@ from sggp.plotting import new_figure
 from sggp.random import as_generator, draw_seed, streams
 
 _SHOWN = 20
+_CHUNK = 2048  # molecules of the library that are looked at together
 _HEADER = ["rank", "id", "smiles", "predicted_mean", "predicted_std", "why", "library_row"]
 
 
@@ -113,8 +114,8 @@ def suggest(
     known = _exact(known, measured)
     if not len(known):
         raise DataFileError(f"{measured}: no usable measurement; {len(rejects)} unused rows in {rejected}.")
-    chooser = make_rule(rule, Pool(candidates), q, maximize=better)
-    model = _model(candidates, known, chooser.num_samples, learn)
+    chooser = make_rule(rule, Pool(candidates, chunk_size=_CHUNK), q, maximize=better)
+    model = _model(candidates, known, chooser.paths_for(len(known)), learn)
     choice = choose_rows(chooser, model, exclude, choose)
     header, listed = _listing(candidates, model, choice)
     write_whole(out, csv_text(header, listed))
