@@ -21,6 +21,7 @@ from sggp.defaults import DIRECT_ROWS
 
 __all__ = ["LIBRARIES", "SHARE", "STAGES", "replay"]
 
+LIBRARIES.setdefault("dockstring", Source("dockstring_small_5000x58.csv.gz", "smiles", "F2"))
 LIBRARIES.setdefault("lipophilicity", Source("lipophilicity.csv.gz", "smiles", "exp", maximize=True))
 STAGES = (1, 3, 5)
 """Batches measured when the outlook is asked for."""

@@ -65,7 +65,9 @@ class Record:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What is stored beside the trials: direction, objectives, constraints, space, seed, rule, budget, info."""
+        """What is stored beside the trials: direction, objectives, constraints, space, seed, rule, budget, standardise,
+        info.
+        """
         return dict(self._meta)
 
     @property
