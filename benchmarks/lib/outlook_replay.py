@@ -72,7 +72,8 @@ def replay(setup: dict[str, Any], cache: Path | None) -> list[dict[str, Any]]:
         data = {"kernel": library.table.parts, "x": pool.rows(known), "y": values[known]}
         paths = setup["paths"] if stage in STAGES else rule.num_samples
         model = chooser = fit_surrogate(**data, num_samples=paths, generator=seed)
-        if stage in STAGES and not (isinstance(rule, ScoreRule) and len(known) <= DIRECT_ROWS):
+        pathless = isinstance(rule, ScoreRule) and len(known) <= DIRECT_ROWS
+        if stage in STAGES and not (pathless and paths >= rule.num_samples):
             # a batch that was chosen by the paths that are asked about it would gain too much
             chooser = fit_surrogate(**data, num_samples=rule.num_samples, generator=seed + 2)
         chosen = rule.suggest(chooser.posterior, exclude=known, generator=seed + 1)
