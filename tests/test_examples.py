@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import runpy
 import shlex
 from pathlib import Path
 
@@ -107,3 +108,15 @@ def test_examples_run_at_their_quick_size(example: Path, scripts: Scripts, tmp_p
     done = scripts.run(example, "--quick", cwd=tmp_path, strict=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.strip(), "an example shows its result"
+
+
+def test_an_example_without_its_data_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("rdkit")
+    monkeypatch.delenv("SGGP_DATA_DIR", raising=False)
+    monkeypatch.setattr(sys, "argv", ["known_library.py", "tyk2"])
+    runpy.run_path(str(ROOT / "examples" / "molecules" / "known_library.py"), run_name="__main__")
+    said = capsys.readouterr().out
+    assert "nothing was run" in said
+    assert "SGGP_DATA_DIR is not set" in said

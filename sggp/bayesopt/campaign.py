@@ -67,6 +67,10 @@ class Campaign(Record):
         info: further settings to keep in a new file (JSON values), returned by `info`.
         rule: how a batch is chosen, a name in `sggp.bayesopt.rules.RULES` (stored) or a subclass of `Rule`, to be given
             at every start. None takes the stored one; in a new file that of `sggp.bayesopt.rules.default_rule`.
+        standardise: which molecules are the same, by a policy of `sggp.molecules.Standardiser`, kept in a new file:
+            "none" (None): equal canonical SMILES; "parent": all salts, solvates and charges of one are; "flat": stereo
+            and tautomers too. A measured salt is then bound to its parent in the library, and of library rows of one
+            parent only one is asked for; `parent_matches` says which.
         budget: what the trials that are asked for may cost together, see `spent`; kept, and changed when another one is
             given. `ask` gives fewer points, with a `BudgetWarning`, when it pays for no more; it refuses when for none.
 
@@ -96,12 +100,13 @@ class Campaign(Record):
         info: dict[str, Any] | None = None,
         rule: RuleLike | None = None,
         budget: float | None = None,
+        standardise: str | None = None,
     ) -> None:
         store = open_storage(storage)
         self._kernel = instance(kernel, gpytorch.kernels.Kernel, "kernel")
         self._num_features = whole_number(num_features, "num_features")
         self._search = instance(search, BoxSearch, "search")
-        begun = Begun(maximize, objectives, constraints, num_initial, seed, info, rule, budget)
+        begun = Begun(maximize, objectives, constraints, num_initial, seed, info, rule, budget, standardise)
         binding, self._rule, meta = begin(space, store, begun)
         super().__init__(store, binding, meta)
 

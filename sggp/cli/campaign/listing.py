@@ -11,6 +11,12 @@ from sggp.bayesopt.outcomes.results import stated
 from sggp.cli.console import csv_text, stdout
 from sggp.files import write_whole
 
+_NAMED = 5
+_POLICIES = {
+    "parent": "whatever their salts, solvates and charges",
+    "flat": "whatever their salts, solvates, charges, stereo and tautomers",
+}
+
 
 def places(campaign: Campaign) -> list[str]:
     """The columns that say what was, or is to be, measured."""
@@ -63,6 +69,26 @@ def write_batch(path: Any, campaign: Campaign, trials: Sequence[Trial]) -> None:
     header, rows = listing(campaign, trials, results=False)
     empty = [""] * (len(campaign.outcomes) + 1)
     write_whole(path, csv_text([*header, *campaign.outcomes, "reason"], ([*row, *empty] for row in rows)))
+
+
+def same_molecules(campaign: Campaign) -> list[str]:
+    """Which molecules the campaign takes as the same, and which of those it met; nothing where only equal ones."""
+    policy = campaign.standardise
+    if policy == "none":
+        return []
+    said = [f"molecules are the same by {policy}: {_POLICIES[policy]}"]
+    if campaign.has_space:
+        twins = int(len(campaign.space) - campaign.space.capacity)  # type: ignore[arg-type]
+        said.append(
+            f"rows of the library that are the same molecule as an earlier one: {twins}" if twins else ""
+        )
+    found = campaign.parent_matches()
+    labels = {trial.id: trial.label for trial in campaign.results()}
+    for match in found[:_NAMED]:
+        of = match.parent if match.of < 0 else campaign.space.label(match.of)  # type: ignore[attr-defined]
+        said.append(match.describe(f"trial {match.row}, {labels[match.row]}", str(of)))
+    more = len(found) - _NAMED
+    return [*filter(None, said), *([f"and {more} more trials of other forms"] if more > 0 else [])]
 
 
 def as_json(campaign: Campaign, trial: Trial) -> dict[str, Any]:

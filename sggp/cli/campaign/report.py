@@ -18,7 +18,7 @@ from sggp.bayesopt import Campaign, Surrogate, Trial
 from sggp.bayesopt.outcomes import Objective, stated
 from sggp.bayesopt.screening import predict_rows
 from sggp.cli.campaign import figures
-from sggp.cli.campaign.listing import is_molecules, library_ids, listing, place, places
+from sggp.cli.campaign.listing import is_molecules, library_ids, listing, place, places, same_molecules
 from sggp.cli.report import cards, facts, page, paragraph, picture, rows_table
 from sggp.errors import SggpError
 from sggp.molecules import molecule_svg
@@ -72,6 +72,7 @@ def _facts(store: str, campaign: Campaign, trials: Sequence[Trial]) -> list[tupl
     if is_molecules(campaign):
         size = f", {campaign.space.capacity:.0f} molecules" if campaign.has_space else ", not read"
         items.append(("library", f"{campaign.info.get('library', 'given in Python')}{size}"))
+        items += [("same molecules", line) for line in same_molecules(campaign)]
     elif campaign.has_space:
         items.append(("settings", ", ".join(campaign.space.names)))
     programs = ", ".join(f"{name} {version(name)}" for name in ("torch", "gpytorch", "numpy"))

@@ -217,6 +217,7 @@ class _Molecules:
     def __init__(self, campaign: Campaign, table: DataTable) -> None:
         guess = guess_columns(table)
         pool = campaign.settings["space"].get("kind") == "pool"
+        self.policy = campaign.standardise
         self.smiles = table.columns[guess.smiles] if pool and guess.smiles is not None else None
 
     def check(self, position: int, trial: Trial) -> None:
@@ -227,7 +228,7 @@ class _Molecules:
         if text == trial.label:
             return
         try:
-            if canonical([text]) == canonical([trial.label]):
+            if canonical([text], self.policy) == canonical([trial.label], self.policy):
                 return
         except MoleculeError as error:
             raise InputError(f"{text!r} is no SMILES; trial {trial.id} is {trial.label}") from error

@@ -10,7 +10,7 @@ import typer
 
 from sggp.bayesopt import Campaign, Trial
 from sggp.bayesopt.trials import Measurement
-from sggp.cli.campaign.listing import as_json, listing, print_json
+from sggp.cli.campaign.listing import as_json, listing, print_json, same_molecules
 from sggp.cli.campaign.opening import Json, Library, Store, local_files, open_record, try_campaign
 from sggp.cli.console import check_outputs, print_table, stderr, stdout
 from sggp.files import write_whole
@@ -36,7 +36,8 @@ def status(
         content = _summary(store, campaign)
         print_json({**content, "outlook": None if said is None else said.as_dict()})
         return
-    stdout().print(headline(store, campaign))
+    for line in (headline(store, campaign), *same_molecules(campaign)):
+        stdout().print(line)
     best = campaign.best(_BEST)
     if best:
         print_table("best so far", *listing(campaign, best, results=True))
@@ -76,6 +77,8 @@ def _summary(store: str, campaign: Campaign) -> dict[str, Any]:
         "best": _listed(campaign, campaign.best(_BEST)),
         "front": [trial.id for trial in front],
         "pending": _listed(campaign, campaign.pending),
+        "standardise": campaign.standardise,
+        "same_molecules": same_molecules(campaign),
         "budget": campaign.budget,
         "spent": campaign.spent,
     }

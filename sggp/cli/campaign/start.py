@@ -19,13 +19,14 @@ from sggp.bayesopt.spaces.columns import Categorical, Continuous, Integer, Ordin
 from sggp.bayesopt.storage import Storage, open_storage
 from sggp.bayesopt.trials import Measurement
 from sggp.checks import direction as direction_of
-from sggp.cli.campaign.listing import print_json
+from sggp.cli.campaign.listing import print_json, same_molecules
 from sggp.cli.campaign.opening import Json, Store, local_files, open_record, read_library
-from sggp.cli.console import check_outputs, direction, stderr, stdout
+from sggp.cli.console import check_outputs, direction, say, stderr, stdout
 from sggp.cli.molecules.tables import Decimal, Measured, Reject, Sheet, load_measured, write_rejects
 from sggp.cli.outputs import rejected_path
 from sggp.errors import DataFileError, InputError
 from sggp.molecules import read_table
+from sggp.molecules.standardise import POLICIES
 
 _RULES = f"How to choose: {', '.join(RULES)}; default {DEFAULT_RULE}, in a box {DEFAULT_BOX_RULE}."
 _OURS = ("trial", "id", "expected", "std", "why", "reason", "cost", "state")  # columns of batches
@@ -60,6 +61,9 @@ _IdColumn = Annotated[str | None, typer.Option(help="Id column of the library.")
 _LibrarySheet = Annotated[str | None, typer.Option(help="Sheet of the library.")]
 _Seed = Annotated[int | None, typer.Option(help="Makes the campaign reproducible.")]
 _Rule = Annotated[str | None, typer.Option(help=_RULES)]
+_Standardise = Annotated[
+    str | None, typer.Option(help=f"Forms that are one molecule: {', '.join(POLICIES)}; default none.")
+]
 _Budget = Annotated[float | None, typer.Option(help="What all trials together may cost.")]
 
 
@@ -87,13 +91,14 @@ def init(
     seed: _Seed = None,
     rule: _Rule = None,
     budget: _Budget = None,
+    standardise: _Standardise = None,
     json: Json = False,
 ) -> None:
     """Start a campaign over a library of molecules or a box of settings."""
     wanted = _wanted(maximize, minimize, name, unit, objective or [], constraint or [])
     _ = rule is None or check_rule(rule)
     kept = _new(store, library, measured)
-    settings = {**wanted, "seed": seed, "rule": rule, "budget": budget}
+    settings = {**wanted, "seed": seed, "rule": rule, "budget": budget, "standardise": standardise}
     columns = _columns(bound or [], integer or [], levels or [], choice or [])
     _check_names(columns, wanted)
     if (library is None) == (not columns):
@@ -118,7 +123,9 @@ def init(
             _write_rejects(path, rejects, library, measured)
         info |= {"library": str(library.resolve()), "fingerprint": table.settings}
         with _appearing(store) as place:
-            Campaign(Pool(table), place, **settings, info=info).attach_many(prior)
+            begun = Campaign(Pool(table), place, **settings, info=info)
+            begun.attach_many(prior)
+            say(library.name, same_molecules(begun))
         campaign = open_record(store)
     _say_started(store, campaign, json)
 
