@@ -58,6 +58,9 @@ class Binding:
             if key == now:
                 self._rows[key] = row
         moved = [key for key in new if key not in self._rows]
+        if moved and hasattr(space, "recall"):
+            sought = set(moved)
+            space.recall([trial for trial in trials if trial.x and trial.key in sought])
         if moved:
             self._rows.update(zip(moved, space.find(moved).tolist(), strict=True))
 
