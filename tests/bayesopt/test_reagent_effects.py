@@ -42,10 +42,13 @@ ALL = list(itertools.product(range(SIZE), repeat=3))
 
 def test_effects_are_those_of_the_truth(tmp_path: Path) -> None:
     campaign = measured(tmp_path / "c.db", space(), ALL)
-    found = reagent_effects(campaign.model(64, generator=0), campaign.space, campaign.results(), generator=0)
+    model = campaign.model(64, generator=0)
+    found = reagent_effects(model, campaign.space, campaign.results(), most=100, generator=0)
     assert [effect.mean for effect in found] == sorted((e.mean for e in found), reverse=True)
     assert len(found) == 3 * SIZE
     assert {effect.measured for effect in found} == {16}
+    for component in (1, 2, 3):  # beside the average reagent
+        assert sum(e.mean for e in found if e.component == component) == pytest.approx(0, abs=1e-6)
     components = campaign.space.library.reactions[0].components
     for effect in found:
         rows = EFFECTS[effect.component - 1]
