@@ -15,7 +15,7 @@ from sggp.molecules import molecule_svg
 
 PATHS = 64
 """Joint samples that uncertainties of reagents are taken from."""
-_DRAWN = 6
+_DRAWN = 8
 _TEXT = (
     "How much better the products of a reagent are than those of the average measured reagent of its component, as the "
     "model sees it: the mean over the same combinations of partners for all, and one standard deviation. What lies "
