@@ -48,7 +48,9 @@ class Binding:
             from sggp.molecules.standardise import Standardiser
 
             if not isinstance(space, Pool):
-                raise InputError("only molecules can be standardised: a box has none.")
+                raise InputError(
+                    "only molecules can be standardised: a box has none, and products of reactions stay as they are made."
+                )
             self.space = space.standardised(Standardiser(policy))
         self.of_rows = hasattr(space, "find")
         self._rows: dict[str, int] = {}
@@ -75,6 +77,9 @@ class Binding:
             if key == now:
                 self._rows[key] = row
         moved = [key for key in new if key not in self._rows]
+        if moved and hasattr(space, "recall"):
+            sought = set(moved)
+            space.recall([trial for trial in trials if trial.x and trial.key in sought])
         if moved:
             self._rows.update(zip(moved, space.find(moved).tolist(), strict=True))
 

@@ -270,7 +270,7 @@ class Record:
     def _place(self, x: Any) -> Place:
         if self._binding is not None:
             return self._binding.place(x)
-        if isinstance(x, str) and self._meta["space"].get("kind") == "pool":
+        if isinstance(x, str) and self._meta["space"].get("kind") in ("pool", "reactions"):
             return Place(label=x, key=canonical([x], self.standardise)[0])
         return self.space.place(x)  # refused in words
 

@@ -137,7 +137,7 @@ def test_too_few_products_are_refused_with_the_reason(model: object) -> None:
     few = Combinatorial(
         quinazolinones(3), fingerprinter=SMALL, filters=ProductFilter(molecular_weight=(None, 215))
     )
-    with pytest.raises(Exhausted, match=r"molecular weight .* is not within None … 215"):
+    with pytest.raises(Exhausted, match=r"molecular weight is above 215"):
         make_rule("greedy", few, 20).suggest(model, generator=0)
 
 

@@ -226,7 +226,7 @@ def test_bad_requests_are_refused(box, tmp_path, capsys):
     store = tmp_path / "new.db"
     init = ["campaign", "init", store]
     assert "exactly one of" in refused(capsys, *init, "--bound", "x=0:1")
-    assert "either --library FILE, or" in refused(capsys, *init, "--maximize")
+    assert "one of --library FILE, --reaction FILE, or" in refused(capsys, *init, "--maximize")
     for bad in ("x", "x=1", "x=a:b", "=0:1", "x=0:1:cube"):
         assert "NAME=LOW:HIGH" in refused(capsys, *init, "--maximize", "--bound", bad)
     assert "x=1:0: the lower bound must be below" in refused(capsys, *init, "--maximize", "--bound", "x=1:0")

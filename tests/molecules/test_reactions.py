@@ -141,8 +141,8 @@ def _no_rings(smiles: str) -> bool:
 @pytest.mark.parametrize(
     ("given", "left", "reason"),
     [
-        ({"molecular_weight": (None, 80)}, ["CNC(C)=O"], "molecular weight 135.2 is not within None … 80"),
-        ({"logp": (0, None)}, ["CNC(=O)c1ccccc1"], "log P -0.2477 is not within 0.0 … None"),
+        ({"molecular_weight": (None, 80)}, ["CNC(C)=O"], "molecular weight is above 80"),
+        ({"logp": (0, None)}, ["CNC(=O)c1ccccc1"], "log P is below 0"),
         ({"exclude": ["c1ccccc1"]}, ["CNC(C)=O"], "holds c1ccccc1"),
         ({"keep": _no_rings}, ["CNC(C)=O"], "left out by the user's filter"),
     ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -219,17 +220,30 @@ class Combinatorial:
             ids = x.split(_JOINT)
             if len(ids) == 1:
                 return self.places(self.find([x]))[0]
-            return self._of_ids(ids)
+            return self.place(self._number(ids))
         if isinstance(x, list | tuple):
-            return self._of_ids([str(one) for one in x])
+            return self.place(self._number([str(one) for one in x]))
         number = whole_number(x, "a combination's number", least=0)
         if self.library.make([number])[0] < 0:
-            raise InputError(f"combination {number} gives no product.")
+            found = self.reagents(Place(index=number))
+            named = "" if found is None else f": {_JOINT.join(found[1])}"
+            raise InputError(f"combination {number} gives no product{named}.")
         return self.places(torch.tensor([number]))[0]
 
-    def _of_ids(self, ids: list[str]) -> Place:
+    def recall(self, places: Sequence[Place | Trial]) -> None:
+        """Look at the products that places name by the ids of their reagents, so that `find` knows these reagents.
+
+        Ids that are not, or no longer, in the lists are passed over.
+        """
+        numbers = []
+        for place in places:
+            with suppress(InputError):
+                numbers.append(self._number([str(name) for name in place.x or ()]))
+        self.library.make(numbers)
+
+    def _number(self, ids: list[str]) -> int:
         reactions = self.library.reactions
-        named = [number for number, one in enumerate(reactions) if one.name == ids[0]]
+        named = [number for number, one in enumerate(reactions) if ids and one.name == ids[0]]
         own = named[0] if named else 0
         if not named and len(reactions) > 1:
             raise InputError(f"begin with the reaction, one of {', '.join(one.name for one in reactions)}.")
@@ -240,7 +254,7 @@ class Combinatorial:
         for number, (row, name) in enumerate(zip(rows, given, strict=True), start=1):
             if row < 0:
                 raise InputError(f"component {number} of {reactions[own].name} has no reagent {name!r}.")
-        return self.place(int(self.library.number(own, [rows])[0]))
+        return int(self.library.number(own, [rows])[0])
 
     def places(self, choice: Tensor) -> list[Place]:
         """Products by number, with the reaction and the ids of the reagents as `x`."""
@@ -259,12 +273,17 @@ class Combinatorial:
         """The numbers of the trials' products, each once."""
         return torch.unique(torch.tensor([t.index for t in trials if t.index is not None], dtype=torch.long))
 
-    def cells(self, trial: Trial) -> list[Any]:
+    def cells(self, trial: Trial | Place) -> list[Any]:
         found = self.reagents(trial)
         cells = [trial.label, *([""] if found is None else [found[0]])]
         for name, smiles in () if found is None else zip(found[1], found[2], strict=True):
             cells += [name, smiles]
         return cells + [""] * (len(self.names) - len(cells))
+
+    def looked_at(self, *numbers: Any) -> tuple[Pool, list[Tensor]]:
+        """Everything looked at so far as a pool, and the rows (k,) in it of each group of numbers."""
+        found = [torch.from_numpy(self.library.positions(some)) for some in numbers]
+        return Pool(self.library.products), found
 
     # choosing -------------------------------------------------------------------------------------------------------
 

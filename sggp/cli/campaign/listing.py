@@ -8,6 +8,7 @@ from typing import Any
 
 from sggp.bayesopt import Campaign, Trial
 from sggp.bayesopt.outcomes.results import stated
+from sggp.cli.campaign.opening import is_products
 from sggp.cli.console import csv_text, stdout
 from sggp.files import write_whole
 
@@ -22,6 +23,9 @@ def places(campaign: Campaign) -> list[str]:
     """The columns that say what was, or is to be, measured."""
     if campaign.has_space and not is_molecules(campaign):
         return list(campaign.space.names)
+    if is_products(campaign):
+        most = max(len(one["sizes"]) for one in campaign.settings["space"]["reactions"])
+        return ["smiles", "reaction", *(f"reagent_{number}" for number in range(1, most + 1))]
     return ["id", "smiles"] if library_ids(campaign) is not None else ["smiles"]
 
 
@@ -41,6 +45,9 @@ def place(campaign: Campaign, trial: Trial) -> list[Any]:
     """The cells of `places`."""
     if campaign.has_space and not is_molecules(campaign):
         return list(campaign.space.cells(trial))
+    if is_products(campaign):
+        cells = [trial.label or trial.key, *(trial.x or ())]
+        return cells + [""] * (len(places(campaign)) - len(cells))
     ids = library_ids(campaign)
     name = trial.label or trial.key or "(features only)"
     if ids is None:

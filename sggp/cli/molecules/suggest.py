@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import torch
 import typer
 
-from sggp.bayesopt import Pool, Surrogate, fit_surrogate
+from sggp.bayesopt import Combinatorial, Pool, Surrogate, fit_surrogate
 from sggp.bayesopt.rules import DEFAULT_RULE, RULES, Choice, Rule, check_rule, make_rule
 from sggp.checks import one_of, whole_number
 from sggp.cli.console import (
@@ -22,10 +22,21 @@ from sggp.cli.console import (
     stdout,
 )
 from sggp.cli.molecules.forms import same_molecules
+from sggp.cli.molecules.products import (
+    making,
+    narrow,
+    product_rows,
+    products_cache,
+    read_space,
+    recall_products,
+    space_files,
+    unused_reagents,
+)
 from sggp.cli.molecules.suggest_report import render
 from sggp.cli.molecules.tables import (
     Decimal,
     Measured,
+    Reject,
     Sheet,
     default_cache,
     load_library,
@@ -35,7 +46,8 @@ from sggp.cli.molecules.tables import (
 from sggp.cli.outputs import rejected_path
 from sggp.errors import DataFileError, InputError
 from sggp.files import write_whole
-from sggp.molecules import FingerprintTable, read_table
+from sggp.molecules import FingerprintTable, SmilesFingerprinter, read_table
+from sggp.molecules.files import DataTable
 from sggp.molecules.standardise import POLICIES
 from sggp.plotting import new_figure
 from sggp.random import as_generator, draw_seed, streams
@@ -48,7 +60,10 @@ _HEADER = ["rank", "id", "smiles", "predicted_mean", "predicted_std", "why", "li
 _Measured = Annotated[
     Path, typer.Option(help="Measured molecules, SMILES and value: CSV, xlsx, parquet, sdf.")
 ]
-_Library = Annotated[Path, typer.Option(help="Candidates: CSV, smi, xlsx, parquet, sdf. gz accepted.")]
+_Library = Annotated[Path | None, typer.Option(help="Candidates: CSV, smi, xlsx, parquet, sdf. gz accepted.")]
+_Reaction = Annotated[
+    Path | None, typer.Option(help="Products to choose from: a JSON file of reactions and lists of reagents.")
+]
 _Out = Annotated[Path, typer.Option(help="CSV file to write; unusable rows go to OUT's .rejected.csv.")]
 _Batch = Annotated[int, typer.Option("-q", "--batch-size", help="How many molecules to suggest.")]
 _Maximize = Annotated[bool, typer.Option("--maximize", help="Larger values are better.")]
@@ -68,8 +83,9 @@ _Standardise = Annotated[str, typer.Option(help="Forms that are one molecule: " 
 
 def suggest(
     measured: _Measured,
-    library: _Library,
     out: _Out,
+    library: _Library = None,
+    reaction: _Reaction = None,
     q: _Batch = 96,
     maximize: _Maximize = False,
     minimize: _Minimize = False,
@@ -87,48 +103,84 @@ def suggest(
     decimal: Decimal = None,
     standardise: _Standardise = "none",
 ) -> None:
-    """Choose the next molecules to measure from a library."""
+    """Choose the next molecules to measure from a library, or from the products of reactions."""
     better = direction(maximize, minimize)
     whole_number(q, "-q")
     check_rule(rule)
     one_of(standardise, "--standardise", POLICIES)
-    check_outputs({"--out": out, "--report": report}, [measured, library])
+    _check_one(library, reaction, standardise)
+    outputs, inputs = {"--out": out, "--report": report}, [measured, library, reaction]
+    check_outputs(outputs, inputs)
     if report is not None:
         new_figure()  # without matplotlib, refuse before the work
-    where = None if no_cache else (cache or default_cache())
-    rejected = rejected_path(out, measured, library, out, report)
+    rejected = rejected_path(out, *inputs, out, report)
     root = as_generator(draw_seed(as_generator(None)) if seed is None else seed)
     learn, choose = streams(root, "model", "choice")
 
-    candidates, rejects = load_library(
-        library, smiles_column=library_smiles_column, id_column=id_column, cache=where, sheet=library_sheet
-    )
+    usual = default_cache() if reaction is None else products_cache()
+    where = None if no_cache else (cache or usual)
+    columns = {"smiles_column": library_smiles_column, "id_column": id_column, "sheet": library_sheet}
+    offer = _from_library(library, where, columns) if library else _from_reaction(reaction, where, outputs)
     data = read_table(measured, sheet=sheet, decimal=decimal)
-    known = load_measured(
-        data, smiles_column=smiles_column, value_column=value_column, like=candidates, bounds=True
-    )
-    rejects += known.rejects
+    names = {"smiles_column": smiles_column, "value_column": value_column}
+    known = load_measured(data, **names, fingerprinter=offer.fingerprinter, bounds=True)
+    rejects = offer.rejects + known.rejects
     write_rejects(rejected, rejects)
-    stderr().print(f"{len(known)} measurements and {len(candidates)} candidates; {len(rejects)} unused rows")
-    exclude = _excluded(candidates, known, standardise, q)
+    counted = f"{len(known)} measurements and {len(offer.space)} candidates"
+    stderr().print(f"{counted}; {len(rejects)} unused rows")
+    exclude = _not_again(offer, known, data, standardise, q)
     known = _exact(known, measured)
     if not len(known):
         raise DataFileError(f"{measured}: no usable measurement; {len(rejects)} unused rows in {rejected}.")
-    chooser = make_rule(rule, Pool(candidates, chunk_size=_CHUNK), q, maximize=better)
-    model = _model(candidates, known, chooser.paths_for(len(known)), learn)
-    choice = choose_rows(chooser, model, exclude, choose)
-    header, listed = _listing(candidates, model, choice)
+    chooser = make_rule(rule, offer.space, q, maximize=better)
+    model = _model(offer.space, known, chooser.paths_for(len(known)), learn)
+    with making(offer.space, f"{out} was not written"):
+        choice = choose_rows(chooser, model, exclude, choose)
+    header, listed = _listing(offer, model, choice)
     write_whole(out, csv_text(header, listed))
     _summary(model, header, listed, out, rejected, len(rejects))
     if report is not None:  # after all that must not be lost with it
         write_whole(report, render(model, known, header, listed, better))
 
 
-def _model(
-    candidates: FingerprintTable, known: Measured, samples: int, generator: torch.Generator
-) -> Surrogate:
+def _check_one(library: Path | None, reaction: Path | None, standardise: str) -> None:
+    if (library is None) == (reaction is None):
+        raise InputError("give one of --library FILE and --reaction FILE.")
+    if reaction is not None and standardise != "none":
+        raise InputError("--standardise is for libraries: leave it out with --reaction.")
+
+
+class _Offer(NamedTuple):
+    """What to choose from, the rows that were left out, how molecules are encoded, and a library's table."""
+
+    space: Any
+    rejects: list[Reject]
+    fingerprinter: SmilesFingerprinter
+    table: FingerprintTable | None = None
+
+
+def _from_library(library: Path, cache: Path | None, columns: dict[str, Any]) -> _Offer:
+    table, rejects = load_library(library, cache=cache, **columns)
+    return _Offer(Pool(table, chunk_size=_CHUNK), rejects, table.fingerprinter(), table)
+
+
+def _from_reaction(reaction: Any, cache: Path | None, outputs: dict[str, Path | None]) -> _Offer:
+    space = read_space(reaction, cache=cache)
+    check_outputs(outputs, space_files(space))
+    return _Offer(space, unused_reagents(space), space.library.fingerprinter)
+
+
+def _not_again(offer: _Offer, known: Measured, data: DataTable, policy: str, q: int) -> list[int]:
+    """What is measured, by row of the library or number of the product."""
+    if offer.table is not None:
+        return _excluded(offer.table, known, policy, q)
+    recall_products(offer.space, data)
+    return offer.space.find(sorted(set(known.canonical))).tolist()
+
+
+def _model(space: Any, known: Measured, samples: int, generator: torch.Generator) -> Surrogate:
     return fit_surrogate(
-        known.counts, known.values, num_samples=samples, generator=generator, kernel=candidates.parts
+        known.counts, known.values, num_samples=samples, generator=generator, kernel=space.parts
     )
 
 
@@ -181,18 +233,20 @@ def _exact(known: Measured, file: Path) -> Measured:
 
 def choose_rows(chooser: Rule, model: Surrogate, exclude: list[int], generator: torch.Generator) -> Choice:
     """The batch in the order in which the rule chose it, with the reasons in the values' units."""
+    scaling = (model.offset, model.scale)
+    if isinstance(chooser.space, Combinatorial):  # it says itself what it makes
+        return chooser.choose(model.posterior, exclude=exclude, generator=generator, scaling=scaling)
     with progress() as bar:
         task = bar.add_task("searching the library", total=len(chooser.space))  # type: ignore[arg-type]
         chooser.progress = lambda done: bar.update(task, completed=done)
-        scaling = (model.offset, model.scale)
         return chooser.choose(model.posterior, exclude=exclude, generator=generator, scaling=scaling)
 
 
-def _listing(
-    candidates: FingerprintTable, model: Surrogate, choice: Choice
-) -> tuple[list[str], list[list[Any]]]:
+def _listing(offer: _Offer, model: Surrogate, choice: Choice) -> tuple[list[str], list[list[Any]]]:
     """Header and one line per suggested molecule; without the column of ids where the library has none."""
-    rows = choice.places
+    rows, candidates = choice.places, offer.table
+    if candidates is None:
+        return product_rows(offer.space, model, choice)
     mean, std = model.predict(candidates[rows])
     names, ids = candidates.smiles or (), candidates.ids
     lines = [
@@ -211,8 +265,9 @@ def _summary(
 ) -> None:
     if not model.learned:
         stderr().print("note: too few or constant measurements to learn from: the choice is close to random")
-    shown = [name for name in header if name in ("rank", "id", "smiles", "predicted_mean", "predicted_std")]
-    rows = [[line[header.index(name)] for name in shown] for line in listed[:_SHOWN]]
+    header, listed_ids = narrow(header, listed[:_SHOWN])
+    shown = [name for name in header if name not in ("why", "library_row")]
+    rows = [[line[header.index(name)] for name in shown] for line in listed_ids]
     names = [name.replace("predicted_", "") for name in shown]
     print_table(f"{len(rows)} of {len(listed)} suggestions", names, rows)
     stdout().print(f"{len(listed)} suggestions in {out}; {unused} unused rows in {rejected}")

@@ -132,7 +132,8 @@ def _match(pattern: Any, text: object) -> Reagent:
         return Reagent("", 0, f"has more than {MOST_ATOMS} heavy atoms")
     matches = len(molecule.GetSubstructMatches(pattern, maxMatches=_MOST_MATCHES))
     if not matches:
-        return Reagent("", 0, f"does not match {Chem.MolToSmarts(pattern)}")
+        parts = ", and is a salt or mixture: give the part that reacts" if "." in str(text) else ""
+        return Reagent("", 0, f"does not match {Chem.MolToSmarts(pattern)}{parts}")
     carried = tuple(name for name, group in PROTECTING.items() if molecule.HasSubstructMatch(_pattern(group)))
     return Reagent(Chem.MolToSmiles(molecule), matches, "", carried)
 
@@ -201,8 +202,10 @@ def refusal(smiles: str, keep: ProductFilter) -> str:
         ("log P", keep.logp, _crippen.MolLogP),
     ):
         value = of(molecule) if (low, high) != (None, None) else 0.0
-        if (low is not None and value < low) or (high is not None and value > high):
-            return f"{name} {value:.4g} is not within {low} … {high}"
+        if low is not None and value < low:
+            return f"{name} is below {low:g}"
+        if high is not None and value > high:
+            return f"{name} is above {high:g}"
     for smarts in keep.exclude:
         if molecule.HasSubstructMatch(_pattern(smarts)):
             return f"holds {smarts}"

@@ -103,6 +103,11 @@ class ReactionLibrary:
     def __len__(self) -> int:
         return int(self.offsets[-1])
 
+    @property
+    def cached(self) -> bool:
+        """Whether products are kept for the next time."""
+        return self._store is not None
+
     # numbers ------------------------------------------------------------------------------------------------------
 
     def recipes(self, numbers: Any) -> list[Recipe]:
@@ -230,7 +235,9 @@ class ReactionLibrary:
                 self._position[number] = NO_PRODUCT
                 self.missing[kept.reason] += 1
             elif kept.smiles in self._by_name:
-                self._position[number] = self._by_name[kept.smiles]
+                place = self._position[number] = self._by_name[kept.smiles]
+                if self._numbers[place] >= len(self):  # it was known by its SMILES; now its reagents are
+                    self._numbers[place] = number
             else:
                 self._position[number] = self._by_name[kept.smiles] = len(self._numbers)
                 self._numbers.append(number)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -53,11 +56,25 @@ def produce(
     made: Any = (make(*job) for job in jobs)
     if workers > 1:
         options = {"backend": "loky", "return_as": "generator", "idle_worker_timeout": _IDLE}
-        made = Parallel(n_jobs=workers, pre_dispatch=3 * workers, **options)(
-            delayed(make)(*job) for job in jobs
-        )
+        with _without_interrupts():
+            made = Parallel(n_jobs=workers, pre_dispatch=3 * workers, **options)(
+                delayed(make)(*job) for job in jobs
+            )
     for (_, own), one in zip(chunks, made, strict=True):
         yield own, _kept(one)
+
+
+@contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """Processes that begin here never see Ctrl-C: it is for this process, which ends them."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may say what becomes of signals
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN) or signal.SIG_DFL  # inherited, unlike a handler
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _kept(made: Made) -> list[Kept]:

@@ -18,6 +18,7 @@ from sggp.errors import DataFileError, DtypeError, InputError
 from sggp.molecules.files import read_molecules
 
 _SHOWN = 3
+_LONGEST = 80
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class Refused:
         row: 0-based, in its list.
         smiles, id: as given.
         reason: why.
+        source, line: the file and the line in it, "" and 0 where the list came from Python.
     """
 
     component: int
@@ -36,6 +38,8 @@ class Refused:
     smiles: str
     id: str
     reason: str
+    source: str = ""
+    line: int = 0
 
 
 @dataclass(frozen=True)
@@ -108,7 +112,9 @@ class Reaction:
         self.refused = [one for _, lost in found for one in lost]
         for number, (own, pattern) in enumerate(zip(self.components, patterns, strict=True), start=1):
             if not len(own):
-                first = [f"{r.smiles} {r.reason}" for r in self.refused if r.component == number][:_SHOWN]
+                first = [f"{_short(r.smiles)} {r.reason}" for r in self.refused if r.component == number][
+                    :_SHOWN
+                ]
                 raise InputError(
                     f"component {number} of {name} has no usable reagent for {pattern}: "
                     f"{'; '.join(first) or 'its list is empty'}."
@@ -152,19 +158,23 @@ class Reaction:
             if told:
                 lines.append(f"  component {number}: {', '.join(told)}")
             for one in lost[:_SHOWN]:
-                lines.append(f"    {one.smiles} ({one.id}): {one.reason}")
+                lines.append(f"    {_short(one.smiles)} ({one.id}): {one.reason}")
         return lines
+
+
+def _short(smiles: str) -> str:
+    return smiles if len(smiles) <= _LONGEST else f"{smiles[:_LONGEST]}..."
 
 
 def _usable(smarts: str, number: int, given: Any) -> tuple[Reagents, list[Refused]]:
     from sggp.molecules.reactions._reactor import match
 
-    smiles, ids, source, lost = _read(given, number + 1)
+    smiles, ids, at, source, lost = _read(given, number + 1)
     kept: dict[str, str] = {}
     several, repeats, protected = 0, 0, dict[str, int]()
     for row, (text, name, one) in enumerate(zip(smiles, ids, match(smarts, number, smiles), strict=True)):
         if one.reason:
-            lost.append(Refused(number + 1, row, str(text), name, one.reason))
+            lost.append(Refused(number + 1, at[row][0], str(text), name, one.reason, source, at[row][1]))
         elif one.canonical in kept:
             repeats += 1
         else:
@@ -175,13 +185,19 @@ def _usable(smarts: str, number: int, given: Any) -> tuple[Reagents, list[Refuse
     return Reagents(tuple(kept), tuple(kept.values()), several, protected, repeats, source), lost
 
 
-def _read(given: Any, component: int) -> tuple[list[Any], list[str], str, list[Refused]]:
-    """SMILES, ids, the file and the rows that are no molecules."""
+def _read(
+    given: Any, component: int
+) -> tuple[list[Any], list[str], list[tuple[int, int]], str, list[Refused]]:
+    """SMILES, ids, (row, line) of each, the file and the rows that are no molecules."""
     if isinstance(given, str | os.PathLike):
         data = read_molecules(given)
         ids = [str(row) for row in data.rows.tolist()] if data.ids is None else list(data.ids)
-        lost = [Refused(component, one.row, one.content, "", one.reason) for one in data.rejected]
-        return list(data.smiles), ids, str(data.path), lost
+        source = str(data.path)
+        lost = [
+            Refused(component, one.row, one.content, "", one.reason, source, one.line)
+            for one in data.rejected
+        ]
+        return list(data.smiles), ids, [(r, int(data.lines[r])) for r in data.rows.tolist()], source, lost
     try:
         entries = list(given)
     except TypeError as error:
@@ -191,7 +207,13 @@ def _read(given: Any, component: int) -> tuple[list[Any], list[str], str, list[R
     pairs = [
         one if isinstance(one, tuple) and len(one) == 2 else (one, row) for row, one in enumerate(entries)
     ]
-    return [text for text, _ in pairs], [str(name) for _, name in pairs], "", []
+    return (
+        [t for t, _ in pairs],
+        [str(name) for _, name in pairs],
+        [(i, 0) for i in range(len(pairs))],
+        "",
+        [],
+    )
 
 
 def mixed_radix(numbers: np.ndarray, sizes: Sequence[int]) -> np.ndarray:  # (k,) -> (k, len(sizes))
@@ -218,9 +240,15 @@ def read_reactions(path: str | os.PathLike[str]) -> tuple[list[Reaction], dict[s
     place = as_path(path, "path")
     form = '{"reactions": [{"smarts": "...", "reagents": ["a.smi", "b.smi"]}]}'
     try:
-        content = json.loads(place.read_text(encoding="utf-8"))
+        text = place.read_text(encoding="utf-8")
+        content = json.loads(text)
     except OSError as error:
         raise DataFileError(f"cannot read {place}: {error.strerror or error}.") from error
+    except json.JSONDecodeError as error:
+        last = ": the comma before it is one too many" * text[: error.pos].rstrip().endswith(",")
+        raise DataFileError(
+            f"{place} is no JSON ({error}{last}); a reaction file looks like {form}."
+        ) from error
     except ValueError as error:
         raise DataFileError(f"{place} is no JSON ({error}); a reaction file looks like {form}.") from error
     entries = content.get("reactions", [content]) if isinstance(content, dict) else None
@@ -236,5 +264,8 @@ def read_reactions(path: str | os.PathLike[str]) -> tuple[list[Reaction], dict[s
             raise DataFileError(f"reaction {number} of {place} needs smarts and reagents, as in {form}.")
         files = [Path(place.parent, one) if isinstance(one, str) else one for one in entry["reagents"]]
         name = str(entry.get("name", f"reaction {number}" if len(entries) > 1 else "reaction"))
-        reactions.append(Reaction(entry["smarts"], files, name))
+        try:
+            reactions.append(Reaction(entry["smarts"], files, name))
+        except DataFileError as error:
+            raise DataFileError(f"{name} of {place}: {error}") from error
     return reactions, content.get("filters", {})
