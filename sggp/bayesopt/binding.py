@@ -49,7 +49,7 @@ class Binding:
 
             if not isinstance(space, Pool):
                 raise InputError(
-                    "only molecules can be standardised: a box has none, and products of reactions stay as they are made."
+                    "only molecules can be standardised: a box has none, and products of reactions stay as made."
                 )
             self.space = space.standardised(Standardiser(policy))
         self.of_rows = hasattr(space, "find")

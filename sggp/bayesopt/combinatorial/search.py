@@ -99,16 +99,15 @@ class Exploration:
 
     def run(self) -> Explored:
         """Search, and let the rule choose among everything that was looked at."""
-        library, before, converged = self.library, len(self.library.numbers), False
+        library, before = self.library, len(self.library.numbers)
         self.memory.contributions.accuracy = None
         self._visit(self._draw.integers(len(library), size=self.effort.random))
         self._enough()
         active = self.memory.most_promising(len(library.numbers))
         _, chosen, _ = self._pick(active)
         for _ in range(self.effort.rounds):
-            bases = self._next_bases(chosen)
+            bases = library.recipes(self._open_bases(chosen))
             if not bases:
-                converged = True
                 break
             fresh = len(library.numbers)
             self._visit(np.concatenate([self._crossed(chosen), *(self._neighbours(base) for base in bases)]))
@@ -125,7 +124,7 @@ class Exploration:
             looked_at=len(library.numbers),
             fresh=len(library.numbers) - before,
             bases=len(self._bases),
-            converged=converged,
+            converged=not self._open_bases(chosen),
             cut_accuracy=self.memory.contributions.accuracy,
         )
         return Explored(rule, torch.from_numpy(library.numbers[chosen]), values, report)
@@ -163,14 +162,12 @@ class Exploration:
         rows, values = rule.pick(self.posterior, look, torch.Generator().manual_seed(self._seed))
         return rule, positions[rows.numpy()], values
 
-    def _next_bases(self, chosen: np.ndarray) -> list[Recipe]:
-        """Products to expand: the first of the choice, and the best that are closed, not expanded yet."""
+    def _open_bases(self, chosen: np.ndarray) -> list[int]:
+        """Products to expand, by number: the first of the choice, and the best that are closed, not expanded yet."""
         known = self._best_closed()
         own = [n for n in self.library.numbers[chosen].tolist() if self._expandable(n)]
         best = [n for n in self.library.numbers[known].tolist() if self._expandable(n)][:_KNOWN_BASES]
-        wanted = list(dict.fromkeys([*own[:1], *best, *own[1:]]))[: self.effort.bases]
-        self._bases.update(wanted)
-        return self.library.recipes(wanted)
+        return list(dict.fromkeys([*own[:1], *best, *own[1:]]))[: self.effort.bases]
 
     def _expandable(self, number: int) -> bool:
         return number < len(self.library) and number not in self._bases and number not in self.memory.expanded
@@ -205,12 +202,14 @@ class Exploration:
 
     def _neighbours(self, base: Recipe) -> np.ndarray:
         """The combinations that differ from the base in one reagent, the most promising of them where they are many."""
+        number = int(self.library.number(base.reaction, [base.rows], base.which)[0])
+        self._bases.add(number)
         sizes = self.library.reactions[base.reaction].sizes
         rows = np.concatenate([exchanged(base.rows, place, size) for place, size in enumerate(sizes)])
         if len(rows) > self.effort.cut:
             rows = self.memory.contributions.best(base, rows, self._promise, self.effort.cut)
         else:
-            self.memory.expanded.add(int(self.library.number(base.reaction, [base.rows], base.which)[0]))
+            self.memory.expanded.add(number)
         return self._numbers(base.reaction, rows)
 
     def _promise_at(self, positions: np.ndarray) -> np.ndarray:
