@@ -26,7 +26,7 @@ demo: $(READY)
 	$(BIN)/sggp demo $(DEMO_ARGS)
 
 test: lint
-	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -n $(WORKERS) $(PYTEST_ARGS)
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS)
 	$(if $(PYTEST_ARGS),,$(BIN)/python -m tests.machines --workers $(WORKERS) --short --only lowest avx2)
 
 # MACHINES_ARGS="--only lowest avx2", "--numerical", "-- tests/solvers -k auto": see tests/machines.py

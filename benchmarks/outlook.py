@@ -4,8 +4,8 @@ A replay draws molecules of a library at random (`--rows`, 0 for all of it), kno
 measures batches of as many, chosen by a rule. After 1, 3 and 5 batches the outlook is asked for and compared with the
 truth: the interval of the number of the best 1 % and of the best 10 found, the 90 % bound of how much better the best
 there is is, the probabilities that the best found is the best (or nearly) and that the next batch holds something
-better, and the expected gain. The prior of the correction was chosen on seeds 1000 to 1029: report others. A file of
-replays (`--json`) is added to, and what it holds is not run again.
+better, and the expected gain. The prior of the correction was chosen on seeds 1000 to 1029 and the form of its bend on
+1000 to 1015: report others. A file of replays (`--json`) is added to, and what it holds is not run again.
 
     python benchmarks/outlook.py [--libraries tyk2 esol] [--seeds 200] [--first 0] [--rows 2500] [--rules ucb thompson]
         [--paths 128] [--workers 1] [--json replays.jsonl] [--report replays.jsonl] [--cache folder]

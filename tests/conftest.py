@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.scripts import Scripts
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -22,6 +24,14 @@ def pytest_configure(config: pytest.Config) -> None:
 def root() -> Path:
     """The root of the checkout."""
     return ROOT
+
+
+@pytest.fixture(scope="session")
+def scripts() -> Iterator[Scripts]:
+    """What runs scripts in processes of their own."""
+    started = Scripts()
+    yield started
+    started.close()
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -135,7 +136,7 @@ def run(configuration: Configuration, arguments: list[str], workers: int) -> tup
             "-p",
             "no:cacheprovider",
             "-n",
-            str(workers),
+            str(workers if workers > 1 else 0),
             *arguments,
         ]
         done = subprocess.run(
@@ -163,16 +164,22 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("pytest", nargs="*", help="after --: tests and options of pytest")
     chosen = parser.parse_args(arguments)
     tests = [*(SHORT if chosen.short else NUMERICAL if chosen.numerical else ()), *chosen.pytest]
-    failed = []
+    names, failed = [], []
     for name in chosen.only or CONFIGURATIONS:
         if why := cannot_run(CONFIGURATIONS[name]):
             print(f"{name:<16} left out: {why}", flush=True)
-            continue
-        status, output = run(CONFIGURATIONS[name], tests, chosen.workers)
-        print(f"{name:<16} {closing_line(output)}", flush=True)
-        if status:
-            failed.append(name)
-            print(output, flush=True)
+        else:
+            names.append(name)
+    # as many configurations at once as there are workers: each loads torch and collects the tests once
+    at_once = max(1, min(chosen.workers, len(names)))
+    each = max(1, chosen.workers // at_once)
+    with ThreadPoolExecutor(at_once) as pool:
+        ended = pool.map(lambda name: run(CONFIGURATIONS[name], tests, each), names)
+        for name, (status, output) in zip(names, ended, strict=True):
+            print(f"{name:<16} {closing_line(output)}", flush=True)
+            if status:
+                failed.append(name)
+                print(output, flush=True)
     if failed:
         print(f"failed: {', '.join(failed)}")
     return 1 if failed else 0

@@ -7,9 +7,6 @@ import importlib
 import itertools
 import json
 import math
-import os
-import subprocess
-import sys
 from argparse import Namespace
 from pathlib import Path
 from types import ModuleType
@@ -21,6 +18,7 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
 
 from sggp.predictive import PredictiveDistribution
+from tests.scripts import ROOT, Scripts
 
 Library = dict[str, ModuleType]
 DRAWS = 20_000
@@ -214,9 +212,8 @@ def test_ranks_share_places_and_gaps_start_at_the_best(lib: Library) -> None:
     assert [lib["report"].gaps(scores, name) for name in scores] == [1.0, 0.0, 1.0, 4.0]
 
 
-def printed(root: Path, *arguments: str) -> str:
-    command = [sys.executable, str(root / "benchmarks" / "densities.py"), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600, env=dict(os.environ))
+def printed(scripts: Scripts, *arguments: str) -> str:
+    done = scripts.run(ROOT / "benchmarks" / "densities.py", *arguments)
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout
 
@@ -226,21 +223,21 @@ def tables_of(text: str) -> list[str]:
 
 
 def test_a_run_resumes_and_a_contender_that_hangs_costs_one_cell(
-    root: Path, table: np.ndarray, tmp_path: Path
+    scripts: Scripts, table: np.ndarray, tmp_path: Path
 ) -> None:
     kept = tmp_path / "cells.json"
     asked = ("--tables", "autompg", "--splits", "0", "--json", str(kept), "--contenders")
-    printed(root, *asked, "scikit-learn")
-    hung = printed(root, *asked, "scikit-learn", "homoscedastic", "--limit-seconds", "0.01")
+    printed(scripts, *asked, "scikit-learn")
+    hung = printed(scripts, *asked, "scikit-learn", "homoscedastic", "--limit-seconds", "0.01")
     assert "failed: autompg, split 0, GPRegressor, Matérn-3/2, one noise: stopped after" in hung
     before = kept.read_bytes()
     assert [bool(cell["failure"]) for cell in json.loads(before)] == [False, True]
-    again = printed(root, *asked, "scikit-learn", "homoscedastic")
+    again = printed(scripts, *asked, "scikit-learn", "homoscedastic")
     assert kept.read_bytes() == before
-    retried = printed(root, *asked, "scikit-learn", "homoscedastic", "--retry")
+    retried = printed(scripts, *asked, "scikit-learn", "homoscedastic", "--retry")
     assert "failed" not in retried
     assert json.loads(kept.read_bytes())[0] == json.loads(before)[0]
     assert tables_of(again) == tables_of(hung)
-    report = printed(root, "--report", str(kept))
+    report = printed(scripts, "--report", str(kept))
     assert tables_of(report) == tables_of(retried)
     assert any(row.startswith("| autompg (108 × 2) | scikit-learn GP") for row in tables_of(report))

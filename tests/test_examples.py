@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import re
+import runpy
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+from tests.scripts import ROOT, Scripts
+
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 EXAMPLES = sorted(path for path in (ROOT / "examples").rglob("*.py") if not path.name.startswith("_"))
 EXTRA_OF = {
@@ -21,13 +21,6 @@ EXTRA_OF = {
     "botorch": "botorch",
     "matplotlib": "matplotlib",
 }
-SECONDS = 240
-
-# Runs a script with sggp's own warnings as errors: an example that does not converge is a broken example.
-RUNNER = (
-    "import runpy, sys, warnings; from sggp.errors import SggpWarning; warnings.simplefilter('error', SggpWarning);"
-    "sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
-)
 
 
 def blocks(page: Path, languages: str) -> list[str]:
@@ -61,13 +54,6 @@ def need_extras_of(code: str) -> None:
         pytest.importorskip("pyro")
 
 
-def run_script(script: Path, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "MPLBACKEND": "Agg"}
-    command = [sys.executable, "-c", RUNNER, str(script), *arguments]
-    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=SECONDS)
-
-
 def test_the_readme_names_the_two_commands() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert "make demo" in text
@@ -94,11 +80,11 @@ def test_every_room_is_in_the_reference() -> None:
 
 
 @pytest.mark.parametrize("code", python_blocks())
-def test_python_blocks_run(code: str, tmp_path: Path) -> None:
+def test_python_blocks_run(code: str, scripts: Scripts, tmp_path: Path) -> None:
     need_extras_of(code)
     script = tmp_path / "block.py"
     script.write_text(code, encoding="utf-8")
-    done = run_script(script, cwd=tmp_path)
+    done = scripts.run(script, cwd=tmp_path, strict=True)
     assert done.returncode == 0, done.stderr
 
 
@@ -118,8 +104,20 @@ def test_commands_and_options_exist(words: list[str]) -> None:
 
 
 @pytest.mark.parametrize("example", [pytest.param(path, id=str(path.relative_to(ROOT))) for path in EXAMPLES])
-def test_examples_run_at_their_quick_size(example: Path, tmp_path: Path) -> None:
+def test_examples_run_at_their_quick_size(example: Path, scripts: Scripts, tmp_path: Path) -> None:
     need_extras_of(example.read_text(encoding="utf-8"))
-    done = run_script(example, "--quick", cwd=tmp_path)
+    done = scripts.run(example, "--quick", cwd=tmp_path, strict=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.strip(), "an example shows its result"
+
+
+def test_an_example_without_its_data_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("rdkit")
+    monkeypatch.delenv("SGGP_DATA_DIR", raising=False)
+    monkeypatch.setattr(sys, "argv", ["known_library.py", "tyk2"])
+    runpy.run_path(str(ROOT / "examples" / "molecules" / "known_library.py"), run_name="__main__")
+    said = capsys.readouterr().out
+    assert "nothing was run" in said
+    assert "SGGP_DATA_DIR is not set" in said

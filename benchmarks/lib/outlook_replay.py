@@ -16,9 +16,12 @@ from lib.screen_libraries import LIBRARIES, Library, Source, load
 from sggp.bayesopt import Pool, fit_surrogate
 from sggp.bayesopt.outlook import Outlook, outlook
 from sggp.bayesopt.rules import make_rule
+from sggp.bayesopt.rules.scores import ScoreRule
+from sggp.defaults import DIRECT_ROWS
 
 __all__ = ["LIBRARIES", "SHARE", "STAGES", "replay"]
 
+LIBRARIES.setdefault("dockstring", Source("dockstring_small_5000x58.csv.gz", "smiles", "F2"))
 LIBRARIES.setdefault("lipophilicity", Source("lipophilicity.csv.gz", "smiles", "exp", maximize=True))
 STAGES = (1, 3, 5)
 """Batches measured when the outlook is asked for."""
@@ -52,7 +55,10 @@ def _features(name: str, cache: Path | None) -> tuple[Tensor, Library]:
 
 
 def replay(setup: dict[str, Any], cache: Path | None) -> list[dict[str, Any]]:
-    """A campaign in some molecules of a library, drawn at random: at each stage what was said, and what was so."""
+    """A campaign in some molecules of a library, drawn at random: at each stage what was said, and what was so.
+
+    The model is a campaign's: a kernel for each part of the fingerprints. Rules that ask no paths share its fit.
+    """
     features, library = _features(setup["library"], cache)
     draw = seeded(setup["seed"])
     rows = torch.randperm(len(features), generator=draw)[: setup["rows"] or len(features)]
@@ -63,12 +69,15 @@ def replay(setup: dict[str, Any], cache: Path | None) -> list[dict[str, Any]]:
     rule = make_rule(setup["rule"], pool, batch, maximize=library.maximize)
     for stage in range(max(STAGES) + 1):
         seed = 1000 * setup["seed"] + 10 * stage
-        chooser = fit_surrogate(pool.rows(known), values[known], num_samples=rule.num_samples, generator=seed)
+        data = {"kernel": library.table.parts, "x": pool.rows(known), "y": values[known]}
+        paths = setup["paths"] if stage in STAGES else rule.num_samples
+        model = chooser = fit_surrogate(**data, num_samples=paths, generator=seed)
+        pathless = isinstance(rule, ScoreRule) and len(known) <= DIRECT_ROWS
+        if stage in STAGES and not (pathless and paths >= rule.num_samples):
+            # a batch that was chosen by the paths that are asked about it would gain too much
+            chooser = fit_surrogate(**data, num_samples=rule.num_samples, generator=seed + 2)
         chosen = rule.suggest(chooser.posterior, exclude=known, generator=seed + 1)
         if stage in STAGES:
-            model = fit_surrogate(
-                pool.rows(known), values[known], num_samples=setup["paths"], generator=seed + 2
-            )
             said = outlook(
                 model,
                 pool,

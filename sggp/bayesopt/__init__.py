@@ -1,6 +1,7 @@
 """What to measure next: spaces, maximisers of sample paths, Thompson sampling and campaigns."""
 
 from sggp.bayesopt.campaign import Campaign
+from sggp.bayesopt.combinatorial import Combinatorial, Effort
 from sggp.bayesopt.maximise import BoxSearch, maximise_pool
 from sggp.bayesopt.outcomes import Constraint, Objective
 from sggp.bayesopt.outlook import Outlook
@@ -25,8 +26,10 @@ __all__ = [
     "BoxSearch",
     "Campaign",
     "Categorical",
+    "Combinatorial",
     "Constraint",
     "Continuous",
+    "Effort",
     "Integer",
     "LinearConstraint",
     "Measurement",

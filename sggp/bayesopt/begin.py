@@ -15,7 +15,7 @@ from sggp.bayesopt.rules import RuleLike, check_rule, default_rule
 from sggp.bayesopt.spaces.base import Space, check_space
 from sggp.bayesopt.spaces.box import Box
 from sggp.bayesopt.storage import Draft, Moved, Storage
-from sggp.checks import direction, whole_number
+from sggp.checks import direction, one_of, whole_number
 from sggp.errors import DataFileError, DtypeError, InputError, LibraryChanged
 from sggp.random import as_generator, draw_seed
 
@@ -33,6 +33,7 @@ class Begun(NamedTuple):
     info: Any
     rule: Any
     budget: Any
+    standardise: Any = None
 
 
 def begin(space: Any, store: Storage, given: Begun) -> tuple[Binding | None, RuleLike, dict[str, Any]]:
@@ -82,7 +83,18 @@ def _settings(space: Space | None, given: Begun) -> dict[str, Any]:
         "info": json_dict(given.info or {}),
         "rule": _kept(rule, space, len(objectives)),
         "budget": None if given.budget is None else amount(given.budget, "budget"),
+        "standardise": _policy(space, given.standardise),
     }
+
+
+def _policy(space: Space | None, given: Any) -> str:
+    """The policy by which molecules are the same, checked before a file is made."""
+    from sggp.molecules.standardise import POLICIES
+
+    policy = one_of("none" if given is None else given, "standardise", POLICIES)
+    if space is not None:
+        Binding(space, policy)  # type: ignore[arg-type]
+    return policy
 
 
 def _outcomes(given: Begun) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -130,8 +142,15 @@ def _check(store: Storage, meta: dict[str, Any], settings: dict[str, Any], given
             raise InputError(
                 f"{store.name} has other {name}: {meta.get(name) or []}, given: {settings[name]}."
             )
+    policy = meta.get("standardise", "none")
+    if given.standardise not in (None, policy):
+        raise InputError(
+            f"{store.name} takes molecules as the same by {policy!r}, which all its trials are bound by; start another "
+            f"campaign for {given.standardise!r}."
+        )
     here, stored = settings["space"], meta["space"]
-    same = here.get("kind") == stored.get("kind") if stored.get("kind") == "pool" else here == stored
+    by_kind = stored.get("kind") in ("pool", "reactions")  # their trials are bound to molecules
+    same = here.get("kind") == stored.get("kind") if by_kind else here == stored
     if here and not same:
         raise InputError(f"{store.name} is of another space: {stored}, given: {here}.")
 
@@ -149,7 +168,7 @@ def _bind(space: Space | None, store: Storage, meta: dict[str, Any]) -> Binding 
         if meta["space"].get("kind") != "box":
             return None
         space = Box.from_description(meta["space"])
-    binding = Binding(space)
+    binding = Binding(space, meta.get("standardise", "none"))
     trials = store.snapshot().trials
     drafts = binding.identify(trials, meta["space"])
     if drafts:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from sggp.bayesopt.spaces.base import Space
+from sggp.bayesopt.spaces.pool import Pool
 from sggp.bayesopt.storage import Draft
 from sggp.bayesopt.storage.journal import json_place, place_json
 from sggp.bayesopt.trials import Place, Trial
 from sggp.errors import Exhausted, InputError, MoleculeError
+
+if TYPE_CHECKING:
+    from sggp.molecules.standardise import Policy
 
 _TRIES = 20
 _SAME = 1e-6  # of the box's edges: points closer than this are one measurement
@@ -29,10 +33,25 @@ class Binding:
 
     A pool's rows are looked up by key, once each: O(log N), after all keys of the pool were read for the first that
     does not stand in the row where it stood before.
+
+    Args:
+        space: where the places are.
+        policy: of `sggp.molecules.Standardiser`: which molecules are the same.
+
+    Raises:
+        InputError: a policy for what are no molecules.
     """
 
-    def __init__(self, space: Space) -> None:
-        self.space = space
+    def __init__(self, space: Space, policy: Policy = "none") -> None:
+        self.space, self.policy = space, policy
+        if policy != "none":
+            from sggp.molecules.standardise import Standardiser
+
+            if not isinstance(space, Pool):
+                raise InputError(
+                    "only molecules can be standardised: a box has none, and products of reactions stay as made."
+                )
+            self.space = space.standardised(Standardiser(policy))
         self.of_rows = hasattr(space, "find")
         self._rows: dict[str, int] = {}
 
@@ -58,6 +77,9 @@ class Binding:
             if key == now:
                 self._rows[key] = row
         moved = [key for key in new if key not in self._rows]
+        if moved and hasattr(space, "recall"):
+            sought = set(moved)
+            space.recall([trial for trial in trials if trial.x and trial.key in sought])
         if moved:
             self._rows.update(zip(moved, space.find(moved).tolist(), strict=True))
 
@@ -99,6 +121,7 @@ class Binding:
         """The place that a user names: as `Space.place`, and for a pool of molecules also any SMILES.
 
         A molecule that the pool does not hold is kept as its SMILES; its features are computed when they are needed.
+        One that it holds in another form (`policy`) is in that row, under the SMILES given.
         """
         if not self.of_rows:
             return self.space.place(x)
@@ -109,11 +132,17 @@ class Binding:
 
     def _molecule(self, text: str) -> Place:
         try:
-            (key,) = canonical([text])
+            (key,) = canonical([text], self.policy)
         except MoleculeError:
             return self.space.place(text)  # a name of a row, or refused there
         row = int(self.space.find([key])[0])  # type: ignore[attr-defined]
-        return Place(label=text, key=key) if row < 0 else self.space.place(row)
+        place = Place(label=text, key=key) if row < 0 else self.space.place(row)
+        return replace(place, label=text) if self.other_form(text, row) else place
+
+    def other_form(self, smiles: str, row: int) -> bool:
+        """Whether a molecule is another form of the one in a row, and not that itself."""
+        table = getattr(self.space, "table", None)
+        return row >= 0 and self.policy != "none" and canonical([smiles])[0] != str(table.canonical[row])  # type: ignore[union-attr]
 
     @property
     def molecules(self) -> bool:
@@ -139,7 +168,7 @@ class Binding:
         from sggp.molecules.table import FingerprintTable
 
         space: Any = self.space
-        texts = [str(trials[i].label) for i in bare]
+        texts = [str(trials[i].label if self.policy == "none" else trials[i].key) for i in bare]
         found = FingerprintTable.from_smiles(texts, space.table.fingerprinter())[:]
         out = found.new_empty(len(trials), found.shape[1])
         out[bare] = found
@@ -199,12 +228,14 @@ def filled(
     raise Exhausted(f"only {len(out)} points are left that were not asked for: ask for fewer than {q}.")
 
 
-def canonical(smiles: Sequence[str]) -> list[str]:
-    """Canonical SMILES.
+def canonical(smiles: Sequence[str], policy: Policy = "none") -> list[str]:
+    """Canonical SMILES, of the parents by a policy.
 
     Raises:
         MoleculeError: one of them cannot be parsed. MissingExtra: RDKit is not installed.
     """
     from sggp.molecules.properties import property_of_each
+    from sggp.molecules.standardise import Standardiser
 
-    return [str(one) for one in property_of_each(list(smiles), "canonical SMILES")]
+    found = [str(one) for one in property_of_each(list(smiles), "canonical SMILES")]
+    return Standardiser(policy).parents(found)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
+from contextlib import suppress
 from typing import Any
 
 import gpytorch
@@ -30,12 +31,13 @@ from sggp.bayesopt.surrogate import Surrogate
 from sggp.bayesopt.trials import Trial
 from sggp.checks import whole_number
 from sggp.defaults import NUM_FEATURES
-from sggp.errors import InputError
+from sggp.errors import Exhausted, InputError
 from sggp.random import as_generator, streams
 
 _ANEW = 3  # times that a batch is proposed anew since another process asked; then only what is the same is
 _ATTEMPTS = 100
 _MANY = 50_000
+_PATHS = 256
 
 
 class Campaign(Record):
@@ -66,6 +68,10 @@ class Campaign(Record):
         info: further settings to keep in a new file (JSON values), returned by `info`.
         rule: how a batch is chosen, a name in `sggp.bayesopt.rules.RULES` (stored) or a subclass of `Rule`, to be given
             at every start. None takes the stored one; in a new file that of `sggp.bayesopt.rules.default_rule`.
+        standardise: which molecules are the same, by a policy of `sggp.molecules.Standardiser`, kept in a new file:
+            "none" (None): equal canonical SMILES; "parent": all salts, solvates and charges of one are; "flat": stereo
+            and tautomers too. A measured salt is then bound to its parent in the library, and of library rows of one
+            parent only one is asked for; `parent_matches` says which.
         budget: what the trials that are asked for may cost together, see `spent`; kept, and changed when another one is
             given. `ask` gives fewer points, with a `BudgetWarning`, when it pays for no more; it refuses when for none.
 
@@ -95,12 +101,13 @@ class Campaign(Record):
         info: dict[str, Any] | None = None,
         rule: RuleLike | None = None,
         budget: float | None = None,
+        standardise: str | None = None,
     ) -> None:
         store = open_storage(storage)
         self._kernel = instance(kernel, gpytorch.kernels.Kernel, "kernel")
         self._num_features = whole_number(num_features, "num_features")
         self._search = instance(search, BoxSearch, "search")
-        begun = Begun(maximize, objectives, constraints, num_initial, seed, info, rule, budget)
+        begun = Begun(maximize, objectives, constraints, num_initial, seed, info, rule, budget, standardise)
         binding, self._rule, meta = begin(space, store, begun)
         super().__init__(store, binding, meta)
 
@@ -233,7 +240,8 @@ class Campaign(Record):
         """Is it worth going on? What the model says of the best there is, of what was found, and of the next batch.
 
         Of the first objective; see `sggp.bayesopt.outlook.outlook` for what is asked, how it is calibrated and what it
-        costs.
+        costs. Over a `Combinatorial` space it speaks of the products that searches looked at, and says so; where none
+        was made since it was opened, one is.
 
         Args:
             top, epsilon: as there.
@@ -249,22 +257,32 @@ class Campaign(Record):
         root = self._generator(trials) if generator is None else as_generator(generator)
         draw, choose, look = streams(root, "outlook paths", "outlook batch", "outlook")
         done = [t for t in trials if t.value is not None and self._bound.usable(t)]
-        usual = 64 if self._bound.of_rows and self.space.capacity > _MANY else 256
+        usual = 64 if self._bound.of_rows and self.space.capacity > _MANY else _PATHS
         paths = usual if num_samples is None else whole_number(num_samples, "num_samples")
         model = self._beliefs(trials, paths, draw).surrogate
+        where: Any = self.space.scaled
         rows = [-1 if t.index is None else t.index for t in done]
-        return outlook(
+        places = torch.tensor(rows) if self._bound.of_rows else self._bound.features(done)
+        batch = self._next(trials, batch_size, choose)
+        size = len(where) if hasattr(where, "looked_at") else None
+        if size is not None:
+            if where.last_search is None:
+                self._next(trials, 1, choose)
+            where, (places, *rest) = where.looked_at(places, *([] if batch is None else [batch]))
+            batch = rest[0] if rest else None
+        found = outlook(
             model,
-            self.space.scaled,
-            torch.tensor(rows) if self._bound.of_rows else self._bound.features(done),
+            where,
+            places,
             torch.tensor([t.value for t in done], dtype=torch.float64),
             maximize=self.maximize,
             top=top,
             epsilon=epsilon,
-            batch=self._next(trials, batch_size, choose),
+            batch=batch,
             search=self._search,
             generator=look,
         )
+        return found if size is None else found.of_part(size)
 
     def _next(self, trials: Sequence[Trial], count: int | None, generator: torch.Generator) -> Tensor | None:
         """The batch that is measured now, or would be next, in the model's coordinates; None where there is no room."""
@@ -283,7 +301,10 @@ class Campaign(Record):
         if q < 1:
             return None
         beliefs = self._beliefs(trials, self._made(q, self.maximize).num_samples, generator)
-        return self._made(q, beliefs.maximize).suggest(beliefs.posterior, exclude=taken, generator=generator)
+        rule = self._made(q, beliefs.maximize)
+        with suppress(Exhausted):  # only a search tells how many products there are
+            return rule.suggest(beliefs.posterior, exclude=taken, generator=generator)
+        return None
 
     def _beliefs(self, trials: Sequence[Trial], num_samples: int, generator: torch.Generator) -> Beliefs:
         ended = [t for t in trials if t.state in ("measured", "failed") and self._bound.usable(t)]

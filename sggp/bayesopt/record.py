@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sggp.bayesopt.binding import Binding, canonical
 from sggp.bayesopt.budget import spent
@@ -18,6 +18,9 @@ from sggp.bayesopt.storage.transfer import write_journal
 from sggp.bayesopt.trials import POLICIES, Measurement, Place, Trial
 from sggp.checks import one_of, whole_number
 from sggp.errors import InputError
+
+if TYPE_CHECKING:
+    from sggp.molecules.standardise import ParentMatch, Policy
 
 
 class Record:
@@ -62,7 +65,9 @@ class Record:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What is stored beside the trials: direction, objectives, constraints, space, seed, rule, budget, info."""
+        """What is stored beside the trials: direction, objectives, constraints, space, seed, rule, budget, standardise,
+        info.
+        """
         return dict(self._meta)
 
     @property
@@ -73,6 +78,30 @@ class Record:
     def set_info(self, changes: Mapping[str, Any], why: str | None = None) -> None:
         """Change some of `info` (JSON values), for instance where the library lies now; kept in the journal."""
         self._set({"info": json_dict(dict(changes))}, why)
+
+    @property
+    def standardise(self) -> Policy:
+        """Which molecules are the same: "none", "parent" or "flat", see `sggp.molecules.Standardiser`."""
+        return self._meta.get("standardise", "none")
+
+    def parent_matches(self) -> list[ParentMatch]:
+        """Attached trials that measured another form (salt, charge, ...) of the molecule that they count for.
+
+        Each has the trial as `row`, and the row of the library as `of`: -1 where it has none, or was not read.
+        """
+        if self.standardise == "none":
+            return []
+        from sggp.molecules.standardise import ParentMatch, Standardiser
+
+        form, out = Standardiser(self.standardise).form, []
+        for trial in self.results():
+            if trial.source != "attached" or trial.state == "withdrawn" or trial.label is None:
+                continue
+            row = -1 if trial.index is None or not self.has_space else trial.index
+            there = str(trial.key) if row < 0 else str(self.space.table.canonical[row])  # type: ignore[attr-defined]
+            if (own := canonical([trial.label])[0]) != there:
+                out.append(ParentMatch(trial.id, row, str(trial.key), form(own), form(there)))
+        return out
 
     @property
     def budget(self) -> float | None:
@@ -241,8 +270,8 @@ class Record:
     def _place(self, x: Any) -> Place:
         if self._binding is not None:
             return self._binding.place(x)
-        if isinstance(x, str) and self._meta["space"].get("kind") == "pool":
-            return Place(label=x, key=canonical([x])[0])
+        if isinstance(x, str) and self._meta["space"].get("kind") in ("pool", "reactions"):
+            return Place(label=x, key=canonical([x], self.standardise)[0])
         return self.space.place(x)  # refused in words
 
     def _values(self, given: Any) -> dict[str, Measurement]:

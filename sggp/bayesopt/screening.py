@@ -146,7 +146,7 @@ def screen(
     steps = [Round(list(measured), [], [])]
     for number in range(rounds):
         fit_stream, choose_stream = streams(seeds[number], "model", "choice")
-        model = _fit(pool, values, measured, chooser.num_samples, fit_stream)
+        model = _fit(pool, values, measured, chooser.paths_for(len(measured)), fit_stream)
         rows = chooser.suggest(model.posterior, exclude=measured, generator=choose_stream).tolist()
         mean, std = model.predict(pool.rows(rows), observation_noise=True)
         steps.append(Round(rows, mean.tolist(), std.tolist()))

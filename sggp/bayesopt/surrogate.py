@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sggp.defaults import NUM_FEATURES
+from sggp.defaults import DIRECT_ROWS, FACTOR_ROWS, NUM_FEATURES
 from sggp.errors import InputError, ShapeError
 from sggp.fitting import FittedModel, ModelSettings, fit_model, with_unknown_constant
 from sggp.fitting.parts import Ranges, checked_parts, parts_kernel, summed, weights_of
@@ -20,6 +20,7 @@ from sggp.hyperparameters.auto import EXACT_ROWS
 from sggp.kernels import as_covariance
 from sggp.linalg import cholesky
 from sggp.posterior import Posterior, condition
+from sggp.posterior.solving import by_factor
 from sggp.random import as_generator, streams
 from sggp.typing import Seed
 
@@ -120,7 +121,7 @@ def fit_surrogate(
         y: (n,) measured values, any units; repeats of an input are kept as repeats. Or a pair of these and the (n,)
             known standard deviations of their noise, in the same units, of which variances below 1e-6 of that of the
             values count as this; otherwise one noise is learnt.
-        num_samples: sample paths to carry, one per batch slot.
+        num_samples: sample paths to carry, as the rule says: `Rule.paths_for`.
         kernel: starting kernel, copied, or the name of one; None is the default of `sggp.GPRegressor`, and "tanimoto"
             for integer counts. Learnt as `sggp.GPRegressor` learns it. Of several fingerprints side by side, their
             columns: from the name of each to its first column and the one after its last (`FingerprintTable.parts`,
@@ -223,13 +224,14 @@ def _conditioned(
     settings = model.settings
     if model.learnt_mean:
         kernel = with_unknown_constant(kernel, len(x), settings.solver)
+    factor = not x.is_floating_point() and DIRECT_ROWS < len(x) <= FACTOR_ROWS
     return condition(
         kernel,
         x,
         target,
         noise_variance=noise_variance,
         mean=model.in_units(targets=False).mean,
-        solver=settings.solver,
+        **(by_factor(len(x)) if factor else {"solver": settings.solver}),
         num_samples=settings.num_samples,
         num_features=settings.num_features,
         generator=generator,

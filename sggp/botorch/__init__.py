@@ -1,6 +1,9 @@
 """BoTorch face of sggp: a model whose posterior is a set of function samples.
 
     PathwiseGPModel        a BoTorch `Model`: exact GP, iterative solvers, path samples
+    PathwiseMultiTaskGP    the same for tasks that learn from one another, as `MultiTaskGP` has it
+    PathwiseMultiFidelityGP    the same with columns of fidelities, as `SingleTaskMultiFidelityGP` has it
+    PathwiseMixedGP        the same with columns that name categories, as `MixedSingleTaskGP` has it
     JointGaussianModel     the same with joint Gaussians as posteriors, of few points: `PathwiseGPModel.gaussian()`
     PathwisePosterior      its posterior: solved mean, distinct paths
     PathSampler            the `MCSampler` that BoTorch's `get_sampler` finds for it
@@ -20,6 +23,9 @@ try:
 except ImportError as error:
     raise MissingExtra('sggp.botorch needs BoTorch: pip install "sggp[botorch]"') from error
 
+from sggp.botorch.columns.categories import PathwiseMixedGP
+from sggp.botorch.columns.fidelities import PathwiseMultiFidelityGP
+from sggp.botorch.columns.tasks import PathwiseMultiTaskGP
 from sggp.botorch.features import register
 from sggp.botorch.gaussian import JointGaussianModel
 from sggp.botorch.model import PathwiseGPModel
@@ -31,6 +37,9 @@ __all__ = [
     "JointGaussianModel",
     "PathSampler",
     "PathwiseGPModel",
+    "PathwiseMixedGP",
+    "PathwiseMultiFidelityGP",
+    "PathwiseMultiTaskGP",
     "PathwisePosterior",
     "PoolThompsonSampling",
     "PosteriorPaths",

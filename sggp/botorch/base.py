@@ -49,6 +49,11 @@ class OutputsModel(Model, GP):
         return len(self.outputs)
 
     @property
+    def num_processes(self) -> int:
+        """Number of independent processes: m, but for outputs that are tasks of one process."""
+        return len(self.outputs)
+
+    @property
     def batch_shape(self) -> torch.Size:
         """Empty: the model itself is not batched."""
         return torch.Size([])
@@ -124,6 +129,10 @@ class OutputsModel(Model, GP):
     def input_dim(self) -> int:
         """Number d of inputs, before the input transform."""
         return self._raw_X.shape[-1]
+
+    def completed(self, X: Tensor) -> Tensor:
+        """`X` with the columns that the model fills in itself: none, but see `PathwiseMultiTaskGP`."""
+        return X
 
     def inside(self, X: Tensor) -> Tensor:
         """`X` after the input transform. Without one it stays as it is: rows are converted block by block."""

@@ -12,7 +12,7 @@ from botorch.acquisition.objective import (
     PosteriorTransform,
     ScalarizedPosteriorTransform,
 )
-from botorch.models.transforms.outcome import OutcomeTransform, Standardize
+from botorch.models.transforms.outcome import OutcomeTransform, Standardize, StratifiedStandardize
 from botorch.posteriors.posterior import Posterior
 from botorch.posteriors.transformed import TransformedPosterior
 from torch import Tensor
@@ -30,6 +30,7 @@ class CombinedPosterior(PathsOnly, TransformedPosterior):
         combine: the combination, of values (*s, *b, q, m) to (*s, *b, q', m').
         variance: finds the variance (*b, q', m'). None: the mean square distance of the S paths from the mean.
         event: (*b, q', m').
+        correlated: whether the m' outputs are no independent processes.
     """
 
     def __init__(
@@ -38,8 +39,10 @@ class CombinedPosterior(PathsOnly, TransformedPosterior):
         combine: Callable[[Tensor], Tensor],
         variance: Callable[[], Tensor] | None,
         event: Sequence[int],
+        correlated: bool = False,
     ) -> None:
         super().__init__(posterior, sample_transform=combine)
+        self.correlated = correlated
         self._find_variance = self._mean_square if variance is None else variance
         self._event = torch.Size(event)
 
@@ -60,6 +63,37 @@ class CombinedPosterior(PathsOnly, TransformedPosterior):
         return (self.rsample(self.base_sample_shape) - self.mean).square().mean(0)
 
 
+class PathStandardize(Standardize):
+    """BoTorch's `Standardize` of posteriors of paths, which it makes no Gaussians of.
+
+    `ModelListGP` joins Gaussians unless a transform says that it gives none, and then lists the posteriors as they are.
+    """
+
+    _is_linear = False
+
+
+class PathStratifiedStandardize(StratifiedStandardize):
+    """The same, by tasks."""
+
+    _is_linear = False
+
+
+_OF_PATHS: dict[type[OutcomeTransform], type[OutcomeTransform]] = {
+    Standardize: PathStandardize,
+    StratifiedStandardize: PathStratifiedStandardize,
+}
+
+
+def of_paths(outcome: OutcomeTransform) -> OutcomeTransform:
+    """The transform, and its state, in the form for posteriors of paths; the one given stays what it is."""
+    kind = _OF_PATHS.get(type(outcome))
+    if kind is None:
+        return outcome
+    out: OutcomeTransform = object.__new__(kind)
+    out.__dict__ = outcome.__dict__
+    return out
+
+
 def averaged(
     posterior: PathwisePosterior, transform: PosteriorTransform | None, outcome: OutcomeTransform | None
 ) -> tuple[Posterior, PosteriorTransform | None]:
@@ -77,8 +111,10 @@ def untransformed(posterior: Posterior, outcome: OutcomeTransform | None, X: Ten
     """The posterior in raw units."""
     if outcome is None:
         return posterior
+    if isinstance(outcome, StratifiedStandardize):
+        return _of_strata(posterior, outcome, X)
     raw = outcome.untransform_posterior(posterior, X=X)
-    return RawPosterior(raw, _affine(outcome)) if type(raw) is TransformedPosterior else raw
+    return RawPosterior(raw, isinstance(outcome, Standardize)) if type(raw) is TransformedPosterior else raw
 
 
 def transformed(posterior: Posterior, transform: PosteriorTransform | None, X: Tensor) -> Posterior:
@@ -104,9 +140,21 @@ def solved_directly(outputs: Sequence[OutputGP]) -> bool:
     return all(output.posterior.direct for output in outputs)
 
 
+def _of_strata(posterior: Posterior, outcome: StratifiedStandardize, X: Tensor) -> RawPosterior:
+    """Each point in the units of its stratum; BoTorch does that for Gaussian posteriors only."""
+    shift, scale, square = outcome._get_per_input_means_stdvs(X=X, include_stdvs_sq=True)
+    raw = TransformedPosterior(
+        posterior,
+        sample_transform=lambda values: shift + scale * values,
+        mean_transform=lambda mean, variance: shift + scale * mean,
+        variance_transform=lambda mean, variance: square * variance,
+    )
+    return RawPosterior(raw, True)
+
+
 def _affine(outcome: OutcomeTransform | None) -> bool:
     """Whether means go to means and variances to multiples of them."""
-    return outcome is None or type(outcome) is Standardize
+    return outcome is None or type(outcome) in (Standardize, PathStandardize)
 
 
 def _is(transform: PosteriorTransform | None, kind: Any) -> bool:
@@ -115,7 +163,7 @@ def _is(transform: PosteriorTransform | None, kind: Any) -> bool:
 
 
 def _weighted_sum(posterior: Posterior, transform: Any) -> CombinedPosterior:
-    """offset + Σ_j w_j f_j: the outputs are independent, so the variance is Σ_j w_j² var_j."""
+    """offset + Σ_j w_j f_j: of independent outputs, the variance is Σ_j w_j² var_j; of others, that of the paths."""
     *batch, m = posterior._extended_shape()
     weights: Tensor = transform.weights
     if len(weights) != m:
@@ -130,7 +178,8 @@ def _weighted_sum(posterior: Posterior, transform: Any) -> CombinedPosterior:
         each: Tensor = posterior.variance
         return (each @ weights.to(each).square()).unsqueeze(-1)
 
-    return CombinedPosterior(posterior, combine, variance, (*batch, 1))
+    exact = None if getattr(posterior, "correlated", False) else variance
+    return CombinedPosterior(posterior, combine, exact, (*batch, 1))
 
 
 def _expectation(posterior: Posterior, transform: Any, exact: PathwisePosterior | None) -> CombinedPosterior:

@@ -75,7 +75,7 @@ class JointGaussianModel(Model, FantasizeMixin):
     @property
     def num_outputs(self) -> int:
         """Number m of outputs."""
-        return self.model.num_outputs
+        return self.model.num_processes
 
     @property
     def batch_shape(self) -> torch.Size:
@@ -114,6 +114,7 @@ class JointGaussianModel(Model, FantasizeMixin):
                 would.
         """
         self.eval()
+        X = self.model.completed(X)
         x = self.model.candidates(X).to(self.model.output_models[0].x.device, torch.float64)
         chosen = self.model.output_numbers(output_indices)
         self._check_size(x, len(chosen))
@@ -160,6 +161,7 @@ class JointGaussianModel(Model, FantasizeMixin):
         Raises:
             ShapeError, DtypeError, InputError: the observations cannot be used.
         """
+        X = self.model.completed(X)
         check_observations(X, Y, noise, self.model.input_dim, self.num_outputs)
         x = self.model.inside(X).double()
         if hasattr(self.model, "outcome_transform"):

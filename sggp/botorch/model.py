@@ -29,7 +29,7 @@ from sggp.botorch.checks import (
     check_training_data,
     per_output,
 )
-from sggp.botorch.combined import averaged, transformed, untransformed
+from sggp.botorch.combined import averaged, of_paths, transformed, untransformed
 from sggp.botorch.gaussian import JointGaussianModel
 from sggp.botorch.output import Given, OutputGP, SolveSettings
 from sggp.botorch.posterior import PathwisePosterior, RoundedPosterior
@@ -122,7 +122,7 @@ class PathwiseGPModel(OutputsModel):
         inputs, targets, noise = self._fit_transforms(
             train_X, train_Y, train_Yvar, input_transform, outcome_transform
         )
-        kernels = per_output(covar_module, m, "covar_module", Kernel)
+        kernels = self._kernels(covar_module, inputs, targets)
         noises = per_output(noise_variance, m, "noise_variance", (int, float))
         check_noise_variances(noises)
         root = torch.Generator().manual_seed(draw_seed(as_generator(generator)))
@@ -179,7 +179,8 @@ class PathwiseGPModel(OutputsModel):
                 self.input_transform = input_transform.double()
                 self.input_transform.train()
                 self.input_transform(X)
-                X = self.input_transform.preprocess_transform(X)
+                given, X = X, self.input_transform.preprocess_transform(X)
+                self._check_transformed(given, X)
             if outcome_transform == DEFAULT:
                 size = Y.abs().amax(
                     dim=0
@@ -187,10 +188,17 @@ class PathwiseGPModel(OutputsModel):
                 least = min([1e-14 * float(v) for v in size if v > 0], default=1e-8)
                 outcome_transform = Standardize(m=Y.shape[-1], min_stdv=min(least, 1e-8))
             if outcome_transform is not None:
-                self.outcome_transform = outcome_transform.double()
+                self.outcome_transform = of_paths(outcome_transform.double())
                 self.outcome_transform.train()
                 Y, Yvar = self.outcome_transform(Y=Y, Yvar=Yvar, X=X)
         return X.detach(), Y.detach(), None if Yvar is None else Yvar.detach()
+
+    def _check_transformed(self, given: Tensor, x: Tensor) -> None:
+        """Refuse inputs x that the input transform has made something else of than the model takes; all do here."""
+
+    def _kernels(self, given: Any, x: Tensor, y: Tensor) -> list[Kernel | None]:
+        """The kernel of each output, None for the default one; x (n, d) and y (n, m) after the transforms."""
+        return per_output(given, y.shape[-1], "covar_module", Kernel)
 
     def _learn(self, optimizer: Optimizer) -> None:
         transforms = ("input_transform", "outcome_transform")
@@ -223,6 +231,7 @@ class PathwiseGPModel(OutputsModel):
         """
         self.eval()
         self.solve()
+        X = self.completed(X)
         rows = self.candidates(X)
         dtype, X = self.answers_in(X, self._raw_X.dtype), rows
         chosen = self.output_numbers(output_indices)
@@ -259,16 +268,37 @@ class PathwiseGPModel(OutputsModel):
         Raises:
             ShapeError: X or Y has a batch dimension: conditioning is unbatched. `gaussian()` takes batches.
         """
-        X, Y, noise = check_new_rows(X, Y, noise, self._raw_X.shape[-1], self.num_outputs)
+        X, Y, noise = check_new_rows(self.completed(X), Y, noise, self.input_dim, self.num_processes)
         self.eval()
+        with torch.no_grad():
+            if hasattr(self, "outcome_transform"):
+                Y, _ = self.outcome_transform(Y=Y.to(X.device, torch.float64), X=X.to(self._raw_X).double())
+        return self._with_rows(X, Y, noise)
+
+    def get_fantasy_model(self, inputs: Any, targets: Tensor, noise: Tensor | None = None) -> PathwiseGPModel:
+        """`condition_on_observations` in GPyTorch's form, as `ModelListGP` calls it for one output.
+
+        Args:
+            inputs: (n', d) in the units of `train_X`, or a list of one such tensor.
+            targets: (n',), after the outcome transform.
+            noise: noise variances (n',), after it as well; None repeats the model's own.
+        """
+        if isinstance(inputs, (tuple, list)):
+            (inputs,) = inputs
+        noise = None if noise is None else noise.unsqueeze(-1)
+        rows = self.completed(inputs), targets.unsqueeze(-1), noise
+        X, Y, noise = check_new_rows(*rows, self.input_dim, self.num_processes)
+        self.eval()
+        return self._with_rows(X, Y, noise)
+
+    def _with_rows(self, X: Tensor, Y: Tensor, noise: Tensor | None) -> PathwiseGPModel:
+        """The model given further rows, inputs as the user has them and outcomes after the transform."""
         raw = X.to(self._raw_X)
         with torch.no_grad():
             inputs = raw.double()
             if hasattr(self, "input_transform"):
                 inputs = self.input_transform.preprocess_transform(inputs)
-            targets = Y.to(inputs)
-            if hasattr(self, "outcome_transform"):
-                targets, _ = self.outcome_transform(Y=targets, X=inputs)
+        targets = Y.to(inputs)
         outputs = [
             output.updated(inputs, targets[:, j], None if noise is None else noise[:, j].to(inputs))
             for j, output in enumerate(self.output_models)
@@ -302,8 +332,8 @@ class PathwiseGPModel(OutputsModel):
         X = self._raw_X if inputs is None else inputs.to(self._raw_X)
         held = torch.stack([output.y for output in self.output_models])
         Y = held if targets is None else torch.atleast_2d(targets.to(held.device))
-        old = (self._raw_X.shape, torch.Size([self.num_outputs, len(self._raw_X)]))
-        if X.ndim != 2 or Y.shape != (self.num_outputs, len(X)) or (strict and (X.shape, Y.shape) != old):
+        old = (self._raw_X.shape, torch.Size([self.num_processes, len(self._raw_X)]))
+        if X.ndim != 2 or Y.shape != (self.num_processes, len(X)) or (strict and (X.shape, Y.shape) != old):
             raise ShapeError(
                 f"expected inputs {tuple(old[0])} and targets {tuple(old[1])}{'' if strict else ' with any n'}, "
                 f"got {tuple(X.shape)} and {tuple(Y.shape)}."

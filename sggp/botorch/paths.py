@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from botorch.sampling.pathwise.paths import SamplePath
-from botorch.sampling.pathwise.posterior_samplers import DrawMatheronPaths
+from botorch.models.deterministic import DeterministicModel
+from botorch.models.model import ModelList
+from botorch.sampling.pathwise.paths import PathList, SamplePath
+from botorch.sampling.pathwise.posterior_samplers import DrawMatheronPaths, draw_matheron_paths
 from botorch.sampling.pathwise.utils import get_input_transform, get_output_transform
 from torch import Tensor
 
@@ -74,6 +76,37 @@ class PosteriorPaths(SamplePath):
             own = own.reshape(*lead, count, *x.shape[-2:]).movedim(-3, 0)
             values = output.evaluate_paired(own, self._first).movedim(0, -2)
         return values.reshape(*lead, *shape, x.shape[-2])
+
+
+class FixedPaths(SamplePath):
+    """A deterministic model of one output as paths that are all the same, in the shapes of `PosteriorPaths`."""
+
+    def __init__(self, model: DeterministicModel, sample_shape: torch.Size) -> None:
+        super().__init__()
+        self.model, self.sample_shape = model, torch.Size(sample_shape)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Its values at x (*b, q, d): (*broadcast(b, sample_shape), q)."""
+        values: Tensor = self.model(x).squeeze(-1)
+        return values.expand(*torch.broadcast_shapes(values.shape[:-1], self.sample_shape), values.shape[-1])
+
+    def set_ensemble_as_batch(self, ensemble_as_batch: bool) -> None:
+        """Nothing to do: the model is not an ensemble."""
+
+
+def _draw_fixed_paths(model: DeterministicModel, *, sample_shape: torch.Size, **options: Any) -> FixedPaths:
+    """The function itself."""
+    return FixedPaths(model, sample_shape)
+
+
+def _draw_listed_paths(model: ModelList, *, sample_shape: torch.Size, **options: Any) -> PathList:
+    """Paths of each model of the list, as BoTorch draws them for a `ModelListGP`."""
+    return PathList([draw_matheron_paths(part, sample_shape, **options) for part in model.models])
+
+
+for _kind, _draw in ((ModelList, _draw_listed_paths), (DeterministicModel, _draw_fixed_paths)):
+    if (_kind,) not in DrawMatheronPaths.funcs:  # BoTorch's own rule, should it come to have one, stays
+        DrawMatheronPaths.register(_kind)(_draw)
 
 
 @DrawMatheronPaths.register(PathwiseGPModel)

@@ -23,7 +23,8 @@ class PathsOnly:
         if name in ("distribution", "mvn", "covariance_matrix"):
             raise NoJointGaussian(
                 f"a posterior of function samples has no {name}: build the acquisition function with "
-                "model.gaussian() in place of the model, whose posteriors are joint Gaussians of few points."
+                "model.gaussian() in place of the model, whose posteriors are joint Gaussians of few points. In a "
+                "ModelListGP the models need an outcome_transform; a ModelList takes any."
             )
         raise AttributeError(f"{type(self).__name__} has no attribute {name!r}.")
 

@@ -15,9 +15,16 @@ body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 1080px; mar
 } h1 { font-size: 1.6em } h2 { font-size: 1.2em; margin-top: 2em } img { max-width: 100% } table {
 border-collapse: collapse; font-size: 13px } td, th { padding: 3px 10px; text-align: left } th {
 border-bottom: 2px solid #999 } td { border-bottom: 1px solid #ddd; overflow-wrap: anywhere } .cards {
-display: flex; flex-wrap: wrap; gap: 12px } .card { width: 240px; border: 1px solid #ddd; border-radius: 6px;
-padding: 8px; font-size: 12px } .card p { margin: 4px 0; overflow-wrap: anywhere } .note { color: #555 }
+display: flex; flex-wrap: wrap; gap: 12px; margin-bottom: 1em } .card { width: 240px;
+border: 1px solid #ddd; border-radius: 6px; padding: 8px; font-size: 12px }
+.card p { margin: 4px 0; overflow-wrap: anywhere }
+.note { color: #555 }
+.parts { display: flex } .parts figure { flex: 1; margin: 0; min-width: 0; text-align: center }
+.parts figcaption { overflow-wrap: anywhere }
 """
+
+Part = tuple[str, str]
+"""A small drawing (SVG text, or "" for none) and its name."""
 
 
 def page(title: str, sections: Iterable[tuple[str, str]]) -> str:
@@ -58,13 +65,24 @@ def facts(items: Iterable[tuple[str, Any]]) -> str:
     return f"<table>{''.join(lines)}</table>"
 
 
-def cards(items: Iterable[tuple[str, Sequence[str]]]) -> str:
-    """Drawings (SVG text, or "" for none) with lines of text below each, the last of which names what is drawn."""
+def cards(items: Iterable[tuple[str, Sequence[str]] | tuple[str, Sequence[str], Sequence[Part]]]) -> str:
+    """Drawings (SVG text, or "" for none) with lines of text below each, the last of which names what is drawn.
+
+    A third entry of an item is what it is made of, drawn small between the drawing and the text.
+    """
     out = []
-    for svg, lines in items:
-        data = base64.b64encode(svg.encode()).decode()
-        alt = html.escape(f"structure of {lines[-1]}", quote=True)
-        image = f'<img alt="{alt}" src="data:image/svg+xml;base64,{data}">' if svg else ""
+    for svg, lines, *parts in items:
         text = "".join(f"<p>{html.escape(line)}</p>" for line in lines)
-        out.append(f'<div class="card">{image}{text}</div>')
+        made_of = "".join(
+            f"<figure>{_drawing(small, name)}<figcaption>{html.escape(name)}</figcaption></figure>"
+            for small, name in (parts[0] if parts else ())
+        )
+        row = f'<div class="parts">{made_of}</div>' if made_of else ""
+        out.append(f'<div class="card">{_drawing(svg, lines[-1])}{row}{text}</div>')
     return f'<div class="cards">{"".join(out)}</div>'
+
+
+def _drawing(svg: str, name: str) -> str:
+    data = base64.b64encode(svg.encode()).decode()
+    alt = html.escape(f"structure of {name}", quote=True)
+    return f'<img alt="{alt}" src="data:image/svg+xml;base64,{data}">' if svg else ""

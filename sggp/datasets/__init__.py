@@ -7,12 +7,15 @@ user's cache (extra `data`); the others are to be had in `SGGP_DATA_DIR` only, a
 from sggp.datasets.large import LARGE_NAMES, LargeTable, large, random_fold
 from sggp.datasets.molecules import (
     MoleculeData,
+    dockstring_evaluated,
     dockstring_small,
+    enamine10k,
     esol,
     free_wilson,
     freesolv,
     lipophilicity,
     nci_first_5k,
+    tyk2,
     zinc250k,
 )
 from sggp.datasets.split import RegressionSplit, Standardization, standardized_split
@@ -26,7 +29,9 @@ __all__ = [
     "RegressionSplit",
     "Standardization",
     "UciHyperparameters",
+    "dockstring_evaluated",
     "dockstring_small",
+    "enamine10k",
     "esol",
     "free_wilson",
     "freesolv",
@@ -35,6 +40,7 @@ __all__ = [
     "nci_first_5k",
     "random_fold",
     "standardized_split",
+    "tyk2",
     "uci",
     "uci_hyperparameters",
     "zinc250k",

@@ -67,6 +67,41 @@ def dockstring_small() -> MoleculeData:
     )
 
 
+def dockstring_evaluated() -> MoleculeData:
+    """343,060 molecules that optimisers had docked, NaN where one was not: F2 for 97,045 of them; lower is better.
+
+    Scores are in kcal/mol; beside them QED and log P (larger is better). What optimisers invent is often
+    odd, and a few of the SMILES cannot be parsed. Needs `SGGP_DATA_DIR`.
+
+    Source: García-Ortegón et al., J. Chem. Inf. Model. 62 (2022) 3486; github.com/dockstring/experiments-from-paper.
+    """
+    columns = _columns(data_file("mol/dockstring_molopt_evaluated.csv.gz"))
+    smiles = tuple(columns.pop("smiles"))
+    del columns["method"]
+    values = {name: _numbers(cells) for name, cells in columns.items()}
+    return MoleculeData("dockstring_evaluated", smiles, values)
+
+
+def enamine10k() -> MoleculeData:
+    """10,449 molecules that can be bought, with docking scores (kcal/mol, lower is better). Needs `SGGP_DATA_DIR`.
+
+    Source: Graff, Shakhnovich & Coley, Chem. Sci. 12 (2021) 7866; target 4UNN; github.com/coleygroup/molpal.
+    """
+    columns = _columns(data_file("mol/enamine10k_4unn_docking.csv.gz"))
+    return MoleculeData("enamine10k", tuple(columns["smiles"]), {"score": _numbers(columns["score"])})
+
+
+def tyk2() -> MoleculeData:
+    """9,997 inhibitors of TYK2 with computed binding free energies (kcal/mol, lower is better). Needs `SGGP_DATA_DIR`.
+
+    Source: Thompson et al., Artif. Intell. Life Sci. 2 (2022) 100050; table of github.com/PatWalters'
+    practical_cheminformatics_tutorials.
+    """
+    columns = _columns(data_file("mol/tyk2_fep_10k.csv.gz"))
+    values = {"free_energy": _numbers(columns["dG_bind"])}
+    return MoleculeData("tyk2", tuple(columns["SMILES"]), values, tuple(columns["ligand_id"]))
+
+
 def zinc250k() -> MoleculeData:
     """249,455 drug-like molecules of ZINC, SMILES only. Needs `SGGP_DATA_DIR`."""
     return MoleculeData("zinc250k", tuple(_columns(data_file("mol/zinc250k.smi.csv.gz"))["smiles"]))

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from functools import partial, reduce
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 from gpytorch.kernels import AdditiveKernel, Kernel, MaternKernel, RBFKernel, RQKernel, ScaleKernel
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from sggp.kernels import as_covariance
 from sggp.kernels.generic import dense_tile
@@ -148,24 +149,31 @@ def _by_autograd(core: RQKernel, x: Tensor) -> Tensor:
     return value.masked_fill(torch.eye(x.shape[-2], dtype=torch.bool, device=x.device), 1.0)
 
 
-def _frozen_gram(scales: list[ScaleKernel], base: Kernel, otherwise: GramFunction) -> GramFunction:
-    """Scales times the base's matrix of the rows asked for last, which is evaluated once; `otherwise` for batches."""
+def _frozen_block(base: Kernel) -> GramFunction:
+    """The base's matrix of the rows asked for last, which is evaluated once; batches by the kernel itself."""
     covariance = as_covariance(base, dtype=torch.float64)
     known: list[tuple[Tensor, Tensor]] = []
 
-    def gram(x: Tensor) -> Tensor:
+    def block(x: Tensor) -> Tensor:
         if x.dim() != 2:
-            return otherwise(x)
+            return dense_tile(base, x)
         if not known or known[0][0] is not x:
             with torch.no_grad():
                 known[:] = [(x, covariance.block(x))]
-        return known[0][1] * total_scale(scales, x)
+        return known[0][1]
 
-    return gram
+    return block
 
 
-def _term(kernel: Kernel) -> GramFunction | None:
-    """One term of a sum, of the rows of the sum; None where it has no form that is faster than the kernel itself."""
+class _Term(NamedTuple):
+    """One term of a sum: scales times a matrix of the rows of the sum."""
+
+    scales: list[ScaleKernel]
+    block: GramFunction
+
+
+def _term(kernel: Kernel) -> _Term | None:
+    """A term of a sum; None where it has no form that is faster than the kernel itself."""
     scales: list[ScaleKernel] = []
     base: Kernel = kernel
     while type(base) is ScaleKernel:
@@ -174,15 +182,15 @@ def _term(kernel: Kernel) -> GramFunction | None:
         scales.append(base)
         base = base.base_kernel
     if scales and not any(p.requires_grad for p in base.parameters()):
-        return _frozen_gram(scales, base, partial(dense_tile, kernel))
+        return _Term(scales, _frozen_block(base))
     if profile(base) is None:
         return None
-    gram, columns = _stationary_gram(scales, base), base.active_dims
+    gram, columns = _stationary_gram([], base), base.active_dims
 
     def of_columns(x: Tensor) -> Tensor:
         return gram((x if columns is None else x[..., columns]).to(torch.float64))
 
-    return of_columns
+    return _Term(scales, of_columns)
 
 
 def _same_columns(outer: Tensor | None, inner: Tensor | None) -> bool:
@@ -190,9 +198,31 @@ def _same_columns(outer: Tensor | None, inner: Tensor | None) -> bool:
     return torch.equal(outer, inner) if outer is not None and inner is not None else outer is inner
 
 
-def _sum_of(terms: Sequence[GramFunction], scales: list[ScaleKernel], x: Tensor) -> Tensor:
-    total = reduce(torch.add, (term(x) for term in terms))
-    return total * total_scale(scales, x) if scales else total
+class _WeightedSum(torch.autograd.Function):
+    """Σ_t w_t B_t of weights (t,) and matrices of one shape, with no matrix beside the result."""
+
+    @staticmethod
+    def forward(ctx: Any, weights: Tensor, *blocks: Tensor) -> Tensor:
+        ctx.save_for_backward(weights, *blocks)
+        total = blocks[0] * weights[0]
+        for weight, block in zip(weights[1:].tolist(), blocks[1:], strict=True):
+            total.add_(block, alpha=weight)
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        weights, *blocks = ctx.saved_tensors
+        flat = upstream.reshape(-1)
+        slopes = torch.stack([torch.dot(flat, block.reshape(-1)) for block in blocks])
+        needed = zip(weights, ctx.needs_input_grad[1:], strict=True)
+        return slopes, *(upstream * weight if own else None for weight, own in needed)
+
+
+def _sum_of(terms: Sequence[_Term], scales: list[ScaleKernel], x: Tensor) -> Tensor:
+    weights = torch.stack([total_scale([*scales, *term.scales], x) for term in terms])
+    value: Tensor = _WeightedSum.apply(weights, *(term.block(x) for term in terms))
+    return value
 
 
 def gram_function(kernel: Kernel) -> GramFunction:
@@ -212,5 +242,6 @@ def gram_function(kernel: Kernel) -> GramFunction:
         return _stationary_gram(*parts)
     frozen = frozen_base(kernel)
     if frozen is not None and frozen[0]:
-        return _frozen_gram(*frozen, partial(dense_tile, kernel))
+        block = _frozen_block(frozen[1])
+        return lambda x: block(x) * total_scale(frozen[0], x)
     return partial(dense_tile, kernel)

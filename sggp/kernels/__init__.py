@@ -7,6 +7,7 @@ from sggp.kernels.gradient import kernel_gradient
 from sggp.kernels.lookup import TableKernel
 from sggp.kernels.points import Points
 from sggp.kernels.tanimoto import TanimotoDotProduct, TanimotoMinMax
+from sggp.kernels.tasks import TaskKernel
 
 __all__ = [
     "Covariance",
@@ -15,6 +16,7 @@ __all__ = [
     "TableKernel",
     "TanimotoDotProduct",
     "TanimotoMinMax",
+    "TaskKernel",
     "as_covariance",
     "draw_features",
     "kernel_gradient",

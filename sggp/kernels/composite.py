@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Sequence
-from functools import reduce
-from typing import Any
+from functools import partial, reduce
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -68,8 +68,33 @@ class SumCovariance(_Composite):
 
     _combine = staticmethod(operator.add)
 
+    def _block(self, x: Points, z: Points) -> Tensor:
+        """One term after the other, of which two are in memory: the sum so far and the next."""
+        first, *others = (_weighted(term, p, q) for term, p, q in self._zip(x, z))
+        total = first.weight * first.block()
+        for other in others:
+            block = other.block()
+            if total.requires_grad or block.requires_grad:
+                total = total + block * other.weight
+            else:
+                total.add_(block, alpha=other.weight)
+            del block
+        return total
+
     def _matmul(self, x: Points, z: Points, v: Tensor, memory_budget: int) -> Tensor:
         return reduce(Tensor.add_, (term._matmul(p, q, v, memory_budget) for term, p, q in self._zip(x, z)))
+
+
+class _Weighted(NamedTuple):
+    weight: float
+    block: Callable[[], Tensor]
+
+
+def _weighted(term: Covariance, x: Points, z: Points) -> _Weighted:
+    """A term as a number times a block that is still to be evaluated."""
+    if isinstance(term, ScaledCovariance):
+        return _Weighted(term.outputscale, partial(term.inner._block, x.children[0], z.children[0]))
+    return _Weighted(1.0, partial(term._block, x, z))
 
 
 class ProductCovariance(_Composite):
@@ -182,11 +207,18 @@ class ColumnsCovariance(_Wrapper):
     def __init__(self, inner: Covariance, columns: Tensor) -> None:
         super().__init__(inner)
         self.columns = columns.detach().long().reshape(-1).clone()
+        first, count = int(self.columns[:1].sum()), len(self.columns)
+        side_by_side = torch.equal(self.columns.cpu(), torch.arange(first, first + count))
+        self.run = slice(first, first + count) if side_by_side else None
+
+    def _seen(self, rows: Tensor) -> Tensor:  # (..., d) -> (..., c)
+        """The columns; those side by side are moved as one piece, not entry by entry."""
+        if self.run is None:
+            return rows[..., self.columns.to(rows.device)]
+        return rows[..., self.run].contiguous()
 
     def _children(self, raw: Tensor, centre: Tensor | None) -> tuple[Points, ...]:
-        columns = self.columns.to(raw.device)
-        inner_centre = None if centre is None else centre[columns.to(centre.device)]
-        return (self.inner.prepare(raw[:, columns], inner_centre),)
+        return (self.inner.prepare(self._seen(raw), None if centre is None else self._seen(centre)),)
 
     def _small_blocks(self, x: Tensor) -> Tensor:
-        return self.inner._small_blocks(x[..., self.columns.to(x.device)])
+        return self.inner._small_blocks(self._seen(x))

@@ -9,6 +9,7 @@ import gpytorch.kernels as gk
 import torch
 
 from sggp.errors import UnsupportedKernel
+from sggp.kernels.categories import IndexCovariance
 from sggp.kernels.composite import (
     ColumnsCovariance,
     ConstantCovariance,
@@ -21,6 +22,7 @@ from sggp.kernels.generic import GenericCovariance
 from sggp.kernels.stationary import StationaryCovariance, profile_of
 from sggp.kernels.tanimoto import TanimotoDotProduct, TanimotoMinMax
 from sggp.kernels.tanimoto_covariance import DotProductCovariance, MinMaxCovariance
+from sggp.kernels.tasks import TaskKernel
 
 __all__ = ["as_covariance", "check_kernel_structure", "forward_covariance"]
 
@@ -157,3 +159,18 @@ def _(kernel: TanimotoMinMax, dtype: torch.dtype | None) -> Covariance | None:
 @register
 def _(kernel: TanimotoDotProduct, dtype: torch.dtype | None) -> Covariance | None:
     return DotProductCovariance(dtype=dtype, name="TanimotoDotProduct")
+
+
+@register
+def _(kernel: gk.IndexKernel, dtype: torch.dtype | None) -> Covariance | None:
+    return IndexCovariance(
+        kernel._eval_covar_matrix(),
+        torch.arange(kernel.raw_var.shape[-1]),
+        dtype=dtype,
+        name=type(kernel).__name__,
+    )
+
+
+@register
+def _(kernel: TaskKernel, dtype: torch.dtype | None) -> Covariance | None:
+    return IndexCovariance(kernel._eval_covar_matrix(), kernel.tasks, dtype=dtype, name="TaskKernel")

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["DEFAULT_BUDGET", "Covariance", "Points"]
 
 DEFAULT_BUDGET = 256 * 2**20
+_PIECE = 2**20  # entries
 
 
 class BilinearGradient(NamedTuple):
@@ -271,7 +272,11 @@ def _centre(x: Tensor) -> Tensor:
     """The mean of the rows, (d,) float64."""
     if x.shape[0] == 0:
         return torch.zeros(x.shape[1], dtype=torch.float64, device=x.device)
-    centre = torch.mean(x, 0, dtype=torch.float64)
+    if x.dtype == torch.float64:
+        centre = torch.mean(x, 0)
+    else:  # PyTorch copies what it sums in another type
+        pieces = x.split(max(1, _PIECE // max(1, x.shape[1])))
+        centre = torch.stack([piece.sum(0, dtype=torch.float64) for piece in pieces]).sum(0) / x.shape[0]
     if not bool(torch.isfinite(centre).all()):
         raise InputError(
             "the rows contain NaN or infinite values (or overflow when summed); clean them first."

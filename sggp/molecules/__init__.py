@@ -1,7 +1,7 @@
 """Molecules: SMILES to count fingerprints, packed tables of libraries, users' files, properties and drawings.
 
-Only `_rdkit.py` and `_chemistry.py` import RDKit, and only when a SMILES has to be read: tables that exist can be
-opened without it.
+Only `_rdkit.py`, `_chemistry.py` and `reactions/_reactor.py` import RDKit, and only when a SMILES has to be read:
+tables that exist can be opened without it.
 Names are fetched from their modules on first use, so that worker processes load RDKit and nothing else.
 """
 
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     )
     from sggp.molecules.fingerprinter import SmilesFingerprinter
     from sggp.molecules.properties import compute_property, draw_grid, logp, molecule_svg, qed
+    from sggp.molecules.reactions.filters import ProductFilter
+    from sggp.molecules.reactions.library import ReactionLibrary
+    from sggp.molecules.reactions.reaction import Reaction, read_reactions
     from sggp.molecules.report import DuplicateGroup, InvalidMolecule, InvalidReport
     from sggp.molecules.standardise import ParentMatch, Standardised, Standardiser
     from sggp.molecules.table import FingerprintTable
@@ -36,6 +39,9 @@ __all__ = [
     "InvalidReport",
     "MoleculeFile",
     "ParentMatch",
+    "ProductFilter",
+    "Reaction",
+    "ReactionLibrary",
     "RejectedRow",
     "SmilesFingerprinter",
     "Standardised",
@@ -47,6 +53,7 @@ __all__ = [
     "molecule_svg",
     "qed",
     "read_molecules",
+    "read_reactions",
     "read_table",
     "write_rejects",
 ]
@@ -64,6 +71,9 @@ _NAMES_OF = {
     ),
     "fingerprinter": ("SmilesFingerprinter",),
     "properties": ("compute_property", "draw_grid", "logp", "molecule_svg", "qed"),
+    "reactions.filters": ("ProductFilter",),
+    "reactions.library": ("ReactionLibrary",),
+    "reactions.reaction": ("Reaction", "read_reactions"),
     "report": ("DuplicateGroup", "InvalidMolecule", "InvalidReport"),
     "standardise": ("ParentMatch", "Standardised", "Standardiser"),
     "table": ("FingerprintTable",),

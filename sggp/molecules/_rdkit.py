@@ -205,7 +205,7 @@ def _joined(arrays: list[np.ndarray], kind: Any) -> np.ndarray:
 def properties(smiles: Sequence[object], name: str) -> list[tuple[Any, str]]:
     """(value, "") or (None, reason) of one of `PROPERTIES` for each SMILES."""
     with rdBase.BlockLogs():
-        parsed = [parse(text) for text in smiles]
+        parsed = map(parse, smiles)  # one molecule in memory at a time
         return [(None if m is None else PROPERTIES[name](m), reason) for m, reason in parsed]
 
 

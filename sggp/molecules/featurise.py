@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from sggp.molecules._rdkit import Encoded
 
 _CHUNK = 2000
+_SERIAL_CHUNK = 250  # without processes to pay for, few molecules are in memory at a time
 _SERIAL_BELOW = 8000
 _IDLE = 15  # seconds after which an idle worker ends and gives its memory back
 
@@ -65,8 +66,10 @@ def encode_all(
     """
     from sggp.molecules._rdkit import Encoded  # RDKit is an extra
 
-    chunks = [smiles[start : start + _CHUNK] for start in range(0, len(smiles), _CHUNK)]
-    running = _run(chunks, settings, canonical, processes(n_jobs, len(smiles)))
+    workers = processes(n_jobs, len(smiles))
+    size = _CHUNK if workers > 1 else _SERIAL_CHUNK
+    chunks = [smiles[start : start + size] for start in range(0, len(smiles), size)]
+    running = _run(chunks, settings, canonical, workers)
     pieces = list(progress_bar(running, len(smiles), progress))
     offsets = np.cumsum([0] + [len(piece.sizes) for piece in pieces])
     names = [name for piece in pieces for name in piece.canonical or ()] if canonical else None

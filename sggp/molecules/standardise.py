@@ -73,10 +73,11 @@ def standardise(smiles: str, policy: Policy = "parent") -> Standardised:
 
 
 class Standardiser:
-    """`standardise` with one policy, for many molecules. Picklable."""
+    """`standardise` with one policy, for many molecules; what `parents` found is kept. Picklable."""
 
     def __init__(self, policy: Policy = "parent") -> None:
         self.policy = one_of(policy, "policy", POLICIES)
+        self._found: dict[str, str] = {}
 
     def __call__(self, smiles: str) -> Standardised:
         if not isinstance(smiles, str):
@@ -99,9 +100,14 @@ class Standardiser:
         """
         if self.policy == "none":
             return list(canonical)
-        return [
-            text if self.policy == "parent" and is_plain(text) else self(text).parent for text in canonical
-        ]
+        return [self._parent(text) for text in canonical]
+
+    def _parent(self, text: str) -> str:
+        if self.policy == "parent" and is_plain(text):
+            return text
+        if text not in self._found:
+            self._found[text] = self(text).parent
+        return self._found[text]
 
     def matches(self, canonical: Sequence[str]) -> list[ParentMatch]:
         """Molecules that are another form of an earlier one: equal parents, canonical SMILES that differ."""

@@ -12,6 +12,9 @@ from sggp.operators.rows import tile_bytes, working_points
 
 __all__ = ["KernelMatrix"]
 
+_TILE_BYTES = 64 * 2**20
+"""Of the tiles of a matrix that is made whole, temporaries included: more is no faster."""
+
 
 class KernelMatrix:
     """The noise-free matrix behind a `KernelOperator`, in its working precision and in float64, and what it evaluated.
@@ -37,9 +40,11 @@ class KernelMatrix:
             self.points64 = self.covariance.prepare(self.x.double())
             self.points, self.rounds_inputs = working_points(self.points64, dtype)
         else:
-            self.covariance = as_covariance(kernel, dtype=dtype)
             self.points64 = self.covariance64.prepare(self.x)
-            self.points, self.rounds_inputs = self.covariance.prepare(self.x), False
+            self.covariance, self.points, self.rounds_inputs = self.covariance64, self.points64, False
+            if dtype != torch.float64:
+                self.covariance = as_covariance(kernel, dtype=dtype)
+                self.points = self.covariance.prepare(self.x)
         self.recomputes = self.covariance.recomputes(x.device)
         needed = self.bytes_of(len(x), len(x)) + tile_bytes(memory_budget)
         self.keeps_matrix = needed <= memory_budget and not self.recomputes
@@ -98,7 +103,7 @@ class KernelMatrix:
         covariance, points = (self.covariance64, self.points64) if wide else (self.covariance, self.points)
         out = torch.empty(n, n, dtype=dtype, device=self.x.device)
         # a tile and the handful of temporaries of the same size that evaluating it takes
-        rows = max(1, tile_bytes(self.memory_budget) // (8 * out.element_size() * n))
-        for tile in torch.arange(n, device=self.x.device).split(rows):
-            out[tile] = covariance.block(points[tile], points).to(dtype)
+        rows = max(1, min(tile_bytes(self.memory_budget), _TILE_BYTES) // (8 * out.element_size() * n))
+        for tile in (slice(start, start + rows) for start in range(0, n, rows)):  # views, not copies
+            out[tile] = covariance.block(points[tile], points)
         return out

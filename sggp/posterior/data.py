@@ -51,8 +51,9 @@ class Data:
 
     @cached_property
     def rows(self) -> Tensor:  # (g, d)
-        """The distinct inputs, in order of appearance."""
-        return self.x[self.groups.first]
+        """The distinct inputs, in order of appearance; the inputs themselves where none is repeated."""
+        first = self.groups.first
+        return self.x if len(first) == len(self.x) else self.x[first]
 
     @cached_property
     def merged_noise(self) -> Tensor:  # (g,)

@@ -13,7 +13,7 @@ from gpytorch.utils.transforms import inv_sigmoid, inv_softplus
 from torch import Tensor
 
 from sggp.errors import InputError
-from sggp.kernels import TanimotoDotProduct, TanimotoMinMax
+from sggp.kernels import TanimotoDotProduct, TanimotoMinMax, TaskKernel
 from sggp.kernels.linear import DenseLinearKernel
 
 __all__ = ["ReadNamed", "WriteNamed", "describe_kernel", "rebuild_kernel"]
@@ -29,6 +29,7 @@ _KINDS: dict[str, tuple[type[Kernel], tuple[str, ...]]] = {
     "DenseLinearKernel": (DenseLinearKernel, ()),
     "TanimotoMinMax": (TanimotoMinMax, ()),
     "TanimotoDotProduct": (TanimotoDotProduct, ()),
+    "TaskKernel": (TaskKernel, ("tasks", "rank")),
     **{kind.__name__: (kind, ()) for kind in (ScaleKernel, AdditiveKernel, ProductKernel)},
 }
 """The kernels that a file may name, and what their constructors are told beside `ard_num_dims` and `active_dims`."""

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from hashlib import blake2b
 
 import numpy as np
 import torch
 from torch import Tensor
+
+_LONG = 64  # bytes
 
 
 @dataclass(frozen=True)
@@ -52,14 +55,22 @@ class Groups:
 
 
 def group_rows(x: Tensor) -> Groups:
-    """Group equal rows of x, (n, d), by their bytes (−0 counts as 0). Cost: O(n·d + n log n)."""
+    """Group equal rows of x, (n, d), by their bytes (−0 counts as 0), long ones by a digest of 512 bits.
+
+    Cost: O(n·d + n log n).
+    """
     n = len(x)
     plain = (x.detach() + 0 if x.is_floating_point() else x.detach()).cpu().contiguous().numpy()
     if plain.shape[1] == 0:
         keys: np.ndarray = np.zeros(n, dtype=np.int64)
     else:
-        rows = np.ascontiguousarray(plain).view(np.dtype((np.void, plain.dtype.itemsize * plain.shape[1])))
-        keys = rows.ravel()
+        rows = np.ascontiguousarray(plain).view(np.uint8).reshape(n, -1)
+        if rows.shape[1] > _LONG:
+            rows = np.frombuffer(
+                b"".join(blake2b(row.data, digest_size=_LONG).digest() for row in rows), np.uint8
+            )
+            rows = rows.reshape(n, _LONG)
+        keys = rows.view(np.dtype((np.void, rows.shape[1]))).ravel()
     _, first, member = np.unique(keys, return_index=True, return_inverse=True)
     rank = np.empty(len(first), dtype=np.int64)
     by_appearance = np.argsort(first, kind="stable")

@@ -132,12 +132,13 @@ class Posterior:
         return self._query_weights.direct
 
     @property
-    def samples(self) -> PathwiseSamples:
-        """The posterior samples, as functions.
+    def factorises(self) -> bool:
+        """Whether a Cholesky factor solves, so that exact variances share one."""
+        return self._query_weights.factorises
 
-        Raises:
-            InputError: the posterior was made with num_samples=0.
-        """
+    @property
+    def samples(self) -> PathwiseSamples:
+        """The posterior samples, as functions; InputError where it was made with num_samples=0."""
         if self.prior is None:
             raise InputError("no samples here: condition with num_samples > 0, or use more_samples(k).")
         return self._paths(self.prior, self.solution.x.double()[:, 1:])
@@ -210,12 +211,13 @@ class Posterior:
         self,
         points: Tensor,
         observation_noise: bool | float | Tensor = False,
-        method: Literal["auto", "samples", "solve"] = "auto",
+        method: Literal["auto", "samples", "solve", "bound"] = "auto",
     ) -> tuple[Tensor, Tensor]:  # (..., q, d) -> (..., q) twice
         """`mean` and `variance` at the same points, of one evaluation of K(points, x).
 
         The arguments are those of `variance`, and so are the errors and, but for q·n further flops, the cost. The mean
-        is that of `mean` to rounding.
+        is that of `mean` to rounding. "bound" gives no variance but what it cannot exceed, that given 512 of the rows:
+        at the cost of a mean, so that only points that may matter have to be solved for.
         """
         return self._variance_beside(self.mean_weights[:, None], points, observation_noise, method)
 
@@ -224,12 +226,14 @@ class Posterior:
     ) -> tuple[Tensor, Tensor]:
         """μ + Σ of the columns of K(points, x)·weights, (m, c), and the variance."""
         points, flat = self._flat(points)
-        one_of(method, "method", ("auto", "samples", "solve"))
+        one_of(method, "method", ("auto", "samples", "solve", "bound"))
         noise = self._added_noise(observation_noise, points.shape[:-1])
         if method == "auto":
             method = "solve" if self._query_weights.direct or self.prior is None else "samples"
         if method == "samples":
             products, variance, _ = self._sampled_variance(flat, weights)
+        elif method == "bound":
+            products, variance = self._query_weights.bounded(flat, weights)
         else:
             products, variance = self._query_weights.variance(flat, weights)
         value = self._shaped(variance, points)

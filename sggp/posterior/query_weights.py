@@ -13,6 +13,7 @@ from torch.autograd.function import once_differentiable
 from sggp.defaults import DIRECT_ROWS
 from sggp.errors import InputError
 from sggp.kernels.covariance import Covariance, Points
+from sggp.linalg import cholesky
 from sggp.posterior.data import Data
 from sggp.posterior.solving import Process
 from sggp.posterior.variance import CONTROL_ROWS, local_control
@@ -28,9 +29,14 @@ _ROUNDS = 3
 _TOGETHER = 128
 """Points whose prior covariances are evaluated in one block, whatever batches they belong to."""
 _TILE_BYTES = 512 * 2**20
-_FACTOR_TILE_BYTES = 128 * 2**20
+_FACTOR_TILE_BYTES = 64 * 2**20
 """Tiles for substitution are small, so that the next one finds the memory of the last, but at least so many wide:"""
-_FACTOR_WIDTH = 1024
+_FACTOR_WIDTH = 256
+_BOUND_ROWS = 256
+"""Rows whose information alone bounds a variance from above."""
+_BOUND_WIDTH = 2048
+_ROUNDING = 1e-3
+"""Share of the noise's standard deviation that rounding may move a mean by where it only has to be near."""
 
 
 class QueryWeights:
@@ -49,15 +55,21 @@ class QueryWeights:
     def __init__(self, process: Process, data: Data, covariance: Covariance, points: Points) -> None:
         self.process, self.data, self.covariance, self.points = process, data, covariance, points
         self._factor: tuple[Tensor, float] | None = None
+        self._few: tuple[Points, Tensor] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_factor": None}
+        return {**self.__dict__, "_factor": None, "_few": None}
+
+    @property
+    def factorises(self) -> bool:
+        """Whether systems are solved by a factor of H, so that one serves all queries."""
+        options = self.process.options
+        return options.centres is None and isinstance(options.solver_for(len(self.points)), Cholesky)
 
     @property
     def direct(self) -> bool:
         """Whether H is factorised: the default up to `DIRECT_ROWS` distinct rows without centres."""
-        options, n = self.process.options, len(self.points)
-        return options.centres is None and n <= DIRECT_ROWS and isinstance(options.solver_for(n), Cholesky)
+        return self.factorises and len(self.points) <= DIRECT_ROWS
 
     def variance(
         self, queries: Tensor, weights: Tensor
@@ -72,6 +84,47 @@ class QueryWeights:
         else:
             found = torch.cat([function(tile) for tile in tiles])
         return found[:, :-1], found[:, -1]
+
+    def bounded(
+        self, queries: Tensor, weights: Tensor
+    ) -> tuple[Tensor, Tensor]:  # (q, d), (n, c) -> (q, c), (q,)
+        """K(q, x)·weights, and no less than the variance: that given some of the rows alone, evenly spread.
+
+        Further rows only take away. It is exact, but for rounding, where there are no more rows than are taken.
+
+        Cost: n·q entries as in a product, 256 q of them as blocks, and 256² q flops.
+        """
+        few, lower = self._some_rows()
+        points, parts = self.points.astype(self._narrow(weights)), []
+        for tile in queries.split(_BOUND_WIDTH):
+            asked = self.covariance.prepare(tile, self.points.centre)
+            products = self.covariance.matmul(asked.astype(points.dtype), points, weights).double()
+            wide = asked.astype(torch.float64)
+            half = torch.linalg.solve_triangular(lower, self._block(wide, few).T, upper=False)
+            variance = self.covariance.diagonal(wide).double() - half.square_().sum(0)
+            parts.append(torch.cat([products, variance.clamp_min_(0)[:, None]], 1))
+        found = torch.cat(parts)
+        return found[:, :-1], found[:, -1]
+
+    def _narrow(self, weights: Tensor) -> torch.dtype:
+        """float32 for fingerprints where rounding moves a product with these weights by next to nothing."""
+        if self.points.raw.is_floating_point() or not weights.numel():
+            return self.points.dtype
+        scale = float(self.covariance.diagonal(self.points[:1]).max())
+        moved = torch.finfo(torch.float32).eps * scale * float(weights.norm(dim=0).max())
+        least = float(self.data.merged_noise.min()) ** 0.5
+        return torch.float32 if moved <= _ROUNDING * least else self.points.dtype
+
+    def _some_rows(self) -> tuple[Points, Tensor]:
+        """Evenly spread rows, and the factor of their part of H; a jitter there keeps a bound a bound."""
+        if self._few is None:
+            n = len(self.points)
+            rows = torch.linspace(0, n - 1, min(n, _BOUND_ROWS), dtype=torch.float64).round().long()
+            few = self.points[rows.to(self.points.device)].astype(torch.float64)
+            matrix = self._block(few)
+            matrix.diagonal().add_(self.data.merged_noise[rows])
+            self._few = few, cholesky(matrix, "K + noise of some rows")
+        return self._few
 
     def covariance_matrices(self, queries: Tensor, q: int) -> Tensor:  # (b·q, d) -> (b, q, q)
         """K(x, x) − AᵀB of each q successive points, float64, in tiles of the b batches."""

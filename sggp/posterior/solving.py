@@ -46,6 +46,11 @@ def check_solver_argument(solver: Any) -> None:
         )
 
 
+def by_factor(rows: int) -> dict[str, Any]:
+    """The settings of `condition` for one Cholesky factor in float64, with memory for that one matrix."""
+    return {"solver": Cholesky(), "dtype": torch.float64, "memory_budget": 8 * rows * rows}
+
+
 @dataclass(frozen=True)
 class SolveOptions:
     """How the systems of a posterior are solved; the arguments of `condition` of the same names."""

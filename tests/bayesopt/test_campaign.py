@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sqlite3
-import subprocess
-import sys
 import textwrap
 
 import pytest
@@ -183,14 +180,12 @@ CHILD = """
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
-def test_a_killed_campaign_continues_as_if_it_had_not_been(tmp_path):
+def test_a_killed_campaign_continues_as_if_it_had_not_been(scripts, tmp_path):
     script = tmp_path / "child.py"
     script.write_text(textwrap.dedent(CHILD.format(box=BOX)))
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
 
     def run(name: str, how: str) -> int:
-        command = [sys.executable, str(script), str(tmp_path / name), how]
-        return subprocess.run(command, env=environment, check=False, capture_output=True).returncode
+        return scripts.run(script, tmp_path / name, how).returncode
 
     assert run("whole.db", "whole") == 0
     assert run("cut.db", "killed") == -signal.SIGKILL

@@ -73,6 +73,14 @@ def test_an_end_of_the_scale_is_kept() -> None:
     assert float(top[::2].quantile(0.99)) < float(plain.quantile(0.99)) - 0.15
 
 
+def test_the_lower_end_of_a_scale_says_nothing_of_the_upper_one() -> None:
+    mean = torch.randn(600, generator=seeded(1), dtype=torch.float64)
+    noisy = mean + 0.4 * torch.randn(600, generator=seeded(2), dtype=torch.float64)
+    truth = torch.where(noisy < 0, 0.8 * torch.tanh(noisy / 0.8), noisy)
+    found = recalibrate(judged(truth, mean, torch.full_like(mean, 0.4)), 1.0, seeded(0))
+    assert abs(float(found.mean[-1])) < 0.1
+
+
 def test_rows_far_from_all_measurements_are_told_apart() -> None:
     std = torch.cat([torch.full((300,), 0.3), torch.full((300,), 1.0)]).double()
     factor = torch.cat([torch.full((300,), 0.6), torch.full((300,), 1.3)]).double()

@@ -18,9 +18,9 @@ BOX = Box([[0.0, 1.0], [-2.0, 2.0]])
 
 @pytest.fixture
 def path(tmp_path):
-    """A file with 60 measurements, several pages of them."""
+    """A file with 60 measurements, several pages of them; the next points need no model."""
     path = tmp_path / "c.db"
-    campaign = Campaign(BOX, path, maximize=True, seed=1)
+    campaign = Campaign(BOX, path, maximize=True, seed=1, num_initial=1000)
     campaign.attach_many([([i / 100, 0.5], float(i)) for i in range(60)])
     return path
 

@@ -16,6 +16,12 @@ def _caches(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monkey
         monkeypatch.setenv(name, str(tmp_path_factory.mktemp("cache")))
 
 
+@pytest.fixture(autouse=True)
+def _few_paths(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An outlook asks an eighth of the usual paths: what they say is tested where they are drawn."""
+    monkeypatch.setattr("sggp.bayesopt.campaign._PATHS", 32)
+
+
 @pytest.fixture
 def files(tmp_path: Path) -> dict[str, Path]:
     rows = [[name, float(name.count("C"))] for name in ALCOHOLS]

@@ -226,7 +226,7 @@ def test_bad_requests_are_refused(box, tmp_path, capsys):
     store = tmp_path / "new.db"
     init = ["campaign", "init", store]
     assert "exactly one of" in refused(capsys, *init, "--bound", "x=0:1")
-    assert "either --library FILE, or" in refused(capsys, *init, "--maximize")
+    assert "one of --library FILE, --reaction FILE, or" in refused(capsys, *init, "--maximize")
     for bad in ("x", "x=1", "x=a:b", "=0:1", "x=0:1:cube"):
         assert "NAME=LOW:HIGH" in refused(capsys, *init, "--maximize", "--bound", bad)
     assert "x=1:0: the lower bound must be below" in refused(capsys, *init, "--maximize", "--bound", "x=1:0")
@@ -249,3 +249,29 @@ def test_bad_requests_are_refused(box, tmp_path, capsys):
     strange = write(tmp_path / "s.csv", ["sample", "value"], [["a", 2.0]])
     assert "no column 'trial'" in refused(capsys, "campaign", "tell", box, "--from", strange)
     assert [t["state"] for t in as_json(capsys, "campaign", "results", box)] == ["pending", "pending"]
+
+
+def test_forms_of_a_molecule_are_one_where_that_is_asked_for(tmp_path, capsys):
+    pytest.importorskip("rdkit", reason="the extra molecules is not installed")
+    library = write(tmp_path / "l.csv", ["smiles"], [["CCCN"], ["CCCN.Cl"], ["CCCO"], ["OC(=O)CC"]])
+    measured = write(tmp_path / "m.csv", ["smiles", "value"], [["[O-]C(=O)CC.[Na+]", 1.5]])
+    store = tmp_path / "f.db"
+    start = ["campaign", "init", store, "--library", library, "--maximize", "--seed", 1]
+    assert run(*start, "--measured", measured, "--standardise", "parent") == 0
+    said = capsys.readouterr().err
+    assert "rows of the library that are the same molecule as an earlier one: 1" in said
+    assert "trial 1, [O-]C(=O)CC.[Na+] (with sodium, charged) is the same molecule as OC(=O)CC" in said
+    assert run("campaign", "ask", store, "-q", 2) == 0  # the acid is known, and the amine is there once
+    assert "only 0 rows" in refused(capsys, "campaign", "ask", store, "-q", 1)
+    told = write(tmp_path / "t.csv", ["trial", "smiles", "value"], [[2, "CCCN.Cl", 2.0], [3, "CCCN.Cl", 2.5]])
+    assert run("campaign", "tell", store, "--from", told) == 1  # one of them is the alcohol
+    capsys.readouterr()
+    assert run("campaign", "status", store) == 0
+    said = capsys.readouterr().out
+    assert "2 measured, 1 pending" in said
+    assert "the same by parent" in said
+    status = as_json(capsys, "campaign", "status", store)
+    assert status["standardise"] == "parent"
+    assert len(status["same_molecules"]) == 2
+    box = ["campaign", "init", tmp_path / "b.db", "--bound", "x=0:1", "--maximize", "--standardise", "flat"]
+    assert "a box has none" in refused(capsys, *box)

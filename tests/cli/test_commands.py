@@ -6,10 +6,12 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 import sggp
+import sggp.cli
 
 pytest.importorskip("typer", reason="the extra cli is not installed")
 pytest.importorskip("rich", reason="the extra cli is not installed")
@@ -122,19 +124,45 @@ def test_without_matplotlib_a_report_is_refused_before_any_work(tmp_path, capsys
     assert list(tmp_path.iterdir()) == []
 
 
+BESIDE_TORCH = """
+import os, sys, types
+import sggp.cli
+app = types.ModuleType("sggp.cli.app")
+app.run = lambda argv: print("torch" in sys.modules, os.environ.get("GOMP_SPINCOUNT"))
+sys.modules["sggp.cli.app"] = app  # the module that loads torch; what it would find is said
+sggp.cli.main([])
+"""
+
+
 def test_the_command_lets_idle_threads_sleep_unless_told_otherwise() -> None:
     """Set before torch is loaded, in a process of its own; what the user set stays."""
-    code = (
-        "import os, sys; from sggp.cli import main; main(['--help']); print(os.environ.get('GOMP_SPINCOUNT'))"
-    )
     clean = {name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"}
 
-    def last_line(code: str, environment: dict[str, str]) -> str:
-        found = subprocess.run(
-            [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
-        )
-        return found.stdout.strip().splitlines()[-1]
+    def said(code: str, environment: dict[str, str]) -> str:
+        command = [sys.executable, "-c", code]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
 
-    assert last_line(code, clean) == "1000"
-    assert last_line(code, {**clean, "GOMP_SPINCOUNT": "7"}) == "7"
-    assert last_line("import torch; " + code, clean) == "None"
+    assert said(BESIDE_TORCH, clean) == "False 1000"
+    assert said(BESIDE_TORCH, {**clean, "GOMP_SPINCOUNT": "7"}) == "False 7"
+    loaded = "import sys, types; sys.modules['torch'] = types.ModuleType('torch')"
+    assert said(loaded + BESIDE_TORCH, clean) == "True None"
+
+
+def test_the_command_lets_large_memory_go_unless_told_otherwise(monkeypatch):
+    """Before torch is loaded; what the user set stays, and so does a C library that has no such option."""
+    set_options = []
+    library = SimpleNamespace(mallopt=lambda *option: set_options.append(option))
+    monkeypatch.setattr("sggp.cli.ctypes.CDLL", lambda name: library)
+    monkeypatch.delenv("MALLOC_MMAP_THRESHOLD_", raising=False)
+    sggp.cli._give_memory_back()
+    assert set_options == []  # torch is loaded here
+    monkeypatch.delitem(sys.modules, "torch")
+    sggp.cli._give_memory_back()
+    assert set_options == [(-3, 2 * 2**20)]
+    monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", "1")
+    sggp.cli._give_memory_back()
+    monkeypatch.delenv("MALLOC_MMAP_THRESHOLD_")
+    monkeypatch.delattr(library, "mallopt")
+    sggp.cli._give_memory_back()
+    assert len(set_options) == 1

@@ -3,7 +3,18 @@
 import numpy as np
 import pytest
 
-from sggp.datasets import dockstring_small, esol, free_wilson, freesolv, lipophilicity, nci_first_5k, zinc250k
+from sggp.datasets import (
+    dockstring_evaluated,
+    dockstring_small,
+    enamine10k,
+    esol,
+    free_wilson,
+    freesolv,
+    lipophilicity,
+    nci_first_5k,
+    tyk2,
+    zinc250k,
+)
 from sggp.errors import DataFileError
 
 
@@ -37,6 +48,15 @@ def test_published_sets(data_dir):
     assert [len(load()) for load in (esol, freesolv, lipophilicity)] == [1128, 642, 4200]
     assert esol().values["log_solubility"][0] == -0.77
     assert len(zinc250k()) == 249455
+
+
+def test_lookup_tables(data_dir):
+    docked = dockstring_evaluated()
+    assert (len(docked), np.isfinite(docked.values["F2"]).sum()) == (343060, 97045)
+    assert (docked.values["F2"][0], sorted(docked.values)[-2:]) == (-9.6, ["QED", "logP"])
+    assert (len(enamine10k()), enamine10k().values["score"][0]) == (10449, -9.9)
+    energies = tyk2()
+    assert (len(energies), energies.ids[1], energies.values["free_energy"][1]) == (9997, "1", 8.731)
 
 
 def test_empty_and_damaged_files(tmp_path, monkeypatch):

@@ -172,11 +172,11 @@ def test_the_optimum_is_that_of_the_conditionals(noise, targets):
 
 
 def test_noise_per_point_is_learnt_around():
-    x = _fingerprints(200)
-    noise = torch.linspace(0.05, 0.6, 200, dtype=torch.float64)
+    x = _fingerprints(80)
+    noise = torch.linspace(0.05, 0.6, 80, dtype=torch.float64)
     y = _targets(x, outputscale=2.0, noise=0.2, mean=-6.0)
     fit = fit_nearest_neighbour(
-        ScaleKernel(TanimotoMinMax()), x, y, noise_variance=noise, generator=0, max_steps=40
+        ScaleKernel(TanimotoMinMax()), x, y, noise_variance=noise, generator=0, max_steps=20
     )
     assert "steps; mean squared z-score" in fit.message
     assert torch.equal(fit.noise_variance, noise)
@@ -208,9 +208,9 @@ def test_a_pool_stands_for_all_rows(monkeypatch):
 @pytest.mark.parametrize("per_point", [False, True])
 def test_the_scale_of_the_targets_does_not_matter(per_point):
     """Neither to L-BFGS nor to Adam, which per-point noise needs and which moves the mean in units of the targets."""
-    x = _fingerprints(300)
+    x = _fingerprints(100)
     y = _targets(x, outputscale=2.0, noise=0.2, mean=-6.0)
-    noise = torch.linspace(0.1, 0.4, 300, dtype=torch.float64) if per_point else None
+    noise = torch.linspace(0.1, 0.4, 100, dtype=torch.float64) if per_point else None
     fits = []
     for unit in (1.0, 1000.0):
         kernel = ScaleKernel(TanimotoMinMax())

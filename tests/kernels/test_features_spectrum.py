@@ -81,22 +81,20 @@ def within(low: float, middle: float, high: float) -> bool:
     return low > 0.75 and 0.9 < middle < 1.1 and high < 1.3
 
 
-@pytest.mark.parametrize("noise", [1e-6, 1e-2])
 @pytest.mark.parametrize("n", [12, 30, 300])
 @pytest.mark.parametrize("d", [1, 2, 6])
 @pytest.mark.parametrize(
     "name", ["matern12", "matern32", "matern52", "rbf", "rq", "periodic", "sum", "product"]
 )
-def test_the_variance_that_data_leave(
-    name: str, d: int, n: int, noise: float, generator: torch.Generator
-) -> None:
+def test_the_variance_that_data_leave(name: str, d: int, n: int, generator: torch.Generator) -> None:
     kernel = kernel_of(name, d)
     x, queries = rows_and_queries(n, d, generator)
     # two factors in six dimensions, known to 1e-6, need more
-    size = 4096 if (name, d, noise) == ("product", 6, 1e-6) else 2048
+    size = 4096 if (name, d) == ("product", 6) else 2048
     features = draw_features(kernel, size, input_dim=d, generator=generator)
-    found = quantiles(ratio(kernel, x, queries, noise, features))
-    assert within(*found), found
+    for noise in (1e-6, 1e-2):
+        found = quantiles(ratio(kernel, x, queries, noise, features))
+        assert within(*found), (noise, found)
 
 
 @pytest.mark.parametrize("base", [TanimotoMinMax, TanimotoDotProduct])

@@ -2,6 +2,7 @@
 
 import gzip
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -304,3 +305,22 @@ def test_a_damaged_cache_file_is_built_again(tmp_path):
     (stored,) = tmp_path.iterdir()
     stored.write_bytes(stored.read_bytes()[:-5])
     assert torch.equal(FingerprintTable.from_smiles(["CCO", "CN"], cache=tmp_path)[:], expected)
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="tells what is resident on Linux only")
+def test_a_sweep_over_a_mapped_table_keeps_none_of_it(tmp_path):
+    generator = np.random.default_rng(0)
+    stored = tmp_path / "table.sggp"
+    FingerprintTable.from_counts(generator.integers(0, 3, (3000, 200))).save(stored)
+    table = FingerprintTable.open(stored)
+    assert sum(int(block.sum()) for _, block in table.chunks(1000)) > 0
+
+    def resident(name):
+        """Kilobytes of the columns and counts of each part of the file that is mapped."""
+        lines = Path("/proc/self/smaps").read_text().splitlines()
+        starts = [i for i, line in enumerate(lines) if line.endswith(name)]
+        sizes = [dict(line.split(":") for line in lines[i + 1 : i + 20] if ":" in line) for i in starts]
+        return [int(size["Rss"].split()[0]) for size in sizes]
+
+    assert len(resident(stored.name)) >= 2
+    assert max(resident(stored.name)) <= 64  # pointers and row numbers

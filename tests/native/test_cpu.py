@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import pathlib
+from typing import Any
 
 import numpy as np
 import pytest
@@ -218,24 +220,29 @@ def test_a_row_does_not_depend_on_its_company_nor_on_the_threads() -> None:
         torch.set_num_threads(threads)
 
 
+@functools.cache
+def square_product(n: int, d: int, s: int, seed: int, dtype: torch.dtype) -> tuple[Any, ...]:
+    """Points, a matrix, the profile, and their product with its rounding: the same for every instruction set."""
+    profile = profile_of(FAMILIES[seed])
+    a = cloud(n, d, 1.0, dtype, seed)
+    v = torch.randn(n, s, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+    k, unit = oracle(a, a, profile), 6e-8 if dtype == torch.float32 else 2e-16
+    return a, v, profile, k @ v.numpy().astype(Long), 40 * unit * (k @ np.abs(v.numpy()).astype(Long))
+
+
 @needs_library
 @each_isa
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_the_square_product_uses_half_of_k(dtype: torch.dtype, isa: str) -> None:
-    unit = 6e-8 if dtype == torch.float32 else 2e-16
     threads = torch.get_num_threads()
     try:
-        for seed, (n, d, s, count) in enumerate(
+        for seed, (*shape, count) in enumerate(
             ((513, 3, 1, 1), (700, 2, 17, 3), (1025, 35, 5, 2), (800, 1, 65, 7), (600, 4, 130, 2))
         ):
             torch.set_num_threads(count)
-            profile = profile_of(FAMILIES[seed])
-            a = cloud(n, d, 1.0, dtype, seed)
-            v = torch.randn(n, s, generator=torch.Generator().manual_seed(seed), dtype=dtype)
-            k = oracle(a, a, profile)
+            a, v, profile, expected, bound = square_product(*shape, seed, dtype)
             found = cpu.stationary_matmul(a, a.clone(), v, profile, isa=isa)
-            bound = 40 * unit * (k @ np.abs(v.numpy()).astype(Long))
-            assert bool((np.abs(found.numpy() - k @ v.numpy().astype(Long)) <= bound).all()), (n, d, s)
+            assert bool((np.abs(found.numpy() - expected) <= bound).all()), shape
             assert torch.equal(found, cpu.stationary_matmul(a, a, v, profile, isa=isa))
             part = cpu.stationary_matmul(a[:-1], a, v, profile, isa=isa)  # not square: whole rows of K
             assert bool((np.abs(part.numpy() - found[:-1].numpy()) <= bound[:-1]).all())

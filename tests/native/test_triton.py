@@ -5,11 +5,8 @@ Whether Triton interprets is settled when it is first imported, which another te
 
 from __future__ import annotations
 
-import os
 import pathlib
 import re
-import subprocess
-import sys
 from types import ModuleType
 
 import pytest
@@ -20,38 +17,32 @@ from sggp.native import engine, engines, reference, triton
 from sggp.native.families import FAMILIES
 from sggp.native.library import NativeError
 from sggp.native.triton import host
+from tests.scripts import Scripts
 
 HERE = pathlib.Path(__file__).parent
 needs_triton = pytest.mark.skipif(not triton.available(), reason="Triton is not installed")
 
 
-def run(command: list[str], **environment: str) -> subprocess.CompletedProcess[str]:
-    """A command with at most one thread and its own kernel cache settings; no xdist worker of this session."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
-    settings = {**inherited, "OMP_NUM_THREADS": "1", **environment}
-    return subprocess.run(command, env=settings, capture_output=True, text=True, cwd=HERE.parents[1])
-
-
-@needs_triton
-@pytest.mark.parametrize("part", ["stationary", "gradient", "tanimoto", "host"])
-def test_cases(part: str) -> None:
+def cases(scripts: Scripts, name: str, part: str) -> None:
+    """The tests of a file whose names hold this word all pass, on the GPU or in the interpreter, and there are some."""
     interpret = "0" if torch.cuda.is_available() else "1"
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", part]
-    found = run([*command, str(HERE / "triton_cases.py")], TRITON_INTERPRET=interpret)
+    command = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", part, HERE / name)
+    found = scripts.run(*command, OMP_NUM_THREADS="1", TRITON_INTERPRET=interpret)
     assert found.returncode == 0, found.stdout + found.stderr
     assert re.search(r"[1-9]\d* passed", found.stdout)
     assert "skipped" not in found.stdout
 
 
 @needs_triton
+@pytest.mark.parametrize("part", ["stationary", "gradient", "tanimoto", "host"])
+def test_cases(part: str, scripts: Scripts) -> None:
+    cases(scripts, "triton_cases.py", part)
+
+
+@needs_triton
 @pytest.mark.slow
-def test_every_kernel_compiles_without_a_gpu(tmp_path: pathlib.Path) -> None:
-    found = run(
-        [sys.executable, str(HERE / "triton_compile.py")],
-        TRITON_INTERPRET="0",
-        TRITON_CACHE_DIR=str(tmp_path),
-        PYTHONPATH=os.pathsep.join([str(HERE.parents[1]), os.environ.get("PYTHONPATH", "")]),
-    )
+def test_every_kernel_compiles_without_a_gpu(scripts: Scripts, tmp_path: pathlib.Path) -> None:
+    found = scripts.run(HERE / "triton_compile.py", TRITON_INTERPRET="0", TRITON_CACHE_DIR=str(tmp_path))
     assert found.returncode == 0, found.stdout + found.stderr
     lines = found.stdout.splitlines()
     assert len(lines) == 2 * (len(FAMILIES) + 2 * (5 + 3 + 8))
@@ -59,13 +50,9 @@ def test_every_kernel_compiles_without_a_gpu(tmp_path: pathlib.Path) -> None:
 
 
 @needs_triton
-def test_the_properties_of_every_engine() -> None:
+def test_the_properties_of_every_engine(scripts: Scripts) -> None:
     """Those of test_engines.py, whose catalogue has a row for Triton in a process that interprets it."""
-    interpret = "0" if torch.cuda.is_available() else "1"
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "triton"]
-    found = run([*command, str(HERE / "test_engines.py")], TRITON_INTERPRET=interpret)
-    assert found.returncode == 0, found.stdout + found.stderr
-    assert re.search(r"[1-9]\d* passed", found.stdout)
+    cases(scripts, "test_engines.py", "triton")
 
 
 def fake(name: str) -> object:
@@ -108,12 +95,13 @@ def test_without_triton_cuda_tensors_are_left_to_torch(
 
 
 @needs_triton
-def test_choosing_this_engine_does_not_import_triton() -> None:
+def test_choosing_this_engine_does_not_import_triton(scripts: Scripts, tmp_path: pathlib.Path) -> None:
     code = (
         "import sys, torch; from sggp.native import engine; e = engine('cuda', torch.float32); "
         "assert e.name == 'Triton', e; assert 'triton' not in sys.modules"
     )
-    found = run([sys.executable, "-c", code], SGGP_TRITON="1")
+    (tmp_path / "chosen.py").write_text(code)
+    found = scripts.run(tmp_path / "chosen.py", SGGP_TRITON="1")
     assert found.returncode == 0, found.stderr
 
 

@@ -265,7 +265,7 @@ def predictions_bound(cross, matrix, residual: float, rhs) -> float:
 @pytest.mark.parametrize(("d", "lengthscale", "noise"), [(32, 6.0, 0.3), (8, 1.5, 3e-3)])
 def test_defaults_reach_the_predictions(d, lengthscale, noise, generator, dtype):
     """Small forms of systems on which the plain gradient stagnates far from them."""
-    n, tolerance = 500, 1e-3
+    n, tolerance = 300, 1e-3
     x, q = normal(generator, n, d), normal(generator, 50, d)
     kernel = matern(d, lengthscale)
     kernel.outputscale = 1.0

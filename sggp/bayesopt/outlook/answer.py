@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -87,6 +87,7 @@ class Outlook:
         judged: left-out measurements that the paths were corrected by. correction: see `Recalibration`.
         search_error: box: mean difference between two searches for a path's best point, in the values' units.
         names: what a candidate and the set of them are called.
+        part_of: combinations of which the pool is only the searched part, None where it is everything.
     """
 
     kind: str
@@ -110,6 +111,11 @@ class Outlook:
     correction: tuple[float, ...] = ()
     search_error: float | None = None
     names: tuple[str, str] = ("candidate", "pool")
+    part_of: int | None = None
+
+    def of_part(self, size: int) -> Outlook:
+        """The same, saying that the pool is what searches looked at of so many combinations."""
+        return replace(self, names=("product", "searched part"), part_of=size)
 
     def as_dict(self) -> dict[str, Any]:
         """All of it, and the sentences, as JSON values."""
@@ -209,6 +215,11 @@ class Outlook:
 
     def _cautions(self) -> list[str]:
         said = []
+        if self.part_of is not None:
+            said.append(
+                f"The searched part is the {self.size:,} products that searches looked at, of {self.part_of:,} "
+                "combinations; nothing is said of the others."
+            )
         if not self.learned:
             said.append(
                 "These are guesses: there is too little, or nothing that differs, for a model to learn from."

@@ -42,9 +42,9 @@ class Recalibration:
 
         h^-1(h(m) + shift + slope * m + exp(spread + tilt * m + reach * log s) * d).
 
-    The reach tells rows that are far from all measurements from those that are near. h is the identity at bend 0; at a
-    positive one it stretches high values, so that what is predicted stays short of an end of the scale that
-    measurements show.
+    The reach tells rows that are far from all measurements from those that are near. h is the identity below the mean
+    of the values and at bend 0; a positive bend stretches high values, so that what is predicted stays short of an end
+    of the scale that measurements show.
 
     A search measures what it thinks it knows to be good, and such molecules may be easier to predict than the others.
     Whether they are, they cannot tell: on every other path deviations may grow but not shrink.
@@ -114,7 +114,7 @@ def recalibrate(model: Surrogate, sign: float, generator: torch.Generator) -> Re
         log_width = _log_width(spread, tilt * mean, reach * std.log())
         error = _bent(truth, exponent) - _bent(mean, exponent) - shift - slope * mean
         z = error / (std * log_width.exp())
-        slopes = torch.where(truth > 0, exponent - 1, 1 / exponent - 1) * truth.abs().log1p()
+        slopes = (exponent - 1) * truth.clamp_min(0.0).log1p()
         return (0.5 * z.square() + log_width - slopes).sum() + 0.5 * (p / prior).square().sum()
 
     def with_slope(p: np.ndarray) -> tuple[float, np.ndarray]:
@@ -164,14 +164,12 @@ def _exponent(bend: Tensor) -> Tensor:
 
 
 def _bent(y: Tensor, exponent: Tensor) -> Tensor:
-    """((1 + y)^w - 1)/w above zero and -((1 - y)^(1/w) - 1) w below.
+    """((1 + y)^w - 1)/w above zero, y below: the lower end of the scale says nothing of the upper one.
 
-    Source: Yeo & Johnson, Biometrika 87 (2000) 954, with the exponents 1/w instead of 2 - w below zero.
+    Source: Yeo & Johnson, Biometrika 87 (2000) 954, above zero.
     """
-    up, down = y.clamp_min(0.0), (-y).clamp_min(0.0)
-    return ((1 + up) ** exponent - 1) / exponent - ((1 + down) ** (1 / exponent) - 1) * exponent
+    return ((1 + y.clamp_min(0.0)) ** exponent - 1) / exponent + y.clamp_max(0.0)
 
 
 def _unbent(u: Tensor, exponent: Tensor) -> Tensor:
-    up, down = u.clamp_min(0.0), (-u).clamp_min(0.0)
-    return ((1 + exponent * up) ** (1 / exponent) - 1) - ((1 + down / exponent) ** exponent - 1)
+    return (1 + exponent * u.clamp_min(0.0)) ** (1 / exponent) - 1 + u.clamp_max(0.0)

@@ -83,6 +83,14 @@ class Rule(ABC):
         """How many sample paths the posterior must carry."""
         return self.batch_size
 
+    def paths_for(self, measured: int) -> int:
+        """How many of them the rule looks at where the posterior is that of so many fingerprints: all, or none."""
+        return self.num_samples
+
+    def needs_paths(self, posterior: Any) -> bool:
+        """Whether the rule looks at sample paths of this posterior."""
+        return True
+
     @property
     def sign(self) -> float:
         """1 where larger values are better, else -1."""
@@ -116,7 +124,7 @@ class Rule(ABC):
         """The next batch.
 
         Args:
-            posterior: what is known; it must carry at least `num_samples` sample paths.
+            posterior: what is known; where the rule looks at sample paths, it must carry at least `num_samples`.
             exclude: pool rows never to propose (measured, failed, unavailable); in a box points (k, d), in the
                 coordinates of the posterior, that nothing is proposed within 1e-6 of.
             pending: the same of what is being measured now.
@@ -145,23 +153,31 @@ class Rule(ABC):
             posterior, exclude, pending, generator: as `suggest`.
             scaling: offset and scale that turn the posterior's values into those of the user, for the reasons.
         """
+        if self.needs_paths(posterior):
+            self._check_paths(posterior)
+        offset, scale = (finite_number(number, "scaling") for number in scaling)
+        # the names of the streams are those of the first rule: campaigns go on with the numbers they began with
+        pick, look = streams(as_generator(generator), "thompson paths", "thompson candidates")
+        how = Look(self.maximize, look, self.search, self.progress, exclude, pending)
+        rule = self
+        if hasattr(self.space, "explore"):  # candidates that have to be found first
+            rule, places, values, _ = self.space.explore(self, posterior, how, pick)
+        else:
+            places, values = self.pick(posterior, how, pick)
+        expected = self._expected(posterior, places, (offset, scale))
+        notes = [rule.note(slot, value, (offset, scale)) for slot, value in enumerate(values.tolist())]
+        why = [f"{first}; {note}" if first else note for first, note in zip(expected, notes, strict=True)]
+        return Choice(places, values, why)
+
+    def _check_paths(self, posterior: Any) -> None:
         if not hasattr(posterior, "samples"):
             raise DtypeError(f"expected a posterior with samples, got {type(posterior).__name__}.")
-        offset, scale = (finite_number(number, "scaling") for number in scaling)
         have, need = int(posterior.samples.num_samples), self.num_samples
         if have < need:
             raise InputError(
                 f"the posterior carries {have} sample paths but the batch needs {need}: call "
                 f"condition(..., num_samples={need}) or lower batch_size."
             )
-        # the names of the streams are those of the first rule: campaigns go on with the numbers they began with
-        pick, look = streams(as_generator(generator), "thompson paths", "thompson candidates")
-        how = Look(self.maximize, look, self.search, self.progress, exclude, pending)
-        places, values = self.pick(posterior, how, pick)
-        expected = self._expected(posterior, places, (offset, scale))
-        notes = [self.note(slot, value, (offset, scale)) for slot, value in enumerate(values.tolist())]
-        why = [f"{first}; {note}" if first else note for first, note in zip(expected, notes, strict=True)]
-        return Choice(places, values, why)
 
     def _expected(self, posterior: Any, places: Tensor, scaling: tuple[float, float]) -> list[str]:
         """What the posterior expects at the places, in words; nothing where it is nothing but its paths."""

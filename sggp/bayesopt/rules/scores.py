@@ -13,7 +13,7 @@ from torch import Tensor
 from sggp.bayesopt.maximise import Look, Paths
 from sggp.bayesopt.rules.base import Rule, is_pool, mean_and_std, mean_at
 from sggp.bayesopt.rules.sweep import best_rows, moments, open_rows
-from sggp.defaults import DIRECT_ROWS
+from sggp.defaults import DIRECT_ROWS, FACTOR_ROWS
 
 _SAMPLES = 64
 """Paths for the first look at a pool where solving for every variance would take too long."""
@@ -21,24 +21,31 @@ _SHORTLIST = 3
 """Rows whose variances follow the batch, in batches."""
 _ROUGH_SHORTLIST, _ROUGH_ROWS = 6, 2000
 """Rows, in batches and at least, that are looked at again after a first look by sample paths."""
+SLACK = 1.001
+"""What a bound of a standard deviation is raised by, more than rounding can move it or the mean."""
+_TOGETHER = 1024
+"""Rows that are solved for before it is asked again which others still matter."""
 
 
 class ScoreRule(Rule):
     """Rank by a score of mean and standard deviation.
 
-    Over a pool: one sweep finds mean and standard deviation of every row. The batch is then chosen one by one among the
-    best rows; each choice lowers the standard deviations of what it would tell about, as if it had been measured and
-    found as expected, so that a batch does not ask the same question many times. A posterior that has no
+    Over a pool: one sweep finds the mean of every row and, where the posterior has a Cholesky factor, an upper bound of
+    its standard deviation; rows are solved for in the order of their score with that bound, until none is left that
+    could be among the best. Other posteriors give the standard deviation of every row. The batch is then chosen one by
+    one among the best rows; each choice lowers the standard deviations of what it would tell about, as if it had been
+    measured and found as expected, so that a batch does not ask the same question many times. A posterior that has no
     ``covariance_matrix`` cannot say so: there the batch is the best scores.
 
     In a box: slot 0 takes the best score; the others, functions of their own sample paths (`path_form`).
 
     Args, Raises: as `Rule`.
 
-    A posterior of more than `DIRECT_ROWS` distinct rows is first looked at by its sample paths; the best rows of that
-    are then solved for.
+    A posterior of more than `DIRECT_ROWS` distinct rows without such a factor is first looked at by its sample paths;
+    the best rows of that are then solved for.
 
-    Cost: N means and variances (or N evaluations of the paths), and for the batch b of them O(b²·(n + b)).
+    Cost: N means and bounds of the variance, n² for each row that is solved for, and for the batch b of them
+    O(b²·(n + b)). Nothing looks at sample paths then; else N variances, or N evaluations of the paths.
 
     Source of the batch: Desautels, Krause & Burdick (2014), GP-BUCB.
     """
@@ -52,6 +59,13 @@ class ScoreRule(Rule):
     @property
     def num_samples(self) -> int:
         return _SAMPLES if is_pool(self.space) else max(_SAMPLES, self.batch_size)
+
+    def paths_for(self, measured: int) -> int:
+        direct = FACTOR_ROWS if getattr(self.space, "kind", None) == "counts" else DIRECT_ROWS
+        return 0 if is_pool(self.space) and measured <= direct else self.num_samples
+
+    def needs_paths(self, posterior: Any) -> bool:
+        return not (is_pool(self.space) and has_bounds(posterior))
 
     @abstractmethod
     def score(self, mean: Tensor, std: Tensor, best: float) -> Tensor:
@@ -85,12 +99,14 @@ class ScoreRule(Rule):
 
     def first_look(self, posterior: Any) -> tuple[Any, int]:
         """What gives mean and standard deviation of the rows of a pool, and how many of the best are kept."""
-        if self.needs_std and is_large(posterior):
+        if self.needs_std and is_large(posterior) and not has_bounds(posterior):
             return Sampled(posterior.samples), max(_ROUGH_SHORTLIST * self.batch_size, _ROUGH_ROWS)
         return posterior, _SHORTLIST * self.batch_size
 
     def _pick_rows(self, posterior: Any, look: Look) -> tuple[Tensor, Tensor]:
         free = open_rows(self.space, look, self.batch_size)
+        if self.needs_std and has_bounds(posterior):
+            return self._one_by_one(posterior, *self._best_by_bounds(posterior, look, free))
         by, wide = self.first_look(posterior)
         rough = by is not posterior
         mean, std = moments(by, self.space, look.progress, with_std=self.needs_std)
@@ -103,8 +119,31 @@ class ScoreRule(Rule):
             order = torch.argsort(self.score(mean, std, best), descending=True, stable=True)
             order = order[: _SHORTLIST * self.batch_size]
             rows, mean, std = rows[order], mean[order], std[order]
-        rows, score = self._one_by_one(posterior, rows, mean, std, best)
-        return rows, self.sign * score
+        return self._one_by_one(posterior, rows, mean, std, best)
+
+    def _best_by_bounds(
+        self, posterior: Any, look: Look, free: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, float]:
+        """The best free rows with mean and standard deviation, and the k-th largest mean.
+
+        They are those of solving for every row: a row is left out only where its score with an upper bound of its
+        standard deviation is below the scores of as many others as are wanted.
+        """
+        mean, most = moments(Bounded(posterior), self.space, look.progress)
+        mean = self.sign * mean
+        best = float(mean.topk(self.batch_size).values[-1])
+        wanted = min(int(free.sum()), _SHORTLIST * self.batch_size)
+        hope = torch.where(free, self.score(mean, SLACK * most, best), -math.inf)
+        order = torch.argsort(hope, descending=True, stable=True)[: int(free.sum())]
+        std, score, done, step = torch.zeros_like(mean), torch.full_like(mean, -math.inf), 0, wanted
+        while step:
+            rows = order[done : done + step]
+            mean[rows], std[rows] = self._solved(posterior, rows)
+            score[rows] = self.score(mean[rows], std[rows], best)
+            done, floor = done + step, score.topk(wanted).values[-1]
+            step = int((hope[order[done : done + _TOGETHER]] >= floor).sum())
+        rows = best_rows(score, free, wanted)
+        return rows, mean[rows], std[rows], best
 
     def _solved(self, posterior: Any, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Mean, mirrored where smaller is better, and standard deviation of rows, by solving."""
@@ -118,10 +157,10 @@ class ScoreRule(Rule):
     def _one_by_one(
         self, posterior: Any, rows: Tensor, mean: Tensor, std: Tensor, best: float
     ) -> tuple[Tensor, Tensor]:
-        """The batch among these rows, and the score of each when it was chosen."""
+        """The batch among these rows, and the score of each when it was chosen, with the sign of the values."""
         score = self.score(mean, std, best)
         if not (self.needs_std and hasattr(posterior, "covariance_matrix")) or self.batch_size == 1:
-            return rows[: self.batch_size], score[: self.batch_size]
+            return rows[: self.batch_size], self.sign * score[: self.batch_size]
         with torch.no_grad():
             pool: Any = self.space
             joint = posterior.covariance_matrix(pool.rows(rows)).to(torch.float64).cpu()
@@ -140,7 +179,12 @@ class ScoreRule(Rule):
             known[:, slot] = column
             left = (left - column.square()).clamp_min(1e-20)
             score = self.score(mean, left.sqrt(), best)
-        return rows[picked], torch.tensor(scores, dtype=torch.float64)
+        return rows[picked], self.sign * torch.tensor(scores, dtype=torch.float64)
+
+
+def has_bounds(posterior: Any) -> bool:
+    """Whether a posterior gives upper bounds of variances for little, and solves for single rows by a factor."""
+    return bool(getattr(posterior, "factorises", False))
 
 
 def is_large(posterior: Any) -> bool:
@@ -157,6 +201,16 @@ class Sampled:
     def mean_and_variance(self, points: Tensor) -> tuple[Tensor, Tensor]:
         values = self.paths(points).to(torch.float64)
         return values.mean(0), values.var(0)
+
+
+@dataclass(frozen=True)
+class Bounded:
+    """The mean, and what the variance cannot exceed."""
+
+    posterior: Any
+
+    def mean_and_variance(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        return self.posterior.mean_and_variance(points, method="bound")
 
 
 @dataclass(frozen=True)

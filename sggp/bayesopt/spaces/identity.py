@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from sggp.molecules.standardise import Standardiser
 
 _BLOCK = 4096
 _NAMES = (("canonical", ""), ("ids", "id:"), ("smiles", "text:"))
@@ -21,10 +24,11 @@ class Identity:
 
     Args:
         table: N rows by number, perhaps with `canonical`, `ids` or `smiles`, texts by number.
+        standard: makes canonical SMILES parents, which are the keys then.
     """
 
-    def __init__(self, table: Any) -> None:
-        self._table = table
+    def __init__(self, table: Any, standard: Standardiser | None = None) -> None:
+        self._table, self._standard = table, standard
         self._order: np.ndarray | None = None
         self._sorted = self._hashes = np.empty(0, dtype=np.int64)
 
@@ -39,7 +43,7 @@ class Identity:
         if found is None:
             return [key for block in rows.split(_BLOCK) for key in feature_keys(self._table[block])]
         prefix, texts = found
-        return [prefix + str(texts[row]) for row in rows.tolist()]
+        return [prefix + self._form(str(texts[row])) for row in rows.tolist()]
 
     def find(self, keys: Sequence[str]) -> Tensor:
         """(k,) int64: the first row of each key, -1 where there is none. Cost: O(k log N) after the first call."""
@@ -89,11 +93,14 @@ class Identity:
             self._sorted = self._hashes[self._order]
         return self._order
 
+    def _form(self, text: str) -> str:
+        return text if self._standard is None else self._standard.parents([text])[0]
+
     def _all_keys(self) -> Iterator[str]:
         found = _named(self._table)
         if found is not None:
             prefix, texts = found
-            return (prefix + str(text) for text in texts)
+            return (prefix + self._form(str(text)) for text in texts)
         blocks = (slice(start, start + _BLOCK) for start in range(0, len(self._table), _BLOCK))
         return (key for block in blocks for key in feature_keys(self._table[block]))
 

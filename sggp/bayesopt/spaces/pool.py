@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -18,6 +18,9 @@ from sggp.bayesopt.spaces.tables import Kind, first_row, read_candidates
 from sggp.bayesopt.trials import Place, Trial
 from sggp.checks import as_numbers, whole_number
 from sggp.errors import InputError, ShapeError
+
+if TYPE_CHECKING:
+    from sggp.molecules.standardise import Standardiser
 
 _DIGEST_ROWS = 64
 
@@ -107,6 +110,23 @@ class Pool:
     def parts(self) -> dict[str, tuple[int, int]] | None:
         """The columns of each fingerprint where the table has several side by side: a `kernel` for `fit_surrogate`."""
         return getattr(self.table, "parts", None)
+
+    def standardised(self, standard: Standardiser) -> Pool:
+        """The same candidates; those of one parent (salts, charges, ...) have one key and are twins.
+
+        Raises:
+            InputError: the candidates are no molecules.
+
+        Cost: of the first look at all keys, see `sggp.molecules.standardise.standardise`.
+        """
+        if getattr(self.table, "canonical", None) is None:
+            raise InputError(
+                "only molecules can be standardised: give a pool of a FingerprintTable made of SMILES."
+            )
+        pool = copy.copy(self)
+        pool.__dict__.pop("scaled", None)
+        pool._identity = Identity(self.table, standard)
+        return pool
 
     def rows(self, rows: Any) -> Tensor:
         """(k, d) features of the given rows: numbers in float64, counts as they are.

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sggp.bayesopt.rules import Rule, make_rule
 from sggp.bayesopt.rules.base import mean_and_std, mean_at
-from sggp.bayesopt.rules.scores import ScoreRule
+from sggp.bayesopt.rules.scores import SLACK, ScoreRule, has_bounds
 from sggp.bayesopt.spaces.pool import Pool
 from sggp.bayesopt.streaming.shortlist import Deepest, Frontier, Lists, Molecule, Shortlist
 from sggp.checks import flag, one_of, whole_number
@@ -133,9 +133,10 @@ class LibrarySearch:
                 f"the posterior is that of fingerprints of {width} columns and the fingerprinter gives "
                 f"{own.settings.width}: give the one that the measured molecules were encoded with."
             )
-        have, need = int(self.posterior.samples.num_samples), self._rule.num_samples
-        if have < need:
-            raise InputError(f"the posterior carries {have} sample paths but the rule needs {need}.")
+        if self._rule.needs_paths(self.posterior):
+            have, need = int(self.posterior.samples.num_samples), self._rule.num_samples
+            if have < need:
+                raise InputError(f"the posterior carries {have} sample paths but the rule needs {need}.")
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if not name.startswith("_")}
@@ -172,8 +173,11 @@ class LibrarySearch:
             total = _tallied(total, part, kept)
         return total
 
-    def values(self, features: Tensor) -> np.ndarray:
-        """(p, n) float64: what decides about rows of fingerprints (n, width), larger being better, on p lists."""
+    def values(self, features: Tensor, *, hoped: bool = False) -> np.ndarray:
+        """(p, n) float64: what decides about rows of fingerprints (n, width), larger being better, on p lists.
+
+        With `hoped`, of a posterior that has bounds, they are those of an upper bound of the standard deviation.
+        """
         rule = self._rule
         with torch.no_grad():
             if not isinstance(rule, ScoreRule):
@@ -181,13 +185,24 @@ class LibrarySearch:
             elif not rule.needs_std:
                 out = rule.sign * mean_at(self.posterior, features)[None]
             else:
-                mean, std = mean_and_std(self._look[0], features)
+                if self._bounded:
+                    how = "bound" if hoped else "solve"
+                    mean, variance = self.posterior.mean_and_variance(features, method=how)
+                    std = variance.to(torch.float64).clamp_min(1e-20).sqrt() * (SLACK if hoped else 1.0)
+                    mean = mean.to(torch.float64)
+                else:
+                    mean, std = mean_and_std(self._look[0], features)
                 mean = rule.sign * mean
                 out = torch.stack([mean, mean, std]) if rule.needs_best else rule.score(mean, std, 0.0)[None]
         values = out.to(torch.float64).cpu().numpy()
         if not np.isfinite(values).all():
             raise InputError("the posterior gave a value that is not finite: see posterior.solution for why.")
         return values
+
+    @property
+    def _bounded(self) -> bool:
+        """Whether standard deviations are solved for only where an upper bound of them says that a row may stay."""
+        return isinstance(self._rule, ScoreRule) and self._rule.needs_std and has_bounds(self.posterior)
 
     @cached_property
     def _rule(self) -> Rule:
@@ -234,21 +249,39 @@ class LibrarySearch:
         )
         good = np.asarray([place for place in range(len(rows)) if place not in wrong], dtype=np.int64)
         packed = PackedCounts.pack(encoded.sizes, encoded.columns, encoded.counts, own.settings.width)
-        if not len(good):
-            return _tallied(found, part, found.shortlist)
-        values = np.concatenate(
-            [
-                self.values(torch.from_numpy(packed.dense(good[start : start + _DENSE])))
-                for start in range(0, len(good), _DENSE)
-            ],
-            axis=1,
-        )
-        inside = np.flatnonzero(self._lists.enter(found.shortlist, values))
-        kept = found.shortlist
-        if len(inside):
-            entering = self._entering([rows[place] for place in good[inside]], values[:, inside], number)
-            kept = self._lists.cut(kept.joined(entering))
+        kept = self._kept(found.shortlist, [rows[place] for place in good], packed.take(good), number)
         return _tallied(found, part, kept)
+
+    def _kept(self, kept: Shortlist, rows: list[Any], packed: PackedCounts, number: int) -> Shortlist:
+        """The short list with these rows of one shard."""
+        every = np.arange(len(rows))
+        pieces, hopes = [every], None
+        if self._bounded and len(rows):
+            hopes = self._over(packed, every, hoped=True)
+            order = np.argsort(-(hopes[0] + (0.0 if len(hopes) == 1 else 2.0 * hopes[-1])), kind="stable")
+            first = self._look[1] + _SPARE
+            pieces = [
+                order[:first],
+                order[first:],
+            ]  # so that the first ones say of the others that they do not matter
+        for piece in pieces:
+            if hopes is not None:
+                piece = np.sort(piece[self._lists.enter(kept, hopes[:, piece])])
+            if not len(piece):
+                continue
+            values = self._over(packed, piece)
+            inside = np.flatnonzero(self._lists.enter(kept, values))
+            if len(inside):
+                entering = self._entering([rows[place] for place in piece[inside]], values[:, inside], number)
+                kept = self._lists.cut(kept.joined(entering))
+        return kept
+
+    def _over(self, packed: PackedCounts, rows: np.ndarray, *, hoped: bool = False) -> np.ndarray:
+        """`values` of these rows, a part at a time."""
+        parts = [rows[start : start + _DENSE] for start in range(0, len(rows), _DENSE)]
+        return np.concatenate(
+            [self.values(torch.from_numpy(packed.dense(part)), hoped=hoped) for part in parts], axis=1
+        )
 
     def _entering(self, rows: list[Any], values: np.ndarray, number: int) -> Shortlist:
         """All of these rows with their values (p, n)."""

@@ -8,14 +8,24 @@ from typing import Any
 
 from sggp.bayesopt import Campaign, Trial
 from sggp.bayesopt.outcomes.results import stated
+from sggp.cli.campaign.opening import is_products
 from sggp.cli.console import csv_text, stdout
 from sggp.files import write_whole
+
+_NAMED = 5
+_POLICIES = {
+    "parent": "whatever their salts, solvates and charges",
+    "flat": "whatever their salts, solvates, charges, stereo and tautomers",
+}
 
 
 def places(campaign: Campaign) -> list[str]:
     """The columns that say what was, or is to be, measured."""
     if campaign.has_space and not is_molecules(campaign):
         return list(campaign.space.names)
+    if is_products(campaign):
+        most = max(len(one["sizes"]) for one in campaign.settings["space"]["reactions"])
+        return ["smiles", "reaction", *(f"reagent_{number}" for number in range(1, most + 1))]
     return ["id", "smiles"] if library_ids(campaign) is not None else ["smiles"]
 
 
@@ -35,6 +45,9 @@ def place(campaign: Campaign, trial: Trial) -> list[Any]:
     """The cells of `places`."""
     if campaign.has_space and not is_molecules(campaign):
         return list(campaign.space.cells(trial))
+    if is_products(campaign):
+        cells = [trial.label or trial.key, *(trial.x or ())]
+        return cells + [""] * (len(places(campaign)) - len(cells))
     ids = library_ids(campaign)
     name = trial.label or trial.key or "(features only)"
     if ids is None:
@@ -63,6 +76,26 @@ def write_batch(path: Any, campaign: Campaign, trials: Sequence[Trial]) -> None:
     header, rows = listing(campaign, trials, results=False)
     empty = [""] * (len(campaign.outcomes) + 1)
     write_whole(path, csv_text([*header, *campaign.outcomes, "reason"], ([*row, *empty] for row in rows)))
+
+
+def same_molecules(campaign: Campaign) -> list[str]:
+    """Which molecules the campaign takes as the same, and which of those it met; nothing where only equal ones."""
+    policy = campaign.standardise
+    if policy == "none":
+        return []
+    said = [f"molecules are the same by {policy}: {_POLICIES[policy]}"]
+    if campaign.has_space:
+        twins = int(len(campaign.space) - campaign.space.capacity)  # type: ignore[arg-type]
+        said.append(
+            f"rows of the library that are the same molecule as an earlier one: {twins}" if twins else ""
+        )
+    found = campaign.parent_matches()
+    labels = {trial.id: trial.label for trial in campaign.results()}
+    for match in found[:_NAMED]:
+        of = match.parent if match.of < 0 else campaign.space.label(match.of)  # type: ignore[attr-defined]
+        said.append(match.describe(f"trial {match.row}, {labels[match.row]}", str(of)))
+    more = len(found) - _NAMED
+    return [*filter(None, said), *([f"and {more} more trials of other forms"] if more > 0 else [])]
 
 
 def as_json(campaign: Campaign, trial: Trial) -> dict[str, Any]:

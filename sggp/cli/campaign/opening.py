@@ -10,6 +10,7 @@ import typer
 from sggp.bayesopt import Campaign, Pool
 from sggp.bayesopt.storage import open_storage
 from sggp.cli.console import stderr
+from sggp.cli.molecules.products import products_cache, read_space, space_files
 from sggp.cli.molecules.tables import default_cache, load_library
 from sggp.errors import DataFileError
 from sggp.molecules import FingerprintTable, SmilesFingerprinter
@@ -17,7 +18,10 @@ from sggp.molecules import FingerprintTable, SmilesFingerprinter
 Store = Annotated[str, typer.Argument(help="Campaign file, e.g. week.db, or the URL of a database.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON in the place of tables.")]
 Library = Annotated[
-    Path | None, typer.Option("--library", help="Where the library is now; kept for the next time.")
+    Path | None,
+    typer.Option(
+        "--library", help="Where the library, or the reaction file, is now; kept for the next time."
+    ),
 ]
 Reason = Annotated[str, typer.Option("--reason", help="Why; kept in the journal.")]
 Out = Annotated[Path | None, typer.Option("--out", help="Also write them to this CSV file.")]
@@ -58,6 +62,8 @@ def open_campaign(store: str, library: Path | None) -> Campaign:
             )
         return campaign
     info = campaign.info
+    if is_products(campaign):
+        return _open_products(campaign, store, library)
     if library is None:
         if "library" not in info:
             raise DataFileError(
@@ -74,6 +80,46 @@ def open_campaign(store: str, library: Path | None) -> Campaign:
     if str(library.resolve()) != info.get("library"):
         campaign.set_info({"library": str(library.resolve())}, why="the library is elsewhere")
     return Campaign(Pool(table), store)
+
+
+def is_products(campaign: Campaign) -> bool:
+    """Whether the campaign chooses among the products of reactions."""
+    return campaign.settings["space"].get("kind") == "reactions"
+
+
+def _open_products(campaign: Campaign, store: str, file: Path | None) -> Campaign:
+    """With the products of its reaction file, which may be elsewhere now or have other reagents."""
+    info = campaign.info
+    if file is None:
+        if "reaction" not in info:
+            raise DataFileError(
+                f"{store} was started from Python: continue it from there, or name a reaction file by --library."
+            )
+        file = Path(info["reaction"])
+        if not file.exists():
+            raise DataFileError(
+                f"the reaction file of {store} is no longer at {file}: give --library FILE.json with its new place. "
+                "tell, fail, status and export work without it."
+            )
+    space = read_space(file, cache=products_cache(), fingerprint=info.get("fingerprint"), whole=False)
+    before, now = campaign.settings["space"], space.describe()
+    if before != now:
+        sizes = [
+            ", ".join(" x ".join(map(str, one["sizes"])) for one in known["reactions"])
+            for known in (before, now)
+        ]
+        words = f"other reagents, reactions or filters than at the start ({sizes[0]}, now {sizes[1]})"
+        stderr().print(f"note: {file.name} has {words}; trials keep their products and values")
+    if str(file.resolve()) != info.get("reaction"):
+        campaign.set_info({"reaction": str(file.resolve())}, why="the reaction file is elsewhere")
+    return Campaign(space, store)
+
+
+def files_of(campaign: Campaign, store: str) -> list[Path]:
+    """What no output of a command may replace: the campaign, its library, its reactions and their reagents."""
+    kept = [campaign.info.get(name) for name in ("library", "reaction")]
+    reagents = space_files(campaign.space) if campaign.has_space and is_products(campaign) else []  # type: ignore[arg-type]
+    return [*local_files(store), *(Path(one) for one in kept if one), *reagents]
 
 
 def read_library(library: Path, info: dict[str, Any]) -> tuple[FingerprintTable, list[Any]]:

@@ -18,8 +18,12 @@ from sggp.bayesopt import Campaign, Surrogate, Trial
 from sggp.bayesopt.outcomes import Objective, stated
 from sggp.bayesopt.screening import predict_rows
 from sggp.cli.campaign import figures
-from sggp.cli.campaign.listing import is_molecules, library_ids, listing, place, places
-from sggp.cli.report import cards, facts, page, paragraph, picture, rows_table
+from sggp.cli.campaign.listing import is_molecules, library_ids, listing, place, places, same_molecules
+from sggp.cli.campaign.naming import JOINT
+from sggp.cli.campaign.opening import is_products
+from sggp.cli.campaign.reagents import PATHS, reagent_parts, useful_reagents
+from sggp.cli.molecules.products import is_reagent_smiles, narrow
+from sggp.cli.report import Part, cards, facts, page, paragraph, picture, rows_table
 from sggp.errors import SggpError
 from sggp.molecules import molecule_svg
 
@@ -46,7 +50,7 @@ def render(store: str, campaign: Campaign) -> str:
         sections.append(
             ("Failed and withdrawn", rows_table(["trial", *places(campaign), "state", "reason"], rows))
         )
-    sections.append(("All trials", rows_table(*listing(campaign, trials, results=True))))
+    sections.append(("All trials", rows_table(*narrow(*listing(campaign, trials, results=True)))))
     return page(f"Campaign {Path(store).name}: {_goal(objective)}", sections)
 
 
@@ -72,6 +76,15 @@ def _facts(store: str, campaign: Campaign, trials: Sequence[Trial]) -> list[tupl
     if is_molecules(campaign):
         size = f", {campaign.space.capacity:.0f} molecules" if campaign.has_space else ", not read"
         items.append(("library", f"{campaign.info.get('library', 'given in Python')}{size}"))
+        items += [("same molecules", line) for line in same_molecules(campaign)]
+    elif is_products(campaign):
+        sizes = [
+            f"{one['name']}: {' x '.join(f'{size:,}' for size in one['sizes'])} reagents"
+            for one in (campaign.space.describe() if campaign.has_space else settings["space"])["reactions"]
+        ]
+        items.append(("products", f"{campaign.info.get('reaction', 'given in Python')}; {'; '.join(sizes)}"))
+        if campaign.has_space:
+            items.append(("combinations", f"{campaign.space.capacity:,.0f}"))
     elif campaign.has_space:
         items.append(("settings", ", ".join(campaign.space.names)))
     programs = ", ".join(f"{name} {version(name)}" for name in ("torch", "gpytorch", "numpy"))
@@ -89,7 +102,8 @@ def _found(campaign: Campaign, trials: Sequence[Trial], objective: Objective) ->
     best = campaign.best(12)
     top = best[0]
     value = top.values.get(objective.name, top.measurement)
-    name = " ".join(str(cell) for cell in place(campaign, top) if cell is not None)
+    cells = zip(places(campaign), place(campaign, top), strict=True)
+    name = " ".join(str(cell) for column, cell in cells if cell and not is_reagent_smiles(column))
     said = f"The best so far is {stated(value, objective.unit)}: trial {top.id}, {name}."
     picked = [_card(campaign, trial, objective) for trial in best]
     sections = [
@@ -119,8 +133,9 @@ def _modelled(campaign: Campaign, trials: Sequence[Trial], objective: Objective)
     try:
         with warnings.catch_warnings(record=True) as notes:
             warnings.simplefilter("always")
-            model = campaign.model()
+            model = campaign.model(PATHS if is_products(campaign) else 1)
             sections = [*_outlook(campaign), *_judged(model, trials, objective)]
+            sections += useful_reagents(campaign, model, objective)
             sections += _library(campaign, model, trials, objective)
     except SggpError as error:
         return [("Model", paragraph(f"There is no model: {error}"))]
@@ -207,14 +222,14 @@ def _batch(campaign: Campaign, trials: Sequence[Trial]) -> list[Section]:
         value = stated(trial.values.get(objective.name, trial.measurement)) if trial.values else trial.state
         rows.append([trial.id, *ids[trial.id], mean, std, value, trial.why or ""])
     header = ["trial", *places(campaign), "expected", "std", objective.name, "why"]
-    body = rows_table(header, rows)
-    if is_molecules(campaign):
+    body = rows_table(*narrow(header, rows))
+    if is_molecules(campaign) or is_products(campaign):
         body = cards([_card(campaign, trial, objective) for trial in batch[:_CARDS]]) + body
     return [(f"Batch {last} and why", body)]
 
 
-def _card(campaign: Campaign, trial: Trial, objective: Objective) -> tuple[str, list[str]]:
-    """A drawing with what is known and expected of it."""
+def _card(campaign: Campaign, trial: Trial, objective: Objective) -> tuple[str, list[str], list[Part]]:
+    """A drawing with what is known and expected of it, and what it is made of."""
     value = trial.values.get(objective.name, trial.measurement)
     lines = [f"trial {trial.id}: {trial.state if value is None else stated(value, objective.unit)}"]
     if trial.expected is not None:
@@ -224,8 +239,11 @@ def _card(campaign: Campaign, trial: Trial, objective: Objective) -> tuple[str, 
     ids = library_ids(campaign)
     if ids is not None and trial.index is not None:
         lines.append(f"id {ids[trial.index]}")
-    if not is_molecules(campaign):
+    if not (is_molecules(campaign) or is_products(campaign)):
         cells = zip(places(campaign), place(campaign, trial), strict=True)
-        return "", [*lines, ", ".join(f"{name} {cell}" for name, cell in cells)]
+        return "", [*lines, ", ".join(f"{name} {cell}" for name, cell in cells)], []
+    parts = reagent_parts(campaign.space, trial) if campaign.has_space else []
+    if is_products(campaign) and trial.x and not parts:
+        lines.append(JOINT.join(map(str, trial.x[1:])))
     name = trial.label or trial.key or ""
-    return molecule_svg(name) if trial.label else "", [*lines, name]
+    return molecule_svg(name) if trial.label else "", [*lines, name], parts

@@ -10,7 +10,10 @@ from typing import Any
 from sggp.bayesopt import Campaign, Trial
 from sggp.bayesopt.binding import canonical
 from sggp.bayesopt.trials import Measurement
+from sggp.cli.campaign.naming import Names
+from sggp.cli.campaign.opening import is_products
 from sggp.cli.console import say
+from sggp.cli.molecules.products import named_places
 from sggp.cli.molecules.tables import Reject
 from sggp.errors import DataFileError, InputError, MoleculeError, SggpError
 from sggp.molecules import guess_columns, read_table
@@ -53,12 +56,15 @@ def read_results(
     """
     table, values, found = _values(campaign, path, sheet, decimal)
     name = next((one for one in _TRIAL if one in table.columns), None)
+    if name is None and campaign.settings["space"].get("kind") != "box":
+        name, numbers, bad = _by_name(campaign, table)
+    elif name is not None:
+        numbers, bad = parse_whole(table.columns[name])
     if name is None:
         raise DataFileError(
             f"{path}: there is no column 'trial' (the numbers that `ask` printed); the columns are "
             f"{', '.join(table.header)}. For measurements of other things: sggp campaign attach --from."
         )
-    numbers, bad = parse_whole(table.columns[name])
     known = {trial.id: trial for trial in campaign.results()}
     same = _Molecules(campaign, table)
     reasons = table.columns.get(_REASON, [""] * len(table))
@@ -92,6 +98,31 @@ def read_results(
         except InputError as error:
             found.rejects.append(Reject(path.name, table.line(position), str(error), table.content(position)))
     return found
+
+
+def _by_name(campaign: Campaign, table: DataTable) -> tuple[str | None, list[int | None], dict[int, str]]:
+    """The trials of rows that name molecules or reagents: how these are called, numbers, and what is wrong."""
+    reagents, smiles = named_places(table), smiles_column(table)
+    if reagents is None and smiles is None:
+        return None, [], {}
+    names, numbers, bad = Names(campaign), list[int | None](), dict[int, str]()
+    for position in range(len(table)):
+        place = None if reagents is None else reagents[position]
+        try:
+            if place is None:
+                text = "" if smiles is None else table.columns[smiles][position]
+                numbers.append(names.of_smiles(text))
+            else:
+                numbers.append(names.of_reagents([str(part) for part in place.x or ()]))
+        except InputError as error:
+            numbers.append(None)
+            bad[position] = str(error)
+    return "smiles" if reagents is None else "reagents", numbers, bad
+
+
+def smiles_column(table: DataTable) -> str | None:
+    """The column of the molecules, which in a batch of products is not that of a reagent."""
+    return "smiles" if "smiles" in table.columns else guess_columns(table).smiles
 
 
 def read_attached(
@@ -179,10 +210,17 @@ def _places(campaign: Campaign, table: DataTable) -> Sequence[Any]:
         if missing:
             raise DataFileError(f"{table.path}: there is no column {', '.join(map(repr, missing))}.")
         return [point_of({n: table.columns[n][i] for n in names}) for i in range(len(table))]
-    guess = guess_columns(table)
-    if guess.smiles is None:
-        raise DataFileError(f"{table.path}: no column looks like SMILES: {guess.reasons['smiles']}.")
-    return table.columns[guess.smiles]
+    reagents = named_places(table) if campaign.has_space and is_products(campaign) else None
+    column = smiles_column(table)
+    if column is None and reagents is None:
+        reason = guess_columns(table).reasons["smiles"]
+        raise DataFileError(f"{table.path}: no column looks like SMILES: {reason}.")
+    texts: Sequence[Any] = [""] * len(table) if column is None else table.columns[column]
+    if reagents is None:
+        return texts
+    return [
+        text if place is None else list(place.x or ()) for text, place in zip(texts, reagents, strict=True)
+    ]
 
 
 def point_of(cells: Mapping[str, str]) -> dict[str, Any]:
@@ -215,9 +253,9 @@ class _Molecules:
     """The molecules that a file names beside the trials, so that no value lands on another one."""
 
     def __init__(self, campaign: Campaign, table: DataTable) -> None:
-        guess = guess_columns(table)
-        pool = campaign.settings["space"].get("kind") == "pool"
-        self.smiles = table.columns[guess.smiles] if pool and guess.smiles is not None else None
+        self.policy = campaign.standardise
+        column = None if campaign.settings["space"].get("kind") == "box" else smiles_column(table)
+        self.smiles = None if column is None else table.columns[column]
 
     def check(self, position: int, trial: Trial) -> None:
         """Refuse a row whose SMILES is not the molecule of the trial."""
@@ -227,7 +265,7 @@ class _Molecules:
         if text == trial.label:
             return
         try:
-            if canonical([text]) == canonical([trial.label]):
+            if canonical([text], self.policy) == canonical([trial.label], self.policy):
                 return
         except MoleculeError as error:
             raise InputError(f"{text!r} is no SMILES; trial {trial.id} is {trial.label}") from error

@@ -10,9 +10,19 @@ import typer
 
 from sggp.bayesopt import Campaign, Trial
 from sggp.bayesopt.trials import Measurement
-from sggp.cli.campaign.listing import as_json, listing, print_json
-from sggp.cli.campaign.opening import Json, Library, Store, local_files, open_record, try_campaign
+from sggp.cli.campaign.listing import as_json, listing, print_json, same_molecules
+from sggp.cli.campaign.opening import (
+    Json,
+    Library,
+    Store,
+    files_of,
+    is_products,
+    local_files,
+    open_record,
+    try_campaign,
+)
 from sggp.cli.console import check_outputs, print_table, stderr, stdout
+from sggp.cli.molecules.products import making, narrow
 from sggp.files import write_whole
 
 _BEST = 10
@@ -30,21 +40,30 @@ def status(
     campaign = try_campaign(store, library) if outlook or library is not None else open_record(store)
     said = None
     if outlook and campaign.has_space:
-        stderr().print("asking joint samples of the whole space; a large library takes minutes")
-        said = campaign.outlook()
+        what = (
+            "what a search looks at"
+            if is_products(campaign)
+            else "the whole space; a large library takes minutes"
+        )
+        stderr().print(f"asking joint samples of {what}")
+        with making(campaign.space, "nothing was changed"):
+            said = campaign.outlook()
     if json:
         content = _summary(store, campaign)
         print_json({**content, "outlook": None if said is None else said.as_dict()})
         return
-    stdout().print(headline(store, campaign))
+    for line in (headline(store, campaign), *same_molecules(campaign)):
+        stdout().print(line)
     best = campaign.best(_BEST)
     if best:
-        print_table("best so far", *listing(campaign, best, results=True))
+        print_table("best so far", *narrow(*listing(campaign, best, results=True)))
     if front := _front(campaign):
-        print_table("no trial beats these in all objectives", *listing(campaign, front, results=True))
+        print_table(
+            "no trial beats these in all objectives", *narrow(*listing(campaign, front, results=True))
+        )
     waiting = campaign.pending
     if waiting:
-        print_table("pending", *listing(campaign, waiting, results=False))
+        print_table("pending", *narrow(*listing(campaign, waiting, results=False)))
     for sentence in [] if said is None else said.sentences():
         stdout().print(sentence)
 
@@ -76,6 +95,8 @@ def _summary(store: str, campaign: Campaign) -> dict[str, Any]:
         "best": _listed(campaign, campaign.best(_BEST)),
         "front": [trial.id for trial in front],
         "pending": _listed(campaign, campaign.pending),
+        "standardise": campaign.standardise,
+        "same_molecules": same_molecules(campaign),
         "budget": campaign.budget,
         "spent": campaign.spent,
     }
@@ -92,7 +113,7 @@ def results(store: Store, json: Json = False) -> None:
     if json:
         print_json(_listed(campaign, trials))
     else:
-        print_table(f"{len(trials)} trials", *listing(campaign, trials, results=True))
+        print_table(f"{len(trials)} trials", *narrow(*listing(campaign, trials, results=True)))
 
 
 def history(
@@ -134,5 +155,8 @@ def report(
     check_outputs({"--out": out}, [*local_files(store), library])
     new_figure()  # without matplotlib, refuse before the work
     campaign = try_campaign(store, library)
-    write_whole(out, render(store, campaign))
+    check_outputs({"--out": out}, files_of(campaign, store))
+    with making(campaign.space if campaign.has_space else None, "no page was written"):
+        page = render(store, campaign)
+    write_whole(out, page)
     stdout().print(f"report in {out}")

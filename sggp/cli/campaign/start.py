@@ -8,7 +8,7 @@ import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import typer
 
@@ -19,13 +19,21 @@ from sggp.bayesopt.spaces.columns import Categorical, Continuous, Integer, Ordin
 from sggp.bayesopt.storage import Storage, open_storage
 from sggp.bayesopt.trials import Measurement
 from sggp.checks import direction as direction_of
-from sggp.cli.campaign.listing import print_json
+from sggp.cli.campaign.listing import print_json, same_molecules
 from sggp.cli.campaign.opening import Json, Store, local_files, open_record, read_library
-from sggp.cli.console import check_outputs, direction, stderr, stdout
+from sggp.cli.console import check_outputs, direction, say, stderr, stdout
+from sggp.cli.molecules.products import (
+    products_cache,
+    read_space,
+    recall_products,
+    space_files,
+    unused_reagents,
+)
 from sggp.cli.molecules.tables import Decimal, Measured, Reject, Sheet, load_measured, write_rejects
 from sggp.cli.outputs import rejected_path
 from sggp.errors import DataFileError, InputError
-from sggp.molecules import read_table
+from sggp.molecules import SmilesFingerprinter, read_table
+from sggp.molecules.standardise import POLICIES
 
 _RULES = f"How to choose: {', '.join(RULES)}; default {DEFAULT_RULE}, in a box {DEFAULT_BOX_RULE}."
 _OURS = ("trial", "id", "expected", "std", "why", "reason", "cost", "state")  # columns of batches
@@ -34,6 +42,9 @@ _CONSTRAINT = re.compile(r"\s*(.+?)\s*(>=|<=|≥|≤)\s*([^<>=]+?)\s*")
 
 _Library = Annotated[
     Path | None, typer.Option(help="Molecules to choose from: CSV, smi, xlsx, parquet, sdf; gz accepted.")
+]
+_Reaction = Annotated[
+    Path | None, typer.Option(help="Products to choose from: a JSON file of reactions and lists of reagents.")
 ]
 _Bound = Annotated[
     list[str] | None, typer.Option(help="A number as NAME=LOW:HIGH, or NAME=LOW:HIGH:log; one per input.")
@@ -60,12 +71,16 @@ _IdColumn = Annotated[str | None, typer.Option(help="Id column of the library.")
 _LibrarySheet = Annotated[str | None, typer.Option(help="Sheet of the library.")]
 _Seed = Annotated[int | None, typer.Option(help="Makes the campaign reproducible.")]
 _Rule = Annotated[str | None, typer.Option(help=_RULES)]
+_Standardise = Annotated[
+    str | None, typer.Option(help=f"Forms that are one molecule: {', '.join(POLICIES)}; default none.")
+]
 _Budget = Annotated[float | None, typer.Option(help="What all trials together may cost.")]
 
 
 def init(
     store: Store,
     library: _Library = None,
+    reaction: _Reaction = None,
     bound: _Bound = None,
     integer: _Integer = None,
     levels: _Levels = None,
@@ -87,40 +102,72 @@ def init(
     seed: _Seed = None,
     rule: _Rule = None,
     budget: _Budget = None,
+    standardise: _Standardise = None,
     json: Json = False,
 ) -> None:
-    """Start a campaign over a library of molecules or a box of settings."""
+    """Start a campaign over a library of molecules, the products of reactions, or a box of settings."""
     wanted = _wanted(maximize, minimize, name, unit, objective or [], constraint or [])
     _ = rule is None or check_rule(rule)
-    kept = _new(store, library, measured)
-    settings = {**wanted, "seed": seed, "rule": rule, "budget": budget}
+    kept = _new(store, library, reaction, measured)
+    settings = {**wanted, "seed": seed, "rule": rule, "budget": budget, "standardise": standardise}
     columns = _columns(bound or [], integer or [], levels or [], choice or [])
     _check_names(columns, wanted)
-    if (library is None) == (not columns):
-        raise InputError(
-            "give either --library FILE, or the settings: --bound NAME=LOW:HIGH, --integer, --levels, --choice."
-        )
-    if library is None:
-        if measured is not None:
-            raise InputError("--measured is for libraries; for settings: sggp campaign attach --from.")
+    _check_one(library, reaction, columns, measured)
+    if columns:
         campaign = Campaign(Box(columns), kept, **settings)
     else:
         info: dict[str, Any] = {"smiles": library_smiles_column, "id": id_column, "sheet": library_sheet}
-        table, rejects = read_library(library, {**info, "fingerprint": None})
+        start = _of_products(store, reaction) if reaction is not None else _of_library(library, info)
         prior: list[tuple[str, Measurement]] = []
+        rejects = start.rejects
         if measured is not None:
             data = read_table(measured, sheet=sheet, decimal=decimal)
-            known = load_measured(
-                data, smiles_column=smiles_column, value_column=value_column, like=table, bounds=True
-            )
+            names = {"smiles_column": smiles_column, "value_column": value_column}
+            known = load_measured(data, **names, fingerprinter=start.fingerprinter, bounds=True)
             rejects, prior = rejects + known.rejects, _prior(known, measured)
+            recall_products(start.space, data)
         for path in local_files(store):
-            _write_rejects(path, rejects, library, measured)
-        info |= {"library": str(library.resolve()), "fingerprint": table.settings}
+            _write_rejects(path, rejects, library, reaction, measured)
         with _appearing(store) as place:
-            Campaign(Pool(table), place, **settings, info=info).attach_many(prior)
+            begun = Campaign(start.space, place, **settings, info=start.info)
+            begun.attach_many(prior)
+            say("molecules", same_molecules(begun))
         campaign = open_record(store)
     _say_started(store, campaign, json)
+
+
+def _check_one(library: Any, reaction: Any, columns: dict[str, Any], measured: Any) -> None:
+    if sum((library is not None, reaction is not None, bool(columns))) != 1:
+        raise InputError(
+            "give one of --library FILE, --reaction FILE, or the settings: --bound NAME=LOW:HIGH, --integer, --levels, "
+            "--choice."
+        )
+    if columns and measured is not None:
+        raise InputError("--measured is for libraries; for settings: sggp campaign attach --from.")
+
+
+class _Start(NamedTuple):
+    """Candidates that are molecules, the rows that were left out, how they are encoded, and what is kept of it."""
+
+    space: Any
+    rejects: list[Reject]
+    fingerprinter: SmilesFingerprinter
+    info: dict[str, Any]
+
+
+def _of_library(library: Any, info: dict[str, Any]) -> _Start:
+    table, rejects = read_library(library, {**info, "fingerprint": None})
+    kept = {**info, "library": str(library.resolve()), "fingerprint": table.settings}
+    return _Start(Pool(table), rejects, table.fingerprinter(), kept)
+
+
+def _of_products(store: str, file: Path) -> _Start:
+    space = read_space(file, cache=products_cache())
+    for path in local_files(store):
+        check_outputs({"the campaign": path}, space_files(space))
+    library = space.library
+    kept = {"reaction": str(file.resolve()), "fingerprint": library.settings.plain()}
+    return _Start(space, unused_reagents(space), library.fingerprinter, kept)
 
 
 def _new(store: str, *inputs: Path | None) -> Storage:

@@ -12,18 +12,23 @@ from sggp.bayesopt import Campaign, Trial
 from sggp.bayesopt.trials import POLICIES, Measurement
 from sggp.checks import whole_number
 from sggp.cli.campaign.listing import as_json, listing, print_json, write_batch
+from sggp.cli.campaign.naming import JOINT, Names
 from sggp.cli.campaign.opening import (
     Json,
     Library,
     Out,
     Reason,
     Store,
+    files_of,
+    is_products,
     local_files,
     open_campaign,
     open_record,
+    try_campaign,
 )
 from sggp.cli.campaign.results_file import Results, point_of, read_attached, read_results
 from sggp.cli.console import check_outputs, print_table, stderr, stdout
+from sggp.cli.molecules.products import making, narrow
 from sggp.cli.molecules.tables import Decimal, Sheet, write_rejects
 from sggp.cli.outputs import rejected_path
 from sggp.errors import InputError
@@ -31,7 +36,10 @@ from sggp.errors import InputError
 PARTLY = 1
 """Exit code where some rows of a file were used and others not."""
 
-Number = Annotated[int, typer.Argument(help="Number of the trial.")]
+Number = Annotated[
+    str,
+    typer.Argument(help='Number of the trial; or its SMILES, or the ids of its reagents as "A1 + B2 + C3".'),
+]
 _VALUES = "its measurement: 7.1, -8.8, '>10', '7.1±0.2'; or NAME=VALUE for each outcome."
 Values = Annotated[list[str] | None, typer.Argument(help="The value as it should be, as for tell.")]
 From = Annotated[
@@ -51,9 +59,9 @@ def ask(
     whole_number(q, "-q")
     check_outputs({"--out": out}, local_files(store))
     campaign = open_campaign(store, library)
-    known = campaign.info.get("library")
-    check_outputs({"--out": out}, [*local_files(store), Path(known) if known else None])
-    trials = campaign.ask(q)
+    check_outputs({"--out": out}, files_of(campaign, store))
+    with making(campaign.space, "nothing was asked for"):
+        trials = campaign.ask(q)
     _show_batch(campaign, trials, f"{len(trials)} points to measure", out, json)
     if len(trials) < q:
         raise typer.Exit(PARTLY)
@@ -70,7 +78,11 @@ def pending(store: Store, out: Out = None, json: Json = False) -> None:
 def tell(
     store: Store,
     words: Annotated[
-        list[str] | None, typer.Argument(metavar="TRIAL VALUE", help=f"Number of the trial, and {_VALUES}")
+        list[str] | None,
+        typer.Argument(
+            metavar="TRIAL VALUE",
+            help=f'Number of the trial, or its SMILES, or the ids of its reagents as "A1 + B2 + C3"; and {_VALUES}',
+        ),
     ] = None,
     file: From = None,
     cost: Cost = None,
@@ -91,7 +103,7 @@ def tell(
     if not words or len(words) < 2:
         raise InputError("give a trial number and its value, or --from FILE.")
     campaign = open_record(store)
-    stored = campaign.tell(_number(words[0]), _outcomes(campaign, words[1:]), cost=cost)
+    stored = campaign.tell(Names(campaign).number(words[0]), _outcomes(campaign, words[1:]), cost=cost)
     _stored(campaign, [stored], f"trial {stored.id} of {store}: {_said(stored)}", json)
 
 
@@ -111,15 +123,18 @@ def fail(
 ) -> None:
     """Report that a trial could not be measured."""
     campaign = open_record(store)
-    stored = campaign.fail(trial, reason, policy=policy, cost=cost)
-    _stored(campaign, [stored], f"trial {trial} of {store} failed; {policy}", json)
+    stored = campaign.fail(Names(campaign).number(trial), reason, policy=policy, cost=cost)
+    _stored(campaign, [stored], f"trial {stored.id} of {store} failed; {policy}", json)
 
 
 def attach(
     store: Store,
     words: Annotated[
         list[str] | None,
-        typer.Argument(metavar="PLACE VALUE", help=f"A SMILES, or NAME=VALUE,NAME=VALUE, and {_VALUES}"),
+        typer.Argument(
+            metavar="PLACE VALUE",
+            help=f"A SMILES, ids of reagents as for tell, or NAME=VALUE,NAME=VALUE; and {_VALUES}",
+        ),
     ] = None,
     file: From = None,
     cost: Cost = None,
@@ -132,11 +147,15 @@ def attach(
     if file is not None:
         if words or cost is not None:
             raise InputError("give either one measurement or --from FILE, not both.")
+        if is_products(campaign):
+            campaign = try_campaign(store, None)  # its reagents may be named
         found = read_attached(campaign, file, sheet=sheet, decimal=decimal)
         _store_file(campaign, store, file, found, json)
         return
     if not words or len(words) < 2:
         raise InputError("give what was measured and its value, or --from FILE.")
+    if is_products(campaign) and JOINT in words[0]:
+        campaign = open_campaign(store, None)
     box = campaign.settings["space"].get("kind") == "box"
     where: Any = _point(words[0]) if box else words[0]
     stored = campaign.attach(where, _outcomes(campaign, words[1:]), cost=cost)
@@ -156,16 +175,16 @@ def amend(
         raise InputError("give the value as it should be.")
     _check_reason(reason)
     campaign = open_record(store)
-    stored = campaign.amend(trial, _outcomes(campaign, values), reason, cost=cost)
-    _stored(campaign, [stored], f"trial {trial} of {store}: {_said(stored)}", json)
+    stored = campaign.amend(Names(campaign).number(trial), _outcomes(campaign, values), reason, cost=cost)
+    _stored(campaign, [stored], f"trial {stored.id} of {store}: {_said(stored)}", json)
 
 
 def withdraw(store: Store, trial: Number, reason: Reason = "", json: Json = False) -> None:
     """Take a trial back: it no longer counts, and its place may be asked for again."""
     _check_reason(reason)
     campaign = open_record(store)
-    stored = campaign.withdraw(trial, reason)
-    _stored(campaign, [stored], f"trial {trial} of {store} withdrawn", json)
+    stored = campaign.withdraw(Names(campaign).number(trial), reason)
+    _stored(campaign, [stored], f"trial {stored.id} of {store} withdrawn", json)
 
 
 def _show_batch(
@@ -176,19 +195,11 @@ def _show_batch(
     if json:
         print_json([as_json(campaign, trial) for trial in trials])
     elif trials:
-        print_table(title, *listing(campaign, trials, results=False))
+        print_table(title, *narrow(*listing(campaign, trials, results=False)))
     else:
         stdout().print(title)
     if out is not None and not json:
         stdout().print(f"the same in {out}: fill in the results, then sggp campaign tell ... --from {out}")
-
-
-def _number(text: str) -> int:
-    """The number of a trial."""
-    try:
-        return int(text)
-    except ValueError as error:
-        raise InputError(f"the first word must be the number of a trial, got {text!r}.") from error
 
 
 def _outcomes(campaign: Campaign, values: list[str]) -> Any:

@@ -23,6 +23,8 @@ from sggp.checks import one_of
 from sggp.cli.console import progress, stderr
 from sggp.cli.molecules.tables import Reject
 from sggp.errors import DataFileError, InputError
+from sggp.molecules import SmilesFingerprinter
+from sggp.molecules.encoding.parts import COMBINED
 from sggp.random import as_generator, draw_seed
 
 PLACES = ["library_file", "library_line"]
@@ -41,10 +43,14 @@ class Stream:
     seed: int
 
     @property
-    def num_samples(self) -> int:
+    def fingerprinter(self) -> SmilesFingerprinter:
+        """That of every library."""
+        return SmilesFingerprinter(parts=COMBINED)
+
+    def paths_for(self, measured: int) -> int:
         """Sample paths that the rule needs."""
         stand_in = Pool(torch.arange(self.batch_size)[:, None], kind="counts")
-        return make_rule(self.rule, stand_in, self.batch_size).num_samples
+        return make_rule(self.rule, stand_in, self.batch_size).paths_for(measured)
 
     def choose(self, model: Surrogate, measured: list[str]) -> Streamed:
         """The batch, with progress on stderr; what is measured is not proposed."""
@@ -54,6 +60,7 @@ class Stream:
             self.batch_size,
             maximize=self.maximize,
             exclude=sorted(set(measured)),
+            fingerprinter=self.fingerprinter,
             seed=self.seed,
             columns=self.columns,
         )
@@ -75,13 +82,15 @@ class Stream:
             raise
 
 
-def stream_files(library: Path, rule: str, sheet: str | None, standardise: str) -> list[Path]:
+def stream_files(library: Path | None, rule: str, sheet: str | None, standardise: str) -> list[Path]:
     """The file, those in the folder, or those of the pattern, sorted by name; refuses what needs all rows at once."""
     one_of(rule, "--rule with --stream", STREAM_RULES)
     if sheet is not None:
         raise InputError("--library-sheet is for .xlsx files, which are not read line by line.")
     if standardise != "none":
         raise InputError("--standardise compares all molecules of a library: leave it out with --stream.")
+    if library is None:
+        raise InputError("--stream is for files of a library: leave it out with --reaction.")
     if library.is_dir():
         found = [path for path in library.iterdir() if path.is_file() and not path.name.startswith(".")]
     else:

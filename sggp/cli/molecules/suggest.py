@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import torch
 import typer
 
-from sggp.bayesopt import Pool, Surrogate, fit_surrogate
+from sggp.bayesopt import Combinatorial, Pool, Surrogate, fit_surrogate
 from sggp.bayesopt.rules import DEFAULT_RULE, RULES, Choice, Rule, check_rule, make_rule
 from sggp.checks import one_of, whole_number
 from sggp.cli.console import (
@@ -22,7 +22,18 @@ from sggp.cli.console import (
     stdout,
 )
 from sggp.cli.molecules.forms import same_molecules
+from sggp.cli.molecules.products import (
+    making,
+    narrow,
+    product_rows,
+    products_cache,
+    read_space,
+    recall_products,
+    space_files,
+    unused_reagents,
+)
 from sggp.cli.molecules.stream import (
+    PLACES,
     Stream,
     seed_of,
     stream_files,
@@ -33,6 +44,7 @@ from sggp.cli.molecules.suggest_report import render
 from sggp.cli.molecules.tables import (
     Decimal,
     Measured,
+    Reject,
     Sheet,
     default_cache,
     load_library,
@@ -42,20 +54,24 @@ from sggp.cli.molecules.tables import (
 from sggp.cli.outputs import rejected_path
 from sggp.errors import DataFileError, InputError
 from sggp.files import write_whole
-from sggp.molecules import FingerprintTable, read_table
+from sggp.molecules import FingerprintTable, SmilesFingerprinter, read_table
 from sggp.molecules.files import DataTable
 from sggp.molecules.standardise import POLICIES
 from sggp.plotting import new_figure
 from sggp.random import as_generator, streams
 
 _SHOWN = 20
+_CHUNK = 2048  # molecules of the library that are looked at together
 _HEADER = ["rank", "id", "smiles", "predicted_mean", "predicted_std", "why", "library_row"]
 
 
 _Measured = Annotated[
     Path, typer.Option(help="Measured molecules, SMILES and value: CSV, xlsx, parquet, sdf.")
 ]
-_Library = Annotated[Path, typer.Option(help="Candidates: CSV, smi, xlsx, parquet, sdf. gz accepted.")]
+_Library = Annotated[Path | None, typer.Option(help="Candidates: CSV, smi, xlsx, parquet, sdf. gz accepted.")]
+_Reaction = Annotated[
+    Path | None, typer.Option(help="Products to choose from: a JSON file of reactions and lists of reagents.")
+]
 _Out = Annotated[Path, typer.Option(help="CSV file to write; unusable rows go to OUT's .rejected.csv.")]
 _Batch = Annotated[int, typer.Option("-q", "--batch-size", help="How many molecules to suggest.")]
 _Maximize = Annotated[bool, typer.Option("--maximize", help="Larger values are better.")]
@@ -82,8 +98,9 @@ _Standardise = Annotated[str, typer.Option(help="Forms that are one molecule: " 
 
 def suggest(
     measured: _Measured,
-    library: _Library,
     out: _Out,
+    library: _Library = None,
+    reaction: _Reaction = None,
     q: _Batch = 96,
     maximize: _Maximize = False,
     minimize: _Minimize = False,
@@ -102,82 +119,128 @@ def suggest(
     standardise: _Standardise = "none",
     stream: _Stream = None,
 ) -> None:
-    """Choose the next molecules to measure from a library."""
+    """Choose the next molecules to measure from a library, or from the products of reactions."""
     better = direction(maximize, minimize)
     whole_number(q, "-q")
     check_rule(rule)
     one_of(standardise, "--standardise", POLICIES)
-    files = [library] if stream is None else stream_files(library, rule, library_sheet, standardise)
-    _check_written(out, report, [measured, *files, stream])
-    seed = seed_of(stream, seed)
-    data = read_table(measured, sheet=sheet, decimal=decimal)
+    _check_one(library, reaction, standardise)
+    files: list[Any] = (
+        [library] if stream is None else stream_files(library, rule, library_sheet, standardise)
+    )
+    outputs, inputs = {"--out": out, "--report": report}, [measured, *files, reaction, stream]
+    _check_written(outputs, inputs)
+    rejected, seed = rejected_path(out, *inputs, out, report), seed_of(stream, seed)
+    data, names = read_table(measured, sheet=sheet, decimal=decimal), (smiles_column, value_column)
     if stream is not None:
         asked = Stream(stream, files, rule, q, better, (library_smiles_column, id_column), seed)
-        _from_stream(asked, data, (smiles_column, value_column), out, report)
+        _from_stream(asked, data, names, outputs, rejected)
         return
-    where = None if no_cache else (cache or default_cache())
-    rejected = rejected_path(out, measured, library, out, report)
     learn, choose = streams(as_generator(seed), "model", "choice")
-
-    candidates, rejects = load_library(
-        library, smiles_column=library_smiles_column, id_column=id_column, cache=where, sheet=library_sheet
-    )
-    known = load_measured(
-        data, smiles_column=smiles_column, value_column=value_column, like=candidates, bounds=True
-    )
-    rejects += known.rejects
+    where = None if no_cache else cache or (default_cache() if reaction is None else products_cache())
+    columns = {"smiles_column": library_smiles_column, "id_column": id_column, "sheet": library_sheet}
+    offer = _from_library(library, where, columns) if library else _from_reaction(reaction, where, outputs)
+    known = _measurements(data, names, offer.fingerprinter)
+    rejects = offer.rejects + known.rejects
     write_rejects(rejected, rejects)
-    stderr().print(f"{len(known)} measurements and {len(candidates)} candidates; {len(rejects)} unused rows")
-    exclude = _excluded(candidates, known, standardise, q)
+    stderr().print(f"{len(known)} measurements and {len(offer.space)} candidates; {len(rejects)} unused rows")
+    exclude = _not_again(offer, known, data, standardise, q)
     known = _exact(known, measured)
     if not len(known):
         raise DataFileError(f"{measured}: no usable measurement; {len(rejects)} unused rows in {rejected}.")
-    chooser = make_rule(rule, Pool(candidates), q, maximize=better)
-    model = _model(candidates, known, chooser.num_samples, learn)
-    choice = choose_rows(chooser, model, exclude, choose)
-    header, listed = _listing(candidates, model, choice)
+    chooser = make_rule(rule, offer.space, q, maximize=better)
+    model = _model(offer.space, known, chooser.paths_for(len(known)), learn)
+    with making(offer.space, f"{out} was not written"):
+        choice = choose_rows(chooser, model, exclude, choose)
+    header, listed = _listing(offer, model, choice)
     write_whole(out, csv_text(header, listed))
     _summary(model, header, listed, out, rejected, len(rejects))
     if report is not None:  # after all that must not be lost with it
         write_whole(report, render(model, known, header, listed, better))
 
 
-def _check_written(out: Path, report: Path | None, inputs: list[Path | None]) -> None:
+def _check_written(outputs: dict[str, Path | None], inputs: list[Path | None]) -> None:
     """Refuse what cannot be written, a report without matplotlib among it, before the work."""
-    check_outputs({"--out": out, "--report": report}, inputs)
-    if report is not None:
+    check_outputs(outputs, inputs)
+    if outputs["--report"] is not None:
         new_figure()
 
 
+def _measurements(
+    data: DataTable, names: tuple[str | None, str | None], fingerprinter: SmilesFingerprinter
+) -> Measured:
+    smiles, value = names
+    return load_measured(
+        data, smiles_column=smiles, value_column=value, fingerprinter=fingerprinter, bounds=True
+    )
+
+
 def _from_stream(
-    asked: Stream, data: DataTable, columns: tuple[str | None, str | None], out: Path, report: Path | None
+    asked: Stream,
+    data: DataTable,
+    names: tuple[str | None, str | None],
+    outputs: dict[str, Path | None],
+    rejected: Path,
 ) -> None:
     """As `suggest`, from files that are read once."""
-    rejected = rejected_path(out, data.path, *asked.files, out, report, asked.state)
-    learn, _ = streams(as_generator(asked.seed), "model", "choice")
-    like = FingerprintTable.from_smiles(["C"])  # the fingerprint of every library
-    smiles, value = columns
-    known = load_measured(data, smiles_column=smiles, value_column=value, like=like, bounds=True)
+    out, report = Path(str(outputs["--out"])), outputs["--report"]
+    known = _measurements(data, names, asked.fingerprinter)
     exact = _exact(known, data.path)
     if not len(exact):
         raise DataFileError(f"{data.path}: no usable measurement.")
     stderr().print(f"{len(exact)} measurements and {len(asked.files)} files of candidates")
-    model = _model(like, exact, asked.num_samples, learn)
+    learn, _ = streams(as_generator(asked.seed), "model", "choice")
+    like = FingerprintTable.from_smiles(["C"], asked.fingerprinter)
+    model = _model(like, exact, asked.paths_for(len(exact)), learn)
     answer = asked.choose(model, known.canonical)
     rejects = [*known.rejects, *unused_rows(answer)]
     write_rejects(rejected, rejects)
-    header, listed = with_places(*_listing(answer.table, model, answer.choice), answer)
+    offer = _Offer(None, rejects, asked.fingerprinter, answer.table)
+    header, listed = with_places(*_listing(offer, model, answer.choice), answer)
     write_whole(out, csv_text(header, listed))
     _summary(model, header, listed, out, rejected, len(rejects))
     if report is not None:
         write_whole(report, render(model, exact, header, listed, asked.maximize))
 
 
-def _model(
-    candidates: FingerprintTable, known: Measured, samples: int, generator: torch.Generator
-) -> Surrogate:
+def _check_one(library: Path | None, reaction: Path | None, standardise: str) -> None:
+    if (library is None) == (reaction is None):
+        raise InputError("give one of --library FILE and --reaction FILE.")
+    if reaction is not None and standardise != "none":
+        raise InputError("--standardise is for libraries: leave it out with --reaction.")
+
+
+class _Offer(NamedTuple):
+    """What to choose from, the rows that were left out, how molecules are encoded, and a library's table."""
+
+    space: Any
+    rejects: list[Reject]
+    fingerprinter: SmilesFingerprinter
+    table: FingerprintTable | None = None
+
+
+def _from_library(library: Path, cache: Path | None, columns: dict[str, Any]) -> _Offer:
+    table, rejects = load_library(library, cache=cache, **columns)
+    return _Offer(Pool(table, chunk_size=_CHUNK), rejects, table.fingerprinter(), table)
+
+
+def _from_reaction(reaction: Any, cache: Path | None, outputs: dict[str, Path | None]) -> _Offer:
+    space = read_space(reaction, cache=cache)
+    check_outputs(outputs, space_files(space))
+    return _Offer(space, unused_reagents(space), space.library.fingerprinter)
+
+
+def _not_again(offer: _Offer, known: Measured, data: DataTable, policy: str, q: int) -> list[int]:
+    """What is measured, by row of the library or number of the product."""
+    if offer.table is not None:
+        return _excluded(offer.table, known, policy, q)
+    recall_products(offer.space, data)
+    return offer.space.find(sorted(set(known.canonical))).tolist()
+
+
+def _model(space: Any, known: Measured, samples: int, generator: torch.Generator) -> Surrogate:
     return fit_surrogate(
-        known.counts, known.values, num_samples=samples, generator=generator, kernel=candidates.parts
+        known.counts, known.values, num_samples=samples, generator=generator, kernel=space.parts
     )
 
 
@@ -230,18 +293,20 @@ def _exact(known: Measured, file: Path) -> Measured:
 
 def choose_rows(chooser: Rule, model: Surrogate, exclude: list[int], generator: torch.Generator) -> Choice:
     """The batch in the order in which the rule chose it, with the reasons in the values' units."""
+    scaling = (model.offset, model.scale)
+    if isinstance(chooser.space, Combinatorial):  # it says itself what it makes
+        return chooser.choose(model.posterior, exclude=exclude, generator=generator, scaling=scaling)
     with progress() as bar:
         task = bar.add_task("searching the library", total=len(chooser.space))  # type: ignore[arg-type]
         chooser.progress = lambda done: bar.update(task, completed=done)
-        scaling = (model.offset, model.scale)
         return chooser.choose(model.posterior, exclude=exclude, generator=generator, scaling=scaling)
 
 
-def _listing(
-    candidates: FingerprintTable, model: Surrogate, choice: Choice
-) -> tuple[list[str], list[list[Any]]]:
+def _listing(offer: _Offer, model: Surrogate, choice: Choice) -> tuple[list[str], list[list[Any]]]:
     """Header and one line per suggested molecule; without the column of ids where the library has none."""
-    rows = choice.places
+    rows, candidates = choice.places, offer.table
+    if candidates is None:
+        return product_rows(offer.space, model, choice)
     mean, std = model.predict(candidates[rows])
     names, ids = candidates.smiles or (), candidates.ids
     lines = [
@@ -260,8 +325,9 @@ def _summary(
 ) -> None:
     if not model.learned:
         stderr().print("note: too few or constant measurements to learn from: the choice is close to random")
-    shown = [name for name in header if name in ("rank", "id", "smiles", "predicted_mean", "predicted_std")]
-    rows = [[line[header.index(name)] for name in shown] for line in listed[:_SHOWN]]
+    header, listed_ids = narrow(header, listed[:_SHOWN])
+    shown = [name for name in header if name not in ("why", "library_row", *PLACES)]
+    rows = [[line[header.index(name)] for name in shown] for line in listed_ids]
     names = [name.replace("predicted_", "") for name in shown]
     print_table(f"{len(rows)} of {len(listed)} suggestions", names, rows)
     stdout().print(f"{len(listed)} suggestions in {out}; {unused} unused rows in {rejected}")

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from sggp.bayesopt import Surrogate
+from sggp.cli.molecules.products import is_reagent_smiles, narrow, small_drawing
 from sggp.cli.molecules.tables import Measured
-from sggp.cli.report import cards, page, paragraph, picture, rows_table
+from sggp.cli.report import Part, cards, page, paragraph, picture, rows_table
 from sggp.molecules import molecule_svg
 from sggp.plotting import new_figure, plot_calibration, plot_parity
 
@@ -34,10 +35,16 @@ def render(
         text = "Each measurement predicted from all the others; left: values, right: coverage of intervals."
         sections.append(("How good the model is", paragraph(text) + picture(figure, "parity, calibration")))
     smiles, mean_at = header.index("smiles"), header.index("predicted_mean")
-    drawn = []
+    drawn: list[tuple[str, list[str], list[Part]]] = []
     for row in listed[:_DRAWN]:
         said = f"rank {row[0]}: {row[mean_at]:.3g} ± {row[mean_at + 1]:.2g}"
-        drawn.append((molecule_svg(row[smiles]), [said, row[smiles]]))
+        drawn.append((molecule_svg(row[smiles]), [said, row[smiles]], _reagents(header, row)))
     sections.append((f"The first {len(drawn)} suggestions", cards(drawn)))
-    sections.append(("All suggestions", rows_table(header, listed)))
+    sections.append(("All suggestions", rows_table(*narrow(header, listed))))
     return page("Suggested molecules", sections)
+
+
+def _reagents(header: list[str], row: list[Any]) -> list[Part]:
+    """The reagents of a product, drawn."""
+    columns = [place for place, name in enumerate(header) if is_reagent_smiles(name)]
+    return [small_drawing(row[place], row[place - 1]) for place in columns if row[place]]

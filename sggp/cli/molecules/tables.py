@@ -173,10 +173,10 @@ def load_measured(
     *,
     smiles_column: str | None,
     value_column: str | None,
-    like: FingerprintTable,
+    fingerprinter: SmilesFingerprinter,
     bounds: bool = False,
 ) -> Measured:
-    """Measurements from a file, with the fingerprint of `like`; repeats of a molecule stay repeats.
+    """Measurements from a file, with their fingerprints; repeats of a molecule stay repeats.
 
     Args:
         path: the file, or a table that `read_table` has read from one.
@@ -195,10 +195,11 @@ def load_measured(
     )
     say(name, data.notes)
     rejects = [Reject(name, r.line, r.reason, r.content) for r in data.rejected]
-    nothing = Measured(torch.empty(0, like.width, dtype=torch.uint8), torch.empty(0), [], [], rejects)
+    nothing = Measured(
+        torch.empty(0, fingerprinter.settings.width, dtype=torch.uint8), torch.empty(0), [], [], rejects
+    )
     if not data.smiles:
         return nothing
-    fingerprinter: SmilesFingerprinter = like.fingerprinter()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", MoleculeWarning)

@@ -2,6 +2,7 @@
 
 from sggp.kernels.features.algebra import ConstantMap, LinearMap, ProductMap, SumMap
 from sggp.kernels.features.base import FeatureMap
+from sggp.kernels.features.categories import HammingMap, IndexMap, MixedMap
 from sggp.kernels.features.dotproduct import DotProductTanimotoMap
 from sggp.kernels.features.minhash import MinHashMap
 from sggp.kernels.features.registry import DrawFeatures, draw_features
@@ -13,8 +14,11 @@ __all__ = [
     "DrawFeatures",
     "FeatureMap",
     "FourierMap",
+    "HammingMap",
+    "IndexMap",
     "LinearMap",
     "MinHashMap",
+    "MixedMap",
     "ProductMap",
     "SumMap",
     "draw_features",

@@ -11,10 +11,13 @@ from gpytorch.kernels import AdditiveKernel, ConstantKernel, Kernel, LinearKerne
 from torch import Tensor
 
 from sggp.kernels.features.base import CompositeMap, FeatureMap
+from sggp.kernels.features.categories import MixedMap
 from sggp.kernels.features.registry import draw_features
 from sggp.kernels.features.stationary import FourierMap, fourier_map, per_column
 from sggp.kernels.linear import DenseLinearKernel
 from sggp.random import as_generator, draw_seed, streams
+
+_MIXED = 64  # features of a name that multiply those of other factors; more are combined by random signs
 
 
 @dataclass(frozen=True, eq=False)
@@ -226,7 +229,8 @@ def _product(
 ) -> FeatureMap:
     """Stationary factors add their frequencies; anything else is multiplied group by group.
 
-    Factors without groups (linear, sums, maps registered elsewhere) first become G random-sign combinations.
+    Factors without groups (linear, sums, maps registered elsewhere) first become G random-sign combinations. The few
+    exact features of tasks multiply all those of the other factors.
     """
     parts = _parts(kernel, ProductKernel)
     names = [f"factor {index}" for index in range(len(parts))]
@@ -237,6 +241,15 @@ def _product(
         return draw_features.part(parts[index], size, input_dim=input_dim, generator=source)
 
     trial = [drawn(index, num_features) for index in range(len(parts))]
+    few = [factor for factor in trial if factor.finite and factor.num_features <= _MIXED]
+    if few and len(parts) > 1:
+        others = [part for part, factor in zip(parts, trial, strict=True) if factor not in few]
+        if others:
+            (rest,) = streams(generator, "what is mixed")
+            few.append(
+                draw_features.part(_product_of(others), num_features, input_dim=input_dim, generator=rest)
+            )
+        return MixedMap(tuple(few), input_dim)
     constants = [index for index, factor in enumerate(trial) if isinstance(factor, ConstantMap)]
     constant = math.prod(factor.constant for factor in trial if isinstance(factor, ConstantMap))
     fourier = [index for index, factor in enumerate(trial) if _has_law(factor)]
@@ -259,6 +272,10 @@ def _product(
     if fourier:
         factors.insert(0, _stationary_product(stationary, 2 * groups, joint))
     return ProductMap(tuple(factors), input_dim).rescaled(constant)
+
+
+def _product_of(parts: list[Kernel]) -> Kernel:
+    return parts[0] if len(parts) == 1 else ProductKernel(*parts)
 
 
 def _has_law(factor: FeatureMap) -> bool:

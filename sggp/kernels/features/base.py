@@ -37,6 +37,8 @@ class FeatureMap(ABC):
         exact: whether φ(x)·φ(z) equals k(x, z) for every draw, not only on average.
         group_size: g, if the features come as p/g groups each of which alone is an unbiased estimate of
             k·g/p; None where there are no such groups. Products of kernels multiply group by group.
+        finite: whether the features are exact and as few as the names of a task or so: a product multiplies each of
+            them with all those of the other factors.
     """
 
     input_dim: int
@@ -44,6 +46,7 @@ class FeatureMap(ABC):
     differentiable: bool = True
     exact: bool = False
     group_size: int | None = None
+    finite: bool = False
 
     @property
     @abstractmethod
@@ -170,6 +173,7 @@ class _Wrapper(CompositeMap):
 
     base: FeatureMap
     dtype, differentiable, exact = _of_base("dtype"), _of_base("differentiable"), _of_base("exact")
+    finite = _of_base("finite")
     group_size, num_features = _of_base("group_size"), _of_base("num_features")
 
 

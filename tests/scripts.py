@@ -1,0 +1,163 @@
+"""Scripts of the repository, each in a process of its own that need not load torch again.
+
+A server loads torch and what else scripts use, once, and forks for every script; so a script costs what it does itself.
+Where there is no safe fork (anything but Linux) each script is an ordinary process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib
+import json
+import multiprocessing
+import os
+import runpy
+import signal
+import subprocess
+import sys
+import tempfile
+from multiprocessing.context import ForkContext, ForkProcess
+from multiprocessing.reduction import ForkingPickler
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+SECONDS = 600
+FORKS = sys.platform == "linux"
+PRELOADED = (
+    *(
+        "torch",
+        "gpytorch",
+        "scipy.optimize",
+        "scipy.stats",
+        "sklearn.gaussian_process",
+        "sklearn.model_selection",
+    ),
+    *("sggp.estimator", "sggp.bayesopt", "sggp.datasets"),
+    *(
+        "botorch.models",
+        "botorch.optim",
+        "sggp.botorch",
+        "rdkit.Chem",
+        "sggp.molecules",
+    ),  # where there are these extras
+)
+
+
+class Scripts:
+    """Runs scripts; one of these per session, as the fixture `scripts`."""
+
+    def __init__(self) -> None:
+        self._server: subprocess.Popen[str] | None = None
+
+    def run(
+        self, *command: object, cwd: Path | None = None, strict: bool = False, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
+        """``python *command``, a script and its arguments or ``-m`` and a module's, and what it said.
+
+        Args:
+            strict: sggp's own warnings are errors: an example that does not converge is a broken example.
+            environment: variables beside this process's own.
+        """
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+        paths = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+        request: dict[str, Any] = {
+            "command": [str(part) for part in command],
+            "cwd": str(cwd or ROOT),
+            "strict": strict,
+            "environment": {**inherited, "PYTHONPATH": paths, "MPLBACKEND": "Agg", **environment},
+        }
+        with tempfile.TemporaryDirectory() as folder:
+            said = [Path(folder) / name for name in ("out", "err")]
+            code = self._answer({**request, "said": [str(path) for path in said]})
+            out, err = (path.read_text(encoding="utf-8", errors="replace") for path in said)
+        return subprocess.CompletedProcess(request["command"], code, out, err)
+
+    def close(self) -> None:
+        """End the server."""
+        if self._server is not None:
+            self._server.communicate()
+
+    def _answer(self, request: dict[str, Any]) -> int:
+        command = [sys.executable, __file__]
+        if not FORKS:
+            said, environment = json.dumps(request), request["environment"]
+            return subprocess.run(command, input=said, env=environment, text=True).returncode
+        if self._server is None:
+            pipes = dict.fromkeys(("stdin", "stdout"), subprocess.PIPE)
+            self._server = subprocess.Popen(
+                [*command, "fork"], env=request["environment"], text=True, **pipes
+            )
+        assert self._server.stdin is not None
+        assert self._server.stdout is not None
+        print(json.dumps(request), file=self._server.stdin, flush=True)
+        return int(self._server.stdout.readline())
+
+
+class _AsSpawned(ForkProcess):
+    """A fork that takes what a spawned process could take: scripts ask for spawned ones, which load torch again."""
+
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        carried = [part for part in self._args if type(part).__module__.split(".")[0] != "multiprocessing"]
+        if self._target.__module__ != "concurrent.futures.process":  # which pickles what it is given itself
+            ForkingPickler.dumps((self._target, carried))
+
+
+class _AsSpawning(ForkContext):
+    Process = _AsSpawned
+
+
+def _serve() -> dict[str, Any]:
+    """Fork for every request; each fork gets its request back and goes on from here."""
+    for name in PRELOADED:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
+    gc.collect()
+    gc.freeze()  # else every fork would copy what its collector touches
+    while line := sys.stdin.readline():
+        if not (child := os.fork()):
+            return json.loads(line)
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+    sys.exit()
+
+
+def _become(request: dict[str, Any]) -> None:
+    """Let this process look as if it had been started for the request."""
+    for number, path in enumerate(request["said"], 1):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), number)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.environ.clear()
+    os.environ.update(request["environment"])
+    os.chdir(request["cwd"])
+    signal.alarm(SECONDS)
+    if request["strict"]:
+        import warnings
+
+        from sggp.errors import SggpWarning
+
+        warnings.simplefilter("error", SggpWarning)
+
+
+def main() -> None:
+    """Run one script, or with the argument ``fork`` one after the other."""
+    forks = sys.argv[1:] == ["fork"]
+    request = _serve() if forks else json.loads(sys.stdin.readline())
+    _become(request)
+    if forks:
+        context = multiprocessing.get_context
+        multiprocessing.get_context = lambda method=None: (
+            _AsSpawning() if method == "spawn" else context(method)
+        )
+    first, *rest = request["command"]
+    if first == "-m":
+        sys.argv, sys.path[0] = rest, request["cwd"]
+        runpy.run_module(rest[0], run_name="__main__", alter_sys=True)
+    else:
+        sys.argv, sys.path[0] = [first, *rest], str(Path(first).parent)
+        runpy.run_path(first, run_name="__main__")
+
+
+if __name__ == "__main__":
+    main()
