@@ -134,6 +134,24 @@ class TestBatch:
         assert answer.smiles == suggest_from_files(search, files).smiles
         assert answer.found.shortlist.molecules == one.shortlist.molecules
 
+    @pytest.mark.parametrize(("rule", "share"), [("ucb", 0.7), ("ei", 0.99)])
+    def test_few_variances_are_solved_for(self, posterior, table, tmp_path, rule, share, monkeypatch):
+        """Bounds say which rows cannot stay; what is kept is what solving for all of them keeps."""
+        solved, mean_and_variance = [], type(posterior).mean_and_variance
+
+        def counted(self, points, *more, method="auto"):
+            solved.append(len(points) if method == "solve" else 0)
+            return mean_and_variance(self, points, *more, method=method)
+
+        (tmp_path / "all.smi").write_text("\n".join(table.smiles))
+        search = search_of(posterior, table, rule, block=200, exclude=())
+        monkeypatch.setattr(type(posterior), "mean_and_variance", counted)
+        found = search.shard(tmp_path / "all.smi")
+        few = sum(solved)
+        monkeypatch.setattr(LibrarySearch, "_bounded", False)
+        assert found.shortlist.molecules == search.shard(tmp_path / "all.smi").shortlist.molecules
+        assert few < share * found.rows
+
     def test_few_rows_are_kept(self, posterior, table, files):
         """Three batches and some to spare, of 130 that may be chosen."""
         assert len(suggest_from_files(search_of(posterior, table, "greedy"), files).table) == 3 * Q + 16
