@@ -34,6 +34,8 @@ LINES = 2**40
 """More than a file has lines: row = shard · LINES + line."""
 BLOCK = 16_384
 _DENSE = 4096
+_TOGETHER = 1024
+"""Rows that are solved for before it is asked again which others may stay."""
 _SPARE = 16
 """Rows beyond those that are needed, so that rounding decides nothing about equal ones."""
 _EXAMPLES, _KINDS = 1000, 100
@@ -260,10 +262,10 @@ class LibrarySearch:
             hopes = self._over(packed, every, hoped=True)
             order = np.argsort(-(hopes[0] + (0.0 if len(hopes) == 1 else 2.0 * hopes[-1])), kind="stable")
             first = self._look[1] + _SPARE
-            pieces = [
-                order[:first],
-                order[first:],
-            ]  # so that the first ones say of the others that they do not matter
+            cuts = range(first, len(order), _TOGETHER)
+            pieces = np.split(
+                order, cuts
+            )  # the best hopes first: they say of the others that they cannot stay
         for piece in pieces:
             if hopes is not None:
                 piece = np.sort(piece[self._lists.enter(kept, hopes[:, piece])])
