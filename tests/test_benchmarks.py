@@ -73,6 +73,7 @@ SCRIPTS = {
         "1",
     ],
     "outlook.py": ["--libraries", "esol", "--rows", "300", "--seeds", "1", "--rules", "ucb", "--paths", "32"],
+    "stream.py": ["--rows", "60", "--files", "2", "--measured", "8", "--batch", "2"],
     "combinatorial.py": ["--size", "tiny", "--budget", "70", "--seeds", "0", "--objectives", "similarity"],
     "faces.py": [
         *("--rows", "40", "--candidates", "200", "--points", "200", "--repeats", "1"),

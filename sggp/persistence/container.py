@@ -5,7 +5,8 @@ after another. Its `__metadata__` holds texts only:
 
     format          "sggp"
     format_version  of this layout and of what `content` holds
-    kind            "posterior", "estimator", "linear posterior", "checkpoint"
+    kind            "posterior", "estimator", "linear posterior", "checkpoint",
+                    "library stream"
     written_by      versions of sggp, torch, ... (JSON)
     content         the values, naming the tensors in them (JSON; `sggp.persistence.tree`)
     sha256          the checksum of every tensor's bytes, by name (JSON)
@@ -74,6 +75,7 @@ _OPENED_BY = {
     "estimator": "sggp.GPRegressor.load or `sggp predict`",
     "linear posterior": "sggp.linear.LinearPosterior.load",
     "checkpoint": "the checkpoint argument of a solve",
+    "library stream": "`sggp suggest --stream` or sggp.bayesopt.streaming.suggest_from_files",
 }
 _NOT_OURS = (
     SafetensorError,

@@ -21,7 +21,7 @@ _SHORTLIST = 3
 """Rows whose variances follow the batch, in batches."""
 _ROUGH_SHORTLIST, _ROUGH_ROWS = 6, 2000
 """Rows, in batches and at least, that are looked at again after a first look by sample paths."""
-_SLACK = 1.001
+SLACK = 1.001
 """What a bound of a standard deviation is raised by, more than rounding can move it or the mean."""
 _TOGETHER = 1024
 """Rows that are solved for before it is asked again which others still matter."""
@@ -97,16 +97,21 @@ class ScoreRule(Rule):
         places, values = self.space.maximise(self.functions(posterior, generator, best), posterior, look)
         return places, values
 
+    def first_look(self, posterior: Any) -> tuple[Any, int]:
+        """What gives mean and standard deviation of the rows of a pool, and how many of the best are kept."""
+        if self.needs_std and is_large(posterior) and not has_bounds(posterior):
+            return Sampled(posterior.samples), max(_ROUGH_SHORTLIST * self.batch_size, _ROUGH_ROWS)
+        return posterior, _SHORTLIST * self.batch_size
+
     def _pick_rows(self, posterior: Any, look: Look) -> tuple[Tensor, Tensor]:
         free = open_rows(self.space, look, self.batch_size)
         if self.needs_std and has_bounds(posterior):
             return self._one_by_one(posterior, *self._best_by_bounds(posterior, look, free))
-        rough = self.needs_std and is_large(posterior)
-        by = Sampled(posterior.samples) if rough else posterior
+        by, wide = self.first_look(posterior)
+        rough = by is not posterior
         mean, std = moments(by, self.space, look.progress, with_std=self.needs_std)
         mean = self.sign * mean
         best = float(mean.topk(self.batch_size).values[-1])
-        wide = max(_ROUGH_SHORTLIST * self.batch_size, _ROUGH_ROWS) if rough else _SHORTLIST * self.batch_size
         rows = best_rows(self.score(mean, std, best), free, min(int(free.sum()), wide))
         mean, std = mean[rows], std[rows]
         if rough:
@@ -128,7 +133,7 @@ class ScoreRule(Rule):
         mean = self.sign * mean
         best = float(mean.topk(self.batch_size).values[-1])
         wanted = min(int(free.sum()), _SHORTLIST * self.batch_size)
-        hope = torch.where(free, self.score(mean, _SLACK * most, best), -math.inf)
+        hope = torch.where(free, self.score(mean, SLACK * most, best), -math.inf)
         order = torch.argsort(hope, descending=True, stable=True)[: int(free.sum())]
         std, score, done, step = torch.zeros_like(mean), torch.full_like(mean, -math.inf), 0, wanted
         while step:

@@ -32,6 +32,14 @@ from sggp.cli.molecules.products import (
     space_files,
     unused_reagents,
 )
+from sggp.cli.molecules.stream import (
+    PLACES,
+    Stream,
+    seed_of,
+    stream_files,
+    unused_rows,
+    with_places,
+)
 from sggp.cli.molecules.suggest_report import render
 from sggp.cli.molecules.tables import (
     Decimal,
@@ -50,7 +58,7 @@ from sggp.molecules import FingerprintTable, SmilesFingerprinter, read_table
 from sggp.molecules.files import DataTable
 from sggp.molecules.standardise import POLICIES
 from sggp.plotting import new_figure
-from sggp.random import as_generator, draw_seed, streams
+from sggp.random import as_generator, streams
 
 _SHOWN = 20
 _CHUNK = 2048  # molecules of the library that are looked at together
@@ -77,6 +85,13 @@ _Cache = Annotated[Path | None, typer.Option(help="Folder that keeps fingerprint
 _NoCache = Annotated[bool, typer.Option("--no-cache", help="Keep no fingerprints.")]
 _Report = Annotated[Path | None, typer.Option(help="Also write an HTML report to this file.")]
 _Rule = Annotated[str, typer.Option(help="How to choose: " + ", ".join(RULES) + ".")]
+_Stream = Annotated[
+    Path | None,
+    typer.Option(
+        help="Read the library (a file, a folder or a quoted pattern) once, a block at a time, and keep in this file "
+        "how far it came: for libraries larger than memory."
+    ),
+]
 _LibrarySheet = Annotated[str | None, typer.Option(help="Sheet of the library.")]
 _Standardise = Annotated[str, typer.Option(help="Forms that are one molecule: " + ", ".join(POLICIES) + ".")]
 
@@ -102,6 +117,7 @@ def suggest(
     library_sheet: _LibrarySheet = None,
     decimal: Decimal = None,
     standardise: _Standardise = "none",
+    stream: _Stream = None,
 ) -> None:
     """Choose the next molecules to measure from a library, or from the products of reactions."""
     better = direction(maximize, minimize)
@@ -109,25 +125,25 @@ def suggest(
     check_rule(rule)
     one_of(standardise, "--standardise", POLICIES)
     _check_one(library, reaction, standardise)
-    outputs, inputs = {"--out": out, "--report": report}, [measured, library, reaction]
-    check_outputs(outputs, inputs)
-    if report is not None:
-        new_figure()  # without matplotlib, refuse before the work
-    rejected = rejected_path(out, *inputs, out, report)
-    root = as_generator(draw_seed(as_generator(None)) if seed is None else seed)
-    learn, choose = streams(root, "model", "choice")
-
-    usual = default_cache() if reaction is None else products_cache()
-    where = None if no_cache else (cache or usual)
+    files: list[Any] = (
+        [library] if stream is None else stream_files(library, rule, library_sheet, standardise)
+    )
+    outputs, inputs = {"--out": out, "--report": report}, [measured, *files, reaction, stream]
+    _check_written(outputs, inputs)
+    rejected, seed = rejected_path(out, *inputs, out, report), seed_of(stream, seed)
+    data, names = read_table(measured, sheet=sheet, decimal=decimal), (smiles_column, value_column)
+    if stream is not None:
+        asked = Stream(stream, files, rule, q, better, (library_smiles_column, id_column), seed)
+        _from_stream(asked, data, names, outputs, rejected)
+        return
+    learn, choose = streams(as_generator(seed), "model", "choice")
+    where = None if no_cache else cache or (default_cache() if reaction is None else products_cache())
     columns = {"smiles_column": library_smiles_column, "id_column": id_column, "sheet": library_sheet}
     offer = _from_library(library, where, columns) if library else _from_reaction(reaction, where, outputs)
-    data = read_table(measured, sheet=sheet, decimal=decimal)
-    names = {"smiles_column": smiles_column, "value_column": value_column}
-    known = load_measured(data, **names, fingerprinter=offer.fingerprinter, bounds=True)
+    known = _measurements(data, names, offer.fingerprinter)
     rejects = offer.rejects + known.rejects
     write_rejects(rejected, rejects)
-    counted = f"{len(known)} measurements and {len(offer.space)} candidates"
-    stderr().print(f"{counted}; {len(rejects)} unused rows")
+    stderr().print(f"{len(known)} measurements and {len(offer.space)} candidates; {len(rejects)} unused rows")
     exclude = _not_again(offer, known, data, standardise, q)
     known = _exact(known, measured)
     if not len(known):
@@ -141,6 +157,50 @@ def suggest(
     _summary(model, header, listed, out, rejected, len(rejects))
     if report is not None:  # after all that must not be lost with it
         write_whole(report, render(model, known, header, listed, better))
+
+
+def _check_written(outputs: dict[str, Path | None], inputs: list[Path | None]) -> None:
+    """Refuse what cannot be written, a report without matplotlib among it, before the work."""
+    check_outputs(outputs, inputs)
+    if outputs["--report"] is not None:
+        new_figure()
+
+
+def _measurements(
+    data: DataTable, names: tuple[str | None, str | None], fingerprinter: SmilesFingerprinter
+) -> Measured:
+    smiles, value = names
+    return load_measured(
+        data, smiles_column=smiles, value_column=value, fingerprinter=fingerprinter, bounds=True
+    )
+
+
+def _from_stream(
+    asked: Stream,
+    data: DataTable,
+    names: tuple[str | None, str | None],
+    outputs: dict[str, Path | None],
+    rejected: Path,
+) -> None:
+    """As `suggest`, from files that are read once."""
+    out, report = Path(str(outputs["--out"])), outputs["--report"]
+    known = _measurements(data, names, asked.fingerprinter)
+    exact = _exact(known, data.path)
+    if not len(exact):
+        raise DataFileError(f"{data.path}: no usable measurement.")
+    stderr().print(f"{len(exact)} measurements and {len(asked.files)} files of candidates")
+    learn, _ = streams(as_generator(asked.seed), "model", "choice")
+    like = FingerprintTable.from_smiles(["C"], asked.fingerprinter)
+    model = _model(like, exact, asked.paths_for(len(exact)), learn)
+    answer = asked.choose(model, known.canonical)
+    rejects = [*known.rejects, *unused_rows(answer)]
+    write_rejects(rejected, rejects)
+    offer = _Offer(None, rejects, asked.fingerprinter, answer.table)
+    header, listed = with_places(*_listing(offer, model, answer.choice), answer)
+    write_whole(out, csv_text(header, listed))
+    _summary(model, header, listed, out, rejected, len(rejects))
+    if report is not None:
+        write_whole(report, render(model, exact, header, listed, asked.maximize))
 
 
 def _check_one(library: Path | None, reaction: Path | None, standardise: str) -> None:
@@ -266,7 +326,7 @@ def _summary(
     if not model.learned:
         stderr().print("note: too few or constant measurements to learn from: the choice is close to random")
     header, listed_ids = narrow(header, listed[:_SHOWN])
-    shown = [name for name in header if name not in ("why", "library_row")]
+    shown = [name for name in header if name not in ("why", "library_row", *PLACES)]
     rows = [[line[header.index(name)] for name in shown] for line in listed_ids]
     names = [name.replace("predicted_", "") for name in shown]
     print_table(f"{len(rows)} of {len(listed)} suggestions", names, rows)

@@ -22,8 +22,8 @@ from sggp.molecules.files.table import DataTable, RejectedRow
 from sggp.molecules.files.text import decode
 from sggp.molecules.files.write import unshield
 
-_SMI_ENDINGS = (".smi", ".smiles", ".ism")
-_PACKED_ENDINGS = re.compile(r"\.(gz|bz2|xz)$")
+SMI_ENDINGS = (".smi", ".smiles", ".ism")
+PACKED_ENDINGS = re.compile(r"\.(gz|bz2|xz)$")
 _RELATION_NAMES = {
     "relation",
     "standardrelation",
@@ -115,10 +115,10 @@ def _grid(path: Path, data: bytes, kind: str, sheet: str | None) -> Grid:
     text, notes = decode(path, data)
     if not text.strip():
         raise DataFileError(f"{path}: the file is empty.")
-    name = _PACKED_ENDINGS.sub("", path.name.lower())
+    name = PACKED_ENDINGS.sub("", path.name.lower())
     if is_sdf(name, text):
         return read_sdf(path, text, notes)
-    return read_smi(text, notes) if name.endswith(_SMI_ENDINGS) else read_delimited(text, notes)
+    return read_smi(text, notes) if name.endswith(SMI_ENDINGS) else read_delimited(text, notes)
 
 
 def guess_columns(

@@ -11,6 +11,8 @@ import stat
 import struct
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -64,6 +66,18 @@ def read_bytes(path: Path) -> tuple[bytes, str]:
     Raises:
         DataFileError: no regular file, missing, unreadable, damaged, larger than the limit, or no table.
     """
+    with opened(path) as raw:
+        data = _unpacked(path, raw)
+    return data, kind_of(path, data)
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[IO[bytes]]:
+    """The bytes of a regular file, packed as they are; what goes wrong in the block is told with the file's name.
+
+    Raises:
+        DataFileError: no regular file, missing, unreadable or damaged.
+    """
     try:
         mode = path.stat().st_mode
         if stat.S_ISDIR(mode):
@@ -74,7 +88,7 @@ def read_bytes(path: Path) -> tuple[bytes, str]:
             )
             raise DataFileError(f"{path}: is {what}; write its content to a file and give that.")
         with path.open("rb") as raw:
-            data = _unpacked(path, raw)
+            yield raw
     except FileNotFoundError as error:
         raise DataFileError(f"{path}: no such file.") from error
     except PermissionError as error:
@@ -83,7 +97,14 @@ def read_bytes(path: Path) -> tuple[bytes, str]:
         if isinstance(error, DataFileError):
             raise
         raise DataFileError(f"{path}: cannot be read as a table ({error}); is it damaged?") from error
-    return data, _kind(path, data)
+
+
+def unpacking(raw: IO[bytes]) -> IO[bytes]:
+    """The stream unpacked (gzip, bzip2, xz) as it is read, or itself where it is not packed."""
+    start = raw.read(6)
+    raw.seek(0)
+    opener = next((opener for magic, opener in _PACKED.items() if start.startswith(magic)), None)
+    return raw if opener is None else opener(raw)
 
 
 def too_large(path: Path, most: int) -> DataFileError:
@@ -97,12 +118,10 @@ def too_large(path: Path, most: int) -> DataFileError:
 def _unpacked(path: Path, raw: IO[bytes]) -> bytes:
     most = limit()
     for _ in range(2):
-        start = raw.read(6)
-        raw.seek(0)
-        opened = next((opener for magic, opener in _PACKED.items() if start.startswith(magic)), None)
-        if opened is None:
+        unpacked = unpacking(raw)
+        if unpacked is raw:
             break
-        raw = io.BytesIO(_bounded(path, opened(raw), most))
+        raw = io.BytesIO(_bounded(path, unpacked, most))
     return _bounded(path, raw, most)
 
 
@@ -115,7 +134,8 @@ def _bounded(path: Path, stream: IO[bytes], most: int) -> bytes:
     return bytes(out)
 
 
-def _kind(path: Path, data: bytes) -> str:
+def kind_of(path: Path, data: bytes) -> str:
+    """Text, xlsx or parquet, from the bytes of a file; other kinds are refused by a DataFileError."""
     if data.startswith(b"PAR1"):
         return "parquet"
     if data.startswith(b"PK\x03\x04"):

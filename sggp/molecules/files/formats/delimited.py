@@ -22,15 +22,22 @@ _EXTENSION = re.compile(r"\|[^|]*\|\s*")
 
 def read_delimited(text: str, notes: list[str]) -> Grid:
     """The records of a text with a delimiter, or of SMILES and names between blanks where it has none."""
-    skip, declared = _head(text)
-    lines = list(islice(_lines(text[:_START]), SAMPLE + skip))[skip:]
-    delimiter = declared or _delimiter(lines)
-    if delimiter is None and _is_smi(lines):
+    skip, _ = _head(text)
+    delimiter = delimiter_of(text)
+    if delimiter is None:
         notes.append("read as SMILES with optional names behind a blank, since no delimiter was found")
         return read_smi(text, notes)
     grid = Grid((), notes=notes)
-    grid.records = _without_comments(_records(text, delimiter or ",", skip), notes)
+    grid.records = _without_comments(_records(text, delimiter, skip), notes)
     return grid
+
+
+def delimiter_of(text: str) -> str | None:
+    """What separates the cells of a text, a comma where there is but one column; None for SMILES and names."""
+    skip, declared = _head(text)
+    lines = list(islice(_lines(text[:_START]), SAMPLE + skip))[skip:]
+    delimiter = declared or _delimiter(lines)
+    return None if delimiter is None and _is_smi(lines) else delimiter or ","
 
 
 def read_smi(text: str, notes: list[str]) -> Grid:
@@ -42,9 +49,8 @@ def read_smi(text: str, notes: list[str]) -> Grid:
         if line.startswith("#") and not (not rows and plain(line.split()[0]) in _SMILES_HEADERS):
             comments.append(number)
         elif line:
-            cells = line.split("\t") if "\t" in line else line.split(maxsplit=1)
-            if len(cells) > 1 and cells[1].lstrip().startswith("|") and _EXTENSION.match(cells[1].lstrip()):
-                cells[1] = _EXTENSION.sub("", cells[1].lstrip(), count=1)
+            cells, cut = smi_cells(line)
+            if cut:
                 extended.append(number)
             rows.append((number, cells))
     for numbers, what in (
@@ -61,6 +67,15 @@ def read_smi(text: str, notes: list[str]) -> Grid:
         if not rows:
             return Grid((), header=header, notes=notes, pad=True)
     return Grid(rows, header=header if rows else None, notes=notes, pad=True)
+
+
+def smi_cells(line: str) -> tuple[list[str], bool]:
+    """The cells of a line of SMI text, and whether an extension of CXSMILES was left out."""
+    cells = line.split("\t") if "\t" in line else line.split(maxsplit=1)
+    if len(cells) > 1 and cells[1].lstrip().startswith("|") and _EXTENSION.match(cells[1].lstrip()):
+        cells[1] = _EXTENSION.sub("", cells[1].lstrip(), count=1)
+        return cells, True
+    return cells, False
 
 
 def _lines(text: str) -> Iterator[str]:
