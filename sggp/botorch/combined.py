@@ -60,7 +60,7 @@ class CombinedPosterior(PathsOnly, TransformedPosterior):
         return self._find_variance()
 
     def _mean_square(self) -> Tensor:
-        return (self.rsample(self.base_sample_shape) - self.mean).square().mean(0)
+        return (self.rsample(self.base_sample_shape[-1:]) - self.mean).square().mean(0)
 
 
 class PathStandardize(Standardize):

@@ -19,6 +19,13 @@ from sggp.errors import InputError, NoJointGaussian, ShapeError
 class PathsOnly:
     """Part of posteriors of paths: says what to use where a multivariate normal distribution is asked for."""
 
+    _posterior: Any
+
+    @property
+    def batch_shape(self) -> torch.Size:
+        """The t-batch shape b of what was transformed."""
+        return torch.Size(self._posterior.batch_shape)
+
     def __getattr__(self, name: str) -> Any:
         if name in ("distribution", "mvn", "covariance_matrix"):
             raise NoJointGaussian(
@@ -73,8 +80,12 @@ class PathwisePosterior(PathsOnly, Posterior):
 
     @property
     def base_sample_shape(self) -> torch.Size:
-        """One index (or one weight) per path: (S,); independent of `X`."""
-        return torch.Size([self.num_paths])
+        """One weight per path, (1, S), independent of `X`.
+
+        Of two dimensions as any posterior's of q points and m outputs, so that samplers with a `batch_range_override`
+        (`LearnedObjective`, `qMultiStepLookahead`) find the dimensions that they keep.
+        """
+        return torch.Size([1, self.num_paths])
 
     @property
     def batch_range(self) -> tuple[int, int]:
@@ -133,8 +144,9 @@ class PathwisePosterior(PathsOnly, Posterior):
         Args:
             sample_shape: leading shape of the result.
             base_samples: integers in [0, S) of shape `sample_shape`: the paths with these numbers, exactly. Or
-                standard normal numbers z of shape (*sample_shape, S): mean + sum_i z_i (path_i - mean) / sqrt(S), a
-                Gaussian whose mean is `mean` and whose covariance is that of the S paths.
+                standard normal numbers z of shape (*sample_shape, 1, S) or (*sample_shape, S):
+                mean + sum_i z_i (path_i - mean) / sqrt(S), a Gaussian whose mean is `mean` and whose covariance is
+                that of the S paths.
 
         Returns:
             (*sample_shape, *b, q, m), differentiable in `X`.
@@ -148,9 +160,10 @@ class PathwisePosterior(PathsOnly, Posterior):
         if not base.is_floating_point():
             return self._indexed(shape, base)
         base = base.reshape(base.shape[: len(shape)] + base.shape[-1:]) if base.ndim > len(shape) else base
-        if base.shape != shape + self.base_sample_shape:
+        expected = torch.Size([*shape, self.num_paths])
+        if base.shape != expected:
             raise ShapeError(
-                f"float base samples must have shape {tuple(shape + self.base_sample_shape)} (sample shape, then one "
+                f"float base samples must have shape {tuple(expected)} (sample shape, then one "
                 f"weight per path), got {tuple(base_samples.shape)}."
             )
         centred = self._values(self.num_paths) - self.mean
@@ -274,7 +287,7 @@ class PathSampler(MCSampler):
         Raises:
             InputError: the posterior has another number of paths than this sampler was built for.
         """
-        if posterior.base_sample_shape != torch.Size([self.num_paths]):
+        if posterior.base_sample_shape != torch.Size([1, self.num_paths]):
             raise InputError(
                 f"this sampler was built for posteriors of {self.num_paths} paths, got one whose base samples have "
                 f"shape {tuple(posterior.base_sample_shape)}: build it with botorch.sampling.get_sampler."
