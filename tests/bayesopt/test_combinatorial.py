@@ -215,6 +215,20 @@ def test_a_campaign_goes_on_where_it_was_whatever_the_lists(tmp_path: object) ->
     assert all(reagents[2])
 
 
+def test_another_reaction_file_leaves_the_trials_readable(tmp_path: object) -> None:
+    campaign = Campaign(space(4), tmp_path / "a.db", maximize=True, seed=0, num_initial=4)
+    labels = told(campaign, 4)
+    acids, amines = ["CC(=O)O", "CCC(=O)O"], ["NC", "NCC"]
+    for name in ("renamed", "quinazolinone"):  # the second with two components where there were three
+        other = Combinatorial(Reaction(AMIDE, [acids, amines], name), fingerprinter=SMALL)
+        again = Campaign(other, tmp_path / "a.db")
+        assert [trial.label for trial in again.results()] == labels
+        cells = [other.cells(trial) for trial in again.results()]
+        assert all(len(row) == len(other.names) for row in cells)
+        assert [row[0] for row in cells] == labels
+    assert told(again, 1)[0] not in labels
+
+
 def test_the_same_start_asks_for_the_same(tmp_path: object) -> None:
     asked = []
     for name in ("a.db", "b.db"):

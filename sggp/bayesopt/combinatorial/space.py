@@ -87,8 +87,8 @@ class Combinatorial:
 
     @property
     def capacity(self) -> float:
-        """How many combinations there are; several may give one product, and some give none."""
-        return float(len(self))
+        """How many combinations and molecules from elsewhere there are; some give one product, and some none."""
+        return float(len(self) + int((self.library.numbers >= len(self)).sum()))
 
     @property
     def num_initial(self) -> int:
@@ -162,13 +162,11 @@ class Combinatorial:
         names = tuple(str(part) for part in place.x or ())
         if names:
             own = next((one for one in self.library.reactions if one.name == names[0]), None)
-            rows = (
-                []
-                if own is None
-                else [c.row_of.get(i, -1) for c, i in zip(own.components, names[1:], strict=False)]
-            )
-            found = [] if own is None else zip(own.components, rows, strict=True)
-            return names[0], names[1:], tuple(c.smiles[row] if row >= 0 else "" for c, row in found)
+            if own is None or len(own.components) != len(names) - 1:  # the reaction file is another one now
+                return names[0], names[1:], ("",) * (len(names) - 1)
+            rows = [c.row_of.get(name, -1) for c, name in zip(own.components, names[1:], strict=True)]
+            smiles = (c.smiles[row] if row >= 0 else "" for c, row in zip(own.components, rows, strict=True))
+            return names[0], names[1:], tuple(smiles)
         if place.index is None or place.index >= len(self):
             return None
         recipe = self.library.recipes([place.index])[0]
@@ -278,7 +276,7 @@ class Combinatorial:
         cells = [trial.label, *([""] if found is None else [found[0]])]
         for name, smiles in () if found is None else zip(found[1], found[2], strict=True):
             cells += [name, smiles]
-        return cells + [""] * (len(self.names) - len(cells))
+        return [*cells, *[""] * len(self.names)][: len(self.names)]
 
     def looked_at(self, *numbers: Any) -> tuple[Pool, list[Tensor]]:
         """Everything looked at so far as a pool, and the rows (k,) in it of each group of numbers."""

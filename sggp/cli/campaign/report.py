@@ -84,7 +84,7 @@ def _facts(store: str, campaign: Campaign, trials: Sequence[Trial]) -> list[tupl
         ]
         items.append(("products", f"{campaign.info.get('reaction', 'given in Python')}; {'; '.join(sizes)}"))
         if campaign.has_space:
-            items.append(("combinations", f"{campaign.space.capacity:,.0f}"))
+            items.append(("combinations", f"{len(campaign.space):,}"))  # type: ignore[arg-type]
     elif campaign.has_space:
         items.append(("settings", ", ".join(campaign.space.names)))
     programs = ", ".join(f"{name} {version(name)}" for name in ("torch", "gpytorch", "numpy"))
