@@ -34,7 +34,7 @@ def reagents(sizes: tuple[int, ...], draw: np.random.Generator, truth: Truth | N
 
     Each reagent is made `WARM_UP` times with random partners. Its belief begins as the mean and variance over all of
     these, and is conditioned on each product's value, whose variance counts as that over the warm-up. Then, one product
-    at a time: a draw for every reagent, and the best of each component.
+    at a time: a draw for every reagent, and the best of each component, no combination twice.
     """
     warm = []
     for place, size in enumerate(sizes):
@@ -56,9 +56,19 @@ def reagents(sizes: tuple[int, ...], draw: np.random.Generator, truth: Truth | N
 
     for row, value in zip(rows[known], values[known], strict=True):
         learn(row, value)
+    seen = {tuple(row) for row in rows.tolist()}
     while True:
-        drawn = [m + draw.standard_normal(len(m)) * np.sqrt(v) for m, v in zip(means, variances, strict=True)]
-        chosen = [int(own.argmax()) for own in drawn]
+        chosen = [-1] * len(sizes)
+        order = draw.permutation(len(sizes)).tolist()
+        for place in order:
+            drawn = means[place] + draw.standard_normal(sizes[place]) * np.sqrt(variances[place])
+            if place == order[-1]:  # no combination twice
+                known = [own for own in range(sizes[place]) if (*chosen[:place], own, *chosen[place + 1 :]) in seen]
+                drawn[known] = -np.inf
+            chosen[place] = int(drawn.argmax())
+        if tuple(chosen) in seen:  # all partners of the others are made: another draw
+            continue
+        seen.add(tuple(chosen))
         value = float((yield np.asarray([chosen]))[0])
         if np.isfinite(value):
             learn(np.asarray(chosen), value)
