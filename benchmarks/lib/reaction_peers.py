@@ -6,6 +6,7 @@ no product; larger is better.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Generator
 from typing import Any
 
@@ -56,22 +57,51 @@ def reagents(sizes: tuple[int, ...], draw: np.random.Generator, truth: Truth | N
 
     for row, value in zip(rows[known], values[known], strict=True):
         learn(row, value)
-    seen = {tuple(row) for row in rows.tolist()}
+    seen: set[tuple[int, ...]] = set()
+    partners: Counter[tuple[int, ...]] = Counter()
+
+    def enter(row: tuple[int, ...]) -> None:
+        seen.add(row)
+        partners.update((place, *row[:place], *row[place + 1 :]) for place in range(len(row)))
+
+    for row in {tuple(row) for row in rows.tolist()}:
+        enter(row)
     while True:
-        chosen = [-1] * len(sizes)
-        order = draw.permutation(len(sizes)).tolist()
-        for place in order:
-            drawn = means[place] + draw.standard_normal(sizes[place]) * np.sqrt(variances[place])
-            if place == order[-1]:  # no combination twice
-                known = [own for own in range(sizes[place]) if (*chosen[:place], own, *chosen[place + 1 :]) in seen]
-                drawn[known] = -np.inf
-            chosen[place] = int(drawn.argmax())
-        if tuple(chosen) in seen:  # all partners of the others are made: another draw
-            continue
-        seen.add(tuple(chosen))
+        chosen = _unseen(means, variances, draw, seen, partners)
+        enter(chosen)
         value = float((yield np.asarray([chosen]))[0])
         if np.isfinite(value):
             learn(np.asarray(chosen), value)
+
+
+def _unseen(
+    means: list[np.ndarray],
+    variances: list[np.ndarray],
+    draw: np.random.Generator,
+    seen: set[tuple[int, ...]],
+    partners: Counter[tuple[int, ...]],
+) -> tuple[int, ...]:
+    """The best reagents of a draw, component by component in random order, that make a combination not made before.
+
+    Args:
+        seen: combinations made. partners: how many were made of every combination without its component `key[0]`.
+    """
+    count = len(means)
+    while True:
+        chosen, order = [-1] * count, draw.permutation(count).tolist()
+        for place in order:
+            drawn = means[place] + draw.standard_normal(len(means[place])) * np.sqrt(variances[place])
+            rows = [(*chosen[:place], own, *chosen[place + 1 :]) for own in range(len(drawn))]
+            if place == order[-1]:
+                drawn[[own for own, row in enumerate(rows) if row in seen]] = -np.inf
+            elif count > 1 and place == order[-2]:
+                last = order[-1]
+                most = len(means[last])
+                full = [partners[last, *row[:last], *row[last + 1 :]] == most for row in rows]
+                drawn[full] = -np.inf
+            chosen[place] = int(drawn.argmax())
+        if tuple(chosen) not in seen:
+            return tuple(chosen)
 
 
 def genetic(sizes: tuple[int, ...], draw: np.random.Generator, truth: Truth | None) -> Search:
