@@ -21,7 +21,7 @@ from botorch.acquisition import (
     qSimpleRegret,
     qUpperConfidenceBound,
 )
-from botorch.acquisition.objective import LearnedObjective, LinearMCObjective
+from botorch.acquisition.objective import LinearMCObjective
 from botorch.acquisition.thompson_sampling import PathwiseThompsonSampling
 from botorch.generation import MaxPosteriorSampling
 from botorch.models import ModelList, SingleTaskGP
@@ -215,19 +215,6 @@ class TestBaseSamples:
         error = (samples.mean(0) - posterior.mean) / (spread / 4000).sqrt()
         assert error.abs().max() < 4.5
         assert (samples.var(0) / spread - 1).abs().max() < 4.5 * math.sqrt(2 / 4000)
-
-    @pytest.mark.parametrize("kept", [(0, -2), (1, -1), (0, -1)])
-    def test_hosts_may_keep_other_dimensions(
-        self, model: PathwiseGPModel, points: Tensor, kept: tuple[int, int]
-    ) -> None:
-        """As `LearnedObjective` does: a sampler of normal numbers with a batch range of its own."""
-        posterior = model.posterior(points.expand(3, 2, *points.shape))
-        plain, other = (IIDNormalSampler(torch.Size([5]), seed=1) for _ in range(2))
-        other.batch_range_override = kept
-        assert torch.equal(other(posterior), plain(posterior))
-        objective = LearnedObjective(model, torch.Size([5]), seed=1)
-        assert objective(points.expand(3, 2, *points.shape)).shape == (15, 2, len(points))
-        assert posterior.batch_shape == (3, 2)
 
     @pytest.mark.parametrize(
         ("base", "error"),

@@ -15,14 +15,14 @@ pytest.importorskip("botorch", reason="the BoTorch face needs the extra botorch"
 
 from botorch.acquisition import qLogExpectedImprovement
 from botorch.acquisition.multi_objective.logei import qLogExpectedHypervolumeImprovement
-from botorch.acquisition.objective import LinearMCObjective
+from botorch.acquisition.objective import LearnedObjective, LinearMCObjective
 from botorch.fit import fit_gpytorch_mll
 from botorch.models import ModelList, ModelListGP, SingleTaskGP
 from botorch.models.deterministic import GenericDeterministicModel
 from botorch.models.transforms import Normalize, Standardize
 from botorch.optim import optimize_acqf
 from botorch.posteriors import PosteriorList
-from botorch.sampling import SobolQMCNormalSampler
+from botorch.sampling import IIDNormalSampler, SobolQMCNormalSampler
 from botorch.sampling.pathwise import draw_matheron_paths, get_matheron_path_model
 from botorch.utils.multi_objective.box_decompositions.non_dominated import FastNondominatedPartitioning
 
@@ -178,3 +178,16 @@ def test_a_list_of_gaussians_names_what_it_needs() -> None:
         NoJointGaussian, match="ModelListGP the models need an outcome_transform; a ModelList takes any"
     ):
         both.posterior(data()[0][:3])
+
+
+@pytest.mark.parametrize("kept", [(0, -2), (1, -1), (0, -1)])
+def test_samplers_may_keep_other_dimensions(kept: tuple[int, int]) -> None:
+    """As that of `LearnedObjective` does: normal numbers with a batch range of its own."""
+    x, _ = data(6)
+    model, points = ours(0), x.expand(3, 2, 6, 2)
+    posterior = model.posterior(points)
+    plain, other = (IIDNormalSampler(torch.Size([5]), seed=1) for _ in range(2))
+    other.batch_range_override = kept
+    assert torch.equal(other(posterior), plain(posterior))
+    assert LearnedObjective(model, torch.Size([5]), seed=1)(points).shape == (15, 2, 6)
+    assert posterior.batch_shape == (3, 2)
