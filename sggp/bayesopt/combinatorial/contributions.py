@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -13,15 +12,6 @@ from sggp.molecules.reactions.library import NO_PRODUCT, ReactionLibrary, Recipe
 
 _GOOD = 0.5
 _PROBED = 64
-
-
-@dataclass
-class _Reference:
-    """A product with all its neighbours made: their positions by component and reagent, and its own position."""
-
-    own: int
-    rows: tuple[int, ...]
-    positions: list[np.ndarray]
 
 
 class Contributions:
@@ -38,7 +28,7 @@ class Contributions:
 
     def __init__(self, library: ReactionLibrary) -> None:
         self.library = library
-        self._references: dict[int, _Reference] = {}
+        self._references: dict[int, list[np.ndarray]] = {}  # by reaction: positions by component and reagent
         self.accuracy: float | None = None
 
     def best(
@@ -68,12 +58,14 @@ class Contributions:
     def _make_reference(self, base: Recipe, rows: np.ndarray) -> None:
         positions = self.library.make(self.library.number(base.reaction, rows, base.which))
         sizes = self.library.reactions[base.reaction].sizes
-        split = np.split(positions, np.cumsum(sizes)[:-1])
-        own = int(self.library.make(self.library.number(base.reaction, [base.rows], base.which))[0])
-        self._references[base.reaction] = _Reference(own, base.rows, split)
+        self._references[base.reaction] = np.split(positions, np.cumsum(sizes)[:-1])
 
     def _hope(
-        self, base: Recipe, rows: np.ndarray, reference: _Reference, promise: Callable[[Tensor], np.ndarray]
+        self,
+        base: Recipe,
+        rows: np.ndarray,
+        reference: list[np.ndarray],
+        promise: Callable[[Tensor], np.ndarray],
     ) -> np.ndarray:
         """(m,) the promise of each neighbour's approximate fingerprint; -inf where the reference has none."""
         table, library = self.library.products, self.library
@@ -82,7 +74,7 @@ class Contributions:
         )
         hope = np.full(len(rows), -np.inf)
         start = 0
-        for place, with_each in enumerate(reference.positions):
+        for place, with_each in enumerate(reference):
             there = np.flatnonzero(with_each != NO_PRODUCT)
             now = with_each[base.rows[place]]
             if now != NO_PRODUCT:

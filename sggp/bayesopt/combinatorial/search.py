@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -164,7 +165,7 @@ class Exploration:
 
     def _open_bases(self, chosen: np.ndarray) -> list[int]:
         """Products to expand, by number: the first of the choice, and the best that are closed, not expanded yet."""
-        known = self._best_closed()
+        known = self._best_closed
         own = [n for n in self.library.numbers[chosen].tolist() if self._expandable(n)]
         best = [n for n in self.library.numbers[known].tolist() if self._expandable(n)][:_KNOWN_BASES]
         return list(dict.fromkeys([*own[:1], *best, *own[1:]]))[: self.effort.bases]
@@ -172,6 +173,7 @@ class Exploration:
     def _expandable(self, number: int) -> bool:
         return number < len(self.library) and number not in self._bases and number not in self.memory.expanded
 
+    @cached_property
     def _best_closed(self) -> np.ndarray:
         """Positions of what was measured and is asked for, the best first by the mean."""
         if not len(self._closed):
