@@ -272,6 +272,21 @@ class TestBadInput:
         labels = [trial.label for trial in Campaign.open(tmp_path / "c.db").results()]
         assert not [label for label in labels if "." in label]  # salts give the product of their base
 
+    def test_reagents_without_a_product_are_said_and_listed(self, lib, tmp_path, capsys):
+        reagents(lib.parent, "b.smi", [*AMINES, "NCCCCCCCCCCCCCCCCCCCCCC"])
+        file = reactions(lib.parent, (SMARTS, list(LISTS)), filters={"molecular_weight": [None, 400]})
+        assert init(tmp_path / "c.db", file) == 0
+        said = capsys.readouterr().err
+        assert "1 reagents give no product" not in said
+        assert "1 reagent gives no product" in said
+        (row,) = read(tmp_path / "c.rejected.csv")
+        assert row["line"] == "5"
+        assert row["content"] == "CCCCCCCCCCCCCCCCCCCCCCN B5"
+        assert row["reason"].startswith(
+            "component 2 of r1: none of the 9 combinations tried gives a product: "
+        )
+        assert row["reason"].endswith("molecular weight is above 400")
+
     def test_one_product_of_two_reactions_and_one_reagent(self, lib, tmp_path, capsys):
         reagents(lib.parent, "one.smi", ["CC(=O)O"])
         twice = reactions(lib.parent, (AMIDE, ["one.smi", "b.smi"]), (AMIDE, ["c.smi", "b.smi"]))

@@ -321,3 +321,39 @@ def test_a_cache_that_fails_is_left_alone_and_said(
     path.write_bytes(b"no database at all" * 100)
     with pytest.raises(DataFileError, match="cannot keep products in"):
         library(quinazolinones(3), cache=tmp_path)
+
+
+# reagents without a product -----------------------------------------------------------------------------------------
+
+
+def test_a_reagent_that_never_gives_a_product_is_named_with_its_reason() -> None:
+    heavy = "NCCCCCCCCCCCCCCCCCCCCCCCCCCCCCC"
+    acids = [("CC(=O)O", "acetic"), ("CCC(=O)O", "propionic"), ("OC(=O)C1CC1", "cyclopropyl")]
+    reaction = Reaction(AMIDE, [acids, ["NC", (heavy, "grease"), "NCC"]], "amide")
+    made = library(reaction, filters=ProductFilter(molecular_weight=(None, 300)))
+    ((one,),) = made.unproductive
+    assert (one.component, one.row, one.id, one.smiles) == (2, 1, "grease", f"{heavy[1:]}N")
+    assert one.reason == "none of the 2 combinations tried gives a product: molecular weight is above 300"
+    assert made.made == 0
+    assert library(reaction).unproductive == [[]]
+
+
+def test_reagents_are_not_blamed_for_their_partners() -> None:
+    grease = [f"N{'C' * length}" for length in range(25, 45)]
+    acids = [f"OC(=O){'C' * length}" for length in range(1, 8)]
+    reaction = Reaction(AMIDE, [acids, [*grease, "NC"]], "amide")
+    made = library(reaction, filters=ProductFilter(molecular_weight=(None, 250)))
+    ((*lost,),) = made.unproductive
+    assert [one.component for one in lost] == [2] * 20
+    none = library(reaction, filters=ProductFilter(molecular_weight=(None, 10)))
+    assert len(none.unproductive[0]) == 28
+
+
+def test_a_reagent_without_a_product_is_named_with_its_line(tmp_path) -> None:
+    path = tmp_path / "amines.smi"
+    path.write_text("nonsense x\nCN methyl\nCN again\nNCC(=O)OC(C)(C)C ester\n")
+    kept = ProductFilter(exclude=("C(=O)OC",))
+    made = library(Reaction(AMIDE, [["CC(=O)O"], path], "amide"), filters=kept)
+    ((one,),) = made.unproductive
+    assert (one.id, one.line, one.source) == ("ester", 4, str(path))
+    assert one.reason == "the one combination tried gives no product: holds C(=O)OC"

@@ -18,6 +18,7 @@ from sggp.molecules import SmilesFingerprinter, molecule_svg
 from sggp.molecules.files import DataTable
 
 _SMALL = (110, 90)
+_SHOWN = 3
 _EVERY = 10.0  # seconds between two lines where there is no terminal
 
 
@@ -37,9 +38,14 @@ def read_space(
     """
     own = {} if fingerprint is None else {"fingerprinter": SmilesFingerprinter(**fingerprint)}
     space = Combinatorial(file, cache=usable_cache(cache), **own)
-    for reaction in space.library.reactions:
+    for number, reaction in enumerate(space.library.reactions):
         for line in reaction.describe() if whole else reaction.describe()[:1]:
             stderr().print(line)
+        lost = space.library.unproductive[number] if whole else []
+        if lost:
+            stderr().print(f"  {len(lost):,} reagent{' gives' if len(lost) == 1 else 's give'} no product")
+        for one in lost[:_SHOWN]:
+            stderr().print(f"    {one.smiles} ({one.id}): {one.reason}")
     return space
 
 
@@ -58,8 +64,8 @@ def space_files(space: Combinatorial) -> list[Path]:
 def unused_reagents(space: Combinatorial) -> list[Reject]:
     """Every reagent that gives no product, with the reason."""
     out = []
-    for reaction in space.library.reactions:
-        for one in reaction.refused:
+    for reaction, more in zip(space.library.reactions, space.library.unproductive, strict=True):
+        for one in (*reaction.refused, *more):
             reason = f"component {one.component} of {reaction.name}: {one.reason}"
             content = f"{one.smiles} {one.id}".rstrip()
             out.append(

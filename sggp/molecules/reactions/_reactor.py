@@ -190,6 +190,14 @@ def make(
     return Made(encoded, reasons)
 
 
+def first_refusal(smarts: str, reagents: Sequence[str], keep: ProductFilter) -> str:
+    """Why a combination has no product at all, or an empty text."""
+    with rdBase.BlockLogs():
+        found, reason = outcomes(smarts, reagents)
+        refused = [refusal(product, keep) for product in found]
+    return reason or ("" if "" in refused else refused[0])
+
+
 def refusal(smiles: str, keep: ProductFilter) -> str:
     """Why a product is left out, or an empty text."""
     if keep.passes_all:

@@ -54,6 +54,7 @@ class Reagents:
         protected: how many of them carry which protecting group, which the products keep.
         repeats: how many rows were left out as the same molecule again.
         source: the file, or "".
+        places: (row, line) of each in its list and in the file, as in `Refused`.
     """
 
     smiles: tuple[str, ...]
@@ -62,9 +63,15 @@ class Reagents:
     protected: Mapping[str, int] = field(default_factory=dict)
     repeats: int = 0
     source: str = ""
+    places: tuple[tuple[int, int], ...] = ()
 
     def __len__(self) -> int:
         return len(self.smiles)
+
+    def refused(self, position: int, component: int, reason: str) -> Refused:
+        """One of them as a reagent that cannot be used."""
+        row, line = self.places[position]
+        return Refused(component, row, self.smiles[position], self.ids[position], reason, self.source, line)
 
     @cached_property
     def row_of(self) -> dict[str, int]:
@@ -171,6 +178,7 @@ def _usable(smarts: str, number: int, given: Any) -> tuple[Reagents, list[Refuse
 
     smiles, ids, at, source, lost = _read(given, number + 1)
     kept: dict[str, str] = {}
+    places: list[tuple[int, int]] = []
     several, repeats, protected = 0, 0, dict[str, int]()
     for row, (text, name, one) in enumerate(zip(smiles, ids, match(smarts, number, smiles), strict=True)):
         if one.reason:
@@ -179,10 +187,12 @@ def _usable(smarts: str, number: int, given: Any) -> tuple[Reagents, list[Refuse
             repeats += 1
         else:
             kept[one.canonical] = name
+            places.append(at[row])
             several += one.matches > 1
             for group in one.protected:
                 protected[group] = protected.get(group, 0) + 1
-    return Reagents(tuple(kept), tuple(kept.values()), several, protected, repeats, source), lost
+    counted = (several, protected, repeats, source, tuple(places))
+    return Reagents(tuple(kept), tuple(kept.values()), *counted), lost
 
 
 def _read(
