@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from sggp.bayesopt import Campaign, Combinatorial, Effort, Pool
+from sggp.bayesopt.combinatorial.marginals import additive_effects, best_combinations
 from sggp.bayesopt.combinatorial.search import Memory
 from sggp.bayesopt.rules import RULES, make_rule
 from sggp.bayesopt.surrogate import fit_surrogate
@@ -81,7 +82,7 @@ def test_a_search_looks_at_a_small_part_and_says_so(model: object) -> None:
 
 def test_more_effort_finds_no_worse(model: object) -> None:
     best = []
-    effort = Effort(products=100, rounds=1, bases=1, random=20)
+    effort = Effort(products=1, rounds=1, bases=1, random=2)
     for _ in range(4):
         searched = space(20, effort=effort)
         best.append(float(make_rule("greedy", searched, 1).choose(model, generator=0).values[0]))
@@ -116,13 +117,43 @@ def test_a_batch_of_a_thousand(model: object) -> None:
 
 
 def test_where_neighbours_are_many_contributions_rank_them(model: object) -> None:
-    effort = Effort(products=8000, rounds=40, bases=4)
+    effort = Effort(products=8000, rounds=40, bases=8)
     whole, cut = space(20, effort=effort), space(20, effort=replace(effort, cut=12))
-    best = [make_rule("greedy", one, 3).choose(model, generator=0) for one in (whole, cut)]
+    best = [make_rule("greedy", one, 12).choose(model, generator=0) for one in (whole, cut)]
     assert whole.last_search.cut_accuracy is None
     assert cut.last_search.cut_accuracy > 0.5
     assert len(cut.library.products) < 0.8 * len(whole.library.products)
     assert float(best[1].values[0]) == pytest.approx(float(best[0].values[0]), rel=1e-6)
+
+
+def test_effects_of_reagents_are_those_of_a_sum() -> None:
+    draw = np.random.default_rng(0)
+    sizes = (6, 9, 4)
+    rows = np.stack(
+        [draw.integers(size - 1, size=4000) for size in sizes], axis=1
+    )  # the last ones have no product
+    truth = [draw.standard_normal(size) for size in sizes]
+    values = 7 + sum(own[column] for own, column in zip(truth, rows.T, strict=True))
+    effects = additive_effects(values, rows, sizes)
+    for own, found in zip(truth, effects, strict=True):
+        differences = found[:-1] - found[:-1].mean() - (own[:-1] - own[:-1].mean())
+        assert np.abs(differences).max() < 0.02  # of one: 1 / 450 of it is shrunk away, and sweeps end
+        assert found[-1] == 0.0
+    best = best_combinations([own[:-1] for own in effects], 2)
+    assert best.shape == (8, 3)
+    assert best[0].tolist() == [int(own[:-1].argmax()) for own in truth]
+
+
+def test_a_search_begins_with_the_reagents_that_the_model_likes(
+    model: object, everything: Combinatorial
+) -> None:
+    once = space(20, effort=Effort(products=1, rounds=1, bases=1, random=400))
+    make_rule("greedy", once, 1).suggest(model, generator=0)
+    first = once.library.numbers[:400]
+    recipes = np.asarray([recipe.rows for recipe in once.library.recipes(first)])
+    means = model.mean_and_variance(everything.rows(torch.from_numpy(first)))[0].detach().numpy()
+    wanted = best_combinations(additive_effects(means, recipes, (20, 20, 20)), 4)
+    assert set(once.library.number(0, wanted)) <= set(once.library.numbers)
 
 
 def test_of_many_products_the_most_promising_take_part(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from sggp.bayesopt.combinatorial.contributions import Contributions
 from sggp.bayesopt.combinatorial.effort import Effort, SearchReport
+from sggp.bayesopt.combinatorial.marginals import additive_effects, best_combinations
 from sggp.bayesopt.maximise import Look
 from sggp.bayesopt.rules.base import Rule, mean_at
 from sggp.bayesopt.spaces.pool import Pool
@@ -21,6 +22,7 @@ from sggp.errors import Exhausted
 from sggp.molecules.reactions.library import NO_PRODUCT, ReactionLibrary, Recipe
 
 _CROSSED = 5
+_GOOD = 4
 _KNOWN_BASES = 2
 _BLOCK = 4096
 _AT_ONCE = 20_000
@@ -67,9 +69,11 @@ class Memory:
 class Exploration:
     """One search; see `Combinatorial.explore`.
 
-    A round takes the batch that the rule chooses among everything looked at, and makes all combinations that differ
-    from its first few products, or from the best that is known, in one reagent, and those of the reagents of the best
-    few with each other. It ends when the batch's first products have no neighbour left to be made, or with the effort.
+    It begins with what earlier searches looked at, random combinations, and those of the reagents whose products the
+    model likes best. A round takes the batch that the rule chooses among everything looked at, and makes all
+    combinations that differ from its first few products, or from the best that is known, in one reagent, and those of
+    the reagents of the best few with each other. It ends when the batch's first products have no neighbour left to be
+    made, or with the effort.
 
     Args:
         library: the products.
@@ -105,6 +109,9 @@ class Exploration:
         self._visit(self._draw.integers(len(library), size=self.effort.random))
         self._enough()
         active = self.memory.most_promising(len(library.numbers))
+        fresh = len(library.numbers)
+        self._visit(self._of_good_reagents(active))
+        active = np.concatenate([active, np.arange(fresh, len(library.numbers))])
         _, chosen, _ = self._pick(active)
         for _ in range(self.effort.rounds):
             bases = library.recipes(self._open_bases(chosen))
@@ -184,6 +191,21 @@ class Exploration:
     def _means(self, features: Tensor) -> np.ndarray:
         with torch.no_grad():
             return mean_at(self.posterior, features).to(torch.float64).cpu().numpy()
+
+    def _of_good_reagents(self, positions: np.ndarray) -> np.ndarray:
+        """Combinations of the reagents whose products have the best means, reaction by reaction."""
+        means = self.rule.sign * self._means(self.library.products[positions])
+        numbers = self.library.numbers[positions]
+        inside = numbers < len(self.library)
+        recipes = self.library.recipes(numbers[inside])
+        owner = np.asarray([recipe.reaction for recipe in recipes])
+        out = [np.empty(0, dtype=np.int64)]
+        for own in np.unique(owner).tolist():
+            rows = np.asarray([recipe.rows for recipe in recipes if recipe.reaction == own])
+            sizes = self.library.reactions[own].sizes
+            effects = additive_effects(means[inside][owner == own], rows, sizes)
+            out.append(self._numbers(own, best_combinations(effects, _GOOD)))
+        return np.concatenate(out)
 
     def _crossed(self, chosen: np.ndarray) -> np.ndarray:
         """The combinations of the reagents of the first few of a choice, reaction by reaction."""
