@@ -223,7 +223,7 @@ def _write_rejects(store: Path, rejects: list[Reject], *others: Path | None) -> 
     path = rejected_path(store.with_suffix(".csv"), store, *others)
     write_rejects(path, rejects)
     if rejects:
-        stderr().print(f"{len(rejects)} unused rows in {path}")
+        stderr().print(f"{len(rejects)} rows are listed in {path}, each with its reason")
 
 
 def _prior(known: Measured, file: Path) -> list[tuple[str, Measurement]]:

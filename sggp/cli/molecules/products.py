@@ -43,7 +43,7 @@ def read_space(
             stderr().print(line)
         lost = space.library.unproductive[number] if whole else []
         if lost:
-            stderr().print(f"  {len(lost):,} reagent{' gives' if len(lost) == 1 else 's give'} no product")
+            stderr().print(f"  {len(lost):,} of the reagents gave no product when tried")
         for one in lost[:_SHOWN]:
             stderr().print(f"    {one.smiles} ({one.id}): {one.reason}")
     return space

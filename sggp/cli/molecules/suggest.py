@@ -143,7 +143,9 @@ def suggest(
     known = _measurements(data, names, offer.fingerprinter)
     rejects = offer.rejects + known.rejects
     write_rejects(rejected, rejects)
-    stderr().print(f"{len(known)} measurements and {len(offer.space)} candidates; {len(rejects)} unused rows")
+    stderr().print(
+        f"{len(known)} measurements and {len(offer.space)} candidates; {len(rejects)} rows are listed with a reason"
+    )
     exclude = _not_again(offer, known, data, standardise, q)
     known = _exact(known, measured)
     if not len(known):
@@ -330,4 +332,4 @@ def _summary(
     rows = [[line[header.index(name)] for name in shown] for line in listed_ids]
     names = [name.replace("predicted_", "") for name in shown]
     print_table(f"{len(rows)} of {len(listed)} suggestions", names, rows)
-    stdout().print(f"{len(listed)} suggestions in {out}; {unused} unused rows in {rejected}")
+    stdout().print(f"{len(listed)} suggestions in {out}; {unused} rows are listed in {rejected}")

@@ -70,5 +70,5 @@ def _why(reasons: Counter[str]) -> str:
     (common, _), *others = reasons.most_common()
     also = f", or {others[0][0]}" if len(others) == 1 else f", and {len(others)} other reasons" * bool(others)
     if total == 1:
-        return f"the one combination tried gives no product: {common}"
-    return f"none of the {total} combinations tried gives a product: {common}{also}"
+        return f"kept, though the one combination tried gives no product: {common}"
+    return f"kept, though none of {total} combinations tried gives a product: {common}{also}"
