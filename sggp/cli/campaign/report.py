@@ -232,10 +232,10 @@ def _card(campaign: Campaign, trial: Trial, objective: Objective) -> tuple[str, 
     """A drawing with what is known and expected of it, and what it is made of."""
     value = trial.values.get(objective.name, trial.measurement)
     lines = [f"trial {trial.id}: {trial.state if value is None else stated(value, objective.unit)}"]
-    if trial.expected is not None:
+    why = trial.why or ""
+    if trial.expected is not None and not why.startswith("expected "):  # the reason begins with it
         lines.append(f"expected {trial.expected[0]:.4g} ± {trial.expected[1]:.2g}")
-    if trial.why:
-        lines.append(trial.why)
+    lines += [why] * bool(why)
     ids = library_ids(campaign)
     if ids is not None and trial.index is not None:
         lines.append(f"id {ids[trial.index]}")
