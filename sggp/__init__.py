@@ -5,8 +5,9 @@ Importing this package loads nothing but itself: every public name is fetched fr
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from sggp.lazy import names_on_demand
 
 if TYPE_CHECKING:
     from sggp.errors import NotConverged, SggpError
@@ -72,18 +73,5 @@ _NAMES_OF = {
         "StochasticDualDescent",
     ),
 }
-_HOME = {name: module for module, names in _NAMES_OF.items() for name in names}
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(
-            f"module 'sggp' has no attribute {name!r}; its public names are {', '.join(__all__)}"
-        )
-    value = getattr(import_module(_HOME[name]), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted(set(globals()) | set(__all__))
+__getattr__, __dir__ = names_on_demand(__name__, _NAMES_OF, further=["__version__"])

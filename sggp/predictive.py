@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy import optimize, special, stats
-from sklearn.utils import check_random_state
+import scipy
 
 from sggp.errors import InputError, ShapeError
 
@@ -58,7 +57,7 @@ class PredictiveDistribution:
     def _standard(self) -> Any:
         if self.outliers is not None:
             return _Contaminated(*self.outliers)
-        return stats.norm if math.isinf(self.df) else stats.t(self.df)
+        return scipy.stats.norm if math.isinf(self.df) else scipy.stats.t(self.df)
 
     def mean(self) -> Array:
         """The means, which are the centres."""
@@ -124,7 +123,7 @@ class PredictiveDistribution:
         density = self._standard.pdf(z)
         if math.isinf(nu):
             return self.scale * (z * inner + 2 * density - 1 / math.sqrt(math.pi))
-        ratio = math.exp(float(special.betaln(0.5, nu - 0.5) - 2 * special.betaln(0.5, 0.5 * nu)))
+        ratio = math.exp(float(scipy.special.betaln(0.5, nu - 0.5) - 2 * scipy.special.betaln(0.5, 0.5 * nu)))
         body = 2 * density * (nu + z * z) / (nu - 1)
         return self.scale * (z * inner + body - 2 * math.sqrt(nu) / (nu - 1) * ratio)
 
@@ -151,31 +150,37 @@ class _Contaminated:
         return of(np.asarray(z, dtype=float)[..., None] / self.scales)
 
     def logpdf(self, z: Any) -> Any:
-        inner = self._parts(z, stats.norm.logpdf) + np.log(self.weights / self.scales)
-        return special.logsumexp(inner, axis=-1)
+        inner = self._parts(z, scipy.stats.norm.logpdf) + np.log(self.weights / self.scales)
+        return scipy.special.logsumexp(inner, axis=-1)
 
     def pdf(self, z: Any) -> Any:
         return np.exp(self.logpdf(z))
 
     def cdf(self, z: Any) -> Any:
-        return self._parts(z, stats.norm.cdf) @ self.weights
+        return self._parts(z, scipy.stats.norm.cdf) @ self.weights
 
     def ppf(self, p: Any) -> Any:
         p = np.asarray(p, dtype=float)
-        ends = stats.norm.ppf(p.reshape(-1))[:, None] * self.scales
+        ends = scipy.stats.norm.ppf(p.reshape(-1))[:, None] * self.scales
         roots = [
-            low if high - low < 1e-12 else optimize.brentq(lambda z, q=q: float(self.cdf(z)) - q, low, high)
+            low
+            if high - low < 1e-12
+            else scipy.optimize.brentq(lambda z, q=q: float(self.cdf(z)) - q, low, high)
             for q, (low, high) in zip(p.reshape(-1), np.sort(ends, axis=1), strict=True)
         ]
         return np.array(roots).reshape(p.shape)
 
     def rvs(self, size: Any, random_state: Any = None) -> Any:
+        from sklearn.utils import check_random_state
+
         generator = check_random_state(random_state)
         return generator.standard_normal(size) * generator.choice(self.scales, size=size, p=self.weights)
 
     def crps(self, z: Any) -> Any:
         """E|X − z| − E|X − X'|/2, each of normal variables."""
         u = np.asarray(z, dtype=float)[..., None] / self.scales
-        away = (self.scales * (u * (2 * stats.norm.cdf(u) - 1) + 2 * stats.norm.pdf(u))) @ self.weights
+        away = (
+            self.scales * (u * (2 * scipy.stats.norm.cdf(u) - 1) + 2 * scipy.stats.norm.pdf(u))
+        ) @ self.weights
         pairs = np.sqrt(self.scales[:, None] ** 2 + self.scales[None] ** 2) * math.sqrt(2 / math.pi)
         return away - 0.5 * float(self.weights @ pairs @ self.weights)

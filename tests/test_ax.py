@@ -13,7 +13,8 @@ pytest.importorskip("botorch", reason="the BoTorch face needs the extra botorch"
 
 from botorch.utils.datasets import SupervisedDataset
 
-from sggp.botorch import PathwiseGPModel
+from sggp.botorch import PathwiseGPModel, PathwiseMixedGP, PathwiseMultiFidelityGP, PathwiseMultiTaskGP
+from sggp.errors import InputError
 
 AX_LOOKS_FOR = {"train_X", "train_Y", "train_Yvar", "covar_module", "input_transform", "outcome_transform"}
 
@@ -32,6 +33,14 @@ def test_models_of_the_same_options_have_paths_of_their_own() -> None:
     assert seed("f") == seed("f") != seed("g")
     assert seed("f", 4) != seed("f")
     assert seed("f", None) is None
+
+
+def test_categories_that_nobody_names_are_asked_for() -> None:
+    x = torch.rand(5, 1, dtype=torch.float64)
+    data = SupervisedDataset(X=x, Y=x, feature_names=["a"], outcome_names=["f"])
+    with pytest.raises(InputError, match="BO_MIXED"):
+        PathwiseMixedGP.construct_inputs(data)
+    assert PathwiseMixedGP.construct_inputs(data, categorical_features=[0])["cat_dims"] == [0]
 
 
 @pytest.mark.filterwarnings("default")  # Ax has its own
@@ -91,6 +100,36 @@ class TestExperiments:
             assert not torch.equal(*first_two)
         else:
             assert min(found[6:]) < min(found[:6])  # the model found something better than Sobol's points
+
+    @pytest.mark.parametrize(
+        ("model", "named"),
+        [
+            (PathwiseMixedGP, {"categorical_features": [1]}),
+            (PathwiseMultiTaskGP, {"task_features": [1]}),
+            (PathwiseMultiFidelityGP, {"fidelity_features": [1]}),
+        ],
+    )
+    def test_siblings_as_surrogates(self, model: Any, named: dict[str, list[int]]) -> None:
+        """What the search space says of a column reaches the model, which answers for the target of that column."""
+        from ax.core.search_space import SearchSpaceDigest
+        from ax.generators.torch.botorch_modular.surrogate import Surrogate
+
+        from sggp.botorch.ax import surrogate_spec
+
+        x = torch.rand(24, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        x[:, 1] = torch.arange(24) % 2
+        y = torch.sin(5 * x[:, :1]) + x[:, 1:]
+        data = SupervisedDataset(x, y, feature_names=["a", "b"], outcome_names=["f"])
+        values = {"discrete_choices": {1: [0, 1, 2]}, "target_values": {1: 1.0}}
+        digest = SearchSpaceDigest(["a", "b"], [(0, 1), (0, 2)], **values, **named)  # type: ignore[arg-type]
+        surrogate = Surrogate(surrogate_spec=surrogate_spec(model, num_samples=8, generator=0))
+        surrogate.fit([data], digest)
+        assert type(surrogate.model) is model
+        mean, _ = surrogate.predict(x)
+        assert float((mean - y).abs().mean()) < 0.1
+        if model is PathwiseMultiTaskGP:
+            assert surrogate.model.output_tasks == [1]
+            torch.testing.assert_close(surrogate.model.posterior(x[1::2, :1]).mean, mean[1::2])
 
     @staticmethod
     def pool() -> tuple[Tensor, Tensor]:

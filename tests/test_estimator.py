@@ -10,6 +10,7 @@ import pytest
 import torch
 from gpytorch.kernels import MaternKernel, RBFKernel, ScaleKernel
 from sklearn.base import clone
+from sklearn.compose import TransformedTargetRegressor
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process import kernels as sk
 from sklearn.model_selection import GridSearchCV
@@ -273,6 +274,8 @@ def test_clone_grid_search_pipeline_and_pickle():
     again = pickle.loads(pickle.dumps(pipeline))
     np.testing.assert_allclose(again.predict(X), pipeline.predict(X), rtol=1e-12)
     clone(pipeline.fit(X, y))
+    logarithmic = TransformedTargetRegressor(model, func=np.log, inverse_func=np.exp).fit(X, y)
+    assert logarithmic.score(X, y) > 0.9
 
 
 def test_constant_target_and_one_row():

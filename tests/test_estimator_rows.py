@@ -12,6 +12,10 @@ from sklearn.gaussian_process import kernels as sk
 from sklearn.model_selection import GridSearchCV, cross_validate
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.utils.estimator_checks import (
+    check_sample_weight_equivalence_on_dense_data,
+    check_sample_weight_equivalence_on_sparse_data,
+)
 
 from sggp import GPRegressor, TanimotoMinMax
 from sggp.errors import InputError, MemoryBudgetError, ShapeError
@@ -74,6 +78,19 @@ def test_a_weight_divides_the_noise_variance():
     _, std = weighted.predict(X, return_std=True)
     _, both = weighted.predict(X, return_std=True, include_noise=True)
     np.testing.assert_allclose(both**2 - std**2, 0.3, rtol=1e-6)  # of a measurement of weight one
+
+
+@pytest.mark.parametrize(
+    "check",
+    [check_sample_weight_equivalence_on_dense_data, check_sample_weight_equivalence_on_sparse_data],
+    ids=["dense", "sparse"],
+)
+def test_where_nothing_is_learnt_a_weight_is_a_number_of_rows(check):
+    """scikit-learn's own checks, which fail where a noise is learnt: docs/scikit_learn.md says why."""
+    known = {"kernel": gpytorch.kernels.RBFKernel(), "noise_variance": 0.1, "normalize_y": False}
+    assert check("GPRegressor", small(optimizer=None, **known)) is None
+    with pytest.raises(AssertionError, match="not equivalent"):
+        check("GPRegressor", small())
 
 
 def test_learnt_noise_is_that_of_weight_one_and_the_likeliest():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import json
 import os
 import shutil
@@ -79,6 +80,24 @@ def test_import_loads_no_extra_and_little_beyond_torch_and_gpytorch(tmp_path: Pa
     assert len(loaded) < 100
 
 
+def test_importing_the_botorch_face_loads_nothing_heavy_beyond_botorch(tmp_path: Path) -> None:
+    """Learning, scikit-learn and SciPy's statistics wait for their first use: what they cost is in the modules."""
+    pytest.importorskip("botorch")
+    hosts = (
+        "import botorch.acquisition.objective, botorch.models, botorch.sampling.pathwise.posterior_samplers"
+    )
+    code = (
+        f"import sys, json; {hosts}; from botorch.models import MultiTaskGP; before = set(sys.modules);"
+        "import sggp.botorch; print(json.dumps(sorted(set(sys.modules) - before)))"
+    )
+    loaded = set(json.loads(run_python(code, cwd=tmp_path)))
+    heavy = {"sklearn", "pandas", "joblib", "scipy.stats", "scipy.interpolate", "scipy.optimize"}
+    rooms = {"analysis", "bayesopt", "cli", "estimator", "evidence", "hyperparameters", "linear", "molecules"}
+    assert "sggp.botorch.model" in loaded
+    assert loaded.isdisjoint(heavy | {f"sggp.{room}" for room in rooms} | {"sggp.fitting.model"})
+    assert len([name for name in loaded if name.startswith("sggp")]) < 140
+
+
 @pytest.mark.parametrize("what", ["import", "names"])
 def test_import_changes_no_global_state(tmp_path: Path, what: str) -> None:
     names = "[getattr(sggp, name) for name in sggp.__all__]" if what == "names" else "pass"
@@ -107,8 +126,12 @@ def test_public_names_exist_and_are_listed_once() -> None:
     assert set(sggp.__all__) <= set(dir(sggp))
 
 
-def test_names_are_listed_alike_for_programs_and_for_type_checkers() -> None:
-    tree = ast.parse((ROOT / "sggp" / "__init__.py").read_text(encoding="utf-8"))
+@pytest.mark.parametrize("package", ["sggp", "sggp.fitting", "sggp.botorch"])
+def test_names_are_listed_alike_for_programs_and_for_type_checkers(package: str) -> None:
+    if package == "sggp.botorch":
+        pytest.importorskip("botorch")
+    module = importlib.import_module(package)
+    tree = ast.parse(Path(str(module.__file__)).read_text(encoding="utf-8"))
     (block,) = [node for node in tree.body if isinstance(node, ast.If)]
     typed = {
         alias.name: node.module
@@ -116,8 +139,9 @@ def test_names_are_listed_alike_for_programs_and_for_type_checkers() -> None:
         if isinstance(node, ast.ImportFrom)
         for alias in node.names
     }
-    assert typed == sggp._HOME
-    assert {*typed, "__version__"} == set(sggp.__all__)
+    assert typed == {name: home for home, names in module._NAMES_OF.items() for name in names}
+    assert set(typed) <= set(module.__all__) <= set(dir(module))
+    assert all(getattr(module, name) is getattr(importlib.import_module(typed[name]), name) for name in typed)
 
 
 def test_public_names_need_no_extra(tmp_path: Path) -> None:

@@ -16,22 +16,28 @@ and changes nothing else beyond what importing BoTorch itself does.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from sggp.errors import MissingExtra
+from sggp.lazy import names_on_demand
 
 try:
     import botorch as _botorch  # noqa: F401
 except ImportError as error:
     raise MissingExtra('sggp.botorch needs BoTorch: pip install "sggp[botorch]"') from error
 
-from sggp.botorch.columns.categories import PathwiseMixedGP
-from sggp.botorch.columns.fidelities import PathwiseMultiFidelityGP
-from sggp.botorch.columns.tasks import PathwiseMultiTaskGP
-from sggp.botorch.features import register
+from sggp.botorch.columns import categorical_kernel as _categorical_kernel  # noqa: F401
 from sggp.botorch.gaussian import JointGaussianModel
 from sggp.botorch.model import PathwiseGPModel
 from sggp.botorch.paths import PosteriorPaths
-from sggp.botorch.pool import PoolThompsonSampling
 from sggp.botorch.posterior import PathSampler, PathwisePosterior
+
+if TYPE_CHECKING:
+    from sggp.botorch.columns.categories import PathwiseMixedGP
+    from sggp.botorch.columns.fidelities import PathwiseMultiFidelityGP
+    from sggp.botorch.columns.tasks import PathwiseMultiTaskGP
+    from sggp.botorch.features import register
+    from sggp.botorch.pool import PoolThompsonSampling
 
 __all__ = [
     "JointGaussianModel",
@@ -45,3 +51,14 @@ __all__ = [
     "PosteriorPaths",
     "register",
 ]
+
+# a name listed here belongs into the imports above, too; what registers itself for types of others is loaded at once
+_NAMES_OF = {
+    "sggp.botorch.columns.categories": ("PathwiseMixedGP",),
+    "sggp.botorch.columns.fidelities": ("PathwiseMultiFidelityGP",),
+    "sggp.botorch.columns.tasks": ("PathwiseMultiTaskGP",),
+    "sggp.botorch.features": ("register",),
+    "sggp.botorch.pool": ("PoolThompsonSampling",),
+}
+
+__getattr__, __dir__ = names_on_demand(__name__, _NAMES_OF, further=__all__)

@@ -1,6 +1,6 @@
 """Ax: its fit of a `PathwiseGPModel`, a surrogate of such models, and a generation node that draws from a pool.
 
-    surrogate_spec    Ax's `SurrogateSpec` with `PathwiseGPModel`, for Ax's own generators
+    surrogate_spec    Ax's `SurrogateSpec` with `PathwiseGPModel` or a sibling, for Ax's own generators
     PoolNode          a generation node whose candidates are the rows of a table, such as a library of molecules
 
 `PathwiseGPModel.construct_inputs`, which Ax calls, imports this module by itself: a `SurrogateSpec` of your own needs
@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sggp.botorch.columns.tasks import PathwiseMultiTaskGP
 from sggp.botorch.model import PathwiseGPModel
 from sggp.botorch.pool import PoolThompsonSampling
 from sggp.errors import InputError, MissingExtra, ShapeError
@@ -22,7 +23,11 @@ from sggp.errors import InputError, MissingExtra, ShapeError
 try:
     from ax.exceptions.core import SearchSpaceExhausted
     from ax.generation_strategy.external_generation_node import ExternalGenerationNode
-    from ax.generators.torch.botorch_modular.surrogate import ModelConfig, SurrogateSpec
+    from ax.generators.torch.botorch_modular.surrogate import (
+        ModelConfig,
+        SurrogateSpec,
+        submodel_input_constructor,
+    )
     from ax.generators.torch.botorch_modular.utils import fit_botorch_model
 except ImportError as error:
     raise MissingExtra("sggp.botorch.ax needs Ax: pip install ax-platform") from error
@@ -34,17 +39,48 @@ def _fit(model: PathwiseGPModel, mll_class: Any = None, mll_options: Any = None)
     model.custom_fit(None)
 
 
-def surrogate_spec(**options: Any) -> SurrogateSpec:
-    """Ax's `SurrogateSpec` of one `PathwiseGPModel` per outcome; Ax standardises the outcomes itself.
+@submodel_input_constructor.register(PathwiseMultiTaskGP)
+def _of_tasks(
+    botorch_model_class: type[PathwiseMultiTaskGP], search_space_digest: Any, **given: Any
+) -> dict[str, Any]:
+    """What Ax gives any model, and the task parameter with its target, which it keeps for BoTorch's `MultiTaskGP`."""
+    if len(search_space_digest.task_features) != 1:
+        raise InputError(
+            f"PathwiseMultiTaskGP needs one task parameter, got {len(search_space_digest.task_features)}: use "
+            "surrogate_spec() where there is none."
+        )
+    (column,) = search_space_digest.task_features
+    if column not in search_space_digest.target_values:
+        raise InputError("the task parameter needs a target_value, the task that is to be optimised.")
+    general = submodel_input_constructor.dispatch(PathwiseGPModel)
+    inputs = general(
+        botorch_model_class=botorch_model_class, search_space_digest=search_space_digest, **given
+    )
+    tasks = {
+        "task_feature": column,
+        "output_tasks": [int(search_space_digest.target_values[column])],
+        "all_tasks": [int(task) for task in search_space_digest.discrete_choices[column]],
+    }
+    return {**tasks, **inputs}
+
+
+def surrogate_spec(model: type[PathwiseGPModel] = PathwiseGPModel, **options: Any) -> SurrogateSpec:
+    """Ax's `SurrogateSpec` of one model per outcome.
 
     Args:
-        **options: arguments of `PathwiseGPModel` but for data and transforms, such as `num_samples=256`.
+        model: `PathwiseGPModel`; `PathwiseMixedGP` for unordered choices, with `Generators.BO_MIXED`, which keeps them;
+            `PathwiseMultiFidelityGP` for a fidelity parameter from 0 to 1; `PathwiseMultiTaskGP` for a task parameter,
+            of which the target task is optimised. Columns, fidelities and tasks are those of the search space.
+        **options: arguments of the model but for data and transforms, such as `num_samples=256`.
 
     Example:
         >>> from sggp.botorch.ax import surrogate_spec
         >>> kwargs = {"surrogate_spec": surrogate_spec(num_samples=256)}  # of GeneratorSpec(BOTORCH_MODULAR, ...)
     """
-    config = ModelConfig(botorch_model_class=PathwiseGPModel, model_options=dict(options), name="sggp")
+    plain = (
+        {} if model is PathwiseGPModel else {"input_transform_classes": None}
+    )  # columns stay what they name
+    config = ModelConfig(botorch_model_class=model, model_options=dict(options), name="sggp", **plain)
     return SurrogateSpec(model_configs=[config], allow_batched_models=False)
 
 

@@ -6,7 +6,7 @@ import copy
 import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from botorch.acquisition.objective import PosteriorTransform
@@ -19,6 +19,7 @@ from botorch.utils.types import DEFAULT
 from gpytorch.kernels import Kernel
 from torch import Tensor
 
+from sggp import fitting
 from sggp.botorch.base import OutputsModel
 from sggp.botorch.checks import (
     check_learnable,
@@ -36,10 +37,11 @@ from sggp.botorch.posterior import PathwisePosterior, RoundedPosterior
 from sggp.checks import finite_number
 from sggp.defaults import NUM_FEATURES, NUM_SAMPLES
 from sggp.errors import DtypeError, ShapeError
-from sggp.fitting import ModelSettings
-from sggp.hyperparameters.auto import Optimizer
 from sggp.random import as_generator, draw_seed, streams
 from sggp.typing import FailurePolicy, Seed
+
+if TYPE_CHECKING:
+    from sggp.hyperparameters.auto import Optimizer
 
 
 class PathwiseGPModel(OutputsModel):
@@ -114,7 +116,7 @@ class PathwiseGPModel(OutputsModel):
         if learning is not None and not isinstance(learning, Mapping):
             raise DtypeError(f"learning must be a mapping of option to value, or None; got {learning!r}.")
         check_settings(num_samples, num_features, optimizer, covar_module, noise_variance, train_Yvar)
-        model = ModelSettings(
+        model = fitting.ModelSettings(
             solver=solver, num_samples=num_samples, num_features=num_features, options=dict(learning or {})
         )
         settings = SolveSettings(model, tolerance, on_failure)

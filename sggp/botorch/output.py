@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from gpytorch.constraints import Positive
@@ -17,12 +17,14 @@ from gpytorch.means import ConstantMean
 from gpytorch.utils.warnings import NumericalWarning
 from torch import Tensor
 
-from sggp.fitting import ModelSettings, default_kernel, fit_model, with_unknown_constant
-from sggp.hyperparameters.auto import Optimizer
+from sggp import fitting
 from sggp.posterior import PathwiseSamples, Posterior, Solving, condition_together
 from sggp.posterior.kernel_values import ReadNamed, WriteNamed
 from sggp.random import streams
 from sggp.typing import FailurePolicy
+
+if TYPE_CHECKING:
+    from sggp.hyperparameters.auto import Optimizer
 
 _BLOCK_BYTES = 64 * 2**20
 
@@ -31,7 +33,7 @@ _BLOCK_BYTES = 64 * 2**20
 class SolveSettings:
     """How a posterior is learnt and solved; see `PathwiseGPModel` for the meaning of each."""
 
-    model: ModelSettings
+    model: fitting.ModelSettings
     tolerance: Any
     on_failure: FailurePolicy
 
@@ -55,7 +57,7 @@ def solve_together(outputs: Sequence[OutputGP]) -> list[Posterior]:
     first, settings = outputs[0], outputs[0].settings
     noise, kernel = first.noise_variance, first.covar_module
     if first._learnt_mean:
-        kernel = with_unknown_constant(kernel, len(first.x), settings.model.solver)
+        kernel = fitting.with_unknown_constant(kernel, len(first.x), settings.model.solver)
     posteriors = condition_together(
         kernel,
         first.x,
@@ -155,7 +157,9 @@ class OutputGP(torch.nn.Module):
         self._given_noise = given.noise_variance
         self._default = given.kernel is None
         self._learnt_mean = False
-        kernel = default_kernel(self.x, self.y) if given.kernel is None else copy.deepcopy(given.kernel)
+        kernel = (
+            fitting.default_kernel(self.x, self.y) if given.kernel is None else copy.deepcopy(given.kernel)
+        )
         self.covar_module = _with_picklable_priors(kernel.to(self.x))
         self.mean_module = ConstantMean().to(self.x)
         self._set_mean(given.mean)
@@ -208,7 +212,7 @@ class OutputGP(torch.nn.Module):
             optimizer=optimizer,
             normalise=self._default,
         )
-        model = fit_model(self.x, self.y[:, None], settings, self._stream("learn"))
+        model = fitting.fit_model(self.x, self.y[:, None], settings, self._stream("learn"))
         learned = model.in_units()
         self.covar_module = _with_picklable_priors(learned.kernel.to(self.x))
         self._set_mean(learned.mean)

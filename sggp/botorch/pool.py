@@ -7,7 +7,6 @@ from botorch.generation.sampling import SamplingStrategy
 from botorch.models.model import Model
 from torch import Tensor
 
-from sggp.bayesopt.maximise import distinct_best
 from sggp.checks import whole_number
 from sggp.errors import InputError, ShapeError
 
@@ -66,6 +65,8 @@ class PoolThompsonSampling(SamplingStrategy):
                 f"asked for {num_samples} picks among {int(free.sum())} candidates: ask for at least 1 and at most as "
                 "many as there are."
             )
+        from sggp.bayesopt.maximise import distinct_best
+
         rows = self._best_per_path(X, num_samples, free)
         return rows.gather(1, distinct_best(rows)[:, None])[:, 0].to(X.device)
 

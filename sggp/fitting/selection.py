@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from gpytorch.kernels import Kernel
-from sklearn.utils import check_random_state
 from torch import Tensor
 
 from sggp.arrays import check_rows, check_targets, real_numbers
@@ -139,6 +138,8 @@ def select_kernel(
     targets = check_targets(real_numbers(y, "y", "(n,) numbers"), len(rows))[:, None]
     if len(rows) < LEAST_ROWS:
         raise InputError(f"{len(rows)} rows are too few to tell kernels apart: {LEAST_ROWS} are needed.")
+    from sklearn.utils import check_random_state
+
     seed = int(check_random_state(random_state).randint(2**31 - 1))
     choose, learn = streams(torch.Generator().manual_seed(seed), "judged", "learn")
     judged, rest = held_out(len(rows), choose)

@@ -7,10 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gpytorch.kernels import Kernel
-from sklearn.gaussian_process.kernels import Kernel as ScikitLearnBase
 
 from sggp.errors import DtypeError
-from sggp.fitting.scikit_kernels import from_scikit_learn
 from sggp.fitting.selection import ROUGHEST_FIRST
 from sggp.hyperparameters.auto import choose_optimizer
 from sggp.hyperparameters.defaults import named_kernel, noise_prior
@@ -69,7 +67,11 @@ def starting_point(
     if isinstance(kernel, Kernel):
         tanimoto = any(isinstance(part, TanimotoMinMax | TanimotoDotProduct) for part in kernel.modules())
         return StartingPoint(kernel, noise_prior=noise_prior("tanimoto" if tanimoto else "matern32"))
+    from sklearn.gaussian_process.kernels import Kernel as ScikitLearnBase
+
     if isinstance(kernel, ScikitLearnBase):
+        from sggp.fitting.scikit_kernels import from_scikit_learn
+
         converted = from_scikit_learn(kernel, input_dim)
         return StartingPoint(
             converted.kernel, white_noise=converted.noise_variance, white_noise_fixed=converted.noise_fixed

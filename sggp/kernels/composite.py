@@ -37,6 +37,7 @@ class _Composite(Covariance):
         self.terms = tuple(terms)
         self.centres = any(term.centres for term in terms)
         self.shift_invariant = all(term.shift_invariant for term in terms)
+        self.counts = all(term.counts for term in terms)
 
     def _children(self, raw: Tensor, centre: Tensor | None) -> tuple[Points, ...]:
         return tuple(term.prepare(raw, centre if term.centres else None) for term in self.terms)
@@ -149,6 +150,7 @@ class _Wrapper(Covariance):
         self.inner = inner
         self.centres = inner.centres
         self.shift_invariant = inner.shift_invariant
+        self.counts = inner.counts
 
     @property
     def scale(self) -> float:

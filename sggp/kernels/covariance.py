@@ -48,6 +48,9 @@ class Covariance(ABC):
     """
 
     centres = False  # whether `prepare` subtracts a centre: overridden where it does
+    counts = (
+        False  # whether rows of whole numbers are best left as they are stored: overridden where they are
+    )
     shift_invariant = False  # whether k(x + c, z + c) = k(x, z): overridden where it is
 
     def __init__(self, *, dtype: torch.dtype | None = None, name: str = "") -> None:

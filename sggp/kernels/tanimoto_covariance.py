@@ -25,6 +25,7 @@ _REAL_BYTES = 80  # live bytes per entry of a tile of real vectors, gradients in
 class _TanimotoCovariance(Covariance):
     """Counts are kept as uint8, with their squared norms for products, other vectors as float64; T(x, x) = 1."""
 
+    counts = True
     _signed = False
     _products = False
 

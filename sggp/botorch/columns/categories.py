@@ -15,7 +15,7 @@ from sggp.botorch.checks import check_training_data
 from sggp.botorch.columns.categorical_kernel import KnownCategoricalKernel
 from sggp.botorch.columns.kernels import check_untouched, column_numbers, default_on_columns
 from sggp.botorch.model import PathwiseGPModel
-from sggp.errors import DtypeError
+from sggp.errors import DtypeError, InputError
 
 # with 2,048 features, variances of paths are a tenth to a quarter too large where the data say much
 _NUM_FEATURES = 8192
@@ -74,9 +74,18 @@ class PathwiseMixedGP(PathwiseGPModel):
 
     @classmethod
     def construct_inputs(cls, training_data: SupervisedDataset, **options: Any) -> dict[str, Any]:
-        """Arguments of the constructor; `categorical_features` are `cat_dims`, as for `MixedSingleTaskGP`."""
+        """Arguments of the constructor; `categorical_features` are `cat_dims`, as for `MixedSingleTaskGP`.
+
+        Raises:
+            InputError: neither is given.
+        """
         if "categorical_features" in options:
             options["cat_dims"] = options.pop("categorical_features")
+        if "cat_dims" not in options:
+            raise InputError(
+                "no column names categories: pass categorical_features. Ax makes columns of 0 and 1 of choices unless "
+                "the generator is Generators.BO_MIXED; with those, use PathwiseGPModel."
+            )
         return super().construct_inputs(training_data, **options)
 
     def _check_transformed(self, given: Tensor, x: Tensor) -> None:

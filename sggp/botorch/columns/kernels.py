@@ -10,8 +10,8 @@ import torch
 from gpytorch.kernels import Kernel, ScaleKernel
 from torch import Tensor
 
+from sggp import fitting
 from sggp.errors import InputError
-from sggp.fitting import default_kernel
 
 
 def column_number(value: Any, d: int, name: str) -> int:
@@ -55,7 +55,7 @@ def check_untouched(given: Tensor, x: Tensor, columns: list[int], what: str) -> 
 
 def default_on_columns(x: Tensor, y: Tensor, columns: list[int]) -> ScaleKernel:
     """The scaled Matérn kernel where learning with the default kernel starts, of some columns of x (n, d)."""
-    return _on_columns(default_kernel(x[:, columns], y), columns)
+    return _on_columns(fitting.default_kernel(x[:, columns], y), columns)
 
 
 def copied_on_columns(kernel: Kernel, columns: list[int]) -> Kernel:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from botorch.acquisition.objective import PosteriorTransform
@@ -21,8 +21,10 @@ from sggp.botorch.combined import CombinedPosterior, transformed
 from sggp.botorch.model import PathwiseGPModel
 from sggp.botorch.paths import PosteriorPaths
 from sggp.errors import InputError, NoJointGaussian, ShapeError
-from sggp.hyperparameters.auto import Optimizer
 from sggp.kernels import TaskKernel
+
+if TYPE_CHECKING:
+    from sggp.hyperparameters.auto import Optimizer
 
 
 class PathwiseMultiTaskGP(PathwiseGPModel):

@@ -39,6 +39,7 @@ class FeatureMap(ABC):
             k·g/p; None where there are no such groups. Products of kernels multiply group by group.
         finite: whether the features are exact and as few as the names of a task or so: a product multiplies each of
             them with all those of the other factors.
+        counts: whether rows of whole numbers are best left as they are stored.
     """
 
     input_dim: int
@@ -47,6 +48,7 @@ class FeatureMap(ABC):
     exact: bool = False
     group_size: int | None = None
     finite: bool = False
+    counts: bool = False
 
     @property
     @abstractmethod
@@ -174,7 +176,7 @@ class _Wrapper(CompositeMap):
     base: FeatureMap
     dtype, differentiable, exact = _of_base("dtype"), _of_base("differentiable"), _of_base("exact")
     finite = _of_base("finite")
-    group_size, num_features = _of_base("group_size"), _of_base("num_features")
+    group_size, num_features, counts = _of_base("group_size"), _of_base("num_features"), _of_base("counts")
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import scipy.stats
+import scipy
 import torch
 from torch import Tensor
 

@@ -62,6 +62,7 @@ class MinHashMap(ScaledMap):
     dtype: torch.dtype = torch.float32
 
     differentiable = False
+    counts = True
     group_size = 1
 
     @property

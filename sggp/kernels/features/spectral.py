@@ -18,9 +18,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 import torch
-from scipy.special import ndtri
-from scipy.stats.qmc import Sobol
 from torch import Tensor
 
 from sggp.random import draw_seed
@@ -81,7 +80,7 @@ def draw_frequencies(
         tail = np.where(chosen == number, _mixture_quantile(plain, span), plain)
         ratio += (1 - TAIL_SHARE) + TAIL_SHARE * np.where(np.log(tail) > -span, 1 / (tail * span), 0.0)
         values.append(radius(tail))
-    normal, frequencies = ndtri(uniform[:, len(radii) :]), []
+    normal, frequencies = scipy.special.ndtri(uniform[:, len(radii) :]), []
     for law, size in zip(laws, sizes, strict=True):
         own, values = values[: len(law.radii)], values[len(law.radii) :]
         frequencies.append(law.frequencies(own, normal[:, :size]))
@@ -92,10 +91,11 @@ def draw_frequencies(
 def _uniform(count: int, columns: int, generator: torch.Generator) -> np.ndarray:  # -> (count, columns)
     """Points inside the unit cube, each alone uniform."""
     rng = np.random.default_rng(draw_seed(generator))
-    if columns > Sobol.MAXDIM:
+    if columns > scipy.stats.qmc.Sobol.MAXDIM:
         points = rng.random((count, columns))
     else:
-        points = Sobol(columns, rng=rng).random_base2(math.ceil(math.log2(max(count, 1))))[:count]
+        sequence = scipy.stats.qmc.Sobol(columns, rng=rng)
+        points = sequence.random_base2(math.ceil(math.log2(max(count, 1))))[:count]
     return np.clip(points, 1e-15, 1 - 1e-15)
 
 

@@ -17,9 +17,9 @@ from functools import lru_cache, partial, reduce
 from typing import Any
 
 import numpy as np
+import scipy
 import torch
 from gpytorch.kernels import MaternKernel, PeriodicKernel, RBFKernel, RQKernel
-from scipy.interpolate import PchipInterpolator
 from scipy.special import expit, gammainc, gammaincc, gammainccinv
 from torch import Tensor
 
@@ -186,7 +186,7 @@ class Tabulated:
 
     def __call__(self, t: np.ndarray) -> np.ndarray:
         logit = np.clip(np.log(t) - np.log1p(-t), self.logit[0], self.logit[-1])
-        return np.exp(PchipInterpolator(self.logit, self.log_value)(logit))
+        return np.exp(scipy.interpolate.PchipInterpolator(self.logit, self.log_value)(logit))
 
 
 @lru_cache(maxsize=16)
