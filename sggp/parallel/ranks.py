@@ -16,7 +16,7 @@ from torch import Tensor
 from sggp.errors import InputError, RankLost, RanksDiverged
 from sggp.parallel.checksum import checksum
 from sggp.parallel.roll_call import RollCall
-from sggp.parallel.workers import Compute, Part, Workers, share
+from sggp.parallel.workers import Compute, Part, Workers, entered, share
 
 __all__ = ["Ranks"]
 
@@ -56,6 +56,7 @@ class Ranks(Workers):
     def __init__(self, group: Any, roll: RollCall) -> None:
         self.group, self._roll = group, roll
         self.rank, self.size = dist.get_rank(group), dist.get_world_size(group)
+        self.ranks = self.size
         only_cuda = str(dist.get_backend(group)) == "nccl"
         self._home = torch.device("cuda", torch.cuda.current_device()) if only_cuda else torch.device("cpu")
         self._only_cuda, self._open, self._count = only_cuda, True, 0
@@ -110,7 +111,8 @@ class Ranks(Workers):
 
     def map(self, function: Callable[..., T], *items: Iterable[Any]) -> list[T]:
         everything = list(zip(*items, strict=True))
-        own = [_tried(partial(function, *arguments)) for arguments in everything[self.rank :: self.size]]
+        with entered(Workers()):
+            own = [_tried(partial(function, *arguments)) for arguments in everything[self.rank :: self.size]]
         self._meet("map", rows=len(everything))
         parts: list[Any] = [None] * self.size
         self._guarded(lambda: dist.all_gather_object(parts, own, group=self.group))

@@ -38,10 +38,12 @@ class Workers:
     is the same program on one process and on many.
 
     Attributes:
-        size: how many workers there are. rank: the number of this process among the ranks.
+        size: how many workers there are. ranks: how many of them are processes that run this program.
+        rank: the number of this process among them.
     """
 
     size = 1
+    ranks = 1
     rank = 0
 
     def __repr__(self) -> str:
@@ -79,7 +81,7 @@ class Workers:
     def map(self, function: Callable[..., T], *items: Iterable[Any]) -> list[T]:
         """`function` of every item, as `map` of Python, shared out; every rank gets all results, in order.
 
-        Results are pickled; an exception is raised on every rank.
+        The products of a call are its rank's own. Results are pickled; an exception is raised on every rank.
         """
         return [function(*arguments) for arguments in zip(*items, strict=True)]
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from sggp import ConjugateGradients, GPRegressor, KernelOperator, TanimotoMinMax, condition
+from sggp.bayesopt.streaming import PathSearch
 from sggp.hyperparameters import fit_iterative
 from sggp.kernels import as_covariance, kernel_gradient
 from sggp.operators import InducingOperator
@@ -196,7 +197,15 @@ def by_chance() -> Found:
     }
 
 
+def screening() -> Found:
+    """The best rows of every path, shard by shard; the rows of a shard differ from rank to rank."""
+    posterior = condition(matern(), rows(), targets(), noise_variance=1.0, num_samples=3, generator=14)
+    search, table = PathSearch(posterior.samples, k=4), numbers(60, D, seed=15)
+    best = search.reduce(*current().map(search.shard, table.split(25), (0, 25, 50)))
+    return {"best values": torch.from_numpy(best.values), "best rows": torch.from_numpy(best.rows)}
+
+
 def everything() -> Found:
     """All that is the same on one process and on many."""
-    parts = (products, solves, inducing, gradients, fits, predictions)
+    parts = (products, solves, inducing, gradients, fits, predictions, screening)
     return {name: value.detach() for part in parts for name, value in part().items()}
