@@ -15,6 +15,7 @@ from sggp.operators.base import Forwarded, NeighbourOperator
 from sggp.operators.least_squares import KernelLeastSquares
 from sggp.operators.matrix import KernelMatrix
 from sggp.operators.rows import SystemOperator, require
+from sggp.parallel import Part, by_ranks, entered
 
 __all__ = ["KernelOperator"]
 
@@ -159,9 +160,23 @@ class KernelOperator(SystemOperator):
         See `sggp.native.neighbours.sparse_columns`.
         """
         covariance, points = self._exact
-        found = covariance.neighbour_columns(points, self.noise_variance, low_rank, index, real)
-        self._matrix.count(0 if found is None else index.shape[0] * index.shape[1] ** 2)
-        return found
+
+        def some(rows: slice) -> Tensor | None:
+            return covariance.neighbour_columns(
+                points, self.noise_variance, low_rank, index[rows], real[rows]
+            )
+
+        one = some(slice(0, 1))
+        if one is None:
+            return None
+
+        def share(part: Part) -> Tensor:
+            found = some(part.rows)
+            return one if found is None else found
+
+        self._matrix.count(index.shape[0] * index.shape[1] ** 2)
+        with entered(self.workers):
+            return by_ranks(len(index), share, (index,))
 
     ordering = Forwarded("_neighbours")
     earlier_neighbours = Forwarded("_neighbours")

@@ -3,6 +3,6 @@
 from sggp.parallel.block import distributed
 from sggp.parallel.devices import Devices
 from sggp.parallel.ranks import Ranks
-from sggp.parallel.workers import Part, Workers, current, entered
+from sggp.parallel.workers import Part, Workers, by_ranks, current, entered
 
-__all__ = ["Devices", "Part", "Ranks", "Workers", "current", "distributed", "entered"]
+__all__ = ["Devices", "Part", "Ranks", "Workers", "by_ranks", "current", "distributed", "entered"]

@@ -83,9 +83,9 @@ def _of_ranks(timeout: float) -> Iterator[Workers]:
     if makes:
         _join(timeout)
     try:
-        store: Any = dist.distributed_c10d._get_default_store()
-        name, group = f"sggp/{next(_blocks)}", dist.group.WORLD
-        workers = Ranks(group, RollCall(store, name, dist.get_rank(), dist.get_world_size()))
+        get_store: Any = dist.distributed_c10d._get_default_store
+        roll = RollCall(get_store(), f"sggp/{next(_blocks)}", dist.get_rank(), dist.get_world_size())
+        workers = Ranks(dist.group.WORLD, roll)
         try:
             with entered(workers):
                 yield workers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import struct
 import zlib
@@ -21,6 +22,8 @@ from sggp.parallel.workers import Compute, Part, Workers, entered, share
 __all__ = ["Ranks"]
 
 T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
 
 _STEPS = ("gather", "sum", "agree", "share", "map", "compare", "leave the block")
 
@@ -126,7 +129,8 @@ class Ranks(Workers):
         """No more products; the others are told why if it was for an error."""
         if error is not None and not isinstance(error, RankLost | RanksDiverged):
             self._roll.report(error)
-        self._open = False
+        # a group that is still alive when the interpreter ends aborts it
+        self._open, self.group, self._roll.store = False, None, None
 
     def require_open(self) -> None:
         if not self._open:
@@ -153,6 +157,7 @@ class Ranks(Workers):
             collective()
         except RuntimeError as error:  # of torch.distributed's own kinds, or of gloo itself
             self._open = False
+            _log.error("rank %d of %d: a collective failed; asking who is lost.", self.rank, self.size)
             raise RankLost(self._roll.describe(error)) from error
 
     def _meet(

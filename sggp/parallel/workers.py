@@ -10,9 +10,11 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-__all__ = ["Compute", "Part", "Workers", "current", "entered"]
+__all__ = ["Compute", "Part", "Workers", "by_ranks", "current", "entered"]
 
 T = TypeVar("T")
+
+_LEAST_ROWS = 16
 
 
 class Part(NamedTuple):
@@ -106,6 +108,17 @@ def entered(workers: Workers) -> Iterator[Workers]:
         yield workers
     finally:
         _CURRENT.reset(token)
+
+
+def by_ranks(n: int, compute: Compute, alike: Iterable[Tensor] = ()) -> Tensor:
+    """`gather` where this thread is among several ranks and each has some rows; else all rows by this process.
+
+    For work on one device: what several devices of a process do is left to the threads of its engine.
+    """
+    workers = current()
+    if workers.ranks == 1 or n < _LEAST_ROWS * workers.ranks:
+        return compute(Part(0, slice(0, n)))
+    return workers.gather(n, compute, alike)
 
 
 def share(n: int, index: int, size: int) -> slice:

@@ -12,6 +12,7 @@ from sggp import ConjugateGradients, GPRegressor, KernelOperator, TanimotoMinMax
 from sggp.bayesopt.streaming import PathSearch
 from sggp.hyperparameters import fit_iterative
 from sggp.kernels import as_covariance, kernel_gradient
+from sggp.neighbours import earlier_neighbours
 from sggp.operators import InducingOperator
 from sggp.parallel import current
 from sggp.preconditioners import LowRankPlusNeighbour, NearestNeighbour, Nystrom, PivotedCholesky
@@ -76,6 +77,8 @@ def products() -> Found:
         found[f"{name} entries"] = torch.tensor(operator.entries_evaluated)
     assert systems["periodic"].keeps_matrix
     assert not systems["matern"].keeps_matrix
+    order = torch.randperm(4500, generator=torch.Generator().manual_seed(16))
+    found["neighbours"] = earlier_neighbours(numbers(4500, 2), order, 3, method="tree")
     found["few rows"] = as_covariance(matern()).matmul(rows()[:2], rows(), v)
     return found
 
