@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pickle
+from pathlib import Path
+
 import gpytorch
 import pytest
 import torch
@@ -10,7 +13,7 @@ import sggp
 from sggp.errors import InputError
 from sggp.kernels import sharing
 from sggp.operators import DistributedOperator
-from sggp.parallel import Devices, Part, current
+from sggp.parallel import Devices, Part, Workers, current
 from sggp.parallel.checksum import checksum
 from sggp.parallel.workers import share
 from tests.parallel import work
@@ -85,6 +88,29 @@ def test_one_process_on_its_own_runs_the_same_program() -> None:
         assert workers.map(max, [1, 5], [3, 2]) == [3, 5]
         assert workers.agreed(0.25) == 0.25
         assert workers.shared(lambda: "made") == "made"
+
+
+def test_only_the_first_rank_writes_a_checkpoint(tmp_path: Path) -> None:
+    class Rank(Workers):
+        def __init__(self, rank: int) -> None:
+            self.rank = rank
+
+    operator, written = sggp.KernelOperator(work.matern(), work.rows(), 0.1), []
+    for rank in (1, 0):
+        operator.workers, file = Rank(rank), tmp_path / f"{rank}.ckpt"
+        sggp.ConjugateGradients().solve(operator, work.targets(), generator=0, checkpoint=file)
+        written.append(file.exists())
+    assert written == [False, True]
+
+
+def test_a_posterior_outlives_its_block() -> None:
+    with sggp.distributed(CPUS):
+        inside = sggp.condition(work.matern(), work.rows(), work.targets(), noise_variance=0.1, generator=0)
+    again = pickle.loads(pickle.dumps(inside))
+    for method in ("samples", "solve"):
+        q = work.rows()[:4] + 0.1
+        torch.testing.assert_close(again.variance(q, method=method), inside.variance(q, method=method))
+    assert again.update(work.rows()[:2] + 0.2, work.targets()[:2], generator=0).solution.converged
 
 
 @pytest.mark.parametrize(
