@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from sggp.fitting import select_kernel
     from sggp.kernels import FeatureMap, TanimotoDotProduct, TanimotoMinMax, as_covariance, draw_features
     from sggp.operators import KernelOperator
+    from sggp.parallel import distributed
     from sggp.posterior import PathwiseSamples, Posterior, condition
     from sggp.solvers import (
         AlternatingProjections,
@@ -50,6 +51,7 @@ __all__ = [
     "__version__",
     "as_covariance",
     "condition",
+    "distributed",
     "draw_features",
     "select_kernel",
 ]
@@ -61,6 +63,7 @@ _NAMES_OF = {
     "sggp.fitting": ("select_kernel",),
     "sggp.kernels": ("FeatureMap", "TanimotoDotProduct", "TanimotoMinMax", "as_covariance", "draw_features"),
     "sggp.operators": ("KernelOperator",),
+    "sggp.parallel": ("distributed",),
     "sggp.posterior": ("PathwiseSamples", "Posterior", "condition"),
     "sggp.solvers": (
         "AlternatingProjections",

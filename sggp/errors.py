@@ -77,6 +77,14 @@ class CheckpointError(InputError):
     """A checkpoint is damaged, cannot be written, or was written for another solve."""
 
 
+class RankLost(SggpError, RuntimeError):
+    """Another rank of a distributed run died or did not answer in time; the message says which one and what to do."""
+
+
+class RanksDiverged(SggpError, RuntimeError):
+    """The ranks of a distributed run hold different data, seeds or settings, or are at different places."""
+
+
 class SggpWarning(UserWarning):
     """Base class of all warnings issued by sggp."""
 

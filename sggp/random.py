@@ -7,6 +7,7 @@ import hashlib
 import torch
 
 from sggp.errors import DtypeError, InputError
+from sggp.parallel import current
 from sggp.typing import Seed
 
 _SEED_BITS = 62
@@ -16,16 +17,15 @@ def as_generator(seed: Seed = None) -> torch.Generator:
     """Turn a seed, a generator or nothing into a CPU `torch.Generator`.
 
     Args:
-        seed: an int (reproducible), a CPU generator (returned as it is), or None (fresh entropy).
+        seed: an int (reproducible), a CPU generator (returned as it is), or None (fresh entropy, on
+            the ranks of a distributed run that of rank 0).
 
     Raises:
         DtypeError: `seed` is none of these, or a generator of another device.
         InputError: an int of more than 64 bits.
     """
     if seed is None:
-        generator = torch.Generator()
-        generator.seed()
-        return generator
+        return torch.Generator().manual_seed(current().agreed(torch.Generator().seed() >> 1))
     if isinstance(seed, torch.Generator):
         if seed.device.type != "cpu":
             raise DtypeError(

@@ -127,7 +127,7 @@ def test_solvers_see_operators_only_through_their_protocols() -> None:
 
 
 def test_operator_protocols_know_nothing_of_kernels_or_solvers() -> None:
-    below = ("sggp.errors", "sggp.typing", "sggp.random")
+    below = ("sggp.errors", "sggp.typing", "sggp.random", "sggp.parallel")
     check_no_import(("sggp.operators.base",), ("sggp",), but=below)
 
 

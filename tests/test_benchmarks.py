@@ -26,6 +26,7 @@ SCRIPTS = {
         *("--rows", "150", "--repeats", "1", "--cap-seconds", "0.5", "--sets", "yacht"),
         *("--peers", "exact", "svgp", "scikit-learn"),
     ],
+    "ranks.py": ["--rows", "400", "--columns", "2", "--repeats", "1", "--ranks", "1", "2"],
     "engines.py": ["--rows", "200", "--repeats", "1", "--sets", "float64", "counts"],
     "tanimoto_fit.py": ["--rows", "300", "--targets", "F2", "PGR"],
     "fingerprints.py": [

@@ -17,6 +17,7 @@ from sggp.errors import InputError, ShapeError
 from sggp.evidence.leave_one_out import NEIGHBOURS, Observed
 from sggp.evidence.spread import NoiseModel, leave_out_with
 from sggp.hyperparameters.coordinates import copy_kernel
+from sggp.parallel import current
 from sggp.posterior import Posterior
 from sggp.predictive import PredictiveDistribution
 
@@ -64,7 +65,8 @@ class LeaveOneOutPredictions:
 
 def generator_of(random_state: Any) -> torch.Generator:
     """A generator for a seed, a NumPy RandomState or None."""
-    return torch.Generator().manual_seed(int(check_random_state(random_state).randint(2**31 - 1)))
+    number = int(check_random_state(random_state).randint(2**31 - 1))
+    return torch.Generator().manual_seed(current().agreed(number))
 
 
 class PredictiveDensities:

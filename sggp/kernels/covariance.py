@@ -16,6 +16,7 @@ from torch import Tensor
 from sggp.errors import DtypeError, InputError, ShapeError
 from sggp.kernels.points import Points
 from sggp.kernels.products import DifferentiableProduct, Factors, tiled_product
+from sggp.kernels.sharing import shared_product
 from sggp.native.reference import BYTES_PER_ENTRY
 from sggp.native.tiling import tile_shape
 
@@ -117,9 +118,19 @@ class Covariance(ABC):
         return None
 
     def bilinear_gradient(
-        self, x: Tensor, left: Tensor, right: Tensor, *, with_shape: bool, memory_budget: int
+        self,
+        x: Tensor,
+        left: Tensor,
+        right: Tensor,
+        *,
+        with_shape: bool,
+        memory_budget: int,
+        rows: slice = slice(None),
     ) -> BilinearGradient | None:
-        """The gradient of Σ_j left_jᵀ K(x, x) right_j in the kernel's parameters; in the shape only if asked for."""
+        """The gradient of Σ_j left_jᵀ K(x, x) right_j in the kernel's parameters; in the shape only if asked for.
+
+        With `rows`, of the terms of these rows of `left` alone.
+        """
         return None
 
     def neighbour_columns(
@@ -212,7 +223,7 @@ class Covariance(ABC):
             out = DifferentiableProduct.apply(Factors(self, x, z, memory_budget), x.raw, z.raw, columns)
         else:
             with torch.no_grad():
-                out = self._matmul(x, z, columns, memory_budget)
+                out = self._product(x, z, columns, memory_budget)
         return out[:, 0] if v.ndim == 1 else out
 
     def small_blocks(self, x: Tensor) -> Tensor:
@@ -233,6 +244,10 @@ class Covariance(ABC):
         return out
 
     # --- helpers ------------------------------------------------------------------------------------------------
+
+    def _product(self, x: Points, z: Points, v: Tensor, memory_budget: int) -> Tensor:
+        """`_matmul`, shared by the workers of a distributed run."""
+        return shared_product(self._matmul, x, z, v, memory_budget)
 
     def _pair(self, x: Tensor | Points, z: Tensor | Points | None) -> tuple[Points, Points]:
         """Both sets prepared with one centre; that of `z` where it is ready (train data), else that of `x`."""

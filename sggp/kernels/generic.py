@@ -25,6 +25,8 @@ _EQUAL_TOLERANCE = 1e-3
 # What an unknown kernel keeps alive per entry cannot be known: d coordinates of one pair, and a few temporaries.
 _BYTES_PER_ENTRY = 96
 _PROBE_DIMENSIONS = (1, 2, 3, 4, 6, 8, 16)
+_SETTINGS = threading.RLock()
+"""GPyTorch's settings are those of the process: threads that set and reset them at the same time leave them changed."""
 
 
 def dense_tile(kernel: gpytorch.kernels.Kernel, x: Tensor, z: Tensor | None = None) -> Tensor:
@@ -33,7 +35,7 @@ def dense_tile(kernel: gpytorch.kernels.Kernel, x: Tensor, z: Tensor | None = No
     Raises:
         UnsupportedKernel: the tile is not one number per pair of rows.
     """
-    with gpytorch.settings.lazily_evaluate_kernels(False):
+    with _SETTINGS, gpytorch.settings.lazily_evaluate_kernels(False):
         tile = to_dense(kernel(x, z))
     expected = (*x.shape[:-1], (x if z is None else z).shape[-2])
     if tile.shape != expected:
@@ -112,7 +114,7 @@ class GenericCovariance(Covariance):
         return 1.0
 
     def _diagonal(self, rows: Tensor, dtype: torch.dtype) -> Tensor:
-        with torch.no_grad(), gpytorch.settings.lazily_evaluate_kernels(False):
+        with _SETTINGS, torch.no_grad(), gpytorch.settings.lazily_evaluate_kernels(False):
             return to_dense(self._copy(dtype, rows.device)(rows.to(dtype), diag=True))
 
     def _block(self, x: Points, z: Points) -> Tensor:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
 
 import gpytorch.kernels as gk
 import torch
@@ -10,9 +13,11 @@ from torch import Tensor
 
 from sggp.errors import DtypeError, ShapeError
 from sggp.kernels.convert import check_kernel_structure, forward_covariance
-from sggp.kernels.covariance import DEFAULT_BUDGET
+from sggp.kernels.covariance import DEFAULT_BUDGET, BilinearGradient
 from sggp.kernels.generic import dense_tile
+from sggp.kernels.sharing import worth_sharing
 from sggp.native.tiling import tile_shape, tiles
+from sggp.parallel import Part, current
 
 __all__ = ["kernel_gradient"]
 
@@ -54,27 +59,48 @@ def kernel_gradient(
         )
     if not (left.dtype.is_floating_point and right.dtype.is_floating_point):
         raise DtypeError(f"left and right have dtypes {left.dtype} and {right.dtype}; expected floats.")
-    arguments = kernel, x, left.detach(), right.detach(), memory_budget
-    closed = _closed_form(*arguments)
-    return _by_tiles(*arguments) if closed is None else closed
+    form = Form(x.detach(), left.detach(), right.detach(), memory_budget)
+    closed = _closed_form(kernel, form)
+    return _by_tiles(kernel, form) if closed is None else closed
 
 
-def _closed_form(
-    kernel: gk.Kernel, x: Tensor, left: Tensor, right: Tensor, memory_budget: int
-) -> dict[str, Tensor] | None:
+class Form(NamedTuple):
+    """Σ_j left_jᵀ K(x, x) right_j, and the bytes that a tile may take."""
+
+    x: Tensor
+    left: Tensor
+    right: Tensor
+    memory_budget: int
+
+    def total(self, compute: Callable[[Part], Tensor]) -> Tensor:
+        """The sum of what `compute` gives for some rows of `left`, over the workers of a distributed run."""
+        n = len(self.x)
+        if not worth_sharing(n * n):
+            return compute(Part(0, slice(0, n)))
+        return current().total(n, compute, (self.x, self.left, self.right))
+
+
+def _closed_form(kernel: gk.Kernel, form: Form) -> dict[str, Tensor] | None:
     """The stationary engine's bilinear form, chained to raw parameters; None for kernels it does not cover."""
     scaled = type(kernel) is gk.ScaleKernel
     base = kernel.base_kernel if scaled else kernel
     covariance = forward_covariance(base, None)
     if covariance is None:
         return None
-    columns = x if kernel.active_dims is None else x[:, kernel.active_dims.to(x.device)]
+    columns = form.x if kernel.active_dims is None else form.x[:, kernel.active_dims.to(form.x.device)]
     shaped = isinstance(base, gk.RQKernel) and base.raw_alpha.requires_grad
-    found = covariance.bilinear_gradient(
-        columns.detach(), left, right, with_shape=shaped, memory_budget=memory_budget
-    )
-    if found is None:
+    gradient = partial(covariance.bilinear_gradient, with_shape=shaped, memory_budget=form.memory_budget)
+    one = gradient(columns[:1], form.left[:1], form.right[:1])  # whether there is one, and its sizes
+    if one is None:
         return None
+
+    def some_rows(part: Part) -> Tensor:
+        given = (part.here(value) for value in (columns, form.left, form.right))
+        found = gradient(*given, rows=part.rows) or ()
+        return torch.cat([value.reshape(-1) for value in found if value is not None])
+
+    lengthscale, scale, *shape = form.total(some_rows).split([one.lengthscale.numel(), 1, *[1] * shaped])
+    found = BilinearGradient(lengthscale, scale[0], shape[0][0] if shape else None)
     work = copy.deepcopy(kernel)
     base = work.base_kernel if scaled else work
     outputscale = work.outputscale if scaled else None
@@ -109,30 +135,37 @@ def _pull_back(kernel: gk.Kernel, outputs: list[Tensor], grads: list[Tensor]) ->
     }
 
 
-def _by_tiles(
-    kernel: gk.Kernel, x: Tensor, left: Tensor, right: Tensor, memory_budget: int
-) -> dict[str, Tensor]:
+def _by_tiles(kernel: gk.Kernel, form: Form) -> dict[str, Tensor]:
     """Autograd through the kernel itself, holding the graph of one tile at a time."""
-    dtype = x.dtype if x.dtype in (torch.float32, torch.float64) else left.dtype
-    work = copy.deepcopy(kernel).to(dtype=dtype, device=x.device)
-    named = {name: p for name, p in work.named_parameters() if p.requires_grad}
-    dtypes = {name: p.dtype for name, p in kernel.named_parameters()}
-    total = {name: torch.zeros_like(p) for name, p in named.items()}
-    rows_of = x.detach().to(dtype)
-    if named:
+    x = form.x
+    dtype = x.dtype if x.dtype in (torch.float32, torch.float64) else form.left.dtype
+    named = {name: p for name, p in kernel.named_parameters() if p.requires_grad}
+    if not named:
+        return {}
+
+    def some_rows(part: Part) -> Tensor:
+        work = copy.deepcopy(kernel).to(dtype=dtype, device=part.device or x.device)
+        rows, left, right = part.here(x.to(dtype)), part.here(form.left), part.here(form.right)
+        parameters = [p for p in work.parameters() if p.requires_grad]
+        total = [torch.zeros_like(p) for p in parameters]
         # the graph keeps every temporary, some with one value per coordinate
-        per_entry = 128 + 24 * x.shape[1]
-        shape = tile_shape(
-            len(x), len(x), memory_budget, per_entry=per_entry, per_row=16 * x.shape[1] + 8 * left.shape[1]
-        )
-        for rows, cols in tiles(len(x), len(x), shape):
+        per_entry, per_row = 128 + 24 * x.shape[1], 16 * x.shape[1] + 8 * left.shape[1]
+        own = range(len(x))[part.rows]
+        shape = tile_shape(len(own), len(x), form.memory_budget, per_entry=per_entry, per_row=per_row)
+        for tile, cols in tiles(len(own), len(x), shape):
+            places = slice(own.start + tile.start, own.start + tile.stop)
             with torch.enable_grad():
-                tile = dense_tile(work, rows_of[rows], rows_of[cols])
-            if not tile.requires_grad:
+                block = dense_tile(work, rows[places], rows[cols])
+            if not block.requires_grad:
                 continue
-            outer = (left[rows] @ right[cols].T).to(tile.dtype)
-            grads = torch.autograd.grad(tile, list(named.values()), outer, allow_unused=True)
-            for name, grad in zip(named, grads, strict=True):
+            outer = (left[places] @ right[cols].T).to(block.dtype)
+            grads = torch.autograd.grad(block, parameters, outer, allow_unused=True)
+            for value, grad in zip(total, grads, strict=True):
                 if grad is not None:
-                    total[name] += grad
-    return {name: value.to(dtypes[name]) for name, value in total.items()}
+                    value += grad
+        return torch.cat([value.reshape(-1) for value in total])
+
+    parts = form.total(some_rows).split([p.numel() for p in named.values()])
+    return {
+        name: part.reshape(p.shape).to(p.dtype) for (name, p), part in zip(named.items(), parts, strict=True)
+    }

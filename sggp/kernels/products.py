@@ -20,7 +20,7 @@ class Evaluator(Protocol):
 
     def prepare(self, x: Tensor, centre: Tensor | None = None) -> Points: ...
     def _block(self, x: Points, z: Points) -> Tensor: ...
-    def _matmul(self, x: Points, z: Points, v: Tensor, memory_budget: int) -> Tensor: ...
+    def _product(self, x: Points, z: Points, v: Tensor, memory_budget: int) -> Tensor: ...
     def _tile_shape(self, x: Points, z: Points, v: Tensor, memory_budget: int) -> tuple[int, int]: ...
 
 
@@ -54,7 +54,7 @@ class DifferentiableProduct(torch.autograd.Function):
         covariance, x, z, ctx.memory_budget = factors
         ctx.covariance, ctx.centre = covariance, x.centre
         ctx.save_for_backward(raw_x, raw_z, v)
-        return covariance._matmul(x, z, v, ctx.memory_budget)
+        return covariance._product(x, z, v, ctx.memory_budget)
 
     @staticmethod
     @once_differentiable
@@ -64,7 +64,7 @@ class DifferentiableProduct(torch.autograd.Function):
         x = covariance.prepare(raw_x, ctx.centre).astype(v.dtype)
         z = covariance.prepare(raw_z, ctx.centre).astype(v.dtype)
         need_x, need_z, need_v = ctx.needs_input_grad[1:]
-        grad_v = covariance._matmul(z, x, grad, ctx.memory_budget) if need_v else None
+        grad_v = covariance._product(z, x, grad, ctx.memory_budget) if need_v else None
         grad_x = torch.zeros_like(raw_x) if need_x else None
         grad_z = torch.zeros_like(raw_z) if need_z else None
         if need_x or need_z:

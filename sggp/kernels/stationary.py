@@ -147,14 +147,22 @@ class StationaryCovariance(Covariance):
         return self._like(self.profile, columns) if self.columns is None else None
 
     def bilinear_gradient(
-        self, x: Tensor, left: Tensor, right: Tensor, *, with_shape: bool, memory_budget: int
+        self,
+        x: Tensor,
+        left: Tensor,
+        right: Tensor,
+        *,
+        with_shape: bool,
+        memory_budget: int,
+        rows: slice = slice(None),
     ) -> BilinearGradient:
         a = self.prepare(x).parts["scaled"]
+        own, left = a[rows], left[rows]
         gradient = engine(a.device, a.dtype).stationary_gradient
-        logarithms, scale = gradient(a, a, left, right, self.profile, memory_budget=memory_budget)
+        logarithms, scale = gradient(own, a, left, right, self.profile, memory_budget=memory_budget)
         shape = None
         if with_shape and self.profile.kind.shaped:
-            shape = self.scale * shape_gradient(a, left, right, self.profile.shape, memory_budget)
+            shape = self.scale * shape_gradient((own, a), left, right, self.profile.shape, memory_budget)
         return BilinearGradient(logarithms / self.lengthscale.to(a.device), scale, shape)
 
     def neighbour_columns(

@@ -235,14 +235,17 @@ def stationary_gradient(
     return log_lengthscale, scale / profile.scale
 
 
-def shape_gradient(a: Tensor, left: Tensor, right: Tensor, alpha: float, memory_budget: int) -> Tensor:
-    """The derivative of Σ_j left_jᵀ φ(a, a) right_j in the shape α of "rq", () float64, by tiles.
+def shape_gradient(
+    sides: tuple[Tensor, Tensor], left: Tensor, right: Tensor, alpha: float, memory_budget: int
+) -> Tensor:
+    """The derivative of Σ_j left_jᵀ φ(a, b) right_j in the shape α of "rq", () float64, by tiles; sides: (a, b).
 
     With φ = (1 + y)^−α, y = r²/2α: ∂φ/∂α = φ·(y/(1 + y) − log(1 + y)).
     """
+    a, b = sides
     total = torch.zeros((), dtype=torch.float64, device=a.device)
-    for rows, cols in _tiles(a, a, memory_budget, 32 * a.shape[1] + 16 * left.shape[1], more=16):
-        y = squared_distances(a[rows], a[cols], dtype=torch.float64).clamp_max_(1e300).div_(2.0 * alpha)
+    for rows, cols in _tiles(a, b, memory_budget, 32 * a.shape[1] + 16 * left.shape[1], more=16):
+        y = squared_distances(a[rows], b[cols], dtype=torch.float64).clamp_max_(1e300).div_(2.0 * alpha)
         logarithm = y.log1p()
         value = y.div_(y + 1.0).sub_(logarithm).mul_(logarithm.mul_(-alpha).exp_())
         total += (value * (left[rows].double() @ right[cols].double().T)).sum()

@@ -18,6 +18,7 @@ from torch import Tensor
 from sggp.checks import one_of
 from sggp.errors import InputError, MissingExtra, ShapeError
 from sggp.native import engine
+from sggp.parallel import Part, by_ranks
 
 __all__ = ["Method", "earlier_neighbours", "earlier_rows", "nearest"]
 
@@ -125,7 +126,13 @@ def earlier_rows(points: Tensor, rows: Tensor, k: int) -> Tensor:  # (r, k)
     """
     z = points.to(torch.float32)
     own = rows.to(z.device)
-    return engine(z.device, z.dtype).nearest(z, z[own], k, before=own).to(rows.device)
+    search = engine(z.device, z.dtype).nearest
+
+    def some(part: Part) -> Tensor:
+        these = own[part.rows]
+        return search(z, z[these], k, before=these)
+
+    return by_ranks(len(own), some, (z, own)).to(rows.device)
 
 
 Asking = Callable[[np.ndarray, int], np.ndarray | None]
@@ -169,8 +176,11 @@ def _tree_search(points: np.ndarray, start: int, stop: int) -> Callable[[np.ndar
     tree = cKDTree(points[:stop])
 
     def ask(rows: np.ndarray, count: int) -> np.ndarray:
-        found = tree.query(rows, k=count, workers=torch.get_num_threads())[1]
-        return np.asarray(found).reshape(len(rows), count)
+        def some(part: Part) -> Tensor:
+            found = tree.query(rows[part.rows], k=count, workers=torch.get_num_threads())[1]
+            return torch.from_numpy(np.asarray(found).reshape(-1, count))
+
+        return by_ranks(len(rows), some, (torch.from_numpy(rows),)).numpy()
 
     return ask
 

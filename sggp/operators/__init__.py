@@ -9,10 +9,12 @@ from sggp.operators.base import (
     completed,
 )
 from sggp.operators.centres import select_centres
+from sggp.operators.distributed import DistributedOperator
 from sggp.operators.inducing import InducingOperator
 from sggp.operators.kernel import KernelOperator
 
 __all__ = [
+    "DistributedOperator",
     "InducingOperator",
     "KernelOperator",
     "LeastSquaresOperator",

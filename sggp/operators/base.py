@@ -17,6 +17,8 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from sggp.parallel import Workers, current
+
 
 @runtime_checkable
 class LinearOperator(Protocol):
@@ -150,6 +152,13 @@ class LeastSquaresOperator(LinearOperator, Protocol):
         ...
 
 
+class _Current:
+    """An attribute that is `current()` until an instance has its own."""
+
+    def __get__(self, instance: Any, owner: type) -> Workers:
+        return current()
+
+
 class Operator:
     """Defaults of everything a solver may ask beyond a protocol; the operators of this package are subclasses.
 
@@ -158,6 +167,7 @@ class Operator:
     the protocols: `isinstance(operator, RowOperator)`.
 
     Attributes:
+        workers: who shares its products; a solver lets them agree on what hangs on a clock.
         memory_budget: bytes that a product or a dense block may take.
         rounds_inputs: whether products see inputs that were rounded; `matmul_wide` then sees them as given.
         matmul_wide: (n, s) float64 → (n, s) float64 whatever the working precision; None where there is none.
@@ -166,6 +176,7 @@ class Operator:
             kernel; None where there is no such function. See `sggp.native.reference.sparse_columns`.
     """
 
+    workers: Workers = _Current()  # type: ignore[assignment]
     memory_budget: float = math.inf
     rounds_inputs: bool = False
     matmul_wide: Callable[[Tensor], Tensor] | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -16,8 +16,12 @@ from sggp.kernels.covariance import Covariance
 from sggp.kernels.points import Points
 from sggp.operators.least_squares import PenaltyEstimate, detached_copy
 from sggp.operators.rows import SystemOperator, require, retyped, tile_bytes
+from sggp.parallel import Part, entered
 
 __all__ = ["InducingOperator"]
+
+Term = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""(rows (b,), K(x_rows, z) (b, m), out) -> what these rows add to a sum, which may be out, added to in place."""
 
 
 class InducingOperator(PenaltyEstimate, SystemOperator):
@@ -26,7 +30,8 @@ class InducingOperator(PenaltyEstimate, SystemOperator):
     A u = K_ZX Σ⁻¹ y minimises ½(y − K_XZ u)ᵀΣ⁻¹(y − K_XZ u) + ½uᵀK_ZZ u, and K(·, Z)u is the posterior mean of the
     best function on the centres Z; with Z = X it is that of the exact Gaussian process. Right-hand sides are made by
     `normal_rhs`. K_XZ and K_ZZ are kept in memory from the first product on when (n + m)·m·itemsize fits
-    `memory_budget`; otherwise every product streams over x and evaluates each entry once.
+    `memory_budget`; otherwise every product streams over x and evaluates each entry once. Several workers share the
+    rows of x and stream.
 
     Args:
         kernel: any GPyTorch kernel, or a `sggp.kernels.Covariance`.
@@ -93,7 +98,8 @@ class InducingOperator(PenaltyEstimate, SystemOperator):
     def keeps_matrix(self) -> bool:
         """Whether K_XZ and K_ZZ fit the memory budget and so are evaluated once."""
         itemsize = torch.finfo(self.dtype).bits // 8
-        return itemsize * self.entries_per_epoch + tile_bytes(self.memory_budget) <= self.memory_budget
+        needed = itemsize * self.entries_per_epoch + tile_bytes(self.memory_budget)
+        return self.workers.size == 1 and needed <= self.memory_budget
 
     def __repr__(self) -> str:
         kept = "kept in memory" if self.keeps_matrix else "by tiles"
@@ -125,8 +131,7 @@ class InducingOperator(PenaltyEstimate, SystemOperator):
             raise ShapeError(f"targets must be ({len(self.x)}, s), got shape {tuple(targets.shape)}.")
         columns = (targets[:, None] if targets.ndim == 1 else targets).double() / self.noise_variance[:, None]
         out = torch.zeros(len(self.z), columns.shape[1], dtype=torch.float64, device=self.device)
-        for tile, block in self._tiles(wide=True):
-            out.addmm_(block.T, columns[tile])
+        out = self._summed(out, lambda tile, block, out: out.addmm_(block.T, columns[tile].to(out)), columns)
         return out[:, 0] if targets.ndim == 1 else out
 
     def dense(self, dtype: torch.dtype = torch.float64) -> Tensor:  # -> (m, m)
@@ -144,17 +149,21 @@ class InducingOperator(PenaltyEstimate, SystemOperator):
         )
         out = self._covariance64.block(self._z64).double()
         self.entries_evaluated += m * m
-        for tile, block in self._tiles(wide=True):
-            root = block * self.noise_variance[tile].rsqrt()[:, None]
-            out.addmm_(root.T, root)
+
+        def term(tile: Tensor, block: Tensor, out: Tensor) -> Tensor:
+            root = block * self.noise_variance[tile].rsqrt().to(block)[:, None]
+            return out.addmm_(root.T, root)
+
+        out = self._summed(out, term)
         return (0.5 * (out + out.T)).to(dtype)
 
     def diagonal(self) -> Tensor:  # (m,)
         """The diagonal of A in the working precision; n·m entries."""
-        out = self.kernel_diagonal()
-        for tile, block in self._tiles(wide=False):
-            out += (block.double().square() / self.noise_variance[tile, None]).sum(0)
-        return out.to(self.dtype)
+
+        def term(tile: Tensor, block: Tensor, out: Tensor) -> Tensor:
+            return out.add_((block.double().square() / self.noise_variance[tile, None].to(out)).sum(0))
+
+        return self._summed(self.kernel_diagonal(), term, wide=False).to(self.dtype)
 
     # what stochastic gradient descent asks for ----------------------------------------------------------------------
 
@@ -179,12 +188,12 @@ class InducingOperator(PenaltyEstimate, SystemOperator):
         Cost: b·m entries, 4·b·m·s flops.
         """
         change = u - anchor
-        scale = (self._noise[rows] * (len(rows) / len(self.x))).reciprocal()[:, None]
-        out = -target
-        for tile in torch.arange(len(rows), device=self.device).split(self._tile_rows(wide=False)):
-            block = self._rows_of_design(rows[tile])
-            out.addmm_(block.T, (block @ change).mul_(scale[tile]))
-        return out, None
+        scale = (self._noise * (len(rows) / len(self.x))).reciprocal()[:, None]
+
+        def term(tile: Tensor, block: Tensor, out: Tensor) -> Tensor:
+            return out.addmm_(block.T, (block @ change.to(out)).mul_(scale[tile].to(out)))
+
+        return self._summed(-target, term, change, rows=rows, wide=False), None
 
     def design_norms(self, rows: Tensor) -> Tensor:  # (b,) -> (b,)
         """Squared norms of rows of K_XZ in float64; b·m entries."""
@@ -212,9 +221,12 @@ class InducingOperator(PenaltyEstimate, SystemOperator):
 
         Source: Rudi, Carratino and Rosasco 2017 (FALKON), equation 13, where W is (n/m)Σ⁻¹.
         """
+
+        def term(tile: Tensor, block: Tensor, out: Tensor) -> Tensor:
+            return out.index_add_(0, block.abs().argmax(1), self.noise_variance[tile].reciprocal().to(out))
+
         weights = torch.zeros(len(self.z), dtype=torch.float64, device=self.device)
-        for tile, block in self._tiles(wide=False):
-            weights.index_add_(0, block.abs().argmax(1), self.noise_variance[tile].reciprocal())
+        weights = self._summed(weights, term, wide=False)
         self.entries_evaluated += len(self.z) ** 2
         penalty = self._covariance64.block(self._z64).double()
         return torch.addmm(penalty, penalty * weights, penalty)
@@ -227,29 +239,53 @@ class InducingOperator(PenaltyEstimate, SystemOperator):
     # helpers --------------------------------------------------------------------------------------------------------
 
     def _product(self, v: Tensor, *, wide: bool) -> Tensor:  # -> float64
-        out = self._penalty_product(v, wide=wide)
-        for tile, block in self._tiles(wide=wide):
-            out += block.T @ ((block @ v) / self.noise_variance[tile, None].to(v))
-        return out
+        def term(tile: Tensor, block: Tensor, out: Tensor) -> Tensor:
+            product = (block @ v.to(block.device)) / self.noise_variance[tile, None].to(block.device, v.dtype)
+            return out.add_(block.T @ product)
+
+        return self._summed(self._penalty_product(v, wide=wide), term, v, wide=wide)
 
     def _penalty_product(self, v: Tensor, *, wide: bool) -> Tensor:  # -> float64
         self.entries_evaluated += len(self.z) ** 2
         if self.keeps_matrix and not wide:
             return (self._stored()[1] @ v).double()
         covariance, _, z = self._side(wide)
-        return covariance.matmul(z, z, v, memory_budget=tile_bytes(self.memory_budget)).double()
+        with entered(self.workers):
+            return covariance.matmul(z, z, v, memory_budget=tile_bytes(self.memory_budget)).double()
 
-    def _tiles(self, *, wide: bool) -> Iterator[tuple[Tensor, Tensor]]:
-        """Blocks K(x[tile], z) over all of x, each entry once."""
-        for tile in torch.arange(len(self.x), device=self.device).split(self._tile_rows(wide)):
-            yield tile, self._rows_of_design(tile, wide=wide)
+    def _summed(
+        self, out: Tensor, term: Term, *alike: Tensor, rows: Tensor | None = None, wide: bool = True
+    ) -> Tensor:
+        """`out` plus the terms of all rows of x, or of some, by tiles in which each entry is evaluated once.
 
-    def _rows_of_design(self, rows: Tensor, *, wide: bool = False) -> Tensor:
+        Args:
+            term: see `Term`. alike: what it uses that may differ from call to call. wide: blocks in float64.
+        """
+        n = len(self.x) if rows is None else len(rows)
+        self.entries_evaluated += n * len(self.z)
+
+        def own(part: Part) -> Tensor:
+            total = out if self.workers.size == 1 else torch.zeros_like(part.here(out))
+            places = torch.arange(part.rows.start, part.rows.stop, device=self.device)
+            for tile in places.split(self._tile_rows(wide)):
+                these = tile if rows is None else rows[tile]
+                total = term(these, self._block(part, these, wide=wide), total)
+            return total
+
+        total = self.workers.total(n, own, (out, *alike))
+        return total if self.workers.size == 1 else out + total
+
+    def _rows_of_design(self, rows: Tensor) -> Tensor:
         self.entries_evaluated += len(rows) * len(self.z)
+        return self._block(Part(0, slice(0, len(self.x))), rows, wide=False)
+
+    def _block(self, part: Part, rows: Tensor, *, wide: bool) -> Tensor:
+        """K(x_rows, z) where the part is computed."""
         if self.keeps_matrix and not wide:
             return self._stored()[0][rows]
         covariance, x, z = self._side(wide)
-        return covariance.block(x[rows], z).to(torch.float64 if wide else self.dtype)
+        block = covariance.block(part.here(x[rows]), part.here(z))
+        return block.to(torch.float64 if wide else self.dtype)
 
     def _side(self, wide: bool) -> tuple[Covariance, Points, Points]:
         """The covariance with x and z in float64 or in the working precision."""

@@ -14,7 +14,8 @@ from sggp.neighbours import KernelNeighbours
 from sggp.operators.base import Forwarded, NeighbourOperator
 from sggp.operators.least_squares import KernelLeastSquares
 from sggp.operators.matrix import KernelMatrix
-from sggp.operators.rows import SystemOperator, require, tile_bytes
+from sggp.operators.rows import SystemOperator, require
+from sggp.parallel import Part, by_ranks, entered
 
 __all__ = ["KernelOperator"]
 
@@ -56,7 +57,7 @@ class KernelOperator(SystemOperator):
     ) -> None:
         x = check_rows(x)
         super().__init__(x, len(x), noise_variance, dtype, memory_budget)
-        self._matrix = matrix = KernelMatrix(kernel, x, self.dtype, self.memory_budget)
+        self._matrix = matrix = KernelMatrix(kernel, x, self.dtype, self.memory_budget, self.workers)
         self.covariance, self.rounds_inputs = matrix.covariance, matrix.rounds_inputs
         self._exact = (matrix.covariance64, matrix.points64)
         self._neighbours = KernelNeighbours(
@@ -80,7 +81,8 @@ class KernelOperator(SystemOperator):
     def __repr__(self) -> str:
         how = "fused" if self._matrix.recomputes else "by tiles"
         kept = "kept in memory" if self.keeps_matrix else how
-        return f"KernelOperator(n={len(self.x)}, d={self.x.shape[1]}, {self.dtype}, K {kept})"
+        shared = "" if self.workers.size == 1 else f", {self.workers}"
+        return f"KernelOperator(n={len(self.x)}, d={self.x.shape[1]}, {self.dtype}, K {kept}{shared})"
 
     # products -----------------------------------------------------------------------------------------------------
 
@@ -94,10 +96,7 @@ class KernelOperator(SystemOperator):
         v = v.double()
         if self.dtype == torch.float64:
             return self.matmul(v)
-        self._matrix.count(len(self.x) ** 2)
-        covariance, points = self._exact
-        product = covariance.matmul(points, points, v, memory_budget=tile_bytes(self.memory_budget)).double()
-        return product.addcmul_(self.noise_variance[:, None], v)
+        return self._matrix.product64(v).addcmul_(self.noise_variance[:, None], v)
 
     def rows_matmul(self, rows: Tensor, v: Tensor) -> Tensor:  # (b,), (n, s) -> (b, s)
         """Rows of K + Σ times v."""
@@ -161,9 +160,23 @@ class KernelOperator(SystemOperator):
         See `sggp.native.neighbours.sparse_columns`.
         """
         covariance, points = self._exact
-        found = covariance.neighbour_columns(points, self.noise_variance, low_rank, index, real)
-        self._matrix.count(0 if found is None else index.shape[0] * index.shape[1] ** 2)
-        return found
+
+        def some(rows: slice) -> Tensor | None:
+            return covariance.neighbour_columns(
+                points, self.noise_variance, low_rank, index[rows], real[rows]
+            )
+
+        one = some(slice(0, 1))
+        if one is None:
+            return None
+
+        def share(part: Part) -> Tensor:
+            found = some(part.rows)
+            return one if found is None else found
+
+        self._matrix.count(index.shape[0] * index.shape[1] ** 2)
+        with entered(self.workers):
+            return by_ranks(len(index), share, (index,))
 
     ordering = Forwarded("_neighbours")
     earlier_neighbours = Forwarded("_neighbours")

@@ -17,6 +17,7 @@ from sggp.kernels.covariance import Covariance
 from sggp.kernels.points import Points
 from sggp.operators.matrix import KernelMatrix
 from sggp.operators.rows import tile_bytes
+from sggp.parallel import Part, Workers, entered
 
 __all__ = ["KernelLeastSquares", "PenaltyEstimate"]
 
@@ -35,6 +36,7 @@ class PenaltyEstimate(ABC):
 
     covariance: Covariance
     dtype: torch.dtype
+    workers: Workers
     _kernel: Any
     _penalty_rows: Tensor
     _penalty_points: Points
@@ -78,13 +80,25 @@ class PenaltyEstimate(ABC):
             4·m·p·s flops and m·p numbers; no entries of P with features, m·p without.
         """
         if self.draws_features:
-            phi = self._features(num_features, generator).phi(self._penalty_rows).to(self.dtype)
-            return phi @ (phi.T @ u)
+            return self._feature_product(self._features(num_features, generator), u)
         m = len(self._penalty_points)
         columns = torch.randperm(m, generator=generator)[:num_features].to(u.device)
         self._count(m * len(columns))
-        product = self.covariance.matmul(self._penalty_points, self._penalty_points[columns], u[columns])
+        with entered(self.workers):
+            product = self.covariance.matmul(self._penalty_points, self._penalty_points[columns], u[columns])
         return product.to(self.dtype).mul_(m / len(columns))
+
+    def _feature_product(self, features: FeatureMap, u: Tensor) -> Tensor:
+        """ΦΦᵀu; every worker evaluates its rows of Φ, once."""
+        rows, parts = self._penalty_rows, dict[int, Tensor]()
+
+        def projected(part: Part) -> Tensor:
+            phi = part.here(features).phi(part.here(rows[part.rows])).to(self.dtype)
+            parts[part.number] = phi
+            return phi.T @ part.here(u[part.rows])
+
+        inner = self.workers.total(len(rows), projected, (u,))
+        return self.workers.gather(len(rows), lambda part: parts[part.number] @ part.here(inner), (inner,))
 
     def _features(self, num_features: int, generator: torch.Generator) -> FeatureMap:
         rows = self._penalty_rows
@@ -109,7 +123,7 @@ class KernelLeastSquares(PenaltyEstimate):
 
     def __init__(self, kernel: Any, matrix: KernelMatrix, noise: Tensor) -> None:
         self.covariance, self.dtype, self._noise = matrix.covariance, matrix.dtype, noise
-        self._kernel, self._matrix = detached_copy(kernel), matrix
+        self._kernel, self._matrix, self.workers = detached_copy(kernel), matrix, matrix.workers
         self._penalty_rows, self._penalty_points = matrix.x, matrix.points
 
     def _count(self, entries: int) -> None:
@@ -139,13 +153,17 @@ class KernelLeastSquares(PenaltyEstimate):
         noise, matrix, n = self._noise[rows, None], self._matrix, len(self._penalty_rows)
         fits = matrix.keeps_matrix or 4 * matrix.bytes_of(len(rows), n) <= tile_bytes(matrix.memory_budget)
         block = matrix.rows(rows) if fits else None
-        product = matrix.rows_matmul(rows, u) if block is None else block @ u
+        product = matrix.rows_matmul(rows, u) if block is None else block.matmul(u)
         misfit = product - target[rows]
         weighted = misfit * (n / len(rows)) / noise
-        gradient = matrix.columns_matmul(rows, weighted) if block is None else block.T @ weighted
+        gradient = (
+            matrix.columns_matmul(rows, weighted) if block is None else block.transposed_matmul(weighted)
+        )
         return gradient, misfit.addcmul_(noise, u[rows] - anchor[rows])
 
     def design_norms(self, rows: Tensor) -> Tensor:  # (b,) -> (b,)
         """Squared norms of rows of K in float64, by tiles; b·n entries."""
         tiles = rows.split(max(1, tile_bytes(self._matrix.memory_budget) // (64 * len(self._penalty_rows))))
-        return torch.cat([self._matrix.rows(tile).square().sum(1, dtype=torch.float64) for tile in tiles])
+        return torch.cat(
+            [self._matrix.dense_rows(tile).square().sum(1, dtype=torch.float64) for tile in tiles]
+        )

@@ -11,6 +11,7 @@ from sggp.arrays import check_budget, check_noise, checked_dtype
 from sggp.errors import DtypeError, MemoryBudgetError, ShapeError
 from sggp.kernels.points import Points
 from sggp.operators.base import Operator
+from sggp.parallel import current
 
 __all__ = ["SystemOperator", "require", "retyped", "tile_bytes", "working_points"]
 
@@ -29,6 +30,7 @@ class SystemOperator(Operator):
 
     Attributes:
         shape, dtype, device: those of the matrix and its products.
+        workers: those of the `with sggp.distributed()` that it is made in.
         noise_variance: (n,) Σ, float64.
     """
 
@@ -40,7 +42,7 @@ class SystemOperator(Operator):
         dtype: torch.dtype | None,
         memory_budget: float,
     ) -> None:
-        self.x, self.device, self.shape = x, x.device, (unknowns, unknowns)
+        self.x, self.device, self.shape, self.workers = x, x.device, (unknowns, unknowns), current()
         own = x.dtype if x.is_floating_point() else torch.float32
         self.dtype = checked_dtype(dtype) or own
         self.memory_budget = check_budget(memory_budget)

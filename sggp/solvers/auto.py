@@ -11,6 +11,7 @@ from torch import Tensor
 from sggp.defaults import DIRECT_ROWS
 from sggp.errors import SolverFailure
 from sggp.operators.base import NeighbourOperator, RowOperator, completed
+from sggp.parallel import Workers
 from sggp.random import as_generator
 from sggp.solvers.alternating_projections import AlternatingProjections
 from sggp.solvers.cholesky import Cholesky
@@ -107,7 +108,7 @@ class Auto(Solver):
         tried = [solution.method]
         for prepared in others:
             lost = [i for i, status in enumerate(solution.status) if status in _LOST]
-            left = _left(limits, solution)
+            left = _left(limits, solution, completed(operator).workers)
             if not lost or left is None:
                 break
             name = prepared.solver.describe()
@@ -119,11 +120,12 @@ class Auto(Solver):
         return replace(solution, method=f"{self.describe()} → {', then '.join(tried)}")
 
 
-def _left(limits: Limits, solution: Solution) -> Limits | None:
+def _left(limits: Limits, solution: Solution, workers: Workers) -> Limits | None:
     """What the solvers so far have left of the budget; None where that is nothing."""
     epochs, seconds = limits.max_epochs, limits.max_seconds
     epochs = None if epochs is None else epochs - solution.epochs
-    seconds = None if seconds is None else seconds - solution.seconds
+    used = workers.agreed(solution.seconds)
+    seconds = None if seconds is None else seconds - used
     if (epochs is not None and epochs <= 0) or (seconds is not None and seconds <= 0):
         return None
     return replace(limits, max_epochs=epochs, max_seconds=seconds, checkpoint=None)

@@ -84,6 +84,7 @@ class _Float64Operator(Operator):
         self.shape, self.device, self.dtype = inner.shape, inner.device, torch.float64
 
     entries_evaluated, entries_per_epoch = Forwarded("inner"), Forwarded("inner")
+    workers = Forwarded("inner")
 
     def matmul(self, v: Tensor) -> Tensor:
         if self.inner.matmul_wide is not None:

@@ -11,6 +11,7 @@ from torch import Tensor
 from sggp.checks import whole_number
 from sggp.errors import InputError, UnsupportedOperator
 from sggp.operators.base import NeighbourOperator
+from sggp.parallel import Workers
 from sggp.preconditioners import Balanced, Built, Preconditioner
 from sggp.solvers.core.base import column_norms
 from sggp.solvers.core.driver import IterativeSolver, State
@@ -93,7 +94,7 @@ class ConjugateGradients(IterativeSolver):
         x = torch.zeros_like(r)
         norms = column_norms(r)
         s = r.shape[1]
-        z = _solved(setup, r)
+        z = _solved(setup, r, problem.operator.workers)
         return _State(
             problem=problem,
             built=setup,
@@ -127,7 +128,7 @@ class ConjugateGradients(IterativeSolver):
         keep_best(state)
         count_idle(state)
         # z = P⁻¹r; β = rᵀz / (rᵀz before); p ← z + βp
-        z = _solved(state.built, state.r)
+        z = _solved(state.built, state.r, operator.workers)
         rz = _dots(state.r, z)
         beta = torch.where(state.rz > 0, rz / state.rz, torch.zeros_like(rz))
         state.p.mul_(beta.to(z)[None]).add_(z)
@@ -153,9 +154,14 @@ def automatic(n: int, columns: int, memory_budget: float) -> Balanced | None:
     return Balanced(columns=columns, memory_budget=memory_budget * _MEMORY_SHARE)
 
 
-def _solved(built: Built | None, v: Tensor) -> Tensor:  # (n, s) -> (n, s)
-    """P⁻¹v, a new tensor."""
-    return v.clone() if built is None else built.apply(v)
+def _solved(built: Built | None, v: Tensor, workers: Workers) -> Tensor:  # (n, s) -> (n, s)
+    """P⁻¹v, a new tensor; of several ranks, each solves for some of the columns."""
+    if built is None:
+        return v.clone()
+    if workers.ranks == 1 or v.shape[1] < workers.ranks:
+        return built.apply(v)
+    columns = workers.gather(v.shape[1], lambda part: built.apply(v[:, part.rows].contiguous()).T, (v,))
+    return columns.T.contiguous()
 
 
 def _dots(a: Tensor, b: Tensor) -> Tensor:  # (n, s), (n, s) -> (s,) float64

@@ -11,6 +11,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -26,6 +27,7 @@ from sggp.bayesopt.streaming.shards import STREAM_RULES
 from sggp.bayesopt.streaming.shortlist import Frontier, Molecule, Shortlist, skyband
 from sggp.errors import DataFileError, InputError
 from sggp.molecules import FingerprintTable, SmilesFingerprinter
+from sggp.parallel import Workers, entered
 
 FIRST = ["C", "CC", "CCC", "N", "O", "c1ccccc1", "C1CC1", "CC(C)", "F", "Cl", "C[C@H](F)", "C[C@@H](F)"]
 LAST = ["CO", "CN", "CCO", "C(=O)O", "C(=O)N", "CCl", "C#N", "CCCC", "c1ccncc1", "CS"]
@@ -133,6 +135,29 @@ class TestBatch:
             answer = suggest_from_files(search, files, executor=pool)
         assert answer.smiles == suggest_from_files(search, files).smiles
         assert answer.found.shortlist.molecules == one.shortlist.molecules
+
+    def test_ranks_share_the_files(self, posterior, table, files, tmp_path):
+        """Whole files, one for each rank at a time; the first writes the state, and the others do not."""
+
+        class Rank(Workers):
+            ranks = 2
+            asked: ClassVar[list[int]] = []
+
+            def __init__(self, rank: int) -> None:
+                self.rank = rank
+
+            def map(self, function, *items):
+                self.asked.append(len(items[0]))
+                return super().map(function, *items)
+
+        search = search_of(posterior, table)
+        expected = suggest_from_files(search, files).smiles
+        for rank in (1, 0):
+            told, state = [], tmp_path / "state"
+            with entered(Rank(rank)):
+                assert suggest_from_files(search, files, state=state, progress=told.append).smiles == expected
+            assert state.exists() == (rank == 0) == bool(told)
+        assert Rank.asked == [2, 1, 2, 1]
 
     @pytest.mark.parametrize(("rule", "share"), [("ucb", 0.7), ("ei", 0.99)])
     def test_few_variances_are_solved_for(self, posterior, table, tmp_path, rule, share, monkeypatch):

@@ -21,6 +21,7 @@ from sggp.checks import as_path
 from sggp.errors import InputError, MoleculeWarning
 from sggp.files import check_target
 from sggp.molecules import FingerprintTable
+from sggp.parallel import Workers, current
 
 _SHARE = 20
 """At most one part in so many of the time goes into writing the state."""
@@ -107,7 +108,8 @@ def suggest_from_files(
             from there and gives the same answer; files that are new are read as well. A file that was being read and
             has changed is read again from its start.
         executor: runs `search.shard` for whole files elsewhere, any `concurrent.futures.Executor`; the state is then
-            written after each file. None reads here, and fingerprints in `n_jobs` processes.
+            written after each file. None reads here, and fingerprints in `n_jobs` processes; the ranks of a
+            `with sggp.distributed()` then share the files, and all have the answer.
         progress: called after every block, or file, with a `StreamProgress`.
         scaling: offset and scale that turn the posterior's values into the user's, for the reasons.
 
@@ -123,13 +125,24 @@ def suggest_from_files(
     if not paths:
         raise InputError("there are no files to read: give at least one.")
     target = None if state is None else check_target(state)
-    begun = State(seed=search.seed) if target is None else read_state(target, search)
-    begun, left = begun.with_files(paths)
-    meter = _Meter(begun, left, progress)
-    if executor is None:
-        done = _Keeper(target, search).here(begun, left, meter)
+    workers = current()
+
+    def begin() -> tuple[State, list[Shard]]:
+        begun = State(seed=search.seed) if target is None else read_state(target, search)
+        return begun.with_files(paths)
+
+    begun, left = workers.shared(begin)
+    first = workers.first
+    meter, keeper = (
+        _Meter(begun, left, progress if first else None),
+        _Keeper(target if first else None, search),
+    )
+    if executor is not None:
+        done = keeper.elsewhere(begun, left, meter, executor)
+    elif workers.ranks > 1:
+        done = keeper.among_ranks(begun, left, meter, workers)
     else:
-        done = _Keeper(target, search).elsewhere(begun, left, meter, executor)
+        done = keeper.here(begun, left, meter)
     return _chosen(search, done, scaling)
 
 
@@ -179,6 +192,18 @@ class _Keeper:
             raise
         self._write(state, now=True)
         meter(state)
+        return state
+
+    def among_ranks(self, state: State, left: list[Shard], meter: _Meter, workers: Workers) -> State:
+        """Whole shards, one for each rank at a time."""
+        for start in range(0, len(left), workers.ranks):
+            shards = left[start : start + workers.ranks]
+            paths, numbers = ([getattr(shard, name) for shard in shards] for name in ("path", "number"))
+            for shard, found in zip(shards, workers.map(self.search.shard, paths, numbers), strict=True):
+                state = state.finished(self.search, shard, found)
+            self._write(state)
+            meter(state)
+        self._write(state, now=True)
         return state
 
     def elsewhere(self, state: State, left: list[Shard], meter: _Meter, executor: Executor) -> State:

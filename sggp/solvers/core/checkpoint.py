@@ -72,11 +72,13 @@ class Checkpoint:
         self._seed = seed
         self._start = system.generator.get_state()
         self._fingerprint = _fingerprint(solver, system)
+        self._writes = system.operator.workers.first
         self._device = system.rhs.device
         self._last, self._took = time.perf_counter(), 0.0
         self._warned = False
         try:
-            check_target(self.path)
+            if self._writes:
+                check_target(self.path)
         except DataFileError as error:
             raise CheckpointError(f"checkpoint={self.path} cannot be used: {error}") from error
 
@@ -84,10 +86,11 @@ class Checkpoint:
 
     def due(self) -> bool:
         """Whether it is time for the next write."""
-        return time.perf_counter() - self._last >= max(_INTERVAL, _WORK_PER_WRITE * self._took)
+        waited = time.perf_counter() - self._last
+        return self._writes and waited >= max(_INTERVAL, _WORK_PER_WRITE * self._took)
 
     def write(self, run: Run, state: Any = None, columns: dict[str, Any] | None = None) -> None:
-        """Save the run, and the running state unless the solve has ended.
+        """Save the run, and the running state unless the solve has ended; of several ranks, the first writes.
 
         Args:
             run: the bookkeeping.
@@ -95,6 +98,8 @@ class Checkpoint:
             columns: those that the state was started with, "active", those of them that are still open, "kept", and
                 how many the solver was set up for, "columns".
         """
+        if not self._writes:
+            return
         begin = time.perf_counter()
         content = {
             "fingerprint": self._fingerprint,

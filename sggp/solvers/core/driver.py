@@ -112,7 +112,7 @@ class IterativeSolver(Solver):
         store = content = segment = None
         if limits.checkpoint is not None:
             store = Checkpoint(limits.checkpoint, self, system, limits.generator)
-            content = store.load()
+            content = system.operator.workers.shared(store.load)
         if store is None or content is None:
             run = begin(system)
         else:
@@ -261,7 +261,7 @@ def _stopped(run: Run, callback: Callback | None, kind: ResidualKind) -> bool:
     begin_ = time.perf_counter()
     stop = callback(Progress(run.iterations, run.epochs, run.seconds, run.residual.clone(), kind))
     run.paused += time.perf_counter() - begin_
-    return stop is True
+    return run.agreed(stop is True)
 
 
 def _check(run: Run, active: Tensor, budget: Budget, *, spent: bool, stepped: bool) -> bool:

@@ -90,10 +90,10 @@ class Budget:
         if self.seconds is None:
             return False
         reserve = run.pass_seconds if run.pass_seconds <= _SHARE * self.seconds else 0.0
-        return bool(run.seconds >= self.seconds - reserve)
+        return run.agreed(bool(run.seconds >= self.seconds - reserve))
 
     def forbids_pass(self, run: Any) -> bool:
         """Whether a full product would go beyond the budget."""
         if run.epochs + 1 > self.epochs * (1 + 1e-9):
             return True
-        return self.seconds is not None and run.seconds + run.pass_seconds > self.seconds
+        return self.seconds is not None and run.agreed(run.seconds + run.pass_seconds > self.seconds)

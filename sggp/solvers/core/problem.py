@@ -101,6 +101,7 @@ def check_system(
     operator = check_operator(operator)
     n = operator.shape[0]
     rhs = _columns("rhs", rhs, n, operator)
+    operator.workers.same("right-hand sides", rhs)
     block = rhs[:, None] if rhs.ndim == 1 else rhs
     s = block.shape[1]
     limits = torch.as_tensor(tolerance, dtype=torch.float64).detach().cpu()

@@ -72,6 +72,10 @@ class Run:
         """What a full pass takes, going by the steps so far; 0 before any."""
         return self.step_seconds / self.step_epochs if self.step_epochs > 0 else 0.0
 
+    def agreed(self, decision: bool) -> bool:
+        """What hangs on a clock is decided by the first of several workers, for all."""
+        return bool(self.system.operator.workers.agreed(decision))
+
     def active(self) -> Tensor:
         """The columns without a status."""
         return torch.tensor([i for i, status in enumerate(self.status) if status is None], dtype=torch.long)
