@@ -77,6 +77,10 @@ class CheckpointError(InputError):
     """A checkpoint is damaged, cannot be written, or was written for another solve."""
 
 
+class Stopped(SggpError):
+    """A signal, or whoever holds the `sggp.running.Stop`, ended a computation before there was anything to keep."""
+
+
 class SggpWarning(UserWarning):
     """Base class of all warnings issued by sggp."""
 

@@ -11,7 +11,8 @@ from torch import Tensor
 from sggp.checks import whole_number
 from sggp.errors import InputError, UnsupportedOperator
 from sggp.operators.base import NeighbourOperator
-from sggp.preconditioners import Balanced, Built, Preconditioner
+from sggp.preconditioners import Balanced, Built, Preconditioner, Unfinished
+from sggp.running import OutOfTime, stop_asked
 from sggp.solvers.core.base import column_norms
 from sggp.solvers.core.driver import IterativeSolver, State
 from sggp.solvers.core.problem import Problem
@@ -81,7 +82,12 @@ class ConjugateGradients(IterativeSolver):
         if isinstance(chosen, str):
             neighbourly = isinstance(operator, NeighbourOperator)
             chosen = automatic(operator.shape[0], columns, operator.memory_budget) if neighbourly else None
-        return None if chosen is None else chosen.build(operator, generator)
+        try:
+            return None if chosen is None else chosen.build(operator, generator)
+        except OutOfTime as over:
+            if stop_asked() is not None:
+                raise
+            return Unfinished(None, f"no preconditioner: {over}.")
 
     def start(self, problem: Problem, setup: Built | None = None) -> _State:
         if self.float64_products and problem.operator.matmul_wide is None:
@@ -95,6 +101,7 @@ class ConjugateGradients(IterativeSolver):
         s = r.shape[1]
         z = _solved(setup, r)
         return _State(
+            notes=[setup.note] if isinstance(setup, Unfinished) else [],
             problem=problem,
             built=setup,
             x=x,

@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 
 from sggp.operators.base import NeighbourOperator
+from sggp.running import heard, tell
 from sggp.solvers.core.limits import Budget
 from sggp.solvers.core.problem import Problem, System
 from sggp.solvers.core.solution import Record, Solution, Status
 from sggp.typing import ResidualKind
 
-__all__ = ["Run", "begin", "describe_step", "solution"]
+__all__ = ["Run", "begin", "describe_step", "solution", "tell_step"]
 
 _SHARE = 0.05
 """The part of a pass that a sampled residual may cost."""
@@ -43,6 +44,7 @@ class Run:
     whole: Tensor  # (s,) whether the float64 iterate was measured, not one rounded to the dtype of rhs
     wide: bool = False  # whether remainders are measured in float64
     both: bool = False  # whether the float64 iterate is measured beside the rounded one
+    stopped: bool = False  # by a signal, or by who holds the `Stop`
     paused: float = 0.0
     iterations: int = 0
     history: list[Record] = field(default_factory=list)
@@ -227,6 +229,23 @@ def describe_step(run: Run, before: tuple[int, float]) -> None:
     run.last_step = (run.entries - before[0]) / run.system.operator.entries_per_epoch
     run.step_epochs += run.last_step
     run.step_seconds += run.seconds - before[1]
+
+
+def tell_step(run: Run) -> None:
+    """Tell whoever listens of the step just made: the column farthest from its tolerance, and what it cost so far."""
+    active = run.active()
+    if not heard() or not len(active):
+        return
+    tolerance = run.system.tolerance[active]
+    worst = int((run.residual[active] / tolerance).nan_to_num(torch.inf).argmax())
+    tell(
+        "solve",
+        run.iterations,
+        residual=float(run.residual[active][worst]),
+        tolerance=float(tolerance[worst]),
+        epochs=run.epochs,
+        open_columns=len(active),
+    )
 
 
 def solution(run: Run, method: str) -> Solution:
