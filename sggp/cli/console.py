@@ -29,6 +29,7 @@ __all__ = [
     "long_run",
     "print_table",
     "progress",
+    "progress_lines",
     "say",
     "shown",
     "stderr",
@@ -70,19 +71,27 @@ def long_run(log: Path | None = None) -> Iterator[Stop]:
 
     A second signal ends the process at once. Where the block raises `Stopped`, the command exits as after a signal.
     """
-    lines = ProgressLines(sys.stderr, notes=False)
     with ExitStack() as stack:
         stop = stack.enter_context(stop_on_signals(at_once=True))
         if log is not None:
             stack.enter_context(JsonLines(log))
-        stack.enter_context(listening(lines))
-        stack.callback(lines.close)
         try:
-            yield stop
+            with progress_lines():
+                yield stop
         except Stopped as error:
-            lines.close()
             stderr().print(str(error))
             exit_as_stopped(stop)
+
+
+@contextmanager
+def progress_lines() -> Iterator[None]:
+    """Progress of the block on stderr."""
+    lines = ProgressLines(sys.stderr, notes=False)
+    try:
+        with listening(lines):
+            yield
+    finally:
+        lines.close()
 
 
 def exit_as_stopped(stop: Stop) -> None:

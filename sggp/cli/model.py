@@ -10,7 +10,16 @@ import numpy as np
 import typer
 
 from sggp.checks import one_of, whole_number
-from sggp.cli.console import check_outputs, csv_text, exit_as_stopped, long_run, say, stderr, stdout
+from sggp.cli.console import (
+    check_outputs,
+    csv_text,
+    exit_as_stopped,
+    long_run,
+    progress_lines,
+    say,
+    stderr,
+    stdout,
+)
 from sggp.cli.fit_report import Told, check_varies, noise_told, render, unidentified
 from sggp.cli.inputs import choose_inputs, read_cells
 from sggp.cli.model_files import SavedModel, load_model, save_model
@@ -120,7 +129,7 @@ def predict(
     names, encoder = saved.features, saved.model.columns_
     known = {} if encoder is None else {n: c.levels for n, c in zip(names, encoder.columns, strict=True)}
     cells, rejects = read_cells(table, names, {n: v for n, v in known.items() if v is not None}, rejected)
-    with np.errstate(over="ignore", invalid="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"), progress_lines():
         columns = ["mean", "std"]
         found = [*saved.model.predict(cells, return_std=True, include_noise=include_noise)]
         if interval is not None:

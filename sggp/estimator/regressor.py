@@ -368,10 +368,11 @@ class GPRegressor(Lifecycle, Insight, RegressorMixin, KernelParameters):
     def _moments(self, x: Tensor) -> list[tuple[Tensor, Tensor]]:  # (q, d) -> (q,), (q,) per target
         """Mean and latent variance of each posterior, float64."""
         out = []
-        for p in self._posteriors():
-            exact = len(p.x) <= DIRECT_ROWS or p.num_samples == 0
-            mean, variance = p.mean_and_variance(x, method="solve" if exact else "samples")
-            out.append((mean.detach().double(), variance.detach().double()))
+        with watching(self.verbose):
+            for p in self._posteriors():
+                exact = len(p.x) <= DIRECT_ROWS or p.num_samples == 0
+                mean, variance = p.mean_and_variance(x, method="solve" if exact else "samples")
+                out.append((mean.detach().double(), variance.detach().double()))
         return out
 
     def _checked(self, X: Any) -> np.ndarray:  # (q, d)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
@@ -29,6 +29,7 @@ __all__ = [
     "limited",
     "listening",
     "patient",
+    "steps",
     "stop_asked",
     "stop_on_signals",
     "stoppable",
@@ -119,6 +120,16 @@ def tell(phase: str, done: float = 0.0, of: float | None = None, *, note: str = 
     """Tell whoever listens of a step."""
     for listener in _SCOPE.get().listeners:
         listener(Step(phase, done, of, values, note))
+
+
+def steps(phase: str, parts: Sequence[Any]) -> Iterator[Any]:
+    """The parts (tensors of rows) one after another; tells of the rows before each one, and at the end."""
+    done, of = 0, sum(len(part) for part in parts)
+    for part in parts:
+        tell(phase, done, of)
+        yield part
+        done += len(part)
+    tell(phase, done, of)
 
 
 def heard() -> bool:
