@@ -7,9 +7,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from sggp.errors import Stopped
-from sggp.fitting import FittedModel
+from sggp.fitting import FittedModel, ModelSettings
+from sggp.planning import plan_fit
 from sggp.posterior import Posterior
-from sggp.running import ProgressLines, listening, stop_asked, tell
+from sggp.running import ProgressLines, heard, listening, stop_asked, tell
+
+_PLANNED_ROWS = 10_000  # fewer are soon done
+_LONG = 30.0  # seconds
 
 
 @contextmanager
@@ -24,6 +28,22 @@ def watching(verbose: int) -> Iterator[None]:
             yield
     finally:
         lines.close()
+
+
+def tell_plan(rows: int, columns: int, settings: ModelSettings) -> None:
+    """What a long fit will take, where someone listens and the plan knows its kind."""
+    kernel = "auto" if settings.kernel is None else settings.kernel
+    known = isinstance(kernel, str) and kernel != "tanimoto" and settings.solver is None
+    if (
+        not heard()
+        or rows < _PLANNED_ROWS
+        or not known
+        or settings.optimizer not in ("auto", "nearest-neighbour")
+    ):
+        return
+    plan = plan_fit(rows, columns, samples=settings.num_samples, kernel=kernel)
+    if plan.seconds > _LONG:
+        tell("plan", note=str(plan))
 
 
 def tell_learnt(model: FittedModel) -> None:

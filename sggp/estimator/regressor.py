@@ -19,7 +19,7 @@ from sggp.estimator.densities import generator_of
 from sggp.estimator.insight import Insight
 from sggp.estimator.lifecycle import Lifecycle
 from sggp.estimator.parameters import KernelParameters
-from sggp.estimator.progress import tell_learnt, tell_solved, watching
+from sggp.estimator.progress import tell_learnt, tell_plan, tell_solved, watching
 from sggp.estimator.tables import checked_rows, checked_training, listed_columns, told_columns
 from sggp.estimator.weights import fit_weighted, row_noise
 from sggp.fitting import FittedModel, ModelSettings
@@ -182,6 +182,7 @@ class GPRegressor(Lifecycle, Insight, RegressorMixin, KernelParameters):
         x, targets = self._tensor(X), torch.from_numpy(y.reshape(len(y), -1).astype(float)).to(self.device)
         fit_stream, sample_stream = streams(generator_of(self.random_state), "hyperparameters", "samples")
         with watching(self.verbose):
+            tell_plan(len(X), X.shape[1], settings)
             model, self._known_noise = fit_weighted(x, targets, settings, noise, draw_seed(fit_stream))
             self._record(model)
             tell_learnt(model)

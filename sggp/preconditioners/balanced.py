@@ -157,12 +157,19 @@ class Balanced(Preconditioner):
 
     def _work(self, n: int, sizes: Sizes, iterations: float, reached: int) -> float:
         """Set-up and iterations in entries of K a row, where a factor of rank `reached` is there already."""
-        r, m = sizes
-        most = max(r, reached)
+        setup = self.setup_work(*sizes, reached)
+        return setup + self.solves * iterations * (self._product(n) + self.apply_work(*sizes))
+
+    @staticmethod
+    def setup_work(rank: int, neighbours: int, reached: int) -> float:
+        """The set-up in entries of K a row, where a factor of rank `reached` is paid for in any case."""
+        r, m, most = rank, neighbours, max(rank, reached)
         setup = most * (120 + 0.06 * most) + r * (37 + 0.05 * r + 11 * m + 0.034 * m * m)
-        setup += 3e4 + 600 * m + 0.08 * m**3 if m else 0.0
-        apply = r * (4 + self.columns / 5) + m * (38 + 2.6 * self.columns)
-        return setup + self.solves * iterations * (self._product(n) + apply)
+        return setup + (3e4 + 600 * m + 0.08 * m**3 if m else 0.0)
+
+    def apply_work(self, rank: int, neighbours: int) -> float:
+        """One application in entries of K a row."""
+        return rank * (4 + self.columns / 5) + neighbours * (38 + 2.6 * self.columns)
 
     def _sampled(self, n: int) -> int:
         """Rows of K whose block the forecast may look at: 30 float64 entries take the time of one in a product."""
