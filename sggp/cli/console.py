@@ -81,6 +81,7 @@ def long_run(log: Path | None = None) -> Iterator[Stop]:
         except Stopped as error:
             stderr().print(str(error))
             exit_as_stopped(stop)
+            raise
 
 
 @contextmanager

@@ -10,8 +10,9 @@ import torch
 
 from sggp import GPRegressor
 from sggp.errors import Stopped
+from sggp.neighbours import search
 from sggp.operators import KernelOperator
-from sggp.preconditioners import LowRankPlusNeighbour, NearestNeighbour, Nystrom
+from sggp.preconditioners import LowRankPlusNeighbour, NearestNeighbour, Nystrom, neighbour
 from sggp.running import JsonLines, Stop, listening, stoppable
 from sggp.solvers import Auto, ConjugateGradients, Status
 from tests.solvers.dense import matern
@@ -36,17 +37,21 @@ def test_a_stop_ends_at_the_next_step_and_the_same_call_goes_on_exactly(name, ge
     truth = torch.linalg.vector_norm(rhs - operator.matmul(stopped.x), dim=0)
     truth = truth / torch.linalg.vector_norm(rhs, dim=0).clamp_min(1e-300)
     torch.testing.assert_close(stopped.residual, truth, rtol=1e-6, atol=1e-12)
-    same(SOLVERS[name].solve(operator, rhs, **ARGUMENTS, checkpoint=tmp_path / "c"), whole)
+    resumed = SOLVERS[name].solve(operator, rhs, **ARGUMENTS, checkpoint=tmp_path / "c")
+    same(resumed, whole)
+    assert f"resumed from c at iteration {at}." in resumed.notes
 
 
-def test_a_stop_before_the_first_step_makes_no_preconditioner(generator):
+def test_a_stop_before_the_first_step_makes_no_preconditioner(generator, tmp_path):
     operator, rhs = make_system("cg-auto", generator)
+    again = {"checkpoint": tmp_path / "c", "generator": 1, "on_failure": "return"}
     with stoppable(Stop()) as stop:
         stop.ask("SIGTERM")
-        solution = Auto(direct_rows=0).solve(operator, rhs, on_failure="return")
+        solution = Auto(direct_rows=0).solve(operator, rhs, **again)
     assert solution.iterations == 0
     assert not solution.x.any()
     assert any("the set-up was not finished: stopped by SIGTERM" in note for note in solution.notes)
+    assert Auto(direct_rows=0).solve(operator, rhs, **again).converged
 
 
 @pytest.fixture
@@ -108,6 +113,31 @@ def test_a_set_up_within_the_budget_is_that_without_one(clock, monkeypatch):
     one, two = (ConjugateGradients().solve(operator, rhs, max_seconds=m, generator=0) for m in (None, 1e3))
     assert torch.equal(one.x, two.x)
     assert one.notes == two.notes
+
+
+def test_searches_and_factors_look_at_the_clock_and_give_what_they_gave(monkeypatch):
+    """In parts or whole, the numbers are the same."""
+    x = torch.rand(600, 3, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    operator, order = KernelOperator(matern(3), x, 1e-2), torch.randperm(600)
+
+    def made(method):
+        found = search.earlier_neighbours(x, order, 6, method=method)
+        return found, NearestNeighbour(6).build(operator, torch.Generator().manual_seed(1)).apply(x)
+
+    monkeypatch.setattr(search, "_TREE_ROWS", 64)
+    whole = {method: made(method) for method in ("exact", "tree")}
+    looks = []
+    for module in (search, neighbour):
+        monkeypatch.setattr(module, "go_on", lambda: looks.append(1))
+    monkeypatch.setattr(search, "_DISTANCES", 1)
+    monkeypatch.setattr(search, "_LEAST_ASKED", 100)
+    monkeypatch.setattr(search, "_ASKED_AT_ONCE", 50)
+    monkeypatch.setattr(neighbour, "_FUSED_ROWS", 100)
+    for method, least in (("exact", 6 + 6 + 6), ("tree", 1 + 11 + 6 + 6)):
+        looks.clear()
+        for one, other in zip(made(method), whole[method], strict=True):
+            assert torch.equal(one, other)
+        assert len(looks) >= least
 
 
 def test_a_solve_tells_of_its_steps(generator, tmp_path):

@@ -168,7 +168,6 @@ def _begun(task: _Task, columns: Tensor) -> _Segment | None:
             state = _start(task.solver, task.setup, run, columns)
     except OutOfTime as over:
         run.notes.append(f"the set-up was not finished: {over}.")
-        run.stopped = stop_asked() is not None
         return None
     return _Segment(state, columns, columns.clone())
 
