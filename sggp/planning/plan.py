@@ -102,8 +102,8 @@ def plan_fit(
     Example:
         >>> from sggp.planning import plan_fit
         >>> plan = plan_fit(1e6, 10, device="h200:4")
-        >>> [part.phase for part in plan.parts]
-        ['hyperparameters', 'preconditioner', 'solve', 'predictions']
+        >>> ", ".join(part.phase for part in plan.parts)
+        'hyperparameters, preconditioner, solve, predictions'
     """
     rows = whole_number(int(finite_number(n, "n")), "n")
     if passes is not None:
