@@ -70,6 +70,8 @@ class ConjugateGradients(IterativeSolver):
     replace_every: int = 50
     float64_products: bool = False
 
+    whole_passes: ClassVar = True
+
     def __post_init__(self) -> None:
         whole_number(self.replace_every, "replace_every")
         if isinstance(self.preconditioner, str) and self.preconditioner != "auto":

@@ -15,6 +15,7 @@ from sggp.operators import KernelOperator
 from sggp.preconditioners import LowRankPlusNeighbour, NearestNeighbour, Nystrom, neighbour
 from sggp.running import JsonLines, Stop, listening, stoppable
 from sggp.solvers import Auto, ConjugateGradients, Status
+from sggp.solvers.core import run
 from tests.solvers.dense import matern
 from tests.solvers.test_checkpoint import SOLVERS, make_system, same
 
@@ -50,7 +51,7 @@ def test_a_stop_before_the_first_step_makes_no_preconditioner(generator, tmp_pat
         solution = Auto(direct_rows=0).solve(operator, rhs, **again)
     assert solution.iterations == 0
     assert not solution.x.any()
-    assert any("the set-up was not finished: stopped by SIGTERM" in note for note in solution.notes)
+    assert any("went no further: stopped by SIGTERM" in note for note in solution.notes)
     assert Auto(direct_rows=0).solve(operator, rhs, **again).converged
 
 
@@ -102,6 +103,23 @@ def test_a_budget_ends_the_set_up_of_a_preconditioner(preconditioner, slow, note
     longest = max(slow.values())
     assert clock[0] - begin <= 4.0 + longest + 0.1  # what was under way, and a step
     assert calls["matmul"] >= solution.iterations
+
+
+@pytest.mark.parametrize(("seconds", "steps"), [(1.0, 0), (1000.0, 3)])
+def test_a_step_longer_than_the_budget_is_not_begun(seconds, steps, clock, monkeypatch):
+    """A product of few rows tells: here of 2 in 512, in half a second."""
+    monkeypatch.setattr(run, "_FORECAST_ROWS", 300)
+    generator = torch.Generator().manual_seed(5)
+    operator = KernelOperator(matern(3), torch.rand(512, 3, generator=generator, dtype=torch.float64), 1e-2)
+    rhs = torch.randn(512, 2, generator=generator, dtype=torch.float64)
+    calls = slowed(operator, clock, monkeypatch, rows_matmul=0.5, matmul=128.0)
+    solution = ConjugateGradients(None).solve(
+        operator, rhs, tolerance=1e-9, max_seconds=seconds, max_epochs=3.0, on_failure="return"
+    )
+    assert solution.iterations == steps
+    assert calls["rows_matmul"] >= 1
+    told = [note for note in solution.notes if "went no further: a step takes about 128 s" in note]
+    assert len(told) == (steps == 0)
 
 
 def test_a_set_up_within_the_budget_is_that_without_one(clock, monkeypatch):

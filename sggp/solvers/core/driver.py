@@ -61,6 +61,8 @@ class IterativeSolver(Solver):
     """
 
     default_max_epochs: ClassVar[float] = 1000.0
+    whole_passes: ClassVar[bool] = False
+    """Whether a step is a product with the whole matrix: it is then not begun where `max_seconds` leaves less."""
 
     @abstractmethod
     def start(self, *arguments: Any, **options: Any) -> Any:
@@ -166,8 +168,14 @@ def _begun(task: _Task, columns: Tensor) -> _Segment | None:
             raise OutOfTime(f"stopped by {stop_asked()}")
         with deadline(task.budget.setup_until(run)):
             state = _start(task.solver, task.setup, run, columns)
+        if task.solver.whole_passes and task.budget.seconds is not None and not run.step_epochs:
+            needed, left = run.forecast_pass(len(columns)), task.budget.seconds - run.seconds
+            if needed > left:
+                raise OutOfTime(
+                    f"a step takes about {needed:.3g} s, and max_seconds leaves {max(left, 0.0):.3g}"
+                )
     except OutOfTime as over:
-        run.notes.append(f"the set-up was not finished: {over}.")
+        run.notes.append(f"went no further: {over}.")
         return None
     return _Segment(state, columns, columns.clone())
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from sggp.operators.base import NeighbourOperator
+from sggp.operators.base import NeighbourOperator, RowOperator
 from sggp.running import heard, tell
 from sggp.solvers.core.limits import Budget
 from sggp.solvers.core.problem import Problem, System
@@ -21,6 +21,8 @@ _SHARE = 0.05
 """The part of a pass that a sampled residual may cost."""
 _FEWEST_ROWS = 64
 _BLOCK_BYTES = 64 * 2**20
+_FORECAST_ROWS, _FORECAST_SHARE = 16_384, 256
+"""Rows from which on the first step is forecast where seconds are limited, and the share of a pass that this costs."""
 _HARMLESS = 1.1
 """Rounding that raises the residual of a column that misses its tolerance by less than this factor is harmless."""
 
@@ -73,6 +75,16 @@ class Run:
     def pass_seconds(self) -> float:
         """What a full pass takes, going by the steps so far; 0 before any."""
         return self.step_seconds / self.step_epochs if self.step_epochs > 0 else 0.0
+
+    def forecast_pass(self, columns: int) -> float:
+        """Seconds of a product with so many columns, from one of few rows; 0 where n is small or there are no rows."""
+        operator = self.system.operator
+        if operator.shape[0] < _FORECAST_ROWS or not isinstance(operator, RowOperator):
+            return 0.0
+        rows = torch.arange(0, operator.shape[0], _FORECAST_SHARE, device=self.x.device)
+        block, begin_ = self.remainder[:, :columns].to(operator.dtype), time.perf_counter()
+        operator.rows_matmul(rows, block)
+        return _FORECAST_SHARE * (time.perf_counter() - begin_)
 
     def active(self) -> Tensor:
         """The columns without a status."""
