@@ -24,7 +24,7 @@ from sggp.preconditioners.base import (
 from sggp.preconditioners.forecast import Forecast, Sample
 from sggp.preconditioners.low_rank import random_pivoted_cholesky
 from sggp.preconditioners.neighbour import NearestNeighbour, SparseInverseFactor
-from sggp.running import OutOfTime, go_on, patient, stop_asked
+from sggp.running import OutOfTime, go_on, patient
 
 __all__ = ["Balanced"]
 
@@ -94,7 +94,7 @@ class Balanced(Preconditioner):
             return rest if part is None else LowRankPlus(part, rest)
         except OutOfTime as over:
             factor = over.found if factor is None else factor
-            if stop_asked() is not None or factor is None or not factor.shape[1]:
+            if over.stopped or factor is None or not factor.shape[1]:
                 raise
             factor = factor[:, :_PILOT].contiguous()  # more would take its time, too
             with patient():
@@ -111,7 +111,7 @@ class Balanced(Preconditioner):
         try:
             return self._grown(operator, generator, factor)
         except OutOfTime as over:
-            raise OutOfTime(str(over), factor) from over
+            raise OutOfTime(str(over), factor, stopped=over.stopped) from over
 
     def _grown(
         self, operator: NeighbourOperator, generator: torch.Generator, factor: Tensor

@@ -28,6 +28,7 @@ __all__ = [
     "heard",
     "limited",
     "listening",
+    "may_stop",
     "patient",
     "steps",
     "stop_asked",
@@ -79,12 +80,12 @@ class OutOfTime(Exception):
     """A set-up that is not finished and has to end; who set the `deadline` catches it.
 
     Attributes:
-        found: what there is of it that can be used, or None.
+        found: what there is of it that can be used, or None. stopped: whether a stop was asked for.
     """
 
-    def __init__(self, why: str, found: Any = None) -> None:
+    def __init__(self, why: str, found: Any = None, *, stopped: bool = False) -> None:
         super().__init__(why)
-        self.found = found
+        self.found, self.stopped = found, stopped
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,7 @@ class _Scope:
     stops: tuple[Stop, ...] = ()
     until: float | None = None  # time.perf_counter() of the earliest deadline
     raises: bool = False  # whether somebody catches OutOfTime
+    agreed: Callable[[bool], bool] = bool  # what several processes that work together decide
 
 
 _NOTHING = _Scope()
@@ -141,14 +143,15 @@ def heard() -> bool:
 
 
 @contextmanager
-def deadline(until: float | None) -> Iterator[None]:
+def deadline(until: float | None, agreed: Callable[[bool], bool] = bool) -> Iterator[None]:
     """In the block `go_on` raises `OutOfTime` from `until` on, as `time.perf_counter` counts, or once a stop is asked.
 
-    None sets no time; deadlines of outer blocks hold as well.
+    None sets no time; deadlines of outer blocks hold as well. `agreed` makes one decision of those of several processes
+    that work together, whose clocks and signals differ: each of them has to call `go_on` as often as the others.
     """
     scope = _SCOPE.get()
     times = [t for t in (scope.until, until) if t is not None]
-    with _within(replace(scope, until=min(times, default=None), raises=True)):
+    with _within(replace(scope, until=min(times, default=None), raises=True, agreed=agreed)):
         yield
 
 
@@ -157,9 +160,9 @@ def go_on(seconds: float = 0.0) -> None:
     scope = _SCOPE.get()
     if not scope.raises:
         return
-    if stop_asked() is not None:
-        raise OutOfTime(f"stopped by {stop_asked()}")
-    if scope.until is not None and time.perf_counter() + seconds >= scope.until:
+    if scope.stops and scope.agreed(stop_asked() is not None):
+        raise OutOfTime(f"stopped by {stop_asked() or 'another process'}", stopped=True)
+    if scope.until is not None and scope.agreed(time.perf_counter() + seconds >= scope.until):
         raise OutOfTime("max_seconds leaves no time for it")
 
 
@@ -179,6 +182,11 @@ def limited() -> bool:
 def stop_asked() -> str | None:
     """Who has asked to stop, or None."""
     return next((stop.reason for stop in _SCOPE.get().stops if stop.reason is not None), None)
+
+
+def may_stop() -> bool:
+    """Whether anybody could ask to stop."""
+    return bool(_SCOPE.get().stops)
 
 
 @contextmanager

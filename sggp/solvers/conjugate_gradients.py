@@ -12,7 +12,7 @@ from sggp.checks import whole_number
 from sggp.errors import InputError, UnsupportedOperator
 from sggp.operators.base import NeighbourOperator
 from sggp.preconditioners import Balanced, Built, Preconditioner, Unfinished
-from sggp.running import OutOfTime, stop_asked
+from sggp.running import OutOfTime
 from sggp.solvers.core.base import column_norms
 from sggp.solvers.core.driver import IterativeSolver, State
 from sggp.solvers.core.problem import Problem
@@ -87,7 +87,7 @@ class ConjugateGradients(IterativeSolver):
         try:
             return None if chosen is None else chosen.build(operator, generator)
         except OutOfTime as over:
-            if stop_asked() is not None:
+            if over.stopped:
                 raise
             return Unfinished(None, f"no preconditioner: {over}.")
 

@@ -66,6 +66,21 @@ def test_a_stop_ends_what_asks_only_where_it_is_caught():
     assert stop_asked() is None
 
 
+def test_processes_that_work_together_decide_as_one(clock):
+    """Each asks as often as the others, whatever its own clock says."""
+    asked = []
+
+    def agreed(own):
+        asked.append(own)
+        return len(asked) == 3
+
+    with stoppable(Stop()), deadline(110.0, agreed):
+        go_on()
+        with pytest.raises(OutOfTime, match="another process"):
+            go_on()
+    assert asked == [False, False, False]
+
+
 def test_listeners_of_all_blocks_hear_and_other_threads_do_not():
     outer, inner = [], []
     with listening(outer.append):

@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from sggp.running import OutOfTime, deadline, stop_asked
+from sggp.running import OutOfTime, deadline
 from sggp.solvers.core.base import Setup, Solver
 from sggp.solvers.core.checkpoint import Checkpoint
 from sggp.solvers.core.limits import Budget, Callback, Limits, Progress
@@ -164,13 +164,13 @@ def _begun(task: _Task, columns: Tensor) -> _Segment | None:
     """A segment of these columns; None where a stop, or the budget, ended the set-up."""
     run = task.run
     try:
-        if stop_asked() is not None:
-            raise OutOfTime(f"stopped by {stop_asked()}")
-        with deadline(task.budget.setup_until(run)):
+        if (reason := run.stop_asked()) is not None:
+            raise OutOfTime(f"stopped by {reason}")
+        with deadline(task.budget.setup_until(run), run.agreed):
             state = _start(task.solver, task.setup, run, columns)
         if task.solver.whole_passes and task.budget.seconds is not None and not run.step_epochs:
             needed, left = run.forecast_pass(len(columns)), task.budget.seconds - run.seconds
-            if needed > left:
+            if run.agreed(needed > left):
                 raise OutOfTime(
                     f"a step takes about {needed:.3g} s, and max_seconds leaves {max(left, 0.0):.3g}"
                 )
@@ -271,8 +271,8 @@ def _open_columns(task: _Task, segment: _Segment) -> dict[str, Any]:
 
 def _asked_to_stop(task: _Task, segment: _Segment) -> bool:
     """Whether a signal, or who holds the `Stop`, ends the solve here; the checkpoint then is that of this very step."""
-    reason, run = stop_asked(), task.run
-    if reason is None:
+    run = task.run
+    if (reason := run.stop_asked()) is None:
         return False
     if task.store is not None and segment.stepped:
         task.store.write(run, segment.state, _open_columns(task, segment))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sggp.operators.base import NeighbourOperator, RowOperator
-from sggp.running import heard, tell
+from sggp.running import heard, may_stop, stop_asked, tell
 from sggp.solvers.core.limits import Budget
 from sggp.solvers.core.problem import Problem, System
 from sggp.solvers.core.solution import Record, Solution, Status
@@ -75,6 +75,16 @@ class Run:
     def pass_seconds(self) -> float:
         """What a full pass takes, going by the steps so far; 0 before any."""
         return self.step_seconds / self.step_epochs if self.step_epochs > 0 else 0.0
+
+    def agreed(self, decision: bool) -> bool:
+        """What hangs on a clock or a signal; the place where several processes that solve together decide as one."""
+        return decision
+
+    def stop_asked(self) -> str | None:
+        """Who has asked to stop, or None."""
+        if not may_stop() or not self.agreed(stop_asked() is not None):
+            return None
+        return stop_asked() or "another process"
 
     def forecast_pass(self, columns: int) -> float:
         """Seconds of a product with so many columns, from one of few rows; 0 where n is small or there are no rows."""
