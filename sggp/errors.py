@@ -85,6 +85,10 @@ class RanksDiverged(SggpError, RuntimeError):
     """The ranks of a distributed run hold different data, seeds or settings, or are at different places."""
 
 
+class Stopped(SggpError):
+    """A signal, or whoever holds the `sggp.running.Stop`, ended a computation before there was anything to keep."""
+
+
 class SggpWarning(UserWarning):
     """Base class of all warnings issued by sggp."""
 

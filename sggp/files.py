@@ -49,11 +49,22 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(temporary, target)
+        _settle(target.parent)
     except OSError as error:
         raise _refusal(target, error) from error
     finally:
         with suppress(OSError):
             temporary.unlink()
+
+
+def _settle(folder: Path) -> None:
+    """Force a folder's new entries to the disk, where the system can: a renamed file then outlives a power cut."""
+    with suppress(OSError, AttributeError):  # Windows opens no folders
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def write_whole(path: str | os.PathLike[str], content: str | bytes) -> None:

@@ -16,6 +16,7 @@ SCRIPTS = {
     "passes.py": ["--rows", "400", "--sets", "pol", "britain_magnetic"],
     "systems.py": ["--rows", "300", "--columns", "3", "--with-fixed", "--sets", "arm-rbf", "airfoil", "pol"],
     "primal.py": ["--parts", "uci", "centres", "--sets", "pol", "bike", "--rows", "300"],
+    "plan.py": ["--sizes", "30x3"],
     "growth.py": ["--largest", "500", "--sets", "britain_magnetic", "--repeats", "2"],
     "solvers.py": ["--rows", "400", "--parts", "precision"],
     "gradient.py": ["--rows", "60", "--features", "64", "--replicates", "2"],

@@ -377,5 +377,6 @@ def test_progress_only_if_verbose(capfd):
     GPRegressor(num_samples=2, verbose=1).fit(X, y)
     out, err = capfd.readouterr()
     assert out == ""
-    assert "step" in err
+    assert "hyperparameters: exact: " in err
+    assert "solve: Solution(Cholesky()" in err
     assert logging.getLogger().handlers == handlers

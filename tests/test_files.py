@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
+import stat
 from pathlib import Path
 
 import pytest
 
+from sggp import files
 from sggp.errors import DataFileError, InputError
 from sggp.files import check_target, whole_file, write_whole
 
@@ -89,3 +92,15 @@ def test_permissions_are_those_of_any_new_file(tmp_path):
     (tmp_path / "plain").write_text("x")
     write_whole(tmp_path / "whole", "x")
     assert (tmp_path / "whole").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_the_folder_is_forced_to_disk_after_the_file(tmp_path, monkeypatch):
+    """Else a power cut may leave the old name."""
+    forced, target = [], tmp_path / "a"
+
+    def note(descriptor):
+        forced.append((stat.S_ISDIR(os.fstat(descriptor).st_mode), target.exists()))
+
+    monkeypatch.setattr(files.os, "fsync", note)
+    write_whole(target, "text")
+    assert forced == [(False, False), (True, True)]

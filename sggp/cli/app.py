@@ -10,7 +10,7 @@ from typing import Annotated, Any, cast
 import typer
 
 from sggp import __version__
-from sggp.cli import bench, campaign, model
+from sggp.cli import bench, campaign, model, plan
 from sggp.cli.console import stderr
 from sggp.cli.molecules import demo, suggest
 from sggp.errors import SggpError
@@ -30,6 +30,7 @@ def build() -> typer.Typer:
     app.command("suggest")(suggest.suggest)
     app.command("fit")(model.fit)
     app.command("predict")(model.predict)
+    app.command("plan")(plan.plan)
     app.add_typer(campaign.app, name="campaign")
     app.add_typer(bench.app, name="bench")
     return app

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
+import typer
 from rich.console import Console
 from rich.measure import Measurement
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -13,16 +16,20 @@ from rich.table import Table
 from rich.text import Text
 
 from sggp.cli.outputs import check_output, check_outputs
-from sggp.errors import InputError
+from sggp.errors import InputError, Stopped
 from sggp.molecules.files import csv_text, visible
+from sggp.running import JsonLines, ProgressLines, Stop, listening, stop_on_signals
 
 __all__ = [
     "check_output",
     "check_outputs",
     "csv_text",
     "direction",
+    "exit_as_stopped",
+    "long_run",
     "print_table",
     "progress",
+    "progress_lines",
     "say",
     "shown",
     "stderr",
@@ -56,6 +63,42 @@ def progress() -> Progress:
         TimeElapsedColumn(),
     )
     return Progress(*columns, console=stderr())
+
+
+@contextmanager
+def long_run(log: Path | None = None) -> Iterator[Stop]:
+    """Progress of the block on stderr; its steps in `log`, as JSON lines; SIGTERM and Ctrl-C end it at its next step.
+
+    A second signal ends the process at once. Where the block raises `Stopped`, the command exits as after a signal.
+    """
+    with ExitStack() as stack:
+        stop = stack.enter_context(stop_on_signals(at_once=True))
+        if log is not None:
+            stack.enter_context(JsonLines(log))
+        try:
+            with progress_lines():
+                yield stop
+        except Stopped as error:
+            stderr().print(str(error))
+            exit_as_stopped(stop)
+            raise
+
+
+@contextmanager
+def progress_lines() -> Iterator[None]:
+    """Progress of the block on stderr."""
+    lines = ProgressLines(sys.stderr, notes=False)
+    try:
+        with listening(lines):
+            yield
+    finally:
+        lines.close()
+
+
+def exit_as_stopped(stop: Stop) -> None:
+    """Leave the command with 128 plus the number of the signal that stopped it, as shells have it, if one did."""
+    if stop.signal is not None:
+        raise typer.Exit(128 + stop.signal)
 
 
 def print_table(title: str, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:

@@ -10,7 +10,16 @@ import numpy as np
 import typer
 
 from sggp.checks import one_of, whole_number
-from sggp.cli.console import check_outputs, csv_text, say, stderr, stdout
+from sggp.cli.console import (
+    check_outputs,
+    csv_text,
+    exit_as_stopped,
+    long_run,
+    progress_lines,
+    say,
+    stderr,
+    stdout,
+)
 from sggp.cli.fit_report import Told, check_varies, noise_told, render, unidentified
 from sggp.cli.inputs import choose_inputs, read_cells
 from sggp.cli.model_files import SavedModel, load_model, save_model
@@ -40,14 +49,22 @@ def fit(
     kernel: Annotated[str, typer.Option(help="One of " + ", ".join(_KERNELS) + ".")] = _DEFAULT,
     num_samples: Annotated[int, typer.Option(help="Posterior samples to carry.")] = NUM_SAMPLES,
     seed: Annotated[int | None, typer.Option(help="Makes the result reproducible.")] = None,
+    log: Annotated[
+        Path | None,
+        typer.Option(help="File to add a JSON line to for every step: time, phase, residual, memory."),
+    ] = None,
     sheet: Sheet = None,
     decimal: Decimal = None,
 ) -> None:
-    """Learn a Gaussian process from a table, as sggp.GPRegressor does; save it, report on it, or both."""
+    """Learn a Gaussian process from a table, as sggp.GPRegressor does; save it, report on it, or both.
+
+    SIGTERM and Ctrl-C stop the solve at its next step: what it has found is written all the same, marked as such, and
+    the exit code is 143 or 130. A second one ends at once, and writes nothing.
+    """
     written = [path for path in (out, report) if path is not None]
     if not written or out == report:
         raise InputError("say what to write: --out FILE for the model, --report FILE for a page, or both.")
-    check_outputs({"--out": out, "--report": report}, [data], models=["--out"])
+    check_outputs({"--out": out, "--report": report, "--log": log}, [data], models=["--out"])
     if report is not None:
         new_figure()  # names the extra that a report needs before any work
     whole_number(num_samples, "--num-samples")
@@ -63,7 +80,7 @@ def fit(
     listed = ", ".join(f"{name} (categories)" if name in categories else name for name in names)
     stderr().print(f"{len(y)} rows, inputs {listed}; {len(rejects)} unused rows in {rejected}")
     model = GPRegressor(None if kernel == _DEFAULT else kernel, num_samples=num_samples, random_state=seed)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), long_run(log) as stop:
         warnings.simplefilter("ignore", UnidentifiedColumns)  # which knows no names: told below
         model.fit(inputs, y)
     if listed := unidentified(model, names):
@@ -78,6 +95,9 @@ def fit(
         write_whole(report, render(model, told))
     files = " and ".join(map(str, written))
     stdout().print(f"model of {target!r} in {files}; noise of one measurement {noise_told(model, inputs)}")
+    if stop.reason is not None:
+        stderr().print(f"stopped by {stop.reason}: {model.solution_!r}")
+    exit_as_stopped(stop)
 
 
 def predict(
@@ -100,13 +120,16 @@ def predict(
     if interval is not None and not 0 < interval < 1:
         raise InputError(f"--interval must lie strictly between 0 and 1, got {interval}; for 95 % give 0.95.")
     saved = load_model(model)
+    for solution in (posterior.solution for posterior in saved.model._posteriors()):
+        if not solution.converged:
+            say(model, [f"its solve did not reach its tolerance: {solution.describe_failure()}"])
     table = read_table(data, sheet=sheet, decimal=decimal)
     say(data.name, table.notes)
     rejected = rejected_path(out, data, model, out)
     names, encoder = saved.features, saved.model.columns_
     known = {} if encoder is None else {n: c.levels for n, c in zip(names, encoder.columns, strict=True)}
     cells, rejects = read_cells(table, names, {n: v for n, v in known.items() if v is not None}, rejected)
-    with np.errstate(over="ignore", invalid="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"), progress_lines():
         columns = ["mean", "std"]
         found = [*saved.model.predict(cells, return_std=True, include_noise=include_noise)]
         if interval is not None:

@@ -19,7 +19,7 @@ from sggp.estimator.densities import generator_of
 from sggp.estimator.insight import Insight
 from sggp.estimator.lifecycle import Lifecycle
 from sggp.estimator.parameters import KernelParameters
-from sggp.estimator.progress import report, report_record
+from sggp.estimator.progress import tell_learnt, tell_plan, tell_solved, watching
 from sggp.estimator.tables import checked_rows, checked_training, listed_columns, told_columns
 from sggp.estimator.weights import fit_weighted, row_noise
 from sggp.fitting import FittedModel, ModelSettings
@@ -68,7 +68,7 @@ class GPRegressor(Lifecycle, Insight, RegressorMixin, KernelParameters):
             0/1 column that tells where, categories with a level of their own.
         device: torch device to compute on; None is the CPU.
         random_state: seed, numpy RandomState or None. Up to 3,000 rows predictions do not depend on it.
-        verbose: 1 reports progress on standard error.
+        verbose: 1 tells phases, residuals and the time left on standard error, see docs/long_runs.md.
 
     Inputs are standardised (column mean and spread of the training rows; median and quantiles where outliers swamp
     them) when the kernel is None or a name other than "tanimoto"; kernel objects see the columns as they are. Whatever
@@ -165,6 +165,8 @@ class GPRegressor(Lifecycle, Insight, RegressorMixin, KernelParameters):
             ValueError: missing cells (with their rows), infinity, wrong shapes, mismatched lengths (scikit-learn's
                 messages), unknown settings, a column of text with as many values as ids have.
 
+            Stopped: in `sggp.running.stop_on_signals`, before there was a posterior.
+
         Warns:
             NotConverged: the solver stopped before its tolerance. UnidentifiedColumns: columns that are constant, or
                 copies of others.
@@ -179,15 +181,13 @@ class GPRegressor(Lifecycle, Insight, RegressorMixin, KernelParameters):
         self.X_train_, self.y_train_ = np.copy(X), np.copy(y)
         x, targets = self._tensor(X), torch.from_numpy(y.reshape(len(y), -1).astype(float)).to(self.device)
         fit_stream, sample_stream = streams(generator_of(self.random_state), "hyperparameters", "samples")
-        model, self._known_noise = fit_weighted(x, targets, settings, noise, draw_seed(fit_stream))
-        self._record(model)
-        if self.verbose:
-            report("%s: %s, %.1f s", model.fit.method, model.fit.message, model.fit.seconds)
-            report("noise: %s", model.noise_model.reason)
-        posteriors = condition_measured(model, x, targets, sample_stream)
-        if self.verbose:
-            for posterior in posteriors:
-                report("%r, %.1f s", posterior.solution, posterior.solution.seconds)
+        with watching(self.verbose):
+            tell_plan(len(X), X.shape[1], settings)
+            model, self._known_noise = fit_weighted(x, targets, settings, noise, draw_seed(fit_stream))
+            self._record(model)
+            tell_learnt(model)
+            posteriors = condition_measured(model, x, targets, sample_stream)
+            tell_solved(posteriors)
         solutions, single = [posterior.solution for posterior in posteriors], len(posteriors) == 1
         self.posterior_: Any = posteriors[0] if single else posteriors
         self.solution_ = solutions[0] if single else solutions
@@ -294,7 +294,6 @@ class GPRegressor(Lifecycle, Insight, RegressorMixin, KernelParameters):
             num_features=whole_number(self.num_features, "num_features"),
             normalise=flag(self.normalize_y, "normalize_y"),
             noise=one_of(self.noise, "noise", ("auto", "constant", "given")),
-            callback=report_record if self.verbose else None,
         )
 
     def _tensor(self, X: np.ndarray) -> Tensor:  # (q, d)
@@ -370,10 +369,11 @@ class GPRegressor(Lifecycle, Insight, RegressorMixin, KernelParameters):
     def _moments(self, x: Tensor) -> list[tuple[Tensor, Tensor]]:  # (q, d) -> (q,), (q,) per target
         """Mean and latent variance of each posterior, float64."""
         out = []
-        for p in self._posteriors():
-            exact = len(p.x) <= DIRECT_ROWS or p.num_samples == 0
-            mean, variance = p.mean_and_variance(x, method="solve" if exact else "samples")
-            out.append((mean.detach().double(), variance.detach().double()))
+        with watching(self.verbose):
+            for p in self._posteriors():
+                exact = len(p.x) <= DIRECT_ROWS or p.num_samples == 0
+                mean, variance = p.mean_and_variance(x, method="solve" if exact else "samples")
+                out.append((mean.detach().double(), variance.detach().double()))
         return out
 
     def _checked(self, X: Any) -> np.ndarray:  # (q, d)

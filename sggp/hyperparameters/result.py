@@ -12,16 +12,21 @@ from torch import Tensor
 
 from sggp.hyperparameters.coordinates import Coordinates
 from sggp.hyperparameters.unidentified import Unidentified
+from sggp.running import tell
 
 Callback = Callable[[dict[str, Any]], None]
 
 
 @dataclass
 class Trace:
-    """Records of a fit in the making; the callback gets some of them."""
+    """Records of a fit in the making; the callback gets some of them, and who listens hears of all.
+
+    `steps` is how many there will be at most; None where nobody knows.
+    """
 
     started: float
     callback: Callback | None = None
+    steps: int | None = None
     records: list[dict[str, Any]] = field(default_factory=list)
 
     def add(self, step: int, value: float, gradient_norm: float, values: dict[str, Any], **more: Any) -> None:
@@ -37,6 +42,7 @@ class Trace:
             }
             | more
         )
+        tell("hyperparameters", step, self.steps, value=value, gradient_norm=gradient_norm)
 
     def report(self) -> None:
         """Call the callback with the latest record."""

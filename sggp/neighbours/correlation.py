@@ -11,6 +11,7 @@ from torch import Tensor
 from sggp.neighbours.ordering import max_min_ordering, max_min_ordering_by
 from sggp.neighbours.search import earlier_neighbours
 from sggp.neighbours.similarity import Kernel, earlier_by_score
+from sggp.running import go_on, tell
 
 __all__ = ["KernelNeighbours"]
 
@@ -84,6 +85,8 @@ class KernelNeighbours:
         width = candidates.shape[1]
         step = max(1, _SMALL_BYTES // (4 * width * (low_rank.shape[1] + 16 * self._exact_points.shape[1])))
         for tile in torch.arange(len(order), device=order.device).split(step):
+            go_on()
+            tell("preconditioner, residual neighbours", int(tile[0]), len(order))
             place = candidates[tile]
             score = self._scores(order[tile], torch.where(place >= 0, order[place], -1), narrow, left)
             out[tile] = torch.gather(place, 1, score.topk(out.shape[1]).indices)

@@ -19,6 +19,7 @@ from sggp.checks import one_of
 from sggp.errors import InputError, MissingExtra, ShapeError
 from sggp.native import engine
 from sggp.parallel import Part, by_ranks
+from sggp.running import go_on, tell
 
 __all__ = ["Method", "earlier_neighbours", "earlier_rows", "nearest"]
 
@@ -31,6 +32,11 @@ _CANDIDATES = 10_000
 _LEAST_PROBES = 16
 _TRAINING_ROWS = 64
 """Rows per cell that the cells of the approximate index are found from."""
+_DISTANCES = 2**31
+"""Multiply-adds between two looks at the clock, about a second of one core; and below the least rows for it."""
+_LEAST_ASKED = 1024
+_ASKED_AT_ONCE = 32_768
+"""Rows asked of a tree or an index between two looks at the clock."""
 _MOST_ASKED = 1024
 """Rows asked of the approximate index at most; who still lacks earlier ones then is searched exactly."""
 
@@ -107,7 +113,7 @@ def earlier_neighbours(points: Tensor, order: Tensor, k: int, *, method: Method 
     if method != "exact":
         search = _tree_search if method == "tree" else _index_search(ordered.cpu(), k)
         return _earlier_by_search(ordered.cpu(), k, search).to(ordered.device)
-    return earlier_rows(ordered, torch.arange(len(ordered)), k)
+    return _by_tiles(ordered, torch.arange(len(ordered)), k, phase="preconditioner, neighbours")
 
 
 def earlier_rows(points: Tensor, rows: Tensor, k: int) -> Tensor:  # (r, k)
@@ -124,15 +130,24 @@ def earlier_rows(points: Tensor, rows: Tensor, k: int) -> Tensor:  # (r, k)
 
     Cost: about r·n/2 distances.
     """
+    return _by_tiles(points, rows, k)
+
+
+def _by_tiles(points: Tensor, rows: Tensor, k: int, phase: str = "") -> Tensor:  # (r, k)
+    """`earlier_rows`, with a look at the clock every second or so; told of as `phase`, if at all."""
     z = points.to(torch.float32)
-    own = rows.to(z.device)
-    search = engine(z.device, z.dtype).nearest
+    own, search, parts = rows.to(z.device), engine(z.device, z.dtype).nearest, []
 
     def some(part: Part) -> Tensor:
-        these = own[part.rows]
+        these = tile[part.rows]
         return search(z, z[these], k, before=these)
 
-    return by_ranks(len(own), some, (z, own)).to(rows.device)
+    for tile in own.split(max(_LEAST_ASKED, _DISTANCES // max(1, len(z) * z.shape[1]))):
+        go_on()
+        if phase:
+            tell(phase, int(tile[0]), len(z))
+        parts.append(by_ranks(len(tile), some, (z, tile)))
+    return torch.cat(parts).to(rows.device) if parts else rows.new_empty(0, k)
 
 
 Asking = Callable[[np.ndarray, int], np.ndarray | None]
@@ -157,7 +172,7 @@ def _earlier_by_search(ordered: Tensor, k: int, search: Callable[[np.ndarray, in
         pending, ask = np.arange(start, stop), 2 * k + 8
         while len(pending):
             ask = min(ask, stop)
-            found = nearest_of(points[pending], ask)
+            found = _asked(nearest_of, points, pending, ask)
             if found is None:
                 out[pending] = earlier_rows(ordered, torch.from_numpy(pending), k).numpy()
                 break
@@ -170,6 +185,20 @@ def _earlier_by_search(ordered: Tensor, k: int, search: Callable[[np.ndarray, in
             pending, ask = pending[~settled], 4 * ask
         start = stop
     return torch.from_numpy(out)
+
+
+def _asked(nearest_of: Asking, points: np.ndarray, rows: np.ndarray, count: int) -> np.ndarray | None:
+    """The answers for some rows, asked in parts."""
+    parts = []
+    for start in range(0, len(rows), _ASKED_AT_ONCE):
+        part = rows[start : start + _ASKED_AT_ONCE]
+        go_on()
+        tell("preconditioner, neighbours", int(part[0]), len(points))
+        found = nearest_of(points[part], count)
+        if found is None:
+            return None
+        parts.append(found)
+    return np.concatenate(parts)
 
 
 def _tree_search(points: np.ndarray, start: int, stop: int) -> Callable[[np.ndarray, int], np.ndarray]:

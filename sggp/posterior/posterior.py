@@ -21,6 +21,7 @@ from sggp.posterior.query_weights import QueryWeights
 from sggp.posterior.solving import Process, SolveOptions, check_solver_argument, working_precision
 from sggp.posterior.variance import CONTROL_ROWS, combine, combined_error, local_control
 from sggp.random import as_generator, streams
+from sggp.running import steps
 from sggp.solvers import Solution, Solver
 from sggp.typing import Seed
 
@@ -256,13 +257,11 @@ class Posterior:
         joint = self._query_weights.covariance_matrices(flat, points.shape[-2])
         return joint.to(self._dtype(points)).reshape(*points.shape[:-1], points.shape[-2])
 
-    def _sampled_variance(
-        self, flat: Tensor, weights: Tensor
-    ) -> tuple[Tensor, ...]:  # (q, d), (m, c) -> (q, c), (q,), (q,)
-        """K(·, x)·weights, the variance from the samples and its standard error, float64; in bounded blocks."""
+    def _sampled_variance(self, flat: Tensor, weights: Tensor) -> tuple[Tensor, ...]:
+        """K(·, x)·weights (q, c), the variance from the samples and its error (q,), float64; in bounded blocks."""
         samples, columns = self.samples, torch.cat([-self.solution.x.double()[:, 1:], weights], 1)
         tiles = flat.split(max(1, _SAMPLED_BYTES // (8 * self.num_samples)))
-        parts = [self._sampled_tile(tile, samples, columns) for tile in tiles]
+        parts = [self._sampled_tile(tile, samples, columns) for tile in steps("predictions", tiles)]
         return tuple(torch.cat(part) for part in zip(*parts, strict=True))
 
     def _sampled_tile(self, flat: Tensor, samples: PathwiseSamples, columns: Tensor) -> tuple[Tensor, ...]:

@@ -1,7 +1,7 @@
 """Preconditioners: frozen settings; `build(operator, generator)` gives an object with `apply(v)` and `log_det`."""
 
 from sggp.preconditioners.balanced import Balanced
-from sggp.preconditioners.base import Built, Given, Preconditioner, Rooted
+from sggp.preconditioners.base import Built, Given, Preconditioner, Rooted, Unfinished
 from sggp.preconditioners.neighbour import LowRankPlusNeighbour, NearestNeighbour
 from sggp.preconditioners.nystrom import Nystrom, PivotedCholesky
 
@@ -15,4 +15,5 @@ __all__ = [
     "PivotedCholesky",
     "Preconditioner",
     "Rooted",
+    "Unfinished",
 ]

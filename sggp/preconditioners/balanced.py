@@ -13,10 +13,18 @@ from sggp.arrays import check_budget
 from sggp.checks import whole_number
 from sggp.errors import InputError
 from sggp.operators.base import NeighbourOperator
-from sggp.preconditioners.base import Built, LowRankPlus, Preconditioner, low_rank_plus_noise, require_blocks
+from sggp.preconditioners.base import (
+    Built,
+    LowRankPlus,
+    Preconditioner,
+    Unfinished,
+    low_rank_plus_noise,
+    require_blocks,
+)
 from sggp.preconditioners.forecast import Forecast, Sample
 from sggp.preconditioners.low_rank import random_pivoted_cholesky
 from sggp.preconditioners.neighbour import NearestNeighbour, SparseInverseFactor
+from sggp.running import OutOfTime, go_on, patient
 
 __all__ = ["Balanced"]
 
@@ -75,12 +83,23 @@ class Balanced(Preconditioner):
         n = operator.shape[0]
         if n <= _FEW:
             return NearestNeighbour(max(1, n - 1)).build(operator, generator)
-        (rank, neighbours), factor, order = self.sizes(operator, generator)
-        if neighbours == 0:
-            return low_rank_plus_noise(factor, operator.noise_variance)
-        part = factor if rank else None
-        rest = SparseInverseFactor(operator, neighbours, generator, part, order)
-        return rest if part is None else LowRankPlus(part, rest)
+        factor = None
+        try:
+            (rank, neighbours), factor, order = self.sizes(operator, generator)
+            if neighbours == 0:
+                return low_rank_plus_noise(factor, operator.noise_variance)
+            part = factor if rank else None
+            rest = SparseInverseFactor(operator, neighbours, generator, part, order)
+            go_on()
+            return rest if part is None else LowRankPlus(part, rest)
+        except OutOfTime as over:
+            factor = over.found if factor is None else factor
+            if over.stopped or factor is None or not factor.shape[1]:
+                raise
+            factor = factor[:, :_PILOT].contiguous()  # more would take its time, too
+            with patient():
+                cheap = low_rank_plus_noise(factor, operator.noise_variance)
+            return Unfinished(cheap, f"only a preconditioner of rank {factor.shape[1]}: {over}.")
 
     def sizes(
         self, operator: NeighbourOperator, generator: torch.Generator
@@ -89,6 +108,16 @@ class Balanced(Preconditioner):
         n = operator.shape[0]
         first = max(1, int(min(_PILOT, n // 10, self.memory_budget / (16 * n))))
         factor = random_pivoted_cholesky(operator, first, generator)
+        try:
+            return self._grown(operator, generator, factor)
+        except OutOfTime as over:
+            raise OutOfTime(str(over), factor, stopped=over.stopped) from over
+
+    def _grown(
+        self, operator: NeighbourOperator, generator: torch.Generator, factor: Tensor
+    ) -> tuple[Sizes, Tensor, Tensor | None]:
+        """`sizes` from the pilot's factor on."""
+        n = operator.shape[0]
         sample = Sample(operator, generator, self._sampled(n))
         forecast = sample.forecast(factor)
         if self.least(n, forecast)[1] > self._work(n, (0, _NEIGHBOURS[0]), _AT_LEAST, forecast.rank):
@@ -128,12 +157,19 @@ class Balanced(Preconditioner):
 
     def _work(self, n: int, sizes: Sizes, iterations: float, reached: int) -> float:
         """Set-up and iterations in entries of K a row, where a factor of rank `reached` is there already."""
-        r, m = sizes
-        most = max(r, reached)
+        setup = self.setup_work(*sizes, reached)
+        return setup + self.solves * iterations * (self._product(n) + self.apply_work(*sizes))
+
+    @staticmethod
+    def setup_work(rank: int, neighbours: int, reached: int) -> float:
+        """The set-up in entries of K a row, where a factor of rank `reached` is paid for in any case."""
+        r, m, most = rank, neighbours, max(rank, reached)
         setup = most * (120 + 0.06 * most) + r * (37 + 0.05 * r + 11 * m + 0.034 * m * m)
-        setup += 3e4 + 600 * m + 0.08 * m**3 if m else 0.0
-        apply = r * (4 + self.columns / 5) + m * (38 + 2.6 * self.columns)
-        return setup + self.solves * iterations * (self._product(n) + apply)
+        return setup + (3e4 + 600 * m + 0.08 * m**3 if m else 0.0)
+
+    def apply_work(self, rank: int, neighbours: int) -> float:
+        """One application in entries of K a row."""
+        return rank * (4 + self.columns / 5) + neighbours * (38 + 2.6 * self.columns)
 
     def _sampled(self, n: int) -> int:
         """Rows of K whose block the forecast may look at: 30 float64 entries take the time of one in a product."""

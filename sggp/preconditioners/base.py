@@ -14,7 +14,7 @@ from sggp.errors import InputError, UnsupportedOperator
 from sggp.linalg import cholesky
 from sggp.operators.base import NeighbourOperator
 
-__all__ = ["Built", "Given", "LowRankPlus", "Preconditioner", "Rooted", "gram"]
+__all__ = ["Built", "Given", "LowRankPlus", "Preconditioner", "Rooted", "Unfinished", "gram"]
 
 _TILE = 256
 
@@ -67,6 +67,25 @@ class Given(Preconditioner):
 
     def build(self, operator: Any, generator: torch.Generator) -> Built:
         return self.built
+
+
+class Unfinished:
+    """What there is of a preconditioner whose set-up had to end early.
+
+    Args:
+        built: a cheaper P; None for P = 1.
+        note: why, and what is taken instead.
+    """
+
+    def __init__(self, built: Built | None, note: str) -> None:
+        self._built, self.note = built, note
+
+    @property
+    def log_det(self) -> float:
+        return 0.0 if self._built is None else self._built.log_det
+
+    def apply(self, v: Tensor) -> Tensor:
+        return v.clone() if self._built is None else self._built.apply(v)
 
 
 def require_blocks(operator: Any, who: str) -> NeighbourOperator:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from sggp.linalg import cholesky
 from sggp.preconditioners.base import require_finite
+from sggp.running import go_on, tell
 
 __all__ = ["pivoted_cholesky", "random_pivoted_cholesky", "uniform_nystrom"]
 
@@ -23,6 +24,7 @@ def pivoted_cholesky(operator: Any, rank: int) -> Tensor:  # -> (n, rank)
     """
     left, scale, everything, factor = _begin(operator, rank)
     for k in range(factor.shape[1]):
+        go_on()
         pivot = int(left.argmax())
         if float(left[pivot]) <= _JITTER * scale:
             return factor[:, :k]
@@ -53,6 +55,8 @@ def random_pivoted_cholesky(
         factor[:, :k] = start
         left = (left - start.square().sum(1)).clamp_min(0)
     while k < factor.shape[1]:
+        go_on()
+        tell("preconditioner, low rank", k, factor.shape[1])
         candidates = torch.where(left > _JITTER * scale, left, 0.0).cpu()
         size = min(block, factor.shape[1] - k, int(candidates.count_nonzero()))
         if size == 0:

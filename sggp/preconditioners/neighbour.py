@@ -15,10 +15,13 @@ from sggp.native import engine
 from sggp.operators.base import NeighbourOperator, completed
 from sggp.preconditioners.base import LowRankPlus, Preconditioner, require_blocks, require_finite
 from sggp.preconditioners.low_rank import random_pivoted_cholesky
+from sggp.running import go_on, tell
 
 __all__ = ["LowRankPlusNeighbour", "NearestNeighbour", "SparseInverseFactor"]
 
 _CHUNK_BYTES = 64 * 2**20
+_FUSED_ROWS = 8192
+"""Columns of the factor that one fused call makes: some tenths of a second of work between two looks at the clock."""
 _WIDE = 8
 """Columns from which on threads share the columns of a product with the factor instead of its rows."""
 
@@ -88,14 +91,22 @@ class SparseInverseFactor:
 
 def _all_columns(operator: NeighbourOperator, index: Tensor, real: Tensor, low_rank: Tensor | None) -> Tensor:
     """The entries of U, (n, m+1): by the operator's fused product if it has one, else in batches."""
-    fused = completed(operator).sparse_columns
-    values = None if fused is None else fused(index, real, low_rank)
-    if values is not None:
-        return values
+    fused, n = completed(operator).sparse_columns, len(index)
     rank = 0 if low_rank is None else low_rank.shape[1]
-    rows = max(1, _CHUNK_BYTES // (8 * index.shape[1] * (4 * index.shape[1] + rank)))
-    tiles = torch.arange(len(index), device=index.device).split(rows)
-    return torch.cat([_columns(operator, index[tile], real[tile], low_rank) for tile in tiles])
+    narrow = max(1, _CHUNK_BYTES // (8 * index.shape[1] * (4 * index.shape[1] + rank)))
+    parts: list[Tensor] = []
+    start = 0
+    while start < n:
+        go_on()
+        tell("preconditioner, factor", start, n)
+        tile = slice(start, start + (narrow if fused is None else _FUSED_ROWS))
+        part = None if fused is None else fused(index[tile], real[tile], low_rank)
+        if part is None and fused is not None:
+            fused = None  # not of this kernel or device
+            continue
+        parts.append(_columns(operator, index[tile], real[tile], low_rank) if part is None else part)
+        start = tile.stop
+    return torch.cat(parts)
 
 
 def _columns(operator: NeighbourOperator, index: Tensor, real: Tensor, low_rank: Tensor | None) -> Tensor:

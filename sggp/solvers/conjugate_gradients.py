@@ -12,7 +12,8 @@ from sggp.checks import whole_number
 from sggp.errors import InputError, UnsupportedOperator
 from sggp.operators.base import NeighbourOperator
 from sggp.parallel import Workers
-from sggp.preconditioners import Balanced, Built, Preconditioner
+from sggp.preconditioners import Balanced, Built, Preconditioner, Unfinished
+from sggp.running import OutOfTime
 from sggp.solvers.core.base import column_norms
 from sggp.solvers.core.driver import IterativeSolver, State
 from sggp.solvers.core.problem import Problem
@@ -70,6 +71,8 @@ class ConjugateGradients(IterativeSolver):
     replace_every: int = 50
     float64_products: bool = False
 
+    whole_passes: ClassVar = True
+
     def __post_init__(self) -> None:
         whole_number(self.replace_every, "replace_every")
         if isinstance(self.preconditioner, str) and self.preconditioner != "auto":
@@ -82,7 +85,12 @@ class ConjugateGradients(IterativeSolver):
         if isinstance(chosen, str):
             neighbourly = isinstance(operator, NeighbourOperator)
             chosen = automatic(operator.shape[0], columns, operator.memory_budget) if neighbourly else None
-        return None if chosen is None else chosen.build(operator, generator)
+        try:
+            return None if chosen is None else chosen.build(operator, generator)
+        except OutOfTime as over:
+            if over.stopped:
+                raise
+            return Unfinished(None, f"no preconditioner: {over}.")
 
     def start(self, problem: Problem, setup: Built | None = None) -> _State:
         if self.float64_products and problem.operator.matmul_wide is None:
@@ -96,6 +104,7 @@ class ConjugateGradients(IterativeSolver):
         s = r.shape[1]
         z = _solved(setup, r, problem.operator.workers)
         return _State(
+            notes=[setup.note] if isinstance(setup, Unfinished) else [],
             problem=problem,
             built=setup,
             x=x,

@@ -106,7 +106,7 @@ def test_no_command_and_unknown_commands_are_refused_in_one_line(capsys):
     assert capsys.readouterr().out == f"sggp {sggp.__version__}\n"
     assert main(["--help"]) == 0
     said = capsys.readouterr().out
-    for name in ("demo", "suggest", "fit", "predict", "campaign", "bench"):
+    for name in ("demo", "suggest", "fit", "predict", "plan", "campaign", "bench"):
         assert name in said
 
 

@@ -20,6 +20,7 @@ from sggp.solvers import (
     SketchAndProject,
     Status,
     StochasticDualDescent,
+    StochasticGradientDescent,
 )
 from sggp.solvers.core import checkpoint, run
 from tests.solvers.dense import matern
@@ -28,6 +29,7 @@ SOLVERS = {
     "cg": ConjugateGradients(None),
     "cg-auto": ConjugateGradients(replace_every=3),
     "sdd": StochasticDualDescent(batch_size=64),
+    "sgd": StochasticGradientDescent(batch_size=64),
     "ap": AlternatingProjections(block_size=70),
     "sap": SketchAndProject(block_size=60, rank=20),
 }

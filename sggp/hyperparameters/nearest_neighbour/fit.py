@@ -10,7 +10,7 @@ import torch
 from gpytorch.kernels import Kernel
 from torch import Tensor
 
-from sggp.errors import InputError
+from sggp.errors import InputError, Stopped
 from sggp.hyperparameters.coordinates import Coordinates
 from sggp.hyperparameters.gram import frozen_base
 from sggp.hyperparameters.merged import MergedData
@@ -25,6 +25,7 @@ from sggp.hyperparameters.nearest_neighbour.neighbourhoods import Neighbourhoods
 from sggp.hyperparameters.problem import FitProblem, Options, at_least
 from sggp.hyperparameters.result import FitResult, Trace
 from sggp.random import streams
+from sggp.running import stop_asked
 
 BETAS = (0.9, 0.99)
 _STATIONARY = 1.2  # mean squared z-score of the mean gradient below which the descent counts as stationary
@@ -66,7 +67,7 @@ class _Descent:
         self.u = likelihood.coordinates.vector()
         self.optimizer = torch.optim.Adam([self.u], lr=settings.learning_rate, betas=BETAS)
         self.iterates: list[Tensor] = []
-        self.step_count, self.cooling = 0, 0
+        self.step_count, self.cooling, trace.steps = 0, 0, settings.max_steps
         self.recent: list[Tensor] = []
         self.last_z = math.inf
 
@@ -92,6 +93,10 @@ class _Descent:
         for size in search_intervals(self.settings.max_steps):
             if self.cooling == 1:
                 break
+            if stop_asked() is not None:
+                raise Stopped(
+                    f"stopped by {stop_asked()} while hyperparameters were learnt: nothing was solved yet."
+                )
             steps = min(size, self.cooling - 1) if self.cooling else size
             drawn = self.rows.draw(steps * batch)
             distinct, selection = torch.unique(drawn, return_inverse=True)

@@ -20,11 +20,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from sggp.running import OutOfTime, deadline
 from sggp.solvers.core.base import Setup, Solver
 from sggp.solvers.core.checkpoint import Checkpoint
 from sggp.solvers.core.limits import Budget, Callback, Limits, Progress
 from sggp.solvers.core.problem import Problem, check_system
-from sggp.solvers.core.run import Run, begin, describe_step, solution
+from sggp.solvers.core.run import Run, begin, describe_step, solution, tell_step
 from sggp.solvers.core.solution import Solution, Status
 from sggp.typing import ResidualKind
 
@@ -60,6 +61,8 @@ class IterativeSolver(Solver):
     """
 
     default_max_epochs: ClassVar[float] = 1000.0
+    whole_passes: ClassVar[bool] = False
+    """Whether a step is a product with the whole matrix: it is then not begun where `max_seconds` leaves less."""
 
     @abstractmethod
     def start(self, *arguments: Any, **options: Any) -> Any:
@@ -123,7 +126,7 @@ class IterativeSolver(Solver):
                 return solution(run, self.describe())
         if len(system.columns):
             _loop(_Task(self, setup, run, budget, limits.callback, store), segment)
-        if store is not None:
+        if store is not None and not run.stopped:  # a stop has written the state, to go on from exactly
             store.write(run)
         return solution(run, self.describe())
 
@@ -157,6 +160,26 @@ def _start(solver: IterativeSolver, setup: Setup, run: Run, columns: Tensor) -> 
     return solver.start(problem) if made is None else solver.start(problem, made)
 
 
+def _begun(task: _Task, columns: Tensor) -> _Segment | None:
+    """A segment of these columns; None where a stop, or the budget, ended the set-up."""
+    run = task.run
+    try:
+        if (reason := run.stop_asked()) is not None:
+            raise OutOfTime(f"stopped by {reason}")
+        with deadline(task.budget.setup_until(run), run.agreed):
+            state = _start(task.solver, task.setup, run, columns)
+        if task.solver.whole_passes and task.budget.seconds is not None and not run.step_epochs:
+            needed, left = run.forecast_pass(len(columns)), task.budget.seconds - run.seconds
+            if run.agreed(needed > left):
+                raise OutOfTime(
+                    f"a step takes about {needed:.3g} s, and max_seconds leaves {max(left, 0.0):.3g}"
+                )
+    except OutOfTime as over:
+        run.notes.append(f"went no further: {over}.")
+        return None
+    return _Segment(state, columns, columns.clone())
+
+
 def _resumed(
     solver: IterativeSolver, setup: Setup, store: Checkpoint, run: Run, content: dict[str, Any]
 ) -> _Segment:
@@ -187,10 +210,10 @@ def _loop(task: _Task, segment: _Segment | None) -> None:
     while segment is not None or len(run.active()):
         if segment is None:
             active = run.active()
-            if budget.spent(run):
+            segment = None if budget.spent(run) else _begun(task, active)
+            if segment is None:
                 _check(run, active, budget, spent=True, stepped=False)
                 return
-            segment = _Segment(_start(task.solver, task.setup, run, active), active, active.clone())
             for name, value in carried.items():
                 setattr(segment.state, name, value)
         spent = _iterate(task, segment)
@@ -213,7 +236,7 @@ def _iterate(task: _Task, segment: _Segment) -> bool:
 
     while True:
         everything = torch.ones_like(segment.kept, dtype=torch.bool)
-        if task.budget.spent(run):
+        if task.budget.spent(run) or _asked_to_stop(task, segment):
             settle(everything)
             return True
         before = run.entries, run.seconds
@@ -239,8 +262,23 @@ def _iterate(task: _Task, segment: _Segment) -> bool:
             segment.kept = segment.kept[~leaving]
             solver.keep(state, (~leaving).nonzero()[:, 0])
         if task.store is not None and task.store.due():
-            open_columns = {"active": segment.active, "kept": segment.kept, "columns": task.setup.columns}
-            task.store.write(run, state, open_columns)
+            task.store.write(run, state, _open_columns(task, segment))
+
+
+def _open_columns(task: _Task, segment: _Segment) -> dict[str, Any]:
+    return {"active": segment.active, "kept": segment.kept, "columns": task.setup.columns}
+
+
+def _asked_to_stop(task: _Task, segment: _Segment) -> bool:
+    """Whether a signal, or who holds the `Stop`, ends the solve here; the checkpoint then is that of this very step."""
+    run = task.run
+    if (reason := run.stop_asked()) is None:
+        return False
+    if task.store is not None and segment.stepped:
+        task.store.write(run, segment.state, _open_columns(task, segment))
+    run.stopped = True
+    run.notes.append(f"stopped by {reason} at iteration {run.iterations}.")
+    return True
 
 
 def _claimed(solver: IterativeSolver, run: Run, segment: _Segment) -> tuple[Tensor, ResidualKind]:
@@ -255,11 +293,11 @@ def _claimed(solver: IterativeSolver, run: Run, segment: _Segment) -> tuple[Tens
 
 
 def _stopped(run: Run, callback: Callback | None, kind: ResidualKind) -> bool:
-    """Tell the callback, off the clock; whether it asks to stop."""
-    if callback is None:
-        return False
-    begin_ = time.perf_counter()
-    stop = callback(Progress(run.iterations, run.epochs, run.seconds, run.residual.clone(), kind))
+    """Tell the callback and whoever listens, off the clock; whether the callback asks to stop."""
+    begin_, stop = time.perf_counter(), False
+    tell_step(run)
+    if callback is not None:
+        stop = callback(Progress(run.iterations, run.epochs, run.seconds, run.residual.clone(), kind))
     run.paused += time.perf_counter() - begin_
     return run.agreed(stop is True)
 
@@ -275,7 +313,7 @@ def _check(run: Run, active: Tensor, budget: Budget, *, spent: bool, stepped: bo
     claimed = run.residual <= tolerance
     if not stepped:  # nothing has changed since the last measurement
         run.residual[active] = before
-    elif budget.forbids_pass(run) and run.sample(active):
+    elif (budget.forbids_pass(run) or run.stopped) and run.sample(active):
         spent = True
         run.record(run.residual, "estimated")
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypedDict
@@ -19,6 +20,8 @@ _RESERVING = 20.0
 """From this many epochs on a budget keeps one pass for the final measurement."""
 _SHARE = 0.05
 """The part of `max_seconds` that may be kept for a pass."""
+_SETUP_SHARE = 0.7
+"""The part of the seconds left that a set-up may take: what it is for needs the rest."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,12 @@ class Budget:
             return False
         reserve = run.pass_seconds if run.pass_seconds <= _SHARE * self.seconds else 0.0
         return run.agreed(bool(run.seconds >= self.seconds - reserve))
+
+    def setup_until(self, run: Any) -> float | None:
+        """When a set-up has to end, as `time.perf_counter` counts; None without a limit."""
+        if self.seconds is None:
+            return None
+        return time.perf_counter() + _SETUP_SHARE * max(0.0, self.seconds - run.seconds)
 
     def forbids_pass(self, run: Any) -> bool:
         """Whether a full product would go beyond the budget."""

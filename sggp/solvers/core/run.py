@@ -8,18 +8,21 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from sggp.operators.base import NeighbourOperator
+from sggp.operators.base import NeighbourOperator, RowOperator
+from sggp.running import heard, may_stop, stop_asked, tell
 from sggp.solvers.core.limits import Budget
 from sggp.solvers.core.problem import Problem, System
 from sggp.solvers.core.solution import Record, Solution, Status
 from sggp.typing import ResidualKind
 
-__all__ = ["Run", "begin", "describe_step", "solution"]
+__all__ = ["Run", "begin", "describe_step", "solution", "tell_step"]
 
 _SHARE = 0.05
 """The part of a pass that a sampled residual may cost."""
 _FEWEST_ROWS = 64
 _BLOCK_BYTES = 64 * 2**20
+_FORECAST_ROWS, _FORECAST_SHARE = 16_384, 256
+"""Rows from which on the first step is forecast where seconds are limited, and the share of a pass that this costs."""
 _HARMLESS = 1.1
 """Rounding that raises the residual of a column that misses its tolerance by less than this factor is harmless."""
 
@@ -43,6 +46,7 @@ class Run:
     whole: Tensor  # (s,) whether the float64 iterate was measured, not one rounded to the dtype of rhs
     wide: bool = False  # whether remainders are measured in float64
     both: bool = False  # whether the float64 iterate is measured beside the rounded one
+    stopped: bool = False  # by a signal, or by who holds the `Stop`
     paused: float = 0.0
     iterations: int = 0
     history: list[Record] = field(default_factory=list)
@@ -73,8 +77,24 @@ class Run:
         return self.step_seconds / self.step_epochs if self.step_epochs > 0 else 0.0
 
     def agreed(self, decision: bool) -> bool:
-        """What hangs on a clock is decided by the first of several workers, for all."""
+        """What hangs on a clock or a signal; the place where several processes that solve together decide as one."""
         return bool(self.system.operator.workers.agreed(decision))
+
+    def stop_asked(self) -> str | None:
+        """Who has asked to stop, or None."""
+        if not may_stop() or not self.agreed(stop_asked() is not None):
+            return None
+        return stop_asked() or "another process"
+
+    def forecast_pass(self, columns: int) -> float:
+        """Seconds of a product with so many columns, from one of few rows; 0 where n is small or there are no rows."""
+        operator = self.system.operator
+        if operator.shape[0] < _FORECAST_ROWS or not isinstance(operator, RowOperator):
+            return 0.0
+        rows = torch.arange(0, operator.shape[0], _FORECAST_SHARE, device=self.x.device)
+        block, begin_ = self.remainder[:, :columns].to(operator.dtype), time.perf_counter()
+        operator.rows_matmul(rows, block)
+        return _FORECAST_SHARE * (time.perf_counter() - begin_)
 
     def active(self) -> Tensor:
         """The columns without a status."""
@@ -231,6 +251,23 @@ def describe_step(run: Run, before: tuple[int, float]) -> None:
     run.last_step = (run.entries - before[0]) / run.system.operator.entries_per_epoch
     run.step_epochs += run.last_step
     run.step_seconds += run.seconds - before[1]
+
+
+def tell_step(run: Run) -> None:
+    """Tell whoever listens of the step just made: the column farthest from its tolerance, and what it cost so far."""
+    active = run.active()
+    if not heard() or not len(active):
+        return
+    tolerance = run.system.tolerance[active]
+    worst = int((run.residual[active] / tolerance).nan_to_num(torch.inf).argmax())
+    tell(
+        "solve",
+        run.iterations,
+        residual=float(run.residual[active][worst]),
+        tolerance=float(tolerance[worst]),
+        epochs=run.epochs,
+        open_columns=len(active),
+    )
 
 
 def solution(run: Run, method: str) -> Solution:

@@ -1,0 +1,165 @@
+"""What the parts of a fit cost: operations counted, and divided by what a device does of them in a second.
+
+Unless said otherwise seconds are those of all devices of `Device.count` together working side by side.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sggp.defaults import DIRECT_ROWS, MEMORY_BUDGET, NUM_FEATURES
+from sggp.hyperparameters.auto import EXACT_ROWS
+from sggp.planning.devices import Device
+from sggp.preconditioners import Balanced
+from sggp.preconditioners.forecast import Forecast, Trend
+
+__all__ = ["Job", "Part", "communication", "entry_seconds", "product_seconds"]
+
+_SYMMETRIC = 0.65
+"""Evaluations that a product with a symmetric matrix makes, measured: half of the entries, and the tiles' turning."""
+_BATCH = 512
+_STEPS = 870.0
+"""Steps of learning with a choice of kernels, typical; at most 970, or 1,620. A kernel that is named takes a third."""
+_OVERHEAD = 3.8e-3
+"""Seconds of a step that no arithmetic takes: autograd, the optimiser, Python."""
+_SEARCH = 0.18
+"""The share of the float32 rate that a search for neighbours among all pairs reaches."""
+_EVALUATED = 16_384
+"""Rows whose likelihood is evaluated at the end of a fit at most; there are five fits where a kernel is chosen."""
+_JUDGED_ROWS, _JUDGING = 2000, 150.0
+"""Rows that kernels are judged by at most, and what one of them costs with one kernel, in small systems."""
+_NOISE, _NOISE_FEW = 2.8e6, 1.4e6
+"""The choice of a noise model in small systems, beyond and up to the rows that are factored."""
+_FACTOR = 0.6
+"""The share of the float64 rate that a factor reaches."""
+_COSINE = 500.0
+"""Flops in the time of a float64 cosine."""
+_FIRST, _CONTROL = 13.0, 80.0
+"""Small systems in the time of the first prediction, a training row, and of an exact variance given nearest rows."""
+_SETUP = 1.4
+"""The set-up of a preconditioner beside what `Balanced` counts of it, which leaves out what it measures."""
+TYPICAL = Forecast(Trend(((100, 60.0), (200, 15.0)), 3.0))
+"""A smooth function of a few columns with noise of a tenth of its spread."""
+_FLOAT = 4
+_STATE = 60.0
+"""Bytes a row and column of a solve holds: right-hand sides, iterate and remainder in float64, five float32 blocks."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is to be fitted.
+
+    Attributes:
+        rows: n, distinct. columns: d. samples: posterior functions. kernel: "auto" where one is chosen, or a name.
+        passes: steps of the solve; None takes what is typical. predictions: rows that are predicted.
+    """
+
+    rows: int
+    columns: int
+    samples: int
+    kernel: str = "auto"
+    passes: float | None = None
+    predictions: int = 1000
+
+    @property
+    def sides(self) -> int:
+        """Right-hand sides of the solve: the mean and the samples."""
+        return 1 + self.samples
+
+
+@dataclass(frozen=True)
+class Part:
+    """One phase of a plan: `seconds`, of which `waiting` for other devices, and what they are spent on."""
+
+    phase: str
+    seconds: float
+    what: str
+    waiting: float = 0.0
+
+
+def entry_seconds(device: Device, d: int) -> float:
+    """Seconds of one device for one kernel entry of d coordinates: see `sggp.native.ceilings`."""
+    return (1.0 / device.evaluation + 2.0 * max(d - 1, 0) / device.flops) / min(1.0, device.reached / 0.93)
+
+
+def communication(device: Device, n: int, s: int) -> float:
+    """Seconds to gather a float32 (n, s) block of which every device has its share of the rows."""
+    return _FLOAT * n * s * (device.count - 1) / device.count / device.link
+
+
+def product_seconds(device: Device, n: int, d: int, s: int) -> float:
+    """Seconds of one product K(x, x) V with s columns: rows shared among the devices, V gathered before.
+
+    The one place where products are counted: n² entries and 2·n²·s flops. What makes products cheaper (a far field
+    in few dimensions) is to be counted here.
+    """
+    share = _SYMMETRIC if device.count == 1 else 1.0  # rows of one device meet those of others once
+    entry = share * entry_seconds(device, d) + 2.0 * s / (device.reached * device.flops)
+    return n * n * entry / device.count + communication(device, n, s)
+
+
+def parts_of(job: Job, device: Device, *, direct: bool) -> tuple[list[Part], float]:
+    """The phases of a fit, by a factor or by iterations, and the bytes that it takes on each device at most."""
+    if direct:
+        solve, memory = _direct(job, device), 3.0 * 8.0 * job.rows**2
+        return [_learning(job, device), solve, _predictions(job, device)], memory
+    parts, memory = _iterative(job, device)
+    return [_learning(job, device), *parts, _predictions(job, device)], memory
+
+
+def _learning(job: Job, device: Device) -> Part:
+    """Hyperparameters, the choice of a kernel and of a noise model; on one device, whatever `count` is."""
+    n, d, chosen = job.rows, job.columns, job.kernel == "auto"
+    noise = _NOISE if n > DIRECT_ROWS else _NOISE_FEW * (n / DIRECT_ROWS)
+    if n <= EXACT_ROWS:
+        steps = 40.0 if chosen else 20.0
+        seconds = steps * (3.0 * n**3 / (_FACTOR * device.flops64) + _OVERHEAD) + noise / device.systems
+        return Part("hyperparameters", seconds, f"{steps:.0f} values of the exact likelihood, and noise")
+    steps = _STEPS if chosen else _STEPS / 3
+    system = (1.0 + 0.02 * max(d - 3, 0)) / device.systems
+    search = n * d / (_SEARCH * device.flops)
+    aside = 4.0 * _JUDGING * min(n / 4, _JUDGED_ROWS) if chosen else 0.0
+    evaluated = min(n, _EVALUATED) * (5.0 if chosen else 1.0)
+    seconds = steps * (_OVERHEAD + _BATCH * (system + search)) + (aside + evaluated + noise) / device.systems
+    what = f"{steps:.0f} steps of {_BATCH} rows, noise{' and kernel' if chosen else ''} by rows set aside"
+    return Part("hyperparameters", seconds, what)
+
+
+def _direct(job: Job, device: Device) -> Part:
+    n = job.rows
+    seconds = (n**3 / 3 + 4.0 * n * n * job.sides) / (_FACTOR * device.flops64) + _prior(job, device)
+    return Part("solve", seconds, f"a Cholesky factor of {n:,} rows in float64")
+
+
+def _iterative(job: Job, device: Device) -> tuple[list[Part], float]:
+    """Set-up of the preconditioner, and the solve."""
+    n, s, k = job.rows, job.sides, device.count
+    balanced = Balanced(columns=s, memory_budget=MEMORY_BUDGET / 2)
+    (rank, near), _ = balanced.least(n, TYPICAL)
+    passes = TYPICAL.iterations(rank, near) if job.passes is None else job.passes
+    unit = (
+        44.0 / (device.reached * device.flops) / k
+    )  # what `Balanced` counts in: 22 columns double a product
+    setup = _SETUP * n * balanced.setup_work(rank, near, rank) * unit
+    seconds = (passes + 1) * product_seconds(device, n, job.columns, s)
+    seconds += passes * n * balanced.apply_work(rank, near) * unit + _prior(job, device) / k
+    waiting = (passes + 1) * communication(device, n, s)
+    solve = Part("solve", seconds, f"{passes:.0f} passes of {s} columns and one to measure", waiting)
+    gathered = _FLOAT * n * s if k > 1 else 0.0
+    memory = n * (s * _STATE + 16.0 * rank + 48.0 * near) / k + gathered + 24.0 * n * job.columns
+    return [Part("preconditioner", setup, f"rank {rank}, {near} neighbours"), solve], memory
+
+
+def _prior(job: Job, device: Device, rows: int | None = None) -> float:
+    """Prior functions at the training rows, or at so many others."""
+    flops = NUM_FEATURES * (2.0 * job.samples + _COSINE) if job.samples else 0.0
+    return (job.rows if rows is None else rows) * flops / device.flops64
+
+
+def _predictions(job: Job, device: Device) -> Part:
+    """Mean, samples and standard deviations of some rows."""
+    q, n = job.predictions, job.rows
+    entry = entry_seconds(device, job.columns) + 2.0 * job.sides / (device.reached * device.flops)
+    seconds = 2.0 * q * n * entry / device.count + _prior(job, device, 2 * q)
+    seconds += (_FIRST * n + _CONTROL * q) / device.systems
+    return Part("predictions", seconds, f"{q:,} rows: mean, standard deviation and {job.samples} functions")

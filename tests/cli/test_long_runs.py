@@ -1,0 +1,87 @@
+"""`sggp fit` on a signal: what was found is kept, and the exit code says what happened."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from sggp.cli import main
+from sggp.cli import model as command
+from sggp.errors import Stopped
+from sggp.estimator import GPRegressor
+from sggp.solvers import Status
+
+OPTIONS = ("--target", "y", "--kernel", "matern52")
+
+
+def run(*argv):
+    return main([str(part) for part in argv])
+
+
+@pytest.fixture
+def table(tmp_path):
+    x = np.linspace(0, 1, 40)
+    path = tmp_path / "table.csv"
+    path.write_text("x,y\n" + "".join(f"{a},{np.sin(6 * a)}\n" for a in x))
+    return path
+
+
+def fitted_then(monkeypatch, what):
+    """`fit` does `what` at its end."""
+    fit = GPRegressor.fit
+
+    def then(self, *arguments):
+        fit(self, *arguments)
+        what()
+        return self
+
+    monkeypatch.setattr(command.GPRegressor, "fit", then)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_keeps_the_model(number, code, table, tmp_path, capsys, monkeypatch):
+    fitted_then(monkeypatch, lambda: os.kill(os.getpid(), number))
+    before = signal.getsignal(number)
+    assert run("fit", table, *OPTIONS, "--out", tmp_path / "m.gp") == code
+    assert signal.getsignal(number) is before
+    assert f"stopped by {signal.Signals(number).name}: Solution(" in capsys.readouterr().err
+    assert GPRegressor.load(tmp_path / "m.gp").solution_.converged
+
+
+def test_a_stop_before_there_was_a_model_writes_none(table, tmp_path, capsys, monkeypatch):
+    def stop():
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise Stopped("stopped by SIGTERM while hyperparameters were learnt: nothing was solved yet.")
+
+    fitted_then(monkeypatch, stop)
+    assert run("fit", table, *OPTIONS, "--out", tmp_path / "m.gp") == 143
+    assert "nothing was solved yet" in capsys.readouterr().err
+    assert not (tmp_path / "m.gp").exists()
+
+
+def test_a_log_holds_the_steps(table, tmp_path, capsys):
+    log = tmp_path / "run.jsonl"
+    assert run("fit", table, *OPTIONS, "--out", tmp_path / "m.gp", "--log", log) == 0
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert {line["phase"] for line in lines} == {"hyperparameters", "noise", "solve"}
+    assert len(capsys.readouterr().err.splitlines()) == 1  # a short run draws nothing
+
+
+def test_predictions_of_a_model_that_was_stopped_say_so(table, tmp_path, capsys, monkeypatch):
+    def spoil(self, *arguments):
+        fit(self, *arguments)
+        solution = replace(self.solution_, status=(Status.BUDGET_SPENT,) * len(self.solution_.status))
+        self.posterior_.solution = solution
+        return self
+
+    fit = GPRegressor.fit
+    monkeypatch.setattr(command.GPRegressor, "fit", spoil)
+    run("fit", table, *OPTIONS, "--out", tmp_path / "m.gp")
+    capsys.readouterr()
+    assert run("predict", tmp_path / "m.gp", table, "--out", tmp_path / "p.csv") == 0
+    assert "did not reach its tolerance" in capsys.readouterr().err

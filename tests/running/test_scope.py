@@ -1,0 +1,126 @@
+"""Deadlines, stops and listeners: who hears what, and what ends when."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+
+import pytest
+
+from sggp.running import (
+    OutOfTime,
+    Step,
+    Stop,
+    deadline,
+    go_on,
+    limited,
+    listening,
+    patient,
+    scope,
+    stop_asked,
+    stop_on_signals,
+    stoppable,
+    tell,
+)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(scope.time, "perf_counter", lambda: now[0])
+    return now
+
+
+def test_a_deadline_ends_what_asks_and_the_earliest_counts(clock):
+    go_on()
+    with deadline(110.0):
+        with deadline(120.0):
+            go_on()
+            clock[0] = 110.0
+            with pytest.raises(OutOfTime, match="max_seconds"):
+                go_on()
+            with patient():
+                go_on()
+                assert not limited()
+        assert limited()
+    go_on()
+
+
+def test_what_would_end_too_late_is_not_begun(clock):
+    with deadline(110.0):
+        go_on(9.0)
+        with pytest.raises(OutOfTime):
+            go_on(11.0)
+
+
+def test_a_stop_ends_what_asks_only_where_it_is_caught():
+    stop = Stop()
+    with stoppable(stop):
+        stop.ask("the user")
+        stop.ask("someone else")
+        assert stop_asked() == "the user"
+        go_on()
+        with deadline(None), pytest.raises(OutOfTime, match="the user"):
+            go_on()
+    assert stop_asked() is None
+
+
+def test_processes_that_work_together_decide_as_one(clock):
+    """Each asks as often as the others, whatever its own clock says."""
+    asked = []
+
+    def agreed(own):
+        asked.append(own)
+        return len(asked) == 3
+
+    with stoppable(Stop()), deadline(110.0, agreed):
+        go_on()
+        with pytest.raises(OutOfTime, match="another process"):
+            go_on()
+    assert asked == [False, False, False]
+
+
+def test_listeners_of_all_blocks_hear_and_other_threads_do_not():
+    outer, inner = [], []
+    with listening(outer.append):
+        with listening(inner.append):
+            tell("solve", 3, residual=0.5)
+        thread = threading.Thread(target=tell, args=("solve", 4))
+        thread.start()
+        thread.join()
+        tell("noise", note="done")
+    tell("solve", 5)
+    assert outer == [Step("solve", 3, None, {"residual": 0.5}), Step("noise", note="done")]
+    assert inner == outer[:1]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_first_signal_asks_and_the_second_acts_as_before(number):
+    came = []
+    before = signal.signal(number, lambda *_: came.append(number))
+    try:
+        with stop_on_signals() as stop:
+            os.kill(os.getpid(), number)
+            assert (stop.reason, stop.signal, came) == (signal.Signals(number).name, number, [])
+            assert stop_asked() == stop.reason
+            os.kill(os.getpid(), number)
+            assert came == [number]
+        os.kill(os.getpid(), number)
+        assert came == [number, number]
+    finally:
+        signal.signal(number, before)
+
+
+def test_other_threads_leave_signals_alone():
+    handlers = []
+
+    def work():
+        with stop_on_signals():
+            handlers.append(signal.getsignal(signal.SIGTERM))
+
+    before = signal.getsignal(signal.SIGTERM)
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert handlers == [before]
