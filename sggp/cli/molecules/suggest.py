@@ -143,9 +143,7 @@ def suggest(
     known = _measurements(data, names, offer.fingerprinter)
     rejects = offer.rejects + known.rejects
     write_rejects(rejected, rejects)
-    stderr().print(
-        f"{len(known)} measurements and {len(offer.space)} candidates; {len(rejects)} rows are listed with a reason"
-    )
+    stderr().print(f"{len(known)} measurements and {len(offer.space)} candidates; {len(rejects)} rows listed")
     exclude = _not_again(offer, known, data, standardise, q)
     known = _exact(known, measured)
     if not len(known):
