@@ -23,6 +23,8 @@ __all__ = ["distributed"]
 
 _log = logging.getLogger(__name__)
 _blocks = itertools.count()
+_LAUNCHED = {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
+"""What torchrun, or whoever starts ranks, leaves in the environment of each."""
 
 
 @contextmanager
@@ -69,7 +71,7 @@ def distributed(
     if devices is not None:
         with entered(Devices(devices)) as workers:
             yield workers
-    elif dist.is_available() and (dist.is_initialized() or "RANK" in os.environ):
+    elif dist.is_available() and (dist.is_initialized() or os.environ.keys() >= _LAUNCHED):
         yield from _of_ranks(timeout)
     else:
         _log.info("no torchrun and no devices: one process on its own.")
