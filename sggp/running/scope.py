@@ -223,7 +223,7 @@ def stop_on_signals(*, at_once: bool = False) -> Iterator[Stop]:
     before: dict[int, Any] = {}
 
     def heard_signal(number: int, frame: FrameType | None) -> None:
-        stop.signal = number
+        stop.signal = number if stop.signal is None else stop.signal
         stop.ask(signal.Signals(number).name)
         for other, handler in before.items():
             signal.signal(other, signal.SIG_DFL if at_once else handler)

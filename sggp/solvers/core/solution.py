@@ -20,7 +20,7 @@ class Status(StrEnum):
     CONVERGED = "converged"
     """The relative residual is at or below the column's tolerance."""
     BUDGET_SPENT = "budget_spent"
-    """max_epochs, max_seconds or the callback ended the solve first. Raise the budget, or pass the solution as x0."""
+    """max_epochs, max_seconds, the callback or a stop ended the solve first. Raise the budget, or go on from x0=x."""
     STAGNATED = "stagnated"
     """The residual no longer falls: usually the floor of the working precision. Use float64 or a looser tolerance."""
     DIVERGED = "diverged"
