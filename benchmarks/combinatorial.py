@@ -193,13 +193,13 @@ def plot(runs: Iterable[dict[str, Any]], path: Path) -> None:
     figure, axes = plt.subplots(1, len(panels), figsize=(3.6 * len(panels), 3.2), squeeze=False)
     for axis, (size, objective) in zip(axes[0], panels, strict=True):
         part = [run for run in found if (run["size"], run["objective"]) == (size, objective)]
-        grid = np.unique(np.geomspace(50, max(run["budget"] for run in part), 80).astype(int))
-        for name in dict.fromkeys(run["contender"] for run in part):
+        grid = np.unique(np.geomspace(START, max(run["budget"] for run in part), 80).astype(int))
+        for name in sorted({run["contender"] for run in part}, key=["ours", *PEERS].index):
             lines = [[at(run, budget) for budget in grid] for run in part if run["contender"] == name]
             axis.plot(grid, np.median(np.nan_to_num(np.asarray(lines)), axis=0), label=name)
         axis.set(title=f"{objective}, {size}", xlabel="evaluations", xscale="log")
     axes[0][0].set_ylabel("of the best 100")
-    axes[0][0].legend(frameon=False)
+    axes[0][-1].legend(frameon=False, fontsize="small")
     figure.tight_layout()
     figure.savefig(path, dpi=150)
 
