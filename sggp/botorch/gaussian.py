@@ -51,7 +51,8 @@ class JointGaussianModel(Model, FantasizeMixin):
 
     It shares what the model has learned and solved. `posterior(X)` is BoTorch's `GPyTorchPosterior` of the q points of
     each t-batch, with the exact mean and joint covariance, computed in float64, in the dtype of the training data,
-    differentiable in X. New observations, in batches too, condition that distribution: with C the covariance of the k new points and the q points asked for,
+    differentiable in X. New observations, in batches too, condition that distribution: with C the covariance of the k
+    new points and the q points asked for,
 
         mean + C_qk (C_kk + noise)⁻¹ (y − mean_k),    C_qq − C_qk (C_kk + noise)⁻¹ C_kq,
 
