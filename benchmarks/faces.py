@@ -8,7 +8,7 @@
     molecules    a Thompson batch of 100 among fingerprinted molecules that are named by row (`TableKernel`), by
                  `MaxPosteriorSampling` (which may repeat) and `PoolThompsonSampling` on a model of 2,000 rows
     predictions  of `GPRegressor` at 100,000 and 1,000,000 points: what the second takes more memory
-    imports      `import sggp.botorch` beside `import botorch`, in turns
+    imports      processor seconds of `import sggp.botorch` beside BoTorch, in turns
 
 Each in a process of its own, with a limit of seconds and memory; memory is what a process held at its peak.
 
@@ -19,6 +19,7 @@ Each in a process of its own, with a limit of seconds and memory; memory is what
 from __future__ import annotations
 
 import argparse
+import resource
 import statistics
 import subprocess
 import sys
@@ -207,16 +208,33 @@ def predictions(arguments: argparse.Namespace) -> None:
     print_table(["points", "CPU s", "GiB beside points and results"], rows)
 
 
+IN_USE = (
+    "from botorch.models import SingleTaskGP; from botorch.acquisition import qLogExpectedImprovement;"
+    "from botorch.generation import MaxPosteriorSampling; from botorch.sampling.pathwise import draw_matheron_paths"
+)
+IMPORTS = {
+    "botorch, which loads little of itself": "import botorch",
+    "sggp.botorch": "import sggp.botorch",
+    "a model, an acquisition function, paths of BoTorch": IN_USE,
+    "the same and sggp.botorch": f"{IN_USE}; import sggp.botorch",
+}
+
+
 def imports(arguments: argparse.Namespace) -> None:
-    seconds: dict[str, list[float]] = {"botorch": [], "sggp.botorch": []}
+    seconds: dict[str, list[float]] = {name: [] for name in IMPORTS}
     for _ in range(arguments.repeats):
-        for name, found in seconds.items():
-            begin = time.perf_counter()
-            subprocess.run([sys.executable, "-c", f"import {name}"], check=True)
-            found.append(time.perf_counter() - begin)
+        for name, code in IMPORTS.items():
+            begin = _of_children()
+            subprocess.run([sys.executable, "-c", code], check=True)
+            seconds[name].append(_of_children() - begin)
     rows = [[name, f"{statistics.median(found):.3g}", f"{min(found):.3g}"] for name, found in seconds.items()]
     print("\n## imports, the interpreter's own start included")
-    print_table(["import", "median s", "least s"], rows)
+    print_table(["imported", "median CPU s", "least"], rows)
+
+
+def _of_children() -> float:
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 PARTS = {"functions": functions, "molecules": molecules, "predictions": predictions, "imports": imports}

@@ -23,6 +23,7 @@ from botorch.acquisition import (
     UpperConfidenceBound,
     qKnowledgeGradient,
     qNegIntegratedPosteriorVariance,
+    qSimpleRegret,
 )
 from botorch.acquisition.joint_entropy_search import qJointEntropySearch
 from botorch.acquisition.max_value_entropy_search import qLowerBoundMaxValueEntropy, qMaxValueEntropy
@@ -182,6 +183,19 @@ class TestJointGaussian:
         assert low.dtype == torch.float32  # the function casts itself, and its model, to the type of X
         high = UpperConfidenceBound(view, beta=1.0)(points[:, :1])
         torch.testing.assert_close(low.double(), high, rtol=1e-5, atol=1e-5)
+
+    def test_float32_data_give_float32_answers_computed_in_float64(self, points: Tensor) -> None:
+        x, y = table()
+        settings = {"covar_module": kernel(), "noise_variance": NOISE, "optimizer": None, "generator": 0}
+        low = PathwiseGPModel(x.float(), y.float(), **settings).gaussian()
+        high = PathwiseGPModel(x.float().double(), y.float().double(), **settings).gaussian()
+        found, expected = (m.posterior(p).distribution for m, p in ((low, points.float()), (high, points)))
+        assert found.covariance_matrix.dtype == found.mean.dtype == torch.float32
+        torch.testing.assert_close(found.mean.double(), expected.mean, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(
+            found.covariance_matrix.double(), expected.covariance_matrix, rtol=1e-5, atol=1e-5
+        )
+        assert qSimpleRegret(low)(points.float()).dtype == torch.float32
 
     def test_iterative_solves_give_the_joint_covariance_too(self, points: Tensor) -> None:
         x, y = table()

@@ -50,8 +50,9 @@ class JointGaussianModel(Model, FantasizeMixin):
     """The posterior of a `PathwiseGPModel` as multivariate normal distributions; `PathwiseGPModel.gaussian()` makes it.
 
     It shares what the model has learned and solved. `posterior(X)` is BoTorch's `GPyTorchPosterior` of the q points of
-    each t-batch, with the exact mean and joint covariance, in float64, differentiable in X. New observations, in
-    batches too, condition that distribution: with C the covariance of the k new points and the q points asked for,
+    each t-batch, with the exact mean and joint covariance, computed in float64, in the dtype of the training data,
+    differentiable in X. New observations, in batches too, condition that distribution: with C the covariance of the k
+    new points and the q points asked for,
 
         mean + C_qk (C_kk + noise)⁻¹ (y − mean_k),    C_qq − C_qk (C_kk + noise)⁻¹ C_kq,
 
@@ -136,7 +137,7 @@ class JointGaussianModel(Model, FantasizeMixin):
             transform = copy.deepcopy(self.model.outcome_transform).double()
             transform = transform if output_indices is None else transform.subset_output(chosen)
             posterior = transform.untransform_posterior(posterior, X=X)
-        if (dtype := self.model.answers_in(X, torch.float64)) != torch.float64:
+        if (dtype := self.model.answers_in(X, self.train_inputs[0].dtype)) != torch.float64:
             posterior = _rounded(posterior, dtype)
         if posterior_transform is None:
             return posterior
