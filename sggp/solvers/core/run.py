@@ -191,6 +191,8 @@ class Run:
         operator = self.system.operator
         if not (self.wide and isinstance(operator, NeighbourOperator)):
             return operator.rows_matmul(rows, x.to(operator.dtype)).double()
+        if hasattr(operator, "rows_matmul_wide"):
+            return operator.rows_matmul_wide(rows, x)
         everything = torch.arange(len(x), device=x.device)
         tiles = rows.split(max(1, _BLOCK_BYTES // (8 * len(x))))
         product = torch.cat([operator.cross_block(tile, everything) @ x for tile in tiles])
