@@ -40,7 +40,7 @@ EXTRAS = {
     "pooch": ("sggp.datasets",),
     "tqdm": ("sggp.molecules",),
     "openpyxl": ("sggp.molecules.files.formats.sheets",),
-    "pyarrow": ("sggp.molecules.files.formats.sheets",),
+    "pyarrow": ("sggp.molecules.files.formats.arrow",),
     "faiss": ("sggp.neighbours",),
     "sqlalchemy": ("sggp.bayesopt.storage.database",),
     "pyro": ("sggp.hyperparameters.sampling.sample",),

@@ -75,6 +75,10 @@ SCRIPTS = {
         "1",
     ],
     "outlook.py": ["--libraries", "esol", "--rows", "300", "--seeds", "1", "--rules", "ucb", "--paths", "32"],
+    "out_of_core.py": [
+        *("--rows", "600", "--columns", "3", "--samples", "2", "--steps", "3"),
+        *("--batch", "64", "--features", "32", "--test", "20"),
+    ],
     "stream.py": ["--rows", "60", "--files", "2", "--measured", "8", "--batch", "2"],
     "combinatorial.py": ["--size", "tiny", "--budget", "70", "--seeds", "0", "--objectives", "similarity"],
     "faces.py": [

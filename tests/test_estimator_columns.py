@@ -349,3 +349,18 @@ def test_tied_length_scales_move_together():
     ]
     value(u).backward()
     np.testing.assert_allclose(coordinates.gradient(u), slopes, rtol=1e-8)
+
+
+def test_arrow_tables_are_tables_of_named_columns() -> None:
+    pyarrow = pytest.importorskip("pyarrow", reason="the extra files is not installed")
+    rng = np.random.default_rng(0)
+    x, sort = rng.random(40), np.array(["a", "b", "c", "a"] * 10)
+    table = pyarrow.table({"x": x, "sort": sort, "code": pyarrow.array([1, 2] * 20).dictionary_encode()})
+    model = GPRegressor(random_state=0).fit(table, pyarrow.array(x + (sort == "b")))
+    assert model.feature_names_in_.tolist() == ["x", "sort", "code"]
+    assert model.columns_.names == ["x", "sort=a", "sort=b", "sort=c", "code=2"]
+    mean = model.predict(table)
+    np.testing.assert_allclose(mean[:3], x[:3] + np.array([0.0, 1.0, 0.0]), atol=0.2)
+    numbers = GPRegressor(random_state=0).fit(table.select(["x"]), x)
+    assert numbers.columns_ is None
+    np.testing.assert_allclose(numbers.predict(pyarrow.table({"x": x})), x, atol=0.01)

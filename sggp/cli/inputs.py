@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +24,7 @@ def choose_inputs(
     """The input columns; those of them that are text and thus categories; and what is not used, with the reason.
 
     Those named; or every column but the target and those that can tell nothing: empty ones, text that is the same in
-    every row, and text with too many different values for a category (`too_many_levels`), of which the reason is told.
+    every row, and text with too many different values for a category (`too_many_levels`), of which the reason is given.
 
     Args:
         features: names, comma separated, or None.
@@ -48,12 +48,22 @@ def choose_inputs(
             names.append(name)
         else:
             unused[name] = reason
-    if unused:
-        listed = ", ".join(f"{name} ({reason})" for name, reason in unused.items())
-        stderr().print(f"not used: {listed}")
     if not names:
         raise DataFileError(f"{table.path}: no column to learn from beside the target {target!r}.")
     return names, [name for name in names if is_text(table.columns[name])], unused
+
+
+def say_unused(unused: Mapping[str, str]) -> None:
+    """Tell on stderr which columns are not used, and why."""
+    if unused:
+        listed = ", ".join(f"{name} ({reason})" for name, reason in unused.items())
+        stderr().print(f"not used: {listed}")
+
+
+def used_lines(table: DataTable, rejects: Iterable[Reject]) -> list[int]:
+    """Lines of the rows that were used."""
+    bad = {reject.line for reject in rejects}
+    return [int(line) for line in table.lines if int(line) not in bad]
 
 
 def is_text(cells: list[str]) -> bool:

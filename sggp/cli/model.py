@@ -6,30 +6,20 @@ import warnings
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import typer
 
 from sggp.checks import one_of, whole_number
-from sggp.cli.console import (
-    check_outputs,
-    csv_text,
-    exit_as_stopped,
-    long_run,
-    progress_lines,
-    say,
-    stderr,
-    stdout,
-)
+from sggp.cli.console import check_outputs, exit_as_stopped, long_run, progress_lines, say, stderr, stdout
 from sggp.cli.fit_report import Told, check_varies, noise_told, render, unidentified
-from sggp.cli.inputs import choose_inputs, read_cells
 from sggp.cli.model_files import SavedModel, load_model, save_model
-from sggp.cli.molecules.tables import Decimal, Reject, Sheet
+from sggp.cli.molecules.tables import Decimal, Sheet
 from sggp.cli.outputs import rejected_path
+from sggp.cli.predictions import Predictor
+from sggp.cli.training import Asked, read_training
 from sggp.defaults import NUM_SAMPLES
 from sggp.errors import InputError, UnidentifiedColumns
 from sggp.estimator import GPRegressor
 from sggp.files import write_whole
-from sggp.molecules.files import DataTable, read_table
 from sggp.plotting import new_figure
 
 _DEFAULT = "auto"
@@ -38,7 +28,7 @@ _KERNELS = (_DEFAULT, "matern12", "matern32", "matern52", "rbf")
 
 def fit(
     data: Annotated[
-        Path, typer.Argument(help="CSV file of numbers and categories, with a header. gz accepted.")
+        Path, typer.Argument(help="Table of numbers and categories, with a header: CSV, .xlsx, .parquet, ...")
     ],
     target: Annotated[str, typer.Option(help="Column to learn.")],
     out: Annotated[Path | None, typer.Option(help="Model file to write.")] = None,
@@ -69,12 +59,10 @@ def fit(
         new_figure()  # names the extra that a report needs before any work
     whole_number(num_samples, "--num-samples")
     one_of(kernel, "--kernel", _KERNELS)
-    table = read_table(data, sheet=sheet, decimal=decimal)
-    say(data.name, table.notes)
-    names, categories, unused = choose_inputs(table, target, features)
     rejected = rejected_path(written[0], data, *written)
-    cells, rejects = read_cells(table, [*names, target], dict.fromkeys(categories), rejected)
-    inputs, y = cells[:, :-1], cells[:, -1].astype(float)
+    table = read_training(Asked(data, target, features, sheet, decimal), rejected)
+    names, categories, rejects = table.names, table.categories, table.rejects
+    inputs, y = table.cells[:, :-1], table.cells[:, -1].astype(float)
     if report is not None:
         check_varies(y, data)
     listed = ", ".join(f"{name} (categories)" if name in categories else name for name in names)
@@ -88,10 +76,7 @@ def fit(
     if out is not None:
         save_model(out, SavedModel(target, names, model))
     if report is not None:
-        others = {
-            name: unused.get(name, "not asked for") for name in table.header if name not in (*names, target)
-        }
-        told = Told(data, target, names, others, _lines(table, rejects), inputs, rejects, rejected)
+        told = Told(data, target, names, table.others, table.lines, inputs, rejects, rejected)
         write_whole(report, render(model, told))
     files = " and ".join(map(str, written))
     stdout().print(f"model of {target!r} in {files}; noise of one measurement {noise_told(model, inputs)}")
@@ -102,7 +87,7 @@ def fit(
 
 def predict(
     model: Annotated[Path, typer.Argument(help="Model file written by fit.")],
-    data: Annotated[Path, typer.Argument(help="CSV file with the model's input columns. gz accepted.")],
+    data: Annotated[Path, typer.Argument(help="Table with the model's input columns, of any size.")],
     out: Annotated[Path, typer.Option(help="CSV file to write.")],
     include_noise: Annotated[
         bool,
@@ -123,34 +108,8 @@ def predict(
     for solution in (posterior.solution for posterior in saved.model._posteriors()):
         if not solution.converged:
             say(model, [f"its solve did not reach its tolerance: {solution.describe_failure()}"])
-    table = read_table(data, sheet=sheet, decimal=decimal)
-    say(data.name, table.notes)
     rejected = rejected_path(out, data, model, out)
-    names, encoder = saved.features, saved.model.columns_
-    known = {} if encoder is None else {n: c.levels for n, c in zip(names, encoder.columns, strict=True)}
-    cells, rejects = read_cells(table, names, {n: v for n, v in known.items() if v is not None}, rejected)
-    with np.errstate(over="ignore", invalid="ignore"), progress_lines():
-        columns = ["mean", "std"]
-        found = [*saved.model.predict(cells, return_std=True, include_noise=include_noise)]
-        if interval is not None:
-            columns += ["low", "high"]
-            found += saved.model.predict_interval(cells, interval)
-    lines = _lines(table, rejects)
-    values = np.stack(found, axis=1)
-    if not np.isfinite(values).all():
-        first = lines[int(np.argmin(np.isfinite(values).all(axis=1)))]
-        raise InputError(
-            f"the prediction for line {first} of {data} is beyond what float64 holds: measure {saved.target!r} in a "
-            "larger unit, and fit the model again."
-        )
-    rows = ([line, *row] for line, row in zip(lines, values.tolist(), strict=True))
-    write_whole(out, csv_text(["line", *columns], rows))
-    stdout().print(
-        f"{len(lines)} predictions of {saved.target!r} in {out}; {len(rejects)} unused rows in {rejected}"
-    )
-
-
-def _lines(table: DataTable, rejects: list[Reject]) -> list[int]:
-    """Lines of the rows that were used."""
-    bad = {reject.line for reject in rejects}
-    return [int(line) for line in table.lines if int(line) not in bad]
+    predictor = Predictor(saved, data, include_noise, interval)
+    with progress_lines():
+        used, unused = predictor.write(out, rejected, sheet=sheet, decimal=decimal)
+    stdout().print(f"{used} predictions of {saved.target!r} in {out}; {unused} unused rows in {rejected}")

@@ -2,6 +2,8 @@
 
 A file is looked for in the folder `SGGP_DATA_DIR` first. Files whose SHA-256 is known are otherwise downloaded to the
 user's cache (extra `data`); the others are to be had in `SGGP_DATA_DIR` only, and the error says so.
+
+`read_matrix` reads a table of numbers of your own, of any size.
 """
 
 from sggp.datasets.large import LARGE_NAMES, LargeTable, large, random_fold
@@ -20,11 +22,13 @@ from sggp.datasets.molecules import (
 )
 from sggp.datasets.split import RegressionSplit, Standardization, standardized_split
 from sggp.datasets.uci import UCI_NAMES, UciHyperparameters, uci, uci_hyperparameters
+from sggp.molecules.files.numeric import Matrix, read_matrix
 
 __all__ = [
     "LARGE_NAMES",
     "UCI_NAMES",
     "LargeTable",
+    "Matrix",
     "MoleculeData",
     "RegressionSplit",
     "Standardization",
@@ -39,6 +43,7 @@ __all__ = [
     "lipophilicity",
     "nci_first_5k",
     "random_fold",
+    "read_matrix",
     "standardized_split",
     "tyk2",
     "uci",

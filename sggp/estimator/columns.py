@@ -187,6 +187,11 @@ def is_frame(table: Any) -> bool:
 
 def read_columns(table: Any) -> tuple[list[Any], list[np.ndarray], list[bool]]:
     """Names (or positions), cells (n,) and whether its type is a categorical one, of every column."""
+    if hasattr(table, "column_names") and hasattr(table, "to_batches"):  # of Arrow
+        names = list(table.column_names)
+        parts = [table.column(position) for position in range(len(names))]
+        kinds = [str(part.type).startswith("dictionary") for part in parts]
+        return names, [np.asarray(part) for part in parts], kinds
     if not is_frame(table):
         array = np.asarray(table)
         if array.dtype.kind in "US" and not isinstance(table, np.ndarray):

@@ -14,6 +14,7 @@ from torch import Tensor
 from sggp.checks import whole_number
 from sggp.defaults import DIRECT_ROWS
 from sggp.errors import InputError, ShapeError
+from sggp.estimator.tables import in_blocks
 from sggp.evidence.leave_one_out import NEIGHBOURS, Observed
 from sggp.evidence.spread import NoiseModel, leave_out_with
 from sggp.hyperparameters.coordinates import copy_kernel
@@ -99,14 +100,19 @@ class PredictiveDensities:
             InputError: a noise per training row, and none for the new rows.
         """
         check_is_fitted(self)
-        x = self._inputs(self._checked(X))
-        mean, latent = (torch.stack(part, dim=1) for part in zip(*self._moments(x), strict=True))
-        noise = self._new_noise(noise_variance, len(x))
-        factor = self._squared_scale(x, mean, latent)
-        scale = self.scaling_.y_scale
-        loc = mean.cpu().numpy() * scale + self.scaling_.y_offset
-        spread = (latent.cpu().numpy() + noise) * factor.cpu().numpy() + self._solve_error()
-        spread, tail = np.maximum(np.sqrt(spread) * scale, np.finfo(float).tiny), self.noise_model_.tail
+        rows = self._checked(X)
+        noise = self._new_noise(noise_variance, len(rows))  # (t,) or (q, t)
+
+        def located(part: np.ndarray, cut: slice) -> tuple[np.ndarray, np.ndarray]:
+            x, scale = self._inputs(part), self.scaling_.y_scale
+            mean, latent = (torch.stack(part, dim=1) for part in zip(*self._moments(x), strict=True))
+            factor = self._squared_scale(x, mean, latent).cpu().numpy()
+            variance = (latent.cpu().numpy() + (noise if noise.ndim < 2 else noise[cut])) * factor
+            spread = np.sqrt(variance + self._solve_error()) * scale
+            return mean.cpu().numpy() * scale + self.scaling_.y_offset, spread
+
+        loc, spread = in_blocks(located, rows)
+        spread, tail = np.maximum(spread, np.finfo(float).tiny), self.noise_model_.tail
         return PredictiveDistribution(self._squeeze(loc), self._squeeze(spread), tail.df, tail.outliers)
 
     def predict_quantiles(self, X: Any, quantiles: Any = (0.05, 0.5, 0.95)) -> np.ndarray:

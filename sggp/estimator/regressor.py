@@ -20,7 +20,7 @@ from sggp.estimator.insight import Insight
 from sggp.estimator.lifecycle import Lifecycle
 from sggp.estimator.parameters import KernelParameters
 from sggp.estimator.progress import tell_learnt, tell_plan, tell_solved, watching
-from sggp.estimator.tables import checked_rows, checked_training, listed_columns, told_columns
+from sggp.estimator.tables import checked_rows, checked_training, in_blocks, listed_columns, told_columns
 from sggp.estimator.weights import fit_weighted, row_noise
 from sggp.fitting import FittedModel, ModelSettings
 from sggp.fitting.measured import condition_measured
@@ -218,16 +218,20 @@ class GPRegressor(Lifecycle, Insight, RegressorMixin, KernelParameters):
         if return_std and return_cov:
             raise InputError("return_std and return_cov were both asked for; ask for one at a time.")
         check_is_fitted(self)
-        x = self._inputs(self._checked(X))
+        rows = self._checked(X)
         if return_cov:
-            self._check_covariance_size(len(x))
+            self._check_covariance_size(len(rows))
+            self._check_covariance_range()
+            return self._predicted(rows, return_std, True, include_noise)
+        return in_blocks(lambda part, _: self._predicted(part, return_std, False, include_noise), rows)
+
+    def _predicted(self, rows: np.ndarray, return_std: bool, return_cov: bool, include_noise: bool) -> Any:
+        x = self._inputs(rows)
         offset, scale = self.scaling_.y_offset, self.scaling_.y_scale
         if not (return_std or return_cov):
             means = torch.stack([p.mean(x) for p in self._posteriors()], dim=1)
             return self._squeeze(means.detach().cpu().double().numpy() * scale + offset)
         noise = self._measurement_noise() if include_noise else np.zeros(len(self._posteriors()))
-        if return_cov:
-            self._check_covariance_range()
         means, variances = (torch.stack(part, dim=1) for part in zip(*self._moments(x), strict=True))
         factor = self._variance_factor(x, means, variances)  # (q, t)
         mean = self._squeeze(means.cpu().numpy() * scale + offset)

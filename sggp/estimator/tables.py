@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from sggp.fitting import FittedModel
 from sggp.kernels import TanimotoDotProduct, TanimotoMinMax
 
 DENSE_BYTES = 2**32
+ROWS_AT_ONCE = 65_536
 
 _ENCODED: dict[str, Any] = {"dtype": "numeric", "ensure_all_finite": "allow-nan"}
 
@@ -128,7 +130,9 @@ def _needs_encoding(X: Any, policy: str) -> bool:
 
 
 def _refuse_missing(estimator: Any, X: np.ndarray) -> None:
-    if X.dtype.kind == "f" and (gaps := np.isnan(X)).any():
+    with np.errstate(over="ignore", invalid="ignore"):
+        clean = X.dtype.kind != "f" or not np.isnan(X.sum())  # which makes no mask as large as the table
+    if not clean and (gaps := np.isnan(X)).any():
         refuse_missing([*getattr(estimator, "feature_names_in_", range(X.shape[1]))], list(gaps.T))
 
 
@@ -154,3 +158,20 @@ def _without_gaps(y: Any) -> tuple[Any, np.ndarray | None]:
     if len(empty):
         raise InputError(f"y contains NaN in every row of target {empty[0]}: leave it out.")
     return values, gaps
+
+
+def in_blocks(function: Callable[[np.ndarray, slice], Any], rows: np.ndarray) -> Any:
+    """What a function of checked rows (q, d) and where they stand gives, joined: an array (q, …), or a tuple of them.
+
+    It sees blocks of 65,536 rows: what it makes of them (copies in float64, sample paths) is held for one block, and
+    rows that are mapped from a file are read as they come.
+    """
+    cuts = [slice(start, start + ROWS_AT_ONCE) for start in range(0, len(rows), ROWS_AT_ONCE)]
+    parts = [function(rows[cut], cut) for cut in cuts]
+    if len(parts) == 1:
+        return parts[0]
+    return (
+        tuple(map(np.concatenate, zip(*parts, strict=True)))
+        if isinstance(parts[0], tuple)
+        else np.concatenate(parts)
+    )

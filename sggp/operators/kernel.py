@@ -103,6 +103,12 @@ class KernelOperator(SystemOperator):
         self._check_columns(v)
         return self._matrix.rows_matmul(rows, v).addcmul_(self._noise[rows, None], v[rows])
 
+    def rows_matmul_wide(self, rows: Tensor, v: Tensor) -> Tensor:  # (b,), (n, s) -> (b, s)
+        """Rows of K + Σ times v in float64 whatever the working precision, as `matmul_wide`."""
+        v = v.double()
+        product = self._matrix.product64(v, rows)
+        return product.addcmul_(self.noise_variance[rows, None], v[rows])
+
     def columns_matmul(self, cols: Tensor, v: Tensor) -> Tensor:  # (b,), (b, s) -> (n, s)
         """Columns of K + Σ times v."""
         return self._matrix.columns_matmul(cols, v).index_add_(0, cols, self._noise[cols, None] * v)

@@ -103,12 +103,13 @@ class KernelMatrix:
         with entered(self.workers):
             return self.covariance.matmul(left, right, v, memory_budget=budget).to(self.dtype)
 
-    def product64(self, v: Tensor) -> Tensor:  # (n, s) -> (n, s)
-        """K v in float64, of the rows as given."""
-        self.count(len(self.x) ** 2)
-        points, budget = self.points64, tile_bytes(self.memory_budget)
+    def product64(self, v: Tensor, rows: Tensor | None = None) -> Tensor:  # (n, s), (b,) -> (n or b, s)
+        """K v in float64, of the rows as given; or some rows of it."""
+        right, budget = self.points64, tile_bytes(self.memory_budget)
+        left = right if rows is None else right[rows]
+        self.count(len(left) * len(right))
         with entered(self.workers):
-            return self.covariance64.matmul(points, points, v, memory_budget=budget).double()
+            return self.covariance64.matmul(left, right, v, memory_budget=budget).double()
 
     def rows(self, rows: Tensor) -> RowBlock:  # (b,) -> (b, n)
         """Rows of K as one block that multiplies from both sides, evaluated once."""

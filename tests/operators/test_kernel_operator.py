@@ -233,6 +233,9 @@ def test_float32_products_see_float32_inputs_and_wide_ones_the_inputs_as_given(g
     exact = KernelOperator(make_kernel(3), x, 0.1).dense()
     v = torch.randn(300, 2, generator=generator, dtype=torch.float64)
     torch.testing.assert_close(operator.matmul_wide(v), exact @ v, rtol=0, atol=1e-11)
+    rows, before = torch.tensor([1, 0, 200]), operator.entries_evaluated
+    torch.testing.assert_close(operator.rows_matmul_wide(rows, v), (exact @ v)[rows], rtol=0, atol=1e-11)
+    assert operator.entries_evaluated - before == 3 * 300
     identity = torch.eye(300, dtype=torch.float32)
     narrow = torch.cat([operator.matmul(part) for part in identity.split(100, dim=1)], 1)
     allowed = 3e-7 + 6e-8 * (x.norm(dim=1)[:, None] + x.norm(dim=1))

@@ -12,9 +12,10 @@ import numpy as np
 from sggp.checks import as_path, one_of
 from sggp.errors import DataFileError, InputError
 from sggp.molecules.files.columns import ColumnGuess, choose_columns, plain
+from sggp.molecules.files.formats.arrow import read_arrow
 from sggp.molecules.files.formats.delimited import read_delimited, read_smi
 from sggp.molecules.files.formats.sdf import is_sdf, read_sdf
-from sggp.molecules.files.formats.sheets import read_parquet, read_workbook
+from sggp.molecules.files.formats.sheets import read_workbook
 from sggp.molecules.files.grid import Grid, make_table
 from sggp.molecules.files.numbers import Censored, Numbers, bound_reason, is_missing, relation
 from sggp.molecules.files.sources import read_bytes
@@ -73,7 +74,7 @@ class MoleculeFile:
 def read_table(
     path: str | os.PathLike[str], *, sheet: str | None = None, decimal: str | None = None
 ) -> DataTable:
-    """Read a table as text: CSV, TSV, SMI, SDF, .xlsx or .parquet; gzip, bzip2 and xz accepted.
+    """Read a table as text: CSV, TSV, SMI, SDF, .xlsx, .parquet or .arrow (Feather); gzip, bzip2 and xz accepted.
 
     Delimiter (`,` `;` tab `|`), encoding (UTF-8, UTF-16, Windows-1252), a missing header and comments are found out;
     what was decided is in `notes`. Rows with a wrong number of cells are collected in `rejected`. A cell that begins
@@ -87,7 +88,7 @@ def read_table(
     Raises:
         DataFileError: no regular file, missing, empty, damaged or no table; larger than 1 GiB unpacked (the
             environment variable SGGP_MAX_TABLE_BYTES sets another limit); a quote that is never closed.
-        MissingExtra: .xlsx without openpyxl, .parquet without pyarrow (extra "files"), .sdf without RDKit.
+        MissingExtra: .xlsx without openpyxl, .parquet and .arrow without pyarrow (extra "files"), .sdf without RDKit.
     """
     target = as_path(path, "path")
     if decimal is not None:
@@ -110,8 +111,8 @@ def read_table(
 def _grid(path: Path, data: bytes, kind: str, sheet: str | None) -> Grid:
     if kind == "xlsx":
         return read_workbook(path, data, sheet)
-    if kind == "parquet":
-        return read_parquet(path, data)
+    if kind == "arrow":
+        return read_arrow(path, data)
     text, notes = decode(path, data)
     if not text.strip():
         raise DataFileError(f"{path}: the file is empty.")

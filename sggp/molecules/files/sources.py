@@ -40,7 +40,6 @@ _OTHERS = {
     b"Rar!": "a RAR archive; unpack it",
     b"\x28\xb5\x2f\xfd": "packed by zstd; unpack it, or pack it by gzip",
     b"\x89HDF": "an HDF5 file; save the table as CSV or .parquet",
-    b"ARROW1": "an Arrow (Feather) file; save it as .parquet or CSV",
     b"\x7fELF": "a program",
     b"MZ\x90": "a program",
     b"version https://git-lfs": "a pointer of Git LFS, not the file; fetch it by git lfs pull",
@@ -61,7 +60,7 @@ def limit() -> int:
 
 
 def read_bytes(path: Path) -> tuple[bytes, str]:
-    """The bytes of a file, unpacked (gzip, bzip2, xz), and its kind: "text", "xlsx" or "parquet".
+    """The bytes of a file, unpacked (gzip, bzip2, xz), and its kind: "text", "xlsx", or "arrow" for Parquet, too.
 
     Raises:
         DataFileError: no regular file, missing, unreadable, damaged, larger than the limit, or no table.
@@ -135,9 +134,9 @@ def _bounded(path: Path, stream: IO[bytes], most: int) -> bytes:
 
 
 def kind_of(path: Path, data: bytes) -> str:
-    """Text, xlsx or parquet, from the bytes of a file; other kinds are refused by a DataFileError."""
-    if data.startswith(b"PAR1"):
-        return "parquet"
+    """Text, xlsx or arrow, from the bytes of a file; other kinds are refused by a DataFileError."""
+    if data.startswith((b"PAR1", b"ARROW1")):
+        return "arrow"
     if data.startswith(b"PK\x03\x04"):
         return _zip_kind(path, data)
     for magic, words in _OTHERS.items():

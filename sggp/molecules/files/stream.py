@@ -16,6 +16,7 @@ from sggp.molecules.files.formats.sdf import is_sdf
 from sggp.molecules.files.grid import make_table
 from sggp.molecules.files.read import PACKED_ENDINGS, SMI_ENDINGS, guess_columns
 from sggp.molecules.files.sources import kind_of, opened, unpacking
+from sggp.molecules.files.table import DataTable
 from sggp.molecules.files.text import decode
 from sggp.molecules.files.write import unshield
 
@@ -51,25 +52,20 @@ class Block(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Form:
+class LineForm:
     """How the lines of a file are read.
 
     Attributes:
         path: the file.
         delimiter: of the cells; None: SMILES and names between blanks.
         width: number of cells of a row.
-        smiles, id: which cells (0-based); no id where None.
         first: line of the first row (1-based).
-        guess: the columns, with reasons.
     """
 
     path: Path
     delimiter: str | None
     width: int
-    smiles: int
-    id: int | None
     first: int
-    guess: ColumnGuess
 
     def cells(self, line: str) -> list[str] | str:
         """The cells of a line, or why it has not as many as there are columns."""
@@ -88,15 +84,28 @@ class Form:
         return cells
 
 
-def read_form(path: Path, *, smiles_column: str | None = None, id_column: str | None = None) -> Form:
-    """Find out from its first lines how a file is read: as `read_molecules`, but a row is a line.
+@dataclass(frozen=True)
+class Form(LineForm):
+    """How the lines of a file of molecules are read.
+
+    Attributes:
+        smiles, id: which cells (0-based); no id where None.
+        guess: the columns, with reasons.
+    """
+
+    smiles: int
+    id: int | None
+    guess: ColumnGuess
+
+
+def read_head(path: Path) -> tuple[DataTable, str | None]:
+    """The table of the first thousand lines of a file that is read by lines, and the delimiter of its cells.
 
     Raises:
-        DataFileError: no text that is read by lines (an .xlsx, .parquet or SD file, UTF-16), empty, no column of
-            SMILES, or as `read_molecules`.
+        DataFileError: no text that is read by lines (an .xlsx, .parquet or SD file, UTF-16), or no table.
     """
     with opened(path) as raw:
-        head = b"".join(line for line, _ in islice(_raw_lines(path, raw), _HEAD))
+        head = b"".join(line for line, _ in islice(raw_lines(path, raw), _HEAD))
     if head.startswith((b"PK\x03\x04", b"PAR1", *_WIDE)) or kind_of(path, head) != "text":
         raise _no_stream(path, "a file of another kind than UTF-8 text")
     text, notes = decode(path, head)
@@ -105,12 +114,23 @@ def read_form(path: Path, *, smiles_column: str | None = None, id_column: str | 
         raise _no_stream(path, "an SD file")
     smi = name.endswith(SMI_ENDINGS)
     table = make_table(path, read_smi(text, notes) if smi else read_delimited(text, notes))
+    return table, None if smi else delimiter_of(text)
+
+
+def read_form(path: Path, *, smiles_column: str | None = None, id_column: str | None = None) -> Form:
+    """Find out from its first lines how a file is read: as `read_molecules`, but a row is a line.
+
+    Raises:
+        DataFileError: no text that is read by lines (an .xlsx, .parquet or SD file, UTF-16), empty, no column of
+            SMILES, or as `read_molecules`.
+    """
+    table, delimiter = read_head(path)
     guess = guess_columns(table, smiles=smiles_column, id=id_column)
     if guess.smiles is None:
         raise DataFileError(f"{path}: no SMILES column ({guess.reasons['smiles']}); name it.")
     return Form(
         path=path,
-        delimiter=None if smi else delimiter_of(text),
+        delimiter=delimiter,
         width=len(table.header),
         smiles=table.header.index(guess.smiles),
         id=None if guess.id is None else table.header.index(guess.id),
@@ -128,7 +148,7 @@ def read_blocks(form: Form, *, after: int = 0, size: int = 16_384) -> Iterator[B
         DataFileError: the file is damaged or cannot be read; the blocks before have been given by then.
     """
     with opened(form.path) as raw:
-        lines = _raw_lines(form.path, raw)
+        lines = raw_lines(form.path, raw)
         done = max(after, form.first - 1)
         for _ in islice(lines, done):
             pass
@@ -138,14 +158,18 @@ def read_blocks(form: Form, *, after: int = 0, size: int = 16_384) -> Iterator[B
             yield Block(rows, bad, done, piece[-1][1])
 
 
-def _parsed(form: Form, data: bytes, first: int) -> tuple[list[Row], list[BadRow]]:
-    rows, bad = [], []
+def cells_of(form: LineForm, data: bytes, first: int) -> Iterator[tuple[int, str, list[str] | str]]:
+    """Number, text and cells, or why there are none, of the lines that are neither blank nor a comment."""
     text, _ = decode(form.path, data)
     for number, line in enumerate(text.removesuffix("\n").split("\n"), start=first):
         line = line.strip("\r\n") if form.delimiter == "\t" else line.strip()
-        if not line.strip() or (form.delimiter is None and line.startswith("#")):
-            continue
-        cells = form.cells(line)
+        if line.strip() and not (form.delimiter is None and line.startswith("#")):
+            yield number, line, form.cells(line)
+
+
+def _parsed(form: Form, data: bytes, first: int) -> tuple[list[Row], list[BadRow]]:
+    rows, bad = [], []
+    for number, line, cells in cells_of(form, data, first):
         if isinstance(cells, str):
             bad.append(BadRow(number, line, cells))
         elif any(cell.strip() for cell in cells):
@@ -154,7 +178,7 @@ def _parsed(form: Form, data: bytes, first: int) -> tuple[list[Row], list[BadRow
     return rows, bad
 
 
-def _raw_lines(path: Path, raw: IO[bytes]) -> Iterator[tuple[bytes, int]]:
+def raw_lines(path: Path, raw: IO[bytes]) -> Iterator[tuple[bytes, int]]:
     """Unpacked lines with their ends, and how many bytes of the file were read for them."""
     stream = unpacking(raw)
     while line := stream.readline(_LONGEST):

@@ -35,10 +35,13 @@ def unshield(text: str) -> str:
 
 def csv_text(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     """A CSV file as text; floats keep all their digits, text is shielded, control characters are written out."""
+    return csv_rows([header]) + csv_rows(rows)
+
+
+def csv_rows(rows: Iterable[Sequence[Any]]) -> str:
+    """Further rows of a CSV file, as `csv_text` writes them."""
     buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow([_cell(name) for name in header])
-    writer.writerows([_cell(cell) for cell in row] for row in rows)
+    csv.writer(buffer, lineterminator="\n").writerows([_cell(cell) for cell in row] for row in rows)
     return buffer.getvalue()
 
 

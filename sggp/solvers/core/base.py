@@ -67,7 +67,7 @@ class Solver(ABC):
             tolerance: relative residual ‖b − Ax‖/‖b‖ to reach, a number or one per column (s,).
             max_epochs: work allowed, in units of n² kernel entries; None takes the solver's own cap. From 20 epochs on
                 the pass that measures the final residual is kept within; below that the final residual is estimated
-                from a twentieth of the rows, and says so, where the operator offers rows and n ≥ 1,280.
+                from a twentieth of the rows (at most 4,096), and says so, where the operator offers rows and n ≥ 1,280.
             max_seconds: wall time allowed; checked after every step, and between the blocks of a preconditioner's
                 set-up, which may take seven tenths of it. A pass is kept within where it takes at most a twentieth of
                 it; one that would take more than all of it is not begun.

@@ -230,9 +230,12 @@ def _iterate(task: _Task, segment: _Segment) -> bool:
     solver, run, state = task.solver, task.run, segment.state
 
     def settle(leaving: Tensor) -> None:
-        places = segment.kept[leaving]
-        scale = (run.measured[places] * run.system.norms[places]).to(run.x)
-        run.x[:, places] += solver.iterate(state)[:, leaving].to(run.x) * scale
+        found = solver.iterate(state)
+        for column in leaving.nonzero()[:, 0].tolist():  # one at a time: no copies of all of them
+            place = int(segment.kept[column])
+            run.x[:, place] += found[:, column].to(run.x) * float(
+                run.measured[place] * run.system.norms[place]
+            )
 
     while True:
         everything = torch.ones_like(segment.kept, dtype=torch.bool)

@@ -112,7 +112,7 @@ def check_system(
     limits = limits.reshape(-1).expand(s).clone() if limits.numel() == 1 else limits.clone()
     scale = _powers_of_two(block)
     work = (scale > 0).nonzero()[:, 0]
-    scaled = block[:, work].double() / scale[work].to(block.device)
+    scaled = _divided(block, work, scale)
     start = None
     if x0 is not None:
         x0 = _columns("x0", x0, n, operator)
@@ -120,7 +120,7 @@ def check_system(
             raise ShapeError(f"x0 must have the shape of rhs, {tuple(rhs.shape)}, got {tuple(x0.shape)}.")
         if not bool(torch.isfinite(x0).all()):
             raise InputError("x0 holds NaN or infinity; pass None to start from zero.")
-        start = x0.reshape(n, s)[:, work].double() / scale[work].to(block.device)
+        start = _divided(x0.reshape(n, s), work, scale)
     return System(
         operator=operator,
         rhs=scaled,
@@ -136,9 +136,19 @@ def check_system(
     )
 
 
+def _divided(block: Tensor, work: Tensor, scale: Tensor) -> Tensor:  # (n, s), (c,), (s,) -> (n, c)
+    """Some columns in float64 by their powers of two, one at a time: nothing of their size is held beside them."""
+    out = block.new_empty(len(block), len(work), dtype=torch.float64)
+    for place, column in enumerate(work.tolist()):
+        torch.div(block[:, column].double(), float(scale[column]), out=out[:, place])
+    return out
+
+
 def _powers_of_two(block: Tensor) -> Tensor:  # (n, s) -> (s,)
     """The power of two below the largest entry of each column; 0 for zeros, NaN where an entry is not finite."""
-    largest = block.abs().amax(0).double().cpu() if len(block) else torch.zeros(block.shape[1]).double()
+    largest = torch.zeros(block.shape[1], dtype=torch.float64)
+    if len(block):
+        largest = torch.maximum(block.amax(0), -block.amin(0)).double().cpu()
     mantissa, _ = torch.frexp(largest)
     power = torch.where(largest > 0, largest / (2 * mantissa), 0.0)
     return torch.where(torch.isfinite(largest), power, float("nan"))

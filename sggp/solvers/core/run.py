@@ -19,7 +19,7 @@ __all__ = ["Run", "begin", "describe_step", "solution", "tell_step"]
 
 _SHARE = 0.05
 """The part of a pass that a sampled residual may cost."""
-_FEWEST_ROWS = 64
+_FEWEST_ROWS, _MOST_ROWS = 64, 4096
 _BLOCK_BYTES = 64 * 2**20
 _FORECAST_ROWS, _FORECAST_SHARE = 16_384, 256
 """Rows from which on the first step is forecast where seconds are limited, and the share of a pass that this costs."""
@@ -106,9 +106,12 @@ class Run:
     def correction(self, columns: Tensor) -> Problem:
         """A d = b − A x for columns that are still open, with unit columns and tolerances that follow."""
         system, norms = self.system, self.measured[columns]
+        rhs = self.remainder.new_empty(len(self.remainder), len(columns), dtype=system.operator.dtype)
+        for place, (column, norm) in enumerate(zip(columns.tolist(), norms.tolist(), strict=True)):
+            rhs[:, place] = self.remainder[:, column] / norm
         return Problem(
             operator=system.operator,
-            rhs=(self.remainder[:, columns] / norms.to(self.remainder)).to(system.operator.dtype),
+            rhs=rhs,
             tolerance=system.tolerance[columns] / norms,
             columns=system.columns[columns],
             generator=system.generator,
@@ -133,14 +136,14 @@ class Run:
             within: the budget for a second product, of higher precision, where the first misses a tolerance; None for
                 one product only.
         """
-        system, exact = self.system, self.x[:, columns]
+        system, exact = self.system, _taken(self.x, columns)
         rounded, tolerance = self._rounded(exact, columns), system.tolerance[columns]
         candidates = [exact] if rounded is exact else [rounded]
         if rounded is not exact and self.both and self._precise:
             candidates = [exact, rounded]
         together = candidates[0] if len(candidates) == 1 else torch.cat(candidates, 1)
         products = self._product(together).chunk(len(candidates), 1)
-        rhs, norms = system.rhs[:, columns], system.norms[columns].to(exact.device)
+        rhs, norms = _taken(system.rhs, columns), system.norms[columns].to(exact.device)
         remainders = [(rhs - product) / norms for product in products]
         found = [torch.linalg.vector_norm(remainder, dim=0).cpu() for remainder in remainders]
         missed = ~(found[-1] <= tolerance)
@@ -188,17 +191,18 @@ class Run:
         """Estimate residuals from random rows: ‖r_S‖·√(n/|S|); returns False where that would be a full pass.
 
         The standard error is that of a mean of squared row residuals, drawn without replacement, carried through
-        the square root to first order. |S| is a twentieth of the rows, at least 64.
+        the square root to first order. |S| is a twentieth of the rows, at least 64 and at most 4,096.
         """
         system, n = self.system, self.system.operator.shape[0]
-        size = max(_FEWEST_ROWS, int(_SHARE * n))
+        size = max(_FEWEST_ROWS, min(_MOST_ROWS, int(_SHARE * n)))
         if size > _SHARE * n or not hasattr(system.operator, "rows_matmul"):
             return False
         self.whole[columns] = self.both and self._precise
         if not (self.both and self._precise):
-            self.x[:, columns] = self._rounded(self.x[:, columns], columns)
+            for column in columns.split(1):
+                self.x[:, column] = self._rounded(self.x[:, column], column)
         rows = torch.randperm(n, generator=system.generator)[:size].to(system.rhs.device)
-        remainder = system.rhs[rows][:, columns] - self._rows_product(rows, self.x[:, columns])
+        remainder = system.rhs[rows][:, columns] - self._rows_product(rows, _taken(self.x, columns))
         squares = (remainder.double() / system.norms[columns].to(remainder.device)).square()
         mean, spread = squares.mean(0).cpu(), squares.std(0).cpu()
         found = (n * mean).sqrt()
@@ -211,10 +215,17 @@ class Run:
         operator = self.system.operator
         if not (self.wide and isinstance(operator, NeighbourOperator)):
             return operator.rows_matmul(rows, x.to(operator.dtype)).double()
+        if hasattr(operator, "rows_matmul_wide"):
+            return operator.rows_matmul_wide(rows, x)
         everything = torch.arange(len(x), device=x.device)
         tiles = rows.split(max(1, _BLOCK_BYTES // (8 * len(x))))
         product = torch.cat([operator.cross_block(tile, everything) @ x for tile in tiles])
         return product + operator.noise_variance[rows, None] * x[rows]
+
+
+def _taken(values: Tensor, columns: Tensor) -> Tensor:  # (n, s), (c,) -> (n, c)
+    """Some columns, in order; no copy where they are all."""
+    return values if len(columns) == values.shape[1] else values[:, columns]
 
 
 def begin(system: System) -> Run:
@@ -282,7 +293,8 @@ def solution(run: Run, method: str) -> Solution:
         )
         dtype = torch.float64
     x = torch.zeros(system.operator.shape[0], total, dtype=dtype, device=run.x.device)
-    x[:, system.columns] = (run.x * scale[system.columns].to(run.x)).to(dtype)
+    for place, column in enumerate(system.columns.tolist()):
+        x[:, column] = run.x[:, place] * float(scale[column])
     x[:, ~finite] = float("nan")
     residual, error = (torch.zeros(total, dtype=torch.float64) for _ in range(2))
     residual[system.columns], error[system.columns] = run.residual, run.error

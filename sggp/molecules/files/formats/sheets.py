@@ -1,4 +1,4 @@
-"""Excel workbooks and Parquet files to records of text."""
+"""Excel workbooks to records of text."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ from sggp.molecules.files.sources import BAD_ARCHIVE, limit, too_large
 _FORMULA = re.compile(rb"<f[ >/]")
 
 
-def _extra(package: str, what: str) -> MissingExtra:
+def missing_extra(package: str, what: str) -> MissingExtra:
+    """The error where a package that reads such files is not installed."""
     return MissingExtra(
         f'Reading {what} files needs {package}, which is not installed. Install it with: pip install "sggp[files]", '
         "or save the table as CSV."
     )
 
 
-class _Count:
+class Count:
     """The characters of a table so far, against the limit."""
 
     def __init__(self, path: Path) -> None:
@@ -54,9 +55,6 @@ def cell_text(value: Any) -> str:
     return value.isoformat() if hasattr(value, "isoformat") else str(value)
 
 
-# ---- Excel ----------------------------------------------------------------------------------------------------------
-
-
 def read_workbook(path: Path, data: bytes, sheet: str | None) -> Grid:
     """The records of one sheet: the one that is named, or the first that is visible and not empty.
 
@@ -68,7 +66,7 @@ def read_workbook(path: Path, data: bytes, sheet: str | None) -> Grid:
     try:
         from openpyxl import load_workbook
     except ImportError as error:
-        raise _extra("openpyxl", ".xlsx") from error
+        raise missing_extra("openpyxl", ".xlsx") from error
     try:
         book = load_workbook(io.BytesIO(data), read_only=True, data_only=True)
         names = [name for name in book.sheetnames if hasattr(book[name], "iter_rows")]
@@ -106,7 +104,7 @@ def _choose(
 def _rows(path: Path, page: Any) -> list[tuple[int, list[Any]]]:
     """(row number, values) of every row that is not blank, without what is empty at the right of all."""
     page.reset_dimensions()  # some writers state dimensions that are not true
-    count, out, width = _Count(path), [], 0
+    count, out, width = Count(path), [], 0
     for number, values in enumerate(page.iter_rows(values_only=True), start=1):
         filled = [i for i, value in enumerate(values) if value is not None and str(value).strip()]
         if filled:
@@ -167,49 +165,3 @@ def _texts(
             "1-2 become dates when they are typed in"
         )
     return out
-
-
-# ---- Parquet --------------------------------------------------------------------------------------------------------
-
-
-def read_parquet(path: Path, data: bytes) -> Grid:
-    """The records of a Parquet file; the index that pandas stores is left out.
-
-    Raises:
-        DataFileError: a damaged file, or one beyond the limit. MissingExtra: pyarrow is not installed.
-    """
-    try:
-        import pyarrow
-        from pyarrow import parquet
-    except ImportError as error:
-        raise _extra("pyarrow", ".parquet") from error
-    try:
-        file = parquet.ParquetFile(io.BytesIO(data))
-        size = sum(file.metadata.row_group(i).total_byte_size for i in range(file.metadata.num_row_groups))
-        if max(size, file.metadata.num_rows * file.metadata.num_columns) > limit():
-            raise too_large(path, limit())
-        names = [name for name in file.schema_arrow.names if not re.fullmatch(r"__index_level_\d+__", name)]
-        records = _batches(path, file, names)
-    except (pyarrow.ArrowException, OSError, ValueError, LookupError, ArithmeticError) as error:
-        if isinstance(error, DataFileError):
-            raise
-        raise DataFileError(f"{path}: a damaged Parquet file ({error}).") from error
-    return Grid(records, header=names, decimal=".")
-
-
-def _batches(path: Path, file: Any, names: list[str]) -> list[tuple[int, list[str]]]:
-    count, out = _Count(path), list[tuple[int, list[str]]]()
-    for batch in file.iter_batches(columns=names):
-        columns = [_column(batch.column(name)) for name in names]
-        for cells in zip(*columns, strict=True):
-            row = list(cells)
-            count.add(row)
-            out.append((len(out) + 1, row))
-    return out
-
-
-def _column(array: Any) -> list[str]:
-    kind = str(array.type)
-    if kind in ("float", "halffloat"):  # as short as their own precision allows
-        return [cell_text(float(str(value))) for value in array.to_numpy(zero_copy_only=False)]
-    return [cell_text(value) for value in array.to_pylist()]
