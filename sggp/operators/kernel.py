@@ -94,10 +94,39 @@ class KernelOperator(SystemOperator):
         v = v.double()
         if self.dtype == torch.float64:
             return self.matmul(v)
-        self._matrix.count(len(self.x) ** 2)
-        covariance, points = self._exact
-        product = covariance.matmul(points, points, v, memory_budget=tile_bytes(self.memory_budget)).double()
+        matrix = self._matrix
+        if matrix.far is not None:
+            product = matrix.far_product(matrix.far, v)
+        else:
+            matrix.count(len(self.x) ** 2)
+            covariance, points = self._exact
+            budget = tile_bytes(self.memory_budget)
+            product = covariance.matmul(points, points, v, memory_budget=budget).double()
         return product.addcmul_(self.noise_variance[:, None], v)
+
+    def product_within(self, v: Tensor, allowed: Tensor) -> tuple[Tensor, Tensor]:  # (n, s), (s,) -> (n, s), (s,)
+        """`matmul_wide(v)` with no more error than allowed, as 2-norms of its columns, and that error.
+
+        The error of a far field is measured on exact rows at random places: see `sggp.operators.far`.
+        """
+        matrix = self._matrix
+        if matrix.far is None:
+            return self.matmul_wide(v), torch.zeros(v.shape[1], dtype=torch.float64)
+        before = matrix.far.entries
+        product, error = matrix.far.within(v.double(), allowed)
+        matrix.count(matrix.far.entries - before)
+        return product.addcmul_(self.noise_variance[:, None], v.double()), error
+
+    @property
+    def approximates(self) -> bool:
+        """Whether products are by a far field."""
+        return self._matrix.far is not None
+
+    @property
+    def entries_per_epoch(self) -> int:
+        """n², or what a product with a far field takes."""
+        far = self._matrix.far
+        return len(self.x) ** 2 if far is None else far.entries_per_product
 
     def rows_matmul(self, rows: Tensor, v: Tensor) -> Tensor:  # (b,), (n, s) -> (b, s)
         """Rows of K + Σ times v."""

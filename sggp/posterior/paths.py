@@ -13,6 +13,7 @@ from sggp.arrays import all_finite, real_numbers, real_tensor
 from sggp.errors import InputError, ShapeError
 from sggp.kernels.covariance import Covariance
 from sggp.kernels.features import FeatureMap
+from sggp.operators.far import far_product
 
 
 def check_points(points: Any, dimension: int, least: int) -> Tensor:
@@ -90,7 +91,7 @@ class PathwiseSamples:
         """
         points = check_points(points, self.dimension, 2)
         flat = promoted(points.reshape(-1, self.dimension), self.precision)
-        values = self.prior(flat) + self.covariance.matmul(flat, self.x, self.update)
+        values = self.prior(flat) + far_product(self.covariance, flat, self.x, self.update)
         return (values + self.mean).to(self._dtype(points)).T.reshape(self.num_samples, *points.shape[:-1])
 
     def paired(self, points: Tensor) -> Tensor:  # (s, ..., q, d) -> (s, ..., q)

@@ -14,6 +14,7 @@ from sggp.checks import one_of, whole_number
 from sggp.errors import DtypeError, InputError, ShapeError
 from sggp.kernels import as_covariance
 from sggp.kernels.covariance import Points
+from sggp.operators.far import far_product
 from sggp.posterior import storage
 from sggp.posterior.data import Data, Prior, draw_prior
 from sggp.posterior.paths import PathwiseSamples, check_points, promoted
@@ -177,7 +178,8 @@ class Posterior:
         Cost: q·n entries, in blocks of bounded memory.
         """
         points, flat = self._flat(points)
-        values = self.covariance.matmul(flat, self.points, self.mean_weights[:, None])[:, 0] + self.prior_mean
+        products = far_product(self.covariance, flat, self.points, self.mean_weights[:, None])
+        values = products[:, 0] + self.prior_mean
         return self._shaped(values, points)
 
     def variance(
@@ -266,7 +268,7 @@ class Posterior:
         return tuple(torch.cat(part) for part in zip(*parts, strict=True))
 
     def _sampled_tile(self, flat: Tensor, samples: PathwiseSamples, columns: Tensor) -> tuple[Tensor, ...]:
-        prior, products = samples.prior(flat), self.covariance.matmul(flat, self.points, columns)
+        prior, products = samples.prior(flat), far_product(self.covariance, flat, self.points, columns)
         deviations, others = (
             (prior + products[:, : self.num_samples]).double(),
             products[:, self.num_samples :],

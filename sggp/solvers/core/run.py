@@ -20,6 +20,8 @@ _SHARE = 0.05
 """The part of a pass that a sampled residual may cost."""
 _FEWEST_ROWS = 64
 _BLOCK_BYTES = 64 * 2**20
+_WRONG = 0.25
+"""Of a tolerance: what a product that a residual is measured by may be wrong by."""
 _HARMLESS = 1.1
 """Rounding that raises the residual of a column that misses its tolerance by less than this factor is harmless."""
 
@@ -115,10 +117,12 @@ class Run:
         if rounded is not exact and self.both and self._precise:
             candidates = [exact, rounded]
         together = candidates[0] if len(candidates) == 1 else torch.cat(candidates, 1)
-        products = self._product(together).chunk(len(candidates), 1)
+        whole_product, wrong = self._product(together, columns.repeat(len(candidates)))
+        products, wrong = whole_product.chunk(len(candidates), 1), wrong.chunk(len(candidates))
         rhs, norms = system.rhs[:, columns], system.norms[columns].to(exact.device)
         remainders = [(rhs - product) / norms for product in products]
         found = [torch.linalg.vector_norm(remainder, dim=0).cpu() for remainder in remainders]
+        found = [size + error for size, error in zip(found, wrong, strict=True)]
         missed = ~(found[-1] <= tolerance)
         affordable = within is not None and not within.forbids_pass(self)
         if bool(missed.any()) and affordable and self._look_closer():
@@ -147,9 +151,15 @@ class Run:
             x = (x * scale).to(system.dtype).double() / scale
         return x if self._precise else x.to(system.operator.dtype).double()
 
-    def _product(self, x: Tensor) -> Tensor:  # (n, c) -> (n, c)
-        operator = self.system.operator
-        return operator.matmul_wide(x) if self.wide else operator.matmul(x.to(operator.dtype)).double()
+    def _product(self, x: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:  # (n, c), (c,) -> (n, c), (c,)
+        """A x, and what the relative residuals of these columns may be too small by for want of an exact one."""
+        operator, system = self.system.operator, self.system
+        if operator.approximates:
+            norms = system.norms[columns]
+            product, error = operator.product_within(x, _WRONG * system.tolerance[columns] * norms)
+            return product, error / norms
+        product = operator.matmul_wide(x) if self.wide else operator.matmul(x.to(operator.dtype)).double()
+        return product, torch.zeros(len(columns), dtype=torch.float64)
 
     def _look_closer(self) -> bool:
         """Measure in higher precision from now on; False where there is none."""
@@ -208,7 +218,7 @@ def begin(system: System) -> Run:
         rejections=torch.zeros(s, dtype=torch.long),
         error=torch.zeros(s, dtype=torch.float64),
         whole=torch.zeros(s, dtype=torch.bool),
-        wide=operator.rounds_inputs,  # residuals are those of the inputs as given
+        wide=operator.rounds_inputs or operator.approximates,  # residuals are those of the matrix as given
     )
     if system.x0 is not None and s:
         everything = torch.arange(s)

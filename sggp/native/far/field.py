@@ -1,0 +1,187 @@
+"""Products K(a, b) v with a stationary kernel in few dimensions, in about n log n operations.
+
+Boxes of a tree that are well separated see one another through a few nodes each (`sggp.native.far.basis`): values go up
+the tree to nodes, across between nodes of boxes of one level, and down to points; what is near is met point by point.
+
+Sources: L. Greengard and V. Rokhlin, "A fast algorithm for particle simulations", J. Comput. Phys. 73 (1987); W. Hackbusch
+and S. Börm, "Data-sparse approximation by adaptive H²-matrices", Computing 69 (2002). Departure: no lists for a leaf
+beside smaller boxes, whose points are met one by one.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from sggp.native import library
+from sggp.native.families import Profile
+from sggp.native.far.basis import Basis, basis_for, kernel_between
+from sggp.native.far.leaves import Leaves
+from sggp.native.far.lists import Far, Offset, far_and_near
+from sggp.native.far.near import near_products, near_products_in_torch
+from sggp.native.far.tree import Tree, enclosing, grow
+
+__all__ = ["FarField"]
+
+_COLUMN_BYTES = 384 * 2**20
+"""Of the nodes' values of one pass: more columns take several."""
+_COUPLING_BYTES = 384 * 2**20
+"""Of couplings that are kept between products; others are evaluated again."""
+_GATHER_BYTES = 32 * 2**20
+_NEGLIGIBLE = 0.1
+CAPACITY = 400
+
+
+class FarField:
+    """K(a, b) as something that multiplies: near entries as they are, far ones within a tolerance.
+
+    Args:
+        a: (n, d) float64 scaled targets, d ≤ 3 by intent. b: (m, d) scaled sources; None for those of `a`.
+        profile: φ and the scale.
+        tolerance: what an entry may be wrong by, relative to the scale.
+        capacity: points of a leaf, at most.
+
+    Attributes:
+        entries: kernel entries that a product makes, and coupling coefficients that it reads.
+        work: the same with a coefficient counted as half an entry, which is made before it is multiplied.
+    """
+
+    def __init__(
+        self, a: Tensor, b: Tensor | None, profile: Profile, tolerance: float, *, capacity: int = CAPACITY
+    ) -> None:
+        self.profile, self.tolerance = profile, tolerance
+        self._unit = replace(profile, scale=1.0)
+        self.cube = enclosing(a) if b is None else enclosing(a, b)
+        self.targets = grow(a, self.cube, capacity)
+        self.sources = self.targets if b is None else grow(b, self.cube, capacity)
+        self.far, self.near = far_and_near(self.targets, self.sources, self._matters)
+        coupled = [level for level, pairs in enumerate(self.far) if pairs]
+        self.top = coupled[0] if coupled else len(self.far)
+        deepest = max(len(self.targets.levels), len(self.sources.levels)) if coupled else 0
+        self.bases = {level: self._basis(level) for level in range(self.top, deepest)}
+        coefficients = sum(
+            len(pair.targets) * self.bases[level].rank ** 2 for level in coupled for pair in self.far[level]
+        )
+        self.entries = self.near.entries + coefficients
+        self.work = self.near.entries + coefficients / 2
+        self._couplings: dict[tuple[int, Offset, torch.dtype], Tensor] = {}
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(n, m)."""
+        return len(self.targets.order), len(self.sources.order)
+
+    def matmul(self, v: Tensor) -> Tensor:  # (m, s) -> (n, s)
+        """K(a, b) v, in the precision of v."""
+        given = v[self.sources.order].contiguous()
+        product = near_products if library.available() else near_products_in_torch
+        found = product(self.targets.rows, self.sources.rows, given, self.profile, self.near)
+        if self.bases:
+            widest = max(
+                (len(tree.levels[level]) * basis.rank if level < len(tree.levels) else 0)
+                for tree in (self.targets, self.sources)
+                for level, basis in self.bases.items()
+            )
+            columns = max(1, _COLUMN_BYTES // (2 * v.element_size() * widest))
+            for part in torch.arange(v.shape[1]).split(columns):
+                self._add_far(given[:, part], found, part)
+        out = torch.empty_like(found)
+        out[self.targets.order] = found
+        return out
+
+    def _add_far(self, v: Tensor, found: Tensor, part: Tensor) -> None:
+        field = torch.zeros(len(found), v.shape[1], dtype=v.dtype)
+        self._down(self._across(self._up(v)), field)
+        found[:, part] += field.mul_(self.profile.scale)
+
+    # the three passes -------------------------------------------------------------------------------------------------
+
+    def _up(self, v: Tensor) -> dict[int, Tensor]:
+        """Moments (b, s, r) of the sources at the nodes of every box."""
+        moments: dict[int, Tensor] = {}
+        levels = self.sources.levels
+        for level in range(len(levels) - 1, self.top - 1, -1):
+            basis = self.bases[level]
+            own = torch.zeros(len(levels[level]), v.shape[1], basis.rank, dtype=v.dtype)
+            Leaves(self.sources, level, basis).moments(v, own)
+            if level + 1 in moments:
+                self._move(self.sources, level, lambda parents, children, table, own=own, level=level: (
+                    own.index_add_(0, parents, moments[level + 1][children] @ table.to(v.dtype))
+                ))
+            moments[level] = own
+        return moments
+
+    def _across(self, moments: dict[int, Tensor]) -> dict[int, Tensor]:
+        """Fields (b, s, r) at the nodes of the targets' boxes, of the boxes they are coupled with."""
+        fields: dict[int, Tensor] = {}
+        for level, own in list(moments.items()):
+            if level >= len(self.targets.levels):
+                continue
+            boxes, (_, s, r) = len(self.targets.levels[level]), own.shape
+            field = torch.zeros(boxes, s, r, dtype=own.dtype)
+            step = max(1, _GATHER_BYTES // (own.element_size() * s * r))
+            for pair in self.far[level] if level < len(self.far) else []:
+                table = self._coupling(level, pair.offset, own.dtype)
+                for a, b in zip(pair.targets.split(step), pair.sources.split(step), strict=True):
+                    product = own[b].reshape(-1, r) @ table.T
+                    field.index_add_(0, a, product.reshape(len(a), s, r))
+            fields[level] = field
+        return fields
+
+    def _down(self, fields: dict[int, Tensor], out: Tensor) -> None:
+        """Adds the fields at points."""
+        levels, above = self.targets.levels, None
+        for level in range(self.top, len(levels)):
+            basis = self.bases[level]
+            own = fields.pop(level, None)
+            if own is None:
+                own = torch.zeros(len(levels[level]), out.shape[1], basis.rank, dtype=out.dtype)
+            if above is not None:
+                self._move(self.targets, level - 1, lambda parents, children, table, own=own, above=above: (
+                    own.index_add_(0, children, above[parents] @ table.T.to(out.dtype))
+                ))
+            Leaves(self.targets, level, basis).fields(own, out)
+            above = own
+
+    def _move(self, tree: Tree, level: int, work) -> None:
+        """work(parents, children, table (r', r)) for each place of a child in its parent."""
+        upper, lower, below = self.bases[level], self.bases[level + 1], tree.levels[level + 1]
+        side = self.cube.side_at(level + 1)
+        for octant in below.octant.unique().tolist():
+            children = (below.octant == octant).nonzero()[:, 0]
+            place = torch.tensor([float(octant >> k & 1) for k in range(len(self.cube.low))], dtype=torch.float64)
+            shift = place * side + lower.extent / 2 - upper.extent / 2
+            work(below.parent[children], children, upper.values(lower.nodes + shift))
+
+    # what they need ---------------------------------------------------------------------------------------------------
+
+    def _basis(self, level: int) -> Basis:
+        cube = self.cube
+        side, extent = cube.side_at(level), cube.extent_at(level)
+        return basis_for(side, tuple(extent.tolist()), tuple(cube.size.tolist()), self._unit, self.tolerance / 2)
+
+    def _matters(self, level: int, offset: Offset) -> bool:
+        """Whether the kernel between boxes so far apart is more than a share of the tolerance."""
+        side, extent = self.cube.side_at(level), self.cube.extent_at(level)
+        gap = (torch.tensor(offset, dtype=torch.float64).abs() * side - extent).clamp_min(0.0)
+        value = kernel_between(gap[None], torch.zeros_like(gap)[None], self._unit)
+        return float(value) > _NEGLIGIBLE * self.tolerance
+
+    def _coupling(self, level: int, offset: Offset, dtype: torch.dtype) -> Tensor:  # (r, r)
+        """φ between the nodes of a target and those of a source `offset` cells away."""
+        reverse = tuple(-t for t in offset)
+        if (level, reverse, dtype) in self._couplings:
+            return self._couplings[level, reverse, dtype].T
+        key = (level, offset, dtype)
+        if key not in self._couplings:
+            nodes = self.bases[level].nodes
+            shift = torch.tensor(offset, dtype=torch.float64) * self.cube.side_at(level)
+            table = kernel_between(nodes, nodes + shift, self._unit).to(dtype)
+            held = sum(t.numel() * t.element_size() for t in self._couplings.values())
+            if held + table.numel() * table.element_size() > _COUPLING_BYTES:
+                return table
+            self._couplings[key] = table
+        return self._couplings[key]
