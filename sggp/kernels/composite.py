@@ -85,7 +85,6 @@ class SumCovariance(_Composite):
     def _matmul(self, x: Points, z: Points, v: Tensor, memory_budget: int) -> Tensor:
         return reduce(Tensor.add_, (term._matmul(p, q, v, memory_budget) for term, p, q in self._zip(x, z)))
 
-
     def stationary_terms(self, x: Points, z: Points) -> list[StationaryTerm] | None:
         found: list[StationaryTerm] = []
         for term, p, q in self._zip(x, z):

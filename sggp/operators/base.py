@@ -160,7 +160,6 @@ class Operator:
     Attributes:
         memory_budget: bytes that a product or a dense block may take.
         rounds_inputs: whether products see inputs that were rounded; `matmul_wide` then sees them as given.
-        approximates: whether products are wrong by more than rounding; residuals are then measured by `product_within`.
         matmul_wide: (n, s) float64 → (n, s) float64 whatever the working precision; None where there is none.
         product_within: (v, allowed (s,)) → `matmul_wide(v)` with no more error than allowed, as 2-norms of the columns,
             and that error (s,); None where `approximates` is False.
@@ -171,11 +170,15 @@ class Operator:
 
     memory_budget: float = math.inf
     rounds_inputs: bool = False
-    approximates: bool = False
     matmul_wide: Callable[[Tensor], Tensor] | None = None
     product_within: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None
     dense: Callable[..., Tensor] | None = None
     sparse_columns: Callable[[Tensor, Tensor, Tensor | None], Tensor | None] | None = None
+
+    @property
+    def approximates(self) -> bool:
+        """Whether products are wrong by more than rounding; residuals are then measured by `product_within`."""
+        return False
 
     @property
     def entries_per_epoch(self) -> int:

@@ -11,16 +11,17 @@ import math
 import os
 from collections.abc import Callable
 from functools import cached_property
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from sggp.kernels.covariance import Covariance
 from sggp.kernels.points import Points
-from sggp.native.far import FarField
 from sggp.native.families import Profile
+from sggp.native.far import FarField
 
-__all__ = ["FAR_ROWS", "FarMatrix", "far_matrix", "far_product"]
+__all__ = ["FAR_ROWS", "FarMatrix", "Multiply", "far_matrix", "far_product"]
 
 FAR_ROWS = 30_000
 """From so many rows on (a geometric mean where there are two sets) far fields are looked at."""
@@ -36,7 +37,7 @@ _PAYS = 0.5
 _QUERY_ROWS = 2**20
 _LEAST_QUERIES = 4096
 
-Exact = Callable[[Tensor, Tensor], Tensor]  # rows (b,), v (m, s) -> (b, s) float64
+Exact = Callable[[Tensor | None, Tensor], Tensor]  # rows (b,), v (m, s) -> (b, s) float64
 
 
 class FarMatrix:
@@ -59,9 +60,7 @@ class FarMatrix:
         """K(x, z) v, in the precision of v; in float64 within `PRODUCT_TOLERANCE` of its norm."""
         if v.dtype == torch.float32:
             return self._sum(self.narrow, v)
-        product, error = self._attempt(v, 1)
-        allowed = PRODUCT_TOLERANCE * torch.linalg.vector_norm(product, dim=0)
-        return self._improved(v, product, error, allowed, 2)[0]
+        return self._improved(v, *self._attempt(v, 1), torch.zeros(v.shape[1], dtype=torch.float64), 2)[0]
 
     def within(self, v: Tensor, allowed: Tensor) -> tuple[Tensor, Tensor]:  # (m, s), (s,) -> (n, s), (s,)
         """K(x, z) v in float64 with no more error than allowed, as 2-norms of the columns, and that error.
@@ -76,7 +75,8 @@ class FarMatrix:
         self, v: Tensor, product: Tensor, error: Tensor, allowed: Tensor, level: int
     ) -> tuple[Tensor, Tensor]:
         for step in range(level, len(_TOLERANCES) + 1):
-            missed = (error > allowed).nonzero()[:, 0]
+            rounding = PRODUCT_TOLERANCE * torch.linalg.vector_norm(product, dim=0)
+            missed = (error > torch.maximum(allowed, rounding)).nonzero()[:, 0]
             if not len(missed):
                 break
             product[:, missed], error[missed] = self._attempt(v[:, missed], step)
@@ -135,7 +135,12 @@ def far_matrix(x: Points, z: Points | None = None) -> FarMatrix | None:
     """
     size = math.sqrt(len(x) * len(x if z is None else z))
     covariance: Covariance | None = x.owner
-    if size < FAR_ROWS or covariance is None or x.device.type != "cpu" or os.environ.get("SGGP_FAR_FIELD") == "0":
+    if (
+        size < FAR_ROWS
+        or covariance is None
+        or x.device.type != "cpu"
+        or os.environ.get("SGGP_FAR_FIELD") == "0"
+    ):
         return None
     terms = covariance.stationary_terms(x, x if z is None else z)
     if terms is None:
@@ -159,8 +164,13 @@ def _least_work(a: Tensor, b: Tensor | None, profile: Profile, tolerance: float)
     return min(fields, key=lambda field: field.work)
 
 
-def far_product(covariance: Covariance, x: Tensor, z: Points, v: Tensor) -> Tensor:
-    """covariance.matmul(x, z, v), by far fields where these pay and nothing is differentiated; in blocks of rows."""
+def far_product(covariance: Covariance, x: Tensor, z: Points, v: Tensor, *, error: float = 0.0) -> Tensor:
+    """covariance.matmul(x, z, v), by far fields where these pay and nothing is differentiated; in blocks of rows.
+
+    Args:
+        error: root mean square of what a column of the result may be wrong by; at least `PRODUCT_TOLERANCE` of that of
+            the column is let pass whatever it says.
+    """
     differentiated = torch.is_grad_enabled() and (x.requires_grad or z.requires_grad or v.requires_grad)
     if differentiated or len(x) < _LEAST_QUERIES or len(x) * len(z) < FAR_ROWS**2:
         return covariance.matmul(x, z, v)
@@ -168,9 +178,23 @@ def far_product(covariance: Covariance, x: Tensor, z: Points, v: Tensor) -> Tens
     for rows in x.split(_QUERY_ROWS):
         points = covariance.prepare(rows, z.centre)
         far = far_matrix(points, z)
-        given = v.to(points.dtype)
-        parts.append(covariance.matmul(points, z, given) if far is None else far.matmul(given))
+        if far is None:
+            parts.append(covariance.matmul(points, z, v))
+            continue
+        allowed = torch.full((v.shape[1],), error * math.sqrt(len(rows)), dtype=torch.float64)
+        parts.append(far.within(v.double(), allowed)[0].to(points.dtype))
     return torch.cat(parts)
+
+
+class Multiply(NamedTuple):
+    """K(·, z) for many products: `far_product` with one covariance, one set of points and one error."""
+
+    covariance: Covariance
+    z: Points
+    error: float
+
+    def __call__(self, x: Tensor, v: Tensor) -> Tensor:  # (q, d), (m, s) -> (q, s)
+        return far_product(self.covariance, x, self.z, v, error=self.error)
 
 
 def _varying(a: Tensor, b: Tensor | None, profile: Profile) -> tuple[Tensor, Tensor | None, Profile]:

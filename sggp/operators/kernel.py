@@ -104,7 +104,9 @@ class KernelOperator(SystemOperator):
             product = covariance.matmul(points, points, v, memory_budget=budget).double()
         return product.addcmul_(self.noise_variance[:, None], v)
 
-    def product_within(self, v: Tensor, allowed: Tensor) -> tuple[Tensor, Tensor]:  # (n, s), (s,) -> (n, s), (s,)
+    def product_within(
+        self, v: Tensor, allowed: Tensor
+    ) -> tuple[Tensor, Tensor]:  # (n, s), (s,) -> (n, s), (s,)
         """`matmul_wide(v)` with no more error than allowed, as 2-norms of its columns, and that error.
 
         The error of a far field is measured on exact rows at random places: see `sggp.operators.far`.

@@ -5,8 +5,8 @@ the box, on the nearest surface and beyond, chooses r of them, and says how valu
 at those. So for x in the box and any z well separated from it k(x, z) ≈ Σ_i e_i(x) k(y_i, z), with the same r nodes y
 for all boxes of a level, and both sides of a block are treated alike.
 
-Sources: W. Fong and E. Darve, "The black-box fast multipole method", J. Comput. Phys. 228 (2009); H. Cheng, Z. Gimbutas,
-P. Martinsson and V. Rokhlin, "On the compression of low rank matrices", SIAM J. Sci. Comput. 26 (2005).
+Sources: W. Fong and E. Darve, "The black-box fast multipole method", J. Comput. Phys. 228 (2009); H. Cheng,
+Z. Gimbutas, P. Martinsson and V. Rokhlin, "On the compression of low rank matrices", SIAM J. Sci. Comput. 26 (2005).
 """
 
 from __future__ import annotations
@@ -25,11 +25,10 @@ from sggp.native.reference import profile_values
 __all__ = ["Basis", "basis_for", "kernel_between"]
 
 _LEAST_ORDER, _MOST_ORDER = 2, 14
-_PROBES, _TESTS = 1500, 48
+_PROBES, _TESTS = 1500, 96
 _SKETCH = 40
 _SHELL = 3.5
 """Half sides of the region of children of near boxes, in sides."""
-_GROWTH = 0.5
 
 
 @dataclass(frozen=True)
@@ -98,15 +97,15 @@ def basis_for(
         if error <= tolerance / 2:
             break
     probes = torch.cat([near, _outside(side, extent, reach, max(_PROBES, 2 * len(candidates)), generator)])
-    block = kernel_between(probes, candidates, profile)
+    skeleton = _Skeleton(kernel_between(probes, candidates, profile), generator)
     cut = tolerance / 4
     while True:
-        chosen, coefficients = _skeleton(block, cut, generator)
+        chosen, coefficients = skeleton.cut_at(cut)
         found = values @ coefficients @ kernel_between(candidates[chosen], near, profile)
         error = float((found - wanted).abs().max())
         if error <= tolerance or len(chosen) == len(candidates) or cut < 1e-14:
             return Basis(extent, orders, candidates[chosen], coefficients, error)
-        cut /= 4
+        cut /= 2
 
 
 def _orders(order: int, side: float, extent: Tensor) -> tuple[int, ...]:
@@ -123,48 +122,60 @@ def _orders(order: int, side: float, extent: Tensor) -> tuple[int, ...]:
     return tuple(max(1, math.ceil(full / rate(w))) if w > 1e-9 * side else 1 for w in extent.tolist())
 
 
-def _skeleton(block: Tensor, cut: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Columns of a block (M, P) from which all others follow within about `cut`, and how: (r,), (P, r)."""
-    count, columns = block.shape
-    height = min(count, columns + _SKETCH)
-    if height < count:
-        sketch = torch.randn(height, count, generator=generator, dtype=torch.float64) / math.sqrt(height)
-        block = sketch @ block
-    triangle, order = qr(block.numpy(), mode="r", pivoting=True, check_finite=False)
-    size = torch.from_numpy(triangle).diagonal().abs()
-    rank = max(1, int((size > cut * math.sqrt(count / columns)).sum()))
-    rest = solve_triangular(triangle[:rank, :rank], triangle[:rank, rank:], check_finite=False)
-    coefficients = torch.zeros(columns, rank, dtype=torch.float64)
-    pivots = torch.from_numpy(order).long()
-    coefficients[pivots[:rank]] = torch.eye(rank, dtype=torch.float64)
-    coefficients[pivots[rank:]] = torch.from_numpy(rest).T
-    return pivots[:rank], coefficients
+class _Skeleton:
+    """Columns of a block (M, P) from which all others follow, and how."""
+
+    def __init__(self, block: Tensor, generator: torch.Generator) -> None:
+        count, columns = block.shape
+        height = min(count, columns + _SKETCH)
+        if height < count:
+            sketch = torch.randn(height, count, generator=generator, dtype=torch.float64) / math.sqrt(height)
+            block = sketch @ block
+        self.triangle, order = qr(block.numpy(), mode="r", pivoting=True, check_finite=False)
+        self.pivots = torch.from_numpy(order).long()
+        self.size = torch.from_numpy(self.triangle).diagonal().abs() * math.sqrt(columns / count)
+
+    def cut_at(self, cut: float) -> tuple[Tensor, Tensor]:  # -> (r,), (P, r)
+        """The columns needed for an error of about `cut`, and the coefficients of all columns in them."""
+        columns, rank = len(self.pivots), max(1, int((self.size > cut).sum()))
+        corner, rest = self.triangle[:rank, :rank], self.triangle[:rank, rank:]
+        coefficients = torch.zeros(columns, rank, dtype=torch.float64)
+        coefficients[self.pivots[:rank]] = torch.eye(rank, dtype=torch.float64)
+        found = solve_triangular(corner, rest, check_finite=False)
+        coefficients[self.pivots[rank:]] = torch.from_numpy(found).T
+        return self.pivots[:rank], coefficients
 
 
 def _inside(extent: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """Random points of a box, half of them pushed to its corners and edges."""
+    """Random points of a box: on faces, towards corners and edges, and anywhere."""
     unit = 2 * torch.rand(count, len(extent), generator=generator, dtype=torch.float64) - 1
     unit[: count // 2] = (1.6 * unit[: count // 2]).clamp(-1, 1)
     unit[:2] = torch.tensor([[1.0], [-1.0]], dtype=torch.float64)
+    faces = torch.arange(count // 4, 3 * count // 4)
+    unit[faces, faces % len(extent)] = (-1.0) ** (faces // len(extent)).double()
     return unit * extent / 2
 
 
 def _outside(side: float, extent: Tensor, reach: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """Random points well separated from a box around 0: a third on the nearest surface, a third in the shell of the
-    children of near boxes, a third beyond, as far as points reach."""
-    d = len(extent)
+    """Random points well separated from a box around 0.
+
+    A quarter each: on the nearest surface opposite the box, on all of it, in the shell of the children of near boxes,
+    and beyond, as far as points reach.
+    """
+    d, quarter = len(extent), count // 4
     wide = (reach > 1.5 * side).nonzero()[:, 0]
-    points = (2 * torch.rand(count, d, generator=generator, dtype=torch.float64) - 1) * _SHELL * side
+    half = torch.full((count,), _SHELL, dtype=torch.float64)
+    half[:quarter], half[quarter : 2 * quarter] = 0.6, 2.5
+    points = (2 * torch.rand(count, d, generator=generator, dtype=torch.float64) - 1) * half[:, None] * side
     axis = wide[torch.randint(len(wide), (count,), generator=generator)]
     sign = torch.randint(0, 2, (count,), generator=generator).double() * 2 - 1
-    third = count // 3
-    points[:third] = points[:third].clamp(-2.5 * side, 2.5 * side)
     distance = 1.5 + (_SHELL - 1.5) * torch.rand(count, generator=generator, dtype=torch.float64)
-    distance[:third] = 1.5
+    distance[: 2 * quarter] = 1.5
     points[torch.arange(count), axis] = sign * distance * side
     scale = max(1.0, float(reach.max()) / (_SHELL * side))
-    beyond = scale ** torch.rand(count - 2 * third, generator=generator, dtype=torch.float64)
-    points[2 * third :] *= beyond[:, None]
+    points[3 * quarter :] *= scale ** torch.rand(
+        count - 3 * quarter, 1, generator=generator, dtype=torch.float64
+    )
     limit = torch.maximum(reach, extent / 2)
     return points.clamp(-limit, limit)
 

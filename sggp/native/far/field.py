@@ -3,15 +3,16 @@
 Boxes of a tree that are well separated see one another through a few nodes each (`sggp.native.far.basis`): values go up
 the tree to nodes, across between nodes of boxes of one level, and down to points; what is near is met point by point.
 
-Sources: L. Greengard and V. Rokhlin, "A fast algorithm for particle simulations", J. Comput. Phys. 73 (1987); W. Hackbusch
-and S. Börm, "Data-sparse approximation by adaptive H²-matrices", Computing 69 (2002). Departure: no lists for a leaf
-beside smaller boxes, whose points are met one by one.
+Sources: L. Greengard and V. Rokhlin, "A fast algorithm for particle simulations", J. Comput. Phys. 73 (1987);
+W. Hackbusch and S. Börm, "Data-sparse approximation by adaptive H²-matrices", Computing 69 (2002). Departure: no
+lists for a leaf beside smaller boxes, whose points are met one by one.
 """
 
 from __future__ import annotations
 
-import math
+from collections.abc import Iterator
 from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,7 +21,7 @@ from sggp.native import library
 from sggp.native.families import Profile
 from sggp.native.far.basis import Basis, basis_for, kernel_between
 from sggp.native.far.leaves import Leaves
-from sggp.native.far.lists import Far, Offset, far_and_near
+from sggp.native.far.lists import Offset, far_and_near
 from sggp.native.far.near import near_products, near_products_in_torch
 from sggp.native.far.tree import Tree, enclosing, grow
 
@@ -35,6 +36,14 @@ _NEGLIGIBLE = 0.1
 CAPACITY = 400
 
 
+class _Move(NamedTuple):
+    """Children at one place in their parents."""
+
+    parents: Tensor  # (c,) boxes
+    children: Tensor  # (c,) boxes of the level below
+    table: Tensor  # (r', r): weights of the nodes of a parent, for the nodes of a child
+
+
 class FarField:
     """K(a, b) as something that multiplies: near entries as they are, far ones within a tolerance.
 
@@ -43,6 +52,11 @@ class FarField:
         profile: φ and the scale.
         tolerance: what an entry may be wrong by, relative to the scale.
         capacity: points of a leaf, at most.
+
+    Cost:
+        near entries, each made once, and 2·s·Σ r² flops over coupled pairs of boxes, some 6^d − 3^d for each box with
+        its r nodes (r about 200 in three dimensions for a tolerance of 1e-6); memory of the rows twice, some 0.4 GiB
+        of couplings, and the nodes' values.
 
     Attributes:
         entries: kernel entries that a product makes, and coupling coefficients that it reads.
@@ -80,22 +94,21 @@ class FarField:
         product = near_products if library.available() else near_products_in_torch
         found = product(self.targets.rows, self.sources.rows, given, self.profile, self.near)
         if self.bases:
-            widest = max(
-                (len(tree.levels[level]) * basis.rank if level < len(tree.levels) else 0)
-                for tree in (self.targets, self.sources)
-                for level, basis in self.bases.items()
-            )
-            columns = max(1, _COLUMN_BYTES // (2 * v.element_size() * widest))
-            for part in torch.arange(v.shape[1]).split(columns):
-                self._add_far(given[:, part], found, part)
+            columns = max(1, _COLUMN_BYTES // (2 * v.element_size() * self._nodes()))
+            for some, rows in zip(given.split(columns, 1), found.split(columns, 1), strict=True):
+                field = torch.zeros_like(rows)
+                self._down(self._across(self._up(some)), field)
+                rows += field.mul_(self.profile.scale)
         out = torch.empty_like(found)
         out[self.targets.order] = found
         return out
 
-    def _add_far(self, v: Tensor, found: Tensor, part: Tensor) -> None:
-        field = torch.zeros(len(found), v.shape[1], dtype=v.dtype)
-        self._down(self._across(self._up(v)), field)
-        found[:, part] += field.mul_(self.profile.scale)
+    def _nodes(self) -> int:
+        """Of all boxes, in the larger of the trees."""
+        return max(
+            sum(len(boxes) * self.bases[i].rank for i, boxes in enumerate(tree.levels) if i in self.bases)
+            for tree in (self.targets, self.sources)
+        )
 
     # the three passes -------------------------------------------------------------------------------------------------
 
@@ -108,9 +121,10 @@ class FarField:
             own = torch.zeros(len(levels[level]), v.shape[1], basis.rank, dtype=v.dtype)
             Leaves(self.sources, level, basis).moments(v, own)
             if level + 1 in moments:
-                self._move(self.sources, level, lambda parents, children, table, own=own, level=level: (
-                    own.index_add_(0, parents, moments[level + 1][children] @ table.to(v.dtype))
-                ))
+                for move in self._moves(self.sources, level):
+                    own.index_add_(
+                        0, move.parents, moments[level + 1][move.children] @ move.table.to(v.dtype)
+                    )
             moments[level] = own
         return moments
 
@@ -140,28 +154,31 @@ class FarField:
             if own is None:
                 own = torch.zeros(len(levels[level]), out.shape[1], basis.rank, dtype=out.dtype)
             if above is not None:
-                self._move(self.targets, level - 1, lambda parents, children, table, own=own, above=above: (
-                    own.index_add_(0, children, above[parents] @ table.T.to(out.dtype))
-                ))
+                for move in self._moves(self.targets, level - 1):
+                    own.index_add_(0, move.children, above[move.parents] @ move.table.T.to(out.dtype))
             Leaves(self.targets, level, basis).fields(own, out)
             above = own
 
-    def _move(self, tree: Tree, level: int, work) -> None:
-        """work(parents, children, table (r', r)) for each place of a child in its parent."""
+    def _moves(self, tree: Tree, level: int) -> Iterator[_Move]:
+        """From the boxes below a level to their parents: one for each place of a child in its parent."""
         upper, lower, below = self.bases[level], self.bases[level + 1], tree.levels[level + 1]
         side = self.cube.side_at(level + 1)
         for octant in below.octant.unique().tolist():
             children = (below.octant == octant).nonzero()[:, 0]
-            place = torch.tensor([float(octant >> k & 1) for k in range(len(self.cube.low))], dtype=torch.float64)
+            place = torch.tensor(
+                [float(octant >> k & 1) for k in range(len(self.cube.low))], dtype=torch.float64
+            )
             shift = place * side + lower.extent / 2 - upper.extent / 2
-            work(below.parent[children], children, upper.values(lower.nodes + shift))
+            yield _Move(below.parent[children], children, upper.values(lower.nodes + shift))
 
     # what they need ---------------------------------------------------------------------------------------------------
 
     def _basis(self, level: int) -> Basis:
         cube = self.cube
         side, extent = cube.side_at(level), cube.extent_at(level)
-        return basis_for(side, tuple(extent.tolist()), tuple(cube.size.tolist()), self._unit, self.tolerance / 2)
+        return basis_for(
+            side, tuple(extent.tolist()), tuple(cube.size.tolist()), self._unit, self.tolerance / 4
+        )
 
     def _matters(self, level: int, offset: Offset) -> bool:
         """Whether the kernel between boxes so far apart is more than a share of the tolerance."""

@@ -98,4 +98,3 @@ class Leaves:
             middle = cube.low + boxes.cell[found].double() * side + self.basis.extent / 2
             yield _Batch(found, rows, real, self.tree.rows[rows] - middle[:, None])
             start = stop
-

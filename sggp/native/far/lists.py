@@ -62,7 +62,12 @@ def far_and_near(
     """
     far: list[list[Far]] = [[]]
     direct = _Direct(targets)
-    direct.add(targets.levels[0], sources.levels[0], torch.zeros(1, dtype=torch.int64), torch.zeros(1, dtype=torch.int64))
+    direct.add(
+        targets.levels[0],
+        sources.levels[0],
+        torch.zeros(1, dtype=torch.int64),
+        torch.zeros(1, dtype=torch.int64),
+    )
     for level in range(1, min(len(targets.levels), len(sources.levels))):
         left, right = targets.levels[level], sources.levels[level]
         found = _Places(right)

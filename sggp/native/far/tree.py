@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -135,8 +134,3 @@ def _interleaved(cell: Tensor, depth: int) -> Tensor:  # (n, d) -> (n,)
 def _leaves(levels: list[Level]) -> Tensor:
     ranges = torch.cat([torch.stack([v.start[v.leaf], v.stop[v.leaf]], 1) for v in levels])
     return ranges[ranges[:, 0].argsort()]
-
-
-def level_of_side(cube: Cube, side: float) -> int:
-    """The first level whose cubes are no wider than `side`."""
-    return max(0, math.ceil(math.log2(cube.side / side)))

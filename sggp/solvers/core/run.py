@@ -117,12 +117,12 @@ class Run:
         if rounded is not exact and self.both and self._precise:
             candidates = [exact, rounded]
         together = candidates[0] if len(candidates) == 1 else torch.cat(candidates, 1)
-        whole_product, wrong = self._product(together, columns.repeat(len(candidates)))
-        products, wrong = whole_product.chunk(len(candidates), 1), wrong.chunk(len(candidates))
+        product, error = self._product(together, columns.repeat(len(candidates)))
+        products, errors = product.chunk(len(candidates), 1), error.chunk(len(candidates))
         rhs, norms = system.rhs[:, columns], system.norms[columns].to(exact.device)
         remainders = [(rhs - product) / norms for product in products]
         found = [torch.linalg.vector_norm(remainder, dim=0).cpu() for remainder in remainders]
-        found = [size + error for size, error in zip(found, wrong, strict=True)]
+        found = [size + error for size, error in zip(found, errors, strict=True)]
         missed = ~(found[-1] <= tolerance)
         affordable = within is not None and not within.forbids_pass(self)
         if bool(missed.any()) and affordable and self._look_closer():
