@@ -186,6 +186,10 @@ class Operator:
         rows, columns = self.shape  # type: ignore[attr-defined]
         return rows * columns
 
+    def work(self, columns: float) -> float:
+        """Entries whose evaluation and multiplication take as long as a product with so many columns."""
+        return self.entries_per_epoch
+
 
 class Forwarded:
     """An attribute of a part, read and set as one of the whole; `part` names the attribute that holds the part."""

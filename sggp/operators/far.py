@@ -32,6 +32,8 @@ _TOLERANCES = (5e-7, 1e-7, 1e-8, 1e-9, 1e-10, 1e-11)
 """Of an entry, relative to the scale: the first in float32, the others in float64."""
 _CHECKED_ROWS = 128
 _CAPACITIES = (150, 400, 1000)
+_COLUMNS = 16
+"""Columns that trees are sized for."""
 _PAYS = 0.5
 """Share of the n·m entries that a product with a far field may take, to be preferred."""
 _QUERY_ROWS = 2**20
@@ -110,6 +112,10 @@ class FarMatrix:
         """Kernel entries made and coupling coefficients read by a product in float32."""
         return sum(field.entries for field in self.narrow)
 
+    def work(self, columns: float) -> float:
+        """Entries whose evaluation and multiplication take as long as a float32 product with so many columns."""
+        return sum(field.work(columns) for field in self.narrow)
+
     @cached_property
     def narrow(self) -> list[FarField]:
         """The fields of products in float32."""
@@ -155,13 +161,13 @@ def far_matrix(x: Points, z: Points | None = None) -> FarMatrix | None:
         return covariance.matmul(some.astype(torch.float64), right.astype(torch.float64), v.double()).double()
 
     found = FarMatrix(pairs, exact)
-    work = sum(field.work for field in found.narrow)
+    work = found.work(_COLUMNS)
     return found if work <= _PAYS * len(x) * len(right) * len(pairs) else None
 
 
 def _least_work(a: Tensor, b: Tensor | None, profile: Profile, tolerance: float) -> FarField:
     fields = (FarField(a, b, profile, tolerance, capacity=capacity) for capacity in _CAPACITIES)
-    return min(fields, key=lambda field: field.work)
+    return min(fields, key=lambda field: field.work(_COLUMNS))
 
 
 def far_product(covariance: Covariance, x: Tensor, z: Points, v: Tensor, *, error: float = 0.0) -> Tensor:

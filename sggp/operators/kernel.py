@@ -167,6 +167,11 @@ class KernelOperator(SystemOperator):
         """The diagonal of K + Σ in the working precision."""
         return self.covariance.diagonal(self._matrix.points).to(self.dtype) + self._noise
 
+    def work(self, columns: float) -> float:
+        """Entries whose evaluation and multiplication take as long as a product with so many columns."""
+        far = self._matrix.far
+        return self.entries_per_epoch if far is None else far.work(columns)
+
     # what preconditioners ask for -----------------------------------------------------------------------------------
 
     def kernel_diagonal(self) -> Tensor:  # (n,)

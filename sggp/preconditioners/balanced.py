@@ -52,7 +52,7 @@ class Balanced(Preconditioner):
 
     Cost:
         In entries of K a row, fitted to the compiled engine on one core: a product is n·(1 + s/22) + 1e6/n, with
-        `entries_per_epoch`/n for n where that is less, an application r·(4 + s/5) + m·(38 + 2.6·s). The set-up is
+        `operator.work(s)`/n for n where that is less, an application r·(4 + s/5) + m·(38 + 2.6·s). The set-up is
         157·r + 0.11·r² for rank r, a good half of it the factor, which is not paid again where it is there already;
         30,000 + 600·m + 0.08·m³ for m neighbours; and r·(11·m + 0.034·m²) for both. 16·n·r + 48·n·m bytes.
         Measuring takes a product or two and one search of neighbours beside.
@@ -86,7 +86,7 @@ class Balanced(Preconditioner):
         self, operator: NeighbourOperator, generator: torch.Generator
     ) -> tuple[Sizes, Tensor, Tensor | None]:
         """Rank and neighbours of least work, the factor (n, rank), and the ordering where one was made."""
-        n, row = operator.shape[0], completed(operator).entries_per_epoch / operator.shape[0]
+        n, row = operator.shape[0], completed(operator).work(self.columns) / operator.shape[0]
         first = max(1, int(min(_PILOT, n // 10, self.memory_budget / (16 * n))))
         factor = random_pivoted_cholesky(operator, first, generator)
         sample = Sample(operator, generator, self._sampled(n, row))

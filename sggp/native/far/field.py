@@ -59,8 +59,8 @@ class FarField:
         of couplings, and the nodes' values.
 
     Attributes:
-        entries: kernel entries that a product makes, and coupling coefficients that it reads.
-        work: the same with a coefficient counted as half an entry, which is made before it is multiplied.
+        near: what is met point by point, `near.entries` kernel entries that a product makes.
+        coefficients: of couplings that a product reads.
     """
 
     def __init__(
@@ -76,17 +76,27 @@ class FarField:
         self.top = coupled[0] if coupled else len(self.far)
         deepest = max(len(self.targets.levels), len(self.sources.levels)) if coupled else 0
         self.bases = {level: self._basis(level) for level in range(self.top, deepest)}
-        coefficients = sum(
+        self.coefficients = sum(
             len(pair.targets) * self.bases[level].rank ** 2 for level in coupled for pair in self.far[level]
         )
-        self.entries = self.near.entries + coefficients
-        self.work = self.near.entries + coefficients / 2
         self._couplings: dict[tuple[int, Offset, torch.dtype], Tensor] = {}
 
     @property
     def shape(self) -> tuple[int, int]:
         """(n, m)."""
         return len(self.targets.order), len(self.sources.order)
+
+    @property
+    def entries(self) -> int:
+        """Kernel entries that a product makes, and coupling coefficients that it reads."""
+        return self.near.entries + self.coefficients
+
+    def work(self, columns: float) -> float:
+        """Entries that take as long as a product with so many columns.
+
+        An entry takes 1 + s/22 of its evaluation to make and to multiply by s columns, a coefficient s/22.
+        """
+        return self.near.entries + self.coefficients * columns / (22 + columns)
 
     def matmul(self, v: Tensor) -> Tensor:  # (m, s) -> (n, s)
         """K(a, b) v, in the precision of v."""
