@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import gpytorch
 import pytest
@@ -119,3 +119,22 @@ def test_what_far_fields_are_not_for(monkeypatch: pytest.MonkeyPatch) -> None:
     assert gradient.shape == q.shape
     monkeypatch.setattr(far, "_PAYS", 0.0)
     assert of(matern(), rows(d=3)) is None
+
+
+def test_work_grows_with_columns_and_caps_with_what_an_epoch_is_less(monkeypatch: pytest.MonkeyPatch) -> None:
+    quick, exact = operators(matern(), rows(), torch.float32, monkeypatch)
+    assert quick.work(1) < quick.work(64) < quick.entries_per_epoch
+    assert exact.work(1) == exact.work(64) == 400**2
+
+    class Tenth(KernelOperator):
+        entries_per_epoch = property(lambda self: 400**2 // 10)
+
+    class Few(ConjugateGradients):
+        default_max_epochs: ClassVar[float] = 1.5
+
+    b = torch.randn(400, generator=torch.Generator().manual_seed(0)).double()
+    for kind in (Tenth, KernelOperator):  # a pass and a half over K, whatever an epoch is
+        found = Few(None).solve(
+            kind(matern(), rows(), 1e-3), b, tolerance=1e-12, generator=0, on_failure="return"
+        )
+        assert found.iterations == 2
