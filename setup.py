@@ -42,6 +42,7 @@ COMMON += [
         "local",
         "search",
         "ceilings",
+        "near",
     )
 ]
 FLAGS = ["-std=c++17", "-O3", "-g0", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off", "-fno-math-errno"]

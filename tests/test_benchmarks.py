@@ -18,6 +18,7 @@ SCRIPTS = {
     "primal.py": ["--parts", "uci", "centres", "--sets", "pol", "bike", "--rows", "300"],
     "plan.py": ["--sizes", "30x3"],
     "growth.py": ["--largest", "500", "--sets", "britain_magnetic", "--repeats", "2"],
+    "scale.py": ["--parts", "products", "posterior", "fit", "--rows", "300", "--samples", "2"],
     "solvers.py": ["--rows", "400", "--parts", "precision"],
     "gradient.py": ["--rows", "60", "--features", "64", "--replicates", "2"],
     "likelihood.py": ["--rows", "300", "--seeds", "1"],

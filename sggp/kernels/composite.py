@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial, reduce
 from typing import Any, NamedTuple
 
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 from sggp.errors import InputError
-from sggp.kernels.covariance import Covariance
+from sggp.kernels.covariance import Covariance, StationaryTerm
 from sggp.kernels.points import Points
 
 __all__ = [
@@ -84,6 +85,15 @@ class SumCovariance(_Composite):
 
     def _matmul(self, x: Points, z: Points, v: Tensor, memory_budget: int) -> Tensor:
         return reduce(Tensor.add_, (term._matmul(p, q, v, memory_budget) for term, p, q in self._zip(x, z)))
+
+    def stationary_terms(self, x: Points, z: Points) -> list[StationaryTerm] | None:
+        found: list[StationaryTerm] = []
+        for term, p, q in self._zip(x, z):
+            terms = term.stationary_terms(p, q)
+            if terms is None:
+                return None
+            found += terms
+        return found
 
 
 class _Weighted(NamedTuple):
@@ -165,6 +175,9 @@ class _Wrapper(Covariance):
     def _matmul(self, x: Points, z: Points, v: Tensor, memory_budget: int) -> Tensor:
         return self.inner._matmul(x.children[0], z.children[0], v, memory_budget)
 
+    def stationary_terms(self, x: Points, z: Points) -> list[StationaryTerm] | None:
+        return self.inner.stationary_terms(x.children[0], z.children[0])
+
     def diagonal(self, x: Tensor | Points) -> Tensor:
         return self.inner.diagonal(self.prepare(x).children[0])
 
@@ -192,6 +205,12 @@ class ScaledCovariance(_Wrapper):
 
     def _matmul(self, x: Points, z: Points, v: Tensor, memory_budget: int) -> Tensor:
         return super()._matmul(x, z, v, memory_budget).mul_(self.outputscale)
+
+    def stationary_terms(self, x: Points, z: Points) -> list[StationaryTerm] | None:
+        terms, factor = super().stationary_terms(x, z), self.outputscale
+        if terms is None:
+            return None
+        return [t._replace(profile=replace(t.profile, scale=t.profile.scale * factor)) for t in terms]
 
     def diagonal(self, x: Tensor | Points) -> Tensor:
         return super().diagonal(x) * self.outputscale

@@ -17,13 +17,14 @@ from sggp.errors import DtypeError, InputError, ShapeError
 from sggp.kernels.points import Points
 from sggp.kernels.products import DifferentiableProduct, Factors, tiled_product
 from sggp.kernels.sharing import shared_product
+from sggp.native.families import Profile
 from sggp.native.reference import BYTES_PER_ENTRY
 from sggp.native.tiling import tile_shape
 
 if TYPE_CHECKING:
     from sggp.native.conditionals import TermsOf
 
-__all__ = ["DEFAULT_BUDGET", "Covariance", "Points"]
+__all__ = ["DEFAULT_BUDGET", "Covariance", "Points", "StationaryTerm"]
 
 DEFAULT_BUDGET = 256 * 2**20
 _PIECE = 2**20  # entries
@@ -35,6 +36,14 @@ class BilinearGradient(NamedTuple):
     lengthscale: Tensor  # (d,)
     scale: Tensor  # ()
     shape: Tensor | None  # (), None where there is no shape or it was not asked for
+
+
+class StationaryTerm(NamedTuple):
+    """One stationary kernel of a sum: k(x_i, z_j) = scale · φ(|a_i − b_j|²)."""
+
+    a: Tensor  # (n, d) float64, divided by the length scales
+    b: Tensor  # (m, d); the same object where both sets are one
+    profile: Profile
 
 
 class Covariance(ABC):
@@ -108,6 +117,10 @@ class Covariance(ABC):
     def recomputes(self, device: torch.device) -> bool:
         """Whether products on `device` evaluate K as they go in about the time that a stored K takes."""
         return False
+
+    def stationary_terms(self, x: Points, z: Points) -> list[StationaryTerm] | None:
+        """k as a sum of stationary kernels of scaled rows, for far fields; None where it is no such sum."""
+        return None
 
     def rescaled(self, factor: float) -> Covariance | None:
         """The covariance of factor · k."""

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from sggp.errors import ShapeError, UnsupportedKernel
-from sggp.kernels.covariance import BilinearGradient, Covariance
+from sggp.kernels.covariance import BilinearGradient, Covariance, StationaryTerm
 from sggp.kernels.points import Points
 from sggp.native import engine, reference
 from sggp.native.conditionals import TermsOf
@@ -145,6 +145,9 @@ class StationaryCovariance(Covariance):
     def on_columns(self, columns: Tensor) -> StationaryCovariance | None:
         """k of rows of which only `columns` are seen; None where it picks columns already."""
         return self._like(self.profile, columns) if self.columns is None else None
+
+    def stationary_terms(self, x: Points, z: Points) -> list[StationaryTerm]:
+        return [StationaryTerm(x.parts["scaled"].detach(), z.parts["scaled"].detach(), self.profile)]
 
     def bilinear_gradient(
         self,

@@ -21,7 +21,7 @@ __all__ = ["NativeError", "available", "instruction_sets", "unavailable_reason"]
 
 _log = logging.getLogger(__name__)
 
-_ABI = 6
+_ABI = 7
 SUFFIX = {torch.float32: "f32", torch.float64: "f64"}
 TILE = 256  # columns packed together
 PACK_BYTES = 24 * 2**20  # packed columns that stay near the caches
@@ -106,6 +106,7 @@ def _declare(library: ctypes.CDLL) -> tuple[str, ...]:
     for suffix in SUFFIX.values():
         points: list[Any] = [i32, i32, *profile, p, i64, p, i64, i64]
         signatures[f"stationary_{suffix}"] = [*points, p, p, i64, p, i64, i64]
+        signatures[f"near_{suffix}"] = [i32, i32, *profile, p, i64, p, i64, i64, p, i64, p, p, i64, p, p]
         signatures[f"gradient_{suffix}"] = [*points, p, p, i64, p, i64]
         signatures[f"bits_{suffix}"] = [i32, i32, p, i64, p, i64, i64, p, p, p, i64, p, i64]
         signatures[f"counts_{suffix}"] = [i32, i32, p, i64, p, i64, i64, p, i64, p, i64]

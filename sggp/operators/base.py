@@ -171,6 +171,8 @@ class Operator:
         memory_budget: bytes that a product or a dense block may take.
         rounds_inputs: whether products see inputs that were rounded; `matmul_wide` then sees them as given.
         matmul_wide: (n, s) float64 → (n, s) float64 whatever the working precision; None where there is none.
+        product_within: (v, allowed (s,)) → `matmul_wide(v)` with no more error than allowed, as 2-norms of the columns,
+            and that error (s,); None where `approximates` is False.
         dense: (dtype=torch.float64) → the matrix as a new tensor, the caller's to overwrite; None where there is none.
         sparse_columns: (index, real, low_rank) → columns of a sparse inverse factor in one call, or None for this
             kernel; None where there is no such function. See `sggp.native.reference.sparse_columns`.
@@ -180,14 +182,24 @@ class Operator:
     memory_budget: float = math.inf
     rounds_inputs: bool = False
     matmul_wide: Callable[[Tensor], Tensor] | None = None
+    product_within: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None
     dense: Callable[..., Tensor] | None = None
     sparse_columns: Callable[[Tensor, Tensor, Tensor | None], Tensor | None] | None = None
+
+    @property
+    def approximates(self) -> bool:
+        """Whether products are wrong by more than rounding; residuals are then measured by `product_within`."""
+        return False
 
     @property
     def entries_per_epoch(self) -> int:
         """Entries of one product: what an epoch counts."""
         rows, columns = self.shape  # type: ignore[attr-defined]
         return rows * columns
+
+    def work(self, columns: float) -> float:
+        """Entries whose evaluation and multiplication take as long as a product with so many columns."""
+        return self.entries_per_epoch
 
 
 class Forwarded:

@@ -96,7 +96,35 @@ class KernelOperator(SystemOperator):
         v = v.double()
         if self.dtype == torch.float64:
             return self.matmul(v)
-        return self._matrix.product64(v).addcmul_(self.noise_variance[:, None], v)
+        far = self._matrix.far
+        product = self._matrix.product64(v) if far is None else self._matrix.far_product(far, v)
+        return product.addcmul_(self.noise_variance[:, None], v)
+
+    def product_within(
+        self, v: Tensor, allowed: Tensor
+    ) -> tuple[Tensor, Tensor]:  # (n, s), (s,) -> (n, s), (s,)
+        """`matmul_wide(v)` with no more error than allowed, as 2-norms of its columns, and that error.
+
+        The error of a far field is measured on exact rows at random places: see `sggp.operators.far`.
+        """
+        matrix = self._matrix
+        if matrix.far is None:
+            return self.matmul_wide(v), torch.zeros(v.shape[1], dtype=torch.float64)
+        before = matrix.far.entries
+        product, error = matrix.far.within(v.double(), allowed)
+        matrix.count(matrix.far.entries - before)
+        return product.addcmul_(self.noise_variance[:, None], v.double()), error
+
+    @property
+    def approximates(self) -> bool:
+        """Whether products are by a far field."""
+        return self._matrix.far is not None
+
+    @property
+    def entries_per_epoch(self) -> int:
+        """n², or what a product with a far field takes."""
+        far = self._matrix.far
+        return len(self.x) ** 2 if far is None else far.entries_per_product
 
     def rows_matmul(self, rows: Tensor, v: Tensor) -> Tensor:  # (b,), (n, s) -> (b, s)
         """Rows of K + Σ times v."""
@@ -140,6 +168,11 @@ class KernelOperator(SystemOperator):
     def diagonal(self) -> Tensor:  # (n,)
         """The diagonal of K + Σ in the working precision."""
         return self.covariance.diagonal(self._matrix.points).to(self.dtype) + self._noise
+
+    def work(self, columns: float) -> float:
+        """Entries whose evaluation and multiplication take as long as a product with so many columns."""
+        far = self._matrix.far
+        return self.entries_per_epoch if far is None else far.work(columns)
 
     # what preconditioners ask for -----------------------------------------------------------------------------------
 

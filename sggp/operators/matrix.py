@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from sggp.kernels import as_covariance
+from sggp.operators.far import FarMatrix, far_matrix
 from sggp.operators.rows import tile_bytes, working_points
 from sggp.parallel import Part, Workers, entered
 
@@ -78,10 +80,24 @@ class KernelMatrix:
 
     def matmul(self, v: Tensor) -> Tensor:  # (n, s) -> (n, s)
         """K v."""
+        if self.far is not None:
+            return self.far_product(self.far, v)
         self.count(len(self.x) ** 2)
         if not self.keeps_matrix:
             return self.product(self.points, self.points, v)
         return self.workers.gather(len(self.x), lambda part: self.stored(part) @ part.here(v), (v,))
+
+    @cached_property
+    def far(self) -> FarMatrix | None:
+        """K by a far field, of the rows as given, where that pays: `sggp.operators.far`."""
+        return None if self.keeps_matrix else far_matrix(self.points64)
+
+    def far_product(self, far: FarMatrix, v: Tensor) -> Tensor:
+        """K v in the precision of v, counted."""
+        before = far.entries
+        product = far.matmul(v)
+        self.count(far.entries - before)
+        return product
 
     def rows_matmul(self, rows: Tensor, v: Tensor) -> Tensor:  # (b,), (n, s) -> (b, s)
         """Rows of K times v."""

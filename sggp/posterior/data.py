@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sggp.arrays import check_noise, check_rows, check_targets
 from sggp.checks import whole_number
-from sggp.errors import DtypeError
+from sggp.errors import DtypeError, InputError
 from sggp.kernels import as_covariance
 from sggp.kernels.features import FeatureMap, draw_features
 from sggp.operators import select_centres
@@ -40,6 +40,16 @@ class Data:
         x = x.double() if x.is_floating_point() else x
         y, noise = check_targets(y, len(x)).to(x.device), check_noise(noise_variance, len(x), x.device)
         return cls(x, y, noise, noise.new_zeros(len(x), 0))
+
+    def shared_noise(self, name: str) -> float:
+        """The noise variance that all observations have; `InputError` where it differs, about the argument `name`."""
+        noise = self.noise_variance
+        if float(noise.max()) != float(noise.min()):
+            raise InputError(
+                "the noise differs between observations, so a new observation's is not known: pass "
+                f"{name} as a number or a tensor of variances."
+            )
+        return float(noise[0])
 
     def with_noise(self, num_samples: int, generator: torch.Generator) -> Data:
         """The same observations with noise drawn for so many samples."""

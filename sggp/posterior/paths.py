@@ -13,6 +13,7 @@ from sggp.arrays import all_finite, real_numbers, real_tensor
 from sggp.errors import InputError, ShapeError
 from sggp.kernels.covariance import Covariance
 from sggp.kernels.features import FeatureMap
+from sggp.operators.far import far_product
 
 
 def check_points(points: Any, dimension: int, least: int) -> Tensor:
@@ -54,6 +55,7 @@ class PathwiseSamples:
         update: (n, s) α_mean − α_i.
         mean: μ.
         precision: least one of products with the weights; values have the dtype of the points.
+        error: root mean square of what values may be wrong by where far fields multiply (`sggp.operators.far`).
 
     Source: Wilson et al. 2020 (pathwise conditioning); Lin et al. 2023, equation 4.
     """
@@ -65,6 +67,7 @@ class PathwiseSamples:
     update: Tensor
     mean: float = 0.0
     precision: torch.dtype = torch.float32
+    error: float = 0.0
 
     @property
     def num_samples(self) -> int:
@@ -90,7 +93,7 @@ class PathwiseSamples:
         """
         points = check_points(points, self.dimension, 2)
         flat = promoted(points.reshape(-1, self.dimension), self.precision)
-        values = self.prior(flat) + self.covariance.matmul(flat, self.x, self.update)
+        values = self.prior(flat) + far_product(self.covariance, flat, self.x, self.update, error=self.error)
         return (values + self.mean).to(self._dtype(points)).T.reshape(self.num_samples, *points.shape[:-1])
 
     def paired(self, points: Tensor) -> Tensor:  # (s, ..., q, d) -> (s, ..., q)

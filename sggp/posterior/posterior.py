@@ -14,6 +14,7 @@ from sggp.checks import one_of, whole_number
 from sggp.errors import DtypeError, InputError, ShapeError
 from sggp.kernels import as_covariance
 from sggp.kernels.covariance import Points
+from sggp.operators.far import Multiply
 from sggp.posterior import storage
 from sggp.posterior.data import Data, Prior, draw_prior
 from sggp.posterior.paths import PathwiseSamples, check_points, promoted
@@ -55,6 +56,8 @@ class Posterior:
         if dtype == torch.float32 != self.precision:  # integers have no precision of their own
             self.covariance = as_covariance(process.kernel, dtype=self.precision)
             self.points = self.covariance.prepare(rows)
+        self.error = process.prediction_error(data, solution)
+        self._products = Multiply(self.covariance, self.points, self.error)
         self._query_weights = QueryWeights(process, data, self.covariance, self.points)
         self._sample_targets: Tensor | None = None
 
@@ -154,6 +157,7 @@ class Posterior:
             update=self.mean_weights[:, None] - weights,
             mean=self.prior_mean,
             precision=self.precision,
+            error=self.error,
         )
 
     def __repr__(self) -> str:
@@ -178,7 +182,8 @@ class Posterior:
         Cost: q·n entries, in blocks of bounded memory.
         """
         points, flat = self._flat(points)
-        values = self.covariance.matmul(flat, self.points, self.mean_weights[:, None])[:, 0] + self.prior_mean
+        products = self._products(flat, self.mean_weights[:, None])
+        values = products[:, 0] + self.prior_mean
         return self._shaped(values, points)
 
     def variance(
@@ -265,7 +270,7 @@ class Posterior:
         return tuple(torch.cat(part) for part in zip(*parts, strict=True))
 
     def _sampled_tile(self, flat: Tensor, samples: PathwiseSamples, columns: Tensor) -> tuple[Tensor, ...]:
-        prior, products = samples.prior(flat), self.covariance.matmul(flat, self.points, columns)
+        prior, products = samples.prior(flat), self._products(flat, columns)
         deviations, others = (
             (prior + products[:, : self.num_samples]).double(),
             products[:, self.num_samples :],
@@ -290,7 +295,7 @@ class Posterior:
         if observation_noise is False:
             return 0.0
         if observation_noise is True:
-            return self._shared_noise("observation_noise")
+            return self.data.shared_noise("observation_noise")
         expected = f"True, False, a number or {tuple(shape)} of them, variances in squared units of y"
         noise = real_numbers(observation_noise, "observation_noise", expected)
         if not bool((noise >= 0).all()) or not bool(torch.isfinite(noise).all()):
@@ -300,15 +305,6 @@ class Posterior:
         if noise.shape != shape[-noise.ndim :]:
             raise ShapeError(f"observation_noise must be {expected}; got shape {tuple(noise.shape)}.")
         return observation_noise if isinstance(observation_noise, Tensor) else noise
-
-    def _shared_noise(self, name: str) -> float:
-        noise = self.data.noise_variance
-        if float(noise.max()) != float(noise.min()):
-            raise InputError(
-                "the noise differs between observations, so a new observation's is not known: pass "
-                f"{name} as a number or a tensor of variances."
-            )
-        return float(noise[0])
 
     def _flat(self, points: Any) -> tuple[Tensor, Tensor]:  # (..., q, d) -> itself, (..q, d)
         """The points, checked, and as rows in the precision that products with the weights need."""
@@ -336,7 +332,7 @@ class Posterior:
         Raises:
             ShapeError, DtypeError, InputError: the data cannot be used, or are of another kind than those so far.
         """
-        noise = self._shared_noise("noise_variance") if noise_variance is None else noise_variance
+        noise = self.data.shared_noise("noise_variance") if noise_variance is None else noise_variance
         new = Data.checked(x, y, noise, dimension=self.x.shape[1])
         if new.x.is_floating_point() and not self.x.is_floating_point():
             raise DtypeError(f"x must be integer as before ({self.x.dtype}), got {new.x.dtype}.")

@@ -132,6 +132,11 @@ class Process:
         """Solve for the mean, column 0, and all samples: (K + Σ)[α_mean, α_i …] = [y − μ, f⁰_i(x) + ε_i, …]."""
         return self.solve_columns(data, self.targets(data), generator, x0=x0, checkpoint=checkpoint)
 
+    def prediction_error(self, data: Data, solution: Solution) -> float:
+        """What far fields may add to predictions: a tenth of the residual that was asked for, in units of y."""
+        tolerance = float(solution.tolerance.min()) if len(solution.tolerance) else 0.0
+        return 0.1 * tolerance * float((data.y - self.mean).double().square().mean().sqrt())
+
     def targets(self, data: Data) -> Tensor:  # -> (g, 1 + s)
         """The right-hand sides [y − μ, f⁰_i(x) + ε_i, …], float64."""
         columns = [data.merged(data.y[:, None] - self.mean)]

@@ -12,7 +12,7 @@ from torch import Tensor
 from sggp.arrays import check_budget
 from sggp.checks import whole_number
 from sggp.errors import InputError
-from sggp.operators.base import NeighbourOperator
+from sggp.operators.base import NeighbourOperator, completed
 from sggp.preconditioners.base import (
     Built,
     LowRankPlus,
@@ -59,11 +59,11 @@ class Balanced(Preconditioner):
         memory_budget: bytes that the preconditioner may take.
 
     Cost:
-        In entries of K a row, fitted to the compiled engine on one core: a product is n·(1 + s/22) + 1e6/n, an
-        application r·(4 + s/5) + m·(38 + 2.6·s). The set-up is 157·r + 0.11·r² for rank r, a good half of it the
-        factor, which is not paid again where it is there already; 30,000 + 600·m + 0.08·m³ for m neighbours; and
-        r·(11·m + 0.034·m²) for both. 16·n·r + 48·n·m bytes. Measuring takes a product or two and one search of
-        neighbours beside.
+        In entries of K a row, fitted to the compiled engine on one core: a product is n·(1 + s/22) + 1e6/n, with
+        `operator.work(s)`/n for n where that is less, an application r·(4 + s/5) + m·(38 + 2.6·s). The set-up is
+        157·r + 0.11·r² for rank r, a good half of it the factor, which is not paid again where it is there already;
+        30,000 + 600·m + 0.08·m³ for m neighbours; and r·(11·m + 0.034·m²) for both. 16·n·r + 48·n·m bytes.
+        Measuring takes a product or two and one search of neighbours beside.
 
     Source: own; the parts are those of `Nystrom` and `LowRankPlusNeighbour`.
     """
@@ -105,27 +105,27 @@ class Balanced(Preconditioner):
         self, operator: NeighbourOperator, generator: torch.Generator
     ) -> tuple[Sizes, Tensor, Tensor | None]:
         """Rank and neighbours of least work, the factor (n, rank), and the ordering where one was made."""
-        n = operator.shape[0]
+        n, row = operator.shape[0], completed(operator).work(self.columns) / operator.shape[0]
         first = max(1, int(min(_PILOT, n // 10, self.memory_budget / (16 * n))))
         factor = random_pivoted_cholesky(operator, first, generator)
         try:
-            return self._grown(operator, generator, factor)
+            return self._grown(operator, generator, factor, row)
         except OutOfTime as over:
             raise OutOfTime(str(over), factor, stopped=over.stopped) from over
 
     def _grown(
-        self, operator: NeighbourOperator, generator: torch.Generator, factor: Tensor
+        self, operator: NeighbourOperator, generator: torch.Generator, factor: Tensor, row: float
     ) -> tuple[Sizes, Tensor, Tensor | None]:
         """`sizes` from the pilot's factor on."""
         n = operator.shape[0]
-        sample = Sample(operator, generator, self._sampled(n))
+        sample = Sample(operator, generator, self._sampled(n, row))
         forecast = sample.forecast(factor)
-        if self.least(n, forecast)[1] > self._work(n, (0, _NEIGHBOURS[0]), _AT_LEAST, forecast.rank):
+        if self.least(n, forecast, row)[1] > self._work(row, (0, _NEIGHBOURS[0]), _AT_LEAST, forecast.rank):
             # what neighbours do is measured only where they might do better
             sample.look_at_neighbours(factor)
             forecast = sample.forecast(factor)
         while True:
-            (rank, neighbours), work = self.least(n, forecast)
+            (rank, neighbours), work = self.least(n, forecast, row)
             before = factor.shape[1]
             wanted = max(rank, self._affordable(n, 2 * before, work))
             if wanted > before:
@@ -139,26 +139,27 @@ class Balanced(Preconditioner):
         fits = rank <= n // _MOST_RANK and 16 * n * rank <= self.memory_budget
         return rank if fits and self._work(n, (rank, 0), 0.0, rank) <= _CURIOUS * work else 0
 
-    def least(self, n: int, forecast: Forecast) -> tuple[Sizes, float]:
-        """The sizes of least work that fit into memory, and that work."""
+    def least(self, n: int, forecast: Forecast, row: float | None = None) -> tuple[Sizes, float]:
+        """The sizes of least work that fit into memory, and that work; a product takes `row` entries a row, else n."""
+        row = n if row is None else row
         most = max(forecast.rank, n // _MOST_RANK)
         ranks = sorted({0, forecast.rank, *(r for r in _RANKS if r <= most)})
         choices = [(r, 0) for r in ranks if r]
         if forecast.width:
             choices += [(r, m) for r in ranks for m in _NEIGHBOURS if m < n]
         fitting = [c for c in choices if n * (16 * c[0] + 48 * c[1]) <= self.memory_budget] or choices[:1]
-        work = {c: self._work(n, c, forecast.iterations(*c), forecast.rank) for c in fitting}
+        work = {c: self._work(row, c, forecast.iterations(*c), forecast.rank) for c in fitting}
         best = min(work, key=work.__getitem__)
         return best, work[best]
 
-    def _product(self, n: int) -> float:
-        """A product and what a step takes whatever n is."""
-        return n * (1 + self.columns / 22) + 1e6 / n
+    def _product(self, row: float) -> float:
+        """A product that takes so many entries a row, and what a step takes whatever that is."""
+        return row * (1 + self.columns / 22) + 1e6 / row
 
-    def _work(self, n: int, sizes: Sizes, iterations: float, reached: int) -> float:
+    def _work(self, row: float, sizes: Sizes, iterations: float, reached: int) -> float:
         """Set-up and iterations in entries of K a row, where a factor of rank `reached` is there already."""
         setup = self.setup_work(*sizes, reached)
-        return setup + self.solves * iterations * (self._product(n) + self.apply_work(*sizes))
+        return setup + self.solves * iterations * (self._product(row) + self.apply_work(*sizes))
 
     @staticmethod
     def setup_work(rank: int, neighbours: int, reached: int) -> float:
@@ -171,6 +172,6 @@ class Balanced(Preconditioner):
         """One application in entries of K a row."""
         return rank * (4 + self.columns / 5) + neighbours * (38 + 2.6 * self.columns)
 
-    def _sampled(self, n: int) -> int:
+    def _sampled(self, n: int, row: float) -> int:
         """Rows of K whose block the forecast may look at: 30 float64 entries take the time of one in a product."""
-        return int(min(4096, math.sqrt(n * self._product(n) / 30)))
+        return int(min(4096, math.sqrt(n * self._product(row) / 30)))

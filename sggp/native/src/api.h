@@ -11,7 +11,7 @@
 
 enum Code : int { kOk = 0, kBadArgument = 1, kNoMemory = 2, kFailed = 3, kUnknownFamily = 4 };
 
-constexpr int kAbiVersion = 6;
+constexpr int kAbiVersion = 7;
 
 // The table for index `isa`, or null. A negative index is the best one.
 inline const Isa* isa_at(int isa) {

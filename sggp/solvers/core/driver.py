@@ -107,8 +107,9 @@ class IterativeSolver(Solver):
         """Run the solver until every column is settled or a budget is spent."""
         clock = time.perf_counter()
         system = check_system(operator, rhs, x0, limits.tolerance, limits.generator)
+        passes = max(1.0, system.operator.shape[0] ** 2 / max(1, system.operator.entries_per_epoch))
         budget = Budget(
-            self.default_max_epochs if limits.max_epochs is None else float(limits.max_epochs),
+            passes * self.default_max_epochs if limits.max_epochs is None else float(limits.max_epochs),
             limits.max_seconds,
         )
         setup = Setup() if setup is None else setup

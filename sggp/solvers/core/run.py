@@ -23,6 +23,8 @@ _FEWEST_ROWS, _MOST_ROWS = 64, 4096
 _BLOCK_BYTES = 64 * 2**20
 _FORECAST_ROWS, _FORECAST_SHARE = 16_384, 256
 """Rows from which on the first step is forecast where seconds are limited, and the share of a pass that this costs."""
+_WRONG = 0.25
+"""Of a tolerance: what a product that a residual is measured by may be wrong by."""
 _HARMLESS = 1.1
 """Rounding that raises the residual of a column that misses its tolerance by less than this factor is harmless."""
 
@@ -94,7 +96,8 @@ class Run:
         rows = torch.arange(0, operator.shape[0], _FORECAST_SHARE, device=self.x.device)
         block, begin_ = self.remainder[:, :columns].to(operator.dtype), time.perf_counter()
         operator.rows_matmul(rows, block)
-        return _FORECAST_SHARE * (time.perf_counter() - begin_)
+        exact = _FORECAST_SHARE * (time.perf_counter() - begin_)
+        return exact * operator.work(columns) / operator.shape[0] ** 2 if operator.approximates else exact
 
     def active(self) -> Tensor:
         """The columns without a status."""
@@ -142,10 +145,12 @@ class Run:
         if rounded is not exact and self.both and self._precise:
             candidates = [exact, rounded]
         together = candidates[0] if len(candidates) == 1 else torch.cat(candidates, 1)
-        products = self._product(together).chunk(len(candidates), 1)
+        product, error = self._product(together, columns.repeat(len(candidates)))
+        products, errors = product.chunk(len(candidates), 1), error.chunk(len(candidates))
         rhs, norms = _taken(system.rhs, columns), system.norms[columns].to(exact.device)
         remainders = [(rhs - product) / norms for product in products]
         found = [torch.linalg.vector_norm(remainder, dim=0).cpu() for remainder in remainders]
+        found = [size + error for size, error in zip(found, errors, strict=True)]
         missed = ~(found[-1] <= tolerance)
         affordable = within is not None and not within.forbids_pass(self)
         if bool(missed.any()) and affordable and self._look_closer():
@@ -174,9 +179,15 @@ class Run:
             x = (x * scale).to(system.dtype).double() / scale
         return x if self._precise else x.to(system.operator.dtype).double()
 
-    def _product(self, x: Tensor) -> Tensor:  # (n, c) -> (n, c)
-        operator = self.system.operator
-        return operator.matmul_wide(x) if self.wide else operator.matmul(x.to(operator.dtype)).double()
+    def _product(self, x: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:  # (n, c), (c,) -> (n, c), (c,)
+        """A x, and what the relative residuals of these columns may be too small by for want of an exact one."""
+        operator, system = self.system.operator, self.system
+        if operator.approximates:
+            norms = system.norms[columns]
+            product, error = operator.product_within(x, _WRONG * system.tolerance[columns] * norms)
+            return product, error / norms
+        product = operator.matmul_wide(x) if self.wide else operator.matmul(x.to(operator.dtype)).double()
+        return product, torch.zeros(len(columns), dtype=torch.float64)
 
     def _look_closer(self) -> bool:
         """Measure in higher precision from now on; False where there is none."""
@@ -243,7 +254,7 @@ def begin(system: System) -> Run:
         rejections=torch.zeros(s, dtype=torch.long),
         error=torch.zeros(s, dtype=torch.float64),
         whole=torch.zeros(s, dtype=torch.bool),
-        wide=operator.rounds_inputs,  # residuals are those of the inputs as given
+        wide=operator.rounds_inputs or operator.approximates,  # residuals are those of the matrix as given
     )
     if system.x0 is not None and s:
         everything = torch.arange(s)

@@ -1,0 +1,145 @@
+"""How far rows go on one machine: products, means and samples over up to millions of rows, beside the dense engine.
+
+Rows are uniform in a cube, targets a known function plus noise, and the kernel a scaled Matérn-3/2 with given length
+scales, so that what is timed is conditioning alone (`--parts fit` learns them, through `GPRegressor`). Seconds are
+processor seconds. The error of a product is measured on exact rows at random places; "dense" is the same with
+`SGGP_FAR_FIELD=0`, at the sizes up to `--dense`. RMSE is of the mean against the function, without noise.
+
+    python benchmarks/scale.py [--parts products posterior fit] [--rows 100000 1000000] [--columns 3] [--samples 64]
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+import gpytorch
+import torch
+from torch import Tensor
+
+from lib.common import header, peak_gib, print_table, seeded
+from sggp import GPRegressor, condition
+from sggp.operators import KernelOperator
+
+NOISE, LENGTHSCALE, QUERIES, CHECKED = 0.01, 0.3, 20_000, 64
+
+
+def function(x: Tensor) -> Tensor:  # (n, d) -> (n,)
+    """What is to be found: smooth, with a ridge that takes many rows to see."""
+    return torch.sin(6 * x[:, 0]) + torch.cos(9 * x[:, -1]) * x[:, 0] + 0.5 * torch.sin(20 * x.mean(1))
+
+
+def rows(n: int, d: int) -> tuple[Tensor, Tensor]:
+    """Inputs (n, d) and noisy targets (n,)."""
+    generator = seeded(0)
+    x = torch.rand(n, d, generator=generator, dtype=torch.float64)
+    return x, function(x) + NOISE**0.5 * torch.randn(n, generator=generator, dtype=torch.float64)
+
+
+def kernel(d: int) -> gpytorch.kernels.Kernel:
+    made = gpytorch.kernels.ScaleKernel(gpytorch.kernels.MaternKernel(nu=1.5, ard_num_dims=d))
+    made.outputscale, made.base_kernel.lengthscale = 1.0, LENGTHSCALE
+    return made
+
+
+def timed(call: Callable[[], Any]) -> tuple[float, Any]:
+    begin = time.process_time()
+    found = call()
+    return time.process_time() - begin, found
+
+
+def engines(n: int, dense: int) -> list[str]:
+    return ["far field", "dense"] if n <= dense else ["far field"]
+
+
+def use(engine: str) -> None:
+    os.environ["SGGP_FAR_FIELD"] = "0" if engine == "dense" else "1"
+
+
+def products(sizes: list[int], d: int, samples: int, dense: int) -> None:
+    """One product of 1 and of 1 + s columns, and its error."""
+    table = []
+    for n in sizes:
+        x, _ = rows(n, d)
+        for engine in engines(n, dense):
+            use(engine)
+            operator = KernelOperator(kernel(d), x, NOISE, dtype=torch.float32)
+            first, _ = timed(lambda operator=operator: operator.approximates)
+            for s in (1, 1 + samples):
+                v = torch.randn(n, s, generator=seeded(1))
+                seconds, found = timed(lambda operator=operator, v=v: operator.matmul(v))
+                some = torch.randperm(n, generator=seeded(2))[:CHECKED]
+                exact = operator.cross_block(some, torch.arange(n)) @ v.double() + NOISE * v[some].double()
+                error = float((found[some].double() - exact).norm() / exact.norm())
+                entries = operator.entries_per_epoch
+                cells = [f"{n:,}", str(d), engine, str(s), f"{first:.1f}", f"{seconds:.2f}", f"{entries:.1e}"]
+                table.append([*cells, f"{error:.0e}", f"{peak_gib():.2f}"])
+    names = ["n", "d", "engine", "columns", "set-up s", "product s", "entries", "error", "peak GiB"]
+    print_table(names, table)
+
+
+def posterior(sizes: list[int], d: int, samples: int, dense: int) -> None:
+    """The mean alone, and with samples: seconds of the solve and of predictions, residuals, RMSE."""
+    table = []
+    for n in sizes:
+        x, y = rows(n, d)
+        q = torch.rand(QUERIES, d, generator=seeded(3), dtype=torch.float64)
+        for engine in engines(n, dense):
+            use(engine)
+            for s in sorted({0, samples}):
+                seconds, found = timed(
+                    lambda x=x, y=y, s=s: condition(
+                        kernel(d), x, y, noise_variance=NOISE, num_samples=s, generator=0
+                    )
+                )
+                asked, mean = timed(lambda found=found, q=q: found.mean(q))
+                rmse = float((mean - function(q)).square().mean().sqrt())
+                residual, steps = float(found.solution.residual.max()), found.solution.iterations
+                cells = [f"{n:,}", str(d), engine, str(s), f"{seconds:.0f}", str(steps), f"{residual:.0e}"]
+                table.append([*cells, f"{QUERIES / asked:,.0f}", f"{rmse:.4f}", f"{peak_gib():.2f}"])
+    names = ["n", "d", "engine", "samples", "seconds", "steps", "residual", "rows/s", "RMSE", "peak GiB"]
+    print_table(names, table)
+
+
+def fit(sizes: list[int], d: int, samples: int, dense: int) -> None:
+    """`GPRegressor` from raw rows: hyperparameters, mean and samples."""
+    table = []
+    for n in sizes:
+        x, y = rows(n, d)
+        q = torch.rand(QUERIES, d, generator=seeded(3), dtype=torch.float64)
+        for engine in engines(n, dense):
+            use(engine)
+            model = GPRegressor("matern32", num_samples=samples, random_state=0)
+            seconds, _ = timed(lambda model=model, x=x, y=y: model.fit(x.numpy(), y.numpy()))
+            rmse = float((torch.from_numpy(model.predict(q.numpy())) - function(q)).square().mean().sqrt())
+            cells = [f"{n:,}", str(d), engine, str(samples), f"{seconds:.0f}"]
+            table.append(
+                [*cells, f"{float(model.solution_.residual.max()):.0e}", f"{rmse:.4f}", f"{peak_gib():.2f}"]
+            )
+    print_table(["n", "d", "engine", "samples", "seconds", "residual", "RMSE", "peak GiB"], table)
+
+
+PARTS = {"products": products, "posterior": posterior, "fit": fit}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=["products", "posterior"])
+    parser.add_argument("--rows", nargs="+", type=int, default=[100_000, 1_000_000])
+    parser.add_argument("--columns", type=int, default=3, help="d")
+    parser.add_argument("--samples", type=int, default=64)
+    parser.add_argument(
+        "--dense", type=int, default=100_000, help="rows up to which the dense engine runs too"
+    )
+    arguments = parser.parse_args()
+    header("Rows on one machine")
+    for part in arguments.parts:
+        print(f"\n{part}\n")
+        PARTS[part](arguments.rows, arguments.columns, arguments.samples, arguments.dense)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,149 @@
+"""Which boxes of two trees meet, and how: coupled where they are well separated, point by point where they are not.
+
+Boxes of one level are near where their places in the grid differ by at most one in every direction. Children of near
+boxes are near, or well separated: a whole cube lies between them in some direction. So every pair of points is met
+once: in the first level in which its boxes are well separated, or in that in which one of two near boxes is a leaf.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sggp.native.far.tree import Cube, Level, Tree
+
+__all__ = ["Far", "Near", "far_and_near"]
+
+Offset = tuple[int, ...]
+_WIDE = 3  # cells between children of near boxes, at most
+
+
+@dataclass(frozen=True)
+class Far:
+    """Pairs of boxes of one level that are `offset` cells apart: source's place less target's."""
+
+    offset: Offset
+    targets: Tensor  # (p,) int64, none twice
+    sources: Tensor  # (p,) int64
+
+
+@dataclass(frozen=True)
+class Near:
+    """For every leaf of the target tree the runs of source points that are met point by point.
+
+    Attributes:
+        groups: (g, 2) int64 ranges of targets. offsets: (g + 1,) int64 into `runs`: (r, 2) int64 ranges of sources.
+    """
+
+    groups: Tensor
+    offsets: Tensor
+    runs: Tensor
+
+    @property
+    def entries(self) -> int:
+        """Pairs of points."""
+        lengths = self.runs[:, 1] - self.runs[:, 0]
+        heights = self.groups[:, 1] - self.groups[:, 0]
+        return int((lengths * heights.repeat_interleave(self.offsets.diff())).sum())
+
+
+def far_and_near(
+    targets: Tree, sources: Tree, matters: Callable[[int, Offset], bool]
+) -> tuple[list[list[Far]], Near]:
+    """The coupled pairs of each level, and what is left to be met point by point.
+
+    Args:
+        targets, sources: trees in the same cube.
+        matters: (level, offset) → whether boxes so far apart are worth coupling.
+    """
+    far: list[list[Far]] = [[]]
+    direct = _Direct(targets)
+    direct.add(
+        targets.levels[0],
+        sources.levels[0],
+        torch.zeros(1, dtype=torch.int64),
+        torch.zeros(1, dtype=torch.int64),
+    )
+    for level in range(1, min(len(targets.levels), len(sources.levels))):
+        left, right = targets.levels[level], sources.levels[level]
+        found = _Places(right)
+        pairs = []
+        for offset in _offsets(targets.cube, level):
+            close = max(map(abs, offset)) <= 1
+            if not close and not matters(level, offset):
+                continue
+            a, b = found.apart(left, offset)
+            if close:
+                direct.add(left, right, a, b)
+            elif len(a):
+                pairs.append(Far(offset, a, b))
+        far.append(pairs)
+    return far, direct.near()
+
+
+def _offsets(cube: Cube, level: int) -> Iterator[Offset]:
+    """All that children of near boxes may have in the grid of this level."""
+    cells = (cube.size / cube.side_at(level)).floor().long().clamp_max(_WIDE).tolist()
+    return itertools.product(*(range(-c, c + 1) for c in cells))
+
+
+class _Places:
+    """The boxes of a level by their places."""
+
+    def __init__(self, level: Level) -> None:
+        self.level = level
+        width = level.cell.max(0).values + 2 * _WIDE + 2
+        self.stride = torch.cat([width.flip(0).cumprod(0).flip(0)[1:], torch.ones(1, dtype=torch.int64)])
+        self.width = width
+        self.numbers, self.which = self._number(level.cell).sort()
+
+    def _number(self, cell: Tensor) -> Tensor:
+        return ((cell + _WIDE) * self.stride).sum(1)
+
+    def apart(self, left: Level, offset: Offset) -> tuple[Tensor, Tensor]:
+        """Boxes of `left`, and those of this level that are `offset` cells from them, of near parents."""
+        step = torch.tensor(offset)
+        wanted = left.cell + step
+        parents = ((wanted >> 1) - (left.cell >> 1)).abs().amax(1) <= 1
+        inside = ((wanted >= 0) & (wanted + _WIDE < self.width)).all(1) & parents
+        a = inside.nonzero()[:, 0]
+        number = self._number(wanted[a])
+        place = torch.searchsorted(self.numbers, number).clamp_max(len(self.numbers) - 1)
+        there = self.numbers[place] == number
+        return a[there], self.which[place[there]]
+
+
+class _Direct:
+    """Collects pairs of near boxes of which one is a leaf."""
+
+    def __init__(self, targets: Tree) -> None:
+        self.groups = targets.leaves
+        self.starts = targets.leaves[:, 0].contiguous()
+        self.found: list[tuple[Tensor, Tensor, Tensor]] = []  # leaf, first source, end of sources
+
+    def add(self, left: Level, right: Level, a: Tensor, b: Tensor) -> None:
+        chosen = left.leaf[a] | right.leaf[b]
+        a, b = a[chosen], b[chosen]
+        first = torch.searchsorted(self.starts, left.start[a])
+        count = torch.searchsorted(self.starts, left.stop[a]) - first
+        which = torch.arange(len(a)).repeat_interleave(count)
+        within = torch.arange(len(which)) - (count.cumsum(0) - count)[which]
+        self.found.append((first[which] + within, right.start[b][which], right.stop[b][which]))
+
+    def near(self) -> Near:
+        leaf, start, stop = (torch.cat(parts) for parts in zip(*self.found, strict=True))
+        order = start.argsort(stable=True)
+        order = order[leaf[order].argsort(stable=True)]
+        leaf, start, stop = leaf[order], start[order], stop[order]
+        joins = torch.zeros(len(leaf), dtype=torch.bool)
+        joins[1:] = (leaf[1:] == leaf[:-1]) & (start[1:] == stop[:-1])
+        first = (~joins).nonzero()[:, 0]
+        last = torch.cat([first[1:], torch.tensor([len(leaf)])]) - 1
+        runs = torch.stack([start[first], stop[last]], 1)
+        counts = torch.bincount(leaf[first], minlength=len(self.groups))
+        offsets = torch.cat([torch.zeros(1, dtype=torch.int64), counts.cumsum(0)])
+        return Near(self.groups, offsets, runs)
