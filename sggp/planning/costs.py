@@ -140,7 +140,7 @@ def _iterative(job: Job, device: Device) -> tuple[list[Part], float]:
     unit = (
         44.0 / (device.reached * device.flops) / k
     )  # what `Balanced` counts in: 22 columns double a product
-    setup = _SETUP * n * balanced.setup_work(rank, near, rank) * unit
+    setup = _SETUP * n * balanced.setup_work(n, (rank, near), rank) * unit
     seconds = (passes + 1) * product_seconds(device, n, job.columns, s)
     seconds += passes * n * balanced.apply_work(rank, near) * unit + _prior(job, device) / k
     waiting = (passes + 1) * communication(device, n, s)

@@ -120,7 +120,7 @@ class Balanced(Preconditioner):
         n = operator.shape[0]
         sample = Sample(operator, generator, self._sampled(n, row))
         forecast = sample.forecast(factor)
-        if self.least(n, forecast, row)[1] > self._work(row, (0, _NEIGHBOURS[0]), _AT_LEAST, forecast.rank):
+        if self.least(n, forecast, row)[1] > self._work((n, row), (0, _NEIGHBOURS[0]), _AT_LEAST, forecast.rank):
             # what neighbours do is measured only where they might do better
             sample.look_at_neighbours(factor)
             forecast = sample.forecast(factor)
@@ -137,7 +137,7 @@ class Balanced(Preconditioner):
     def _affordable(self, n: int, rank: int, work: float) -> int:
         """The rank, if a factor of it costs so little that it is worth a look whatever the forecast says; else 0."""
         fits = rank <= n // _MOST_RANK and 16 * n * rank <= self.memory_budget
-        return rank if fits and self._work(n, (rank, 0), 0.0, rank) <= _CURIOUS * work else 0
+        return rank if fits and self._work((n, n), (rank, 0), 0.0, rank) <= _CURIOUS * work else 0
 
     def least(self, n: int, forecast: Forecast, row: float | None = None) -> tuple[Sizes, float]:
         """The sizes of least work that fit into memory, and that work; a product takes `row` entries a row, else n."""
@@ -148,7 +148,7 @@ class Balanced(Preconditioner):
         if forecast.width:
             choices += [(r, m) for r in ranks for m in _NEIGHBOURS if m < n]
         fitting = [c for c in choices if n * (16 * c[0] + 48 * c[1]) <= self.memory_budget] or choices[:1]
-        work = {c: self._work(row, c, forecast.iterations(*c), forecast.rank) for c in fitting}
+        work = {c: self._work((n, row), c, forecast.iterations(*c), forecast.rank) for c in fitting}
         best = min(work, key=work.__getitem__)
         return best, work[best]
 
@@ -156,17 +156,24 @@ class Balanced(Preconditioner):
         """A product that takes so many entries a row, and what a step takes whatever that is."""
         return row * (1 + self.columns / 22) + 1e6 / row
 
-    def _work(self, row: float, sizes: Sizes, iterations: float, reached: int) -> float:
-        """Set-up and iterations in entries of K a row, where a factor of rank `reached` is there already."""
-        setup = self.setup_work(*sizes, reached)
+    def _work(self, rows: tuple[int, float], sizes: Sizes, iterations: float, reached: int) -> float:
+        """Set-up and iterations in entries of K a row, where a factor of rank `reached` is there already.
+
+        `rows`: how many, and the entries of each that a product takes.
+        """
+        n, row = rows
+        setup = self.setup_work(n, sizes, reached)
         return setup + self.solves * iterations * (self._product(row) + self.apply_work(*sizes))
 
     @staticmethod
-    def setup_work(rank: int, neighbours: int, reached: int) -> float:
-        """The set-up in entries of K a row, where a factor of rank `reached` is paid for in any case."""
-        r, m, most = rank, neighbours, max(rank, reached)
+    def setup_work(n: int, sizes: Sizes, reached: int) -> float:
+        """The set-up in entries of K a row, where a factor of rank `reached` is paid for in any case.
+
+        Of neighbours it is above all the ordering, which looks at every pair of rows.
+        """
+        (r, m), most = sizes, max(sizes[0], reached)
         setup = most * (120 + 0.06 * most) + r * (37 + 0.05 * r + 11 * m + 0.034 * m * m)
-        return setup + (3e4 + 600 * m + 0.08 * m**3 if m else 0.0)
+        return setup + (1.5 * n + 600 * m + 0.08 * m**3 if m else 0.0)
 
     def apply_work(self, rank: int, neighbours: int) -> float:
         """One application in entries of K a row."""

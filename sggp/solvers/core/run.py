@@ -97,7 +97,8 @@ class Run:
         block, begin_ = self.remainder[:, :columns].to(operator.dtype), time.perf_counter()
         operator.rows_matmul(rows, block)
         exact = _FORECAST_SHARE * (time.perf_counter() - begin_)
-        return exact * operator.work(columns) / operator.shape[0] ** 2 if operator.approximates else exact
+        system = self.system.operator
+        return exact * system.work(columns) / system.shape[0] ** 2 if system.approximates else exact
 
     def active(self) -> Tensor:
         """The columns without a status."""
