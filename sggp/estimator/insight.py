@@ -144,7 +144,7 @@ class Insight:
         return named_columns([column.name for column in encoder.columns], len(groups)), groups
 
     def _check_single(self, name: str) -> None:
-        check_is_fitted(self)
+        check_is_fitted(self, "posterior_")
         if isinstance(self.posterior_, list):
             raise InputError(
                 f"{name} is of one target, but the model has {len(self.posterior_)}: fit one for each."

@@ -54,7 +54,7 @@ class Lifecycle(PredictiveDensities):
         Cost: 8·n·(d + 2 + 2·num_samples) bytes for floating inputs, t times but for the inputs, those once more as they
             were given; and 8·p·num_samples for the p features of the prior functions, whatever n is.
         """
-        check_is_fitted(self)
+        check_is_fitted(self, "posterior_")
         save_estimator(path, self)
 
     @classmethod
@@ -164,7 +164,7 @@ class Lifecycle(PredictiveDensities):
     @property
     def theta_(self) -> np.ndarray:  # (p,)
         """Natural logarithms of the learnt hyperparameters, of `kernel_` and in its units; see `theta_names_`."""
-        check_is_fitted(self)
+        check_is_fitted(self, "posterior_")
         parts = [
             constraint.transform(p).detach().reshape(-1).log()
             for _, p, constraint in self._free(self.kernel_)
@@ -189,7 +189,7 @@ class Lifecycle(PredictiveDensities):
 
         Cost: n³ flops; see `sggp.hyperparameters.log_marginal_likelihood` for more rows.
         """
-        check_is_fitted(self)
+        check_is_fitted(self, "posterior_")
         if theta is None and not eval_gradient:
             return self.log_marginal_likelihood_value_
         start = self.theta_

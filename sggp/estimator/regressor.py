@@ -13,23 +13,21 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from sggp.checks import flag, one_of, whole_number
-from sggp.defaults import DIRECT_ROWS, NUM_FEATURES, NUM_SAMPLES
-from sggp.errors import InputError, MemoryBudgetError, UnidentifiedColumns
+from sggp.defaults import NUM_FEATURES, NUM_SAMPLES
+from sggp.errors import InputError, UnidentifiedColumns
 from sggp.estimator.densities import generator_of
 from sggp.estimator.insight import Insight
 from sggp.estimator.lifecycle import Lifecycle
+from sggp.estimator.modes.prior import predict_prior, sample_prior
 from sggp.estimator.parameters import KernelParameters
 from sggp.estimator.progress import report, report_record
-from sggp.estimator.tables import checked_rows, checked_training, listed_columns, told_columns
+from sggp.estimator.tables import as_array, checked_rows, checked_training, listed_columns, told_columns
 from sggp.estimator.weights import fit_weighted, row_noise
 from sggp.fitting import FittedModel, ModelSettings
 from sggp.fitting.measured import condition_measured
 from sggp.fitting.scikit_bridge import warn_unlearnt
 from sggp.posterior import Posterior
 from sggp.random import draw_seed, streams
-
-COVARIANCE_BYTES = 2**30
-_LEAST_SPREAD = 1e-145  # of y, for covariances: their small entries are to be held as well
 
 
 class GPRegressor(Lifecycle, Insight, RegressorMixin, KernelParameters):
@@ -140,6 +138,7 @@ class GPRegressor(Lifecycle, Insight, RegressorMixin, KernelParameters):
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
+        tags.requires_fit = False  # the prior predicts, as scikit-learn's own regressor has it
         tags.target_tags.multi_output = True
         tags.input_tags.sparse = True
         tags.input_tags.allow_nan = self.missing != "refuse"
@@ -171,7 +170,7 @@ class GPRegressor(Lifecycle, Insight, RegressorMixin, KernelParameters):
         """
         given = self.noise_variance if noise_variance is None else noise_variance
         settings = self._settings(given)
-        X, y, self.columns_ = checked_training(self, _as_array(X), _as_array(y))
+        X, y, self.columns_ = checked_training(self, as_array(X), as_array(y))
         settings = replace(settings, blocks=self.columns_.blocks if self.columns_ else ())
         noise = row_noise(len(X), given, sample_weight)
         if noise.rows is not None:
@@ -199,6 +198,9 @@ class GPRegressor(Lifecycle, Insight, RegressorMixin, KernelParameters):
     ) -> Any:
         """Posterior mean, and on request the standard deviation or covariance of the latent function.
 
+        Before a fit, of the prior: mean 0 and the covariance of the kernel as given, for tables of numbers. The default
+        kernel and those by name then have unit scale and length scales, as scikit-learn's default has.
+
         Args:
             X: (q, d). return_std: also the (q,) or (q, t) standard deviation: exact up to 3,000 training
                 rows, from `num_samples` posterior functions beyond. return_cov: also the (q, q) or (q, q,
@@ -217,7 +219,8 @@ class GPRegressor(Lifecycle, Insight, RegressorMixin, KernelParameters):
         """
         if return_std and return_cov:
             raise InputError("return_std and return_cov were both asked for; ask for one at a time.")
-        check_is_fitted(self)
+        if not hasattr(self, "posterior_"):
+            return predict_prior(self, X, return_std, return_cov, include_noise)
         x = self._inputs(self._checked(X))
         if return_cov:
             self._check_covariance_size(len(x))
@@ -242,6 +245,8 @@ class GPRegressor(Lifecycle, Insight, RegressorMixin, KernelParameters):
     def sample_y(self, X: Any, n_samples: int = 1, random_state: Any = 0) -> np.ndarray:
         """Values of posterior functions at X: the same functions in every call with the same seed and n_samples.
 
+        Before a fit, of prior functions: exact up to 1,000 rows, by `num_features` random features beyond.
+
         Args:
             X: (q, d). n_samples: up to `num_samples` functions were made at fit and the seed picks among
                 them; for more, that many new ones are solved for, as at fit.
@@ -250,7 +255,8 @@ class GPRegressor(Lifecycle, Insight, RegressorMixin, KernelParameters):
         Returns:
             (q, n_samples), or (q, t, n_samples) for several targets; without measurement noise.
         """
-        check_is_fitted(self)
+        if not hasattr(self, "posterior_"):
+            return sample_prior(self, X, n_samples, random_state)
         whole_number(n_samples, "n_samples")
         x = self._inputs(self._checked(X))
         generator = generator_of(random_state)
@@ -269,6 +275,11 @@ class GPRegressor(Lifecycle, Insight, RegressorMixin, KernelParameters):
             values = centre[:, :, None] + root[:, :, None] * (values - centre[:, :, None])
         values = values * self.scaling_.y_scale[:, None] + self.scaling_.y_offset[:, None]
         return values[:, 0] if values.shape[1] == 1 else values
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """R² of `predict(X)`, as scikit-learn has it; a fit is needed."""
+        check_is_fitted(self, "posterior_")
+        return super().score(X, y, sample_weight)
 
     # fitting
 
@@ -359,38 +370,5 @@ class GPRegressor(Lifecycle, Insight, RegressorMixin, KernelParameters):
             )
         return noise / scale / scale
 
-    def _check_covariance_range(self) -> None:
-        extreme = [s for s in self.scaling_.y_scale if not _LEAST_SPREAD < s < 1 / _LEAST_SPREAD]
-        if extreme:
-            raise InputError(
-                f"return_cov: the spread of y is {extreme[0]:.3g}, and float64 does not hold its square to rounding: "
-                "ask for return_std, or multiply y by a constant."
-            )
-
-    def _moments(self, x: Tensor) -> list[tuple[Tensor, Tensor]]:  # (q, d) -> (q,), (q,) per target
-        """Mean and latent variance of each posterior, float64."""
-        out = []
-        for p in self._posteriors():
-            exact = len(p.x) <= DIRECT_ROWS or p.num_samples == 0
-            mean, variance = p.mean_and_variance(x, method="solve" if exact else "samples")
-            out.append((mean.detach().double(), variance.detach().double()))
-        return out
-
     def _checked(self, X: Any) -> np.ndarray:  # (q, d)
-        return checked_rows(self, _as_array(X))
-
-    def _check_covariance_size(self, q: int) -> None:
-        needed = 8 * q * (q + len(self.X_train_)) * len(self._posteriors())
-        if needed > COVARIANCE_BYTES:
-            raise MemoryBudgetError(
-                f"the covariance of {q} rows given {len(self.X_train_)} needs {needed / 2**30:.1f} GiB, more than "
-                "1 GiB: ask for fewer rows, for return_std, or for sample_y, whose functions carry the covariance."
-            )
-
-
-def _as_array(values: Any) -> Any:
-    """Tensors as arrays, those with gradients and of types that NumPy lacks among them; anything else as it is."""
-    if not isinstance(values, Tensor):
-        return values
-    values = values.detach().cpu()
-    return (values.float() if values.dtype == torch.bfloat16 else values).numpy()
+        return checked_rows(self, as_array(X))

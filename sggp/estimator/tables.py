@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import torch
 from gpytorch.kernels import Kernel
 from scipy.sparse import issparse
 from sklearn.utils import check_array, check_X_y
 from sklearn.utils.validation import validate_data
+from torch import Tensor
 
 from sggp.checks import one_of
 from sggp.errors import InputError, MemoryBudgetError
@@ -19,6 +21,14 @@ from sggp.kernels import TanimotoDotProduct, TanimotoMinMax
 DENSE_BYTES = 2**32
 
 _ENCODED: dict[str, Any] = {"dtype": "numeric", "ensure_all_finite": "allow-nan"}
+
+
+def as_array(values: Any) -> Any:
+    """Tensors as arrays, those with gradients and of types that NumPy lacks among them; anything else as it is."""
+    if not isinstance(values, Tensor):
+        return values
+    values = values.detach().cpu()
+    return (values.float() if values.dtype == torch.bfloat16 else values).numpy()
 
 
 def checked_training(estimator: Any, X: Any, y: Any) -> tuple[np.ndarray, np.ndarray, TableEncoder | None]:
