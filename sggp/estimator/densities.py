@@ -84,12 +84,15 @@ class PredictiveDensities:
     _squeeze: Any
     posterior_: Any
 
-    def predict_dist(self, X: Any, noise_variance: Any = None) -> PredictiveDistribution:
+    def predict_dist(
+        self, X: Any, noise_variance: Any = None, diagonal: Any = None
+    ) -> PredictiveDistribution:
         """The predictive distribution of a measurement at each row, noise included.
 
         Args:
             X: (q, d). noise_variance: that of the new measurements, a number or (q,), in squared units of y; needed
-                where the noise was given per training row, and adjusted as that was (`noise_adjustment_`).
+                where the noise was given per training row, and adjusted as that was (`noise_adjustment_`). diagonal: as
+                in `predict`, for kernel="precomputed".
 
         Returns:
             A `PredictiveDistribution` with `loc` (q,) or (q, t): normal, or Student-t where left-out rows asked for
@@ -99,7 +102,7 @@ class PredictiveDensities:
             InputError: a noise per training row, and none for the new rows.
         """
         check_is_fitted(self, "posterior_")
-        x = self._inputs(self._checked(X))
+        x = self._inputs(self._checked(X, diagonal, "predict_dist"))
         mean, latent = (torch.stack(part, dim=1) for part in zip(*self._moments(x), strict=True))
         noise = self._new_noise(noise_variance, len(x))
         factor = self._squared_scale(x, mean, latent)

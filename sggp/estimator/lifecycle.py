@@ -7,18 +7,27 @@ from typing import Any, Self
 
 import numpy as np
 import torch
+from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from sggp.defaults import DIRECT_ROWS
 from sggp.errors import InputError, ShapeError
 from sggp.estimator.densities import PredictiveDensities, generator_of
+from sggp.estimator.modes.precomputed import is_precomputed
 from sggp.estimator.storage import load_estimator, save_estimator
 from sggp.estimator.weights import row_noise
 from sggp.fitting.scaling import Scaling
 from sggp.hyperparameters.coordinates import copy_kernel, public_name
 from sggp.hyperparameters.gram import LOG_TWO_PI, gram_function
 from sggp.random import streams
+
+
+def _can_grow(model: Any) -> bool:
+    """Whether rows can be added, which is asked before `partial_fit` is looked up."""
+    if is_precomputed(model.kernel):
+        raise AttributeError("further rows bring columns with them: fit the larger matrix")
+    return True
 
 
 class Lifecycle(PredictiveDensities):
@@ -30,6 +39,7 @@ class Lifecycle(PredictiveDensities):
     kernel_: Any
     fit_result_: Any
     random_state: Any
+    kernel: Any
     _known_noise: Any
     # of the estimator
     fit: Any
@@ -70,12 +80,13 @@ class Lifecycle(PredictiveDensities):
         load_estimator(path, loaded)
         return loaded
 
+    @available_if(_can_grow)
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None, noise_variance: Any = None) -> Self:
         """Condition on further rows with the hyperparameters as they are; the first call is a `fit`.
 
         Solves start from the present solution, and the samples stay the same functions, now through the further rows.
         Scaling, kernel, noise and noise model are those of the first rows: fit all rows again once they have changed
-        what is to be learnt.
+        what is to be learnt. Not with kernel="precomputed".
 
         Args:
             X: (m, d), y: (m,) or (m, t), as of `fit`. sample_weight, noise_variance: of these rows, as of `fit`; None

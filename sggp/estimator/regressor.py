@@ -18,6 +18,12 @@ from sggp.errors import InputError, UnidentifiedColumns
 from sggp.estimator.densities import generator_of
 from sggp.estimator.insight import Insight
 from sggp.estimator.lifecycle import Lifecycle
+from sggp.estimator.modes.precomputed import (
+    is_precomputed,
+    precomputed_settings,
+    query_points,
+    training_points,
+)
 from sggp.estimator.modes.prior import predict_prior, sample_prior
 from sggp.estimator.parameters import KernelParameters
 from sggp.estimator.progress import report, report_record
@@ -41,8 +47,9 @@ class GPRegressor(Lifecycle, Insight, RegressorMixin, KernelParameters):
             out, but below 200 rows 5/2, or 3/2 where its likelihood is higher by a nat; beyond, Matérn-1/2, 3/2, 5/2 or
             RBF, by rows that no fit saw), "rbf", "matern12", "matern32", "matern52", "tanimoto" (rows are fingerprints:
             counts or bits), a GPyTorch kernel, or a scikit-learn kernel (WhiteKernel terms become the noise; types
-            without a GPyTorch equal are learnt by their own gradient). Kernel objects are copied, never changed; their
-            values are where learning starts.
+            without a GPyTorch equal are learnt by their own gradient), or "precomputed": X is a matrix of covariances,
+            (n, n), in predictions (q, n), of which scale and noise are learnt. Kernel objects are copied, never
+            changed; their values are where learning starts.
         noise_variance: known noise variance in squared units of y, a number or one per training row; None
             learns it, under a weak prior (none for scikit-learn kernels), above 1e-5 of the variance
             of y up to 3,000 rows, 1e-10 beyond ("iterative": 1e-6).
@@ -141,6 +148,7 @@ class GPRegressor(Lifecycle, Insight, RegressorMixin, KernelParameters):
         tags.requires_fit = False  # the prior predicts, as scikit-learn's own regressor has it
         tags.target_tags.multi_output = True
         tags.input_tags.sparse = True
+        tags.input_tags.pairwise = is_precomputed(self.kernel)
         tags.input_tags.allow_nan = self.missing != "refuse"
         return tags
 
@@ -172,6 +180,9 @@ class GPRegressor(Lifecycle, Insight, RegressorMixin, KernelParameters):
         settings = self._settings(given)
         X, y, self.columns_ = checked_training(self, as_array(X), as_array(y))
         settings = replace(settings, blocks=self.columns_.blocks if self.columns_ else ())
+        if is_precomputed(self.kernel):
+            X = training_points(X)
+            settings = precomputed_settings(settings, X)
         noise = row_noise(len(X), given, sample_weight)
         if noise.rows is not None:
             X, y = X[noise.rows], y[noise.rows]
@@ -194,7 +205,12 @@ class GPRegressor(Lifecycle, Insight, RegressorMixin, KernelParameters):
         return self
 
     def predict(
-        self, X: Any, return_std: bool = False, return_cov: bool = False, include_noise: bool = False
+        self,
+        X: Any,
+        return_std: bool = False,
+        return_cov: bool = False,
+        include_noise: bool = False,
+        diagonal: Any = None,
     ) -> Any:
         """Posterior mean, and on request the standard deviation or covariance of the latent function.
 
@@ -206,6 +222,7 @@ class GPRegressor(Lifecycle, Insight, RegressorMixin, KernelParameters):
                 rows, from `num_samples` posterior functions beyond. return_cov: also the (q, q) or (q, q,
                 t) covariance, exact.
             include_noise: add the noise variance, for the spread of new measurements.
+            diagonal: (q,) k(x, x) of the rows, for `return_std` with kernel="precomputed" only.
 
         Returns:
             mean (q,) or (q, t); or a tuple (mean, std) or (mean, cov), in units of y. The mean alone never
@@ -221,7 +238,8 @@ class GPRegressor(Lifecycle, Insight, RegressorMixin, KernelParameters):
             raise InputError("return_std and return_cov were both asked for; ask for one at a time.")
         if not hasattr(self, "posterior_"):
             return predict_prior(self, X, return_std, return_cov, include_noise)
-        x = self._inputs(self._checked(X))
+        wanted = "return_cov" if return_cov else "return_std" if return_std else None
+        x = self._inputs(self._checked(X, diagonal, wanted))
         if return_cov:
             self._check_covariance_size(len(x))
         offset, scale = self.scaling_.y_offset, self.scaling_.y_scale
@@ -258,7 +276,7 @@ class GPRegressor(Lifecycle, Insight, RegressorMixin, KernelParameters):
         if not hasattr(self, "posterior_"):
             return sample_prior(self, X, n_samples, random_state)
         whole_number(n_samples, "n_samples")
-        x = self._inputs(self._checked(X))
+        x = self._inputs(self._checked(X, wanted="sample_y"))
         generator = generator_of(random_state)
         posteriors = self._posteriors()
         if n_samples > posteriors[0].num_samples:
@@ -370,5 +388,11 @@ class GPRegressor(Lifecycle, Insight, RegressorMixin, KernelParameters):
             )
         return noise / scale / scale
 
-    def _checked(self, X: Any) -> np.ndarray:  # (q, d)
-        return checked_rows(self, as_array(X))
+    def _checked(self, X: Any, diagonal: Any = None, wanted: str | None = None) -> np.ndarray:  # (q, d)
+        """Rows as numbers, for the mean and what else is wanted of them."""
+        rows = checked_rows(self, as_array(X))
+        if is_precomputed(self.kernel):
+            return query_points(rows, diagonal, wanted)
+        if diagonal is not None:
+            raise InputError("diagonal= goes with kernel='precomputed': other kernels know k(x, x).")
+        return rows

@@ -15,6 +15,7 @@ from torch import Tensor
 from sggp.checks import one_of
 from sggp.errors import InputError, MemoryBudgetError
 from sggp.estimator.columns import MISSING, TableEncoder, is_frame, missing, refuse_missing
+from sggp.estimator.modes.precomputed import is_precomputed
 from sggp.fitting import FittedModel
 from sggp.kernels import TanimotoDotProduct, TanimotoMinMax
 
@@ -44,7 +45,7 @@ def checked_training(estimator: Any, X: Any, y: Any) -> tuple[np.ndarray, np.nda
     one_of(estimator.missing, "missing", MISSING)
     X = dense_rows(X, estimator.kernel)
     y, gaps = _without_gaps(y)
-    if not _needs_encoding(X, estimator.missing):
+    if is_precomputed(estimator.kernel) or not _needs_encoding(X, estimator.missing):
         X, y = validate_data(estimator, X, y, multi_output=True, y_numeric=True, **_ENCODED)
         _refuse_missing(estimator, X)
         encoder = None
@@ -60,7 +61,8 @@ def checked_rows(estimator: Any, X: Any) -> np.ndarray:  # -> (q, d')
     """`validate_data` of rows for a fitted estimator, as the numbers that it was fitted to."""
     encoder, X = estimator.columns_, dense_rows(X, estimator.kernel)
     if encoder is None:
-        X = validate_data(estimator, X, reset=False, **_ENCODED)
+        gaps = "allow-nan" if not is_precomputed(estimator.kernel) else True
+        X = validate_data(estimator, X, reset=False, dtype="numeric", ensure_all_finite=gaps)
         _refuse_missing(estimator, X)
         return X
     if not is_frame(X) and np.asarray(X).ndim != 2:

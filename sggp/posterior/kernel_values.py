@@ -15,6 +15,7 @@ from torch import Tensor
 from sggp.errors import InputError
 from sggp.kernels import TanimotoDotProduct, TanimotoMinMax, TaskKernel
 from sggp.kernels.linear import DenseLinearKernel
+from sggp.kernels.precomputed import PrecomputedKernel
 
 __all__ = ["ReadNamed", "WriteNamed", "describe_kernel", "rebuild_kernel"]
 
@@ -29,6 +30,7 @@ _KINDS: dict[str, tuple[type[Kernel], tuple[str, ...]]] = {
     "DenseLinearKernel": (DenseLinearKernel, ()),
     "TanimotoMinMax": (TanimotoMinMax, ()),
     "TanimotoDotProduct": (TanimotoDotProduct, ()),
+    "PrecomputedKernel": (PrecomputedKernel, ()),
     "TaskKernel": (TaskKernel, ("tasks", "rank")),
     **{kind.__name__: (kind, ()) for kind in (ScaleKernel, AdditiveKernel, ProductKernel)},
 }
