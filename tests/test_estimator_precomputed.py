@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import sklearn
 import torch
 from sklearn.base import clone
 from sklearn.gaussian_process.kernels import RBF
 from sklearn.model_selection import GridSearchCV, cross_val_predict
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils import get_tags
 from sklearn.utils.estimator_checks import check_estimator
 
@@ -100,6 +103,14 @@ def test_cross_validation_slices_rows_and_columns():
         np.testing.assert_allclose(found[rows], by_hand.predict(K[np.ix_(rows, others)]))
     search = GridSearchCV(GPRegressor("precomputed"), {"noise_variance": [0.01, 100.0]}, cv=2).fit(K, Y)
     assert search.best_params_ == {"noise_variance": 0.01}
+
+
+def test_variances_of_queries_are_routed_through_a_pipeline():
+    with sklearn.config_context(enable_metadata_routing=True):
+        routed = GPRegressor("precomputed").set_predict_request(diagonal=True, return_std=True)
+        line = make_pipeline(FunctionTransformer(), routed).fit(K, Y)
+        _, std = line.predict(K_Q, return_std=True, diagonal=OWN)
+    assert std.shape == (7,)
 
 
 def test_several_targets():

@@ -123,9 +123,7 @@ def _bytes(tensor: Tensor) -> memoryview:
     if not tensor.numel():
         return memoryview(b"")
     flat = tensor.reshape(-1)
-    if (
-        flat.stride(0) != 1
-    ):  # of one number that was expanded: contiguous for torch, but not to be viewed as bytes
+    if flat.stride(0) != 1:  # one number that was expanded, of which torch views no bytes
         flat = flat.clone(memory_format=torch.contiguous_format)
     return flat.view(torch.uint8).numpy().data
 
