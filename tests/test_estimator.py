@@ -229,9 +229,9 @@ def test_mean_only_never_computes_a_variance(monkeypatch):
 def test_large_fits_take_std_from_samples(monkeypatch):
     X, y = _data(150)
     exact = GPRegressor(random_state=0, num_samples=256).fit(X, y)
-    monkeypatch.setattr("sggp.estimator.regressor.DIRECT_ROWS", 100)
+    monkeypatch.setattr("sggp.estimator.densities.DIRECT_ROWS", 100)
     std = exact.predict(X, return_std=True)[1]
-    monkeypatch.setattr("sggp.estimator.regressor.DIRECT_ROWS", 3000)
+    monkeypatch.setattr("sggp.estimator.densities.DIRECT_ROWS", 3000)
     np.testing.assert_allclose(std, exact.predict(X, return_std=True)[1], rtol=0.35)
     assert np.abs(std / exact.predict(X, return_std=True)[1] - 1).max() > 1e-6
 

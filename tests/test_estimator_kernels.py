@@ -14,7 +14,7 @@ from sklearn.gaussian_process import kernels as sk
 from sklearn.svm import SVR
 
 from sggp import GPRegressor, TanimotoMinMax, draw_features
-from sggp.errors import InputError, NoRandomFeatures, UnlearntKernel
+from sggp.errors import NoRandomFeatures, UnlearntKernel
 from sggp.estimator import TanimotoKernel
 from sggp.fitting.scikit_bridge import ScikitLearnKernel
 from sggp.fitting.scikit_kernels import from_scikit_learn
@@ -232,9 +232,3 @@ def test_smiles_are_rows_of_a_tanimoto_kernel():
     assert (std > 0).all()
     short = molecules.SmilesFingerprinter(fp_size=512)
     assert TanimotoKernel(fingerprinter=short)(SMILES).shape == (10, 10)
-
-
-def test_precomputed_says_what_to_use():
-    X, y = waves()
-    with pytest.raises(InputError, match="row numbers"):
-        GPRegressor("precomputed").fit(X @ X.T, y)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Self
 
 import torch
 from botorch.models.model import Model
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from sggp.botorch.checks import check_points
 from sggp.botorch.output import OutputGP, solve_together
+from sggp.botorch.storage.models import load_model, save_model
 from sggp.errors import InputError, NoJointGaussian, ShapeError
 
 
@@ -29,6 +31,38 @@ class OutputsModel(Model, GP):
     _supports_cache_root = False  # no Cholesky factor of the joint posterior exists
     input_transform: InputTransform
     outcome_transform: OutcomeTransform
+
+    def _start(self) -> None:
+        """What the constructor does before it knows any data."""
+        super().__init__()
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write data, transforms, hyperparameters, posteriors and paths to one safetensors file, with checksums.
+
+        `load` gives back the same means, variances and samples; nothing in the file is run.
+
+        Args:
+            path: the file, which appears whole or not at all.
+
+        Raises:
+            InputError: a transform, kernel, constraint, prior or option of a type that a file does not name, with which
+                one. DataFileError: the file cannot be written.
+
+        Warns:
+            NotSaved: a solver of a class of your own.
+
+        Cost: 8·n·(d + 3 + 2·num_samples) bytes for each of the m outputs, and 8·p·num_samples for p features.
+        """
+        save_model(path, self)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """The model that `save` wrote, of this class or one of its siblings.
+
+        Raises:
+            DataFileError: the file is missing, damaged, of another kind or class, or of a newer format.
+        """
+        return load_model(path, cls)
 
     def _assemble(self, outputs: Sequence[OutputGP], raw_X: Tensor) -> None:
         self.outputs = torch.nn.ModuleList(outputs)

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from sggp.checks import whole_number
 from sggp.defaults import DIRECT_ROWS
-from sggp.errors import InputError, ShapeError
+from sggp.errors import InputError, MemoryBudgetError, ShapeError
+from sggp.estimator.progress import watching
 from sggp.estimator.tables import in_blocks
 from sggp.evidence.leave_one_out import NEIGHBOURS, Observed
 from sggp.evidence.spread import NoiseModel, leave_out_with
@@ -23,6 +24,8 @@ from sggp.posterior import Posterior
 from sggp.predictive import PredictiveDistribution
 
 _CHECKED = 300  # left-out rows that are predicted from twice as many neighbours, to see how much that changes
+COVARIANCE_BYTES = 2**30
+_LEAST_SPREAD = 1e-145  # of y, for covariances: their small entries are to be held as well
 
 
 @dataclass(frozen=True)
@@ -79,18 +82,22 @@ class PredictiveDensities:
     # of the estimator
     _checked: Any
     _inputs: Any
-    _moments: Any
+    X_train_: np.ndarray
+    verbose: Any
     _posteriors: Any
     _measurement_noise: Any
     _squeeze: Any
     posterior_: Any
 
-    def predict_dist(self, X: Any, noise_variance: Any = None) -> PredictiveDistribution:
+    def predict_dist(
+        self, X: Any, noise_variance: Any = None, diagonal: Any = None
+    ) -> PredictiveDistribution:
         """The predictive distribution of a measurement at each row, noise included.
 
         Args:
             X: (q, d). noise_variance: that of the new measurements, a number or (q,), in squared units of y; needed
-                where the noise was given per training row, and adjusted as that was (`noise_adjustment_`).
+                where the noise was given per training row, and adjusted as that was (`noise_adjustment_`). diagonal: as
+                in `predict`, for kernel="precomputed".
 
         Returns:
             A `PredictiveDistribution` with `loc` (q,) or (q, t): normal, or Student-t where left-out rows asked for
@@ -99,8 +106,8 @@ class PredictiveDensities:
         Raises:
             InputError: a noise per training row, and none for the new rows.
         """
-        check_is_fitted(self)
-        rows = self._checked(X)
+        check_is_fitted(self, "posterior_")
+        rows = self._checked(X, diagonal, "predict_dist")
         noise = self._new_noise(noise_variance, len(rows))  # (t,) or (q, t)
 
         def located(part: np.ndarray, cut: slice) -> tuple[np.ndarray, np.ndarray]:
@@ -155,7 +162,7 @@ class PredictiveDensities:
 
         Cost: n³ flops up to 3,000 rows, else some 10⁴ rows a second.
         """
-        check_is_fitted(self)
+        check_is_fitted(self, "posterior_")
         posteriors = self._posteriors()
         if len(posteriors) > 1:
             raise InputError(f"loo_predict knows one target, and this model has {len(posteriors)}: fit each.")
@@ -183,7 +190,7 @@ class PredictiveDensities:
         Raises:
             InputError: a noise per training row: that of other rows is not known.
         """
-        check_is_fitted(self)
+        check_is_fitted(self, "posterior_")
         x = self._inputs(self._checked(X))
         mean, latent = (torch.stack(part, dim=1) for part in zip(*self._moments(x), strict=True))
         factor = self._variance_factor(x, mean, latent)
@@ -209,6 +216,32 @@ class PredictiveDensities:
         scale = np.maximum(scale, np.finfo(float).tiny)
         tail = self.noise_model_.tail
         return PredictiveDistribution(mean.cpu().numpy() * unit + offset, scale, tail.df, tail.outliers)
+
+    def _moments(self, x: Tensor) -> list[tuple[Tensor, Tensor]]:  # (q, d) -> (q,), (q,) per target
+        """Mean and latent variance of each posterior, float64."""
+        out = []
+        with watching(self.verbose):
+            for p in self._posteriors():
+                exact = len(p.x) <= DIRECT_ROWS or p.num_samples == 0
+                mean, variance = p.mean_and_variance(x, method="solve" if exact else "samples")
+                out.append((mean.detach().double(), variance.detach().double()))
+        return out
+
+    def _check_covariance_range(self) -> None:
+        extreme = [s for s in self.scaling_.y_scale if not _LEAST_SPREAD < s < 1 / _LEAST_SPREAD]
+        if extreme:
+            raise InputError(
+                f"return_cov: the spread of y is {extreme[0]:.3g}, and float64 does not hold its square to rounding: "
+                "ask for return_std, or multiply y by a constant."
+            )
+
+    def _check_covariance_size(self, q: int) -> None:
+        needed = 8 * q * (q + len(self.X_train_)) * len(self._posteriors())
+        if needed > COVARIANCE_BYTES:
+            raise MemoryBudgetError(
+                f"the covariance of {q} rows given {len(self.X_train_)} needs {needed / 2**30:.1f} GiB, more than "
+                "1 GiB: ask for fewer rows, for return_std, or for sample_y, whose functions carry the covariance."
+            )
 
     def _solve_error(self) -> np.ndarray:  # (t,)
         """Mean square of what the solves left open, in squared units of the posterior; it counts beside tiny noise."""

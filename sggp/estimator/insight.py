@@ -22,6 +22,7 @@ from sggp.analysis.importance import Slopes, covariance_slope, function_slope
 from sggp.defaults import DIRECT_ROWS
 from sggp.errors import InputError
 from sggp.estimator.densities import LeaveOneOutPredictions
+from sggp.estimator.modes.precomputed import is_precomputed
 from sggp.kernels import as_covariance
 
 _JUDGED = 10_000  # rows to judge calibration by: coverages are then known to half a per cent
@@ -33,6 +34,7 @@ class Insight:
     """The methods of `GPRegressor` that judge and explain a fit; they need `loo_predict`, and the posterior."""
 
     X_train_: Any
+    kernel: Any
     posterior_: Any
     kernel_: Any
     scaling_: Any
@@ -68,7 +70,7 @@ class Insight:
 
         Cost: (d + 2) · n predictions.
         """
-        self._check_single("sobol_indices")
+        self._check_single("sobol_indices", of_columns=True)
         names, groups = self._columns()
         return sobol_indices(self._means, self.X_train_, n=n, names=names, groups=groups)
 
@@ -85,7 +87,7 @@ class Insight:
         Cost: 5 d shuffles of 400 rows, each of two covariances of 400 rows up to 3,000 training rows, and of the
             `num_samples` posterior functions there beyond.
         """
-        self._check_single("feature_importance_")
+        self._check_single("feature_importance_", of_columns=True)
         posterior, held = self.posterior_, self.__dict__.get("_importance")
         if held is None or held[0] is not posterior:
             held = self._importance = (posterior, self._importance_of_columns())
@@ -143,8 +145,10 @@ class Insight:
         groups = [list(range(end - len(c.names), end)) for c, end in zip(encoder.columns, ends, strict=True)]
         return named_columns([column.name for column in encoder.columns], len(groups)), groups
 
-    def _check_single(self, name: str) -> None:
-        check_is_fitted(self)
+    def _check_single(self, name: str, of_columns: bool = False) -> None:
+        check_is_fitted(self, "posterior_")
+        if of_columns and is_precomputed(self.kernel):
+            raise InputError(f"{name} is of input columns, and kernel='precomputed' has none.")
         if isinstance(self.posterior_, list):
             raise InputError(
                 f"{name} is of one target, but the model has {len(self.posterior_)}: fit one for each."

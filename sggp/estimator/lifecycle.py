@@ -7,18 +7,27 @@ from typing import Any, Self
 
 import numpy as np
 import torch
+from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from sggp.defaults import DIRECT_ROWS
 from sggp.errors import InputError, ShapeError
 from sggp.estimator.densities import PredictiveDensities, generator_of
+from sggp.estimator.modes.precomputed import is_precomputed
 from sggp.estimator.storage import load_estimator, save_estimator
 from sggp.estimator.weights import row_noise
 from sggp.fitting.scaling import Scaling
 from sggp.hyperparameters.coordinates import copy_kernel, public_name
 from sggp.hyperparameters.gram import LOG_TWO_PI, gram_function
 from sggp.random import streams
+
+
+def _can_grow(model: Any) -> bool:
+    """Whether rows can be added, which is asked before `partial_fit` is looked up."""
+    if is_precomputed(model.kernel):
+        raise AttributeError("further rows bring columns with them: fit the larger matrix")
+    return True
 
 
 class Lifecycle(PredictiveDensities):
@@ -30,6 +39,7 @@ class Lifecycle(PredictiveDensities):
     kernel_: Any
     fit_result_: Any
     random_state: Any
+    kernel: Any
     _known_noise: Any
     # of the estimator
     fit: Any
@@ -54,7 +64,7 @@ class Lifecycle(PredictiveDensities):
         Cost: 8·n·(d + 2 + 2·num_samples) bytes for floating inputs, t times but for the inputs, those once more as they
             were given; and 8·p·num_samples for the p features of the prior functions, whatever n is.
         """
-        check_is_fitted(self)
+        check_is_fitted(self, "posterior_")
         save_estimator(path, self)
 
     @classmethod
@@ -70,12 +80,13 @@ class Lifecycle(PredictiveDensities):
         load_estimator(path, loaded)
         return loaded
 
+    @available_if(_can_grow)
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None, noise_variance: Any = None) -> Self:
         """Condition on further rows with the hyperparameters as they are; the first call is a `fit`.
 
         Solves start from the present solution, and the samples stay the same functions, now through the further rows.
         Scaling, kernel, noise and noise model are those of the first rows: fit all rows again once they have changed
-        what is to be learnt.
+        what is to be learnt. Not with kernel="precomputed".
 
         Args:
             X: (m, d), y: (m,) or (m, t), as of `fit`. sample_weight, noise_variance: of these rows, as of `fit`; None
@@ -164,7 +175,7 @@ class Lifecycle(PredictiveDensities):
     @property
     def theta_(self) -> np.ndarray:  # (p,)
         """Natural logarithms of the learnt hyperparameters, of `kernel_` and in its units; see `theta_names_`."""
-        check_is_fitted(self)
+        check_is_fitted(self, "posterior_")
         parts = [
             constraint.transform(p).detach().reshape(-1).log()
             for _, p, constraint in self._free(self.kernel_)
@@ -189,7 +200,7 @@ class Lifecycle(PredictiveDensities):
 
         Cost: n³ flops; see `sggp.hyperparameters.log_marginal_likelihood` for more rows.
         """
-        check_is_fitted(self)
+        check_is_fitted(self, "posterior_")
         if theta is None and not eval_gradient:
             return self.log_marginal_likelihood_value_
         start = self.theta_

@@ -13,23 +13,34 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from sggp.checks import flag, one_of, whole_number
-from sggp.defaults import DIRECT_ROWS, NUM_FEATURES, NUM_SAMPLES
-from sggp.errors import InputError, MemoryBudgetError, UnidentifiedColumns
+from sggp.defaults import NUM_FEATURES, NUM_SAMPLES
+from sggp.errors import InputError, UnidentifiedColumns
 from sggp.estimator.densities import generator_of
 from sggp.estimator.insight import Insight
 from sggp.estimator.lifecycle import Lifecycle
+from sggp.estimator.modes.precomputed import (
+    is_precomputed,
+    precomputed_settings,
+    query_points,
+    training_points,
+)
+from sggp.estimator.modes.prior import predict_prior, sample_prior
 from sggp.estimator.parameters import KernelParameters
 from sggp.estimator.progress import tell_learnt, tell_plan, tell_solved, watching
-from sggp.estimator.tables import checked_rows, checked_training, in_blocks, listed_columns, told_columns
+from sggp.estimator.tables import (
+    as_array,
+    checked_rows,
+    checked_training,
+    in_blocks,
+    listed_columns,
+    told_columns,
+)
 from sggp.estimator.weights import fit_weighted, row_noise
 from sggp.fitting import FittedModel, ModelSettings
 from sggp.fitting.measured import condition_measured
 from sggp.fitting.scikit_bridge import warn_unlearnt
 from sggp.posterior import Posterior
 from sggp.random import draw_seed, streams
-
-COVARIANCE_BYTES = 2**30
-_LEAST_SPREAD = 1e-145  # of y, for covariances: their small entries are to be held as well
 
 
 class GPRegressor(Lifecycle, Insight, RegressorMixin, KernelParameters):
@@ -43,8 +54,9 @@ class GPRegressor(Lifecycle, Insight, RegressorMixin, KernelParameters):
             out, but below 200 rows 5/2, or 3/2 where its likelihood is higher by a nat; beyond, Matérn-1/2, 3/2, 5/2 or
             RBF, by rows that no fit saw), "rbf", "matern12", "matern32", "matern52", "tanimoto" (rows are fingerprints:
             counts or bits), a GPyTorch kernel, or a scikit-learn kernel (WhiteKernel terms become the noise; types
-            without a GPyTorch equal are learnt by their own gradient). Kernel objects are copied, never changed; their
-            values are where learning starts.
+            without a GPyTorch equal are learnt by their own gradient), or "precomputed": X is a matrix of covariances,
+            (n, n), in predictions (q, n), of which scale and noise are learnt. Kernel objects are copied, never
+            changed; their values are where learning starts.
         noise_variance: known noise variance in squared units of y, a number or one per training row; None
             learns it, under a weak prior (none for scikit-learn kernels), above 1e-5 of the variance
             of y up to 3,000 rows, 1e-10 beyond ("iterative": 1e-6).
@@ -140,8 +152,10 @@ class GPRegressor(Lifecycle, Insight, RegressorMixin, KernelParameters):
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
+        tags.requires_fit = False  # the prior predicts, as scikit-learn's own regressor has it
         tags.target_tags.multi_output = True
         tags.input_tags.sparse = True
+        tags.input_tags.pairwise = is_precomputed(self.kernel)
         tags.input_tags.allow_nan = self.missing != "refuse"
         return tags
 
@@ -173,8 +187,11 @@ class GPRegressor(Lifecycle, Insight, RegressorMixin, KernelParameters):
         """
         given = self.noise_variance if noise_variance is None else noise_variance
         settings = self._settings(given)
-        X, y, self.columns_ = checked_training(self, _as_array(X), _as_array(y))
+        X, y, self.columns_ = checked_training(self, as_array(X), as_array(y))
         settings = replace(settings, blocks=self.columns_.blocks if self.columns_ else ())
+        if is_precomputed(self.kernel):
+            X = training_points(X)
+            settings = precomputed_settings(settings, X)
         noise = row_noise(len(X), given, sample_weight)
         if noise.rows is not None:
             X, y = X[noise.rows], y[noise.rows]
@@ -195,15 +212,24 @@ class GPRegressor(Lifecycle, Insight, RegressorMixin, KernelParameters):
         return self
 
     def predict(
-        self, X: Any, return_std: bool = False, return_cov: bool = False, include_noise: bool = False
+        self,
+        X: Any,
+        return_std: bool = False,
+        return_cov: bool = False,
+        include_noise: bool = False,
+        diagonal: Any = None,
     ) -> Any:
         """Posterior mean, and on request the standard deviation or covariance of the latent function.
+
+        Before a fit, of the prior: mean 0 and the covariance of the kernel as given, for tables of numbers. The default
+        kernel and those by name then have unit scale and length scales, as scikit-learn's default has.
 
         Args:
             X: (q, d). return_std: also the (q,) or (q, t) standard deviation: exact up to 3,000 training
                 rows, from `num_samples` posterior functions beyond. return_cov: also the (q, q) or (q, q,
                 t) covariance, exact.
             include_noise: add the noise variance, for the spread of new measurements.
+            diagonal: (q,) k(x, x) of the rows, for `return_std` with kernel="precomputed" only.
 
         Returns:
             mean (q,) or (q, t); or a tuple (mean, std) or (mean, cov), in units of y. The mean alone never
@@ -217,8 +243,10 @@ class GPRegressor(Lifecycle, Insight, RegressorMixin, KernelParameters):
         """
         if return_std and return_cov:
             raise InputError("return_std and return_cov were both asked for; ask for one at a time.")
-        check_is_fitted(self)
-        rows = self._checked(X)
+        if not hasattr(self, "posterior_"):
+            return predict_prior(self, X, return_std, return_cov, include_noise)
+        wanted = "return_cov" if return_cov else "return_std" if return_std else None
+        rows = self._checked(X, diagonal, wanted)
         if return_cov:
             self._check_covariance_size(len(rows))
             self._check_covariance_range()
@@ -246,6 +274,8 @@ class GPRegressor(Lifecycle, Insight, RegressorMixin, KernelParameters):
     def sample_y(self, X: Any, n_samples: int = 1, random_state: Any = 0) -> np.ndarray:
         """Values of posterior functions at X: the same functions in every call with the same seed and n_samples.
 
+        Before a fit, of prior functions: exact up to 1,000 rows, by `num_features` random features beyond.
+
         Args:
             X: (q, d). n_samples: up to `num_samples` functions were made at fit and the seed picks among
                 them; for more, that many new ones are solved for, as at fit.
@@ -254,9 +284,10 @@ class GPRegressor(Lifecycle, Insight, RegressorMixin, KernelParameters):
         Returns:
             (q, n_samples), or (q, t, n_samples) for several targets; without measurement noise.
         """
-        check_is_fitted(self)
+        if not hasattr(self, "posterior_"):
+            return sample_prior(self, X, n_samples, random_state)
         whole_number(n_samples, "n_samples")
-        x = self._inputs(self._checked(X))
+        x = self._inputs(self._checked(X, wanted="sample_y"))
         generator = generator_of(random_state)
         posteriors = self._posteriors()
         if n_samples > posteriors[0].num_samples:
@@ -273,6 +304,11 @@ class GPRegressor(Lifecycle, Insight, RegressorMixin, KernelParameters):
             values = centre[:, :, None] + root[:, :, None] * (values - centre[:, :, None])
         values = values * self.scaling_.y_scale[:, None] + self.scaling_.y_offset[:, None]
         return values[:, 0] if values.shape[1] == 1 else values
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """R² of `predict(X)`, as scikit-learn has it; a fit is needed."""
+        check_is_fitted(self, "posterior_")
+        return super().score(X, y, sample_weight)
 
     # fitting
 
@@ -362,39 +398,11 @@ class GPRegressor(Lifecycle, Insight, RegressorMixin, KernelParameters):
             )
         return noise / scale / scale
 
-    def _check_covariance_range(self) -> None:
-        extreme = [s for s in self.scaling_.y_scale if not _LEAST_SPREAD < s < 1 / _LEAST_SPREAD]
-        if extreme:
-            raise InputError(
-                f"return_cov: the spread of y is {extreme[0]:.3g}, and float64 does not hold its square to rounding: "
-                "ask for return_std, or multiply y by a constant."
-            )
-
-    def _moments(self, x: Tensor) -> list[tuple[Tensor, Tensor]]:  # (q, d) -> (q,), (q,) per target
-        """Mean and latent variance of each posterior, float64."""
-        out = []
-        with watching(self.verbose):
-            for p in self._posteriors():
-                exact = len(p.x) <= DIRECT_ROWS or p.num_samples == 0
-                mean, variance = p.mean_and_variance(x, method="solve" if exact else "samples")
-                out.append((mean.detach().double(), variance.detach().double()))
-        return out
-
-    def _checked(self, X: Any) -> np.ndarray:  # (q, d)
-        return checked_rows(self, _as_array(X))
-
-    def _check_covariance_size(self, q: int) -> None:
-        needed = 8 * q * (q + len(self.X_train_)) * len(self._posteriors())
-        if needed > COVARIANCE_BYTES:
-            raise MemoryBudgetError(
-                f"the covariance of {q} rows given {len(self.X_train_)} needs {needed / 2**30:.1f} GiB, more than "
-                "1 GiB: ask for fewer rows, for return_std, or for sample_y, whose functions carry the covariance."
-            )
-
-
-def _as_array(values: Any) -> Any:
-    """Tensors as arrays, those with gradients and of types that NumPy lacks among them; anything else as it is."""
-    if not isinstance(values, Tensor):
-        return values
-    values = values.detach().cpu()
-    return (values.float() if values.dtype == torch.bfloat16 else values).numpy()
+    def _checked(self, X: Any, diagonal: Any = None, wanted: str | None = None) -> np.ndarray:  # (q, d)
+        """Rows as numbers, for the mean and what else is wanted of them."""
+        rows = checked_rows(self, as_array(X))
+        if is_precomputed(self.kernel):
+            return query_points(rows, diagonal, wanted)
+        if diagonal is not None:
+            raise InputError("diagonal= goes with kernel='precomputed': other kernels know k(x, x).")
+        return rows

@@ -14,6 +14,7 @@ from gpytorch.kernels import Kernel
 
 from sggp.errors import DataFileError, InputError, NotSaved
 from sggp.estimator.columns import TableEncoder
+from sggp.estimator.modes.precomputed import is_precomputed
 from sggp.evidence.storage import evidence_parts, evidence_values, noise_model_parts
 from sggp.fitting.scaling import Scaling
 from sggp.hyperparameters.result import FitResult
@@ -122,21 +123,21 @@ def _restore_predictions(model: Any, content: dict[str, Any]) -> list[str]:
     model.posterior_ = posteriors[0] if single else posteriors
     model.solution_ = posteriors[0].solution if single else [p.solution for p in posteriors]
     model._tell_scaling(Scaling(**content["scaling"]))
-    _check_widths(model, posteriors)
+    _check_widths(model, posteriors, is_precomputed(content.get("parameters", {}).get("kernel")))
     varies = len(posteriors[0].data.noise_variance.unique()) > 1
     if "fit" not in content and varies and model.noise_model_.row_noise is None:
         raise ValueError("noise for each row, and no model of it")
     return told
 
 
-def _check_widths(model: Any, posteriors: list[Posterior]) -> None:
+def _check_widths(model: Any, posteriors: list[Posterior], precomputed: bool) -> None:
     """Raise ValueError where columns, units, noise and posteriors are of different tables."""
     encoder, scaling, noise = model.columns_, model.scaling_, model.noise_model_
     width, surface = posteriors[0].x.shape[1], noise.surface
     inside = surface is None or bool((surface.columns < width).all())
     if encoder is not None and len(encoder.columns) != model.n_features_in_:
         raise ValueError(f"{model.n_features_in_} features, and an encoder of {len(encoder.columns)}")
-    if encoder is None and model.n_features_in_ != width:
+    if encoder is None and model.n_features_in_ != width - 2 * precomputed:
         raise ValueError(f"{model.n_features_in_} features, and a posterior of {width} columns")
     scaled = scaling.x_offset.shape == scaling.x_scale.shape == (width,)
     if not inside or (scaling.standardised and not scaled):

@@ -6,14 +6,17 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import torch
 from gpytorch.kernels import Kernel
 from scipy.sparse import issparse
 from sklearn.utils import check_array, check_X_y
 from sklearn.utils.validation import validate_data
+from torch import Tensor
 
 from sggp.checks import one_of
 from sggp.errors import InputError, MemoryBudgetError
 from sggp.estimator.columns import MISSING, TableEncoder, is_frame, missing, refuse_missing
+from sggp.estimator.modes.precomputed import is_precomputed
 from sggp.fitting import FittedModel
 from sggp.kernels import TanimotoDotProduct, TanimotoMinMax
 
@@ -21,6 +24,14 @@ DENSE_BYTES = 2**32
 ROWS_AT_ONCE = 65_536
 
 _ENCODED: dict[str, Any] = {"dtype": "numeric", "ensure_all_finite": "allow-nan"}
+
+
+def as_array(values: Any) -> Any:
+    """Tensors as arrays, those with gradients and of types that NumPy lacks among them; anything else as it is."""
+    if not isinstance(values, Tensor):
+        return values
+    values = values.detach().cpu()
+    return (values.float() if values.dtype == torch.bfloat16 else values).numpy()
 
 
 def checked_training(estimator: Any, X: Any, y: Any) -> tuple[np.ndarray, np.ndarray, TableEncoder | None]:
@@ -36,7 +47,7 @@ def checked_training(estimator: Any, X: Any, y: Any) -> tuple[np.ndarray, np.nda
     one_of(estimator.missing, "missing", MISSING)
     X = dense_rows(X, estimator.kernel)
     y, gaps = _without_gaps(y)
-    if not _needs_encoding(X, estimator.missing):
+    if is_precomputed(estimator.kernel) or not _needs_encoding(X, estimator.missing):
         X, y = validate_data(estimator, X, y, multi_output=True, y_numeric=True, **_ENCODED)
         _refuse_missing(estimator, X)
         encoder = None
@@ -52,7 +63,8 @@ def checked_rows(estimator: Any, X: Any) -> np.ndarray:  # -> (q, d')
     """`validate_data` of rows for a fitted estimator, as the numbers that it was fitted to."""
     encoder, X = estimator.columns_, dense_rows(X, estimator.kernel)
     if encoder is None:
-        X = validate_data(estimator, X, reset=False, **_ENCODED)
+        gaps = "allow-nan" if not is_precomputed(estimator.kernel) else True
+        X = validate_data(estimator, X, reset=False, dtype="numeric", ensure_all_finite=gaps)
         _refuse_missing(estimator, X)
         return X
     if not is_frame(X) and np.asarray(X).ndim != 2:

@@ -39,11 +39,6 @@ def named_kernel(
         InputError: unknown name.
     """
     if name not in KERNEL_NAMES:
-        if name == "precomputed":
-            raise InputError(
-                "kernel='precomputed' holds no values k(x, x) of new rows, which variances need: pass a kernel that "
-                "looks them up, with row numbers for X (docs/scikit_learn.md)."
-            )
         raise InputError(
             f"unknown kernel {name!r}; expected one of {', '.join(KERNEL_NAMES)}, or a kernel object."
         )

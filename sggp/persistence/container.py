@@ -5,7 +5,7 @@ after another. Its `__metadata__` holds texts only:
 
     format          "sggp"
     format_version  of this layout and of what `content` holds
-    kind            "posterior", "estimator", "linear posterior", "checkpoint",
+    kind            "posterior", "estimator", "linear posterior", "BoTorch model", "checkpoint",
                     "library stream"
     written_by      versions of sggp, torch, ... (JSON)
     content         the values, naming the tensors in them (JSON; `sggp.persistence.tree`)
@@ -74,6 +74,7 @@ _OPENED_BY = {
     "posterior": "sggp.posterior.Posterior.load",
     "estimator": "sggp.GPRegressor.load or `sggp predict`",
     "linear posterior": "sggp.linear.LinearPosterior.load",
+    "BoTorch model": "sggp.botorch.PathwiseGPModel.load",
     "checkpoint": "the checkpoint argument of a solve",
     "library stream": "`sggp suggest --stream` or sggp.bayesopt.streaming.suggest_from_files",
 }
@@ -119,7 +120,12 @@ def write_content(path: str | os.PathLike[str], kind: str, content: dict[str, An
 
 
 def _bytes(tensor: Tensor) -> memoryview:
-    return tensor.reshape(-1).view(torch.uint8).numpy().data if tensor.numel() else memoryview(b"")
+    if not tensor.numel():
+        return memoryview(b"")
+    flat = tensor.reshape(-1)
+    if flat.stride(0) != 1:  # one number that was expanded, of which torch views no bytes
+        flat = flat.clone(memory_format=torch.contiguous_format)
+    return flat.view(torch.uint8).numpy().data
 
 
 def _header(kind: str, tree: Any, tensors: dict[str, Tensor]) -> bytes:

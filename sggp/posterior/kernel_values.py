@@ -15,8 +15,9 @@ from torch import Tensor
 from sggp.errors import InputError
 from sggp.kernels import TanimotoDotProduct, TanimotoMinMax, TaskKernel
 from sggp.kernels.linear import DenseLinearKernel
+from sggp.kernels.precomputed import PrecomputedKernel
 
-__all__ = ["ReadNamed", "WriteNamed", "describe_kernel", "rebuild_kernel"]
+__all__ = ["ReadNamed", "WriteNamed", "describe_kernel", "name_kernel", "rebuild_kernel"]
 
 _KINDS: dict[str, tuple[type[Kernel], tuple[str, ...]]] = {
     **{name: (getattr(gpytorch.kernels, name), ()) for name in ("RBFKernel", "RQKernel", "LinearKernel")},
@@ -29,10 +30,13 @@ _KINDS: dict[str, tuple[type[Kernel], tuple[str, ...]]] = {
     "DenseLinearKernel": (DenseLinearKernel, ()),
     "TanimotoMinMax": (TanimotoMinMax, ()),
     "TanimotoDotProduct": (TanimotoDotProduct, ()),
+    "PrecomputedKernel": (PrecomputedKernel, ()),
     "TaskKernel": (TaskKernel, ("tasks", "rank")),
     **{kind.__name__: (kind, ()) for kind in (ScaleKernel, AdditiveKernel, ProductKernel)},
 }
-"""The kernels that a file may name, and what their constructors are told beside `ard_num_dims` and `active_dims`."""
+"""The kernels that a file may name (`name_kernel` adds some), and what their constructors are told beside
+`ard_num_dims` and `active_dims`.
+"""
 _CONSTRAINTS = {kind.__name__: kind for kind in (Interval, GreaterThan, LessThan, Positive)}
 _TRANSFORMS: dict[str, tuple[Any, Any]] = {
     "softplus": (torch.nn.Softplus(), inv_softplus),
@@ -50,6 +54,11 @@ _PRIORS = {
     "SmoothedBoxPrior": ("a", "b", "sigma"),
 }
 """Priors of `gpytorch.priors`, and the attributes that are the arguments of their constructors, in order."""
+
+
+def name_kernel(kind: type[Kernel], *options: str) -> None:
+    """Let files name a kernel: its constructor takes these attributes, all else is parameters, constraints, priors."""
+    _KINDS[kind.__name__] = (kind, options)
 
 
 @dataclass(frozen=True)

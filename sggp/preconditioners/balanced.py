@@ -120,7 +120,9 @@ class Balanced(Preconditioner):
         n = operator.shape[0]
         sample = Sample(operator, generator, self._sampled(n, row))
         forecast = sample.forecast(factor)
-        if self.least(n, forecast, row)[1] > self._work((n, row), (0, _NEIGHBOURS[0]), _AT_LEAST, forecast.rank):
+        if self.least(n, forecast, row)[1] > self._work(
+            (n, row), (0, _NEIGHBOURS[0]), _AT_LEAST, forecast.rank
+        ):
             # what neighbours do is measured only where they might do better
             sample.look_at_neighbours(factor)
             forecast = sample.forecast(factor)

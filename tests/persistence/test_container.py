@@ -91,6 +91,12 @@ def test_a_tensor_in_two_places_is_there_once(tmp_path):
     assert again["a"] is again["b"][0]
 
 
+def test_one_number_that_was_expanded(tmp_path):
+    value = torch.ones((), dtype=torch.float64).expand(1, 1)
+    write_content(tmp_path / "file", "posterior", {"value": value})
+    assert torch.equal(read_content(tmp_path / "file", "posterior")["value"], value)
+
+
 def test_any_reader_of_safetensors_sees_names_versions_and_checksums(tmp_path):
     content = {"data": {"x": torch.rand(3, 2), "y": torch.rand(3).double()}, "name": "mine"}
     write_content(tmp_path / "f", "odd", content)

@@ -15,6 +15,7 @@ from sggp.kernels.convert import register as register_covariance
 from sggp.kernels.features import FeatureMap, draw_features
 from sggp.kernels.features.categories import hamming_map, levels_map, levels_size
 from sggp.kernels.features.stationary import per_column
+from sggp.posterior.kernel_values import name_kernel
 
 
 class KnownCategoricalKernel(CategoricalKernel):
@@ -38,6 +39,10 @@ class KnownCategoricalKernel(CategoricalKernel):
         weights = (1 / (self.lengthscale * x1.shape[-1])).reshape(-1).expand(x1.shape[-1])
         unequal = x1 != x2 if diag else x1.unsqueeze(-2) != x2.unsqueeze(-3)
         return torch.exp(-(unequal.to(weights) @ weights))
+
+
+name_kernel(CategoricalKernel)
+name_kernel(KnownCategoricalKernel, "levels")
 
 
 @register_covariance(CategoricalKernel)

@@ -20,6 +20,7 @@ from sggp.botorch.model import PathwiseGPModel
 from sggp.errors import InputError
 from sggp.kernels.features import FeatureMap, draw_features
 from sggp.kernels.features.decay import PowerMap, decay_map
+from sggp.posterior.kernel_values import name_kernel
 
 
 class PathwiseMultiFidelityGP(PathwiseGPModel):
@@ -137,6 +138,10 @@ class PathwiseMultiFidelityGP(PathwiseGPModel):
             for column in self._data
         ]
         return [*decays, *powers]
+
+
+name_kernel(DownsamplingKernel)
+name_kernel(ExponentialDecayKernel)
 
 
 @draw_features.register(DownsamplingKernel)

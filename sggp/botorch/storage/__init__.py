@@ -1,0 +1,1 @@
+"""BoTorch models and their transforms as tensors and plain values, and on disk."""

@@ -1,0 +1,1 @@
+"""Estimators without a fit, and of kernels that come as matrices."""
