@@ -9,7 +9,8 @@ import torch
 
 from sggp import neighbours
 from sggp.errors import InputError, MissingExtra, ShapeError
-from sggp.neighbours import earlier_neighbours, nearest
+from sggp.neighbours import earlier_neighbours, max_min_ordering, nearest
+from sggp.neighbours.ordering import grid_ordering
 
 
 def brute_earlier(points: torch.Tensor, order: torch.Tensor, k: int) -> torch.Tensor:
@@ -123,3 +124,39 @@ def test_coarse_to_fine_puts_repeats_last(generator):
     points = torch.randn(50, 2, generator=generator, dtype=torch.float64).repeat(3, 1)
     order = neighbours.coarse_to_fine(points, generator)
     assert len(set((order[:50] % 50).tolist())) == 50
+
+
+@pytest.mark.parametrize("d", [1, 2, 3])
+@pytest.mark.parametrize("kind", ["uniform", "clustered", "repeated"])
+def test_a_grid_orders_from_coarse_to_fine(d: int, kind: str, generator: torch.Generator) -> None:
+    """The first points are one of each occupied cell, whatever the width of the cells."""
+    x = torch.rand(3000, d, generator=generator)
+    if kind == "clustered":
+        x[500:] = 0.3 + 0.01 * x[500:]
+    if kind == "repeated":
+        x[1000:] = x[:2000].clone()
+    order = grid_ordering(x)
+    assert sorted(order.tolist()) == list(range(3000))
+    z = (x - x.amin(0)).double()
+    for level in range(8):
+        cell = (z / z.max() * 2**level).long().clamp_(max=2**level - 1)
+        occupied = len(cell.unique(dim=0))
+        assert len(cell[order[:occupied]].unique(dim=0)) == occupied
+
+
+def test_many_rows_in_few_columns_are_ordered_by_a_grid(
+    monkeypatch: pytest.MonkeyPatch, generator: torch.Generator
+) -> None:
+    monkeypatch.setattr("sggp.neighbours.ordering._GRID_ROWS", 500)
+    seen: list[int] = []
+    monkeypatch.setattr(
+        "sggp.neighbours.ordering.grid_ordering",
+        lambda points: seen.append(points.shape[1]) or grid_ordering(points),
+    )
+    x = torch.rand(500, 5, generator=generator)
+    max_min_ordering(x, generator)
+    assert seen == []
+    x[:, [1, 4]] = 0.5  # three columns are left
+    order = max_min_ordering(x, generator)
+    assert seen == [3]
+    assert sorted(order.tolist()) == list(range(500))

@@ -15,6 +15,10 @@ from sggp.running import go_on, limited, tell
 __all__ = ["max_min_ordering", "max_min_ordering_by"]
 
 _LEVEL_ROWS = 128
+_GRID_ROWS = 65_536
+_GRID_COLUMNS = 3
+"""From so many rows on, in so few columns, levels are those of a grid, which looks at no pairs of rows."""
+_GRID_LEVELS = 20
 _FORECAST_ROWS = 16_384
 """Rows from which on the time of an ordering, which no deadline interrupts, is forecast from that of a sixteenth."""
 
@@ -34,15 +38,20 @@ def max_min_ordering(points: Tensor, generator: torch.Generator) -> Tensor:
     Returns:
         (n,) a permutation.
 
-    Cost: n²·d/2 multiply-adds.
+    Cost: n²·d/2 multiply-adds. From 65,536 rows on in at most three columns that are not constant, where that would be
+    more than all else, the levels are those of a grid whose cells are halved: see `grid_ordering`.
 
     Source: Guinness 2018 (max-min ordering for Vecchia's approximation); Schäfer, Katzfuss and Owhadi 2021, section 4.
     """
     check(points, 1)
     shuffle = torch.randperm(len(points), generator=generator).to(points.device)
     shuffled = centred(points)[shuffle]
-    order = engine(shuffled.device, shuffled.dtype).max_min_order
+    varying = shuffled[:, (shuffled != shuffled[0]).any(0)]
     tell("preconditioner, ordering")
+    if len(points) >= _GRID_ROWS and varying.shape[1] <= _GRID_COLUMNS:
+        go_on()
+        return shuffle[grid_ordering(varying)]
+    order = engine(shuffled.device, shuffled.dtype).max_min_order
     go_on(_forecast(order, shuffled) if limited() and len(points) >= _FORECAST_ROWS else 0.0)
     found = order(shuffled)
     if found is not None:
@@ -53,6 +62,42 @@ def max_min_ordering(points: Tensor, generator: torch.Generator) -> Tensor:
         return torch.cdist(shuffled[rows], shuffled, compute_mode=exactly).square()
 
     return shuffle[max_min_ordering_by(distance, len(points), device=shuffled.device)]
+
+
+def grid_ordering(points: Tensor) -> Tensor:  # (n, d) -> (n,)
+    """From coarse to fine by a grid: at each level the first point of every cell that has none yet, then halved cells.
+
+    Two points of a level may lie in neighbouring cells, closer than their width, which `max_min_ordering` excludes. A
+    nearest-neighbour factor on it takes 0.8 to 1.3 times the iterations (20,000 rows in three columns, uniform and
+    clustered, 16 and 32 neighbours), where one in random order takes up to 3.6 times as many.
+
+    Args:
+        points: (n, d), d at most 3, in random order.
+
+    Cost: about 20 sorts of n numbers.
+    """
+    n = len(points)
+    z = points.double() - points.double().amin(0) if n else points.double()
+    side = float(z.max()) if z.numel() else 0.0
+    z = z / side if side > 0 else z
+    left, taken, out = torch.arange(n, device=z.device), torch.zeros(n, dtype=torch.bool, device=z.device), []
+    for level in range(_GRID_LEVELS):
+        if not len(left):
+            break
+        cells = 2**level
+        place = (z * cells).long().clamp_(max=cells - 1)
+        key = torch.zeros(n, dtype=torch.long, device=z.device)
+        for column in place.T:
+            key = key * cells + column
+        _, cell = torch.unique(key, return_inverse=True)
+        first = torch.full((int(cell.max()) + 1,), n, device=z.device)
+        first.scatter_reduce_(0, cell[left], left, "amin")
+        first[cell[taken]] = n  # it has one
+        new = first[first < n].sort().values
+        taken[new] = True
+        out.append(new)
+        left = (~taken).nonzero()[:, 0]
+    return torch.cat([*out, left])
 
 
 def _forecast(order: Callable[[Tensor], Tensor | None], points: Tensor) -> float:
