@@ -14,8 +14,9 @@ from torch import Tensor
 from sggp.defaults import DIRECT_ROWS
 from sggp.errors import InputError, ShapeError
 from sggp.estimator.densities import PredictiveDensities, generator_of
-from sggp.estimator.modes.precomputed import is_precomputed
+from sggp.estimator.modes.precomputed import is_precomputed, query_points
 from sggp.estimator.storage import load_estimator, save_estimator
+from sggp.estimator.tables import as_array, checked_rows
 from sggp.estimator.weights import row_noise
 from sggp.fitting.scaling import Scaling
 from sggp.hyperparameters.coordinates import copy_kernel, public_name
@@ -139,6 +140,15 @@ class Lifecycle(PredictiveDensities):
             [before, values.reshape(len(rows), *before.shape[1:]).astype(before.dtype)]
         )
         return self
+
+    def _checked(self, X: Any, diagonal: Any = None, wanted: str | None = None) -> np.ndarray:  # (q, d)
+        """Rows as numbers, for the mean and what else is wanted of them."""
+        rows = checked_rows(self, as_array(X))
+        if is_precomputed(self.kernel):
+            return query_points(rows, diagonal, wanted)
+        if diagonal is not None:
+            raise InputError("diagonal= goes with kernel='precomputed': other kernels know k(x, x).")
+        return rows
 
     def _tell_scaling(self, scaling: Scaling) -> None:
         """The normalisation as fitted attributes."""

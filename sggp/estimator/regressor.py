@@ -21,7 +21,6 @@ from sggp.estimator.lifecycle import Lifecycle
 from sggp.estimator.modes.precomputed import (
     is_precomputed,
     precomputed_settings,
-    query_points,
     training_points,
 )
 from sggp.estimator.modes.prior import predict_prior, sample_prior
@@ -29,7 +28,6 @@ from sggp.estimator.parameters import KernelParameters
 from sggp.estimator.progress import tell_learnt, tell_plan, tell_solved, watching
 from sggp.estimator.tables import (
     as_array,
-    checked_rows,
     checked_training,
     in_blocks,
     listed_columns,
@@ -397,12 +395,3 @@ class GPRegressor(Lifecycle, Insight, RegressorMixin, KernelParameters):
                 "predict the latent function and add the noise of the new rows yourself."
             )
         return noise / scale / scale
-
-    def _checked(self, X: Any, diagonal: Any = None, wanted: str | None = None) -> np.ndarray:  # (q, d)
-        """Rows as numbers, for the mean and what else is wanted of them."""
-        rows = checked_rows(self, as_array(X))
-        if is_precomputed(self.kernel):
-            return query_points(rows, diagonal, wanted)
-        if diagonal is not None:
-            raise InputError("diagonal= goes with kernel='precomputed': other kernels know k(x, x).")
-        return rows
