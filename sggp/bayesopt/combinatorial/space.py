@@ -48,7 +48,7 @@ class Combinatorial:
 
     Example:
         >>> from sggp.molecules import Reaction
-        >>> amide = "[#6:1]C(=O)O.[#6:2][NH2]>>[#6:1]C(=O)N[#6:2]"
+        >>> amide = "[#6:1]C(=O)O.[#6:2]-[NH2]>>[#6:1]C(=O)N[#6:2]"
         >>> acids, amines = ["CC(=O)O", "c1ccccc1C(=O)O"], ["NC", "NCC", "NC1CC1"]
         >>> len(Combinatorial(Reaction(amide, [acids, amines])))
         6
