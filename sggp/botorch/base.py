@@ -18,7 +18,6 @@ from torch import Tensor
 
 from sggp.botorch.checks import check_points
 from sggp.botorch.output import OutputGP, solve_together
-from sggp.botorch.storage.models import load_model, save_model
 from sggp.errors import InputError, NoJointGaussian, ShapeError
 
 
@@ -53,6 +52,10 @@ class OutputsModel(Model, GP):
 
         Cost: 8·n·(d + 3 + 2·num_samples) bytes for each of the m outputs, and 8·p·num_samples for p features.
         """
+        from sggp.botorch.storage.models import (
+            save_model,  # files are read and written by few who import models
+        )
+
         save_model(path, self)
 
     @classmethod
@@ -62,6 +65,8 @@ class OutputsModel(Model, GP):
         Raises:
             DataFileError: the file is missing, damaged, of another kind or class, or of a newer format.
         """
+        from sggp.botorch.storage.models import load_model
+
         return load_model(path, cls)
 
     def _assemble(self, outputs: Sequence[OutputGP], raw_X: Tensor) -> None:

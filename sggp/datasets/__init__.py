@@ -6,6 +6,8 @@ user's cache (extra `data`); the others are to be had in `SGGP_DATA_DIR` only, a
 `read_matrix` reads a table of numbers of your own, of any size.
 """
 
+from typing import TYPE_CHECKING
+
 from sggp.datasets.large import LARGE_NAMES, LargeTable, large, random_fold
 from sggp.datasets.molecules import (
     MoleculeData,
@@ -22,7 +24,10 @@ from sggp.datasets.molecules import (
 )
 from sggp.datasets.split import RegressionSplit, Standardization, standardized_split
 from sggp.datasets.uci import UCI_NAMES, UciHyperparameters, uci, uci_hyperparameters
-from sggp.molecules.files.numeric import Matrix, read_matrix
+from sggp.lazy import names_on_demand
+
+if TYPE_CHECKING:
+    from sggp.molecules.files.numeric import Matrix, read_matrix
 
 __all__ = [
     "LARGE_NAMES",
@@ -50,3 +55,7 @@ __all__ = [
     "uci_hyperparameters",
     "zinc250k",
 ]
+
+__getattr__, __dir__ = names_on_demand(
+    __name__, {"sggp.molecules.files.numeric": ("Matrix", "read_matrix")}, __all__
+)

@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sggp import parallel
 from sggp.defaults import MEMORY_BUDGET
 from sggp.errors import InputError
 from sggp.operators.kernel import KernelOperator
-from sggp.parallel import Devices, current, entered
+from sggp.parallel import current, entered
 
 __all__ = ["DistributedOperator"]
 
@@ -52,7 +53,7 @@ class DistributedOperator(KernelOperator):
         dtype: torch.dtype | None = None,
         memory_budget: float = MEMORY_BUDGET,
     ) -> None:
-        workers = current() if devices is None else Devices(devices)
+        workers = current() if devices is None else parallel.Devices(devices)  # loaded at first use
         if devices is None and workers.size == 1:
             raise InputError(
                 "there is one process only: give devices, or make the operator inside `with sggp.distributed()` in a "

@@ -158,6 +158,7 @@ int main() {
     }
     newer_functions(isa);
     local_posteriors(isa);
+    near_products(isa);
   }
   concurrently([](int) {
     std::vector<float> a(200 * 4, 0.1f), v(200, 1.0f), out(200);

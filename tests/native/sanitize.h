@@ -46,6 +46,10 @@ int sggp_conditionals(int, int, int, double, const double*, int64_t, const doubl
 int sggp_nearest(int, int, const float*, int64_t, int64_t, const float*, int64_t, int64_t, const int64_t*, int64_t*);
 int sggp_coarse_to_fine(int, int, const float*, int64_t, int64_t, int64_t*);
 int sggp_sparse_square(int, int, const int64_t*, const double*, int64_t, int64_t, const double*, int64_t, double*);
+int sggp_near_f32(int, int, int, double, double, const double*, int64_t, const double*, int64_t, int64_t, const float*,
+                  int64_t, const int64_t*, const int64_t*, int64_t, const int64_t*, float*);
+int sggp_near_f64(int, int, int, double, double, const double*, int64_t, const double*, int64_t, int64_t, const double*,
+                  int64_t, const int64_t*, const int64_t*, int64_t, const int64_t*, double*);
 int sggp_ceiling_evaluate_f32(int, int, int, int64_t, int64_t);
 int sggp_ceiling_evaluate_f64(int, int, int, int64_t, int64_t);
 int sggp_ceiling_multiply_f32(int, int, int64_t, int64_t);
@@ -74,5 +78,6 @@ inline double rbf(double q) { return std::exp(-q / 2); }
 // In sanitize_parts.cpp.
 void newer_functions(int isa);
 void local_posteriors(int isa);  // in sanitize_local.cpp
+void near_products(int isa);
 void functions_without_instruction_set();
 void many_callers();

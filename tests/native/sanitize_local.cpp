@@ -55,6 +55,38 @@ void local(int isa, int64_t n, int64_t d, int64_t width, int64_t t, int threads)
          "a row that does not exist is refused", isa);
 }
 
+// Two leaves of targets, of which one meets two runs of sources and the other one; what they do not meet counts as zero.
+template <class T, class Function>
+void near(int isa, int64_t n, int64_t m, int64_t d, int64_t s, int threads, Function call) {
+  const std::vector<double> a = normal<double>(n * d), b = normal<double>(m * d);
+  const std::vector<T> v = normal<T>(m * s);
+  std::vector<int64_t> groups = {0, n / 2, n / 2, n}, runs = {0, m / 3, m / 2, m, m / 4, m};
+  const std::vector<int64_t> offsets = {0, 2, 3};
+  std::vector<T> out(static_cast<size_t>(n * s));
+  for (int family = kFamilies - 1; family >= 0; --family)
+    expect(call(isa, threads, family, 1.5, 1.2, a.data(), n, b.data(), m, d, v.data(), s, groups.data(), offsets.data(),
+                2, runs.data(), out.data()) == 0,
+           "near products return ok", isa);
+  for (int64_t i = 0; i < n; ++i)
+    for (int64_t c = 0; c < s; ++c) {
+      double sum = 0;
+      for (int64_t j = 0; j < m; ++j) {
+        const bool met = i < n / 2 ? j < m / 3 || j >= m / 2 : j >= m / 4;
+        double q = 0;
+        for (int64_t k = 0; k < d && met; ++k) {
+          const double e = a[size_t(i * d + k)] - b[size_t(j * d + k)];
+          q += e * e;
+        }
+        if (met) sum += 1.5 * rbf(q) * double(v[size_t(j * s + c)]);
+      }
+      expect(std::abs(double(out[size_t(i * s + c)]) - sum) < (sizeof(T) == 4 ? 1e-3 : 1e-10), "near products", isa);
+    }
+  runs[5] = m + 1;
+  expect(call(isa, threads, 0, 1.5, 1.2, a.data(), n, b.data(), m, d, v.data(), s, groups.data(), offsets.data(), 2,
+              runs.data(), out.data()) == 1,
+         "a source that does not exist is refused", isa);
+}
+
 }  // namespace
 
 void local_posteriors(int isa) {
@@ -63,4 +95,11 @@ void local_posteriors(int isa) {
   local(isa, 40, 0, 7, 40, 2);
   local(isa, 70, 26, 64, 70, 3);
   local(isa, 30, 2, 12, 0, 2);
+}
+
+void near_products(int isa) {
+  near<float>(isa, 2, 4, 1, 1, 1, sggp_near_f32);
+  near<float>(isa, 130, 700, 3, 17, 3, sggp_near_f32);
+  near<double>(isa, 130, 700, 3, 5, 2, sggp_near_f64);
+  near<double>(isa, 49, 257, 2, 65, 3, sggp_near_f64);
 }
