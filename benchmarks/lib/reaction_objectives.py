@@ -140,7 +140,7 @@ def _cut(found: dict[str, np.ndarray], objective: str) -> Truth:
 def _enumerated(size: str, workers: int) -> dict[str, np.ndarray]:
     reaction = library(size)
     starts = range(0, len(reaction), _BLOCK)
-    parts = Parallel(n_jobs=workers)(delayed(_block)(reaction, start) for start in starts)
+    parts = Parallel(n_jobs=min(workers, len(starts)))(delayed(_block)(reaction, start) for start in starts)
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
