@@ -30,7 +30,7 @@ def test_dual_descent_holds_sixty_bytes_an_entry_and_reads_mapped_sides(
 ) -> None:
     """24 for solution, remainder and right-hand side in float64, 20 for its states; no copies of those at the end."""
     x = torch.rand(ROWS, 2, generator=torch.Generator().manual_seed(1))
-    operator = KernelOperator(MaternKernel(nu=1.5), x, 0.1)
+    operator = KernelOperator(MaternKernel(nu=1.5), x, 0.1, memory_budget=2**22)  # so that only states count
     found: list[Solution] = []
     solver = StochasticDualDescent(step_size=1.0, batch_size=64)
 
