@@ -148,6 +148,7 @@ def fits() -> Found:
         num_probes=4,
         num_features=64,
         max_steps=2,
+        solve_tolerance=1e-8,
         start=None,
         evaluate=False,
         generator=10,
