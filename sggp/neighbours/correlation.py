@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sggp.neighbours.ordering import max_min_ordering, max_min_ordering_by
-from sggp.neighbours.search import earlier_neighbours
+from sggp.neighbours.search import earlier_neighbours, nearest
 from sggp.neighbours.similarity import Kernel, earlier_by_score
 from sggp.running import go_on, tell
 
@@ -76,6 +76,17 @@ class KernelNeighbours:
         if low_rank is None:
             return earlier_neighbours(embedding, order, k)
         return self._rescored(order, earlier_neighbours(embedding, order, 3 * k), k, low_rank)
+
+    @property
+    def nearest_chosen(self) -> Callable[[Tensor, Tensor, int], Tensor] | None:
+        """(chosen (m,), rows (b,), k) → (b, k) places among the chosen rows of those nearest by the kernel's metric.
+
+        None where the kernel has no metric.
+        """
+        embedding = self._exact.embedding(self._exact_points)
+        if embedding is None:
+            return None
+        return lambda chosen, rows, k: nearest(embedding[chosen], embedding[rows], k)
 
     def _rescored(self, order: Tensor, candidates: Tensor, k: int, low_rank: Tensor) -> Tensor:
         """The k candidates of largest |R_ij|/√R_jj, R = K − FFᵀ + Σ."""

@@ -176,6 +176,9 @@ class Operator:
         dense: (dtype=torch.float64) → the matrix as a new tensor, the caller's to overwrite; None where there is none.
         sparse_columns: (index, real, low_rank) → columns of a sparse inverse factor in one call, or None for this
             kernel; None where there is no such function. See `sggp.native.reference.sparse_columns`.
+        nearest_chosen: (chosen (m,), rows (b,), k) → (b, k) places among `chosen` of those nearest to the rows; None
+            where no metric says which are near.
+        with_noise: Σ (n,) float64 → the same K with this noise; None where there is no such function.
     """
 
     workers: Workers = _Current()  # type: ignore[assignment]
@@ -185,6 +188,8 @@ class Operator:
     product_within: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None
     dense: Callable[..., Tensor] | None = None
     sparse_columns: Callable[[Tensor, Tensor, Tensor | None], Tensor | None] | None = None
+    nearest_chosen: Callable[[Tensor, Tensor, int], Tensor] | None = None
+    with_noise: Callable[[Tensor], NeighbourOperator] | None = None
 
     @property
     def approximates(self) -> bool:

@@ -218,6 +218,7 @@ class KernelOperator(SystemOperator):
             return by_ranks(len(index), share, (index,))
 
     ordering = Forwarded("_neighbours")
+    nearest_chosen = Forwarded("_neighbours")
     earlier_neighbours = Forwarded("_neighbours")
 
     # what stochastic gradient descent asks for ----------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from sggp.preconditioners.balanced import Balanced
 from sggp.preconditioners.base import Built, Given, Preconditioner, Rooted, Unfinished
+from sggp.preconditioners.local_nystrom import LocalNystrom
 from sggp.preconditioners.neighbour import LowRankPlusNeighbour, NearestNeighbour
 from sggp.preconditioners.nystrom import Nystrom, PivotedCholesky
 
@@ -9,6 +10,7 @@ __all__ = [
     "Balanced",
     "Built",
     "Given",
+    "LocalNystrom",
     "LowRankPlusNeighbour",
     "NearestNeighbour",
     "Nystrom",

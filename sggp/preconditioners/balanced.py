@@ -22,6 +22,7 @@ from sggp.preconditioners.base import (
     require_blocks,
 )
 from sggp.preconditioners.forecast import Forecast, Sample
+from sggp.preconditioners.local_nystrom import LocalNystrom
 from sggp.preconditioners.low_rank import random_pivoted_cholesky
 from sggp.preconditioners.neighbour import NearestNeighbour, SparseInverseFactor
 from sggp.running import OutOfTime, go_on, patient
@@ -40,6 +41,7 @@ _FEW = 64
 """Rows up to which all earlier rows are neighbours."""
 _NEIGHBOURS = (20, 30, 40, 50, 60, 80, 100, 120, 140, 160, 200, 250, 300, 400)
 _RANKS = (200, 300, 400, 500, 700, 850, 1000, 1250, 1500, 2000, 2500, 3000, 4000, 5000, 6000, 8000)
+_LANDMARKS = (250, 500, 1000, 1500, 2000, 3000, 4000, 5000, 6000, 8000, 10_000, 12_000)
 _MOST_RANK = 3
 """Rank at most n/3: beyond, the set-up is most of a dense factor."""
 
@@ -51,7 +53,8 @@ class Balanced(Preconditioner):
     Iterations are forecast from what a preconditioner leaves, measured on a sample of rows (`Forecast`), and work is
     counted. A pilot of 200 random pivots begins; while more rank promises less work the factor is gone on with, to at
     most twice its rank at a time, and measured again. So a smooth kernel takes rank as long as its eigenvalues fall, a
-    rough one or little noise takes neighbours, and nothing asks what the kernel is called.
+    rough one or little noise takes neighbours, and nothing asks what the kernel is called. Where nearest rows are cheap
+    to find (few columns) thousands of landmarks (`LocalNystrom`) are forecast too, and taken if they are less work.
 
     Args:
         columns: s, the right-hand sides that will be solved for: more of them are worth a better preconditioner.
@@ -63,6 +66,7 @@ class Balanced(Preconditioner):
         `operator.work(s)`/n for n where that is less, an application r·(4 + s/5) + m·(38 + 2.6·s). The set-up is
         157·r + 0.11·r² for rank r, a good half of it the factor, which is not paid again where it is there already;
         30,000 + 600·m + 0.08·m³ for m neighbours; and r·(11·m + 0.034·m²) for both. 16·n·r + 48·n·m bytes.
+        Landmarks: 1500·k + 0.2·m³/n for m of them, k to a row, and k·(38 + 2.6·s) + m²/n·(4 + s/5) an application.
         Measuring takes a product or two and one search of neighbours beside.
 
     Source: own; the parts are those of `Nystrom` and `LowRankPlusNeighbour`.
@@ -85,7 +89,11 @@ class Balanced(Preconditioner):
             return NearestNeighbour(max(1, n - 1)).build(operator, generator)
         factor = None
         try:
-            (rank, neighbours), factor, order = self.sizes(operator, generator)
+            sizes, factor, order = self.sizes(operator, generator)
+            if isinstance(sizes, LocalNystrom):
+                order = operator.ordering(generator) if order is None else order
+                return sizes.built(completed(operator), order)
+            rank, neighbours = sizes
             if neighbours == 0:
                 return low_rank_plus_noise(factor, operator.noise_variance)
             part = factor if rank else None
@@ -103,8 +111,8 @@ class Balanced(Preconditioner):
 
     def sizes(
         self, operator: NeighbourOperator, generator: torch.Generator
-    ) -> tuple[Sizes, Tensor, Tensor | None]:
-        """Rank and neighbours of least work, the factor (n, rank), and the ordering where one was made."""
+    ) -> tuple[Sizes | LocalNystrom, Tensor, Tensor | None]:
+        """What is the least work: rank and neighbours, or landmarks; the factor (n, rank), and the ordering if made."""
         n, row = operator.shape[0], completed(operator).work(self.columns) / operator.shape[0]
         first = max(1, int(min(_PILOT, n // 10, self.memory_budget / (16 * n))))
         factor = random_pivoted_cholesky(operator, first, generator)
@@ -115,7 +123,7 @@ class Balanced(Preconditioner):
 
     def _grown(
         self, operator: NeighbourOperator, generator: torch.Generator, factor: Tensor, row: float
-    ) -> tuple[Sizes, Tensor, Tensor | None]:
+    ) -> tuple[Sizes | LocalNystrom, Tensor, Tensor | None]:
         """`sizes` from the pilot's factor on."""
         n = operator.shape[0]
         sample = Sample(operator, generator, self._sampled(n, row))
@@ -126,6 +134,9 @@ class Balanced(Preconditioner):
             # what neighbours do is measured only where they might do better
             sample.look_at_neighbours(factor)
             forecast = sample.forecast(factor)
+            landmarks, work = self.least_landmarks(completed(operator), sample, row)
+            if landmarks is not None and work < self.least(n, forecast, row)[1]:
+                return landmarks, factor, sample.order
         while True:
             (rank, neighbours), work = self.least(n, forecast, row)
             before = factor.shape[1]
@@ -153,6 +164,35 @@ class Balanced(Preconditioner):
         work = {c: self._work((n, row), c, forecast.iterations(*c), forecast.rank) for c in fitting}
         best = min(work, key=work.__getitem__)
         return best, work[best]
+
+    def least_landmarks(self, operator: Any, sample: Sample, row: float) -> tuple[LocalNystrom | None, float]:
+        """The number of landmarks of least work that fits into memory, if rows can be near to some, and that work."""
+        n, best, least = operator.shape[0], None, math.inf
+        unfit = operator.nearest_chosen is None or operator.with_noise is None
+        if sample.order is None or unfit or operator.device.type != "cpu":
+            return best, least
+        for rank in _LANDMARKS:
+            settings = LocalNystrom(rank)
+            if 24 * n * settings.neighbours + 24 * rank**2 > self.memory_budget or rank > n // _MOST_RANK:
+                break
+            steps = sample.landmarks(settings, sample.order)
+            work = self.landmark_work(n, settings) + self.solves * steps * (
+                self._product(row) + self.apply_landmark_work(n, settings)
+            )
+            if work >= least:
+                break
+            best, least = settings, work
+        return best, least
+
+    @staticmethod
+    def landmark_work(n: int, settings: LocalNystrom) -> float:
+        """The set-up in entries of K a row."""
+        return 1500 * settings.neighbours + 0.2 * settings.rank**3 / n
+
+    def apply_landmark_work(self, n: int, settings: LocalNystrom) -> float:
+        """One application in entries of K a row."""
+        k, dense = settings.neighbours, settings.rank**2 / n
+        return k * (38 + 2.6 * self.columns) + dense * (4 + self.columns / 5)
 
     def _product(self, row: float) -> float:
         """A product that takes so many entries a row, and what a step takes whatever that is."""

@@ -160,14 +160,17 @@ class LowRankPlus:
 
     @cached_property
     def _correction(self) -> Tensor:  # (r, r)
-        """B with (I + GGᵀ)^-½ = I + GBGᵀ, from the core I + GᵀG.
+        return correction(self._core)
 
-        On an eigenvector of GᵀG with eigenvalue t, B is ((1 + t)^-½ − 1)/t, written without its cancellation at a
-        small t.
-        """
-        values, vectors = torch.linalg.eigh(self._core)
-        root = values.clamp_min(1.0).sqrt()
-        return (vectors * -(root * (1.0 + root)).reciprocal()) @ vectors.T
+
+def correction(core: Tensor) -> Tensor:  # (r, r) -> (r, r)
+    """B with (I + GGᵀ)^-½ = I + GBGᵀ, from the core I + GᵀG.
+
+    On an eigenvector of GᵀG with eigenvalue t, B is ((1 + t)^-½ − 1)/t, written without its cancellation at a small t.
+    """
+    values, vectors = torch.linalg.eigh(core)
+    root = values.clamp_min(1.0).sqrt()
+    return (vectors * -(root * (1.0 + root)).reciprocal()) @ vectors.T
 
 
 def gram(a: Tensor) -> Tensor:  # (n, r) -> (r, r)

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sggp.operators.base import NeighbourOperator
+from sggp.operators.base import NeighbourOperator, completed
+from sggp.preconditioners.local_nystrom import LocalNystrom, interpolation
 from sggp.preconditioners.neighbour import last_columns
 
 __all__ = ["Forecast", "NeighbourSample", "RankSample", "Sample", "Trend"]
@@ -232,6 +233,24 @@ class Sample:
         if rank not in points:
             points[rank] = sample.measure(factor)
         return tuple(sorted(points.items()))
+
+    def landmarks(self, settings: LocalNystrom, order: Tensor) -> float:
+        """Iterations to 1e-2 with the first rows of an ordering as landmarks, about, or infinity if nothing is left.
+
+        With r the share of a row's variance that its landmarks leave, in what they leave and the noise, each of n/m
+        rows around a landmark shares that with the others: the spectrum goes from 1 − r to 1 + r·n/m. Steps are
+        1 + 3.2·√κ, fitted to 22 solves of 20,000 rows in two and three columns (250 to 2,000 landmarks, Matérn-1/2 to
+        5/2, noise .001 to .1): between half and 1.5 times of what they took, 2 to 52.
+
+        Cost: 400·k³/3 flops.
+        """
+        operator, n = self._operator, self._operator.shape[0]
+        landmarks = order[: settings.rank]
+        rows = torch.randperm(n, generator=self._generator)[:_ROWS].to(order.device)
+        left = interpolation(completed(operator), landmarks, rows, settings.neighbours).left
+        noise = operator.noise_variance[rows]
+        share = float((left / (left + noise).clamp_min(torch.finfo(torch.float64).tiny)).mean())
+        return 1.0 + 3.2 * math.sqrt((1 + share * n / len(landmarks)) / max(1 - share, 1e-12))
 
     def look_at_neighbours(self, factor: Tensor) -> None:
         """Draw the columns: neighbours by the kernel's metric, and by what the factor leaves."""

@@ -58,7 +58,7 @@ class SparseInverseFactor:
         real = torch.cat([found >= 0, torch.ones_like(own[:, None], dtype=torch.bool)], 1)
         place = torch.cat([found, own[:, None]], 1)
         place = torch.where(real, place, own[:, None])
-        values = _all_columns(operator, order[place], real, low_rank)
+        values = sparse_columns(operator, order[place], real, low_rank)
         self._values = require_finite("the neighbour factor of the preconditioner", values)
         self.log_det = float(-2 * values[:, -1].log().sum())
         # columns of U as rows of a table: Uᵀv gathers; U v gathers from the transposed table
@@ -89,7 +89,9 @@ class SparseInverseFactor:
         return embedding_bag(self._index, v.double(), per_sample_weights=self._values, mode="sum")
 
 
-def _all_columns(operator: NeighbourOperator, index: Tensor, real: Tensor, low_rank: Tensor | None) -> Tensor:
+def sparse_columns(
+    operator: NeighbourOperator, index: Tensor, real: Tensor, low_rank: Tensor | None
+) -> Tensor:
     """The entries of U, (n, m+1): by the operator's fused product if it has one, else in batches."""
     fused, n = completed(operator).sparse_columns, len(index)
     rank = 0 if low_rank is None else low_rank.shape[1]

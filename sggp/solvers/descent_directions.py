@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from sggp.linalg import cholesky
-from sggp.operators.base import NeighbourOperator
+from sggp.operators.base import NeighbourOperator, completed
 from sggp.preconditioners import LowRankPlusNeighbour, Preconditioner
 from sggp.solvers.core.power import largest_eigenvalue
 
@@ -237,4 +237,5 @@ def _damped(operator: Any) -> Any:
     """The operator with the noise that its preconditioner is built for."""
     noise = operator.noise_variance
     scale = (_DAMPED * operator.kernel_diagonal().mean() / noise.median()).clamp(1.0, _MOST_DAMPING)
-    return operator.with_noise(scale * noise) if hasattr(operator, "with_noise") else operator
+    renewed = completed(operator).with_noise
+    return operator if renewed is None else renewed(scale * noise)

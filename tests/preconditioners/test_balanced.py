@@ -10,9 +10,10 @@ import torch
 
 from sggp.errors import InputError, UnsupportedOperator
 from sggp.operators import KernelOperator
-from sggp.preconditioners import Balanced, Given
+from sggp.preconditioners import Balanced, Given, LocalNystrom
 from sggp.preconditioners.base import LowRankPlus
-from sggp.preconditioners.forecast import Forecast, NeighbourSample, RankSample, Trend
+from sggp.preconditioners.forecast import Forecast, NeighbourSample, RankSample, Sample, Trend
+from sggp.preconditioners.local_nystrom import Interpolated
 from sggp.preconditioners.low_rank import random_pivoted_cholesky
 from sggp.preconditioners.neighbour import SparseInverseFactor
 from sggp.solvers import ConjugateGradients
@@ -119,6 +120,31 @@ def test_what_neighbours_leave_is_measured_as_dense_algebra_says(rank, generator
     exact = float((gram_ - identity).square().sum()) / n
     assert sample.measure(factor) == pytest.approx(exact, rel=1e-6)
     assert sample.measure(factor, 2) > sample.measure(factor)
+
+
+def test_what_landmarks_leave_is_measured_as_dense_algebra_says(generator):
+    """With all rows in the sample and all landmarks near, the share r is that of the conditional variances."""
+    n, m = 300, 30
+    operator = system(0.5, 1e-2, generator, n=n)
+    order = operator.ordering(generator)
+    kernel = operator.dense() - 1e-2 * torch.eye(n, dtype=torch.float64)
+    some = kernel[order[:m]]
+    left = kernel.diagonal() - (some * torch.linalg.solve(some[:, order[:m]], some)).sum(0)
+    share = float((left / (left + 1e-2)).mean())
+    expected = 1 + 3.2 * math.sqrt((1 + share * n / m) / (1 - share))
+    found = Sample(operator, generator, 100).landmarks(LocalNystrom(m, m), order)
+    assert found == pytest.approx(expected, rel=1e-4)
+
+
+def test_landmarks_are_taken_where_they_are_the_least_work(generator, monkeypatch):
+    operator = system(0.5, 1e-2, generator, n=1500)
+    rhs = torch.randn(1500, 2, generator=generator, dtype=torch.float64)
+    for steps, kind in ((1.0, Interpolated), (1e4, (LowRankPlus, SparseInverseFactor))):
+        monkeypatch.setattr(Sample, "landmarks", lambda *_, steps=steps: steps)
+        built = Balanced(columns=500).build(operator, generator)
+        assert isinstance(built, kind)
+        solution = ConjugateGradients(Given(built)).solve(operator, rhs, tolerance=1e-8, generator=0)
+        torch.testing.assert_close(solution.x, torch.linalg.solve(operator.dense(), rhs), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(

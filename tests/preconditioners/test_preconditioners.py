@@ -6,11 +6,12 @@ import gpytorch
 import pytest
 import torch
 
-from sggp.errors import InputError
+from sggp.errors import InputError, UnsupportedOperator
 from sggp.kernels import TanimotoMinMax
 from sggp.operators import KernelOperator
 from sggp.preconditioners import (
     Given,
+    LocalNystrom,
     LowRankPlusNeighbour,
     NearestNeighbour,
     Nystrom,
@@ -26,6 +27,7 @@ ALL = [
     PivotedCholesky(30),
     NearestNeighbour(8),
     LowRankPlusNeighbour(30, 8),
+    LocalNystrom(30, 8),
 ]
 N = 120
 
@@ -80,7 +82,7 @@ def test_applies_to_single_precision(preconditioner, operator, generator):
 
 @pytest.mark.parametrize(
     "preconditioner",
-    [Nystrom(N), PivotedCholesky(N), NearestNeighbour(N), LowRankPlusNeighbour(20, N)],
+    [Nystrom(N), PivotedCholesky(N), NearestNeighbour(N), LowRankPlusNeighbour(20, N), LocalNystrom(N, N)],
     ids=repr,
 )
 def test_exact_when_nothing_is_left_out(preconditioner, operator, generator):
@@ -88,6 +90,30 @@ def test_exact_when_nothing_is_left_out(preconditioner, operator, generator):
     product = as_matrix(built) @ operator.dense()
     torch.testing.assert_close(product, torch.eye(N, dtype=torch.float64), rtol=0, atol=1e-5)
     assert built.log_det == pytest.approx(float(torch.linalg.slogdet(operator.dense())[1]), abs=1e-5)
+
+
+@pytest.mark.parametrize("neighbours", [6, 25])
+def test_rows_are_interpolated_from_their_nearest_landmarks(neighbours, operator, generator):
+    """P = WKWᵀ + D, by dense algebra: conditional means and variances given the nearest landmarks, without noise."""
+    order = operator.ordering(generator)
+    landmarks, kernel = order[:25], operator.dense() - torch.diag(operator.noise_variance)
+    built = LocalNystrom(25, neighbours).built(operator, order)
+    weights, left = torch.zeros(N, 25, dtype=torch.float64), operator.noise_variance.clone()
+    for i in range(N):
+        near = (operator.x[landmarks] - operator.x[i]).norm(dim=1).topk(neighbours, largest=False).indices
+        some = landmarks[near]
+        weights[i, near] = torch.linalg.solve(kernel[some][:, some], kernel[some, i])
+        left[i] += kernel[i, i] - weights[i, near] @ kernel[some, i]
+    dense = weights @ kernel[landmarks][:, landmarks] @ weights.T + torch.diag(left)
+    torch.testing.assert_close(as_matrix(built) @ dense, torch.eye(N, dtype=torch.float64), rtol=0, atol=2e-4)
+    assert built.log_det == pytest.approx(float(torch.linalg.slogdet(dense)[1]), abs=1e-4)
+
+
+def test_landmarks_need_a_metric(generator):
+    counts = torch.randint(0, 3, (20, 30), generator=generator)
+    operator = KernelOperator(TanimotoMinMax(), counts, 0.1, dtype=torch.float64)
+    with pytest.raises(UnsupportedOperator, match=r"KernelOperator.*use Nystrom"):
+        LocalNystrom(5, 3).build(operator, generator)
 
 
 def test_both_parts_beat_either_alone(operator, generator):
@@ -152,7 +178,7 @@ def test_fingerprints(generator):
     )
     dense = operator.dense()
     plain = torch.linalg.cond(dense)
-    for preconditioner in ALL:
+    for preconditioner in (p for p in ALL if not isinstance(p, LocalNystrom)):
         inverse = as_matrix(preconditioner.build(operator, generator))
         values = torch.linalg.eigvals(inverse @ dense).real
         assert float(values.max() / values.min()) < float(plain)
