@@ -28,6 +28,8 @@ FORKS = sys.platform == "linux"
 PRELOADED = (
     *(
         "torch",
+        "torch._dynamo",  # loaded by the first optimiser,
+        "torch.fx.experimental.symbolic_shapes",  # and this by the first kernel: a second of each script
         "gpytorch",
         "scipy.optimize",
         "scipy.stats",
