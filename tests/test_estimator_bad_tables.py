@@ -78,16 +78,16 @@ def heavy_columns(n, rng):
 
 
 TABLES = {
-    "plain": (plain, 300),
-    "two scales": (two_scales, 400),
-    "outliers": (outliers, 600),
-    "repeats": (repeats, 500),
-    "no noise in one half": (noiseless_half, 500),
+    "plain": (plain, 200),
+    "two scales": (two_scales, 240),
+    "outliers": (outliers, 360),
+    "repeats": (repeats, 300),
+    "no noise in one half": (noiseless_half, 300),
     "time": (time_column, 400),
     "wide": (wide, 120),
-    "counts": (counts, 400),
-    "a constant column": (constant_column, 300),
-    "far cells": (heavy_columns, 400),
+    "counts": (counts, 240),
+    "a constant column": (constant_column, 200),
+    "far cells": (heavy_columns, 240),
 }
 
 
