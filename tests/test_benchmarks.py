@@ -29,7 +29,7 @@ SCRIPTS = {
         *("--peers", "exact", "svgp", "scikit-learn"),
     ],
     "ranks.py": ["--rows", "400", "--columns", "2", "--repeats", "1", "--ranks", "1", "2"],
-    "engines.py": ["--rows", "200", "--repeats", "1", "--sets", "float64", "counts"],
+    "engines.py": ["--rows", "100", "--repeats", "1", "--sets", "float64", "counts"],
     "tanimoto_fit.py": ["--rows", "300", "--targets", "F2", "PGR"],
     "fingerprints.py": [
         "--libraries",
@@ -51,8 +51,11 @@ SCRIPTS = {
         *("--functions", "branin", "--seeds", "1", "--strategies", "logei", "thompson"),
         *("--noise", "noisy", "--rounds", "2"),
     ],
-    "suggest.py": ["--rows", "300", "--measured", "60"],
-    "screening.py": ["--libraries", "enamine10k", "--rows", "300", "--seeds", "0"],
+    "suggest.py": ["--rows", "100", "--measured", "30"],
+    "screening.py": [
+        *("--libraries", "enamine10k", "--rows", "300", "--seeds", "0"),
+        *("--contenders", "ucb", "hypervolume", "forest", "exact-ucb", "botorch", "qpo"),
+    ],
     "densities.py": [
         *("--tables", "yacht", "energy", "--splits", "0", "--rows", "60"),
         *("--contenders", "homoscedastic", "scikit-learn"),
@@ -81,7 +84,7 @@ SCRIPTS = {
         *("--batch", "64", "--features", "32", "--test", "20"),
     ],
     "stream.py": ["--rows", "60", "--files", "2", "--measured", "8", "--batch", "2"],
-    "combinatorial.py": ["--size", "tiny", "--budget", "70", "--seeds", "0", "--objectives", "similarity"],
+    "combinatorial.py": ["--size", "tiny", "--budget", "70", "--seeds", "0", "--objectives", "log P"],
     "faces.py": [
         *("--rows", "40", "--candidates", "200", "--points", "200", "--repeats", "1"),
         *("--parts", "functions", "molecules"),
@@ -186,6 +189,13 @@ def test_optimisations_resume_from_their_file(scripts: Scripts, tmp_path: Path) 
     assert printed(scripts, "small_bo.py", *asked) == first
     assert runs.read_text(encoding="utf-8") == kept
     assert printed(scripts, "small_bo.py", "--report", str(runs)) == first
+
+
+@pytest.mark.slow
+def test_products_by_every_objective(scripts: Scripts, data_dir: Path) -> None:
+    """One of them is a forest that was trained on docking scores."""
+    asked = ("--size", "tiny", "--budget", "70", "--seeds", "0", "--contenders", "ours")
+    assert len(printed(scripts, "combinatorial.py", *asked)) == 12
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ from torch import Tensor
 pytest.importorskip("botorch", reason="the BoTorch face needs the extra botorch")
 
 from botorch.acquisition import qLogExpectedImprovement
-from botorch.acquisition.multi_objective.logei import qLogExpectedHypervolumeImprovement
+from botorch.acquisition.multi_objective import logei
 from botorch.acquisition.objective import LearnedObjective, LinearMCObjective
 from botorch.fit import fit_gpytorch_mll
 from botorch.models import ModelList, ModelListGP, SingleTaskGP
@@ -75,10 +75,13 @@ def test_the_posterior_lists_those_of_the_models(kind: Any) -> None:
 
 
 @LISTS
-def test_acquisition_functions(kind: Any) -> None:
+def test_acquisition_functions(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        logei, "_load_attempted", True, raising=False
+    )  # else half a minute of compiling it in C++
     both, (x, y) = kind(ours(0), theirs()), data()
     partitioning = FastNondominatedPartitioning(torch.tensor([0.0, 28.0]).double(), y)
-    gain = qLogExpectedHypervolumeImprovement(both, [0.0, 28.0], partitioning)
+    gain = logei.qLogExpectedHypervolumeImprovement(both, [0.0, 28.0], partitioning)
     candidates, value = optimize_acqf(gain, UNIT_SQUARE, q=2, num_restarts=1, raw_samples=4)
     assert candidates.shape == (2, 2)
     assert value >= gain(x[:2])

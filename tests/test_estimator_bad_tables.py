@@ -78,16 +78,16 @@ def heavy_columns(n, rng):
 
 
 TABLES = {
-    "plain": (plain, 300),
-    "two scales": (two_scales, 400),
-    "outliers": (outliers, 600),
-    "repeats": (repeats, 500),
-    "no noise in one half": (noiseless_half, 500),
+    "plain": (plain, 200),
+    "two scales": (two_scales, 240),
+    "outliers": (outliers, 360),
+    "repeats": (repeats, 300),
+    "no noise in one half": (noiseless_half, 300),
     "time": (time_column, 400),
     "wide": (wide, 120),
-    "counts": (counts, 400),
-    "a constant column": (constant_column, 300),
-    "far cells": (heavy_columns, 400),
+    "counts": (counts, 240),
+    "a constant column": (constant_column, 200),
+    "far cells": (heavy_columns, 240),
 }
 
 
@@ -118,7 +118,7 @@ def test_a_table_gets_no_worse_a_density_than_with_one_noise(name):
     assert np.isfinite(model.loo_predict().log_density).all()
 
 
-@pytest.mark.parametrize("seed", [100, 102])
+@pytest.mark.parametrize("seed", [100, pytest.param(102, marks=pytest.mark.slow)])
 def test_a_few_outliers_refute_a_normal_distribution(seed):
     """A few rows whose squares are all of the mean gain: its standard error is as large as itself."""
     x, y = outliers(1200, np.random.default_rng(seed))

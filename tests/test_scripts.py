@@ -34,7 +34,7 @@ print("to stderr", file=sys.stderr)
 torch.set_default_dtype(torch.float64)
 """
     script = write(tmp_path, text)
-    for mine in ("1", "2"):
+    for mine in ("1", "2")[: 1 + forks]:
         done = scripts.run(script, "--rows", 3, cwd=tmp_path, MINE=mine)
         assert done.stdout == f"__main__ ['--rows', '3'] {tmp_path} {mine} {tmp_path} torch.float32\n"
         assert (done.returncode, done.stderr) == (0, "to stderr\n")

@@ -119,12 +119,11 @@ class Truth:
 
 def truth(size: str, objective: str, cache: Path | None, workers: int) -> Truth:
     """The truth by exhaustive search; kept in a folder, since it takes minutes."""
-    place = None if cache is None else Path(cache, f"truth-{size}.npz")
-    if place is None or not place.exists():
-        found = _enumerated(size, workers)
-        if place is None:
-            return _cut(found, objective)
-        np.savez(place, **found)
+    if cache is None:
+        return _cut(_enumerated(size, [objective], workers), objective)
+    place = Path(cache, f"truth-{size}.npz")
+    if not place.exists():
+        np.savez(place, **_enumerated(size, list(OBJECTIVES), workers))
     with np.load(place) as file:
         return _cut({name: file[name] for name in (objective, "bits", "smiles")}, objective)
 
@@ -137,14 +136,16 @@ def _cut(found: dict[str, np.ndarray], objective: str) -> Truth:
     return Truth(own, found["bits"], sorted(best.values(), reverse=True)[TOP - 1])
 
 
-def _enumerated(size: str, workers: int) -> dict[str, np.ndarray]:
+def _enumerated(size: str, objectives: list[str], workers: int) -> dict[str, np.ndarray]:
     reaction = library(size)
     starts = range(0, len(reaction), _BLOCK)
-    parts = Parallel(n_jobs=min(workers, len(starts)))(delayed(_block)(reaction, start) for start in starts)
+    parts = Parallel(n_jobs=min(workers, len(starts)))(
+        delayed(_block)(reaction, objectives, start) for start in starts
+    )
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def _block(reaction: Reaction, start: int) -> dict[str, np.ndarray]:
+def _block(reaction: Reaction, objectives: list[str], start: int) -> dict[str, np.ndarray]:
     numbers = np.arange(start, min(start + _BLOCK, len(reaction)))
     rows = np.stack(np.unravel_index(numbers, reaction.sizes), axis=1)
     with rdBase.BlockLogs():
@@ -154,7 +155,7 @@ def _block(reaction: Reaction, start: int) -> dict[str, np.ndarray]:
     out: dict[str, np.ndarray] = {"smiles": np.asarray(names, dtype="S")}
     out["bits"] = np.zeros((len(names), BITS // 8), dtype=np.uint8)
     out["bits"][there] = np.packbits(_bits(molecules), axis=1)
-    for name, of in OBJECTIVES.items():
+    for name in objectives:
         out[name] = np.full(len(names), np.nan)
-        out[name][there] = of(molecules)
+        out[name][there] = OBJECTIVES[name](molecules)
     return out

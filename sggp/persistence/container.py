@@ -19,6 +19,7 @@ forced to the disk, and orders its header by chance.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -153,7 +154,9 @@ def _header(kind: str, tree: Any, tensors: dict[str, Tensor]) -> bytes:
     return header.replace(_SEAL + _BLANK, _SEAL + digest, 1)
 
 
+@functools.cache
 def _versions() -> dict[str, str]:
+    """Found once: looking them up takes longer than writing a small file."""
     found = {"python": platform.python_version()}
     for name in _LIBRARIES:
         try:

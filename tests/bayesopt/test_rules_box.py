@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 import pytest
@@ -18,6 +19,7 @@ BOX = Box([[0.0, 1.0], [0.0, 1.0]])
 SEARCH = BoxSearch(rounds=4, candidates=512, starts=2, steps=40)
 
 
+@functools.cache
 def model(sign: float = 1.0):
     generator = torch.Generator().manual_seed(0)
     x = torch.rand(14, 2, generator=generator, dtype=torch.float64)

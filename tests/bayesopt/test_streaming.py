@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import gzip
-import os
 import pickle
 import signal
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -242,7 +239,7 @@ class TestState:
         assert suggest_from_files(search, files, state=state, progress=again.append).smiles == whole.smiles
         assert again[-1].rows_now == 0
 
-    def test_a_killed_process_goes_on(self, posterior, table, files, tmp_path):
+    def test_a_killed_process_goes_on(self, posterior, table, files, scripts, tmp_path):
         search, state = search_of(posterior, table), tmp_path / "state"
         (tmp_path / "search").write_bytes(pickle.dumps(search))
         code = (
@@ -253,8 +250,8 @@ class TestState:
             "search = pickle.load(open(sys.argv[1], 'rb'))\n"
             "suggest_from_files(search, sys.argv[3:], state=sys.argv[2], progress=tell)\n"
         )
-        line = [sys.executable, "-c", code, tmp_path / "search", state, *files]
-        child = subprocess.run(list(map(str, line)), env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=120)
+        (tmp_path / "script.py").write_text(code, encoding="utf-8")
+        child = scripts.run(tmp_path / "script.py", tmp_path / "search", state, *files)
         assert child.returncode == -signal.SIGKILL
         seen: list[StreamProgress] = []
         answer = suggest_from_files(search, files, state=state, progress=seen.append)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+import importlib
 from pathlib import Path
 
 import pytest
 
+from sggp.bayesopt import BoxSearch
 from tests.cli.commands import ALCOHOLS, LIBRARY, write
 
 
@@ -20,6 +23,14 @@ def _caches(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monkey
 def _few_paths(monkeypatch: pytest.MonkeyPatch) -> None:
     """An outlook asks an eighth of the usual paths: what they say is tested where they are drawn."""
     monkeypatch.setattr("sggp.bayesopt.campaign._PATHS", 32)
+
+
+@pytest.fixture(autouse=True)
+def _short_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Boxes are searched for a moment only: how well is tested where they are searched."""
+    short = functools.partial(BoxSearch, rounds=2, candidates=256, starts=1, steps=10)
+    for name in ("outlook.ask", "rules.hypervolume", "spaces.search"):
+        monkeypatch.setattr(importlib.import_module(f"sggp.bayesopt.{name}"), "BoxSearch", short)
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ def test_noise_that_is_right_stays_as_given(seed) -> None:
     np.testing.assert_array_equal(model.predict(x[:20]), plain.predict(x[:20]))
 
 
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("factor", "added"), [(4.0, 0.0), (1.0, 0.3), (2.0, 0.2)])
 def test_noise_that_is_too_small_is_raised(factor, added, seed) -> None:
     """Sizes and means of the noise within four errors of the best estimate, the function known, times √2 for it."""

@@ -1,4 +1,4 @@
-"""Random features against the dense formulas: unbiased with scale ≠ 1 in one, two and five dimensions."""
+"""Random features against the dense formulas: unbiased with scale ≠ 1 in one and five dimensions."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def z_scores(draw: Callable[[], FeatureMap], target: np.ndarray, x: Tensor, num_
     return error / (products.std(0) / num_maps**0.5 + 1e-9 * float(np.abs(target).max()))
 
 
-@pytest.mark.parametrize("d", [1, 2, 5])
+@pytest.mark.parametrize("d", [1, 5])
 @pytest.mark.parametrize("row", ROWS, ids=str)
 def test_features_are_unbiased_with_the_scale_included(
     row: KernelRow, d: int, generator: torch.Generator

@@ -33,7 +33,7 @@ def profile_of(family: str, scale: float = 1.7, alpha: float = 0.8) -> Profile:
 def oracle(
     a: torch.Tensor, b: torch.Tensor, profile: Profile, weights: torch.Tensor | None = None
 ) -> np.ndarray:
-    x, z = a.numpy().astype(Long), b.numpy().astype(Long)
+    x, z = (np.asarray(points).astype(Long) for points in (a, b))
     q = np.zeros((len(x), len(z)), Long)
     for k in range(x.shape[1]):
         w = Long(1) if weights is None else Long(float(weights[k]))
@@ -221,6 +221,7 @@ def test_a_row_does_not_depend_on_its_company_nor_on_the_threads() -> None:
 
 
 @functools.cache
+@functools.cache
 def square_product(n: int, d: int, s: int, seed: int, dtype: torch.dtype) -> tuple[Any, ...]:
     """Points, a matrix, the profile, and their product with its rounding: the same for every instruction set."""
     profile = profile_of(FAMILIES[seed])
@@ -301,37 +302,31 @@ def gradient_oracle(
         for sign in (1, -1):
             x, z = a.numpy().astype(Long), b.numpy().astype(Long)
             x[:, k], z[:, k] = (y[:, k] * np.exp(-sign * Long(1e-6)) for y in (x, z))
-            values.append((outer * _oracle_of(x, z, profile)).sum())
+            values.append((outer * oracle(x, z, profile)).sum())
         lengths.append((values[0] - values[1]) / Long(2e-6))
     return np.array(lengths), float((outer * oracle(a, b, profile)).sum() / profile.scale)
 
 
-def _oracle_of(x: np.ndarray, z: np.ndarray, profile: Profile) -> np.ndarray:
-    class Rows:  # `oracle` takes anything with .numpy() and .shape
-        def __init__(self, rows: np.ndarray) -> None:
-            self.rows, self.shape = rows, rows.shape
-
-        def numpy(self) -> np.ndarray:
-            return self.rows
-
-    return oracle(Rows(x), Rows(z), profile)  # type: ignore[arg-type]
+@functools.cache
+def gradients_by_differences(family: str, dtype: torch.dtype) -> list[tuple[Any, ...]]:
+    """Points, factors and what `gradient_oracle` says: the same for every instruction set."""
+    found, generator = [], torch.Generator().manual_seed(3)
+    for n, m, d, s in ((1, 1, 1, 1), (9, 300, 3, 2), (50, 70, 35, 5)):
+        a, b = cloud(n, d, 1.5, dtype, 1), cloud(m, d, 1.5, dtype, 2)
+        if family != "matern12":
+            b[0] = a[0]  # matern12 has no derivative there
+        factors = [torch.randn(rows, s, generator=generator, dtype=dtype) for rows in (n, m)]
+        found.append((a, b, *factors, *gradient_oracle(a, b, *factors, profile_of(family))))
+    return found
 
 
 @needs_library
 @each_isa
 @pytest.mark.parametrize("family", FAMILIES)
 def test_gradient_is_that_of_finite_differences(family: str, isa: str) -> None:
-    profile = profile_of(family)
-    generator = torch.Generator().manual_seed(3)
-    for n, m, d, s in ((1, 1, 1, 1), (9, 300, 3, 2), (50, 70, 35, 5)):
-        for dtype, tolerance in ((torch.float32, 3e-6), (torch.float64, 1e-9)):
-            a, b = cloud(n, d, 1.5, dtype, 1), cloud(m, d, 1.5, dtype, 2)
-            if family != "matern12":
-                b[0] = a[0]  # matern12 has no derivative there
-            left = torch.randn(n, s, generator=generator, dtype=dtype)
-            right = torch.randn(m, s, generator=generator, dtype=dtype)
-            lengths, scale = cpu.stationary_gradient(a, b, left, right, profile, isa=isa)
-            expected, expected_scale = gradient_oracle(a, b, left, right, profile)
+    for dtype, tolerance in ((torch.float32, 3e-6), (torch.float64, 1e-9)):
+        for a, b, left, right, expected, expected_scale in gradients_by_differences(family, dtype):
+            lengths, scale = cpu.stationary_gradient(a, b, left, right, profile_of(family), isa=isa)
             size = float((left.double().abs() @ right.double().abs().T).sum())
             assert lengths.dtype == scale.dtype == torch.float64
             assert float(np.abs(lengths.numpy() - expected).max()) < tolerance * size

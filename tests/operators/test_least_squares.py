@@ -133,7 +133,7 @@ def test_the_gradient_estimate_has_no_bias(case, inducing, generator):
         data = operator.data_gradient(rows, u, anchor, target)[0]
         return (data + operator.penalty_estimate(u - anchor, 10, generator))[:, 0]
 
-    score = z_scores(draw, wanted[:, 0], 2000)
+    score = z_scores(draw, wanted[:, 0], 1000)
     assert float(score.abs().max()) < 4.5
     assert float(score.square().mean()) < 3
 

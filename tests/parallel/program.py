@@ -122,7 +122,7 @@ def solved(folder: Path, callback: Any = None) -> Any:
     return StochasticDualDescent().solve(
         sggp.KernelOperator(work.matern(), work.rows(), 0.1),
         work.numbers(work.N, 2, seed=4),
-        tolerance=1e-6,
+        tolerance=1e-2,  # fifty iterations, each with a write
         generator=5,
         callback=callback,
         checkpoint=folder / "solve.ckpt",
@@ -170,12 +170,12 @@ def main(folder: Path) -> None:
     sharing.LEAST_ENTRIES = 1
     torch.set_num_threads(1)
     torch.save({"everything": work.everything(), "x": solved(folder).x}, folder / "one.pt")
-    for size in (1, 2, 4):
+    for size in (1, 3):
         ranks(size, alike, folder / f"alike-{size}")
     ranks(2, wrong, folder / "wrong")
     ranks(2, fails, folder / "fails")
     ranks(2, killed, folder / "killed")
-    for size in (1, 4):
+    for size in (1, 3):
         ranks(size, resumed, folder / f"resumed-{size}")
 
 

@@ -114,7 +114,7 @@ def test_data_sets(name, noise, data_dir, generator):
     data, published = uci(name, 0), uci_hyperparameters(name, 0)
     kernel = published.kernel().requires_grad_(False)
     noise = published.noise_variance if noise is None else noise
-    x = torch.unique(torch.as_tensor(data.x_train)[:200], dim=0)
+    x = torch.unique(torch.as_tensor(data.x_train)[:120], dim=0)
     dense = make_dense(kernel, x, noise)
     operator = KernelOperator(kernel, x, noise)
     rhs = columns(dense, generator)

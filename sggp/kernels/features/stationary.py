@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial, reduce
+from functools import cached_property, lru_cache, partial, reduce
 from typing import Any
 
 import numpy as np
@@ -186,7 +186,11 @@ class Tabulated:
 
     def __call__(self, t: np.ndarray) -> np.ndarray:
         logit = np.clip(np.log(t) - np.log1p(-t), self.logit[0], self.logit[-1])
-        return np.exp(scipy.interpolate.PchipInterpolator(self.logit, self.log_value)(logit))
+        return np.exp(self._between(logit))
+
+    @cached_property
+    def _between(self) -> Any:
+        return scipy.interpolate.PchipInterpolator(self.logit, self.log_value)
 
 
 @lru_cache(maxsize=16)
