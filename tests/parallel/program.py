@@ -170,12 +170,12 @@ def main(folder: Path) -> None:
     sharing.LEAST_ENTRIES = 1
     torch.set_num_threads(1)
     torch.save({"everything": work.everything(), "x": solved(folder).x}, folder / "one.pt")
-    for size in (1, 3):
+    for size in (1, 2, 4):
         ranks(size, alike, folder / f"alike-{size}")
     ranks(2, wrong, folder / "wrong")
     ranks(2, fails, folder / "fails")
     ranks(2, killed, folder / "killed")
-    for size in (1, 3):
+    for size in (1, 4):
         ranks(size, resumed, folder / f"resumed-{size}")
 
 
