@@ -25,7 +25,7 @@ from sggp.preconditioners.forecast import Forecast, Sample
 from sggp.preconditioners.local_nystrom import LocalNystrom
 from sggp.preconditioners.low_rank import random_pivoted_cholesky
 from sggp.preconditioners.neighbour import NearestNeighbour, SparseInverseFactor
-from sggp.running import OutOfTime, go_on, patient
+from sggp.running import OutOfTime, go_on, limited, patient
 
 __all__ = ["Balanced"]
 
@@ -136,7 +136,8 @@ class Balanced(Preconditioner):
             forecast = sample.forecast(factor)
             landmarks, work = self.least_landmarks(completed(operator), sample, row)
             if landmarks is not None and work < self.least(n, forecast, row)[1]:
-                return landmarks, factor, sample.order
+                kept = factor if limited() else factor[:, :0].clone()  # what there is if time runs out
+                return landmarks, kept, sample.order
         while True:
             (rank, neighbours), work = self.least(n, forecast, row)
             before = factor.shape[1]

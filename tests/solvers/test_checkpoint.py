@@ -78,6 +78,21 @@ def same(one, two):
         assert left.kind == right.kind
 
 
+@pytest.mark.parametrize("name", ["cg", "sdd"])
+def test_columns_that_are_solved_in_groups_go_on_in_the_group(name, generator, tmp_path):
+    operator, rhs = make_system(name, generator, n=180)
+    operator.memory_budget = 4 * 28 * 180 * 1.5  # two of three that are not zero
+    whole = SOLVERS[name].solve(operator, rhs, tolerance=1e-3, generator=3)
+    assert whole.converged
+    for at in (3, whole.iterations - 1):  # in the first group, and in the last
+        path = tmp_path / f"{at}.ckpt"
+        with pytest.raises(Killed):
+            SOLVERS[name].solve(
+                operator, rhs, tolerance=1e-3, generator=3, checkpoint=path, callback=killer(at)
+            )
+        same(SOLVERS[name].solve(operator, rhs, tolerance=1e-3, generator=3, checkpoint=path), whole)
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32-refined"])
 @pytest.mark.parametrize("name", SOLVERS)
 def test_ends_where_an_unbroken_solve_ends(name, dtype, generator, tmp_path):

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from sggp.errors import DtypeError, InputError, NotConverged, ShapeError, SolverFailure, UnsupportedOperator
+from sggp.operators.base import completed
 from sggp.solvers import Auto, ConjugateGradients, Solution, Status, StochasticDualDescent
 from tests.solvers.dense import DenseOperator, with_spectrum
 
@@ -49,6 +50,26 @@ def test_settled_columns_stop_costing_work(generator):
     # 30 easy columns take part in their one or two steps and in the measurement, not in the steps of the hard one
     assert solution.iterations > 20
     assert operator.columns_seen < solution.iterations + 31 * 5
+
+
+@pytest.mark.parametrize(
+    ("limits", "widths"), [({}, [3, 2]), ({"max_epochs": 500}, [5]), ({"max_seconds": 500.0}, [5])]
+)
+def test_columns_that_no_memory_holds_together_are_solved_in_groups(limits, widths, generator, monkeypatch):
+    """States of five columns take 28 · 60 · 5 bytes; where a budget is shared they are solved together all the same."""
+    matrix, _ = with_spectrum(torch.linspace(0.5, 20, 60, dtype=torch.float64), generator)
+    rhs = torch.randn(60, 5, generator=generator, dtype=torch.float64)
+    operator = completed(DenseOperator(matrix))
+    operator.memory_budget = 4 * 28 * 60 * 3.5
+    seen: list[int] = []
+    start = ConjugateGradients.start
+    monkeypatch.setattr(
+        ConjugateGradients, "start", lambda self, p, *a: seen.append(p.rhs.shape[1]) or start(self, p, *a)
+    )
+    solution = PLAIN.solve(operator, rhs, tolerance=1e-8, **limits)
+    assert seen == widths
+    assert solution.converged
+    torch.testing.assert_close(solution.x, torch.linalg.solve(matrix, rhs), rtol=0, atol=1e-6)
 
 
 def test_residual_is_the_true_one_and_history_ends_with_it(system):

@@ -12,6 +12,7 @@ speed, float64 answers.
 
 from __future__ import annotations
 
+import math
 import time
 from abc import abstractmethod
 from dataclasses import dataclass, field, replace
@@ -33,6 +34,8 @@ __all__ = ["IterativeSolver", "State"]
 
 _MOST_REJECTIONS = 3
 """How often a column may claim convergence that a measured residual refuses before it counts as stagnated."""
+_STATE_BYTES = 28
+"""What a solver holds for a row and column, about: seven float32 blocks."""
 _PROGRESS = 0.7
 """A restart that brings the measured residual below this share of what it was is progress."""
 
@@ -126,7 +129,8 @@ class IterativeSolver(Solver):
             elif not _reopened(run, budget):
                 return solution(run, self.describe())
         if len(system.columns):
-            _loop(_Task(self, setup, run, budget, limits.callback, store), segment)
+            limited = limits.max_epochs is not None or limits.max_seconds is not None
+            _loop(_Task(self, setup, run, budget, limits.callback, store, limited), segment)
         if store is not None and not run.stopped:  # a stop has written the state, to go on from exactly
             store.write(run)
         return solution(run, self.describe())
@@ -152,6 +156,8 @@ class _Task:
     budget: Budget
     callback: Callback | None
     store: Checkpoint | None
+    limited: bool
+    """Whether the caller limits epochs or seconds."""
 
 
 def _start(solver: IterativeSolver, setup: Setup, run: Run, columns: Tensor) -> Any:
@@ -159,6 +165,19 @@ def _start(solver: IterativeSolver, setup: Setup, run: Run, columns: Tensor) -> 
     problem = run.correction(columns)
     made = setup.of(solver, problem.operator, len(columns), problem.generator)
     return solver.start(problem) if made is None else solver.start(problem, made)
+
+
+def _group(task: _Task, active: Tensor) -> Tensor:
+    """The open columns to work on together: all, or as many as a quarter of the memory budget holds states of.
+
+    Where epochs or seconds are limited all share them.
+    """
+    run = task.run
+    if task.limited:
+        return active
+    size = _STATE_BYTES * len(run.x) * len(active) / (run.system.operator.memory_budget / 4)
+    groups = max(1, math.ceil(size))
+    return active[: -(-len(active) // groups)]
 
 
 def _begun(task: _Task, columns: Tensor) -> _Segment | None:
@@ -210,10 +229,10 @@ def _loop(task: _Task, segment: _Segment | None) -> None:
     carried: dict[str, Any] = {}
     while segment is not None or len(run.active()):
         if segment is None:
-            active = run.active()
+            active = _group(task, run.active())
             segment = None if budget.spent(run) else _begun(task, active)
             if segment is None:
-                _check(run, active, budget, spent=True, stepped=False)
+                _check(run, run.active(), budget, spent=True, stepped=False)
                 return
             for name, value in carried.items():
                 setattr(segment.state, name, value)
