@@ -27,7 +27,7 @@ from sggp.estimator.modes.precomputed import (
 from sggp.estimator.modes.prior import predict_prior, sample_prior
 from sggp.estimator.parameters import KernelParameters
 from sggp.estimator.progress import tell_learnt, tell_plan, tell_solved, watching
-from sggp.estimator.tables import as_array, checked_training, in_blocks
+from sggp.estimator.tables import as_array, checked_training, in_blocks, training_tensor
 from sggp.estimator.weights import fit_weighted, row_noise
 from sggp.fitting import ModelSettings
 from sggp.fitting.measured import condition_measured
@@ -102,9 +102,9 @@ class GPRegressor(Lifecycle, Insight, RegressorMixin, KernelParameters):
             data say nothing separate about, with the reason; `without_influence`, those whose learnt length scales make
             no difference, which count as constant. trace_: one dict per recorded step.
         fit_result_: the whole FitResult.
-        X_train_, y_train_: the data, as numbers. columns_: the `sggp.estimator.columns.TableEncoder` that made them
-            from tables with categories, truth values or cells to be filled in, whose `names` then stand above for
-            columns; None for tables of numbers.
+        X_train_, y_train_: the data, as numbers; read-only where the posterior has the same memory.
+        columns_: the `sggp.estimator.columns.TableEncoder` that made them from tables with categories, truth values or
+            cells to be filled in, whose `names` then stand above for columns; None for tables of numbers.
         x_offset_, x_scale_ (infinite for columns without influence), y_offset_, y_scale_: the normalisation.
         n_features_in_, feature_names_in_: as in scikit-learn.
         feature_importance_: of the columns, by permutation of left-out rows and by the learnt kernel.
@@ -203,7 +203,8 @@ class GPRegressor(Lifecycle, Insight, RegressorMixin, KernelParameters):
         if noise.rows is not None:
             X, y = X[noise.rows], y[noise.rows]
         self.X_train_, self.y_train_ = np.copy(X), np.copy(y)
-        x, targets = self._tensor(X), torch.from_numpy(y.reshape(len(y), -1).astype(float)).to(self.device)
+        x = training_tensor(self.X_train_).to(self.device)
+        targets = torch.from_numpy(y.reshape(len(y), -1).astype(float)).to(self.device)
         fit_stream, sample_stream = streams(generator_of(self.random_state), "hyperparameters", "samples")
         with watching(self.verbose):
             tell_plan(len(X), X.shape[1], settings)

@@ -307,8 +307,8 @@ def _adjusts_noise(start: StartingPoint, settings: ModelSettings, y: Tensor) -> 
 
 def _check_range(inputs: Tensor, x: Tensor) -> None:
     """Refuse standardised inputs of which one is so far out that distances to it overflow."""
-    far = (inputs.abs() >= FAR).nonzero()
-    if len(far):
+    if len(inputs) and max(map(abs, map(float, inputs.aminmax()))) >= FAR:
+        far = (inputs.abs() >= FAR).nonzero()
         row, column = far[0].tolist()
         raise InputError(
             f"x holds {float(x[row, column]):.3g} in row {row}, column {column}, more than {FAR:.0e} times as far from "
