@@ -79,7 +79,7 @@ def trained(mapped: np.ndarray, options: argparse.Namespace) -> Posterior:
         table[:, -1],
         noise_variance=NOISE**2,
         mean=float(mapped[:, -1].mean()),
-        solver=StochasticDualDescent(batch_size=options.batch, averaging=1.0),
+        solver=StochasticDualDescent(batch_size=options.batch),
         num_samples=options.samples,
         num_features=options.features,
         max_epochs=options.steps * min(options.batch, rows) / rows,
