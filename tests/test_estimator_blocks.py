@@ -94,3 +94,17 @@ def test_a_fit_keeps_one_copy_of_the_rows() -> None:
         model.X_train_[0, 0] = 1.0
     X[:] = 0.0
     assert model.predict(model.X_train_[:1]) == pytest.approx(model.X_train_[0, 0], abs=0.2)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_table_that_is_mapped_from_a_file_is_fitted_as_it_is(dtype: type, tmp_path: Path) -> None:
+    table = np.random.default_rng(3).random((40, 3)).astype(dtype)
+    np.save(tmp_path / "t.npy", table)
+    mapped = np.load(tmp_path / "t.npy", mmap_mode="r")
+    means = []
+    for rows in (table, mapped):
+        model = GPRegressor("rbf", optimizer=None, noise_variance=0.01, num_samples=0)
+        model.fit(rows[:, :-1], rows[:, -1])
+        assert type(model.X_train_) is np.ndarray
+        means.append(model.predict(rows[:5, :-1]))
+    np.testing.assert_array_equal(*means)
