@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 
+import gpytorch
 import numpy as np
 import pytest
 import torch
@@ -75,3 +77,34 @@ def test_a_missing_cell_is_named_by_its_row_in_the_table(
         model.predict(gaps)
     huge = np.full((40, 2), 1e308)  # whose sum is no number, and all of whose cells are
     assert np.isfinite(model.predict(huge)).all()
+
+
+def test_a_fit_keeps_one_copy_of_the_rows() -> None:
+    """Which the posterior of a kernel object sees as well; nobody can change it under the posterior's feet."""
+    X = np.random.default_rng(0).random((1000, 300))
+    model = GPRegressor(gpytorch.kernels.RBFKernel(), optimizer=None, noise_variance=0.1, num_samples=0)
+    tracemalloc.start()  # of NumPy
+    model.fit(X, X[:, 0])
+    held = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert held < 1.6 * X.nbytes
+    assert np.shares_memory(model.X_train_, model.posterior_.x.numpy())
+    assert not np.shares_memory(model.X_train_, X)
+    with pytest.raises(ValueError, match="read-only"):
+        model.X_train_[0, 0] = 1.0
+    X[:] = 0.0
+    assert model.predict(model.X_train_[:1]) == pytest.approx(model.X_train_[0, 0], abs=0.2)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_table_that_is_mapped_from_a_file_is_fitted_as_it_is(dtype: type, tmp_path: Path) -> None:
+    table = np.random.default_rng(3).random((40, 3)).astype(dtype)
+    np.save(tmp_path / "t.npy", table)
+    mapped = np.load(tmp_path / "t.npy", mmap_mode="r")
+    means = []
+    for rows in (table, mapped):
+        model = GPRegressor("rbf", optimizer=None, noise_variance=0.01, num_samples=0)
+        model.fit(rows[:, :-1], rows[:, -1])
+        assert type(model.X_train_) is np.ndarray
+        means.append(model.predict(rows[:5, :-1]))
+    np.testing.assert_array_equal(*means)

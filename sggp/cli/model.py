@@ -43,20 +43,22 @@ def fit(
         Path | None,
         typer.Option(help="File to add a JSON line to for every step: time, phase, residual, memory."),
     ] = None,
+    max_seconds: Annotated[
+        float | None, typer.Option(help="Wall time of learning and solving; the best until then is kept.")
+    ] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="File to go on from after a kill, with the same command.")
+    ] = None,
     sheet: Sheet = None,
     decimal: Decimal = None,
 ) -> None:
     """Learn a Gaussian process from a table, as sggp.GPRegressor does; save it, report on it, or both.
 
     SIGTERM and Ctrl-C stop the solve at its next step: what it has found is written all the same, marked as such, and
-    the exit code is 143 or 130. A second one ends at once, and writes nothing.
+    the exit code is 143 or 130. A second one ends at once, and writes nothing. With --checkpoint FILE the same command
+    then goes on: what was learnt is in FILE, the solve in FILE.solve; delete both when the model is written.
     """
-    written = [path for path in (out, report) if path is not None]
-    if not written or out == report:
-        raise InputError("say what to write: --out FILE for the model, --report FILE for a page, or both.")
-    check_outputs({"--out": out, "--report": report, "--log": log}, [data], models=["--out"])
-    if report is not None:
-        new_figure()  # names the extra that a report needs before any work
+    written = _written(out, report, data, {"--log": log, "--checkpoint": checkpoint})
     whole_number(num_samples, "--num-samples")
     one_of(kernel, "--kernel", _KERNELS)
     rejected = rejected_path(written[0], data, *written)
@@ -67,10 +69,15 @@ def fit(
         check_varies(y, data)
     listed = ", ".join(f"{name} (categories)" if name in categories else name for name in names)
     stderr().print(f"{len(y)} rows, inputs {listed}; {len(rejects)} unused rows in {rejected}")
-    model = GPRegressor(None if kernel == _DEFAULT else kernel, num_samples=num_samples, random_state=seed)
+    model = GPRegressor(
+        None if kernel == _DEFAULT else kernel,
+        num_samples=num_samples,
+        max_seconds=max_seconds,
+        random_state=seed,
+    )
     with warnings.catch_warnings(), long_run(log) as stop:
         warnings.simplefilter("ignore", UnidentifiedColumns)  # which knows no names: told below
-        model.fit(inputs, y)
+        model.fit(inputs, y, checkpoint=checkpoint)
     if listed := unidentified(model, names):
         stderr().print(f"the data say nothing separate about these columns: {listed}")
     if out is not None:
@@ -83,6 +90,18 @@ def fit(
     if stop.reason is not None:
         stderr().print(f"stopped by {stop.reason}: {model.solution_!r}")
     exit_as_stopped(stop)
+
+
+def _written(out: Path | None, report: Path | None, data: Path, others: dict[str, Path | None]) -> list[Path]:
+    """What `fit` writes, checked before any work is done: as `check_outputs`, and the extra that a report needs."""
+    written = [path for path in (out, report) if path is not None]
+    if not written or out == report:
+        raise InputError("say what to write: --out FILE for the model, --report FILE for a page, or both.")
+    outputs = {"--out": out, "--report": report, **others}
+    check_outputs(outputs, [data], models=["--out"], resumed=["--checkpoint"])
+    if report is not None:
+        new_figure()  # names the extra
+    return written
 
 
 def predict(

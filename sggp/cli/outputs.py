@@ -34,7 +34,11 @@ def check_output(path: Path, *inputs: Path, model: bool = False) -> None:
 
 
 def check_outputs(
-    outputs: Mapping[str, Path | None], inputs: Iterable[Path | None] = (), *, models: Iterable[str] = ()
+    outputs: Mapping[str, Path | None],
+    inputs: Iterable[Path | None] = (),
+    *,
+    models: Iterable[str] = (),
+    resumed: Iterable[str] = (),
 ) -> None:
     """Refuse output paths that would replace an input, each other, or a file of another kind.
 
@@ -45,6 +49,7 @@ def check_outputs(
         outputs: option → path, None where the option is not given.
         inputs: files that are read; None is skipped.
         models: options whose files are models of `sggp fit`, which replace an older model only.
+        resumed: options whose files are read before they are written, and refused where they are of another kind.
 
     Raises:
         DataFileError: as above, or `check_target` refuses the path. InputError: two outputs are one file.
@@ -62,7 +67,8 @@ def check_outputs(
                     f"{other} and {name} would be the same file, {path}; choose another name for one."
                 )
         check_target(path)
-        _check_kind(path, model=name in models)
+        if name not in resumed:
+            _check_kind(path, model=name in models)
 
 
 def rejected_path(out: Path, *others: Path | None) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from typing import Any, Self
 
 import numpy as np
@@ -12,13 +13,15 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from sggp.defaults import DIRECT_ROWS
-from sggp.errors import InputError, ShapeError
+from sggp.errors import InputError, ShapeError, UnidentifiedColumns
 from sggp.estimator.densities import PredictiveDensities, generator_of
 from sggp.estimator.modes.precomputed import is_precomputed, query_points
 from sggp.estimator.storage import load_estimator, save_estimator
-from sggp.estimator.tables import as_array, checked_rows
+from sggp.estimator.tables import as_array, checked_rows, listed_columns, told_columns
 from sggp.estimator.weights import row_noise
+from sggp.fitting import FittedModel
 from sggp.fitting.scaling import Scaling
+from sggp.fitting.scikit_bridge import warn_unlearnt
 from sggp.hyperparameters.coordinates import copy_kernel, public_name
 from sggp.hyperparameters.gram import LOG_TWO_PI, gram_function
 from sggp.random import streams
@@ -37,6 +40,7 @@ class Lifecycle(PredictiveDensities):
     X_train_: np.ndarray
     posterior_: Any
     log_marginal_likelihood_value_: float
+    cut_short_: tuple[str, ...] = ()
     kernel_: Any
     fit_result_: Any
     random_state: Any
@@ -158,6 +162,40 @@ class Lifecycle(PredictiveDensities):
         if not scaling.normalised:
             self.y_offset_, self.y_scale_ = np.zeros_like(scaling.y_offset), np.ones_like(scaling.y_scale)
 
+    def _record(self, model: FittedModel) -> None:
+        """Fitted attributes that do not depend on the solve."""
+        result, scaling = model.told(), model.scaling
+        self._tell_scaling(scaling)
+        self.fit_result_ = result
+        self.noise_model_, self.kernel_selection_ = model.noise_model, model.selection
+        apart = model.noise_model.apart
+        self.outliers_ = np.zeros(0, dtype=int) if apart is None else np.sort(apart.cpu().numpy())
+        self.kernel_ = result.kernel
+        self.trace_ = result.trace
+        self.log_marginal_likelihood_value_ = result.log_marginal_likelihood
+        self.hyperparameters_ = {**result.hyperparameters, **told_columns(self, model)}
+        a, b, unit = model.noise_model.factor, model.noise_model.added, float(self.scaling_.y_scale[0])
+        b = b * unit * unit if b else 0.0
+        self.noise_adjustment_ = (a, b)
+        if self._known_noise is not None:
+            self.noise_variance_: Any = self._known_noise
+            if self.noise_adjustment_ != (1.0, 0.0):
+                self.noise_variance_ = a * np.asarray(self._known_noise, dtype=float) + b
+        else:
+            with np.errstate(over="ignore"):
+                units = float(result.noise_variance) * self.y_scale_ * self.y_scale_
+            self.noise_variance_ = float(units[0]) if len(units) == 1 else units
+        if result.method != "fixed":
+            warn_unlearnt(result.kernel)
+        if result.unidentified and result.method not in ("fixed", "constant target"):
+            listed = listed_columns(self, self.hyperparameters_["unidentified"])
+            warnings.warn(
+                f"the data say nothing separate about these input columns: {listed}. Constant ones get a typical "
+                "length scale, copies share the influence of their column; drop them to be rid of this warning.",
+                UnidentifiedColumns,
+                stacklevel=3,
+            )
+
     def _noise_of_further(self, x: Tensor, noise: Any) -> Tensor:  # -> (m, t), in units of the posterior
         if noise.variance is not None:
             given = self._new_noise(noise.of_rows, len(x))
@@ -169,6 +207,12 @@ class Lifecycle(PredictiveDensities):
             total = (latent + base) * self._squared_scale(x, mean, latent).cpu()
             variances = torch.maximum(total - latent, 1e-3 * variances)
         return variances if noise.weights is None else variances / torch.from_numpy(noise.weights)[:, None]
+
+    @property
+    def converged_(self) -> bool:
+        """Whether every column was solved to its tolerance, and `max_seconds` cut nothing of the learning short."""
+        check_is_fitted(self, "posterior_")
+        return not self.cut_short_ and all(p.solution.converged for p in self._posteriors())
 
     @property
     def theta_names_(self) -> list[str]:

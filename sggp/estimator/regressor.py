@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,10 +14,11 @@ from torch import Tensor
 
 from sggp.checks import flag, one_of, whole_number
 from sggp.defaults import NUM_FEATURES, NUM_SAMPLES
-from sggp.errors import InputError, UnidentifiedColumns
+from sggp.errors import InputError
 from sggp.estimator.densities import generator_of
 from sggp.estimator.insight import Insight
 from sggp.estimator.lifecycle import Lifecycle
+from sggp.estimator.long_fit import LongFit, described
 from sggp.estimator.modes.precomputed import (
     is_precomputed,
     precomputed_settings,
@@ -26,17 +27,10 @@ from sggp.estimator.modes.precomputed import (
 from sggp.estimator.modes.prior import predict_prior, sample_prior
 from sggp.estimator.parameters import KernelParameters
 from sggp.estimator.progress import tell_learnt, tell_plan, tell_solved, watching
-from sggp.estimator.tables import (
-    as_array,
-    checked_training,
-    in_blocks,
-    listed_columns,
-    told_columns,
-)
+from sggp.estimator.tables import as_array, checked_training, in_blocks, training_tensor
 from sggp.estimator.weights import fit_weighted, row_noise
-from sggp.fitting import FittedModel, ModelSettings
+from sggp.fitting import ModelSettings
 from sggp.fitting.measured import condition_measured
-from sggp.fitting.scikit_bridge import warn_unlearnt
 from sggp.posterior import Posterior
 from sggp.random import draw_seed, streams
 
@@ -77,6 +71,10 @@ class GPRegressor(Lifecycle, Insight, RegressorMixin, KernelParameters):
         missing: "refuse", or "median" to fill missing cells of X in: numbers with the median of the training rows and a
             0/1 column that tells where, categories with a level of their own.
         device: torch device to compute on; None is the CPU.
+        max_seconds: wall time of a fit. Hyperparameters and noise have half of it at most (the noise model what kernels
+            leave, a fifth of that at least), the solve all that is left, and a tenth at least. Each ends with the best
+            it has, a warning (`NotConverged`) and `cut_short_` say what was, and `converged_` is false. Looked at
+            between steps: see docs/long_runs.md. None sets no limit.
         random_state: seed, numpy RandomState or None. Up to 3,000 rows predictions do not depend on it.
         verbose: 1 tells phases, residuals and the time left on standard error, see docs/long_runs.md.
 
@@ -96,15 +94,17 @@ class GPRegressor(Lifecycle, Insight, RegressorMixin, KernelParameters):
         outliers_: positions of training rows that were set apart, which have no say in the solve.
         posterior_: `sggp.posterior.Posterior` (a list of them for several targets) of what `scaling_` makes of X and y.
         solution_: the solver's `Solution` (a list for several targets). n_iter_: its iterations, at least 1.
+        converged_: whether every column was solved to its tolerance, and `max_seconds` cut nothing short. cut_short_:
+            what of the learning it did, by name.
         log_marginal_likelihood_value_: of the normalised targets (y itself with normalize_y=False); an estimate for the
             nearest-neighbour likelihood.
         hyperparameters_: learnt values by GPyTorch name, in the units of kernel_; `unidentified`, the input columns the
             data say nothing separate about, with the reason; `without_influence`, those whose learnt length scales make
             no difference, which count as constant. trace_: one dict per recorded step.
         fit_result_: the whole FitResult.
-        X_train_, y_train_: the data, as numbers. columns_: the `sggp.estimator.columns.TableEncoder` that made them
-            from tables with categories, truth values or cells to be filled in, whose `names` then stand above for
-            columns; None for tables of numbers.
+        X_train_, y_train_: the data, as numbers; read-only where the posterior has the same memory.
+        columns_: the `sggp.estimator.columns.TableEncoder` that made them from tables with categories, truth values or
+            cells to be filled in, whose `names` then stand above for columns; None for tables of numbers.
         x_offset_, x_scale_ (infinite for columns without influence), y_offset_, y_scale_: the normalisation.
         n_features_in_, feature_names_in_: as in scikit-learn.
         feature_importance_: of the columns, by permutation of left-out rows and by the learnt kernel.
@@ -132,6 +132,7 @@ class GPRegressor(Lifecycle, Insight, RegressorMixin, KernelParameters):
         normalize_y: bool = True,
         missing: str = "refuse",
         device: Any = None,
+        max_seconds: float | None = None,
         random_state: Any = None,
         verbose: int = 0,
     ) -> None:
@@ -145,6 +146,7 @@ class GPRegressor(Lifecycle, Insight, RegressorMixin, KernelParameters):
         self.normalize_y = normalize_y
         self.missing = missing
         self.device = device
+        self.max_seconds = max_seconds
         self.random_state = random_state
         self.verbose = verbose
 
@@ -157,7 +159,9 @@ class GPRegressor(Lifecycle, Insight, RegressorMixin, KernelParameters):
         tags.input_tags.allow_nan = self.missing != "refuse"
         return tags
 
-    def fit(self, X: Any, y: Any, sample_weight: Any = None, noise_variance: Any = None) -> GPRegressor:
+    def fit(
+        self, X: Any, y: Any, sample_weight: Any = None, noise_variance: Any = None, checkpoint: Any = None
+    ) -> GPRegressor:
         """Learn the hyperparameters and condition on all rows.
 
         Args:
@@ -169,6 +173,9 @@ class GPRegressor(Lifecycle, Insight, RegressorMixin, KernelParameters):
             sample_weight: (n,) w: row i has noise of variance σ²/wᵢ, σ² being `noise_variance`, or learnt (one normal
                 noise then); weight 0 leaves a row out. Not how often a row was seen.
             noise_variance: as in the constructor, which it replaces for this fit: cross-validation splits it.
+            checkpoint: a file to keep the fit in: what was learnt, once it is, and beside it, in the file of that name
+                with ".solve" at its end, the solve while it runs. The same call after a kill learns nothing again and
+                ends with the same numbers; `max_seconds` counts what the killed one took. The files stay.
 
         Returns:
             self.
@@ -177,12 +184,14 @@ class GPRegressor(Lifecycle, Insight, RegressorMixin, KernelParameters):
             ValueError: missing cells (with their rows), infinity, wrong shapes, mismatched lengths (scikit-learn's
                 messages), unknown settings, a column of text with as many values as ids have.
 
+            CheckpointError: the checkpoint is of other data or arguments, damaged, or cannot be written.
             Stopped: in `sggp.running.stop_on_signals`, before there was a posterior.
 
         Warns:
-            NotConverged: the solver stopped before its tolerance. UnidentifiedColumns: columns that are constant, or
-                copies of others.
+            NotConverged: the solver stopped before its tolerance, or learning before its end. UnidentifiedColumns:
+                columns that are constant, or copies of others.
         """
+        long = LongFit(self.max_seconds, checkpoint)
         given = self.noise_variance if noise_variance is None else noise_variance
         settings = self._settings(given)
         X, y, self.columns_ = checked_training(self, as_array(X), as_array(y))
@@ -194,15 +203,23 @@ class GPRegressor(Lifecycle, Insight, RegressorMixin, KernelParameters):
         if noise.rows is not None:
             X, y = X[noise.rows], y[noise.rows]
         self.X_train_, self.y_train_ = np.copy(X), np.copy(y)
-        x, targets = self._tensor(X), torch.from_numpy(y.reshape(len(y), -1).astype(float)).to(self.device)
+        x = training_tensor(self.X_train_).to(self.device)
+        targets = torch.from_numpy(y.reshape(len(y), -1).astype(float)).to(self.device)
         fit_stream, sample_stream = streams(generator_of(self.random_state), "hyperparameters", "samples")
         with watching(self.verbose):
             tell_plan(len(X), X.shape[1], settings)
-            model, self._known_noise = fit_weighted(x, targets, settings, noise, draw_seed(fit_stream))
+            seed = draw_seed(fit_stream)
+            learning = partial(fit_weighted, x, targets, settings, noise, seed)
+            of = described(settings, X, y, noise, self.random_state) if checkpoint is not None else {}
+            model, self._known_noise = long.learn(learning, settings, of, sample_stream)
             self._record(model)
             tell_learnt(model)
-            posteriors = condition_measured(model, x, targets, sample_stream)
+            posteriors = condition_measured(
+                model, x, targets, sample_stream, long.limits_of(targets.shape[1])
+            )
             tell_solved(posteriors)
+        self.cut_short_ = long.cut
+        long.tell_cut()
         solutions, single = [posterior.solution for posterior in posteriors], len(posteriors) == 1
         self.posterior_: Any = posteriors[0] if single else posteriors
         self.solution_ = solutions[0] if single else solutions
@@ -340,40 +357,6 @@ class GPRegressor(Lifecycle, Insight, RegressorMixin, KernelParameters):
 
     def _inputs(self, X: np.ndarray) -> Tensor:  # (q, d)
         return self.scaling_.inputs(self._tensor(X))
-
-    def _record(self, model: FittedModel) -> None:
-        """Fitted attributes that do not depend on the solve."""
-        result, scaling = model.told(), model.scaling
-        self._tell_scaling(scaling)
-        self.fit_result_ = result
-        self.noise_model_, self.kernel_selection_ = model.noise_model, model.selection
-        apart = model.noise_model.apart
-        self.outliers_ = np.zeros(0, dtype=int) if apart is None else np.sort(apart.cpu().numpy())
-        self.kernel_ = result.kernel
-        self.trace_ = result.trace
-        self.log_marginal_likelihood_value_ = result.log_marginal_likelihood
-        self.hyperparameters_ = {**result.hyperparameters, **told_columns(self, model)}
-        a, b, unit = model.noise_model.factor, model.noise_model.added, float(self.scaling_.y_scale[0])
-        b = b * unit * unit if b else 0.0
-        self.noise_adjustment_ = (a, b)
-        if self._known_noise is not None:
-            self.noise_variance_: Any = self._known_noise
-            if self.noise_adjustment_ != (1.0, 0.0):
-                self.noise_variance_ = a * np.asarray(self._known_noise, dtype=float) + b
-        else:
-            with np.errstate(over="ignore"):
-                units = float(result.noise_variance) * self.y_scale_ * self.y_scale_
-            self.noise_variance_ = float(units[0]) if len(units) == 1 else units
-        if result.method != "fixed":
-            warn_unlearnt(result.kernel)
-        if result.unidentified and result.method not in ("fixed", "constant target"):
-            listed = listed_columns(self, self.hyperparameters_["unidentified"])
-            warnings.warn(
-                f"the data say nothing separate about these input columns: {listed}. Constant ones get a typical "
-                "length scale, copies share the influence of their column; drop them to be rid of this warning.",
-                UnidentifiedColumns,
-                stacklevel=3,
-            )
 
     # predicting
 

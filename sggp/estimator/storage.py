@@ -34,7 +34,8 @@ _ARRAYS = ("X_train_", "y_train_", "outliers_", "noise_variance_")
 def save_estimator(path: str | os.PathLike[str], model: Any, table: Mapping[str, Any] | None = None) -> None:
     """Write a fitted `GPRegressor`, with what is to be known of its table; see `GPRegressor.save`."""
     try:
-        kernel, given = describe_kernel(model.kernel_), model.get_params(deep=False)
+        describe_kernel(model.kernel_)
+        given = model.get_params(deep=False)
         parameters, lost = _described(given)
         posteriors = [posterior_values(p.process, p.data, p.solution) for p in model._posteriors()]
         for posterior, values in zip(model._posteriors(), posteriors, strict=True):
@@ -49,10 +50,9 @@ def save_estimator(path: str | os.PathLike[str], model: Any, table: Mapping[str,
     content = {
         "table": None if table is None else dict(table),
         "parameters": parameters,
-        "kernel": kernel,
-        "fit": {name: getattr(result, name) for name in _FIT},
-        "unidentified": [asdict(record) for record in result.unidentified_columns],
+        **fit_values(result),
         "plain": {name: getattr(model, name) for name in _PLAIN},
+        "cut_short": model.cut_short_,
         "noise_adjustment": model.noise_adjustment_,
         "names": [str(name) for name in model.feature_names_in_]
         if hasattr(model, "feature_names_in_")
@@ -74,6 +74,26 @@ def save_estimator(path: str | os.PathLike[str], model: Any, table: Mapping[str,
             NotSaved,
             stacklevel=3,
         )
+
+
+def fit_values(result: FitResult) -> dict[str, Any]:
+    """What was learnt as tensors and plain values, but for its posterior.
+
+    Raises:
+        InputError: a kernel, constraint or prior of a type that a file does not name.
+    """
+    return {
+        "kernel": describe_kernel(result.kernel),
+        "fit": {name: getattr(result, name) for name in _FIT},
+        "unidentified": [asdict(record) for record in result.unidentified_columns],
+    }
+
+
+def fit_parts(values: Mapping[str, Any]) -> FitResult:
+    """What `fit_values` was given."""
+    kernel = rebuild_kernel(values["kernel"]).requires_grad_(False)
+    records = tuple(Unidentified(**record) for record in values["unidentified"])
+    return FitResult(kernel=kernel, unidentified_columns=records, **values["fit"])
 
 
 def load_estimator(
@@ -157,14 +177,16 @@ def _restore_fit(model: Any, content: dict[str, Any]) -> None:
         setattr(model, name, content["plain"][name])
     for name in _ARRAYS:
         setattr(model, name, content["arrays"][name])
+    model.cut_short_ = tuple(content.get("cut_short", ()))
     model.noise_adjustment_ = tuple(content["noise_adjustment"])
     model._known_noise = content["known_noise"]
     if content["names"] is not None:
         model.feature_names_in_ = np.array(content["names"], dtype=object)
-    kernel = rebuild_kernel(content["kernel"]).requires_grad_(False)
-    records = tuple(Unidentified(**record) for record in content["unidentified"])
-    model.fit_result_ = FitResult(kernel=kernel, unidentified_columns=records, **content["fit"])
-    model.kernel_, model.kernel_selection_ = kernel, evidence_parts(content.get("selection"))
+    model.fit_result_ = fit_parts(content)
+    model.kernel_, model.kernel_selection_ = (
+        model.fit_result_.kernel,
+        evidence_parts(content.get("selection")),
+    )
 
 
 def _described(parameters: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:

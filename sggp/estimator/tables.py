@@ -101,6 +101,15 @@ def dense_rows(X: Any, kernel: Any) -> Any:
     return X.toarray()
 
 
+def training_tensor(rows: np.ndarray) -> Tensor:  # (n, d)
+    """Rows in float64 or, fingerprints, in bytes; where they are that, their own memory, read-only from then on."""
+    if rows.dtype not in (np.uint8, np.float64):
+        return torch.from_numpy(rows.astype(float))
+    shared = torch.from_numpy(rows)
+    rows.flags.writeable = False
+    return shared
+
+
 def told_columns(estimator: Any, model: FittedModel) -> dict[str, Any]:
     """What is told of columns: `unidentified` ones with the reason, and those `without_influence`.
 

@@ -18,6 +18,7 @@ from sggp.fitting.selection import observed
 from sggp.fitting.start import starting_point
 from sggp.hyperparameters.defaults import noise_floor
 from sggp.kernels import as_covariance
+from sggp.running import time_is_up
 
 _ROUNDS = 5
 _SETTLED = 0.01  # change of the logarithm of the noise variance from one round to the next
@@ -114,7 +115,7 @@ def fit_weighted(
     for _ in range(_ROUNDS):
         before, found = found, _likeliest(model, x, y, relative, found, start.noise_prior, seed)
         model = fit_measured(x, y, replace(plain, noise_variance=found / weights), seed)
-        if abs(np.log(found / before)) < _SETTLED:
+        if abs(np.log(found / before)) < _SETTLED or time_is_up():
             break
     return model, found
 

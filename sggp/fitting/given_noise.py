@@ -14,6 +14,7 @@ from sggp.evidence.judging import KernelSelection
 from sggp.fitting.selection import observed
 from sggp.fitting.smoothness import with_all_steps
 from sggp.hyperparameters import FitResult
+from sggp.running import time_is_up
 
 AGAIN: dict[str, Any] = {"max_steps": 150, "learning_rate": 0.05}
 """Settings of nearest-neighbour fits that start from a kernel that was learnt with another noise."""
@@ -46,7 +47,7 @@ def fit_given_noise(
     Cost: two fits, up to five from where another one ended, and that of `learn_adjustment`.
     """
     plain = learn(given, None)
-    if plain[0].method in ("fixed", "constant target") or not bool((given > 0).any()):
+    if plain[0].method in ("fixed", "constant target") or not bool((given > 0).any()) or time_is_up():
         return plain, Adjustment()
     fit, selection = learn(None, None)
     fits, noise = [plain[0], fit], torch.as_tensor(fit.noise_variance, dtype=torch.float64).expand(len(x))
@@ -56,7 +57,7 @@ def fit_given_noise(
         before, noise = noise, adjustment.of(given)
         fit = learn(noise, fit.kernel)[0]
         fits.append(fit)
-        if bool(((noise - before).abs() <= _SETTLED * before).all()):
+        if bool(((noise - before).abs() <= _SETTLED * before).all()) or time_is_up():
             break
     again = learn(given, fit.kernel)[0]
     fits.append(again)

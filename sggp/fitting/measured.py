@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from sggp.fitting.model import FittedModel, ModelSettings, fit_model
+from sggp.fitting.model import FittedModel, ModelSettings, fit_model, no_limits
 from sggp.fitting.scaling import target_location_and_scale
 from sggp.posterior import Posterior
 from sggp.typing import Seed
@@ -55,15 +57,21 @@ def fit_measured(x: Tensor, y: Tensor, settings: ModelSettings, generator: Seed)
     )
 
 
-def condition_measured(model: FittedModel, x: Tensor, y: Tensor, generator: Seed) -> list[Posterior]:
+def condition_measured(
+    model: FittedModel,
+    x: Tensor,
+    y: Tensor,
+    generator: Seed,
+    limits: Callable[[int], Mapping[str, Any]] = no_limits,
+) -> list[Posterior]:
     """`FittedModel.condition` of targets with missing cells: each on the rows where it was measured.
 
     Args:
-        model: of `fit_measured`. x: (n, d), y: (n, t): the table given to it.
+        model: of `fit_measured`. x: (n, d), y: (n, t): the table given to it. limits: as of `FittedModel.condition`.
     """
     present = ~y.isnan()
     if bool(present.all()):
-        return model.condition(x, y, generator)
+        return model.condition(x, y, generator, limits)
     out = []
     for j, rows in enumerate(present.unbind(dim=1)):
         one = replace(
@@ -76,8 +84,12 @@ def condition_measured(model: FittedModel, x: Tensor, y: Tensor, generator: Seed
             ),
             fit=replace(model.fit, mean=torch.as_tensor(model.fit.mean).reshape(-1)[j]),
         )
-        out += one.condition(x[rows], y[rows, j : j + 1], generator)
+        out += one.condition(x[rows], y[rows, j : j + 1], generator, partial(_of_column, limits, j))
     return out
+
+
+def _of_column(limits: Callable[[int], Mapping[str, Any]], column: int, _: int) -> Mapping[str, Any]:
+    return limits(column)
 
 
 def _learnt_from(present: Tensor) -> tuple[Tensor, list[int]]:  # (n, t) -> (n,) bool, targets

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -16,8 +16,9 @@ from sggp.arrays import check_noise
 from sggp.defaults import NUM_FEATURES, NUM_SAMPLES
 from sggp.errors import InputError, NoRandomFeatures
 from sggp.evidence.judging import KernelSelection
-from sggp.evidence.outliers import outlying_rows, without
-from sggp.evidence.spread import LEAST_ROWS, NoiseModel, learn_noise_model
+from sggp.evidence.outliers import without
+from sggp.evidence.spread import LEAST_ROWS, NoiseModel
+from sggp.evidence.timed import learn_noise_in_time, outlying_rows_in_time
 from sggp.fitting.given_noise import AGAIN, fit_given_noise
 from sggp.fitting.scaling import FAR, Scaling, middle, scaling_of
 from sggp.fitting.selection import fit_selected, observed
@@ -31,10 +32,17 @@ from sggp.hyperparameters.unidentified import columns_without_influence
 from sggp.hyperparameters.units import TargetUnits, kernel_in_units
 from sggp.posterior import Posterior, condition
 from sggp.random import as_generator, draw_seed, streams
+from sggp.running import share_of_time
 from sggp.typing import Seed
 
 _HEAVY = 2.0  # a standard deviation over that of the middle, from which on a few targets may decide it
+_KERNEL_SHARE = 0.8  # of the seconds that there are for learning; the rest is for the noise model
 _DRAWN_IN = 30.0  # robust standard deviations
+
+
+def no_limits(column: int) -> Mapping[str, Any]:
+    """No time limit and no checkpoint for a target."""
+    return {}
 
 
 @dataclass(frozen=True)
@@ -134,13 +142,16 @@ class FittedModel:
         """Noise variances in squared units of a target, as the model takes them: in its units, and adjusted."""
         return self.noise_model.factor * self.scaling.noise(given, column) + self.noise_model.added
 
-    def condition(self, x: Tensor, y: Tensor, generator: Seed) -> list[Posterior]:
+    def condition(
+        self, x: Tensor, y: Tensor, generator: Seed, limits: Callable[[int], Mapping[str, Any]] = no_limits
+    ) -> list[Posterior]:
         """One posterior per target, in normalised units; the fit's own if it left one.
 
         Kernels without random features get a posterior without samples.
 
         Args:
             x: (n, d), y: (n, t) the table, as given to `fit_model`.
+            limits: further arguments of `sggp.condition` for a target, by its column.
         """
         if self.fit.posterior is not None and y.shape[1] == 1 and self.noise_model.row_noise is None:
             return [self.fit.posterior]
@@ -166,6 +177,7 @@ class FittedModel:
                 solver=self.settings.solver,
                 num_features=self.settings.num_features,
                 generator=generator,
+                **limits(j),
             )
             try:
                 out.append(posterior(num_samples=self.settings.num_samples))
@@ -225,7 +237,7 @@ def fit_model(x: Tensor, y: Tensor, settings: ModelSettings, generator: Seed) ->
     elif apart is None:
         result, selection = _learn(start, inputs, targets, scaling, settings, generators)
         if isinstance(settings.kernel, str | None) and _learns_noise_model(start, settings, result, x, y):
-            apart = outlying_rows(observed(result, inputs, targets), spread)
+            apart = outlying_rows_in_time(observed(result, inputs, targets), spread)
     if apart is not None:
         others = _others(apart, len(x))
         parts = (inputs[others], targets[others])
@@ -241,7 +253,7 @@ def fit_model(x: Tensor, y: Tensor, settings: ModelSettings, generator: Seed) ->
             table = without(table, apart)
         if settings.options.get("mean") is None:
             table = replace(table, kernel=with_unknown_constant(table.kernel, len(x), settings.solver))
-        noise = learn_noise_model(table, float(result.noise_variance), spread, apart)
+        noise = learn_noise_in_time(table, float(result.noise_variance), spread, apart)
     return FittedModel(
         settings, kept, result, idle, scaling.x_scale, y.numel(), noise_model=noise, selection=selection
     )
@@ -282,7 +294,7 @@ def _far_out(
         return None
     near = ((y - median) / scale).clamp(-_DRAWN_IN, _DRAWN_IN)
     fit, _ = _learn(start, x, near, scaling, settings, generators)
-    return outlying_rows(observed(fit, x, near), spread)
+    return outlying_rows_in_time(observed(fit, x, near), spread)
 
 
 def _adjusts_noise(start: StartingPoint, settings: ModelSettings, y: Tensor) -> bool:
@@ -295,8 +307,8 @@ def _adjusts_noise(start: StartingPoint, settings: ModelSettings, y: Tensor) -> 
 
 def _check_range(inputs: Tensor, x: Tensor) -> None:
     """Refuse standardised inputs of which one is so far out that distances to it overflow."""
-    far = (inputs.abs() >= FAR).nonzero()
-    if len(far):
+    if len(inputs) and max(map(abs, map(float, inputs.aminmax()))) >= FAR:
+        far = (inputs.abs() >= FAR).nonzero()
         row, column = far[0].tolist()
         raise InputError(
             f"x holds {float(x[row, column]):.3g} in row {row}, column {column}, more than {FAR:.0e} times as far from "
@@ -314,6 +326,7 @@ def default_kernel(x: Tensor, y: Tensor) -> Kernel:
     return kernel_in_units(smooth, scaling.x_scale, float(scaling.y_scale[0]))
 
 
+@share_of_time(_KERNEL_SHARE, "hyperparameters")
 def _learn(
     start: StartingPoint,
     x: Tensor,

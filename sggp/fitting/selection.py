@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -19,12 +20,14 @@ from sggp.hyperparameters import FitResult, choose_optimizer, learn_hyperparamet
 from sggp.hyperparameters.coordinates import copy_kernel
 from sggp.hyperparameters.defaults import KERNEL_NAMES, noise_floor, noise_prior
 from sggp.random import draw_seed, streams
+from sggp.running import time_is_up
 
 ROUGHEST_FIRST = ("matern12", "matern32", "matern52", "rbf")
 """The kernels that kernel=None chooses from where there are many rows."""
 FIRST = "matern32"
 LEAST_ROWS = 30
 """Fewer rows have fewer than ten to judge by."""
+_NO_TIME = "no time was left to compare kernels"
 _STRETCH = {"matern12": 2.0, "matern32": 1.0, "matern52": 0.8, "rbf": 0.6}
 _FIRST: dict[str, Any] = {"max_steps": 150}
 _TRIAL: dict[str, Any] = {"max_steps": 80}
@@ -63,6 +66,8 @@ def fit_selected(
     if first.method != "nearest-neighbour":
         return fit(candidates[FIRST]), None
     fits = [first]
+    if time_is_up():
+        return replace(first, message=f"{first.message}; {_NO_TIME}"), None
     if climbing(first):
         anew = fit(candidates[FIRST], rows=rest, **_ANEW)
         fits.append(anew)
@@ -71,12 +76,17 @@ def fit_selected(
     for name, kernel in candidates.items():
         start = first.kernel if name == FIRST else started(kernel, first.kernel, _STRETCH[name])
         trials[name] = fit(start, rows=rest, initial_noise_variance=learnt_noise(first), **_TRIAL)
+        if time_is_up():
+            tried = [*fits, *trials.values()]
+            return with_all_steps(first, tried, f"{first.message}; {_NO_TIME}"), None
     selection = judge({name: observed(trial, x, y, noise) for name, trial in trials.items()}, judged, rest)
     best = trials[selection.chosen]
     # fewer rows may have led to another optimum than all rows have, so the winner is fitted anew
     last = [fit(candidates[selection.chosen])]
     if len(fits) > 1:  # and where there is a long way to go, from where it stands
         last.append(fit(best.kernel, initial_noise_variance=learnt_noise(best), **_LAST))
+    if time_is_up():  # the last fits may have gone less far than the trial, which is of fewer rows
+        last.append(replace(best, log_marginal_likelihood=best.log_marginal_likelihood * len(x) / len(rest)))
     winner = max(last, key=lambda result: result.log_marginal_likelihood)
     message = f"{winner.message}; {selection.reason}"
     return with_all_steps(winner, [*fits, *trials.values(), *last], message), selection

@@ -55,10 +55,10 @@ def unidentified_columns(kernel: Kernel, x: Tensor) -> tuple[Unidentified, ...]:
     if parts[1].lengthscale.numel() != x.shape[1]:
         return ()
     x = x.to(torch.float64)
-    centred = x - x.mean(dim=0)
-    deviation = centred.square().mean(dim=0).sqrt()
-    constant = deviation <= 1e-14 * x.abs().amax(dim=0)
-    unit = centred / torch.where(constant, torch.ones_like(deviation), deviation) / math.sqrt(x.shape[0])
+    unit = x - x.mean(dim=0)
+    deviation = torch.linalg.vector_norm(unit, dim=0) / math.sqrt(x.shape[0])
+    constant = deviation <= 1e-14 * torch.maximum(x.amax(dim=0), -x.amin(dim=0))
+    unit /= torch.where(constant, torch.ones_like(deviation), deviation) * math.sqrt(x.shape[0])
     copies = ((unit.T @ unit).abs() > 1 - 1e-12).tolist()
     out: dict[int, Unidentified] = {}
     for j in range(x.shape[1]):

@@ -108,12 +108,13 @@ class StationaryCovariance(Covariance):
 
     def _parts(self, raw: Tensor, centre: Tensor | None) -> Mapping[str, Tensor]:
         selected = self._select(raw)
-        shifted = selected.double()
-        if centre is not None:
-            own = centre if self.columns is None else centre[self.columns.to(centre.device)]
-            shifted = shifted - own.to(raw.device)
-        scaled = shifted * self._weights(selected)
-        return {"scaled": scaled, "selected": selected.detach()}
+        weights = self._weights(selected)
+        if centre is None:
+            return {"scaled": selected.double() * weights, "selected": selected.detach()}
+        own = (centre if self.columns is None else centre[self.columns.to(centre.device)]).to(raw.device)
+        wide = selected.double()
+        shifted = wide - own if wide is selected else wide.sub_(own)  # no more copies than are needed
+        return {"scaled": shifted.mul_(weights), "selected": selected.detach()}
 
     def _source(self, x: Points, z: Points) -> Source:
         selected = x.parts["selected"]

@@ -40,6 +40,7 @@ __all__ = [
 ]
 
 _EXACT_RADIUS = {torch.float32: 3.0, torch.float64: 30.0}  # rows further out are taken from `source`
+_ROWS = 65_536  # whose lengths are found together
 _DIRECT_DIMENSION = 4  # up to this dimension, differences are as cheap as a matrix product
 _MANY = 16  # more than one entry in this many ill conditioned: the whole tile by differences
 _SEARCH_BYTES = 64 * 2**20  # of one tile of scores
@@ -116,7 +117,7 @@ def resolved(
     than all of `b` is near none of them.)
     """
     a, b = a.detach(), b.detach()
-    if not float(b.square().sum(1).max()) > _EXACT_RADIUS[dtype] ** 2:
+    if not max(float(part.square().sum(1).max()) for part in b.split(_ROWS)) > _EXACT_RADIUS[dtype] ** 2:
         return a, b, None, dtype
     x, z = (a, b) if source is None else (source.x.detach(), source.z.detach())
     exact = x.is_floating_point() and z.is_floating_point() and {x.dtype, z.dtype} <= {torch.float32, dtype}

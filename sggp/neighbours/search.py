@@ -75,7 +75,11 @@ def nearest(points: Tensor, queries: Tensor, k: int) -> Tensor:
         return torch.as_tensor(search(queries.detach().numpy(), k), dtype=torch.long)
     centre = points.detach().double().mean(0)
     base, ask = ((x.detach().double() - centre).float() for x in (points, queries))
-    return engine(base.device, base.dtype).nearest(base, ask, k)
+    parts = []
+    for tile in ask.split(_tile(base)):
+        go_on()
+        parts.append(engine(base.device, base.dtype).nearest(base, tile, k))
+    return torch.cat(parts)
 
 
 def earlier_neighbours(points: Tensor, order: Tensor, k: int, *, method: Method = "auto") -> Tensor:
@@ -142,12 +146,17 @@ def _by_tiles(points: Tensor, rows: Tensor, k: int, phase: str = "") -> Tensor: 
         these = tile[part.rows]
         return search(z, z[these], k, before=these)
 
-    for tile in own.split(max(_LEAST_ASKED, _DISTANCES // max(1, len(z) * z.shape[1]))):
+    for tile in own.split(_tile(z)):
         go_on()
         if phase:
             tell(phase, int(tile[0]), len(z))
         parts.append(by_ranks(len(tile), some, (z, tile)))
     return torch.cat(parts).to(rows.device) if parts else rows.new_empty(0, k)
+
+
+def _tile(points: Tensor) -> int:
+    """Rows that are compared with all points in about a second."""
+    return int(max(_LEAST_ASKED, _DISTANCES // max(1, points.numel())))
 
 
 Asking = Callable[[np.ndarray, int], np.ndarray | None]

@@ -16,6 +16,7 @@ from sggp.parallel import current
 __all__ = ["SystemOperator", "require", "retyped", "tile_bytes", "working_points"]
 
 _TILE_BYTES = 256 * 2**20
+_ROWS = 65_536  # that are looked at together
 
 
 class SystemOperator(Operator):
@@ -82,10 +83,14 @@ def working_points(points: Points, dtype: torch.dtype) -> tuple[Points, bool]:
     covariance = points.owner
     if dtype == torch.float64 or covariance is None or not covariance.shift_invariant:
         return retyped(points, dtype), False
-    narrow = points.raw.to(dtype)
-    if torch.equal(narrow.double(), points.raw):
+    raw, narrow = points.raw, points.raw.to(dtype)
+    pairs = zip(narrow.split(_ROWS), raw.split(_ROWS), strict=True)
+    if all(torch.equal(own.double(), given) for own, given in pairs):
         return covariance.prepare(narrow, points.centre), False
-    return covariance.prepare((points.raw - points.raw.mean(0)).to(dtype)), True
+    centre = raw.mean(0)
+    for own, given in zip(narrow.split(_ROWS), raw.split(_ROWS), strict=True):
+        own.copy_(given - centre)
+    return covariance.prepare(narrow), True
 
 
 def retyped(points: Points, dtype: torch.dtype) -> Points:

@@ -6,7 +6,7 @@ after another. Its `__metadata__` holds texts only:
     format          "sggp"
     format_version  of this layout and of what `content` holds
     kind            "posterior", "estimator", "linear posterior", "BoTorch model", "checkpoint",
-                    "library stream"
+                    "checkpoint of a fit", "library stream"
     written_by      versions of sggp, torch, ... (JSON)
     content         the values, naming the tensors in them (JSON; `sggp.persistence.tree`)
     sha256          the checksum of every tensor's bytes, by name (JSON)
@@ -77,6 +77,7 @@ _OPENED_BY = {
     "linear posterior": "sggp.linear.LinearPosterior.load",
     "BoTorch model": "sggp.botorch.PathwiseGPModel.load",
     "checkpoint": "the checkpoint argument of a solve",
+    "checkpoint of a fit": "the checkpoint argument of sggp.GPRegressor.fit",
     "library stream": "`sggp suggest --stream` or sggp.bayesopt.streaming.suggest_from_files",
 }
 _NOT_OURS = (

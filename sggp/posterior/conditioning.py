@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -71,7 +72,8 @@ def condition(
             noise's standard deviation over the root mean square of y, so that what the solve leaves open drowns in
             the noise, within 1e-6 and 1e-3; ten times that for samples. With centres a thousandth of both, since the
             residual of a normal equation says less about predictions.
-        max_epochs, max_seconds, on_failure: as in `Solver.solve`.
+        max_epochs, max_seconds, on_failure: as in `Solver.solve`; the seconds are those of this call, the prior draws
+            among them, but for a tenth that the solve has anyway.
         dtype: working precision of the solve; default float64 up to 3,000 distinct inputs, float32 with float64
             refinement beyond, whatever the type of x. Predictions come in the type of the points.
         memory_budget: bytes for K and its tiles.
@@ -92,7 +94,7 @@ def condition(
             "checkpoint needs generator=<seed>: without one, the samples of the next call are other samples and their "
             "solve cannot go on from the file."
         )
-    generator = as_generator(generator)
+    begin, generator = time.perf_counter(), as_generator(generator)
     data = Data.checked(x, y, noise_variance)
     mean = finite_number(mean, "mean")
     num_samples = whole_number(num_samples, "num_samples", least=0)
@@ -117,7 +119,9 @@ def condition(
     if centres is not None:
         options = replace(options, centres=choose_centres(kernel, data, centres, spread))
     process = Process(kernel, mean, prior, options)
-    return Posterior(process, data, process.solve(data, solve, checkpoint=checkpoint))
+    targets = process.targets(data)
+    left = process.after(time.perf_counter() - begin)
+    return Posterior(process, data, left.solve_columns(data, targets, solve, checkpoint=checkpoint))
 
 
 def _limit(value: Any, name: str) -> float | None:

@@ -53,7 +53,9 @@ class Data:
 
     def with_noise(self, num_samples: int, generator: torch.Generator) -> Data:
         """The same observations with noise drawn for so many samples."""
-        return replace(self, noise=draw_noise(self.noise_variance, num_samples, generator))
+        drawn = replace(self, noise=draw_noise(self.noise_variance, num_samples, generator))
+        drawn.__dict__["groups"] = self.groups  # of the same rows
+        return drawn
 
     @cached_property
     def groups(self) -> Groups:

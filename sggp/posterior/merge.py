@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from hashlib import blake2b
 
 import numpy as np
 import torch
 from torch import Tensor
 
-_LONG = 64  # bytes
+_BLOCK = 65_536  # rows whose codes are made at once
+_ODD, _SHIFT = np.uint64(0x9E3779B97F4A7C15), np.uint64(29)  # 2^64 over the golden ratio
 
 
 @dataclass(frozen=True)
@@ -55,27 +55,50 @@ class Groups:
 
 
 def group_rows(x: Tensor) -> Groups:
-    """Group equal rows of x, (n, d), by their bytes (−0 counts as 0), long ones by a digest of 512 bits.
+    """Group equal rows of x, (n, d), by their bytes (−0 counts as 0).
 
-    Cost: O(n·d + n log n).
+    Rows are told apart by a code of 64 bits; those that share one are compared byte by byte.
+
+    Cost: O(n·d + n log n); 40·n bytes, and a copy of the rows that share a code.
     """
-    n = len(x)
-    plain = (x.detach() + 0 if x.is_floating_point() else x.detach()).cpu().contiguous().numpy()
-    if plain.shape[1] == 0:
-        keys: np.ndarray = np.zeros(n, dtype=np.int64)
-    else:
-        rows = np.ascontiguousarray(plain).view(np.uint8).reshape(n, -1)
-        if rows.shape[1] > _LONG:
-            rows = np.frombuffer(
-                b"".join(blake2b(row.data, digest_size=_LONG).digest() for row in rows), np.uint8
-            )
-            rows = rows.reshape(n, _LONG)
-        keys = rows.view(np.dtype((np.void, rows.shape[1]))).ravel()
-    _, first, member = np.unique(keys, return_index=True, return_inverse=True)
-    rank = np.empty(len(first), dtype=np.int64)
-    by_appearance = np.argsort(first, kind="stable")
-    rank[by_appearance] = np.arange(len(first))
-    return Groups(
-        first=torch.from_numpy(first[by_appearance].astype(np.int64)).to(x.device),
-        member=torch.from_numpy(rank[member.ravel()]).to(x.device),
+    n, rows = len(x), x.detach().cpu()
+    codes = np.concatenate([_codes(_words(part)) for part in rows.split(_BLOCK)])
+    order = np.argsort(codes)
+    shared = codes[order[1:]] == codes[order[:-1]]
+    leader = np.arange(n)
+    if shared.any():
+        several = np.zeros(n, dtype=bool)
+        several[order[1:][shared]] = several[order[:-1][shared]] = True
+        places = np.flatnonzero(several)
+        words = _words(rows[torch.from_numpy(places)])
+        keys = (
+            words.view(np.dtype((np.void, words.shape[1] * words.itemsize))).ravel() if words.size else None
+        )
+        same: tuple[np.ndarray, np.ndarray] = (np.zeros(1, dtype=int), np.zeros(len(places), dtype=int))
+        if keys is not None:
+            _, *same = np.unique(keys, return_index=True, return_inverse=True)  # type: ignore[assignment]
+        leader[places] = places[same[0][same[1].ravel()]]
+    first = np.flatnonzero(leader == np.arange(n))
+    rank = np.empty(n, dtype=np.int64)
+    rank[first] = np.arange(len(first))
+    return Groups(torch.from_numpy(first).to(x.device), torch.from_numpy(rank[leader]).to(x.device))
+
+
+def _words(rows: Tensor) -> np.ndarray:  # (m, d) -> (m, w)
+    """The bytes of some rows as whole numbers, the longest that they divide into."""
+    plain = np.ascontiguousarray((rows + 0 if rows.is_floating_point() else rows).numpy())
+    size = plain.shape[1] * plain.itemsize
+    word = next(
+        kind for kind in (np.uint64, np.uint32, np.uint16, np.uint8) if size % np.dtype(kind).itemsize == 0
     )
+    return plain.view(np.uint8).reshape(len(plain), size).view(word)
+
+
+def _codes(words: np.ndarray) -> np.ndarray:  # (m, w) -> (m,)
+    """A number for each row that depends on all of its words and their order."""
+    code = np.full(len(words), _ODD)
+    for word in words.T:
+        code ^= word
+        code *= _ODD
+        code ^= code >> _SHIFT
+    return code

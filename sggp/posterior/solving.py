@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -19,6 +19,8 @@ from sggp.typing import FailurePolicy
 
 NORMAL_SHARE = 1e-3
 """Default tolerances with centres, as a share of those without: a normal equation squares the condition."""
+LEAST_SOLVE = 0.1
+"""The share of `max_seconds` that a solve has, however long merging rows and drawing samples took."""
 MEAN_TOLERANCE = 1e-3
 SAMPLE_TOLERANCE = 1e-2
 LEAST_TOLERANCE = 1e-6
@@ -131,6 +133,14 @@ class Process:
     ) -> Solution:
         """Solve for the mean, column 0, and all samples: (K + Σ)[α_mean, α_i …] = [y − μ, f⁰_i(x) + ε_i, …]."""
         return self.solve_columns(data, self.targets(data), generator, x0=x0, checkpoint=checkpoint)
+
+    def after(self, seconds: float) -> Process:
+        """The same process with so many seconds less to solve in, a tenth of what there were at least."""
+        allowed = self.options.max_seconds
+        if allowed is None:
+            return self
+        left = max(LEAST_SOLVE * allowed, allowed - seconds)
+        return replace(self, options=replace(self.options, max_seconds=left))
 
     def prediction_error(self, data: Data, solution: Solution) -> float:
         """What far fields may add to predictions: a tenth of the residual that was asked for, in units of y."""

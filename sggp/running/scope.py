@@ -2,12 +2,14 @@
 
 A computation `tell`s of its steps, and who `listens` to it hears. Between steps it looks at `stop_asked()`; inside a
 set-up, which no callback sees, it calls `go_on()`, which raises `OutOfTime` once a deadline has passed or a stop was
-asked for. All of it holds inside `with` blocks, in the thread that entered them: nothing is set for the process, and
-where nobody listens and nothing limits, a call costs a microsecond.
+asked for. What gets better step by step asks `time_is_up()` instead, and keeps the best it has. All of it holds inside
+`with` blocks, in the thread that entered them: nothing is set for the process, and where nobody listens and nothing
+limits, a call costs a microsecond.
 """
 
 from __future__ import annotations
 
+import math
 import signal
 import threading
 import time
@@ -18,6 +20,8 @@ from dataclasses import dataclass, field, replace
 from types import FrameType
 from typing import Any
 
+from sggp.parallel import current
+
 __all__ = [
     "Listener",
     "OutOfTime",
@@ -26,15 +30,19 @@ __all__ = [
     "deadline",
     "go_on",
     "heard",
+    "in_time",
     "limited",
     "listening",
     "may_stop",
     "patient",
+    "share_of_time",
     "steps",
     "stop_asked",
     "stop_on_signals",
     "stoppable",
     "tell",
+    "time_is_up",
+    "within_time",
 ]
 
 
@@ -95,6 +103,9 @@ class _Scope:
     until: float | None = None  # time.perf_counter() of the earliest deadline
     raises: bool = False  # whether somebody catches OutOfTime
     agreed: Callable[[bool], bool] = bool  # what several processes that work together decide
+    best_until: float = math.inf  # time.perf_counter() from which on what gets better step by step ends
+    doing: str = ""  # the name of what goes on
+    cut: list[str] = field(default_factory=list)  # what of it ended so
 
 
 _NOTHING = _Scope()
@@ -177,6 +188,55 @@ def limited() -> bool:
     """Whether a deadline is set: for what costs something to forecast."""
     scope = _SCOPE.get()
     return scope.raises and scope.until is not None
+
+
+@contextmanager
+def in_time(seconds: float | None, doing: str) -> Iterator[list[str]]:
+    """What gets better step by step in the block ends after so many seconds with the best it has; None sets no limit.
+
+    Args:
+        doing: the name of what goes on in the block, where no `share_of_time` has another one.
+
+    Yields:
+        The names of what was cut short, each once, in order; empty where there was time for everything.
+    """
+    cut: list[str] = []
+    until = math.inf if seconds is None else time.perf_counter() + seconds
+    with _within(replace(_SCOPE.get(), best_until=until, doing=doing, cut=cut)):
+        yield cut
+
+
+@contextmanager
+def share_of_time(share: float, doing: str) -> Iterator[None]:
+    """The block has this share of the seconds that `in_time` leaves; so has each call of a function it decorates.
+
+    Args:
+        doing: the name of what goes on in it.
+    """
+    scope, now = _SCOPE.get(), time.perf_counter()
+    with _within(replace(scope, best_until=now + share * (scope.best_until - now), doing=doing)):
+        yield
+
+
+def time_is_up() -> bool:
+    """Whether the seconds of `in_time` are over: what asks then ends with the best it has, and counts as cut short.
+
+    On several ranks, whose clocks differ, it is one decision, and each of them has to ask as often as the others.
+    """
+    scope = _SCOPE.get()
+    if scope.best_until == math.inf or not current().agreed(time.perf_counter() >= scope.best_until):
+        return False
+    if scope.doing not in scope.cut:
+        scope.cut.append(scope.doing)
+    return True
+
+
+@contextmanager
+def within_time() -> Iterator[None]:
+    """In the block `go_on` raises `OutOfTime` once `time_is_up`: for what is of no use before its end."""
+    until = _SCOPE.get().best_until
+    with deadline(None if until == math.inf else until, current().agreed):
+        yield
 
 
 def stop_asked() -> str | None:

@@ -19,6 +19,9 @@ _SAFETY = 0.75
 _SUBSET = 2048
 _POWER_STEPS = 30
 _WINDOW = 4.0
+"""Epochs that the average spans in the end."""
+_NEWEST = 9.0
+"""Before that the average of k iterates spans the last k/9 or so: iterate j has a weight of about j⁸."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,7 @@ class _State(EpochState):
     velocity: Tensor
     average: Tensor
     weight: float
+    count: int = 0  # iterates in the average
 
     per_column: ClassVar[tuple[str, ...]] = (*EpochState.per_column, "alpha", "velocity", "average")
 
@@ -70,14 +74,16 @@ class StochasticDualDescent(EpochSolver):
         batch_size: rows B of a step; None takes three times the smallest batch at which the first bound rules, within
             [64, 1024].
         momentum: ρ in [0, 1).
-        averaging: weight r of the newest iterate in the geometric average; None spans four epochs.
+        averaging: weight r of the newest iterate in the geometric average; 1 is the last iterate. None spans four
+            epochs, and before there are 36 of them the last ninth of all iterates, r = 9/(k + 8) at the k-th, so that a
+            solve of less than an epoch does not average over its start from zero.
 
     Cost:
         B·n entries and 2·B·n·s flops a step; memory some 60·n·s bytes in float32, of which 24 are in float64.
 
     Source: Lin et al. 2024 (SDD), algorithm 1. Departures: 1. the step is found, not given; 2. rows are drawn without
         replacement from a permutation per epoch; 3. the running residual over the last epoch ends the solve, checked by
-        a full product; 4. divergence is backed off.
+        a full product; 4. divergence is backed off; 5. the average grows with the iterates.
     """
 
     step_size: float | None = None
@@ -133,11 +139,13 @@ class StochasticDualDescent(EpochSolver):
         # β·g with g = (n/B) S_I(Hα − b)_I, and βn the step in the papers' units
         state.velocity.index_add_(0, rows, residual, alpha=-state.size / len(rows))
         state.alpha.add_(state.velocity)
-        state.average.lerp_(state.alpha, state.weight)
+        young = 0.0 if self.averaging is not None else _NEWEST / (state.count + _NEWEST)
+        state.average.lerp_(state.alpha, max(state.weight, young))
+        state.count += 1
         if self.visit(state, residual) and not self.close_epoch(state, state.average):
             note = "diverged: step size halved to βn = {:.3g}."
             self.back_off(state, note, ("alpha", "average"))
-            state.velocity = torch.zeros_like(state.alpha)
+            state.velocity, state.count = torch.zeros_like(state.alpha), 0
 
     def iterate(self, state: _State) -> Tensor:
         return self.better_of(state, state.average)

@@ -13,7 +13,7 @@ import pytest
 from sggp.cli import main
 from sggp.cli import model as command
 from sggp.errors import Stopped
-from sggp.estimator import GPRegressor
+from sggp.estimator import GPRegressor, regressor
 from sggp.solvers import Status
 
 OPTIONS = ("--target", "y", "--kernel", "matern52")
@@ -35,8 +35,8 @@ def fitted_then(monkeypatch, what):
     """`fit` does `what` at its end."""
     fit = GPRegressor.fit
 
-    def then(self, *arguments):
-        fit(self, *arguments)
+    def then(self, *arguments, **named):
+        fit(self, *arguments, **named)
         what()
         return self
 
@@ -73,8 +73,8 @@ def test_a_log_holds_the_steps(table, tmp_path, capsys):
 
 
 def test_predictions_of_a_model_that_was_stopped_say_so(table, tmp_path, capsys, monkeypatch):
-    def spoil(self, *arguments):
-        fit(self, *arguments)
+    def spoil(self, *arguments, **named):
+        fit(self, *arguments, **named)
         solution = replace(self.solution_, status=(Status.BUDGET_SPENT,) * len(self.solution_.status))
         self.posterior_.solution = solution
         return self
@@ -85,3 +85,29 @@ def test_predictions_of_a_model_that_was_stopped_say_so(table, tmp_path, capsys,
     capsys.readouterr()
     assert run("predict", tmp_path / "m.gp", table, "--out", tmp_path / "p.csv") == 0
     assert "did not reach its tolerance" in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("always::sggp.errors.NotConverged")
+def test_a_budget_keeps_the_best_and_says_so(table, tmp_path, capsys):
+    assert run("fit", table, *OPTIONS, "--out", tmp_path / "m.gp", "--max-seconds", 1e-9) == 0
+    assert "max_seconds=1e-09 cut short: hyperparameters." in capsys.readouterr().err
+    assert GPRegressor.load(tmp_path / "m.gp").cut_short_ == ("hyperparameters",)
+
+
+def test_the_same_command_goes_on_from_its_checkpoint(table, tmp_path, capsys, monkeypatch):
+    arguments = ("fit", table, *OPTIONS, "--checkpoint", tmp_path / "c")
+    assert run(*arguments, "--out", tmp_path / "1.gp") == 0
+    monkeypatch.setattr(regressor, "fit_weighted", lambda *_: pytest.fail("learnt again"))
+    assert run(*arguments, "--out", tmp_path / "2.gp") == 0
+    one, two = (GPRegressor.load(tmp_path / name) for name in ("1.gp", "2.gp"))
+    assert (one.predict([[0.3]]) == two.predict([[0.3]])).all()
+    # never in the place of another file
+    content = table.read_bytes()
+    capsys.readouterr()
+    assert run("fit", table, *OPTIONS, "--out", tmp_path / "3.gp", "--checkpoint", table) == 2
+    (tmp_path / "mine.txt").write_text("mine")
+    assert run("fit", table, *OPTIONS, "--out", tmp_path / "3.gp", "--checkpoint", tmp_path / "mine.txt") == 2
+    assert "it is read as an input" in (told := capsys.readouterr().err)
+    assert "not a file written by sggp" in told
+    assert table.read_bytes() == content
+    assert (tmp_path / "mine.txt").read_text() == "mine"

@@ -14,14 +14,18 @@ from sggp.running import (
     Stop,
     deadline,
     go_on,
+    in_time,
     limited,
     listening,
     patient,
     scope,
+    share_of_time,
     stop_asked,
     stop_on_signals,
     stoppable,
     tell,
+    time_is_up,
+    within_time,
 )
 
 
@@ -52,6 +56,44 @@ def test_what_would_end_too_late_is_not_begun(clock):
         go_on(9.0)
         with pytest.raises(OutOfTime):
             go_on(11.0)
+
+
+def test_what_gets_better_ends_when_its_share_of_the_time_is_up(clock):
+    """And what is of no use before its end is given up."""
+    assert not time_is_up()
+    with in_time(10.0, "fit") as cut:
+        with share_of_time(0.8, "kernel"):
+            clock[0] = 107.9
+            assert not time_is_up()
+            clock[0] = 108.0
+            assert time_is_up()
+            assert time_is_up()
+        assert not time_is_up()
+        with within_time():
+            go_on()
+            clock[0] = 110.0
+            with pytest.raises(OutOfTime):
+                go_on()
+        assert time_is_up()
+        with share_of_time(0.5, "noise"):
+            assert time_is_up()  # there is nothing left to share
+    assert cut == ["kernel", "fit", "noise"]
+    with in_time(None, "fit") as cut, share_of_time(0.5, "kernel"), within_time():
+        clock[0] = 1e9
+        assert not time_is_up()
+        go_on()
+    assert cut == []
+
+
+def test_each_call_of_a_function_has_its_share_of_what_is_left(clock):
+    @share_of_time(0.5, "a call")
+    def work(seconds):
+        clock[0] += seconds
+        return time_is_up()
+
+    with in_time(8.0, "fit"):
+        assert not work(3.9)
+        assert work(2.1)  # of 4.1
 
 
 def test_a_stop_ends_what_asks_only_where_it_is_caught():

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from gpytorch.kernels import MaternKernel
 
 from sggp.errors import InputError
 from sggp.operators import KernelOperator
-from sggp.solvers import SketchAndProject, StochasticDualDescent
+from sggp.solvers import SketchAndProject, StochasticDualDescent, stochastic_dual_descent
 from sggp.solvers.core.problem import check_system
 from sggp.solvers.core.run import begin
 from sggp.solvers.stochastic_dual_descent import stable_step
@@ -113,3 +114,23 @@ def test_growth_goes_back_to_the_best_iterate(system):
     assert bool((state.velocity == 0).all())
     assert state.size == before / 2
     assert "halved" in state.notes[-1]
+
+
+@pytest.mark.parametrize("epochs", [0.25, 1.0])
+def test_a_short_descent_does_not_average_over_its_start(epochs, generator, monkeypatch):
+    """The average is as good as the last iterate from the first steps on, where one over four epochs is near zero."""
+    x = torch.rand(2000, 2, generator=generator, dtype=torch.float64)
+    operator = KernelOperator(MaternKernel(nu=1.5).double(), x, 0.05)
+    monkeypatch.setattr(
+        stochastic_dual_descent, "_SUBSET", 256
+    )  # rows that the step is found from, within the budget
+    rhs = torch.sin(5 * x[:, :1]) + torch.randn(2000, 1, generator=generator, dtype=torch.float64) * 0.05**0.5
+    found = {}
+    for averaging in (None, 1.0):
+        solver = StochasticDualDescent(batch_size=50, averaging=averaging)
+        found[averaging] = solver.solve(
+            operator, rhs, tolerance=1e-6, max_epochs=epochs, generator=0, on_failure="return"
+        ).x
+    left = {k: float((operator.matmul(v) - rhs).norm() / rhs.norm()) for k, v in found.items()}
+    assert left[None] < 1.2 * left[1.0]
+    assert left[None] < 0.6

@@ -46,3 +46,11 @@ def test_dual_descent_holds_sixty_bytes_an_entry_and_reads_mapped_sides(
     residual = (sides - operator.matmul(found[0].x)).norm(dim=0) / sides.norm(dim=0)
     kept = [0, *range(3, COLUMNS)]
     assert bool(((residual - found[0].residual)[kept].abs() < 6 * found[0].residual_error[kept]).all())
+
+
+def test_an_operator_in_float32_is_made_without_further_copies() -> None:
+    """It keeps the rows scaled by the length scales in both precisions, two and a half times x."""
+    x = torch.rand(20_000, 50, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    kernel = MaternKernel(nu=1.5).double()
+    held = peak_bytes(lambda: KernelOperator(kernel, x, 0.1, dtype=torch.float32))
+    assert held < 2.8 * x.nbytes

@@ -16,6 +16,7 @@ from sggp.errors import InputError
 from sggp.hyperparameters.coordinates import copy_kernel
 from sggp.hyperparameters.exact.objective import Best, Objective, evaluate
 from sggp.hyperparameters.exact.quasi_newton import (
+    OUT_OF_TIME,
     Box,
     StoppingRule,
     descend,
@@ -27,6 +28,7 @@ from sggp.hyperparameters.gram import gram_function
 from sggp.hyperparameters.problem import CommonOptions, FitProblem, Options, at_least
 from sggp.hyperparameters.result import FitResult, Trace
 from sggp.posterior.merge import group_rows
+from sggp.running import time_is_up
 
 _log = logging.getLogger(__name__)
 _PART, _PART_ROWS = 0.3, 150  # of the distinct rows a search starts on this share, if it is this many
@@ -191,6 +193,8 @@ def _minimise(
         if found is not None and (best is None or found.objective < best.objective - _SAME):
             best, ended = found, (converged, message)
         whole.best = best
+        if time_is_up():
+            break
     if best is None:
         raise InputError("the marginal likelihood was never evaluated.")
     coordinates.assign(torch.as_tensor(best.u))
@@ -221,6 +225,9 @@ class _Search:
         if part is None:
             return self.plain(whole, u, tolerance, 1e-10)[1:]
         end = self.plain(part, u, _PART_TOLERANCE, _PART_GAIN / part.count)[0]
+        if time_is_up():
+            whole(end)
+            return False, OUT_OF_TIME
         hessian = self._hessian(part, end)
         if part.learns_noise and end[-1] < u[-1] - _LEAST_NOISE:
             # few rows are easily explained without noise, and from there no slope leads back

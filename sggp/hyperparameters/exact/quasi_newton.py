@@ -9,9 +9,11 @@ import numpy as np
 from scipy.optimize import OptimizeResult, minimize
 
 from sggp.hyperparameters.coordinates import Coordinates
+from sggp.running import time_is_up
 
 __all__ = ["Box", "Descent", "StoppingRule", "descend", "differenced_hessian", "lbfgs", "positive_part"]
 
+OUT_OF_TIME = "the time was up"
 Objective = Callable[[np.ndarray], tuple[float, np.ndarray]]
 _LONGEST_STEP = 2.0  # of a coordinate; logarithms, so a factor e²
 _ARMIJO, _TRIALS = 1e-4, 12
@@ -95,13 +97,20 @@ def lbfgs(
     **options: float,
 ) -> OptimizeResult:
     """Minimise by scipy's L-BFGS-B, which needs nothing to start from; `callback` is called after each iteration."""
+
+    def after(_: np.ndarray) -> None:
+        if callback is not None:
+            callback()
+        if time_is_up():
+            raise StopIteration  # scipy's way to end with what there is
+
     return minimize(
         objective,
         u,
         jac=True,
         method="L-BFGS-B",
         bounds=list(zip(box.lower, box.upper, strict=True)),
-        callback=None if callback is None else lambda _: callback(),
+        callback=after,
         options=options,
     )
 
@@ -146,6 +155,8 @@ def descend(
         u, gradient = moved, slope
         if callback is not None:
             callback()
+        if time_is_up():
+            return Descent(u, value, False, False, OUT_OF_TIME)
     return Descent(u, value, False, False, "the iterations ran out")
 
 

@@ -19,6 +19,7 @@ from sggp.hyperparameters.result import FitResult, Trace
 from sggp.hyperparameters.unidentified import Unidentified, unidentified_columns
 from sggp.kernels import TanimotoDotProduct, TanimotoMinMax, as_covariance
 from sggp.random import streams
+from sggp.running import time_is_up
 
 _log = logging.getLogger(__name__)
 _CONSTANT = 1e-14  # spread over size below which a column counts as constant
@@ -116,6 +117,8 @@ def average_subsets(problem: FitProblem, settings: SubsetSettings) -> FitResult:
             continue
         pieces.append(_fit_piece(part, exact))
         _record(trace, pieces[-1].fit)
+        if time_is_up():
+            break
     if not pieces:
         raise InputError("every subset has one target value only: take larger subsets or more of them.")
     return _average(problem, pieces, trace)

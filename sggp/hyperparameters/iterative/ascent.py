@@ -11,7 +11,7 @@ from torch import Tensor
 from sggp.hyperparameters.iterative.gradient import Estimate, PathwiseGradient
 from sggp.hyperparameters.problem import public_mean
 from sggp.hyperparameters.result import Trace
-from sggp.running import stop_asked
+from sggp.running import stop_asked, time_is_up
 
 __all__ = ["Ascent", "AscentSettings"]
 
@@ -63,7 +63,7 @@ class Ascent:
             previous = self.u.detach().clone(), found.gradient
             self._record(step, found, gain)
             self.settled = self.u.numel() == 0 or (judged and self.z_square < self.settings.tolerance)
-            if self.settled or final or stop_asked() is not None:
+            if self.settled or final or stop_asked() is not None or time_is_up():
                 return found
             self._advance(found.gradient, step)
             step += 1

@@ -20,7 +20,7 @@ from sggp.hyperparameters.merged import MergedData
 from sggp.hyperparameters.problem import FitProblem, Options, at_least
 from sggp.hyperparameters.result import FitResult
 from sggp.random import streams
-from sggp.running import stop_asked
+from sggp.running import stop_asked, time_is_up
 from sggp.solvers import Solver
 
 __all__ = ["PosteriorMoments", "fit_em", "updated"]
@@ -190,7 +190,7 @@ class _Expectation:
             pairs = ((new_scale, scale), (new_noise, self.noise))
             moved = max(0.0 if new is None else abs(math.log(new / old)) for new, old in pairs)
             self._record(step, moments)
-            last = step == self.settings.max_steps - 1 or stop_asked() is not None
+            last = step == self.settings.max_steps - 1 or stop_asked() is not None or time_is_up()
             if moved <= self.settings.tolerance or last:
                 return moved <= self.settings.tolerance
             if new_scale is not None:

@@ -25,13 +25,14 @@ from sggp.hyperparameters.nearest_neighbour.neighbourhoods import Neighbourhoods
 from sggp.hyperparameters.problem import FitProblem, Options, at_least
 from sggp.hyperparameters.result import FitResult, Trace
 from sggp.random import streams
-from sggp.running import stop_asked
+from sggp.running import stop_asked, time_is_up
 
 BETAS = (0.9, 0.99)
 _STATIONARY = 1.2  # mean squared z-score of the mean gradient below which the descent counts as stationary
 _JUDGED = 100  # steps whose gradients are judged together
 _COOLDOWN = 40  # steps from the moment the rule is met to the end, with the step size decaying
 _AVERAGED = 20  # last iterates that are averaged
+_IN_HASTE = 1024  # rows that the last value is estimated from where the time is up
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ class _Descent:
         """All steps, until the budget or the stopping rule ends them; the average of the last iterates stays."""
         batch = min(self.settings.batch_size, len(self.rows.pool))
         for size in search_intervals(self.settings.max_steps):
-            if self.cooling == 1:
+            if self.cooling == 1 or time_is_up():
                 break
             if stop_asked() is not None:
                 raise Stopped(
@@ -107,13 +108,16 @@ class _Descent:
                 values.append(value)
                 gradients.append(gradient)
                 self.cooling -= 1 if self.cooling else 0
+                if time_is_up():
+                    break
             slope = float(torch.stack(gradients).mean(dim=0).abs().max())
             learnt = self.likelihood.coordinates.values()
             self.trace.add(self.step_count, sum(values) / len(values), slope, learnt)
             self.trace.report()
             if len(gradients) >= 20 and not self.cooling:
                 self._judge(gradients)
-        self.likelihood.coordinates.assign(torch.stack(self.iterates).mean(dim=0))
+        if self.iterates:
+            self.likelihood.coordinates.assign(torch.stack(self.iterates).mean(dim=0))
 
     def _judge(self, gradients: list[Tensor]) -> None:
         self.recent = [*self.recent, *gradients][-_JUDGED:]
@@ -207,7 +211,8 @@ def maximise_nearest_neighbour(problem: FitProblem, settings: NearestNeighbourSe
         fit = _Descent(likelihood, settings, RowQueue(pool, row_stream), trace)
         if likelihood.coordinates.size:
             fit.run()
-        rows = pool[torch.randperm(len(pool), generator=last_stream)[: settings.evaluation_rows]]
+        most = settings.evaluation_rows if not time_is_up() else min(_IN_HASTE, settings.evaluation_rows)
+        rows = pool[torch.randperm(len(pool), generator=last_stream)[:most]]
         value, error = _evaluate(likelihood, rows)
     return _result(problem, likelihood.coordinates, fit, value, error)
 
