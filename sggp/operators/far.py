@@ -1,8 +1,8 @@
 """Products with stationary kernels of many rows in at most three dimensions: far entries within a stated tolerance.
 
-See `sggp.native.far`. In float32 every entry is within 5e-7 of the scale, as those of the fused engine are. In float64
-a product is compared with exact rows of it, at random places: where its error exceeds `PRODUCT_TOLERANCE` of its
-norm, it is made again with a smaller tolerance, and exactly where none is small enough.
+See `sggp.native.far`. In float32 every entry is within 5e-7 of the scale, but for rounding (3e-7 root mean square). In
+float64 a product is compared with exact rows of it, at random places: where its error exceeds `PRODUCT_TOLERANCE` of
+its norm, it is made again with a smaller tolerance, and exactly where none is small enough.
 """
 
 from __future__ import annotations

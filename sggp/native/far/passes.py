@@ -46,7 +46,7 @@ class Passes:
     def __init__(self, targets: Tree, sources: Tree, profile: Profile, tolerance: float) -> None:
         self.cube, self.targets, self.sources = sources.cube, targets, sources
         self.tolerance, self._unit = tolerance, replace(profile, scale=1.0)
-        self.far, self.near = far_and_near(targets, sources, self._matters)
+        self.far, self.near = far_and_near(targets, sources, self._matters, self._couples)
         coupled = [level for level, pairs in enumerate(self.far) if pairs]
         self.top = coupled[0] if coupled else len(self.far)
         deepest = max(len(targets.levels), len(sources.levels)) if coupled else 0
@@ -136,6 +136,10 @@ class Passes:
         return basis_for(
             side, tuple(extent.tolist()), tuple(cube.size.tolist()), self._unit, self.tolerance / 4
         )
+
+    def _couples(self, level: int) -> bool:
+        """Whether nodes of this level reach the tolerance: those of boxes many length scales wide would be too many."""
+        return self._basis(level).error <= self.tolerance / 2
 
     def _matters(self, level: int, offset: Offset) -> bool:
         """Whether the kernel between boxes so far apart is more than a share of the tolerance."""
