@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from sggp.arrays import all_finite, real_numbers, real_tensor
 from sggp.errors import InputError, ShapeError
 from sggp.kernels.covariance import Covariance
 from sggp.kernels.features import FeatureMap
-from sggp.operators.far import far_product
+from sggp.operators.fixed import FixedProduct
 
 
 def check_points(points: Any, dimension: int, least: int) -> Tensor:
@@ -93,7 +94,7 @@ class PathwiseSamples:
         """
         points = check_points(points, self.dimension, 2)
         flat = promoted(points.reshape(-1, self.dimension), self.precision)
-        values = self.prior(flat) + far_product(self.covariance, flat, self.x, self.update, error=self.error)
+        values = self.prior(flat) + self.product(flat)
         return (values + self.mean).to(self._dtype(points)).T.reshape(self.num_samples, *points.shape[:-1])
 
     def paired(self, points: Tensor) -> Tensor:  # (s, ..., q, d) -> (s, ..., q)
@@ -131,6 +132,11 @@ class PathwiseSamples:
         update = self.covariance.block(flat, self.x).reshape(*shape, -1)
         parts = torch.einsum("sqp,ps->sq", prior, weights.to(prior.dtype))
         return parts + torch.einsum("sqn,ns->sq", update, self.update.to(update.dtype))
+
+    @cached_property
+    def product(self) -> FixedProduct:
+        """K(·, X)(α_mean − α_i)."""
+        return FixedProduct(self.covariance, self.x, self.update, self.error)
 
     def prior(self, points: Tensor) -> Tensor:  # (q, d) -> (q, s)
         """The prior draws f⁰ = φ(·)ᵀw, without the mean."""

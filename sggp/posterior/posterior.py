@@ -14,20 +14,16 @@ from sggp.checks import one_of, whole_number
 from sggp.errors import DtypeError, InputError, ShapeError
 from sggp.kernels import as_covariance
 from sggp.kernels.covariance import Points
-from sggp.operators.far import Multiply
+from sggp.operators.fixed import FixedProduct
 from sggp.posterior import storage
 from sggp.posterior.data import Data, Prior, draw_prior
 from sggp.posterior.paths import PathwiseSamples, check_points, promoted
 from sggp.posterior.query_weights import QueryWeights
 from sggp.posterior.solving import Process, SolveOptions, check_solver_argument, working_precision
-from sggp.posterior.variance import CONTROL_ROWS, combine, combined_error, local_control
+from sggp.posterior.variance import SampledVariance
 from sggp.random import as_generator, streams
-from sggp.running import steps
 from sggp.solvers import Solution, Solver
 from sggp.typing import Seed
-
-_SAMPLED_BYTES = 16 * 2**20
-"""Bytes of sample values at points whose variances are found together; a handful of such tables live at once."""
 
 
 class Posterior:
@@ -56,10 +52,13 @@ class Posterior:
         if dtype == torch.float32 != self.precision:  # integers have no precision of their own
             self.covariance = as_covariance(process.kernel, dtype=self.precision)
             self.points = self.covariance.prepare(rows)
-        self.error = process.prediction_error(data, solution)
-        self._products = Multiply(self.covariance, self.points, self.error)
+        self.error, self.sample_error = process.prediction_errors(data, solution)
+        self._mean_product = FixedProduct(
+            self.covariance, self.points, self.mean_weights[:, None], self.error
+        )
+        self._samples: PathwiseSamples | None = None
         self._query_weights = QueryWeights(process, data, self.covariance, self.points)
-        self._sample_targets: Tensor | None = None
+        self._sampled: SampledVariance | None = None
 
     @classmethod
     def from_weights(
@@ -145,7 +144,9 @@ class Posterior:
         """The posterior samples, as functions; InputError where it was made with num_samples=0."""
         if self.prior is None:
             raise InputError("no samples here: condition with num_samples > 0, or use more_samples(k).")
-        return self._paths(self.prior, self.solution.x.double()[:, 1:])
+        if self._samples is None:
+            self._samples = self._paths(self.prior, self.solution.x.double()[:, 1:])
+        return self._samples
 
     def _paths(self, prior: Prior, weights: Tensor) -> PathwiseSamples:
         """The prior functions moved to the data by their solved weights, (m, s)."""
@@ -157,7 +158,7 @@ class Posterior:
             update=self.mean_weights[:, None] - weights,
             mean=self.prior_mean,
             precision=self.precision,
-            error=self.error,
+            error=self.sample_error,
         )
 
     def __repr__(self) -> str:
@@ -172,7 +173,7 @@ class Posterior:
         self._query_weights = other._query_weights
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_sample_targets": None}
+        return {**self.__dict__, "_sampled": None}
 
     # predictions ----------------------------------------------------------------------------------------------------
 
@@ -182,8 +183,7 @@ class Posterior:
         Cost: q·n entries, in blocks of bounded memory.
         """
         points, flat = self._flat(points)
-        products = self._products(flat, self.mean_weights[:, None])
-        values = products[:, 0] + self.prior_mean
+        values = self._mean_product(flat)[:, 0] + self.prior_mean
         return self._shaped(values, points)
 
     def variance(
@@ -222,8 +222,9 @@ class Posterior:
         """`mean` and `variance` at the same points, of one evaluation of K(points, x).
 
         The arguments are those of `variance`, and so are the errors and, but for q·n further flops, the cost. The mean
-        is that of `mean` to rounding. "bound" gives no variance but what it cannot exceed, that given 512 of the rows:
-        at the cost of a mean, so that only points that may matter have to be solved for.
+        is that of `mean` to rounding, or to what far fields may add. "bound" gives no variance but what it cannot
+        exceed, that given 512 of the rows: at the cost of a mean, so that only points that may matter have to be solved
+        for.
         """
         return self._variance_beside(self.mean_weights[:, None], points, observation_noise, method)
 
@@ -263,33 +264,12 @@ class Posterior:
         return joint.to(self._dtype(points)).reshape(*points.shape[:-1], points.shape[-2])
 
     def _sampled_variance(self, flat: Tensor, weights: Tensor) -> tuple[Tensor, ...]:
-        """K(·, x)·weights (q, c), the variance from the samples and its error (q,), float64; in bounded blocks."""
-        samples, columns = self.samples, torch.cat([-self.solution.x.double()[:, 1:], weights], 1)
-        tiles = flat.split(max(1, _SAMPLED_BYTES // (8 * self.num_samples)))
-        parts = [self._sampled_tile(tile, samples, columns) for tile in steps("predictions", tiles)]
-        return tuple(torch.cat(part) for part in zip(*parts, strict=True))
-
-    def _sampled_tile(self, flat: Tensor, samples: PathwiseSamples, columns: Tensor) -> tuple[Tensor, ...]:
-        prior, products = samples.prior(flat), self._products(flat, columns)
-        deviations, others = (
-            (prior + products[:, : self.num_samples]).double(),
-            products[:, self.num_samples :],
-        )
-        plain = deviations.square().mean(1)
-        if self.centres is not None:  # the local posterior is a control only for the exact one
-            return others.double(), plain, plain * (2.0 / self.num_samples) ** 0.5
-        total, local = local_control(
-            self.covariance, self.points, self.noise_variance, self._targets(), flat, prior, CONTROL_ROWS
-        )
-        value = combine(plain, (local - deviations).square().mean(1), total)
-        return others.double(), value, combined_error(value, total, self.num_samples)
-
-    def _targets(self) -> Tensor:  # (g, s)
-        """The right-hand sides of the samples, f⁰(x) + ε."""
-        if self._sample_targets is None:
-            noise = self.data.merged(self.data.noise)
-            self._sample_targets = self.samples.prior(self.x).double() + noise.double()
-        return self._sample_targets
+        if self._sampled is None:
+            noise = None if self.centres is not None else self.noise_variance
+            targets = self.samples.prior(self.x).double() + self.data.merged(self.data.noise).double()
+            solved = self.solution.x.double()[:, 1:]
+            self._sampled = SampledVariance(self.samples, self._mean_product, solved, noise, targets)
+        return self._sampled(flat, weights)
 
     def _added_noise(self, observation_noise: Any, shape: torch.Size) -> float | Tensor:
         if observation_noise is False:

@@ -142,10 +142,12 @@ class Process:
         left = max(LEAST_SOLVE * allowed, allowed - seconds)
         return replace(self, options=replace(self.options, max_seconds=left))
 
-    def prediction_error(self, data: Data, solution: Solution) -> float:
-        """What far fields may add to predictions: a tenth of the residual that was asked for, in units of y."""
-        tolerance = float(solution.tolerance.min()) if len(solution.tolerance) else 0.0
-        return 0.1 * tolerance * float((data.y - self.mean).double().square().mean().sqrt())
+    def prediction_errors(self, data: Data, solution: Solution) -> tuple[float, float]:
+        """What far fields may add to means and to samples: a tenth of the residual asked for, in units of y."""
+        size = 0.1 * float((data.y - self.mean).double().square().mean().sqrt())
+        tolerance = solution.tolerance.double()
+        mean = float(tolerance[0]) if len(tolerance) else 0.0
+        return size * mean, size * (float(tolerance[1:].min()) if len(tolerance) > 1 else mean)
 
     def targets(self, data: Data) -> Tensor:  # -> (g, 1 + s)
         """The right-hand sides [y − μ, f⁰_i(x) + ε_i, …], float64."""

@@ -15,13 +15,20 @@ is √(2/s)/√(1/v² + 1/(u − v)²): where the nearest rows explain nearly al
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 from sggp.kernels.covariance import Covariance, Points
 from sggp.linalg import try_cholesky
 from sggp.native import engine
+from sggp.native.far.tree import enclosing, interleaved
 from sggp.neighbours import nearest
+from sggp.operators.far import far_product
+from sggp.operators.fixed import FixedProduct
+from sggp.posterior.paths import PathwiseSamples
+from sggp.running import steps
 
 CONTROL_ROWS = 64
 """Nearest rows of the local posterior that sharpens sampled variances."""
@@ -30,6 +37,101 @@ _TILE_BYTES = (
 )  # small blocks near the caches, and not so few that threads wait for one another often
 _SEARCH_BYTES = 128 * 2**20
 _HALVINGS = 60
+_SAMPLED_BYTES = 16 * 2**20
+"""Of sample values at points whose variances are found together; a handful of such tables live at once."""
+_BLOCK_ROWS = 2**18
+"""Points whose products with the weights are held together."""
+_SORTED_ROWS, _SORTED_COLUMNS, _SORTED_BITS = 4096, 6, 9
+"""From so many points on they are sorted, in at most so many columns and by so many bits of each."""
+
+
+@dataclass(frozen=True)
+class SampledVariance:
+    """The variance of a posterior from its samples.
+
+    Attributes:
+        samples: f_j. mean: K(·, X)α_mean. solved: (n, s) α_j.
+        noise: (n,) Σ; None where there are centres, for which the local posterior is no control.
+        targets: (n, s) zⱼ.
+    """
+
+    samples: PathwiseSamples
+    mean: FixedProduct
+    solved: Tensor
+    noise: Tensor | None
+    targets: Tensor
+
+    def __call__(self, flat: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """K(·, X)·weights (q, c), the variance and its standard error (q,), float64; in bounded blocks.
+
+        Args:
+            flat: (q, d). weights: (n, c) α_mean, or no columns.
+        """
+        if len(flat) >= _SORTED_ROWS and not flat.requires_grad and flat.is_floating_point():
+            order = _neighbours_together(self.samples.covariance, flat)
+            found = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
+            products, value, error = self._in_blocks(flat[order], weights)
+            return products[found], value[found], error[found]
+        return self._in_blocks(flat, weights)
+
+    def _in_blocks(self, flat: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        parts = []
+        for block in flat.split(_BLOCK_ROWS):
+            given, others = self._explained(block, weights)
+            rows = max(1, _SAMPLED_BYTES // (8 * self.samples.num_samples))
+            near = self._near(block)
+            tiles = list(zip(*(part.split(rows) for part in (block, given, near)), strict=True))
+            found = [self._tile(*tile) for tile in steps("predictions", tiles)]
+            parts.append((others.double(), *(torch.cat(part) for part in zip(*found, strict=True))))
+        products, value, error = (torch.cat(part) for part in zip(*parts, strict=True))
+        return products, value, error
+
+    def _explained(self, flat: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:  # -> (q, s), (q, c)
+        """−K(·, X)α_j, and K(·, X)·weights."""
+        samples = self.samples
+        if not _differentiated(flat) and samples.product.ready(len(flat)):
+            mean = self.mean(flat)
+            return samples.product(flat) - mean, mean[:, : weights.shape[1]]
+        columns = torch.cat([-self.solved, weights], 1)
+        found = far_product(samples.covariance, flat, samples.x, columns, error=self.mean.error)
+        return found[:, : samples.num_samples], found[:, samples.num_samples :]
+
+    def _near(self, flat: Tensor) -> Tensor:  # (q, d) -> (q, m)
+        """The rows of the local posteriors, of one search for all points: it begins with a tree of all rows."""
+        if self.noise is None:
+            return torch.empty(len(flat), 0, dtype=torch.int64, device=flat.device)
+        samples = self.samples
+        return nearest_rows(samples.covariance, samples.x, flat.detach(), min(CONTROL_ROWS, len(samples.x)))
+
+    def _tile(self, flat: Tensor, given: Tensor, near: Tensor) -> tuple[Tensor, Tensor]:
+        samples, s = self.samples, self.samples.num_samples
+        if samples.precision == torch.float32 and not _differentiated(flat):
+            prior = samples.features.narrowed().apply(flat, samples.weights)
+        else:
+            prior = samples.prior(flat)
+        deviations = (prior + given).double()
+        plain = deviations.square().mean(1)
+        if self.noise is None:
+            return plain, plain * (2.0 / s) ** 0.5
+        total, local = local_control(
+            samples.covariance, samples.x, self.noise, self.targets, flat, prior, near
+        )
+        value = combine(plain, (local - deviations).square().mean(1), total)
+        return value, combined_error(value, total, s)
+
+
+def _neighbours_together(covariance: Covariance, queries: Tensor) -> Tensor:  # (q, d) -> (q,)
+    """An order of points in which those that are near one another come one after the other, where d is small."""
+    rows = covariance.embedding(queries)
+    if rows is None or rows.shape[1] > _SORTED_COLUMNS or rows.device.type != "cpu":
+        return torch.arange(len(queries), device=queries.device)
+    rows = rows.double()
+    cube = enclosing(rows)
+    return interleaved(cube.finest(rows) >> (cube.depth - _SORTED_BITS), _SORTED_BITS).argsort()
+
+
+def _differentiated(rows: Tensor) -> bool:
+    return torch.is_grad_enabled() and rows.requires_grad
 
 
 def local_control(
@@ -39,7 +141,7 @@ def local_control(
     targets: Tensor,
     queries: Tensor,
     prior: Tensor,
-    num_rows: int,
+    rows: int | Tensor,
 ) -> tuple[Tensor, Tensor]:
     """Variance and deviations of the posterior given only the rows nearest to each query.
 
@@ -49,30 +151,33 @@ def local_control(
         targets: (n, s) zⱼ.
         queries: (q, d).
         prior: (q, s) f₀ⱼ at the queries.
-        num_rows: m.
+        rows: m, or which these are, (q, m).
 
     Returns:
         u (q,) and h (q, s), float64; those of the prior where the m rows have no Cholesky factor.
 
     Cost: the neighbour search, q·m² entries, q·m³/3 + q·m·s flops.
     """
-    near = nearest_rows(covariance, points, queries.detach(), min(num_rows, len(points)))
+    if isinstance(rows, Tensor):
+        near = rows
+    else:
+        near = nearest_rows(covariance, points, queries.detach(), min(rows, len(points)))
     noise, targets, wide = noise_variance.double(), targets.double(), near.shape[1] + 1
     given, asked = _plain_rows(covariance, points, queries.detach())
     step = wide * (8 * (4 * wide + targets.shape[1]) + 2 * given.shape[1] * given.element_size())
     step = max(1, _TILE_BYTES // step)
     tiles = (near.split(step), asked.split(step), queries.split(step), prior.split(step))
     variances, deviations = [], []
-    for rows, plain, tile, start in zip(*tiles, strict=True):
-        index = torch.cat([rows, rows[:, :1]], 1)
+    for some, plain, tile, start in zip(*tiles, strict=True):
+        index = torch.cat([some, some[:, :1]], 1)
         together = given.index_select(0, index.reshape(-1)).reshape(*index.shape, given.shape[1])
         together[:, -1] = plain
         small, found = covariance.small_blocks(together), None
         if not (tile.requires_grad or start.requires_grad):
-            found = engine(small.device, small.dtype).local_posteriors(small, rows, noise, targets, start)
+            found = engine(small.device, small.dtype).local_posteriors(small, some, noise, targets, start)
         if found is None:
-            cross = _cross(covariance, points, rows, tile, small)
-            found = local_posteriors(small, rows, noise, targets, start, cross)
+            cross = _cross(covariance, points, some, tile, small)
+            found = local_posteriors(small, some, noise, targets, start, cross)
         variances.append(found[0])
         deviations.append(found[1])
     return torch.cat(variances), torch.cat(deviations)

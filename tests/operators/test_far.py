@@ -23,7 +23,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(far, "_PAYS", 1e9)
     monkeypatch.setattr(far, "_LEAST_QUERIES", 50)
     monkeypatch.setattr(far, "_CAPACITIES", (20, 30))
-    monkeypatch.setattr(far, "_TOLERANCES", (1e-4, 1e-5, 1e-7))
+    monkeypatch.setattr(far, "TOLERANCES", (1e-4, 1e-5, 1e-7))
     monkeypatch.setattr("sggp.posterior.solving.DIRECT_ROWS", 10)
 
 

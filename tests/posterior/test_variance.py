@@ -202,7 +202,7 @@ def test_values_of_samples_are_held_for_a_block_of_points(data, monkeypatch):
         seen.append(len(points))
         return prior(samples, points)
 
-    monkeypatch.setattr("sggp.posterior.posterior._SAMPLED_BYTES", 7 * 16 * 8)
+    monkeypatch.setattr("sggp.posterior.variance._SAMPLED_BYTES", 7 * 16 * 8)
     monkeypatch.setattr(PathwiseSamples, "prior", watched)
     torch.testing.assert_close(posterior.variance(q, method="samples"), value, rtol=1e-9, atol=0)
     assert seen == [7, 7, 7, 7, 2]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -105,7 +106,7 @@ class FeatureMap(ABC):
             return self.phi(x)
         weights = weights.to(device=x.device, dtype=self._output_dtype(x))
         step = max(1, memory_budget // max(1, self.num_features * weights.dtype.itemsize))
-        parts = [self.phi(rows) @ weights for rows in x.reshape(-1, x.shape[-1]).split(step)]
+        parts = [self._times(rows, weights) for rows in x.reshape(-1, x.shape[-1]).split(step)]
         flat = parts[0] if len(parts) == 1 else torch.cat(parts)
         return flat.reshape(*x.shape[:-1], *weights.shape[1:])
 
@@ -129,6 +130,14 @@ class FeatureMap(ABC):
         In float32, data far from the origin lose digits in the phases ωᵀx; with `at` the mean of the training
         points they do not. The centred map is another, equally good, draw: use one of the two throughout.
         """
+        return self
+
+    def _times(self, x: Tensor, weights: Tensor) -> Tensor:
+        features = self.phi(x)
+        return features @ weights.to(features.dtype)
+
+    def narrowed(self) -> FeatureMap:
+        """The same map with features in float32, whatever the points are in, where phases then lose nothing."""
         return self
 
     def _output_dtype(self, x: Tensor) -> torch.dtype:
@@ -157,13 +166,21 @@ class CompositeMap(FeatureMap):
     """A map whose fields hold other maps of the same input: one, or a tuple of them."""
 
     def centred(self: Map, at: Tensor) -> Map:
-        changed: dict[str, Any] = {}
-        for name, value in vars(self).items():
-            if isinstance(value, FeatureMap):
-                changed[name] = value.centred(at)
-            elif isinstance(value, tuple):
-                changed[name] = tuple(part.centred(at) for part in value)
-        return dataclasses.replace(self, **changed)  # type: ignore[type-var]
+        return _changed(self, lambda part: part.centred(at))
+
+    def narrowed(self: Map) -> Map:
+        return _changed(self, lambda part: part.narrowed())
+
+
+def _changed(map: Map, change: Callable[[FeatureMap], FeatureMap]) -> Map:
+    """A map with all those that its fields hold replaced."""
+    changed: dict[str, Any] = {}
+    for name, value in vars(map).items():
+        if isinstance(value, FeatureMap):
+            changed[name] = change(value)
+        elif isinstance(value, tuple):
+            changed[name] = tuple(change(part) for part in value)
+    return dataclasses.replace(map, **changed)  # type: ignore[type-var]
 
 
 def _of_base(name: str) -> Any:

@@ -30,6 +30,8 @@ from sggp.kernels.features.spectral import Radius, SpectralLaw, draw_frequencies
 from sggp.kernels.stationary import profile_of
 from sggp.native.families import normal_spectrum
 
+_CACHED_ROWS = 256
+
 
 @dataclass(frozen=True, eq=False)
 class PhaseTerm:
@@ -67,6 +69,7 @@ class FourierMap(ScaledMap):
 
     Args:
         weights: (F,) w, float64; None for ones.
+        narrow: cosines in float32 of phases that are found in the precision of the points.
     """
 
     terms: tuple[PhaseTerm, ...]
@@ -74,6 +77,7 @@ class FourierMap(ScaledMap):
     scale: float = 1.0
     dtype: torch.dtype = torch.float32
     weights: Tensor | None = None
+    narrow: bool = False
 
     group_size = 2
 
@@ -87,17 +91,37 @@ class FourierMap(ScaledMap):
         """p = 2F."""
         return 2 * self.num_frequencies
 
-    def _pair(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def _phases(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """θ, (…, n, F), and the sizes √(w scale/F), a number or (F,), in the precision of features."""
         phases = reduce(torch.add, (term.phases(self._floating(x)) for term in self.terms))
+        phases = phases.float() if self.narrow else phases
         size = torch.tensor(self.scale / self.num_frequencies, dtype=torch.float64, device=phases.device)
-        size = (size if self.weights is None else self.weights * size).sqrt().to(phases.dtype)
+        return phases, (size if self.weights is None else self.weights * size).sqrt().to(phases.dtype)
+
+    def _pair(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        phases, size = self._phases(x)
         return phases.cos() * size, phases.sin() * size
+
+    def _times(self, x: Tensor, weights: Tensor) -> Tensor:
+        """φ(x) @ weights by few rows at a time, whose features stay in the cache."""
+        if weights.ndim != 2 or x.shape[-1] != self.input_dim:
+            return super()._times(x, weights)
+        parts: list[Tensor] = []
+        for rows in x.split(_CACHED_ROWS):
+            phases, size = self._phases(rows)
+            if not parts:
+                cosine, sine = (size.reshape(-1, 1) * w.to(phases.dtype) for w in weights.chunk(2))
+            parts.append(torch.addmm(phases.cos() @ cosine, phases.sin(), sine))
+        return torch.cat(parts)
 
     def _evaluate(self, x: Tensor) -> Tensor:
         return torch.cat(self._pair(x), -1)
 
     def _grouped(self, x: Tensor) -> Tensor:
         return torch.stack(self._pair(x), -1)
+
+    def narrowed(self) -> FourierMap:
+        return replace(self, narrow=True)
 
     def on_columns(self, columns: Tensor, input_dim: int) -> FourierMap:
         terms = tuple(

@@ -26,6 +26,8 @@ __all__ = ["Basis", "basis_for", "kernel_between"]
 
 _LEAST_ORDER, _MOST_ORDER = 2, 14
 _PROBES, _TESTS = 1500, 96
+_MOST_PROBES = 4
+"""Times as many of both for boxes that are many length scales wide, whose kernels see little of one another."""
 _SKETCH = 40
 _SHELL = 3.5
 """Half sides of the region of children of near boxes, in sides."""
@@ -86,8 +88,9 @@ def basis_for(
     """
     extent, reach = (torch.tensor(values, dtype=torch.float64) for values in (extents, reaches))
     generator = torch.Generator().manual_seed(0)
-    tests = _inside(extent, _TESTS, generator)
-    near = _outside(side, extent, reach, _PROBES // 4, generator)
+    more = min(max(side * side, 1.0), _MOST_PROBES)
+    tests = _inside(extent, round(_TESTS * more), generator)
+    near = _outside(side, extent, reach, round(_PROBES * more) // 4, generator)
     wanted = kernel_between(tests, near, profile)
     for order in range(_LEAST_ORDER, _MOST_ORDER + 1):
         orders = _orders(order, side, extent)
@@ -96,7 +99,9 @@ def basis_for(
         error = float((values @ kernel_between(candidates, near, profile) - wanted).abs().max())
         if error <= tolerance / 2:
             break
-    probes = torch.cat([near, _outside(side, extent, reach, max(_PROBES, 2 * len(candidates)), generator)])
+    probes = torch.cat(
+        [near, _outside(side, extent, reach, max(round(_PROBES * more), 2 * len(candidates)), generator)]
+    )
     skeleton = _Skeleton(kernel_between(probes, candidates, profile), generator)
     cut = tolerance / 4
     while True:
@@ -159,18 +164,21 @@ def _inside(extent: Tensor, count: int, generator: torch.Generator) -> Tensor:
 def _outside(side: float, extent: Tensor, reach: Tensor, count: int, generator: torch.Generator) -> Tensor:
     """Random points well separated from a box around 0.
 
-    A quarter each: on the nearest surface opposite the box, on all of it, in the shell of the children of near boxes,
-    and beyond, as far as points reach.
+    A quarter each: opposite the box, half of them on the nearest surface, half behind it (what holds there does not
+    follow for kernels that fall as fast as RBF); the same around it; in the shell of the children of near boxes; and
+    beyond, as far as points reach.
     """
     d, quarter = len(extent), count // 4
     wide = (reach > 1.5 * side).nonzero()[:, 0]
     half = torch.full((count,), _SHELL, dtype=torch.float64)
-    half[:quarter], half[quarter : 2 * quarter] = 0.6, 2.5
+    half[:quarter], half[quarter : 2 * quarter : 4], half[quarter + 1 : 2 * quarter : 4] = 0.6, 2.5, 2.5
+    half[quarter + 2 : 2 * quarter : 4], half[quarter + 3 : 2 * quarter : 4] = 1.2, 1.2
     points = (2 * torch.rand(count, d, generator=generator, dtype=torch.float64) - 1) * half[:, None] * side
     axis = wide[torch.randint(len(wide), (count,), generator=generator)]
     sign = torch.randint(0, 2, (count,), generator=generator).double() * 2 - 1
     distance = 1.5 + (_SHELL - 1.5) * torch.rand(count, generator=generator, dtype=torch.float64)
-    distance[: 2 * quarter] = 1.5
+    distance[: 2 * quarter] = 1.5 + (distance[: 2 * quarter] - 1.5).square() / (_SHELL - 1.5)
+    distance[: 2 * quarter : 2] = 1.5
     points[torch.arange(count), axis] = sign * distance * side
     scale = max(1.0, float(reach.max()) / (_SHELL * side))
     points[3 * quarter :] *= scale ** torch.rand(

@@ -52,13 +52,17 @@ class Near:
 
 
 def far_and_near(
-    targets: Tree, sources: Tree, matters: Callable[[int, Offset], bool]
+    targets: Tree,
+    sources: Tree,
+    matters: Callable[[int, Offset], bool],
+    couples: Callable[[int], bool] = lambda level: True,
 ) -> tuple[list[list[Far]], Near]:
     """The coupled pairs of each level, and what is left to be met point by point.
 
     Args:
         targets, sources: trees in the same cube.
         matters: (level, offset) → whether boxes so far apart are worth coupling.
+        couples: level → whether boxes of it can be coupled; what matters is met point by point where they cannot.
     """
     far: list[list[Far]] = [[]]
     direct = _Direct(targets)
@@ -79,8 +83,10 @@ def far_and_near(
             a, b = found.apart(left, offset)
             if close:
                 direct.add(left, right, a, b)
-            elif len(a):
+            elif len(a) and couples(level):
                 pairs.append(Far(offset, a, b))
+            elif len(a):
+                direct.add(left, right, a, b, whole=True)
         far.append(pairs)
     return far, direct.near()
 
@@ -125,9 +131,10 @@ class _Direct:
         self.starts = targets.leaves[:, 0].contiguous()
         self.found: list[tuple[Tensor, Tensor, Tensor]] = []  # leaf, first source, end of sources
 
-    def add(self, left: Level, right: Level, a: Tensor, b: Tensor) -> None:
-        chosen = left.leaf[a] | right.leaf[b]
-        a, b = a[chosen], b[chosen]
+    def add(self, left: Level, right: Level, a: Tensor, b: Tensor, *, whole: bool = False) -> None:
+        if not whole:
+            chosen = left.leaf[a] | right.leaf[b]
+            a, b = a[chosen], b[chosen]
         first = torch.searchsorted(self.starts, left.start[a])
         count = torch.searchsorted(self.starts, left.stop[a]) - first
         which = torch.arange(len(a)).repeat_interleave(count)

@@ -9,7 +9,7 @@ from sggp.native import library, reference
 from sggp.native.families import Profile
 from sggp.native.far.lists import Near
 
-__all__ = ["near_products", "near_products_in_torch"]
+__all__ = ["near_products", "near_products_in_torch", "products_near"]
 
 
 def near_products(
@@ -46,3 +46,8 @@ def near_products_in_torch(a: Tensor, b: Tensor, v: Tensor, profile: Profile, ne
             block = reference.stationary_block(a[first:last], b[start:stop], profile, dtype=v.dtype)
             out[first:last] += block @ v[start:stop]
     return out
+
+
+def products_near(a: Tensor, b: Tensor, v: Tensor, profile: Profile, near: Near) -> Tensor:
+    """The same by whichever is here."""
+    return (near_products if library.available() else near_products_in_torch)(a, b, v, profile, near)

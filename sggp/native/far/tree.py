@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["Cube", "Level", "Tree", "enclosing", "grow"]
+__all__ = ["Cube", "Level", "Tree", "enclosing", "grow", "interleaved"]
 
 _MARGIN = 1e-9
 _BITS = 60
@@ -30,6 +30,11 @@ class Cube:
     def depth(self) -> int:
         """Levels that keys of 60 bits have room for."""
         return min(_MOST_LEVELS, _BITS // len(self.low))
+
+    def finest(self, points: Tensor) -> Tensor:  # (n, d) -> (n, d)
+        """Places in the grid of the last level; those of the nearest points of the cube for points outside."""
+        place = (points - self.low) * (2.0**self.depth / self.side)
+        return place.clamp_(0, 2.0**self.depth - 1).long()
 
     def side_at(self, level: int) -> float:
         """Side of the cubes of a level."""
@@ -96,8 +101,8 @@ def grow(points: Tensor, cube: Cube, capacity: int) -> Tree:
     """The tree of points (n, d) in a cube; boxes of the last level that keys have room for are leaves, however full."""
     n, d = points.shape
     depth = cube.depth
-    fine = ((points - cube.low) * (2.0**depth / cube.side)).long().clamp_(0, 2**depth - 1)
-    key = _interleaved(fine, depth)
+    fine = cube.finest(points)
+    key = interleaved(fine, depth)
     key, order = key.sort(stable=True)
     fine = fine[order]
     levels: list[Level] = []
@@ -120,7 +125,7 @@ def grow(points: Tensor, cube: Cube, capacity: int) -> Tree:
     return Tree(cube, order, points[order].contiguous(), tuple(levels), _leaves(levels))
 
 
-def _interleaved(cell: Tensor, depth: int) -> Tensor:  # (n, d) -> (n,)
+def interleaved(cell: Tensor, depth: int) -> Tensor:  # (n, d) -> (n,)
     """Bits of the d coordinates in turn, coordinate 0 lowest: sorting by them follows the tree."""
     d = cell.shape[1]
     key = torch.zeros(len(cell), dtype=torch.int64)
