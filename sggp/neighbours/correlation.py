@@ -78,6 +78,12 @@ class KernelNeighbours:
         return self._rescored(order, earlier_neighbours(embedding, order, 3 * k), k, low_rank)
 
     @property
+    def metric_columns(self) -> int | None:
+        """The columns of the kernel's metric in which rows differ; None where the kernel has no metric."""
+        embedding = self._exact.embedding(self._exact_points)
+        return None if embedding is None else int((embedding != embedding[0]).any(0).sum())
+
+    @property
     def nearest_chosen(self) -> Callable[[Tensor, Tensor, int], Tensor] | None:
         """(chosen (m,), rows (b,), k) → (b, k) places among the chosen rows of those nearest by the kernel's metric.
 

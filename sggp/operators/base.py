@@ -178,6 +178,7 @@ class Operator:
             kernel; None where there is no such function. See `sggp.native.reference.sparse_columns`.
         nearest_chosen: (chosen (m,), rows (b,), k) → (b, k) places among `chosen` of those nearest to the rows; None
             where no metric says which are near.
+        metric_columns: columns of that metric in which rows differ; None where there is none.
         with_noise: Σ (n,) float64 → the same K with this noise; None where there is no such function.
     """
 
@@ -189,6 +190,7 @@ class Operator:
     dense: Callable[..., Tensor] | None = None
     sparse_columns: Callable[[Tensor, Tensor, Tensor | None], Tensor | None] | None = None
     nearest_chosen: Callable[[Tensor, Tensor, int], Tensor] | None = None
+    metric_columns: int | None = None
     with_noise: Callable[[Tensor], NeighbourOperator] | None = None
 
     @property

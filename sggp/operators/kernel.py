@@ -219,6 +219,7 @@ class KernelOperator(SystemOperator):
 
     ordering = Forwarded("_neighbours")
     nearest_chosen = Forwarded("_neighbours")
+    metric_columns = Forwarded("_neighbours")
     earlier_neighbours = Forwarded("_neighbours")
 
     # what stochastic gradient descent asks for ----------------------------------------------------------------------

@@ -42,6 +42,8 @@ _FEW = 64
 _NEIGHBOURS = (20, 30, 40, 50, 60, 80, 100, 120, 140, 160, 200, 250, 300, 400)
 _RANKS = (200, 300, 400, 500, 700, 850, 1000, 1250, 1500, 2000, 2500, 3000, 4000, 5000, 6000, 8000)
 _LANDMARKS = (250, 500, 1000, 1500, 2000, 3000, 4000, 5000, 6000, 8000, 10_000, 12_000)
+_LANDMARK_COLUMNS = 3
+"""In more, local weights leave a part of many smooth functions, and steps are several times what is forecast."""
 _MOST_RANK = 3
 """Rank at most n/3: beyond, the set-up is most of a dense factor."""
 
@@ -53,8 +55,8 @@ class Balanced(Preconditioner):
     Iterations are forecast from what a preconditioner leaves, measured on a sample of rows (`Forecast`), and work is
     counted. A pilot of 200 random pivots begins; while more rank promises less work the factor is gone on with, to at
     most twice its rank at a time, and measured again. So a smooth kernel takes rank as long as its eigenvalues fall, a
-    rough one or little noise takes neighbours, and nothing asks what the kernel is called. Where nearest rows are cheap
-    to find (few columns) thousands of landmarks (`LocalNystrom`) are forecast too, and taken if they are less work.
+    rough one or little noise takes neighbours, and nothing asks what the kernel is called. In at most three columns
+    thousands of landmarks (`LocalNystrom`) are forecast too, and taken if they are less work.
 
     Args:
         columns: s, the right-hand sides that will be solved for: more of them are worth a better preconditioner.
@@ -169,8 +171,8 @@ class Balanced(Preconditioner):
     def least_landmarks(self, operator: Any, sample: Sample, row: float) -> tuple[LocalNystrom | None, float]:
         """The number of landmarks of least work that fits into memory, if rows can be near to some, and that work."""
         n, best, least = operator.shape[0], None, math.inf
-        unfit = operator.nearest_chosen is None or operator.with_noise is None
-        if sample.order is None or unfit or operator.device.type != "cpu":
+        few = operator.metric_columns is not None and operator.metric_columns <= _LANDMARK_COLUMNS
+        if sample.order is None or not few or operator.with_noise is None or operator.device.type != "cpu":
             return best, least
         for rank in _LANDMARKS:
             settings = LocalNystrom(rank)

@@ -147,6 +147,15 @@ def test_landmarks_are_taken_where_they_are_the_least_work(generator, monkeypatc
         torch.testing.assert_close(solution.x, torch.linalg.solve(operator.dense(), rhs), rtol=0, atol=1e-5)
 
 
+def test_landmarks_are_for_few_columns(generator, monkeypatch):
+    x = torch.rand(600, 4, generator=generator, dtype=torch.float64)
+    x[:, 1] = 0.5  # does not count
+    monkeypatch.setattr(Sample, "landmarks", lambda *_: 1.0)
+    for columns, taken in ((x, True), (torch.cat([x, x[:, :1].square()], 1), False)):
+        built = Balanced(columns=500).build(KernelOperator(kernel(0.5), columns, 1e-2), generator)
+        assert isinstance(built, Interpolated) == taken
+
+
 @pytest.mark.parametrize(
     ("lengthscale", "kind"), [(3.0, LowRankPlus), (0.05, SparseInverseFactor)], ids=["smooth", "rough"]
 )
