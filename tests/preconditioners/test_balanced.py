@@ -148,7 +148,7 @@ def test_landmarks_are_taken_where_they_are_the_least_work(generator, monkeypatc
 
 
 def test_landmarks_are_for_few_columns(generator, monkeypatch):
-    x = torch.rand(600, 4, generator=generator, dtype=torch.float64)
+    x = torch.rand(1500, 4, generator=generator, dtype=torch.float64)
     x[:, 1] = 0.5  # does not count
     monkeypatch.setattr(Sample, "landmarks", lambda *_: 1.0)
     for columns, taken in ((x, True), (torch.cat([x, x[:, :1].square()], 1), False)):
