@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,13 @@ def pytest_configure(config: pytest.Config) -> None:
     """One torch thread per xdist worker, unless said otherwise: more would only wait for one another."""
     if "PYTEST_XDIST_WORKER" in os.environ and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(1)
+
+
+def pytest_collection_finish() -> None:
+    """What torch logs reaches the root logger: pytest would else visit its loggers, some forty, six times a test."""
+    for name, logger in logging.root.manager.loggerDict.items():
+        if isinstance(logger, logging.Logger) and name.split(".")[0] == "torch":
+            logger.propagate = True
 
 
 @pytest.fixture(scope="session")

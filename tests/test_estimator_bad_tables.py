@@ -84,6 +84,7 @@ TABLES = {
     "repeats": (repeats, 300),
     "no noise in one half": (noiseless_half, 300),
     "time": (time_column, 400),
+    "time, fewer rows": (time_column, 240),
     "wide": (wide, 120),
     "counts": (counts, 240),
     "a constant column": (constant_column, 200),
@@ -100,12 +101,15 @@ def reference(x, y, **settings):
 
 
 def assert_no_worse(model, against, x, y):
-    """Mean log density of new rows, within two standard errors of the paired difference."""
+    """Mean log density of new rows, within two standard errors of the paired difference.
+
+    And 1e-4 nats: searches from other starts end at the same optimum to their tolerance, in every row alike.
+    """
     ours, theirs = model.predict_dist(x), against.predict_dist(x)
     gain = ours.logpdf(y) - theirs.logpdf(y)
     assert np.isfinite(gain).all()
     error = gain.std() / len(gain) ** 0.5
-    assert gain.mean() >= -2 * error - 1e-9, f"{gain.mean():.4f} ± {error:.4f} nats a row"
+    assert gain.mean() >= -2 * error - 1e-4, f"{gain.mean():.4f} ± {error:.4f} nats a row"
 
 
 @pytest.mark.filterwarnings("ignore::sggp.errors.UnidentifiedColumns")

@@ -10,6 +10,7 @@ from gpytorch.kernels import Kernel
 from torch import Tensor
 
 from sggp.errors import InputError
+from sggp.evidence.drift import drifts, gain_ahead
 from sggp.evidence.judging import judge_left_out
 from sggp.evidence.leave_one_out import Observed
 from sggp.hyperparameters.coordinates import copy_kernel
@@ -34,7 +35,8 @@ def fit_smoothness(
     The rougher kernel starts from what the smoother one learnt. From 200 rows on every row is predicted from all
     others by both, and the smoother one must win beyond the standard errors of the differences, as in
     `sggp.evidence.judging.judge`. Fewer rows tell too little: there the rougher one must win by a nat of marginal
-    likelihood, for a smooth posterior finds optima faster.
+    likelihood, for a smooth posterior finds optima faster. Where a column only grows or falls, the smoother one must
+    win on rows ahead as well, see `sggp.evidence.drift`.
 
     Args:
         kernels: a smoother and a rougher one, scaled stationary kernels with their priors; copied, never changed.
@@ -56,6 +58,10 @@ def fit_smoothness(
     if len(observed.x) >= _JUDGED_ROWS:
         chosen, reason = judge_left_out({rough: observed, smooth: table(first)})
         rougher_wins, message = chosen == rough, f"{message}; by rows left out {reason}"
+    if not rougher_wins and drifts(observed.x):
+        ahead = gain_ahead(table(first), observed)
+        rougher_wins = not ahead.wins
+        message = f"{message}; on rows ahead {smooth} {ahead} beside {rough}"
     winner = trial if rougher_wins else first
     return with_all_steps(winner, [first, trial], f"{winner.message}; {message}")
 
