@@ -34,8 +34,9 @@ _FACTOR = 0.6
 """The share of the float64 rate that a factor reaches."""
 _COSINE = 500.0
 """Flops in the time of a float64 cosine."""
-_FIRST, _CONTROL = 13.0, 80.0
-"""Small systems in the time of the first prediction, a training row, and of an exact variance given nearest rows."""
+_FIRST, _FIRST_FAR, _CONTROL = 13.0, 2.5, 80.0
+"""Small systems in the time of the first prediction, a training row, without and with a far field,
+and of an exact variance given nearest rows."""
 _FAR_BYTES = 1.5e8
 """Bytes of couplings and lists, and of what trees are looked at with."""
 _FAR_COLUMN, _FAR_ROW = 6800.0, 58_000.0
@@ -183,5 +184,6 @@ def _predictions(job: Job, device: Device) -> Part:
     entry = entry_seconds(device, job.columns) + 2.0 * job.sides / (device.reached * device.flops)
     seconds = 2.0 * q * n * entry / device.count + _prior(job, device, 2 * q)
     if q:
-        seconds += (_FIRST * n + _CONTROL * q) / device.systems
+        first = _FIRST_FAR if far_of(device, n, job.columns, job.kernel) else _FIRST
+        seconds += (first * n + _CONTROL * q) / device.systems
     return Part("predictions", seconds, f"{q:,} rows: mean, standard deviation and {job.samples} functions")
