@@ -3,9 +3,10 @@
 Each size is a known function of its columns plus noise of a tenth of its spread, fitted by `GPRegressor()` in a process
 of its own; 1,000 rows are predicted, with standard deviations and functions. Times are processor seconds, of the
 machine as well as of the fit, so that other work on it matters little; with one thread they are what a clock shows
-on a quiet one. `--rough` takes a function with kinks, whose solves take more passes than the plan's typical one.
+on a quiet one. The last two sizes go by a far field. `--rough` takes a function with kinks, whose solves take more
+passes than the plan's typical one.
 
-    OMP_NUM_THREADS=1 python benchmarks/plan.py [--sizes 2000x3 5000x5 10000x10 20000x5 50000x3] [--rough]
+    OMP_NUM_THREADS=1 python benchmarks/plan.py [--sizes 2000x3 5000x5 10000x10 20000x5 50000x3 100000x3] [--rough]
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from lib.common import end, header, peak_gib, print_table, run_apart
 from sggp import GPRegressor, NotConverged
 from sggp.planning import plan_fit, this_machine
 
-SIZES = ("2000x3", "5000x5", "10000x10", "20000x5", "50000x3")
+SIZES = ("2000x3", "5000x5", "10000x10", "20000x5", "50000x3", "100000x3")
 PREDICTED, WITHIN = 1000, 0.3
 
 

@@ -12,7 +12,7 @@ from sggp.native import engine
 from sggp.neighbours.search import centred, check
 from sggp.running import go_on, limited, tell
 
-__all__ = ["max_min_ordering", "max_min_ordering_by"]
+__all__ = ["by_grid", "max_min_ordering", "max_min_ordering_by"]
 
 _LEVEL_ROWS = 128
 _GRID_ROWS = 65_536
@@ -48,7 +48,7 @@ def max_min_ordering(points: Tensor, generator: torch.Generator) -> Tensor:
     shuffled = centred(points)[shuffle]
     varying = shuffled[:, (shuffled != shuffled[0]).any(0)]
     tell("preconditioner, ordering")
-    if len(points) >= _GRID_ROWS and varying.shape[1] <= _GRID_COLUMNS:
+    if by_grid(*varying.shape):
         go_on()
         return shuffle[grid_ordering(varying)]
     order = engine(shuffled.device, shuffled.dtype).max_min_order
@@ -62,6 +62,11 @@ def max_min_ordering(points: Tensor, generator: torch.Generator) -> Tensor:
         return torch.cdist(shuffled[rows], shuffled, compute_mode=exactly).square()
 
     return shuffle[max_min_ordering_by(distance, len(points), device=shuffled.device)]
+
+
+def by_grid(n: int, columns: int) -> bool:
+    """Whether so many rows, in so many columns that are not constant, are ordered by a grid."""
+    return n >= _GRID_ROWS and columns <= _GRID_COLUMNS
 
 
 def grid_ordering(points: Tensor) -> Tensor:  # (n, d) -> (n,)

@@ -26,7 +26,7 @@ FAR_ROWS = 12_000
 """From so many rows on (a geometric mean where there are two sets) far fields are looked at.
 
 Measured, CPU seconds of a Matérn-3/2 product beside a dense one, 1, 16 and 65 columns: 0.39, 0.23, 0.19 in one
-dimension, 0.87, 0.62, 0.42 in two. In three they are alike between 24,000 and 48,000 rows, which `_PAYS` finds by
+dimension, 0.87, 0.62, 0.42 in two. In three they are alike between 24,000 and 48,000 rows, which `PAYS` finds by
 counting.
 """
 MOST_DIMENSIONS = 3
@@ -37,12 +37,12 @@ TOLERANCES = (5e-7, 1e-7, 1e-8, 1e-9, 1e-10, 1e-11)
 _SETUP_WORK = (0.0, 2e10, 4e10, 1e11, 1.4e11, 1.4e11)
 """Entries in the time that making the fields of a tolerance takes, measured: 60,000 x 3 rows, Matérn-1/2."""
 _CHECKED_ROWS = 128
-_CAPACITIES = (150, 400, 1000)
+CAPACITIES = (150, 400, 1000)
 COLUMNS_OF_AN_ENTRY = 22
 """So many columns take as long to be multiplied by an entry as it takes to be made."""
-_COLUMNS = 16
+SIZED_FOR = 16
 """Columns that trees are sized for."""
-_PAYS = 0.5
+PAYS = 0.5
 """Share of the n·m entries that a product with a far field may take, to be preferred."""
 _QUERY_ROWS = 2**20
 _LEAST_QUERIES = 4096
@@ -176,13 +176,13 @@ def far_matrix(x: Points, z: Points | None = None) -> FarMatrix | None:
         return covariance.matmul(some.astype(torch.float64), right.astype(torch.float64), v.double()).double()
 
     found = FarMatrix(pairs, exact)
-    work = found.work(_COLUMNS)
-    return found if work <= _PAYS * len(x) * len(right) * len(pairs) else None
+    work = found.work(SIZED_FOR)
+    return found if work <= PAYS * len(x) * len(right) * len(pairs) else None
 
 
 def _least_work(a: Tensor, b: Tensor | None, profile: Profile, tolerance: float) -> FarField:
-    fields = (FarField(a, b, profile, tolerance, capacity=capacity) for capacity in _CAPACITIES)
-    return min(fields, key=lambda field: field.work(_COLUMNS))
+    fields = (FarField(a, b, profile, tolerance, capacity=capacity) for capacity in CAPACITIES)
+    return min(fields, key=lambda field: field.work(SIZED_FOR))
 
 
 def far_product(covariance: Covariance, x: Tensor, z: Points, v: Tensor, *, error: float = 0.0) -> Tensor:

@@ -5,15 +5,15 @@ Unless said otherwise seconds are those of all devices of `Device.count` togethe
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sggp.defaults import DIRECT_ROWS, MEMORY_BUDGET, NUM_FEATURES
 from sggp.hyperparameters.auto import EXACT_ROWS
 from sggp.planning.devices import Device
-from sggp.preconditioners import Balanced
-from sggp.preconditioners.forecast import Forecast, Trend
+from sggp.planning.far import FarWork, far_work
+from sggp.planning.preconditioning import balanced_for
 
-__all__ = ["Job", "Part", "communication", "entry_seconds", "product_seconds"]
+__all__ = ["Job", "Part", "communication", "entry_seconds", "far_of", "product_seconds"]
 
 _SYMMETRIC = 0.65
 """Evaluations that a product with a symmetric matrix makes, measured: half of the entries, and the tiles' turning."""
@@ -34,15 +34,23 @@ _FACTOR = 0.6
 """The share of the float64 rate that a factor reaches."""
 _COSINE = 500.0
 """Flops in the time of a float64 cosine."""
-_FIRST, _CONTROL = 13.0, 80.0
-"""Small systems in the time of the first prediction, a training row, and of an exact variance given nearest rows."""
-_SETUP = 1.4
-"""The set-up of a preconditioner beside what `Balanced` counts of it, which leaves out what it measures."""
-TYPICAL = Forecast(Trend(((100, 60.0), (200, 15.0)), 3.0))
-"""A smooth function of a few columns with noise of a tenth of its spread."""
+_FIRST, _FIRST_FAR, _CONTROL = 13.0, 2.5, 80.0
+"""Small systems in the time of the first prediction, a training row, without and with a far field,
+and of an exact variance given nearest rows."""
+_FAR_BYTES = 1.5e8
+"""Bytes of couplings and lists, and of what trees are looked at with."""
+_FAR_COLUMN, _FAR_ROW = 6800.0, 58_000.0
+"""Flops in the time of what a far field does for a row, for each column and beside them."""
+_COUPLED = 0.5
+"""The share of the float32 rate that couplings reach."""
+_MANY_COLUMNS = 8
+"""From so many on couplings are made narrow."""
 _FLOAT = 4
-_STATE = 60.0
-"""Bytes a row and column of a solve holds: right-hand sides, iterate and remainder in float64, five float32 blocks."""
+_SIDES, _STATE = 24.0, 36.0
+"""Bytes of a row and column of a solve: right-hand sides, iterate and remainder in float64; and what it works with.
+
+Columns whose states take more than a quarter of the memory budget are worked on in groups.
+"""
 
 
 @dataclass(frozen=True)
@@ -87,12 +95,22 @@ def communication(device: Device, n: int, s: int) -> float:
     return _FLOAT * n * s * (device.count - 1) / device.count / device.link
 
 
-def product_seconds(device: Device, n: int, d: int, s: int) -> float:
+def far_of(device: Device, n: int, d: int, kernel: str = "auto") -> FarWork | None:
+    """What a product takes by the far field that there would be; None where there is none, as on every GPU."""
+    return far_work(n, d, kernel) if device.kind == "cpu" else None
+
+
+def product_seconds(device: Device, n: int, d: int, s: int, kernel: str = "auto") -> float:
     """Seconds of one product K(x, x) V with s columns: rows shared among the devices, V gathered before.
 
-    The one place where products are counted: n² entries and 2·n²·s flops. What makes products cheaper (a far field
-    in few dimensions) is to be counted here.
+    The one place where products are counted: n² entries and 2·n²·s flops; by a far field near entries, 2·s flops for a
+    coefficient, and what each row takes. A far field is not shared: every device makes the whole product.
     """
+    far = far_of(device, n, d, kernel)
+    if far is not None:
+        near = far.near * (entry_seconds(device, d) + 2.0 * s / (device.reached * device.flops))
+        coupled = far.narrow if s >= _MANY_COLUMNS else far.coefficients
+        return near + (2.0 * s * coupled / _COUPLED + n * (_FAR_ROW + _FAR_COLUMN * s)) / device.flops
     share = _SYMMETRIC if device.count == 1 else 1.0  # rows of one device meet those of others once
     entry = share * entry_seconds(device, d) + 2.0 * s / (device.reached * device.flops)
     return n * n * entry / device.count + communication(device, n, s)
@@ -134,20 +152,24 @@ def _direct(job: Job, device: Device) -> Part:
 def _iterative(job: Job, device: Device) -> tuple[list[Part], float]:
     """Set-up of the preconditioner, and the solve."""
     n, s, k = job.rows, job.sides, device.count
-    balanced = Balanced(columns=s, memory_budget=MEMORY_BUDGET / 2)
-    (rank, near), _ = balanced.least(n, TYPICAL)
-    passes = TYPICAL.iterations(rank, near) if job.passes is None else job.passes
+    far = far_of(device, n, job.columns, job.kernel)
+    chosen = balanced_for(n, job.columns, s, far)
+    passes = chosen.iterations if job.passes is None else job.passes
     unit = (
         44.0 / (device.reached * device.flops) / k
     )  # what `Balanced` counts in: 22 columns double a product
-    setup = _SETUP * n * balanced.setup_work(n, (rank, near), rank) * unit
-    seconds = (passes + 1) * product_seconds(device, n, job.columns, s)
-    seconds += passes * n * balanced.apply_work(rank, near) * unit + _prior(job, device) / k
-    waiting = (passes + 1) * communication(device, n, s)
+    setup = n * chosen.setup * unit
+    seconds = (passes + 1) * product_seconds(device, n, job.columns, s, job.kernel)
+    seconds += passes * n * chosen.application * unit + _prior(job, device) / k
+    waiting = 0.0 if far else (passes + 1) * communication(device, n, s)
     solve = Part("solve", seconds, f"{passes:.0f} passes of {s} columns and one to measure", waiting)
     gathered = _FLOAT * n * s if k > 1 else 0.0
-    memory = n * (s * _STATE + 16.0 * rank + 48.0 * near) / k + gathered + 24.0 * n * job.columns
-    return [Part("preconditioner", setup, f"rank {rank}, {near} neighbours"), solve], memory
+    states = min(n * s * _STATE, max(n * _STATE, MEMORY_BUDGET / 4))
+    memory = (n * s * _SIDES + states + chosen.memory) / k + gathered + 24.0 * n * job.columns
+    if far:
+        memory += _FAR_BYTES + 16.0 * n * job.columns
+        solve = replace(solve, what=f"{solve.what}, by a far field")
+    return [Part("preconditioner", setup, chosen.what), solve], memory
 
 
 def _prior(job: Job, device: Device, rows: int | None = None) -> float:
@@ -161,5 +183,7 @@ def _predictions(job: Job, device: Device) -> Part:
     q, n = job.predictions, job.rows
     entry = entry_seconds(device, job.columns) + 2.0 * job.sides / (device.reached * device.flops)
     seconds = 2.0 * q * n * entry / device.count + _prior(job, device, 2 * q)
-    seconds += (_FIRST * n + _CONTROL * q) / device.systems
+    if q:
+        first = _FIRST_FAR if far_of(device, n, job.columns, job.kernel) else _FIRST
+        seconds += (first * n + _CONTROL * q) / device.systems
     return Part("predictions", seconds, f"{q:,} rows: mean, standard deviation and {job.samples} functions")

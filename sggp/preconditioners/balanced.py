@@ -12,6 +12,7 @@ from torch import Tensor
 from sggp.arrays import check_budget
 from sggp.checks import whole_number
 from sggp.errors import InputError
+from sggp.neighbours.ordering import by_grid
 from sggp.operators.base import NeighbourOperator, completed
 from sggp.preconditioners.base import (
     Built,
@@ -32,7 +33,7 @@ __all__ = ["Balanced"]
 Sizes = tuple[int, int]
 """Rank and neighbours."""
 
-_PILOT = 200
+PILOT = 200
 _AT_LEAST = 2.0
 """Iterations that any preconditioner takes."""
 _CURIOUS = 0.1
@@ -41,10 +42,10 @@ _FEW = 64
 """Rows up to which all earlier rows are neighbours."""
 _NEIGHBOURS = (20, 30, 40, 50, 60, 80, 100, 120, 140, 160, 200, 250, 300, 400)
 _RANKS = (200, 300, 400, 500, 700, 850, 1000, 1250, 1500, 2000, 2500, 3000, 4000, 5000, 6000, 8000)
-_LANDMARKS = (250, 500, 1000, 1500, 2000, 3000, 4000, 5000, 6000, 8000, 10_000, 12_000)
+LANDMARKS = (250, 500, 1000, 1500, 2000, 3000, 4000, 5000, 6000, 8000, 10_000, 12_000)
 _LANDMARK_COLUMNS = 3
 """In more, local weights leave a part of many smooth functions, and steps are several times what is forecast."""
-_MOST_RANK = 3
+MOST_RANK = 3
 """Rank at most n/3: beyond, the set-up is most of a dense factor."""
 
 
@@ -106,7 +107,7 @@ class Balanced(Preconditioner):
             factor = over.found if factor is None else factor
             if over.stopped or factor is None or not factor.shape[1]:
                 raise
-            factor = factor[:, :_PILOT].contiguous()  # more would take its time, too
+            factor = factor[:, :PILOT].contiguous()  # more would take its time, too
             with patient():
                 cheap = low_rank_plus_noise(factor, operator.noise_variance)
             return Unfinished(cheap, f"only a preconditioner of rank {factor.shape[1]}: {over}.")
@@ -116,7 +117,7 @@ class Balanced(Preconditioner):
     ) -> tuple[Sizes | LocalNystrom, Tensor, Tensor | None]:
         """What is the least work: rank and neighbours, or landmarks; the factor (n, rank), and the ordering if made."""
         n, row = operator.shape[0], completed(operator).work(self.columns) / operator.shape[0]
-        first = max(1, int(min(_PILOT, n // 10, self.memory_budget / (16 * n))))
+        first = max(1, int(min(PILOT, n // 10, self.memory_budget / (16 * n))))
         factor = random_pivoted_cholesky(operator, first, generator)
         try:
             return self._grown(operator, generator, factor, row)
@@ -130,10 +131,7 @@ class Balanced(Preconditioner):
         n = operator.shape[0]
         sample = Sample(operator, generator, self._sampled(n, row))
         forecast = sample.forecast(factor)
-        if self.least(n, forecast, row)[1] > self._work(
-            (n, row), (0, _NEIGHBOURS[0]), _AT_LEAST, forecast.rank
-        ):
-            # what neighbours do is measured only where they might do better
+        if self.looks_further((n, row), self.least(n, forecast, row)[1], forecast.rank):
             sample.look_at_neighbours(factor)
             forecast = sample.forecast(factor)
             landmarks, work = self.least_landmarks(completed(operator), sample, row)
@@ -150,15 +148,23 @@ class Balanced(Preconditioner):
                 return (min(rank, before), neighbours), factor[:, :rank].contiguous(), sample.order
             forecast = sample.forecast(factor)
 
+    def looks_further(self, rows: tuple[int, float], work: float, rank: int) -> bool:
+        """Whether what neighbours do is measured: only where they might be less work than rank.
+
+        Args:
+            rows: n, and the entries of each that a product takes. rank: of the pilot.
+        """
+        return work > self._work(rows, (0, _NEIGHBOURS[0]), _AT_LEAST, rank)
+
     def _affordable(self, n: int, rank: int, work: float) -> int:
         """The rank, if a factor of it costs so little that it is worth a look whatever the forecast says; else 0."""
-        fits = rank <= n // _MOST_RANK and 16 * n * rank <= self.memory_budget
+        fits = rank <= n // MOST_RANK and 16 * n * rank <= self.memory_budget
         return rank if fits and self._work((n, n), (rank, 0), 0.0, rank) <= _CURIOUS * work else 0
 
     def least(self, n: int, forecast: Forecast, row: float | None = None) -> tuple[Sizes, float]:
         """The sizes of least work that fit into memory, and that work; a product takes `row` entries a row, else n."""
         row = n if row is None else row
-        most = max(forecast.rank, n // _MOST_RANK)
+        most = max(forecast.rank, n // MOST_RANK)
         ranks = sorted({0, forecast.rank, *(r for r in _RANKS if r <= most)})
         choices = [(r, 0) for r in ranks if r]
         if forecast.width:
@@ -174,13 +180,13 @@ class Balanced(Preconditioner):
         few = operator.metric_columns is not None and operator.metric_columns <= _LANDMARK_COLUMNS
         if sample.order is None or not few or operator.with_noise is None or operator.device.type != "cpu":
             return best, least
-        for rank in _LANDMARKS:
+        for rank in LANDMARKS:
             settings = LocalNystrom(rank)
-            if 24 * n * settings.neighbours + 24 * rank**2 > self.memory_budget or rank > n // _MOST_RANK:
+            if 24 * n * settings.neighbours + 24 * rank**2 > self.memory_budget or rank > n // MOST_RANK:
                 break
             steps = sample.landmarks(settings, sample.order)
             work = self.landmark_work(n, settings) + self.solves * steps * (
-                self._product(row) + self.apply_landmark_work(n, settings)
+                self.product_work(row) + self.apply_landmark_work(n, settings)
             )
             if work >= least:
                 break
@@ -197,7 +203,7 @@ class Balanced(Preconditioner):
         k, dense = settings.neighbours, settings.rank**2 / n
         return k * (38 + 2.6 * self.columns) + dense * (4 + self.columns / 5)
 
-    def _product(self, row: float) -> float:
+    def product_work(self, row: float) -> float:
         """A product that takes so many entries a row, and what a step takes whatever that is."""
         return row * (1 + self.columns / 22) + 1e6 / row
 
@@ -208,17 +214,19 @@ class Balanced(Preconditioner):
         """
         n, row = rows
         setup = self.setup_work(n, sizes, reached)
-        return setup + self.solves * iterations * (self._product(row) + self.apply_work(*sizes))
+        return setup + self.solves * iterations * (self.product_work(row) + self.apply_work(*sizes))
 
     @staticmethod
-    def setup_work(n: int, sizes: Sizes, reached: int) -> float:
+    def setup_work(n: int, sizes: Sizes, reached: int, columns: int | None = None) -> float:
         """The set-up in entries of K a row, where a factor of rank `reached` is paid for in any case.
 
-        Of neighbours it is above all the ordering, which looks at every pair of rows.
+        Of neighbours it is above all the ordering, which looks at every pair of rows; not at any where they have so few
+        `columns` that a grid orders them (`max_min_ordering`). None counts the pairs.
         """
         (r, m), most = sizes, max(sizes[0], reached)
         setup = most * (120 + 0.06 * most) + r * (37 + 0.05 * r + 11 * m + 0.034 * m * m)
-        return setup + (1.5 * n + 600 * m + 0.08 * m**3 if m else 0.0)
+        pairs = 0.0 if columns is not None and by_grid(n, columns) else 1.5 * n
+        return setup + (pairs + 600 * m + 0.08 * m**3 if m else 0.0)
 
     def apply_work(self, rank: int, neighbours: int) -> float:
         """One application in entries of K a row."""
@@ -226,4 +234,4 @@ class Balanced(Preconditioner):
 
     def _sampled(self, n: int, row: float) -> int:
         """Rows of K whose block the forecast may look at: 30 float64 entries take the time of one in a product."""
-        return int(min(4096, math.sqrt(n * self._product(row) / 30)))
+        return int(min(4096, math.sqrt(n * self.product_work(row) / 30)))

@@ -39,20 +39,20 @@ def test_devices_share_rows_and_wait_for_a_block():
     )  # every entry, as blocks off the diagonal are of no symmetric matrix
     assert product_seconds(four, 10_000, 3, 65) == pytest.approx(entries + waiting)
     assert communication(ROUND, 10_000, 65) == 0
-    solve = plan_fit(1e5, 3, device=four, passes=9).parts[2]
+    solve = plan_fit(1e5, 5, device=four, passes=9).parts[2]
     assert solve.waiting == pytest.approx(10 * communication(four, 100_000, 65))
 
 
 def test_what_grows_with_what():
-    base, twice = (plan_fit(n, 3, device=ROUND, passes=20) for n in (1e6, 2e6))
+    base, twice = (plan_fit(n, 4, device=ROUND, passes=20) for n in (1e6, 2e6))
     assert twice.parts[2].seconds / base.parts[2].seconds == pytest.approx(4, rel=0.05)
-    more = plan_fit(1e6, 3, device=ROUND, passes=40)
+    more = plan_fit(1e6, 4, device=ROUND, passes=40)
     assert more.parts[2].seconds / base.parts[2].seconds == pytest.approx(41 / 21, rel=0.05)
-    fewer = plan_fit(1e6, 3, device=ROUND, passes=20, samples=0)
+    fewer = plan_fit(1e6, 4, device=ROUND, passes=20, samples=0)
     assert fewer.parts[2].seconds < 0.5 * base.parts[2].seconds
-    named = plan_fit(1e6, 3, device=ROUND, passes=20, kernel="rbf")
+    named = plan_fit(1e6, 4, device=ROUND, passes=20, kernel="rbf")
     assert named.parts[0].seconds < 0.5 * base.parts[0].seconds
-    assert plan_fit(1e6, 3, device=ROUND).memory < plan_fit(1e6, 3, device=ROUND, samples=256).memory
+    assert plan_fit(1e6, 4, device=ROUND).memory < plan_fit(1e6, 4, device=ROUND, samples=256).memory
     assert not plan_fit(1e8, 3, device=ROUND).fits
 
 
