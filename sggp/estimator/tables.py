@@ -21,7 +21,9 @@ from sggp.fitting import FittedModel
 from sggp.kernels import TanimotoDotProduct, TanimotoMinMax
 
 DENSE_BYTES = 2**32
-ROWS_AT_ONCE = 65_536
+ROWS_AT_ONCE = 2**20
+NUMBERS_AT_ONCE = 2**24
+"""Of rows at once, but for 65,536 of them: predictions of many rows of few columns share more of their work."""
 
 _ENCODED: dict[str, Any] = {"dtype": "numeric", "ensure_all_finite": "allow-nan"}
 
@@ -184,10 +186,11 @@ def _without_gaps(y: Any) -> tuple[Any, np.ndarray | None]:
 def in_blocks(function: Callable[[np.ndarray, slice], Any], rows: np.ndarray) -> Any:
     """What a function of checked rows (q, d) and where they stand gives, joined: an array (q, …), or a tuple of them.
 
-    It sees blocks of 65,536 rows: what it makes of them (copies in float64, sample paths) is held for one block, and
-    rows that are mapped from a file are read as they come.
+    It sees blocks of 65,536 rows, more where columns are few: what it makes of them (copies in float64, sample paths)
+    is held for one block, and rows that are mapped from a file are read as they come.
     """
-    cuts = [slice(start, start + ROWS_AT_ONCE) for start in range(0, len(rows), ROWS_AT_ONCE)]
+    step = min(ROWS_AT_ONCE, max(65_536, NUMBERS_AT_ONCE // max(1, rows.shape[1])))
+    cuts = [slice(start, start + step) for start in range(0, len(rows), step)]
     parts = [function(rows[cut], cut) for cut in cuts]
     if len(parts) == 1:
         return parts[0]

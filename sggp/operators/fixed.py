@@ -6,6 +6,7 @@ of a product with all rows or so. After that a value takes a few hundred or thou
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -66,6 +67,10 @@ class FixedProduct:
         if not self.ready(len(x)):
             return far_product(self.covariance, x, self.z, self.v, error=self.error)
         return torch.cat([self._by_field(rows) for rows in x.split(_ROWS)])
+
+    def columns(self, chosen: Tensor) -> FixedProduct:  # (c,)
+        """The product with some columns of v: by the far field of all, which its calls help to pay for."""
+        return _Columns(self, chosen)
 
     def ready(self, rows: int = 0) -> bool:
         """Whether the far field is there; it is made if so many rows more make it pay."""
@@ -139,3 +144,23 @@ class FixedProduct:
         for term, part in zip(terms, parts, strict=True):
             out[rows] += part.function(term.a[rows][:, part.columns])
         return out, (~inside).nonzero()[:, 0]
+
+
+class _Columns(FixedProduct):
+    """Some columns of a product."""
+
+    def __init__(self, whole: FixedProduct, chosen: Tensor) -> None:
+        super().__init__(whole.covariance, whole.z, whole.v[:, chosen], whole.error)
+        self.whole, self.chosen = whole, chosen
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return FixedProduct, (self.covariance, self.z, self.v, self.error)
+
+    def ready(self, rows: int = 0) -> bool:
+        """Whether the far field of all columns is there; it is made if these rows make it pay."""
+        own, all_ = (1 + v.shape[1] / far.COLUMNS_OF_AN_ENTRY for v in (self.v, self.whole.v))
+        if not self._parts and self.whole.ready(math.ceil(rows * own / all_)):
+            self._parts = [
+                part._replace(function=part.function.columns(self.chosen)) for part in self.whole._parts
+            ]
+        return bool(self._parts)

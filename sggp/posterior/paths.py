@@ -151,7 +151,9 @@ class PathwiseSamples:
             raise InputError(f"indices must be {expected}, integers; got {given.tolist()}.")
         if len(chosen) and (int(chosen.max()) >= self.num_samples or int(chosen.min()) < -self.num_samples):
             raise InputError(f"indices must lie within {self.num_samples} samples, got {chosen.tolist()}.")
-        return replace(self, weights=self.weights[:, chosen], update=self.update[:, chosen])
+        found = replace(self, weights=self.weights[:, chosen], update=self.update[:, chosen])
+        found.__dict__["product"] = self.product.columns(chosen)
+        return found
 
     def joined(self, other: PathwiseSamples) -> PathwiseSamples:
         """These samples followed by others of the same posterior and features: one map and one K(·, X) serve all.

@@ -200,7 +200,8 @@ class Posterior:
             method: "auto" solves where that is cheap, by the Cholesky factor of up to 3,000 distinct rows without
                 centres, or where there are no samples; elsewhere it takes samples. "samples" is the mean square of the
                 zero-mean samples, sharpened by the exact variance given the nearest rows (`sggp.posterior.variance`);
-                its standard error, `variance_error`, is at most √(2/s) of it. "solve" is exact: to rounding by a
+                its standard error, `variance_error`, is at most √(2/s) of it. Where many points are asked for, what is
+                given to one depends, within that error, on those beside it. "solve" is exact: to rounding by a
                 factor, else to second order in the solver's tolerance, and not below the true value.
 
         Raises:

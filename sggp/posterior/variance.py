@@ -10,12 +10,16 @@ independent of g, and u = v + E[(h − g)²]. Two independent mean squares with 
 
 are combined by maximum likelihood: v̂ solves (p − v)/v² = (t − (u − v))/(u − v)², and lies in (0, u). Its standard error
 is √(2/s)/√(1/v² + 1/(u − v)²): where the nearest rows explain nearly all that all rows do, a small share of the plain
-√(2/s)·v.
+√(2/s)·v. Where u − v is a small share of v, t alone says nearly all: v̂ = u − t, of standard error √(2/s)·(u − v).
+That needs no f₀, as h − g has none, and few samples. All of it holds for any m rows, so many points that lie together
+share them, and their factor; points at which the first few samples leave too much error are done one by one.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -41,6 +45,13 @@ _SAMPLED_BYTES = 16 * 2**20
 """Of sample values at points whose variances are found together; a handful of such tables live at once."""
 _BLOCK_ROWS = 2**18
 """Points whose products with the weights are held together."""
+_SHARED_ROWS, _FEW_SAMPLES = 128, 16
+"""Rows that points of a cell share, and samples that say what all rows add to these."""
+_CELLS = ((0.5, 32), (4.0, 64))
+"""From so many points for each row on, so many of them to a cell: it must not be wide beside the rows it takes."""
+_SHARE_OF_ERROR = 0.25
+"""Of √(2/s), that the error of a point may be which has no samples of its own."""
+_TRIED_CELLS = 32
 _SORTED_ROWS, _SORTED_COLUMNS, _SORTED_BITS = 4096, 6, 9
 """From so many points on they are sorted, in at most so many columns and by so many bits of each."""
 
@@ -70,21 +81,78 @@ class SampledVariance:
         if len(flat) >= _SORTED_ROWS and not flat.requires_grad and flat.is_floating_point():
             order = _neighbours_together(self.samples.covariance, flat)
             found = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
-            products, value, error = self._in_blocks(flat[order], weights)
+            products, value, error = self._in_blocks(flat[order], weights, self._cell(flat))
             return products[found], value[found], error[found]
         return self._in_blocks(flat, weights)
 
-    def _in_blocks(self, flat: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _cell(self, flat: Tensor) -> int:
+        """Points that may share rows: 0 where they are too few, or the kernel has no metric of few columns."""
+        embedded = self.samples.covariance.embedding(self.samples.x)
+        if (
+            self.noise is None
+            or embedded is None
+            or embedded.shape[1] > _SORTED_COLUMNS
+            or flat.device.type != "cpu"
+        ):
+            return 0
+        return max((size for ratio, size in _CELLS if len(flat) >= ratio * len(embedded)), default=0)
+
+    def _in_blocks(self, flat: Tensor, weights: Tensor, cell: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+        """By cells of so many points in the order they have; 0 for one by one."""
         parts = []
         for block in flat.split(_BLOCK_ROWS):
-            given, others = self._explained(block, weights)
-            rows = max(1, _SAMPLED_BYTES // (8 * self.samples.num_samples))
-            near = self._near(block)
-            tiles = list(zip(*(part.split(rows) for part in (block, given, near)), strict=True))
-            found = [self._tile(*tile) for tile in steps("predictions", tiles)]
-            parts.append((others.double(), *(torch.cat(part) for part in zip(*found, strict=True))))
+            if cell and not self._worth(block, cell):
+                cell = 0
+            parts.append(self._by_cells(block, weights, cell) if cell else self._one_by_one(block, weights))
         products, value, error = (torch.cat(part) for part in zip(*parts, strict=True))
         return products, value, error
+
+    def _worth(self, block: Tensor, cell: int) -> bool:
+        """Whether half of the points in some of the cells can do without samples of their own."""
+        if len(block) < cell:
+            return False
+        some = torch.linspace(0, len(block) // cell - 1, _TRIED_CELLS).long()
+        return float(self._few(block.unfold(0, cell, cell).mT[some].flatten(0, 1), cell)[2].mean()) >= 0.5
+
+    def _by_cells(self, block: Tensor, weights: Tensor, cell: int) -> tuple[Tensor, Tensor, Tensor]:
+        products, (value, error), good = self._few(block, cell)
+        products = products[:, : weights.shape[1]]
+        left = (good == 0).nonzero()[:, 0]
+        if len(left):
+            products[left], value[left], error[left] = self._one_by_one(block[left], weights)
+        return products, value, error
+
+    @cached_property
+    def _few_product(self) -> FixedProduct:
+        """K(·, X) of the mean's weights and of those of a few samples."""
+        columns = torch.cat([self.mean.v, self.solved[:, :_FEW_SAMPLES]], 1)
+        return FixedProduct(self.samples.covariance, self.samples.x, columns, self.mean.error)
+
+    def _few(self, flat: Tensor, cell: int) -> tuple[Tensor, Tensor, Tensor]:
+        """K(·, X)α_mean (q, 1), u − t of a few samples and its error (2, q), and 1.0 where that will do."""
+        samples, k = self.samples, min(_FEW_SAMPLES, self.samples.num_samples)
+        found, noise = self._few_product(flat), cast(Tensor, self.noise)  # `_cell` looked for it
+        groups, learnt = (
+            torch.cat([x, x[-1:].expand(-len(x) % cell, -1)]).unflatten(0, (-1, cell))
+            for x in (flat, found[:, 1:].double())
+        )
+        near = nearest_rows(samples.covariance, samples.x, groups.mean(1), min(_SHARED_ROWS, len(samples.x)))
+        total, rest = shared_control(
+            samples.covariance, samples.x, noise, self.targets[:, :k], groups, learnt, near
+        )
+        total, rest = total[: len(flat)], rest[: len(flat)]
+        limit = _SHARE_OF_ERROR * (k / samples.num_samples) ** 0.5
+        good = (rest * (1 + limit) <= limit * total).double()
+        return found[:, :1].double(), torch.stack([total - rest, (2.0 / k) ** 0.5 * rest]), good
+
+    def _one_by_one(self, block: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        given, others = self._explained(block, weights)
+        rows = max(1, _SAMPLED_BYTES // (8 * self.samples.num_samples))
+        near = self._near(block)
+        tiles = list(zip(*(part.split(rows) for part in (block, given, near)), strict=True))
+        found = [self._tile(*tile) for tile in steps("predictions", tiles)]
+        value, error = (torch.cat(part) for part in zip(*found, strict=True))
+        return others.double(), value, error
 
     def _explained(self, flat: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:  # -> (q, s), (q, c)
         """−K(·, X)α_j, and K(·, X)·weights."""
@@ -181,6 +249,47 @@ def local_control(
         variances.append(found[0])
         deviations.append(found[1])
     return torch.cat(variances), torch.cat(deviations)
+
+
+def shared_control(
+    covariance: Covariance,
+    points: Points,
+    noise_variance: Tensor,
+    targets: Tensor,
+    groups: Tensor,
+    learnt: Tensor,
+    near: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """The variance given rows that all points of a group share, and what all rows take away from it.
+
+    Args:
+        covariance, points, noise_variance, targets: as `local_control` has them.
+        groups: (g, c, d) the points. learnt: (g, c, s) k_xᵀH⁻¹zⱼ. near: (g, m) rows.
+
+    Returns:
+        u and t = mean (hⱼ − gⱼ)², (g·c,) float64; infinite t where the m rows have no Cholesky factor.
+
+    Cost: g·(m + c)² entries, g·m²·(m/3 + c + s) + g·m·c·s flops.
+    """
+    m, (count, c, _) = near.shape[1], groups.shape
+    given, asked = _plain_rows(covariance, points, groups.flatten(0, 1))
+    asked = asked.unflatten(0, (count, c))
+    noise, targets = noise_variance.double(), targets.double()
+    step = max(1, _TILE_BYTES // (8 * (2 * (m + c) ** 2 + 2 * m * (c + targets.shape[1]))))
+    totals, rests = [], []
+    for rows, some, seen in zip(near.split(step), asked.split(step), learnt.split(step), strict=True):
+        small = covariance.small_blocks(torch.cat([given[rows], some], 1))
+        lower, jitter = try_cholesky(small[:, :m, :m] + torch.diag_embed(noise[rows]))
+        right = torch.cat([small[:, :m, m:], targets[rows]], 2)
+        cross, white = torch.linalg.solve_triangular(lower, right, upper=False).split(
+            [c, targets.shape[1]], 2
+        )
+        own = small.diagonal(dim1=1, dim2=2)[:, m:]
+        rest = (cross.mT @ white - seen).square().mean(2)
+        lost = torch.isinf(jitter)[:, None]
+        totals.append(torch.where(lost, own, (own - cross.square().sum(1)).clamp_min(0)))
+        rests.append(torch.where(lost, torch.inf, rest))
+    return torch.cat(totals).flatten(), torch.cat(rests).flatten()
 
 
 def _cross(

@@ -80,3 +80,22 @@ def test_what_it_is_not_for(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not made(0.0).ready(10**7)  # no tolerance is small enough
     monkeypatch.setenv("SGGP_FAR_FIELD", "0")
     assert not made(1e-2).ready(10**7)
+
+
+def test_columns_are_of_the_far_field_of_all() -> None:
+    """Which short-lived selections pay for together, and which none of them makes again."""
+    product, x = made(1e-2), rows(700, seed=2)
+    chosen = torch.tensor([1])
+    for _ in range(200):
+        first = product.columns(chosen)
+        found = first(x)
+        if first.ready():
+            break
+    assert first.ready()
+    assert product.ready()
+    torch.testing.assert_close(found, product(x)[:, 1:])
+    assert torch.equal(product.columns(chosen)(x[:5]), product(x[:5])[:, 1:])
+    apart = pickle.loads(pickle.dumps(first))
+    assert not apart.ready()
+    dense = product.covariance.matmul(x[:5], product.z, product.v)
+    torch.testing.assert_close(apart(x[:5]), dense[:, 1:])

@@ -8,8 +8,8 @@ import torch
 
 from sggp.kernels import TanimotoDotProduct, TanimotoMinMax, as_covariance
 from sggp.native.engines import TORCH
-from sggp.posterior import PathwiseSamples, condition
-from sggp.posterior.variance import combine, combined_error, local_control
+from sggp.posterior import PathwiseSamples, condition, variance
+from sggp.posterior.variance import combine, combined_error, local_control, shared_control
 from sggp.solvers import Cholesky, ConjugateGradients
 
 NOISE = 0.01
@@ -244,3 +244,48 @@ def test_rows_without_a_factor_leave_the_prior(data, generator, gradient):
     if gradient:
         (slope,) = torch.autograd.grad(found.sum() + deviations.sum(), queries)
         assert bool(torch.isfinite(slope).all())
+
+
+def test_shared_control_is_the_posterior_given_the_rows_of_the_cell(generator):
+    """Against `local_control` with the same rows for every point, and what it says beside all rows."""
+    kernel, x = matern(), torch.rand(200, 2, generator=generator, dtype=torch.float64)
+    covariance = as_covariance(kernel, dtype=torch.float64)
+    noise = torch.rand(200, generator=generator, dtype=torch.float64) * 0.1 + 0.01
+    targets = torch.randn(200, 3, generator=generator, dtype=torch.float64)
+    groups, learnt = (torch.rand(4, 5, k, generator=generator, dtype=torch.float64) for k in (2, 3))
+    near = torch.stack([torch.randperm(200, generator=generator)[:12] for _ in range(4)])
+    given = covariance, covariance.prepare(x), noise, targets
+    total, rest = shared_control(*given, groups, learnt, near)
+    flat, zero = groups.flatten(0, 1), torch.zeros(20, 3, dtype=torch.float64)
+    expected, h = local_control(*given, flat, zero, near.repeat_interleave(5, 0))
+    torch.testing.assert_close(total, expected)
+    torch.testing.assert_close(rest, (h + learnt.flatten(0, 1)).square().mean(1))
+
+
+@pytest.mark.parametrize("density", [0.7, 5.0])
+def test_cells_leave_what_they_cannot_say_to_single_points(density, generator, monkeypatch):
+    """Errors are as stated, at most a quarter of the plain one where points have no samples of their own."""
+    x = torch.rand(700, 2, generator=generator, dtype=torch.float64) * 4
+    y = torch.randn(700, generator=generator, dtype=torch.float64)
+    x[600:] += 30.0  # a second cluster, so that some cells hold points of both
+    posterior = solved((x, y))
+    q = x[torch.randint(700, (int(density * 700),), generator=generator)]
+    q = q + 0.1 * torch.randn(q.shape, generator=generator, dtype=torch.float64)
+    monkeypatch.setattr(variance, "_SORTED_ROWS", 64)
+    single: list[int] = []
+    one_by_one = variance.SampledVariance._one_by_one
+
+    def watched(self, block, weights):
+        single.append(len(block))
+        return one_by_one(self, block, weights)
+
+    monkeypatch.setattr(variance.SampledVariance, "_one_by_one", watched)
+    found, error = posterior.variance(q, method="samples"), posterior.variance_error(q)
+    assert 0 < sum(single) < len(q)  # of both calls
+    exact = exact_variance(matern(), x, q)
+    allowed = error.maximum(1e-3 * exact)  # it is next to nothing where a cell takes all rows that matter
+    assert float(((found - exact) / allowed).square().mean().sqrt()) < 1.5
+    assert float((error / exact).max()) <= 1.2 * (2 / 64) ** 0.5
+    mean, again = posterior.mean_and_variance(q, method="samples")
+    torch.testing.assert_close(mean, posterior.mean(q))
+    assert torch.equal(again, found)

@@ -26,7 +26,7 @@ __all__ = ["Basis", "basis_for", "kernel_between"]
 
 _LEAST_ORDER, _MOST_ORDER = 2, 14
 _PROBES, _TESTS = 1500, 96
-_MOST_PROBES = 4
+_MOST_PROBES = 2
 """Times as many of both for boxes that are many length scales wide, whose kernels see little of one another."""
 _SKETCH = 40
 _SHELL = 3.5
@@ -41,7 +41,8 @@ class Basis:
         extent: (d,) of the boxes. orders: Chebyshev nodes in each direction.
         nodes: (r, d) float64 from the middle of a box. coefficients: (P, r) float64: values at all candidates from
             those at the nodes.
-        error: the largest error of k(x, z) seen for random x and z, relative to k(x, x).
+        error: the largest error of k(x, z) seen for random x and z, relative to k(x, x). Beyond the
+            tolerance there may be no nodes.
     """
 
     extent: Tensor
@@ -99,6 +100,9 @@ def basis_for(
         error = float((values @ kernel_between(candidates, near, profile) - wanted).abs().max())
         if error <= tolerance / 2:
             break
+    else:
+        if error > tolerance:  # no choice among these nodes is better
+            return Basis(extent, orders, candidates[:0], torch.zeros(len(candidates), 0).double(), error)
     probes = torch.cat(
         [near, _outside(side, extent, reach, max(round(_PROBES * more), 2 * len(candidates)), generator)]
     )

@@ -5,6 +5,7 @@ A point then takes the polynomials of its leaf, and the sources near it one by o
 
 from __future__ import annotations
 
+import copy
 from typing import NamedTuple
 
 import torch
@@ -87,6 +88,13 @@ class FarFunction:
                 for level, own in self.passes.locals(v[:, columns].contiguous()):
                     kept[level][:, columns] = own * self.profile.scale
         self._weighted = _Weighted(v, kept)
+
+    def columns(self, chosen: Tensor) -> FarFunction:  # (c,)
+        """The sums with some columns of the weights."""
+        found, (v, locals_) = copy.copy(self), self._weighted
+        kept = {level: own[:, chosen] for level, own in locals_.items()}
+        found._weighted = _Weighted(v[:, chosen].contiguous(), kept)
+        return found
 
     def inside(self, x: Tensor) -> Tensor:  # (q, d) -> (q,)
         """Where values can be asked for."""

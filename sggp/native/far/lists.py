@@ -3,6 +3,7 @@
 Boxes of one level are near where their places in the grid differ by at most one in every direction. Children of near
 boxes are near, or well separated: a whole cube lies between them in some direction. So every pair of points is met
 once: in the first level in which its boxes are well separated, or in that in which one of two near boxes is a leaf.
+Boxes many length scales wide would take too many nodes: in their levels all boxes are taken for near.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sggp.native.far.tree import Cube, Level, Tree
+from sggp.native.far.tree import Level, Tree
 
 __all__ = ["Far", "Near", "far_and_near"]
 
@@ -61,40 +62,47 @@ def far_and_near(
 
     Args:
         targets, sources: trees in the same cube.
-        matters: (level, offset) → whether boxes so far apart are worth coupling.
-        couples: level → whether boxes of it can be coupled; what matters is met point by point where they cannot.
+        matters: (level, offset) → whether boxes so far apart are worth coupling; then nearer ones are as well.
+        couples: level → whether boxes of it can be coupled; where they cannot, all that matters is left to their
+            children, as if they were near. Once one level can, all below it can.
     """
     far: list[list[Far]] = [[]]
     direct = _Direct(targets)
-    direct.add(
-        targets.levels[0],
-        sources.levels[0],
-        torch.zeros(1, dtype=torch.int64),
-        torch.zeros(1, dtype=torch.int64),
-    )
+    first = torch.zeros(1, dtype=torch.int64)
+    direct.add(targets.levels[0], sources.levels[0], first, first)
+    coupled = False  # some level so far: boxes of the next one meet where their parents are near
     for level in range(1, min(len(targets.levels), len(sources.levels))):
         left, right = targets.levels[level], sources.levels[level]
+        cells = (targets.cube.size / targets.cube.side_at(level)).floor().long().tolist()
+        widest = _WIDE if coupled else max(cells)
         found = _Places(right)
-        pairs = []
-        for offset in _offsets(targets.cube, level):
+        pairs: list[Far] = []
+        able: bool | None = None
+        for offset in _mattering(level, [min(c, widest) for c in cells], matters):
             close = max(map(abs, offset)) <= 1
-            if not close and not matters(level, offset):
-                continue
-            a, b = found.apart(left, offset)
-            if close:
+            a, b = found.apart(left, offset, parents=coupled)
+            if not close and len(a) and able is None:
+                able = coupled or couples(level)
+            if close or not able:
                 direct.add(left, right, a, b)
-            elif len(a) and couples(level):
+            else:
                 pairs.append(Far(offset, a, b))
-            elif len(a):
-                direct.add(left, right, a, b, whole=True)
-        far.append(pairs)
+        coupled = coupled or bool(pairs)
+        far.append([pair for pair in pairs if len(pair.targets)])
     return far, direct.near()
 
 
-def _offsets(cube: Cube, level: int) -> Iterator[Offset]:
-    """All that children of near boxes may have in the grid of this level."""
-    cells = (cube.size / cube.side_at(level)).floor().long().clamp_max(_WIDE).tolist()
-    return itertools.product(*(range(-c, c + 1) for c in cells))
+def _mattering(level: int, cells: list[int], matters: Callable[[int, Offset], bool]) -> Iterator[Offset]:
+    """Near offsets, and those of at most so many cells in each direction that matter, as the less far ones then do."""
+    bounds = []
+    for k, most in enumerate(cells):
+        reach = min(1, most)
+        while reach < most and matters(level, tuple((reach + 1) * (j == k) for j in range(len(cells)))):
+            reach += 1
+        bounds.append(range(-reach, reach + 1))
+    for offset in itertools.product(*bounds):
+        if max(map(abs, offset)) <= 1 or matters(level, offset):
+            yield offset
 
 
 class _Places:
@@ -110,12 +118,13 @@ class _Places:
     def _number(self, cell: Tensor) -> Tensor:
         return ((cell + _WIDE) * self.stride).sum(1)
 
-    def apart(self, left: Level, offset: Offset) -> tuple[Tensor, Tensor]:
-        """Boxes of `left`, and those of this level that are `offset` cells from them, of near parents."""
+    def apart(self, left: Level, offset: Offset, *, parents: bool) -> tuple[Tensor, Tensor]:
+        """Boxes of `left`, and those of this level that are `offset` cells from them; of near parents where asked."""
         step = torch.tensor(offset)
         wanted = left.cell + step
-        parents = ((wanted >> 1) - (left.cell >> 1)).abs().amax(1) <= 1
-        inside = ((wanted >= 0) & (wanted + _WIDE < self.width)).all(1) & parents
+        inside = ((wanted >= 0) & (wanted + _WIDE < self.width)).all(1)
+        if parents:
+            inside &= ((wanted >> 1) - (left.cell >> 1)).abs().amax(1) <= 1
         a = inside.nonzero()[:, 0]
         number = self._number(wanted[a])
         place = torch.searchsorted(self.numbers, number).clamp_max(len(self.numbers) - 1)
@@ -131,10 +140,9 @@ class _Direct:
         self.starts = targets.leaves[:, 0].contiguous()
         self.found: list[tuple[Tensor, Tensor, Tensor]] = []  # leaf, first source, end of sources
 
-    def add(self, left: Level, right: Level, a: Tensor, b: Tensor, *, whole: bool = False) -> None:
-        if not whole:
-            chosen = left.leaf[a] | right.leaf[b]
-            a, b = a[chosen], b[chosen]
+    def add(self, left: Level, right: Level, a: Tensor, b: Tensor) -> None:
+        chosen = left.leaf[a] | right.leaf[b]
+        a, b = a[chosen], b[chosen]
         first = torch.searchsorted(self.starts, left.start[a])
         count = torch.searchsorted(self.starts, left.stop[a]) - first
         which = torch.arange(len(a)).repeat_interleave(count)

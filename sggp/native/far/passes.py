@@ -21,6 +21,8 @@ __all__ = ["Passes"]
 _GATHER_BYTES = 2**19
 """Of a block of moments on its way across, for each thread: it is read again while it is in the cache."""
 _NEGLIGIBLE = 0.1
+_SAFETY = 2
+"""Of an entry's tolerance over that of nodes: the errors of both sides add up."""
 
 
 class _Move(NamedTuple):
@@ -133,13 +135,12 @@ class Passes:
     def _basis(self, level: int) -> Basis:
         cube = self.cube
         side, extent = cube.side_at(level), cube.extent_at(level)
-        return basis_for(
-            side, tuple(extent.tolist()), tuple(cube.size.tolist()), self._unit, self.tolerance / 4
-        )
+        allowed = self.tolerance / _SAFETY
+        return basis_for(side, tuple(extent.tolist()), tuple(cube.size.tolist()), self._unit, allowed)
 
     def _couples(self, level: int) -> bool:
         """Whether nodes of this level reach the tolerance: those of boxes many length scales wide would be too many."""
-        return self._basis(level).error <= self.tolerance / 2
+        return self._basis(level).error <= self.tolerance / _SAFETY
 
     def _matters(self, level: int, offset: Offset) -> bool:
         """Whether the kernel between boxes so far apart is more than a share of the tolerance."""
