@@ -3,7 +3,7 @@
 Boxes of one level are near where their places in the grid differ by at most one in every direction. Children of near
 boxes are near, or well separated: a whole cube lies between them in some direction. So every pair of points is met
 once: in the first level in which its boxes are well separated, or in that in which one of two near boxes is a leaf.
-Boxes many length scales wide would take too many nodes: in their levels all boxes are taken for near.
+Boxes many length scales wide would take too many nodes: they are taken for near.
 """
 
 from __future__ import annotations
@@ -64,31 +64,38 @@ def far_and_near(
         targets, sources: trees in the same cube.
         matters: (level, offset) → whether boxes so far apart are worth coupling; then nearer ones are as well.
         couples: level → whether boxes of it can be coupled; where they cannot, all that matters is left to their
-            children, as if they were near. Once one level can, all below it can.
+            children, as if they were near, and met point by point where boxes more than three cells apart matter. Once
+            one level can, all below it can.
     """
     far: list[list[Far]] = [[]]
     direct = _Direct(targets)
     first = torch.zeros(1, dtype=torch.int64)
     direct.add(targets.levels[0], sources.levels[0], first, first)
-    coupled = False  # some level so far: boxes of the next one meet where their parents are near
+    coupled, left_over = False, False  # some level before; pairs that the one before could not
     for level in range(1, min(len(targets.levels), len(sources.levels))):
         left, right = targets.levels[level], sources.levels[level]
         cells = (targets.cube.size / targets.cube.side_at(level)).floor().long().tolist()
-        widest = _WIDE if coupled else max(cells)
+        widest = 2 * _WIDE + 1 if left_over else _WIDE
+        offsets = list(_mattering(level, [min(c, widest) for c in cells], matters))
+        whole = (
+            max(map(abs, itertools.chain(*offsets))) > _WIDE
+        )  # what cannot be coupled is not left over again
         found = _Places(right)
         pairs: list[Far] = []
         able: bool | None = None
-        for offset in _mattering(level, [min(c, widest) for c in cells], matters):
+        for offset in offsets:
             close = max(map(abs, offset)) <= 1
-            a, b = found.apart(left, offset, parents=coupled)
+            a, b = found.apart(left, offset, parents=not left_over)
             if not close and len(a) and able is None:
                 able = coupled or couples(level)
-            if close or not able:
+            if close or not len(a):
                 direct.add(left, right, a, b)
-            else:
+            elif able:
                 pairs.append(Far(offset, a, b))
-        coupled = coupled or bool(pairs)
-        far.append([pair for pair in pairs if len(pair.targets)])
+            else:
+                direct.add(left, right, a, b, whole=whole)
+        coupled, left_over = coupled or bool(pairs), able is False and not whole
+        far.append(pairs)
     return far, direct.near()
 
 
@@ -140,9 +147,10 @@ class _Direct:
         self.starts = targets.leaves[:, 0].contiguous()
         self.found: list[tuple[Tensor, Tensor, Tensor]] = []  # leaf, first source, end of sources
 
-    def add(self, left: Level, right: Level, a: Tensor, b: Tensor) -> None:
-        chosen = left.leaf[a] | right.leaf[b]
-        a, b = a[chosen], b[chosen]
+    def add(self, left: Level, right: Level, a: Tensor, b: Tensor, *, whole: bool = False) -> None:
+        if not whole:
+            chosen = left.leaf[a] | right.leaf[b]
+            a, b = a[chosen], b[chosen]
         first = torch.searchsorted(self.starts, left.start[a])
         count = torch.searchsorted(self.starts, left.stop[a]) - first
         which = torch.arange(len(a)).repeat_interleave(count)
