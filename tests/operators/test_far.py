@@ -20,9 +20,9 @@ from sggp.solvers import ConjugateGradients
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Far fields from few rows on, whatever they cost."""
     monkeypatch.setattr(far, "FAR_ROWS", 300)
-    monkeypatch.setattr(far, "_PAYS", 1e9)
+    monkeypatch.setattr(far, "PAYS", 1e9)
     monkeypatch.setattr(far, "_LEAST_QUERIES", 50)
-    monkeypatch.setattr(far, "_CAPACITIES", (20, 30))
+    monkeypatch.setattr(far, "CAPACITIES", (20, 30))
     monkeypatch.setattr(far, "TOLERANCES", (1e-4, 1e-5, 1e-7))
     monkeypatch.setattr(far, "_SETUP_WORK", (0.0, 0.0, 0.0))
     monkeypatch.setattr("sggp.posterior.solving.DIRECT_ROWS", 10)
@@ -158,7 +158,7 @@ def test_what_far_fields_are_not_for(monkeypatch: pytest.MonkeyPatch) -> None:
     v = torch.ones(400, 1, dtype=torch.float64)
     gradient = torch.autograd.grad(far_product(covariance, q, covariance.prepare(z), v).sum(), q)[0]
     assert gradient.shape == q.shape
-    monkeypatch.setattr(far, "_PAYS", 0.0)
+    monkeypatch.setattr(far, "PAYS", 0.0)
     assert of(matern(), rows(d=3)) is None
 
 
