@@ -20,7 +20,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(far, "FAR_ROWS", 100)
     monkeypatch.setattr(far, "TOLERANCES", (1e-4, 1e-8))
     monkeypatch.setattr(fixed, "_LOOK", 1000.0)
-    monkeypatch.setattr(fixed, "CAPACITIES", (30, 15))
+    monkeypatch.setattr(fixed, "_CAPACITIES", (30, 15))
     monkeypatch.setattr(fixed, "_ROWS", 300)
 
 
