@@ -11,14 +11,18 @@ import math
 import os
 from collections.abc import Callable
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from sggp.kernels.covariance import Covariance, StationaryTerm
 from sggp.kernels.points import Points
+from sggp.native import far as native_far
 from sggp.native.families import Profile
-from sggp.native.far import FarField
+
+if TYPE_CHECKING:
+    from sggp.native.far import FarField
 
 __all__ = ["FAR_ROWS", "FarMatrix", "far_matrix", "far_product", "stationary_terms", "varying"]
 
@@ -181,7 +185,7 @@ def far_matrix(x: Points, z: Points | None = None) -> FarMatrix | None:
 
 
 def _least_work(a: Tensor, b: Tensor | None, profile: Profile, tolerance: float) -> FarField:
-    fields = (FarField(a, b, profile, tolerance, capacity=capacity) for capacity in CAPACITIES)
+    fields = (native_far.FarField(a, b, profile, tolerance, capacity=capacity) for capacity in CAPACITIES)
     return min(fields, key=lambda field: field.work(SIZED_FOR))
 
 

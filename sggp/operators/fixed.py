@@ -7,16 +7,19 @@ of a product with all rows or so. After that a value takes a few hundred or thou
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
 from sggp.kernels.covariance import Covariance, StationaryTerm
 from sggp.kernels.points import Points
-from sggp.native.far import FarFunction
+from sggp.native import far as native_far
 from sggp.operators import far
 from sggp.operators.far import far_product, stationary_terms, varying
+
+if TYPE_CHECKING:
+    from sggp.native.far import FarFunction
 
 __all__ = ["FixedProduct"]
 
@@ -103,7 +106,7 @@ class FixedProduct:
         rows, s = term.b[:, columns].contiguous(), self.v.shape[1]
         candidates: list[tuple[float, FarFunction]] = []
         for capacity in _CAPACITIES:
-            found = FarFunction(rows, term.profile, tolerance, capacity=capacity)
+            found = native_far.FarFunction(rows, term.profile, tolerance, capacity=capacity)
             near = found.near_rows * len(rows) * (1 + s / far.COLUMNS_OF_AN_ENTRY)
             work = near + found.passes.coefficients * s / far.COLUMNS_OF_AN_ENTRY
             if candidates and (work >= candidates[-1][0] or found.numbers * s > _NUMBERS):
