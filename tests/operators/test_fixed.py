@@ -65,8 +65,9 @@ def test_points_outside_are_dense() -> None:
     x[0, 0], x[1, 2] = 9.0, 3.5  # far away, and where the rows z do not differ
     dense = product.covariance.matmul(x, product.z, product.v)
     wrong = (product(x) - dense).abs().amax(1)
-    assert float(wrong[:2].max()) == 0
-    assert 0 < float(wrong[2:].max()) <= 1e-2
+    # but for the order of a sum over 500 rows, which depends on how many are asked for
+    rounding = 500 * 2**-52 * float(product.v.abs().sum())
+    assert float(wrong[:2].max()) <= rounding < float(wrong[2:].max()) <= 1e-2
 
 
 def test_what_it_is_not_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,8 +94,10 @@ def test_columns_are_of_the_far_field_of_all() -> None:
             break
     assert first.ready()
     assert product.ready()
-    torch.testing.assert_close(found, product(x)[:, 1:])
-    assert torch.equal(product.columns(chosen)(x[:5]), product(x[:5])[:, 1:])
+    # in float32, but for the order of a sum over 500 rows
+    rounding = 500 * 2**-24 * float(product.v.abs().max())
+    torch.testing.assert_close(found, product(x)[:, 1:], rtol=0, atol=rounding)
+    torch.testing.assert_close(product.columns(chosen)(x[:5]), product(x[:5])[:, 1:], rtol=0, atol=rounding)
     apart = pickle.loads(pickle.dumps(first))
     assert not apart.ready()
     dense = product.covariance.matmul(x[:5], product.z, product.v)
