@@ -235,7 +235,7 @@ class Sample:
         return tuple(sorted(points.items()))
 
     def landmarks(self, settings: LocalNystrom, order: Tensor) -> float:
-        """Iterations to 1e-2 with the first rows of an ordering as landmarks, about, or infinity if nothing is left.
+        """Iterations to 1e-2 with the first rows of an ordering as landmarks, about.
 
         With r the share of a row's variance that its landmarks leave, in what they leave and the noise, each of n/m
         rows around a landmark shares that with the others: the spectrum goes from 1 − r to 1 + r·n/m. Steps are

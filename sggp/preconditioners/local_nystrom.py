@@ -68,6 +68,8 @@ class LocalNystrom(Preconditioner):
                 f"LocalNystrom needs rows that are near in the kernel's metric, which {type(operator).__name__} with "
                 "this kernel does not offer; use Nystrom."
             )
+        if operator.device.type != "cpu":
+            raise UnsupportedOperator(f"LocalNystrom is for the CPU, got {operator.device}; use Nystrom.")
         landmarks = order[: self.rank]
         everything = torch.arange(len(order), device=order.device)
         rows = interpolation(operator, landmarks, everything, self.neighbours)
@@ -126,7 +128,7 @@ class Interpolated:
 
     Args:
         rows: W and the variance that it leaves.
-        core: (m, m) K at the landmarks, overwritten.
+        core: (m, m) K at the landmarks.
         noise: (n,) Σ.
     """
 
@@ -143,11 +145,11 @@ class Interpolated:
         self._core = _squared(lower, self._between(lower))
         self._core.diagonal().add_(1.0)
         go_on()
-        upper = cholesky(self._core, "the inner matrix of Woodbury's identity")
-        self.log_det = float(self._left.log().sum() + 2 * upper.diagonal().log().sum())
+        inner = cholesky(self._core, "the inner matrix of Woodbury's identity")
+        self.log_det = float(self._left.log().sum() + 2 * inner.diagonal().log().sum())
         go_on()
-        # L(I + GᵀG)^-½: K(I + WᵀD⁻¹WK)⁻¹ is this times its transpose
-        self._half = torch.linalg.solve_triangular(upper, lower.T, upper=False)
+        # M⁻¹Lᵀ for I + GᵀG = MMᵀ: its transpose times it is K(I + WᵀD⁻¹WK)⁻¹
+        self._half = torch.linalg.solve_triangular(inner, lower.T, upper=False)
         self._lower = lower
 
     def apply(self, v: Tensor) -> Tensor:  # (n, s) -> (n, s)

@@ -116,6 +116,12 @@ def test_landmarks_need_a_metric(generator):
         LocalNystrom(5, 3).build(operator, generator)
 
 
+def test_landmarks_are_for_the_cpu(operator, generator, monkeypatch):
+    monkeypatch.setattr(operator, "device", torch.device("cuda"))
+    with pytest.raises(UnsupportedOperator, match="for the CPU, got cuda"):
+        LocalNystrom(5, 3).built(operator, torch.arange(N))
+
+
 def test_both_parts_beat_either_alone(operator, generator):
     dense = operator.dense()
 
