@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sggp.neighbours.ordering import max_min_ordering, max_min_ordering_by
-from sggp.neighbours.search import earlier_neighbours, nearest
+from sggp.neighbours.search import centred, earlier_neighbours, earlier_rows, nearest
 from sggp.neighbours.similarity import Kernel, earlier_by_score
 from sggp.running import go_on, tell
 
@@ -76,6 +76,16 @@ class KernelNeighbours:
         if low_rank is None:
             return earlier_neighbours(embedding, order, k)
         return self._rescored(order, earlier_neighbours(embedding, order, 3 * k), k, low_rank)
+
+    def earlier_of(self, order: Tensor, rows: Tensor, k: int) -> Tensor:  # -> (r, k)
+        """`earlier_neighbours` at some positions of `order` alone, ascending.
+
+        Cost: r·n/2 distances in the kernel's metric; n² entries without one.
+        """
+        embedding = self._exact.embedding(self._exact_points)
+        if embedding is None:
+            return self._by_correlation(order, k, None)[rows]
+        return earlier_rows(centred(embedding)[order], rows, k)
 
     @property
     def metric_columns(self) -> int | None:

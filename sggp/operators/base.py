@@ -208,6 +208,10 @@ class Operator:
         """Entries whose evaluation and multiplication take as long as a product with so many columns."""
         return self.entries_per_epoch
 
+    def earlier_of(self, order: Tensor, rows: Tensor, k: int) -> Tensor:  # (n,), (r,) -> (r, k)
+        """`NeighbourOperator.earlier_neighbours(order, k)` at these positions of the order alone, ascending."""
+        return self.earlier_neighbours(order, k)[rows]  # type: ignore[attr-defined]
+
 
 class Forwarded:
     """An attribute of a part, read and set as one of the whole; `part` names the attribute that holds the part."""

@@ -221,6 +221,7 @@ class KernelOperator(SystemOperator):
     nearest_chosen = Forwarded("_neighbours")
     metric_columns = Forwarded("_neighbours")
     earlier_neighbours = Forwarded("_neighbours")
+    earlier_of = Forwarded("_neighbours")
 
     # what stochastic gradient descent asks for ----------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ import numpy as np
 from sggp.defaults import MEMORY_BUDGET
 from sggp.planning.far import EXTENT, FarWork
 from sggp.preconditioners import Balanced, LocalNystrom
-from sggp.preconditioners.balanced import LANDMARKS, MOST_RANK, PILOT
+from sggp.preconditioners.balanced import LANDMARKS, MOST_RANK, PILOT, Rows
 from sggp.preconditioners.forecast import Forecast, Trend
 
 __all__ = ["Chosen", "balanced_for"]
@@ -47,10 +47,10 @@ def balanced_for(n: int, d: int, columns: int, far: FarWork | None) -> Chosen:
     """
     balanced = Balanced(columns=columns, memory_budget=MEMORY_BUDGET / 2)
     pilot = max(2, min(PILOT, int(balanced.memory_budget / (16 * n))))
-    row = n if far is None else far.entries(columns) / n
+    rows = Rows(n, n if far is None else far.entries(columns) / n, d)
     forecast = TYPICAL if far is None else Forecast(_spectrum(n, d, pilot))
-    (rank, near), work = balanced.least(n, forecast, row)
-    setup = _SETUP * balanced.setup_work(n, (rank, near), rank, d)
+    (rank, near), work = balanced.least(rows, forecast)
+    setup = _SETUP * balanced.setup_work(rows, (rank, near), rank)
     ranked = Chosen(
         f"rank {rank}, {near} neighbours",
         setup,
@@ -58,29 +58,29 @@ def balanced_for(n: int, d: int, columns: int, far: FarWork | None) -> Chosen:
         n * (16.0 * rank + 48.0 * near),
         forecast.iterations(rank, near),
     )
-    further = far is not None and balanced.looks_further((n, row), work, pilot)
-    found = _landmarks(balanced, (n, d, pilot), row, work) if further else None
+    further = far is not None and balanced.looks_further(rows, work, pilot)
+    found = _landmarks(balanced, rows, d, pilot, work) if further else None
     return ranked if found is None else found
 
 
-def _landmarks(balanced: Balanced, sizes: tuple[int, int, int], row: float, work: float) -> Chosen | None:
+def _landmarks(balanced: Balanced, rows: Rows, d: int, pilot: int, work: float) -> Chosen | None:
     """Landmarks, where they are less work."""
-    best, (n, d, pilot) = None, sizes
+    best, n = None, rows.n
     for rank in LANDMARKS:
         settings = LocalNystrom(rank)
-        memory = 24.0 * n * settings.neighbours + 24.0 * rank**2
+        memory = 12.0 * n * settings.neighbours + 32.0 * rank**2
         if memory > balanced.memory_budget or rank > n // MOST_RANK:
             break
         left = _LEFT * (_LANDMARKS_FOR_IT ** (d / 3) / rank) ** (8 / d)
         share = left / (left + _NOISE)
         steps = 1.0 + 3.2 * math.sqrt((1 + share * n / rank) / (1 - share))
         setup, application = balanced.landmark_work(n, settings), balanced.apply_landmark_work(n, settings)
-        total = setup + balanced.solves * steps * (balanced.product_work(row) + application)
+        total = setup + balanced.solves * steps * (balanced.product_work(rows.entries) + application)
         if total >= work:
             if best is not None:
                 break
             continue
-        setup += _SETUP * balanced.setup_work(n, (pilot, 0), pilot) + _LOOK * _LOOKED
+        setup += _SETUP * balanced.setup_work(rows, (pilot, 0), pilot) + _LOOK * _LOOKED
         memory = max(memory, n * (16.0 * pilot + _LOOK_BYTES * _LOOKED))  # one after the other
         best, work = Chosen(f"{settings!r}", setup, application, memory, steps), total
     return best

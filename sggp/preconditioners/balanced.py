@@ -50,6 +50,25 @@ MOST_RANK = 3
 
 
 @dataclass(frozen=True)
+class Rows:
+    """What there is to be preconditioned: n rows, each of which takes `entries` of K in a product.
+
+    Attributes:
+        columns: of the kernel's metric, in which rows differ; None where it has none.
+    """
+
+    n: int
+    entries: float
+    columns: int | None = None
+
+    @classmethod
+    def of(cls, operator: Any, columns: int) -> Rows:
+        """Those of an operator, in products of so many columns."""
+        n = operator.shape[0]
+        return cls(n, operator.work(columns) / n, operator.metric_columns)
+
+
+@dataclass(frozen=True)
 class Balanced(Preconditioner):
     """Low rank, neighbours, or both, sized so that the set-up and the iterations together are the least work.
 
@@ -116,77 +135,72 @@ class Balanced(Preconditioner):
         self, operator: NeighbourOperator, generator: torch.Generator
     ) -> tuple[Sizes | LocalNystrom, Tensor, Tensor | None]:
         """What is the least work: rank and neighbours, or landmarks; the factor (n, rank), and the ordering if made."""
-        n, row = operator.shape[0], completed(operator).work(self.columns) / operator.shape[0]
+        n, rows = operator.shape[0], Rows.of(completed(operator), self.columns)
         first = max(1, int(min(PILOT, n // 10, self.memory_budget / (16 * n))))
         factor = random_pivoted_cholesky(operator, first, generator)
         try:
-            return self._grown(operator, generator, factor, row)
+            return self._grown(operator, generator, factor, rows)
         except OutOfTime as over:
             raise OutOfTime(str(over), factor, stopped=over.stopped) from over
 
     def _grown(
-        self, operator: NeighbourOperator, generator: torch.Generator, factor: Tensor, row: float
+        self, operator: NeighbourOperator, generator: torch.Generator, factor: Tensor, rows: Rows
     ) -> tuple[Sizes | LocalNystrom, Tensor, Tensor | None]:
         """`sizes` from the pilot's factor on."""
-        n = operator.shape[0]
-        sample = Sample(operator, generator, self._sampled(n, row))
+        sample = Sample(operator, generator, self._sampled(rows))
         forecast = sample.forecast(factor)
-        if self.looks_further((n, row), self.least(n, forecast, row)[1], forecast.rank):
+        if self.looks_further(rows, self.least(rows, forecast)[1], forecast.rank):
             sample.look_at_neighbours(factor)
             forecast = sample.forecast(factor)
-            landmarks, work = self.least_landmarks(completed(operator), sample, row)
-            if landmarks is not None and work < self.least(n, forecast, row)[1]:
+            landmarks, work = self.least_landmarks(completed(operator), sample, rows)
+            if landmarks is not None and work < self.least(rows, forecast)[1]:
                 kept = factor if limited() else factor[:, :0].clone()  # what there is if time runs out
                 return landmarks, kept, sample.order
         while True:
-            (rank, neighbours), work = self.least(n, forecast, row)
+            (rank, neighbours), work = self.least(rows, forecast)
             before = factor.shape[1]
-            wanted = max(rank, self._affordable(n, 2 * before, work))
+            wanted = max(rank, self._affordable(rows.n, 2 * before, work))
             if wanted > before:
                 factor = random_pivoted_cholesky(operator, min(wanted, 2 * before), generator, factor)
             if factor.shape[1] == before:  # enough, or the kernel has no more
                 return (min(rank, before), neighbours), factor[:, :rank].contiguous(), sample.order
             forecast = sample.forecast(factor)
 
-    def looks_further(self, rows: tuple[int, float], work: float, rank: int) -> bool:
-        """Whether what neighbours do is measured: only where they might be less work than rank.
-
-        Args:
-            rows: n, and the entries of each that a product takes. rank: of the pilot.
-        """
+    def looks_further(self, rows: Rows, work: float, rank: int) -> bool:
+        """Whether what neighbours do is measured: only where they might be less work than the pilot's rank."""
         return work > self._work(rows, (0, _NEIGHBOURS[0]), _AT_LEAST, rank)
 
     def _affordable(self, n: int, rank: int, work: float) -> int:
         """The rank, if a factor of it costs so little that it is worth a look whatever the forecast says; else 0."""
         fits = rank <= n // MOST_RANK and 16 * n * rank <= self.memory_budget
-        return rank if fits and self._work((n, n), (rank, 0), 0.0, rank) <= _CURIOUS * work else 0
+        return rank if fits and self._work(Rows(n, n), (rank, 0), 0.0, rank) <= _CURIOUS * work else 0
 
-    def least(self, n: int, forecast: Forecast, row: float | None = None) -> tuple[Sizes, float]:
-        """The sizes of least work that fit into memory, and that work; a product takes `row` entries a row, else n."""
-        row = n if row is None else row
+    def least(self, rows: Rows, forecast: Forecast) -> tuple[Sizes, float]:
+        """The sizes of least work that fit into memory, and that work."""
+        n = rows.n
         most = max(forecast.rank, n // MOST_RANK)
         ranks = sorted({0, forecast.rank, *(r for r in _RANKS if r <= most)})
         choices = [(r, 0) for r in ranks if r]
         if forecast.width:
             choices += [(r, m) for r in ranks for m in _NEIGHBOURS if m < n]
         fitting = [c for c in choices if n * (16 * c[0] + 48 * c[1]) <= self.memory_budget] or choices[:1]
-        work = {c: self._work((n, row), c, forecast.iterations(*c), forecast.rank) for c in fitting}
+        work = {c: self._work(rows, c, forecast.iterations(*c), forecast.rank) for c in fitting}
         best = min(work, key=work.__getitem__)
         return best, work[best]
 
-    def least_landmarks(self, operator: Any, sample: Sample, row: float) -> tuple[LocalNystrom | None, float]:
+    def least_landmarks(self, operator: Any, sample: Sample, rows: Rows) -> tuple[LocalNystrom | None, float]:
         """The number of landmarks of least work that fits into memory, if rows can be near to some, and that work."""
-        n, best, least = operator.shape[0], None, math.inf
-        few = operator.metric_columns is not None and operator.metric_columns <= _LANDMARK_COLUMNS
+        n, best, least = rows.n, None, math.inf
+        few = rows.columns is not None and rows.columns <= _LANDMARK_COLUMNS
         if sample.order is None or not few or operator.with_noise is None or operator.device.type != "cpu":
             return best, least
         for rank in LANDMARKS:
             settings = LocalNystrom(rank)
-            if 24 * n * settings.neighbours + 24 * rank**2 > self.memory_budget or rank > n // MOST_RANK:
+            if 12 * n * settings.neighbours + 32 * rank**2 > self.memory_budget or rank > n // MOST_RANK:
                 break
             steps = sample.landmarks(settings, sample.order)
             work = self.landmark_work(n, settings) + self.solves * steps * (
-                self.product_work(row) + self.apply_landmark_work(n, settings)
+                self.product_work(rows.entries) + self.apply_landmark_work(n, settings)
             )
             if work >= least:
                 break
@@ -203,35 +217,32 @@ class Balanced(Preconditioner):
         k, dense = settings.neighbours, settings.rank**2 / n
         return k * (38 + 2.6 * self.columns) + dense * (4 + self.columns / 5)
 
-    def product_work(self, row: float) -> float:
+    def product_work(self, entries: float) -> float:
         """A product that takes so many entries a row, and what a step takes whatever that is."""
-        return row * (1 + self.columns / 22) + 1e6 / row
+        return entries * (1 + self.columns / 22) + 1e6 / entries
 
-    def _work(self, rows: tuple[int, float], sizes: Sizes, iterations: float, reached: int) -> float:
-        """Set-up and iterations in entries of K a row, where a factor of rank `reached` is there already.
-
-        `rows`: how many, and the entries of each that a product takes.
-        """
-        n, row = rows
-        setup = self.setup_work(n, sizes, reached)
-        return setup + self.solves * iterations * (self.product_work(row) + self.apply_work(*sizes))
+    def _work(self, rows: Rows, sizes: Sizes, iterations: float, reached: int) -> float:
+        """Set-up and iterations in entries of K a row, where a factor of rank `reached` is there already."""
+        setup = self.setup_work(rows, sizes, reached)
+        step = self.product_work(rows.entries) + self.apply_work(*sizes)
+        return setup + self.solves * iterations * step
 
     @staticmethod
-    def setup_work(n: int, sizes: Sizes, reached: int, columns: int | None = None) -> float:
+    def setup_work(rows: Rows, sizes: Sizes, reached: int) -> float:
         """The set-up in entries of K a row, where a factor of rank `reached` is paid for in any case.
 
         Of neighbours it is above all the ordering, which looks at every pair of rows; not at any where they have so few
-        `columns` that a grid orders them (`max_min_ordering`). None counts the pairs.
+        columns that a grid orders them (`max_min_ordering`).
         """
         (r, m), most = sizes, max(sizes[0], reached)
         setup = most * (120 + 0.06 * most) + r * (37 + 0.05 * r + 11 * m + 0.034 * m * m)
-        pairs = 0.0 if columns is not None and by_grid(n, columns) else 1.5 * n
+        pairs = 0.0 if rows.columns is not None and by_grid(rows.n, rows.columns) else 1.5 * rows.n
         return setup + (pairs + 600 * m + 0.08 * m**3 if m else 0.0)
 
     def apply_work(self, rank: int, neighbours: int) -> float:
         """One application in entries of K a row."""
         return rank * (4 + self.columns / 5) + neighbours * (38 + 2.6 * self.columns)
 
-    def _sampled(self, n: int, row: float) -> int:
+    def _sampled(self, rows: Rows) -> int:
         """Rows of K whose block the forecast may look at: 30 float64 entries take the time of one in a product."""
-        return int(min(4096, math.sqrt(n * self.product_work(row) / 30)))
+        return int(min(4096, math.sqrt(rows.n * self.product_work(rows.entries) / 30)))

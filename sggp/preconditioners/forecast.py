@@ -258,8 +258,8 @@ class Sample:
         m = min(_LOOK, n - 1)
         t = min(n, max(_LEAST, min(_MOST, self._most // (m + 1))))
         order = self.order = operator.ordering(self._generator)
-        own = torch.randperm(n, generator=self._generator)[:t].to(order.device)
-        found = operator.earlier_neighbours(order, min(3 * m, n - 1))[own]
+        own = torch.randperm(n, generator=self._generator)[:t].sort().values.to(order.device)
+        found = completed(operator).earlier_of(order, own, min(3 * m, n - 1))
         real, row = found >= 0, order[own][:, None]
         known = torch.where(real, order[found.clamp_min(0)], row)
         # of largest residual correlation, as `NeighbourOperator.earlier_neighbours` finds them

@@ -170,7 +170,7 @@ class Cholesky(Solver):
         setup = Setup() if setup is None else setup
         if len(columns):
             factor = setup.of(self, operator, len(columns), system.generator)
-            run.x = factor.apply(system.rhs)
+            run.x = factor.apply(system.rhs.take())
             run.measure(columns)
             if factor.jitter:
                 run.notes.append(

@@ -14,6 +14,7 @@ from sggp.errors import DtypeError, InputError, MemoryBudgetError, ShapeError
 from sggp.kernels import TanimotoMinMax
 from sggp.native import library
 from sggp.operators import KernelOperator, NeighbourOperator
+from sggp.operators.base import completed
 from sggp.solvers import ConjugateGradients
 from tests.memory import peak_bytes
 
@@ -97,6 +98,24 @@ def test_neighbours_by_residual_correlation(x, generator):
     agree = [len(set(a) & set(b)) for a, b in zip(found[20:].tolist(), best[20:].tolist(), strict=True)]
     # candidates are the nearest by distance, so a far but correlated row can be missed
     assert sum(agree) / (4 * len(agree)) > 0.9
+
+
+@pytest.mark.parametrize("metric", [True, False], ids=["metric", "fingerprints"])
+def test_neighbours_of_some_positions_are_those_of_all(metric, generator):
+    counts = torch.poisson(torch.full((300, 40), 0.5), generator=generator)
+    x = torch.rand(300, 7, generator=generator, dtype=torch.float64) if metric else counts.to(torch.uint8)
+    operator = KernelOperator(make_kernel(7) if metric else TanimotoMinMax(), x, 0.1)
+    order, rows = operator.ordering(generator), torch.tensor([0, 2, 17, 200, 299])
+    some, everything = operator.earlier_of(order, rows, 5), operator.earlier_neighbours(order, 5)
+    assert some.equal(everything[rows])
+    assert completed(Plain(operator)).earlier_of(order, rows, 5).equal(some)
+
+
+class Plain:
+    """An operator with nothing beyond its protocol."""
+
+    def __init__(self, operator):
+        self.shape, self.earlier_neighbours = operator.shape, operator.earlier_neighbours
 
 
 def test_neighbours_of_fingerprints_are_the_most_similar(generator):

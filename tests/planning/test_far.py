@@ -12,6 +12,7 @@ from sggp.operators.far import FarMatrix
 from sggp.planning import Device, plan_fit, product_seconds
 from sggp.planning.far import far_work
 from sggp.preconditioners import Balanced
+from sggp.preconditioners.balanced import Rows
 
 ROUND = Device("round", evaluation=1e9, flops=1e11, flops64=5e10, systems=1e5, memory=1e10, link=1e9)
 
@@ -66,7 +67,9 @@ def test_landmarks_are_planned_where_rank_is_too_little():
 
 
 def test_a_grid_orders_without_looking_at_pairs():
-    pairs = Balanced.setup_work(100_000, (0, 20), 0)
-    assert pairs - Balanced.setup_work(100_000, (0, 20), 0, 3) == 1.5 * 100_000
-    assert Balanced.setup_work(100_000, (0, 20), 0, 4) == pairs
-    assert Balanced.setup_work(60_000, (0, 20), 0, 3) == Balanced.setup_work(60_000, (0, 20), 0)
+    def work(n: int, columns: int | None = None) -> float:
+        return Balanced.setup_work(Rows(n, n, columns), (0, 20), 0)
+
+    assert work(100_000) - work(100_000, 3) == 1.5 * 100_000
+    assert work(100_000, 4) == work(100_000)
+    assert work(60_000, 3) == work(60_000)

@@ -219,6 +219,8 @@ def _fingerprint(solver: Any, system: System) -> dict[str, Any]:
     operator, n = system.operator, system.operator.shape[0]
     signs = torch.randint(0, 2, (n, 4), generator=torch.Generator().manual_seed(0)).double() * 2 - 1
     signs = signs.to(system.rhs.device)
+    parts = [signs.T @ system.rhs.take(column) for column in torch.arange(len(system.columns)).split(1)]
+    sides = [torch.cat(parts, 1).cpu()] if parts else []
     found = {
         "solver": repr(solver),
         "n": n,
@@ -226,7 +228,7 @@ def _fingerprint(solver: Any, system: System) -> dict[str, Any]:
         "dtype": f"{operator.dtype}, right-hand side {system.dtype}, {operator.device.type}",
         "tolerance": system.all_tolerances,
         "columns": system.columns,
-        "right-hand side": torch.cat([system.norms[None], (signs.T @ system.rhs).cpu()]),
+        "right-hand side": torch.cat([system.norms[None], *sides], 0),
         "its scale": system.scale[system.columns],
         "x0": None if system.x0 is None else (signs.T @ system.x0).cpu(),
         "operator's diagonal": operator.diagonal().double().cpu(),

@@ -40,12 +40,52 @@ class Problem:
 
 
 @dataclass(frozen=True)
+class Columns:
+    """Some columns of a block, read in float64 and divided by powers of two as they are asked for: no copy is kept.
+
+    Attributes:
+        block: (n, s_all) as given. places: (s,) of the columns. scale: (s,) what they are divided by.
+    """
+
+    block: Tensor
+    places: Tensor
+    scale: Tensor
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return len(self.block), len(self.places)
+
+    @property
+    def device(self) -> torch.device:
+        return self.block.device
+
+    def take(self, columns: Tensor | None = None) -> Tensor:  # (c,) -> (n, c)
+        """A new tensor of these of the columns, None for all; made one at a time."""
+        places, scale = (a if columns is None else a[columns] for a in (self.places, self.scale))
+        out = self.block.new_empty(len(self.block), len(places), dtype=torch.float64)
+        for place, column in enumerate(places.tolist()):
+            torch.div(self.block[:, column].double(), float(scale[place]), out=out[:, place])
+        return out
+
+    def rows(self, rows: Tensor, columns: Tensor) -> Tensor:  # (b,), (c,) -> (b, c)
+        """These entries of these columns."""
+        return Columns(self.block[rows], self.places, self.scale).take(columns)
+
+    def norms(self) -> Tensor:  # -> (s,)
+        """Of the columns, on the CPU."""
+        parts = [
+            torch.linalg.vector_norm(self.take(c), dim=0) for c in torch.arange(len(self.places)).split(1)
+        ]
+        return torch.cat(parts).cpu() if parts else torch.zeros(0, dtype=torch.float64)
+
+
+@dataclass(frozen=True)
 class System:
     """The checked arguments of a solve.
 
     Attributes:
         operator: A.
-        rhs: (n, s) the columns that need work, float64, divided by powers of two.
+        rhs: (n, s) the columns that need work, divided by powers of two.
         x0: (n, s) the start, divided by the same.
         tolerance: (s,) relative, float64.
         columns: (s,) their places among all columns given.
@@ -59,7 +99,7 @@ class System:
     """
 
     operator: Any
-    rhs: Tensor
+    rhs: Columns
     x0: Tensor | None
     tolerance: Tensor
     columns: Tensor
@@ -112,7 +152,7 @@ def check_system(
     limits = limits.reshape(-1).expand(s).clone() if limits.numel() == 1 else limits.clone()
     scale = _powers_of_two(block)
     work = (scale > 0).nonzero()[:, 0]
-    scaled = _divided(block, work, scale)
+    sides = Columns(block, work, scale[work])
     start = None
     if x0 is not None:
         x0 = _columns("x0", x0, n, operator)
@@ -120,28 +160,20 @@ def check_system(
             raise ShapeError(f"x0 must have the shape of rhs, {tuple(rhs.shape)}, got {tuple(x0.shape)}.")
         if not bool(torch.isfinite(x0).all()):
             raise InputError("x0 holds NaN or infinity; pass None to start from zero.")
-        start = _divided(x0.reshape(n, s), work, scale)
+        start = Columns(x0.reshape(n, s), work, scale[work]).take()
     return System(
         operator=operator,
-        rhs=scaled,
+        rhs=sides,
         x0=start,
         tolerance=limits[work],
         columns=work,
-        norms=torch.linalg.vector_norm(scaled, dim=0).cpu(),
+        norms=sides.norms(),
         scale=scale,
         all_tolerances=limits,
         generator=as_generator(generator),
         vector=rhs.ndim == 1,
         dtype=rhs.dtype,
     )
-
-
-def _divided(block: Tensor, work: Tensor, scale: Tensor) -> Tensor:  # (n, s), (c,), (s,) -> (n, c)
-    """Some columns in float64 by their powers of two, one at a time: nothing of their size is held beside them."""
-    out = block.new_empty(len(block), len(work), dtype=torch.float64)
-    for place, column in enumerate(work.tolist()):
-        torch.div(block[:, column].double(), float(scale[column]), out=out[:, place])
-    return out
 
 
 def _powers_of_two(block: Tensor) -> Tensor:  # (n, s) -> (s,)

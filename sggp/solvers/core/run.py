@@ -37,7 +37,9 @@ class Run:
 
     system: System
     x: Tensor  # (n, s) float64, the sum of all corrections
-    remainder: Tensor  # (n, s) rhs - A x as last measured, relative to the norms of rhs
+    remainder: (
+        Tensor  # (n, s) rhs - A x as last measured, relative to the norms of rhs, in the operator's precision
+    )
     residual: Tensor  # (s,) float64, latest known
     measured: Tensor  # (s,) float64, norm of `remainder`
     status: list[Status | None]
@@ -148,8 +150,8 @@ class Run:
         together = candidates[0] if len(candidates) == 1 else torch.cat(candidates, 1)
         product, error = self._product(together, columns.repeat(len(candidates)))
         products, errors = product.chunk(len(candidates), 1), error.chunk(len(candidates))
-        rhs, norms = _taken(system.rhs, columns), system.norms[columns].to(exact.device)
-        remainders = [(rhs - product) / norms for product in products]
+        rhs, norms = system.rhs.take(columns), system.norms[columns].to(exact.device)
+        remainders = [(rhs - product).div_(norms) for product in products]
         found = [torch.linalg.vector_norm(remainder, dim=0).cpu() for remainder in remainders]
         found = [size + error for size, error in zip(found, errors, strict=True)]
         missed = ~(found[-1] <= tolerance)
@@ -163,7 +165,8 @@ class Run:
             whole = ~(found[1] < found[0]) if bool(whole.any()) else whole  # one tensor holds all columns
         choice = whole.to(exact.device)
         self.x[:, columns] = torch.where(choice, candidates[0], candidates[-1])
-        self.remainder[:, columns] = torch.where(choice, remainders[0], remainders[-1])
+        left = torch.where(choice, remainders[0], remainders[-1])
+        self.remainder[:, columns] = left.to(self.remainder.dtype)
         self.residual[columns] = torch.where(whole, found[0], found[-1])
         self.whole[columns], self.error[columns] = whole, 0.0
 
@@ -214,7 +217,7 @@ class Run:
             for column in columns.split(1):
                 self.x[:, column] = self._rounded(self.x[:, column], column)
         rows = torch.randperm(n, generator=system.generator)[:size].to(system.rhs.device)
-        remainder = system.rhs[rows][:, columns] - self._rows_product(rows, _taken(self.x, columns))
+        remainder = system.rhs.rows(rows, columns) - self._rows_product(rows, _taken(self.x, columns))
         squares = (remainder.double() / system.norms[columns].to(remainder.device)).square()
         mean, spread = squares.mean(0).cpu(), squares.std(0).cpu()
         found = (n * mean).sqrt()
@@ -243,10 +246,14 @@ def _taken(values: Tensor, columns: Tensor) -> Tensor:  # (n, s), (c,) -> (n, c)
 def begin(system: System) -> Run:
     """The run at its start: zero, or x0 and its measured residual."""
     operator, s = system.operator, system.rhs.shape[1]
+    x = torch.zeros(system.rhs.shape, dtype=torch.float64, device=system.rhs.device)
+    remainder = torch.zeros_like(x, dtype=operator.dtype)
+    for column in torch.arange(s).split(1):
+        remainder[:, column] = (system.rhs.take(column) / system.norms[column].to(x)).to(remainder.dtype)
     run = Run(
         system=system,
-        x=torch.zeros_like(system.rhs) if system.x0 is None else system.x0.clone(),
-        remainder=system.rhs / system.norms.to(system.rhs),
+        x=x if system.x0 is None else system.x0.clone(),
+        remainder=remainder,
         residual=torch.ones(s, dtype=torch.float64),
         measured=torch.ones(s, dtype=torch.float64),
         status=[None] * s,
