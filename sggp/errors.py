@@ -127,3 +127,7 @@ class LibraryChanged(SggpWarning):
 
 class BudgetWarning(SggpWarning):
     """A batch is smaller than was asked for, since the campaign's budget pays for no more."""
+
+
+class SlowVariance(SggpWarning):
+    """Exact variances, each of which is a solve, will take long; samples would give them in a few products."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from sggp.arrays import real_numbers
 from sggp.checks import one_of, whole_number
-from sggp.errors import DtypeError, InputError, ShapeError
+from sggp.errors import DtypeError, InputError, ShapeError, SlowVariance
 from sggp.kernels import as_covariance
 from sggp.kernels.covariance import Points
 from sggp.operators.fixed import FixedProduct
@@ -24,6 +25,20 @@ from sggp.posterior.variance import SampledVariance
 from sggp.random import as_generator, streams
 from sggp.solvers import Solution, Solver
 from sggp.typing import Seed
+
+_SLOW_ENTRIES = 1e12
+"""Queries times rows squared, from which on exact variances by iterations are some minutes of two cores."""
+
+
+def _tell_if_slow(queries: int, rows: int) -> None:
+    if queries * rows**2 >= _SLOW_ENTRIES:
+        warnings.warn(
+            f"{queries:,} exact variances of {rows:,} rows take as many solves, all together the work of some "
+            f"{max(1, queries // 2):,} products with K. Fit with samples (num_samples=64), and variances come from "
+            'these, or ask for fewer points; method="solve" asks for exact ones without this warning.',
+            SlowVariance,
+            stacklevel=4,
+        )
 
 
 class Posterior:
@@ -238,6 +253,8 @@ class Posterior:
         noise = self._added_noise(observation_noise, points.shape[:-1])
         if method == "auto":
             method = "solve" if self._query_weights.direct or self.prior is None else "samples"
+            if method == "solve" and not self.factorises:
+                _tell_if_slow(len(flat), len(self.points))
         if method == "samples":
             products, variance, _ = self._sampled_variance(flat, weights)
         elif method == "bound":

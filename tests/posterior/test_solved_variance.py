@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+import warnings
 
 import gpytorch
 import pytest
 import torch
 from torch import Tensor
 
-from sggp.errors import InputError
+from sggp.errors import InputError, SlowVariance
 from sggp.posterior import Posterior, condition, query_weights
+from sggp.posterior import posterior as posterior_module
 from sggp.solvers import Cholesky, ConjugateGradients
 
 MATERN, RBF = gpytorch.kernels.MaternKernel, gpytorch.kernels.RBFKernel
@@ -212,3 +214,19 @@ def test_float32_points_and_rows_get_float64_variances():
     length = float(posterior.kernel.base_kernel.lengthscale.detach())
     exact = scale * dense(function, low.double(), q.float().double(), noise / scale, length)
     torch.testing.assert_close(found.double(), exact.diagonal(), rtol=1e-5, atol=0)
+
+
+def test_long_exact_variances_are_told_of(generator, monkeypatch):
+    monkeypatch.setattr(posterior_module, "_SLOW_ENTRIES", 5 * 40**2)
+    x = torch.rand(40, 2, generator=generator, dtype=torch.float64)
+    arguments = {"noise_variance": 0.1, "generator": 0, "solver": ConjugateGradients()}
+    alone = condition(RBF().double(), x, x[:, 0], num_samples=0, **arguments)
+    sampled = condition(RBF().double(), x, x[:, 0], num_samples=2, **arguments)
+    with pytest.warns(SlowVariance, match=r"5 exact variances of 40 rows .*num_samples=64") as told:
+        alone.variance(x[:5])
+    assert told[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        alone.variance(x[:4])
+        alone.variance(x[:5], method="solve")
+        sampled.variance(x[:5])
