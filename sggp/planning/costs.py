@@ -46,8 +46,8 @@ _COUPLED = 0.5
 _MANY_COLUMNS = 8
 """From so many on couplings are made narrow."""
 _FLOAT = 4
-_SIDES, _STATE = 24.0, 36.0
-"""Bytes of a row and column of a solve: right-hand sides, iterate and remainder in float64; and what it works with.
+_SIDES, _STATE = 20.0, 36.0
+"""Bytes of a row and column of a solve: right-hand sides and iterate in float64, remainder; and what it works with.
 
 Columns whose states take more than a quarter of the memory budget are worked on in groups.
 """

@@ -79,7 +79,7 @@ class StochasticDualDescent(EpochSolver):
             solve of less than an epoch does not average over its start from zero.
 
     Cost:
-        B·n entries and 2·B·n·s flops a step; memory some 60·n·s bytes in float32, of which 24 are in float64.
+        B·n entries and 2·B·n·s flops a step; memory some 40·n·s bytes in float32, of which 8 are in float64.
 
     Source: Lin et al. 2024 (SDD), algorithm 1. Departures: 1. the step is found, not given; 2. rows are drawn without
         replacement from a permutation per epoch; 3. the running residual over the last epoch ends the solve, checked by
