@@ -25,6 +25,9 @@ help:
 demo: $(READY)
 	$(BIN)/sggp demo $(DEMO_ARGS)
 
+# Bytecode is kept, wherever else it is not: each process would compile the library and rewrite the tests again.
+test test-machines: export PYTHONDONTWRITEBYTECODE :=
+
 test: lint
 	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS)
 	$(if $(PYTEST_ARGS),,$(BIN)/python -m tests.machines --workers $(WORKERS) --short --only lowest avx2)

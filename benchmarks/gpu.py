@@ -19,8 +19,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
-import subprocess
 import sys
 import time
 import warnings
@@ -46,11 +46,15 @@ ALLOWED = {
     torch.float64: 1e-12,
 }  # of the scale of entries, of products relative to |K||v|
 SAMPLES, NOISE, TESTED = 64, 0.01, 2000
+listeners: list[Callable[[str], Any]] = []
 
 
 def tell(part: str, **values: Any) -> None:
     """One JSON line."""
-    print(json.dumps({"part": part, **values}), flush=True)
+    line = json.dumps({"part": part, **values})
+    print(line, flush=True)
+    for listener in listeners:
+        listener(line)
 
 
 def waited(call: Callable[[], Any], device: torch.device) -> tuple[Any, float]:
@@ -185,8 +189,18 @@ def fitted(device: torch.device, dry: bool, name: str) -> None:
     tell(name, **found)
 
 
-def child(part: str, dry: bool) -> None:
-    """One part, in this process."""
+def child(part: str, dry: bool, out: Path | None, count: Any) -> None:
+    """One part, in this process; its lines are counted, and added to a file."""
+
+    def listen(line: str) -> None:
+        count.value += 1
+        if out is not None:
+            with out.open("a", encoding="utf-8") as file:
+                file.write(line + "\n")
+
+    listeners.append(listen)
+    if not dry:
+        os.environ["SGGP_TRITON"] = "1"
     device = torch.device("cpu" if dry else "cuda")
     if part == "correct":
         correct(device, dry)
@@ -199,20 +213,19 @@ def child(part: str, dry: bool) -> None:
 def apart(part: str, dry: bool, out: Path | None) -> list[str]:
     """One part in a process of its own; its lines are shown as they come. How it ended, as a row."""
     begin = time.perf_counter()
-    command = [sys.executable, str(Path(__file__)), "--child", part, *(["--dry-run"] if dry else [])]
-    environment = os.environ | ({} if dry else {"SGGP_TRITON": "1"})
-    lines, ended = 0, "done"
-    limit = ["timeout", "-k", "5", str(LIMITS[part])]
-    with subprocess.Popen([*limit, *command], stdout=subprocess.PIPE, text=True, env=environment) as running:
-        for line in running.stdout or ():
-            print(line, end="", flush=True)
-            lines += line.startswith("{")
-            if out is not None:
-                with out.open("a", encoding="utf-8") as file:
-                    file.write(line)
-    if running.returncode:
-        ended = "out of time" if running.returncode in (124, 137) else f"FAILED ({running.returncode})"
-    return [part, str(lines), f"{time.perf_counter() - begin:.1f}", f"{LIMITS[part]}", ended]
+    context = multiprocessing.get_context("spawn")
+    count = context.Value("i", 0)
+    running = context.Process(target=child, args=(part, dry, out, count))
+    running.start()
+    running.join(LIMITS[part])
+    ended = "done"
+    if running.is_alive():
+        running.kill()
+        running.join()
+        ended = "out of time"
+    elif running.exitcode:
+        ended = f"FAILED ({running.exitcode})"
+    return [part, str(count.value), f"{time.perf_counter() - begin:.1f}", f"{LIMITS[part]}", ended]
 
 
 def main() -> None:
@@ -222,12 +235,8 @@ def main() -> None:
     parser.add_argument("--parts", nargs="+", choices=list(LIMITS), default=list(LIMITS))
     parser.add_argument("--out", type=Path)
     parser.add_argument("--dry-run", action="store_true", help="on the CPU, at tiny sizes")
-    parser.add_argument("--child", choices=list(LIMITS), help=argparse.SUPPRESS)
     options = parser.parse_args()
     dry = options.dry_run or not torch.cuda.is_available()
-    if options.child is not None:
-        child(options.child, dry)
-        return
     header("one session on a GPU", ("torch", "gpytorch", "triton"))
     if not torch.cuda.is_available():
         print("no CUDA device here: a dry run on the CPU at tiny sizes, whose figures mean nothing\n")

@@ -1,16 +1,23 @@
-"""Fixtures shared by all tests."""
+"""Fixtures shared by all tests.
+
+torch is imported where it is used: the process that hands tests to pytest-xdist's workers needs none.
+"""
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
-import torch
 
 from tests.scripts import Scripts
+
+if TYPE_CHECKING:
+    import torch
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -18,7 +25,20 @@ ROOT = Path(__file__).resolve().parent.parent
 def pytest_configure(config: pytest.Config) -> None:
     """One torch thread per xdist worker, unless said otherwise: more would only wait for one another."""
     if "PYTEST_XDIST_WORKER" in os.environ and "OMP_NUM_THREADS" not in os.environ:
+        import torch
+
         torch.set_num_threads(1)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """What is imported stays until the end: Python's collector need look at none of it, now or in the tests."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_collection_finish() -> None:
@@ -45,24 +65,42 @@ def scripts() -> Iterator[Scripts]:
 @pytest.fixture
 def generator() -> torch.Generator:
     """A seeded CPU generator, new for every test."""
+    import torch
+
     return torch.Generator().manual_seed(20231)
 
 
-@pytest.fixture(params=[torch.float32, torch.float64], ids=["float32", "float64"])
+@pytest.fixture(params=["float32", "float64"])
 def dtype(request: pytest.FixtureRequest) -> torch.dtype:
     """Runs the test in both working precisions."""
-    return request.param
+    import torch
+
+    return getattr(torch, request.param)
+
+
+def _process_wide() -> dict[str, Any]:
+    """What tests and the code they run are to leave as it was: whoever comes next would find it."""
+    import torch
+
+    logger = logging.getLogger("sggp")  # one of many, which are silenced together
+    return {
+        "default dtype": torch.get_default_dtype(),
+        "threads": torch.get_num_threads(),
+        "loggers": (logger.disabled, logger.level, logging.root.level),
+        "environment": {name: value for name, value in os.environ.items() if name.startswith("SGGP_")},
+    }
 
 
 @pytest.fixture(autouse=True)
 def _no_global_leaks() -> Iterator[None]:
-    """A test, or the code it runs, that changes the default dtype would change the tests after it."""
-    before = torch.get_default_dtype()
+    """A test that changes what is process-wide would change the tests after it, in one order of many."""
+    import torch
+
+    before = _process_wide()
     yield
-    after = torch.get_default_dtype()
-    torch.set_default_dtype(before)
-    if after != before:
-        pytest.fail(f"the default dtype was changed from {before} to {after}")
+    after = _process_wide()
+    torch.set_default_dtype(before["default dtype"])
+    assert after == before
 
 
 @pytest.fixture(scope="session")

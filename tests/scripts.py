@@ -19,9 +19,11 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Iterable
 from multiprocessing.context import ForkContext, ForkProcess
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NoReturn
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -56,12 +58,19 @@ class Scripts:
         self._server: subprocess.Popen[str] | None = None
 
     def run(
-        self, *command: object, cwd: Path | None = None, strict: bool = False, **environment: str
+        self,
+        *command: object,
+        cwd: Path | None = None,
+        strict: bool = False,
+        anew: Iterable[str] = (),
+        **environment: str,
     ) -> subprocess.CompletedProcess[str]:
-        """``python *command``, a script and its arguments or ``-m`` and a module's, and what it said.
+        """``python *command``: a script, ``-m`` and a module or ``-c`` and code, with arguments; and what it said.
 
         Args:
             strict: sggp's own warnings are errors: an example that does not converge is a broken example.
+            anew: packages that the script is to import itself: nothing that they do when they are imported was done in
+                its process. It was in the server, so what they change elsewhere may be there.
             environment: variables beside this process's own.
         """
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
@@ -70,6 +79,7 @@ class Scripts:
             "command": [str(part) for part in command],
             "cwd": str(cwd or ROOT),
             "strict": strict,
+            "anew": list(anew),
             "environment": {**inherited, "PYTHONPATH": paths, "MPLBACKEND": "Agg", **environment},
         }
         with tempfile.TemporaryDirectory() as folder:
@@ -115,14 +125,15 @@ class _AsSpawning(ForkContext):
 
 def _serve() -> dict[str, Any]:
     """Fork for every request; each fork gets its request back and goes on from here."""
+    gc.disable()
     sys.modules["triton"] = None  # type: ignore[assignment]  # else loaded here: a script may want its interpreter
     importlib.import_module("torch._dynamo")  # by the first optimiser: a second of each script
     del sys.modules["triton"]
     for name in PRELOADED:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
-    gc.collect()
     gc.freeze()  # else every fork would copy what its collector touches
+    gc.enable()
     while line := sys.stdin.readline():
         if not (child := os.fork()):
             return json.loads(line)
@@ -139,6 +150,8 @@ def _become(request: dict[str, Any]) -> None:
     os.environ.update(request["environment"])
     os.chdir(request["cwd"])
     signal.alarm(SECONDS)
+    for name in [name for name in sys.modules if name.split(".")[0] in request["anew"]]:
+        del sys.modules[name]
     if request["strict"]:
         import warnings
 
@@ -167,7 +180,11 @@ def main() -> None:
             _AsSpawning() if method == "spawn" else context(method)
         )
     first, *rest = request["command"]
-    if first == "-m":
+    if first == "-c":
+        sys.argv, sys.path[0] = ["-c", *rest[1:]], request["cwd"]
+        sys.modules["__main__"] = module = ModuleType("__main__")
+        exec(compile(rest[0], "<string>", "exec"), vars(module))
+    elif first == "-m":
         sys.argv, sys.path[0] = rest, request["cwd"]
         runpy.run_module(rest[0], run_name="__main__", alter_sys=True)
     else:

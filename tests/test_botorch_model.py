@@ -5,8 +5,6 @@ from __future__ import annotations
 import copy
 import math
 import pickle
-import subprocess
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -32,6 +30,7 @@ from botorch.utils.datasets import SupervisedDataset
 from sggp.botorch import PathwiseGPModel, PoolThompsonSampling, register
 from sggp.errors import DtypeError, InputError, ShapeError
 from sggp.kernels import TanimotoMinMax
+from tests.scripts import Scripts
 from tests.test_botorch import NOISE, DenseGP, build, data, kernel
 
 FIXED: dict[str, Any] = {"noise_variance": NOISE, "optimizer": None, "num_samples": 32}
@@ -350,31 +349,13 @@ class TestBadInput:
             build().posterior(torch.zeros(3, 5))
 
 
-class TestImport:
-    def run(self, code: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-
-    def test_without_botorch_the_extra_is_named(self) -> None:
-        done = self.run(
-            "import sys; sys.modules['botorch'] = None\n"
-            "from sggp.errors import MissingExtra\n"
-            "try:\n    import sggp.botorch\n"
-            "except MissingExtra as error:\n    print(error)"
-        )
-        assert 'pip install "sggp[botorch]"' in done.stdout, done.stderr
-
-    def test_it_prints_nothing_and_changes_nothing_more_than_botorch(self) -> None:
-        done = self.run(
-            "import sys, torch, botorch, gpytorch, linear_operator, logging\n"
-            "from botorch.models import SingleTaskGP\n"
-            "from botorch.sampling.pathwise.features.generators import GenKernelFeatures\n"
-            "def state():\n"
-            "    pairs = [(k, c, vars(c)) for m in (gpytorch.settings, linear_operator.settings)\n"
-            "             for k, c in vars(m).items() if isinstance(c, type)]\n"
-            "    values = {(k, a): repr(v) for k, c, d in pairs for a, v in d.items() if not callable(v)}\n"
-            "    return values, torch.get_default_dtype(), torch.initial_seed(), torch.get_num_threads(),\\\n"
-            "        logging.root.level, len(GenKernelFeatures.funcs)\n"
-            "before = state()\nimport sggp.botorch\n"
-            "sys.exit(0 if state() == before else 'changed')"
-        )
-        assert (done.returncode, done.stdout) == (0, ""), done.stderr
+def test_without_botorch_the_extra_is_named(scripts: Scripts) -> None:
+    done = scripts.run(
+        "-c",
+        "import sys; sys.modules['botorch'] = None\n"
+        "from sggp.errors import MissingExtra\n"
+        "try:\n    import sggp.botorch\n"
+        "except MissingExtra as error:\n    print(error)",
+        anew=("sggp", "botorch"),
+    )
+    assert 'pip install "sggp[botorch]"' in done.stdout, done.stderr

@@ -7,7 +7,7 @@ import pickle
 import numpy as np
 import pytest
 from scipy import stats
-from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.model_selection import GridSearchCV
 
 from sggp import GPRegressor
 from sggp.errors import UnidentifiedColumns
@@ -256,12 +256,11 @@ def test_types_of_inputs():
 
 def test_hosts_of_scikit_learn():
     x, y = noiseless_half(240, np.random.default_rng(16))
-    scores = cross_val_score(GPRegressor(random_state=0, num_samples=2), x, y, cv=3)
-    assert (scores > 0.8).all()
     search = GridSearchCV(
         GPRegressor(random_state=0, num_samples=2), {"noise": ["auto", "constant"]}, cv=3
     ).fit(x, y)
-    assert set(search.cv_results_["param_noise"]) == {"auto", "constant"}
+    assert list(search.cv_results_["param_noise"]) == ["auto", "constant"]
+    assert min(search.cv_results_[f"split{fold}_test_score"][0] for fold in range(3)) > 0.8
     best = pickle.loads(pickle.dumps(search.best_estimator_))
     np.testing.assert_array_equal(
         best.predict_dist(x[:9]).scale, search.best_estimator_.predict_dist(x[:9]).scale

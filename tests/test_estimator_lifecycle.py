@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import pickle
-import subprocess
-import sys
 
 import gpytorch
 import numpy as np
@@ -21,6 +19,7 @@ from sggp import GPRegressor
 from sggp.errors import DataFileError, InputError, NotSaved, ShapeError
 from sggp.persistence import read_content, write_content
 from sggp.posterior import Posterior
+from tests.scripts import Scripts
 
 
 def table(n=60, d=2, seed=0, noise=0.2, weights=None):
@@ -292,9 +291,7 @@ sys.exit("the child hangs")
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
-def test_a_forked_child_predicts():
+def test_a_forked_child_predicts(scripts: Scripts):
     """torch's second thread stays with the parent, and the child waited for it for ever."""
-    found = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", FORKED], capture_output=True, text=True, timeout=120
-    )
+    found = scripts.run("-c", FORKED)
     assert (found.returncode, found.stderr) == (0, "")

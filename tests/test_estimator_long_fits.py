@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import signal
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -14,6 +12,7 @@ from sggp.errors import CheckpointError, InputError, NotConverged
 from sggp.estimator import regressor
 from sggp.solvers import ConjugateGradients
 from sggp.solvers.core import checkpoint as stored
+from tests.scripts import Scripts
 
 PROGRAM = """
 import os, signal, sys
@@ -55,15 +54,15 @@ def learnt_again(*_):
     pytest.fail("hyperparameters were learnt again")
 
 
-def test_a_killed_fit_goes_on_without_learning_again(table, tmp_path, monkeypatch):
+def test_a_killed_fit_goes_on_without_learning_again(table, tmp_path, monkeypatch, scripts: Scripts):
     """The seed is nobody's: the samples are those of the killed fit all the same."""
     X, y = table
     np.save(tmp_path / "X.npy", X)
     np.save(tmp_path / "y.npy", y)
     file = tmp_path / "fit"
     names = [str(tmp_path / name) for name in ("X.npy", "y.npy", "fit")]
-    ended = subprocess.run([sys.executable, "-c", PROGRAM, *names], capture_output=True, check=False)
-    assert ended.returncode == -signal.SIGKILL, ended.stderr.decode()
+    ended = scripts.run("-c", PROGRAM, *names)
+    assert ended.returncode == -signal.SIGKILL, ended.stderr
     assert file.exists()
     assert (tmp_path / "fit.solve").exists()
 

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 import sggp
+from tests.scripts import ROOT, Scripts
 
-ROOT = Path(__file__).resolve().parent.parent
 EXTRAS = ["botorch", "faiss", "matplotlib", "pooch", "rdkit", "rich", "typer"]
 
 # Everything process-wide that an import could change; `snapshot()` is compared before and after. What the dependencies
@@ -55,12 +55,12 @@ def snapshot():
 """
 
 
-def run_python(code: str, *, cwd: Path, path: Path | None = ROOT, timeout: float = 240) -> str:
+def run_python(code: str, *, cwd: Path) -> str:
+    """What code prints in a process of its own, in which nothing was imported before."""
     env = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONSAFEPATH")}
-    if path is not None:
-        env["PYTHONPATH"] = str(path)
+    env["PYTHONPATH"] = str(ROOT)
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=cwd, env=env, capture_output=True, text=True, timeout=timeout
+        [sys.executable, "-c", code], cwd=cwd, env=env, capture_output=True, text=True, timeout=240
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -80,17 +80,31 @@ def test_import_loads_no_extra_and_little_beyond_torch_and_gpytorch(tmp_path: Pa
     assert len(loaded) < 100
 
 
-def test_importing_the_botorch_face_loads_nothing_heavy_beyond_botorch(tmp_path: Path) -> None:
-    """Learning, scikit-learn and SciPy's statistics wait for their first use: what they cost is in the modules."""
+def test_importing_the_botorch_face_loads_and_changes_nothing_beyond_botorch(tmp_path: Path) -> None:
+    """Learning, scikit-learn and SciPy's statistics wait for their first use: what they cost is in the modules.
+
+    It prints nothing either, and registers features with BoTorch only when asked to.
+    """
     pytest.importorskip("botorch")
     hosts = (
         "import botorch.acquisition.objective, botorch.models, botorch.sampling.pathwise.posterior_samplers"
     )
     code = (
-        f"import sys, json; {hosts}; from botorch.models import MultiTaskGP; before = set(sys.modules);"
-        "import sggp.botorch; print(json.dumps(sorted(set(sys.modules) - before)))"
+        f"import sys, json; {hosts}; from botorch.models import MultiTaskGP; before = set(sys.modules)\n"
+        "import gpytorch, linear_operator, logging, torch\n"
+        "from botorch.sampling.pathwise.features.generators import GenKernelFeatures\n"
+        "def state():\n"
+        "    pairs = [(k, c, vars(c)) for m in (gpytorch.settings, linear_operator.settings)\n"
+        "             for k, c in vars(m).items() if isinstance(c, type)]\n"
+        "    values = {(k, a): repr(v) for k, c, d in pairs for a, v in d.items() if not callable(v)}\n"
+        "    return values, torch.get_default_dtype(), torch.initial_seed(), torch.get_num_threads(),\\\n"
+        "        logging.root.level, len(GenKernelFeatures.funcs)\n"
+        "unchanged = state()\nimport sggp.botorch\n"
+        "print(json.dumps([sorted(set(sys.modules) - before), state() == unchanged]))"
     )
-    loaded = set(json.loads(run_python(code, cwd=tmp_path)))
+    names, same = json.loads(run_python(code, cwd=tmp_path))
+    assert same
+    loaded = set(names)
     heavy = {"sklearn", "pandas", "joblib", "scipy.stats", "scipy.interpolate", "scipy.optimize"}
     rooms = {"analysis", "bayesopt", "cli", "estimator", "evidence", "hyperparameters", "linear", "molecules"}
     assert "sggp.botorch.model" in loaded
@@ -143,12 +157,13 @@ def test_names_are_listed_alike_for_programs_and_for_type_checkers(package: str)
     assert all(getattr(module, name) is getattr(importlib.import_module(typed[name]), name) for name in typed)
 
 
-def test_public_names_need_no_extra(tmp_path: Path) -> None:
+def test_public_names_need_no_extra(scripts: Scripts) -> None:
     code = (
         f"import sys; sys.modules.update(dict.fromkeys({EXTRAS!r})); import sggp;"  # importing None raises
         "[getattr(sggp, name) for name in sggp.__all__]; print('fine')"
     )
-    assert run_python(code, cwd=tmp_path).strip() == "fine"
+    done = scripts.run("-c", code, anew=("sggp", *EXTRAS))
+    assert done.stdout == "fine\n", done.stderr
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:
@@ -184,23 +199,14 @@ def installed(work: Path) -> tuple[Path, Path]:
     done = subprocess.run(build, env=settings, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
     (wheel,) = work.glob("sggp-*.whl")
-    target = work / "site"
-    install = [
-        *pip,
-        "install",
-        "--no-deps",
-        "--no-index",
-        "--no-compile",
-        "--target",
-        str(target),
-        str(wheel),
-    ]
-    done = subprocess.run(install, capture_output=True, text=True, timeout=240)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return wheel, target
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(work / "site")  # all that an installation does, but for the command and bytecode
+    return wheel, work / "site"
 
 
-def test_the_wheel_holds_every_module_and_imports_every_public_name_from_elsewhere(tmp_path: Path) -> None:
+def test_the_wheel_holds_every_module_and_imports_every_public_name_from_elsewhere(
+    tmp_path: Path, scripts: Scripts
+) -> None:
     """One test: a wheel is not built twice where tests are shared out among processes."""
     wheel, target = installed(tmp_path)
     with zipfile.ZipFile(wheel) as archive:
@@ -215,9 +221,10 @@ def test_the_wheel_holds_every_module_and_imports_every_public_name_from_elsewhe
     assert engine - names == set()
     assert "-py3-none-" in wheel.name
     code = (
-        f"EXTRAS = {EXTRAS!r}"
+        f"EXTRAS, HERE, THERE = {EXTRAS!r}, {str(ROOT)!r}, {str(target)!r}"
         + """
-import importlib, json, pathlib
+import importlib, json, pathlib, sys
+sys.path = [THERE, *(folder for folder in sys.path if folder != HERE)]
 import sggp
 from sggp.errors import MissingExtra
 seen = {"sggp": [getattr(sggp, n) is not None for n in sggp.__all__]}
@@ -238,8 +245,9 @@ for path in sorted(root.rglob("*.py")):
 print(json.dumps([sggp.__file__, seen]))
 """
     )
-    out = run_python(code, cwd=tmp_path, path=target)
-    location, seen = json.loads(out.strip().splitlines()[-1])
+    done = scripts.run("-c", code, cwd=tmp_path, anew=("sggp",))
+    assert done.returncode == 0, done.stderr
+    location, seen = json.loads(done.stdout.strip().splitlines()[-1])
     assert Path(location).is_relative_to(target)
     assert "sggp.errors" in seen
     assert [name for name, found in seen.items() if not all(found)] == []

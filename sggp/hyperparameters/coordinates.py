@@ -18,6 +18,7 @@ from gpytorch.kernels import Kernel, ScaleKernel
 from torch import Tensor
 
 from sggp.errors import DtypeError, InputError, UnsupportedKernel
+from sggp.hyperparameters.adam import Adam
 from sggp.kernels.convert import check_kernel_structure
 
 _log = logging.getLogger(__name__)
@@ -239,14 +240,12 @@ class Coordinates:
             parts.append((pulled if item.ties is None else item.ties.mean(pulled)).reshape(-1).cpu())
         return torch.cat(parts)
 
-    def climb(self, u: Tensor, gradient: Tensor, optimizer: torch.optim.Optimizer, rate: float) -> Tensor:
+    def climb(self, u: Tensor, gradient: Tensor, optimizer: Adam, rate: float) -> Tensor:
         """One step of an optimiser that moves u (p,), within the bounds; the gradient (p,) that it climbed."""
         if not bool(torch.isfinite(gradient).all()):
             _log.warning("a step gave a non-finite gradient; it was skipped")
             gradient = torch.zeros_like(gradient)
-        optimizer.param_groups[0]["lr"] = rate
-        u.grad = -gradient
-        optimizer.step()
+        optimizer.step(u, -gradient, rate)
         with torch.no_grad():
             u.copy_(u.clamp(*self.bounds()))
         return gradient

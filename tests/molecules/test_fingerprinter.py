@@ -16,7 +16,7 @@ from rdkit.Chem import rdFingerprintGenerator
 
 from sggp.datasets import nci_first_5k
 from sggp.errors import InputError, MoleculeError, MoleculeWarning, ShapeError
-from sggp.molecules import SmilesFingerprinter
+from sggp.molecules import SmilesFingerprinter, featurise
 
 GOOD = ["CCO", "c1ccccc1O", "CC(=O)Oc1ccccc1C(=O)O", "O"]
 MIXED = ["CCO", "C1CC", "OCC", "C(C)(C)(C)(C)C", "", None, "CN"]
@@ -49,10 +49,10 @@ def test_bits_equal_rdkits_bit_fingerprint(nci):
     np.testing.assert_array_equal(found, expected)
 
 
-def test_processes_give_the_same_rows_in_the_same_order(nci):
-    many = nci * 9
-    alone = SmilesFingerprinter(fp_size=64, n_jobs=1).transform(many)
-    np.testing.assert_array_equal(SmilesFingerprinter(fp_size=64, n_jobs=2).transform(many), alone)
+def test_processes_give_the_same_rows_in_the_same_order(nci, monkeypatch):
+    monkeypatch.setattr(featurise, "_CHUNK", len(nci) // 9)
+    alone = SmilesFingerprinter(fp_size=64, n_jobs=1).transform(nci)
+    np.testing.assert_array_equal(SmilesFingerprinter(fp_size=64, n_jobs=2).transform(nci), alone)
 
 
 def test_row_numbers_are_right_beyond_the_first_chunk():

@@ -14,7 +14,7 @@ from sklearn.base import clone
 
 from sggp.datasets import nci_first_5k
 from sggp.errors import DtypeError, InputError, MoleculeWarning
-from sggp.molecules import FingerprintTable, SmilesFingerprinter
+from sggp.molecules import FingerprintTable, SmilesFingerprinter, featurise
 from sggp.molecules._rdkit import VERSION
 from sggp.molecules.build import Request
 from sggp.molecules.encoding.descriptors import DESCRIPTORS, quantise
@@ -72,8 +72,10 @@ def test_every_part_is_rdkits(nci, parts, size):
         assert found[:, start:stop].any()
 
 
-def test_processes_and_invalid_rows_keep_every_part_in_place(nci):
-    texts = [*nci, "C1CC", "", *nci[:30]] * 12
+def test_processes_and_invalid_rows_keep_every_part_in_place(nci, monkeypatch):
+    monkeypatch.setattr(featurise, "_CHUNK", 100)
+    monkeypatch.setattr(featurise, "_SERIAL_CHUNK", 70)
+    texts = [*nci, "C1CC", "", *nci[:30]]
     transformer = SmilesFingerprinter(fp_size=64, parts=ALL, on_invalid="mask", n_jobs=1)
     with pytest.warns(MoleculeWarning):
         alone = transformer.transform(texts)

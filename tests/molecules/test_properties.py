@@ -1,7 +1,5 @@
 """Computed properties against RDKit's descriptors, drawings as self-contained SVG, and life without RDKit."""
 
-import subprocess
-import sys
 from xml.etree import ElementTree
 
 import numpy as np
@@ -9,6 +7,7 @@ import pytest
 
 from sggp.errors import InputError, MoleculeError
 from sggp.molecules import compute_property, draw_grid, logp, molecule_svg, qed
+from tests.scripts import Scripts
 
 SMILES = ["CC(=O)Oc1ccccc1C(=O)O", "CCO", "CN1C=NC2=C1C(=O)N(C(=O)N2C)C"]
 
@@ -75,7 +74,7 @@ def test_bad_input():
         draw_grid([])
 
 
-def test_without_rdkit_the_error_names_the_extra():
+def test_without_rdkit_the_error_names_the_extra(scripts: Scripts):
     code = """
 import sys, warnings
 warnings.simplefilter("ignore")
@@ -92,7 +91,7 @@ for call in (SmilesFingerprinter().transform, FingerprintTable.from_smiles, lamb
     else:
         raise SystemExit("no error")
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    done = scripts.run("-c", code, anew=("sggp", "rdkit"))
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -58,13 +58,13 @@ def one_rank(rank: int, size: int, port: int, target: Target, folder: Path) -> N
 
 def alike(folder: Path) -> dict[str, Any]:
     with sggp.distributed(timeout=60) as workers:
-        found = work.everything()
-        return {
-            "everything": found,
+        found = {
+            "everything": work.everything(),
             "chance": work.by_chance(),
             "size": workers.size,
             "cpu": time.process_time(),
         }
+        return found if workers.size == 2 else found | {"resumed": resumed(workers, folder)}
 
 
 def wrong(folder: Path) -> dict[str, Any]:
@@ -157,26 +157,23 @@ def fails(folder: Path) -> dict[str, Any]:
     return {"said": ""}
 
 
-def resumed(folder: Path) -> dict[str, Any]:
-    """The solve of the rank that died goes on, from a copy of its file."""
-    with sggp.distributed() as workers:
-        if workers.first:
-            shutil.copy(folder.parent / "killed" / "solve.ckpt", folder)
-        solution = solved(folder)
-        return {"x": solution.x, "notes": solution.notes, "size": workers.size}
+def resumed(workers: Workers, folder: Path) -> dict[str, Any]:
+    """The solve of the rank that died goes on, on another number of them, from a copy of its file."""
+    if workers.first:
+        shutil.copy(folder.parent / "killed" / "solve.ckpt", folder)
+    solution = solved(folder)
+    return {"x": solution.x, "notes": solution.notes}
 
 
 def main(folder: Path) -> None:
     sharing.LEAST_ENTRIES = 1
     torch.set_num_threads(1)
     torch.save({"everything": work.everything(), "x": solved(folder).x}, folder / "one.pt")
+    ranks(2, killed, folder / "killed")
     for size in (1, 2, 4):
         ranks(size, alike, folder / f"alike-{size}")
     ranks(2, wrong, folder / "wrong")
     ranks(2, fails, folder / "fails")
-    ranks(2, killed, folder / "killed")
-    for size in (1, 4):
-        ranks(size, resumed, folder / f"resumed-{size}")
 
 
 if __name__ == "__main__":

@@ -100,7 +100,7 @@ def test_the_error_of_a_rank_is_told_to_the_others(saved: Path) -> None:
 def test_a_killed_solve_goes_on_with_another_number_of_ranks(saved: Path, size: int) -> None:
     unbroken = torch.load(saved / "one.pt", weights_only=True)["x"]
     assert not (saved / "killed" / "1.pt").exists()
-    for found in of_ranks(saved, f"resumed-{size}", size):
+    for found in of_ranks(saved, f"alike-{size}", size):
         assert found["size"] == size
-        assert any(note.startswith("resumed from") for note in found["notes"])
-        torch.testing.assert_close(found["x"], unbroken, rtol=1e-9, atol=1e-9)
+        assert any(note.startswith("resumed from") for note in found["resumed"]["notes"])
+        torch.testing.assert_close(found["resumed"]["x"], unbroken, rtol=1e-9, atol=1e-9)

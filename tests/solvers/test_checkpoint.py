@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -23,6 +20,7 @@ from sggp.solvers import (
     StochasticGradientDescent,
 )
 from sggp.solvers.core import checkpoint, run
+from tests.scripts import Scripts
 from tests.solvers.dense import matern
 
 SOLVERS = {
@@ -286,31 +284,26 @@ def test_writes_are_rare(generator, tmp_path, monkeypatch):
 
 
 VICTIM = """
-import sys, time, torch
+import os, signal, sys, torch
 from sggp.solvers.core import checkpoint, run
 from tests.solvers.test_checkpoint import SOLVERS, make_system
 checkpoint._INTERVAL = checkpoint._WORK_PER_WRITE = 0.0
 torch.set_num_threads(1)
 operator, rhs = make_system("sdd", torch.Generator().manual_seed(1))
 
-def wait(progress):
+def die(progress):
     if progress.iterations == 9:
-        print("waiting", flush=True)
-        time.sleep(600)
+        os.kill(os.getpid(), signal.SIGKILL)
 
-SOLVERS["sdd"].solve(operator, rhs, tolerance=1e-3, generator=3, checkpoint=sys.argv[1], callback=wait)
+SOLVERS["sdd"].solve(operator, rhs, tolerance=1e-3, generator=3, checkpoint=sys.argv[1], callback=die)
 """
 
 
-def test_sigkill(tmp_path, root):
+def test_sigkill(tmp_path, scripts: Scripts):
     """A process killed in the middle of a solve: another process ends it where it ends without a kill."""
     path = tmp_path / "a"
-    environment = os.environ | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-W", "ignore", "-c", VICTIM, str(path)]
-    with subprocess.Popen(command, env=environment, cwd=root, stdout=subprocess.PIPE, text=True) as victim:
-        assert victim.stdout.readline() == "waiting\n"
-        victim.send_signal(signal.SIGKILL)
-        assert victim.wait() == -signal.SIGKILL
+    victim = scripts.run("-c", VICTIM, path, OMP_NUM_THREADS="1")
+    assert victim.returncode == -signal.SIGKILL, victim.stderr
     halfway = read_content(path, checkpoint._KIND)
     assert halfway["state"] is not None
     threads = torch.get_num_threads()

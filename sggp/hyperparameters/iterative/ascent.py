@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sggp.hyperparameters.adam import Adam
 from sggp.hyperparameters.iterative.gradient import Estimate, PathwiseGradient
 from sggp.hyperparameters.problem import public_mean
 from sggp.hyperparameters.result import Trace
@@ -41,7 +42,7 @@ class Ascent:
     def __init__(self, gradient: PathwiseGradient, settings: AscentSettings, trace: Trace) -> None:
         self.gradient, self.settings, self.trace = gradient, settings, trace
         self.u = gradient.coordinates.vector()
-        self.optimizer = torch.optim.Adam([self.u], lr=settings.learning_rate, betas=BETAS)
+        self.optimizer = Adam(BETAS)
         self.error = torch.full_like(self.u, math.nan)
         self.z_square = math.inf
         self.settled = False

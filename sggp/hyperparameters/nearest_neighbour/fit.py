@@ -11,6 +11,7 @@ from gpytorch.kernels import Kernel
 from torch import Tensor
 
 from sggp.errors import InputError, Stopped
+from sggp.hyperparameters.adam import Adam
 from sggp.hyperparameters.coordinates import Coordinates
 from sggp.hyperparameters.gram import frozen_base
 from sggp.hyperparameters.merged import MergedData
@@ -66,7 +67,7 @@ class _Descent:
     ) -> None:
         self.likelihood, self.settings, self.rows, self.trace = likelihood, settings, rows, trace
         self.u = likelihood.coordinates.vector()
-        self.optimizer = torch.optim.Adam([self.u], lr=settings.learning_rate, betas=BETAS)
+        self.optimizer = Adam(BETAS)
         self.iterates: list[Tensor] = []
         self.step_count, self.cooling, trace.steps = 0, 0, settings.max_steps
         self.recent: list[Tensor] = []
