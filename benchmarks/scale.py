@@ -2,13 +2,14 @@
 
 Rows are uniform in a cube, targets a known function plus noise, and the kernel a scaled Matérn-3/2 with given length
 scales, so that what is timed is conditioning alone. `--parts fit` takes raw rows through `GPRegressor()`, which chooses
-and learns its kernel, and `--parts britain` a real table (`SGGP_DATA_DIR`). Seconds are processor seconds but in those
+and learns its kernel, and `--parts britain` a real table (`SGGP_DATA_DIR`); with
+`--seconds` that is `max_seconds`, and samples are as given. Seconds are processor seconds but in those
 two, which tell both. The error of a product is measured on exact rows at random places; "dense" is the same with
 `SGGP_FAR_FIELD=0`, at the sizes up to `--dense`. RMSE is of the mean against the function, without noise; of britain
 against values set aside, in units of their spread. The peak is that of the process so far.
 
     python benchmarks/scale.py [--parts products posterior fit britain] [--rows 100000 1000000] [--columns 3]
-        [--samples 64] [--dense 100000]
+        [--samples 64] [--dense 100000] [--seconds 600]
 """
 
 from __future__ import annotations
@@ -109,16 +110,16 @@ def posterior(sizes: list[int], d: int, samples: int, dense: int) -> None:
     print_table(names, table)
 
 
-def fit(sizes: list[int], d: int, samples: int, dense: int) -> None:
-    """`GPRegressor` from raw rows, its kernel chosen: hyperparameters, mean and samples."""
+def fit(sizes: list[int], d: int, samples: int, dense: int, limit: float | None = None) -> None:
+    """`GPRegressor` from raw rows, its kernel chosen: hyperparameters, mean and samples, within so many seconds."""
     table = []
     for n in sizes:
         x, y = rows(n, d)
         q = torch.rand(QUERIES, d, generator=seeded(3), dtype=torch.float64)
         for engine in engines(n, dense):
             use(engine)
-            for s in sorted({0, samples}):
-                cells, mean = fitted(x.numpy(), y.numpy(), q.numpy(), s)
+            for s in sorted({0, samples}) if limit is None else [samples]:
+                cells, mean = fitted(x.numpy(), y.numpy(), q.numpy(), s, limit)
                 rmse = float((torch.from_numpy(mean) - function(q)).square().mean().sqrt())
                 table.append([f"{n:,}", str(d), engine, *cells, f"{rmse:.4f}", f"{peak_gib():.2f}"])
     print_table(FITTED, table)
@@ -139,9 +140,12 @@ FITTED = [
 ]
 
 
-def fitted(x: np.ndarray, y: np.ndarray, q: np.ndarray, samples: int) -> tuple[list[str], np.ndarray]:
+def fitted(
+    x: np.ndarray, y: np.ndarray, q: np.ndarray, samples: int, limit: float | None = None
+) -> tuple[list[str], np.ndarray]:
     """What a fit of all rows took, and its mean at q."""
-    model, begin = GPRegressor(num_samples=samples, random_state=0), time.perf_counter()
+    model = GPRegressor(num_samples=samples, max_seconds=limit, random_state=0)
+    begin = time.perf_counter()
     seconds, _ = timed(lambda: model.fit(x, y))
     took, solution = time.perf_counter() - begin, model.solution_
     chosen = "default" if model.kernel_selection_ is None else model.kernel_selection_.chosen
@@ -164,7 +168,12 @@ def britain(sizes: list[int], d: int, samples: int, dense: int) -> None:
     print_table(FITTED, table)
 
 
-PARTS = {"products": products, "posterior": posterior, "fit": fit, "britain": britain}
+PARTS: dict[str, Callable[..., None]] = {
+    "products": products,
+    "posterior": posterior,
+    "fit": fit,
+    "britain": britain,
+}
 
 
 def main() -> None:
@@ -176,11 +185,16 @@ def main() -> None:
     parser.add_argument(
         "--dense", type=int, default=100_000, help="rows up to which the dense engine runs too"
     )
+    parser.add_argument("--seconds", type=float, help="max_seconds of the fits of part fit")
     arguments = parser.parse_args()
     header("Rows on one machine")
     for part in arguments.parts:
         print(f"\n{part}\n")
-        PARTS[part](arguments.rows, arguments.columns, arguments.samples, arguments.dense)
+        sizes = (arguments.rows, arguments.columns, arguments.samples, arguments.dense)
+        if part == "fit":
+            fit(*sizes, arguments.seconds)
+        else:
+            PARTS[part](*sizes)
 
 
 if __name__ == "__main__":

@@ -17,14 +17,17 @@ from sggp.solvers.alternating_projections import AlternatingProjections
 from sggp.solvers.cholesky import Cholesky
 from sggp.solvers.conjugate_gradients import ConjugateGradients
 from sggp.solvers.core.base import Prepared, Setup, Solver
-from sggp.solvers.core.limits import Limits
+from sggp.solvers.core.limits import RESERVING, Limits, Progress
 from sggp.solvers.core.solution import Solution, Status
+from sggp.solvers.stochastic_dual_descent import StochasticDualDescent
 
 __all__ = ["Auto", "choose"]
 
 _ROWS_PER_COLUMN = 30
 """A factor costs n³/3 flops once, conjugate gradients some 25·n² a column: below this many rows a column it is less."""
 _BETTER = 0.9
+_LATE, _HARDLY = 0.5, 0.5
+"""The share of a budget after which conjugate gradients that have not brought a residual below that end; see `Auto`."""
 _LOST = (Status.STAGNATED, Status.BREAKDOWN, Status.DIVERGED)
 
 
@@ -87,7 +90,10 @@ class Auto(Solver):
     Args:
         direct_rows: up to this many rows a dense factor comes first; 0 for never.
 
-    Budgets hold for all solvers together. A checkpoint is that of the first one.
+    Budgets hold for all solvers together. A checkpoint is that of the first one. Conjugate gradients are worth little
+    long before their end, dual descent is worth something at any time: where half of `max_epochs` or `max_seconds` is
+    spent and some residual is still above one half, stochastic dual descent has the rest, from zero, and its columns
+    are taken where their residuals are less.
 
     Cost: that of the solvers tried; `Solution.method` names them, `Solution.notes` tells each change of mind.
     """
@@ -104,10 +110,14 @@ class Auto(Solver):
         columns = 1 if rhs.ndim == 1 else rhs.shape[1]
         setup, source = Setup() if setup is None else setup, as_generator(limits.generator)
         first, *others = setup.of(self, operator, columns, source)
-        solution = first.solve(rhs, x0, **limits.options())
+        watch = _Watch(limits)
+        solution = first.solve(rhs, x0, **replace(limits, callback=watch).options())
         tried = [solution.method]
-        for prepared in others:
+        slow = [i for i, residual in enumerate(solution.residual.tolist()) if residual > _HARDLY]
+        late = bool(slow) and not watch.asked and watch.limited and isinstance(operator, RowOperator)
+        for prepared in [StochasticDualDescent().prepare(operator)] if late else others:
             lost = [i for i, status in enumerate(solution.status) if status in _LOST]
+            lost = slow if late else lost
             left = _left(limits, solution, completed(operator).workers)
             if not lost or left is None:
                 break
@@ -120,10 +130,37 @@ class Auto(Solver):
         return replace(solution, method=f"{self.describe()} → {', then '.join(tried)}")
 
 
+class _Watch:
+    """The callback of the first solver: the user's, and the end of what comes to nothing within a budget.
+
+    Attributes:
+        limited: whether there is a budget. asked: whether the user's callback has asked to stop.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits, self.asked = limits, False
+        self._least: Tensor | None = None
+        self.limited = limits.max_epochs is not None or limits.max_seconds is not None
+
+    def __call__(self, progress: Progress) -> bool:
+        limits = self._limits
+        self.asked = limits.callback is not None and limits.callback(progress) is True
+        least = progress.residual if self._least is None else torch.minimum(self._least, progress.residual)
+        self._least = least
+        spent = (
+            (progress.epochs, limits.max_epochs),
+            (progress.seconds, limits.max_seconds),
+        )
+        late = any(most is not None and used >= _LATE * most for used, most in spent)
+        return self.asked or (late and float(least.nan_to_num(torch.inf).max()) > _HARDLY)
+
+
 def _left(limits: Limits, solution: Solution, workers: Workers) -> Limits | None:
     """What the solvers so far have left of the budget; None where that is nothing."""
     epochs, seconds = limits.max_epochs, limits.max_seconds
-    epochs = None if epochs is None else epochs - solution.epochs
+    if epochs is not None:
+        # the last pass is kept within large budgets, and would not be within what is left of one
+        epochs -= solution.epochs + (1 if epochs >= RESERVING > epochs - solution.epochs else 0)
     used = workers.agreed(solution.seconds)
     seconds = None if seconds is None else seconds - used
     if (epochs is not None and epochs <= 0) or (seconds is not None and seconds <= 0):

@@ -10,7 +10,7 @@ import torch
 
 from sggp.errors import UnsupportedOperator
 from sggp.operators import InducingOperator, KernelOperator, Operator
-from sggp.solvers import AlternatingProjections, Auto, Cholesky, ConjugateGradients, Status
+from sggp.solvers import AlternatingProjections, Auto, Cholesky, ConjugateGradients, Status, auto
 from sggp.solvers.auto import choose
 from tests.solvers.dense import DenseOperator, residual_rounding, with_spectrum
 
@@ -136,7 +136,7 @@ def test_budget_holds_for_all_solvers_together(generator):
         operator, rhs, tolerance=1e-12, max_epochs=30, on_failure="return", generator=0
     )
     assert solution.status == (Status.BUDGET_SPENT,)
-    assert "then" not in solution.method
+    assert solution.method.endswith(", then StochasticDualDescent()")  # what there is helps no solver
     assert solution.epochs <= 30
 
 
@@ -184,3 +184,43 @@ def test_what_an_operator_leaves_at_its_default_is_not_asked_for(dtype, generato
         Cholesky().solve(operator, rhs)
     with pytest.raises(UnsupportedOperator, match="float64_products"):
         WIDE.solve(operator, rhs)
+
+
+@pytest.fixture
+def slow(generator, monkeypatch):
+    """A system on which conjugate gradients, left without a preconditioner, get nowhere for long."""
+    x = torch.randn(2000, 6, generator=generator, dtype=torch.float64)
+    kernel = gpytorch.kernels.MaternKernel(nu=1.5).double()
+    kernel.lengthscale = 2.0
+    monkeypatch.setattr(auto, "choose", lambda *_: (PLAIN, BLOCKS))
+    rhs = torch.sin(2 * x[:, :2].sum(1)) + 0.1 * torch.randn(2000, generator=generator, dtype=torch.float64)
+    return KernelOperator(kernel, x, 1e-2, dtype=torch.float32), rhs
+
+
+def test_a_budget_too_small_for_conjugate_gradients_is_spent_on_dual_descent(slow):
+    operator, rhs = slow
+    options = {"max_epochs": 20, "tolerance": 1e-4, "on_failure": "return", "generator": 0}
+    alone, both = (solver.solve(operator, rhs, **options) for solver in (PLAIN, Auto()))
+    assert both.method == "Auto() → ConjugateGradients(preconditioner=None), then StochasticDualDescent()"
+    assert both.epochs <= 20 + 0.06  # and a twentieth of the rows, by which the residual is estimated
+    true = float((rhs - operator.dense() @ both.x).norm() / rhs.norm())
+    assert abs(true - float(both.residual)) < 5 * float(both.residual_error)
+    assert true < 0.8 * float(alone.residual)
+    assert any("StochasticDualDescent() took over and improved 1" in note for note in both.notes)
+
+
+def test_without_a_budget_or_where_the_user_stops_nothing_takes_over(slow):
+    operator, rhs = slow
+    options = {"tolerance": 0.6, "on_failure": "return", "generator": 0}
+    unlimited = Auto().solve(operator, rhs, **options)
+    assert unlimited.converged
+    seen = []
+
+    def stop(progress):
+        seen.append(progress.iterations)
+        return len(seen) == 3
+
+    stopped = Auto().solve(operator, rhs, **(options | {"max_epochs": 20, "callback": stop}))
+    assert seen == [1, 2, 3]
+    for solution in (unlimited, stopped):
+        assert "StochasticDualDescent" not in solution.method

@@ -16,7 +16,7 @@ from sggp.typing import FailurePolicy, ResidualKind, Seed
 
 __all__ = ["Budget", "Callback", "Limits", "Options", "Progress"]
 
-_RESERVING = 20.0
+RESERVING = 20.0
 """From this many epochs on a budget keeps one pass for the final measurement."""
 _SHARE = 0.05
 """The part of `max_seconds` that may be kept for a pass."""
@@ -84,7 +84,7 @@ class Budget:
 
     def spent(self, run: Any) -> bool:
         """Whether a `Run` has to stop stepping."""
-        if self.epochs >= _RESERVING:
+        if self.epochs >= RESERVING:
             # the next step is taken to cost what the last one did
             if run.epochs + run.last_step > self.epochs - 1:
                 return True
