@@ -83,6 +83,7 @@ SCRIPTS = {
         *("--rows", "600", "--columns", "3", "--samples", "2", "--steps", "3"),
         *("--batch", "64", "--features", "32", "--test", "20"),
     ],
+    "budgets.py": ["--rows", "300", "--systems", "function", "--epochs", "6"],
     "gpu.py": ["--dry-run", "--parts", "correct", "rates", "n541508d3"],
     "stream.py": ["--rows", "60", "--files", "2", "--measured", "8", "--batch", "2"],
     "combinatorial.py": ["--size", "tiny", "--budget", "70", "--seeds", "0", "--objectives", "log P"],
