@@ -2,7 +2,8 @@
 
 Everything is drawn here and every posterior has a fixed kernel, so that nothing is downloaded and no fit is timed:
 
-    means, std       `Posterior.mean` and `.variance` at many points, given rows in 8 columns, 64 samples
+    means, std       `Posterior.mean` and `.variance` at many points, given rows in 8 columns, 64 samples; a Matérn
+                     kernel of other columns, smoothness and length scale by `--columns`, `--nu`, `--lengthscale`
     picks            100 picks of a pool by Thompson sampling, given 2,000 rows: 8 float columns; 2,048 bits as a matrix
                      of bytes, and packed in a `FingerprintTable`; and by BoTorch's `MaxPosteriorSampling` from bytes,
                      with a `PathwiseGPModel` of its default 64 paths
@@ -47,8 +48,8 @@ def measured(name: str, call: Callable[[], Any], repeats: int) -> Row:
     return [name, f"{statistics.median(seconds):.3g}", spread, f"{work:.3g}", f"{peak_gib() - before:.2f}"]
 
 
-def points(n: int, seed: int) -> Tensor:
-    return torch.rand(n, 8, generator=seeded(seed), dtype=torch.float64)
+def points(n: int, seed: int, columns: int = 8) -> Tensor:
+    return torch.rand(n, columns, generator=seeded(seed), dtype=torch.float64)
 
 
 def molecules(n: int, seed: int) -> Tensor:
@@ -69,17 +70,18 @@ def posterior(x: Tensor, kernel: gpytorch.kernels.Kernel, num_samples: int) -> P
     )
 
 
-def matern(nu: float) -> gpytorch.kernels.Kernel:
-    kernel = gpytorch.kernels.MaternKernel(nu, ard_num_dims=8).double()
-    kernel.lengthscale = 1.0
+def matern(nu: float, columns: int = 8, lengthscale: float = 1.0) -> gpytorch.kernels.Kernel:
+    kernel = gpytorch.kernels.MaternKernel(nu, ard_num_dims=columns).double()
+    kernel.lengthscale = lengthscale
     return kernel
 
 
 def deviations(arguments: argparse.Namespace) -> list[Row]:
-    given, rows = posterior(points(arguments.rows, 0), matern(1.5), 64), []
-    given.variance(points(10, 3))
+    d, rows = arguments.columns, []
+    given = posterior(points(arguments.rows, 0, d), matern(arguments.nu, d, arguments.lengthscale), 64)
+    given.variance(points(10, 3, d))
     for number in arguments.points:
-        at = points(number, 4)
+        at = points(number, 4, d)
         name = f"{number:,} points, {arguments.rows:,} rows"
         rows.append(measured(f"means of {name}", lambda at=at: given.mean(at), arguments.repeats))
         rows.append(measured(f"std of {name}", lambda at=at: given.variance(at).sqrt(), arguments.repeats))
@@ -155,6 +157,9 @@ def main() -> None:
         default=list(PARTS),
     )
     add("--rows", type=int, default=10_000, help="rows that means and deviations are given")
+    add("--columns", type=int, default=8, help="columns of these rows")
+    add("--nu", type=float, default=1.5, help="smoothness of the kernel")
+    add("--lengthscale", type=float, default=1.0, help="of the kernel, in units of a cube's side")
     add("--points", type=int, nargs="*", default=[60_000], help="points of means and deviations")
     add("--candidates", type=int, default=260_000, help="rows of the pool")
     add("--fingerprints", type=int, default=20_000, help="rows to prepare")
