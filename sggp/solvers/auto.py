@@ -17,7 +17,7 @@ from sggp.solvers.alternating_projections import AlternatingProjections
 from sggp.solvers.cholesky import Cholesky
 from sggp.solvers.conjugate_gradients import ConjugateGradients
 from sggp.solvers.core.base import Prepared, Setup, Solver
-from sggp.solvers.core.limits import RESERVING, Limits, Progress
+from sggp.solvers.core.limits import ENOUGH, RESERVING, Limits, Progress
 from sggp.solvers.core.solution import Solution, Status
 from sggp.solvers.stochastic_dual_descent import StochasticDualDescent
 
@@ -142,7 +142,7 @@ class _Watch:
         self._least: Tensor | None = None
         self.limited = limits.max_epochs is not None or limits.max_seconds is not None
 
-    def __call__(self, progress: Progress) -> bool:
+    def __call__(self, progress: Progress) -> bool | str:
         limits = self._limits
         self.asked = limits.callback is not None and limits.callback(progress) is True
         least = progress.residual if self._least is None else torch.minimum(self._least, progress.residual)
@@ -152,7 +152,8 @@ class _Watch:
             (progress.seconds, limits.max_seconds),
         )
         late = any(most is not None and used >= _LATE * most for used, most in spent)
-        return self.asked or (late and float(least.nan_to_num(torch.inf).max()) > _HARDLY)
+        hardly = float(least.nan_to_num(torch.inf).max()) > _HARDLY
+        return self.asked or (ENOUGH if late and hardly else False)
 
 
 def _left(limits: Limits, solution: Solution, workers: Workers) -> Limits | None:

@@ -12,6 +12,7 @@ from sggp.errors import UnsupportedOperator
 from sggp.operators import InducingOperator, KernelOperator, Operator
 from sggp.solvers import AlternatingProjections, Auto, Cholesky, ConjugateGradients, Status, auto
 from sggp.solvers.auto import choose
+from sggp.solvers.core.limits import ENOUGH
 from tests.solvers.dense import DenseOperator, residual_rounding, with_spectrum
 
 
@@ -207,6 +208,16 @@ def test_a_budget_too_small_for_conjugate_gradients_is_spent_on_dual_descent(slo
     assert abs(true - float(both.residual)) < 5 * float(both.residual_error)
     assert true < 0.8 * float(alone.residual)
     assert any("StochasticDualDescent() took over and improved 1" in note for note in both.notes)
+
+
+def test_what_comes_to_nothing_is_measured_by_some_rows(slow):
+    operator, rhs = slow
+    for answer, epochs, kind in ((True, 2.0, "true"), (ENOUGH, 1.05, "estimated")):
+        found = PLAIN.solve(
+            operator, rhs, callback=lambda _, answer=answer: answer, on_failure="return", generator=0
+        )
+        assert found.epochs == pytest.approx(epochs)
+        assert found.residual_kind == kind
 
 
 def test_without_a_budget_or_where_the_user_stops_nothing_takes_over(slow):

@@ -24,7 +24,7 @@ from torch import Tensor
 from sggp.running import OutOfTime, deadline
 from sggp.solvers.core.base import Setup, Solver
 from sggp.solvers.core.checkpoint import Checkpoint
-from sggp.solvers.core.limits import Budget, Callback, Limits, Progress
+from sggp.solvers.core.limits import ENOUGH, Budget, Callback, Limits, Progress
 from sggp.solvers.core.problem import Problem, check_system
 from sggp.solvers.core.run import Run, begin, describe_step, solution, tell_step
 from sggp.solvers.core.solution import Solution, Status
@@ -322,7 +322,9 @@ def _stopped(run: Run, callback: Callback | None, kind: ResidualKind) -> bool:
     if callback is not None:
         stop = callback(Progress(run.iterations, run.epochs, run.seconds, run.residual.clone(), kind))
     run.paused += time.perf_counter() - begin_
-    return run.agreed(stop is True)
+    ends = run.agreed(stop is True or stop is ENOUGH)
+    run.hasty = ends and run.agreed(stop is ENOUGH)
+    return ends
 
 
 def _check(run: Run, active: Tensor, budget: Budget, *, spent: bool, stepped: bool) -> bool:
@@ -336,7 +338,7 @@ def _check(run: Run, active: Tensor, budget: Budget, *, spent: bool, stepped: bo
     claimed = run.residual <= tolerance
     if not stepped:  # nothing has changed since the last measurement
         run.residual[active] = before
-    elif (budget.forbids_pass(run) or run.stopped) and run.sample(active):
+    elif (budget.forbids_pass(run) or run.stopped or run.hasty) and run.sample(active):
         spent = True
         run.record(run.residual, "estimated")
     else:

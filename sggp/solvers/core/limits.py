@@ -36,6 +36,8 @@ class Progress:
 
 
 Callback = Callable[[Progress], Any]
+ENOUGH = "enough"
+"""What a callback returns to end a solve that came to nothing: some rows tell its residual, and no pass is spent."""
 
 
 class Options(TypedDict, total=False):

@@ -51,6 +51,7 @@ class Run:
     wide: bool = False  # whether remainders are measured in float64
     both: bool = False  # whether the float64 iterate is measured beside the rounded one
     stopped: bool = False  # by a signal, or by who holds the `Stop`
+    hasty: bool = False  # ended by a callback for which a sample of the residuals will do
     paused: float = 0.0
     iterations: int = 0
     history: list[Record] = field(default_factory=list)
