@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -176,6 +177,31 @@ def test_the_optimum_has_no_regret_and_noise_is_paired(root: Path, monkeypatch: 
     noise = noisy.measure(x, 0) - exact.measure(x, 0)
     assert torch.allclose(noise[30:], noisy.measure(x[30:], 30) - exact.value(x[30:]))
     assert 0.5 < float(noise.std()) / (0.05 * exact.spread) < 1.5  # forty draws: a standard error of 11 %
+
+
+def test_regrets_are_compared_seed_by_seed(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("botorch", reason="the benchmark optimises with BoTorch")
+    monkeypatch.syspath_prepend(root / "benchmarks")
+    shared = {
+        "function": "branin",
+        "noise": "exact",
+        "strategy": "qlogei",
+        "rounds": 4,
+        "where": "",
+        "spread": 1.0,
+    }
+    shared |= {"failure": "", "fit_seconds": [1.0], "suggest_seconds": [2.0], "warnings": {}}
+    regrets = {"ours": [0.5, 1.0, 1e-9], "SingleTaskGP": [0.5, math.exp(-3), 0.0]}
+    importlib.import_module("lib.bo_report").report(
+        {**shared, "model": model, "seed": seed, "regret": regret}
+        for model, values in regrets.items()
+        for seed, regret in enumerate(values)
+    )
+    (row,) = (line for line in capsys.readouterr().out.splitlines() if "| SingleTaskGP" in line)
+    assert "| 0 / 2 / 1 " in row
+    assert "| +1.00 ± 1.00 " in row  # of 0, 3 and 0
 
 
 def test_optimisations_resume_from_their_file(scripts: Scripts, tmp_path: Path) -> None:

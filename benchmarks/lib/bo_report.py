@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from statistics import median
+from statistics import mean, median, stdev
 from typing import Any
 
 import numpy as np
@@ -75,25 +76,46 @@ def _is(run: dict[str, Any], noise: str, strategy: str, rounds: int) -> bool:
 def _table(runs: list[dict[str, Any]]) -> None:
     rows = []
     names = STRATEGIES[runs[0]["strategy"]]
+    differences: dict[str, list[float]] = {}
     for function in dict.fromkeys(run["function"] for run in runs):
         here = [run for run in runs if run["function"] == function]
         ours = {run["seed"]: run for run in here if run["model"] == OURS and not run["failure"]}
         for model in names:
             theirs = [run for run in here if run["model"] == model]
             if theirs:
-                rows.append([function, model, *_cells(theirs, ours, itself=model == OURS)])
+                pairs = [] if model == OURS else _pairs(theirs, ours)
+                differences.setdefault(model, []).extend(math.log(a / b) for a, b in pairs)
+                rows.append([function, model, *_cells(theirs, pairs)])
     columns = ["function", "model", "seeds", "median regret", "quartiles", "ours better / equal / worse"]
-    print_table([*columns, "fit, CPU s", "suggest, CPU s"], rows)
+    print_table([*columns, "log regret, ours less its", "fit, CPU s", "suggest, CPU s"], rows)
+    for model, found in differences.items():
+        if len(found) > 1:
+            print(f"log regret, ours less that of {model}: {_told(found)} over {len(found)} pairs\n")
 
 
-def _cells(runs: list[dict[str, Any]], ours: dict[int, dict[str, Any]], itself: bool) -> list[str]:
+def _pairs(theirs: list[dict[str, Any]], ours: dict[int, dict[str, Any]]) -> list[tuple[float, float]]:
+    """Regret of ours and of the other on each seed that both have, none below what counts as nothing."""
+    return [
+        (max(ours[run["seed"]]["regret"], nil), max(run["regret"], nil))
+        for run in theirs
+        if run["seed"] in ours and not run["failure"] and (nil := NIL * run["spread"])
+    ]
+
+
+def _told(differences: list[float]) -> str:
+    """A mean and its standard error."""
+    if len(differences) < 2:
+        return "–"
+    return f"{mean(differences):+.2f} ± {stdev(differences) / math.sqrt(len(differences)):.2f}"
+
+
+def _cells(runs: list[dict[str, Any]], pairs: list[tuple[float, float]]) -> list[str]:
     good = [run for run in runs if not run["failure"]]
     count = str(len(good)) + (f" ({len(runs) - len(good)} failed)" if len(good) < len(runs) else "")
     if not good:
-        return [count, "–", "–", "–", "–", "–"]
+        return [count, "–", "–", "–", "–", "–", "–"]
     regrets = np.array([run["regret"] for run in good])
     low, middle, high = np.quantile(regrets, [0.25, 0.5, 0.75])
-    pairs = [(ours[run["seed"]]["regret"], run["regret"]) for run in good if run["seed"] in ours]
     nil = NIL * good[0]["spread"]
     better = sum(a < b - nil for a, b in pairs)
     worse = sum(a > b + nil for a, b in pairs)
@@ -104,7 +126,8 @@ def _cells(runs: list[dict[str, Any]], ours: dict[int, dict[str, Any]], itself: 
         count,
         f"{middle:.3g}",
         f"{low:.2g} – {high:.2g}",
-        "" if itself else f"{better} / {len(pairs) - better - worse} / {worse}",
+        f"{better} / {len(pairs) - better - worse} / {worse}" if pairs else "",
+        _told([math.log(a / b) for a, b in pairs]) if pairs else "",
         *(f"{value:.3f}" for value in seconds),
     ]
 

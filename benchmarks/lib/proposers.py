@@ -16,7 +16,7 @@ from botorch.utils.sampling import optimize_posterior_samples
 from torch import Tensor
 
 from lib.objectives import INITIAL, Problem
-from lib.surrogates import BOTORCH, MIXES, OURS, SURROGATES, fit_botorch, learnt
+from lib.surrogates import BOTORCH, MANY, MIXES, OURS, SURROGATES, fit_botorch, learnt
 from sggp.bayesopt import Box, Campaign
 
 __all__ = ["BATCH", "MODELS", "STRATEGIES", "Proposer", "make_proposer", "settings"]
@@ -29,7 +29,7 @@ BATCH = {"logei": 1, "qlogei": 4, "thompson": 4}
 CAMPAIGN, OPTUNA, RANDOM = "ours, campaign", "Optuna GPSampler", "random"
 STRATEGIES: dict[str, tuple[str, ...]] = {
     "logei": (OURS, BOTORCH, OPTUNA, RANDOM, *MIXES),
-    "qlogei": (OURS, BOTORCH, RANDOM, *MIXES),
+    "qlogei": (OURS, MANY, BOTORCH, RANDOM, *MIXES),
     "thompson": (OURS, CAMPAIGN, BOTORCH, RANDOM, *MIXES),
 }
 """Which models take part."""

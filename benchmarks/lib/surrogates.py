@@ -16,13 +16,28 @@ from torch import Tensor
 
 from sggp.botorch import PathwiseGPModel
 
-__all__ = ["BOTORCH", "MIXES", "OURS", "SURROGATES", "dense_like", "fit_botorch", "fit_ours", "learnt"]
+__all__ = [
+    "BOTORCH",
+    "MANY",
+    "MIXES",
+    "OURS",
+    "SURROGATES",
+    "dense_like",
+    "fit_botorch",
+    "fit_ours",
+    "learnt",
+]
 
-OURS, BOTORCH = "ours", "SingleTaskGP"
+OURS, BOTORCH, MANY = "ours", "SingleTaskGP", "ours, 512 paths"
 
 
 def fit_ours(x: Tensor, y: Tensor, seed: int) -> PathwiseGPModel:
     return PathwiseGPModel(x, y[:, None], generator=seed)
+
+
+def fit_many(x: Tensor, y: Tensor, seed: int) -> PathwiseGPModel:
+    """As many paths as BoTorch's acquisition functions average over."""
+    return PathwiseGPModel(x, y[:, None], num_samples=512, generator=seed)
 
 
 def fit_botorch(x: Tensor, y: Tensor, seed: int) -> SingleTaskGP:
@@ -70,6 +85,7 @@ MIXES: dict[str, Callable[[Tensor, Tensor, int], Any]] = {
 }
 SURROGATES: dict[str, Callable[[Tensor, Tensor, int], Any]] = {
     OURS: fit_ours,
+    MANY: fit_many,
     BOTORCH: fit_botorch,
     **MIXES,
 }
