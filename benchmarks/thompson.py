@@ -10,8 +10,8 @@ knows kernel and noise. Start points are uniform; each step takes a batch of poi
                 doubled after a success and halved after a failure, as TuRBO does; the best of each sample
     random      uniform points
 
-Best value: of the function without noise, at the points measured. Seconds are of the whole, wall clock, in one run one
-after the other.
+Best value: of the function without noise, at the points measured. Seconds are of the processor, all threads together,
+for all steps; memory is the most that the process of that contender held (resident).
 
     python benchmarks/thompson.py [--rows 5000] [--batch 1000] [--steps 3] [--seeds 2] [--scales 0.2 0.4]
         [--contenders auto sdd cg ap sap turbo random] [--candidates 2048] [--ascent 60]
@@ -32,7 +32,7 @@ from botorch.models import SingleTaskGP
 from gpytorch.kernels import MaternKernel, ScaleKernel
 from torch import Tensor
 
-from lib.common import header, print_table, seeded
+from lib.common import end, header, print_table, run_apart, seeded
 from sggp.bayesopt import Box, BoxSearch, maximise_box
 from sggp.posterior import condition
 from sggp.solvers import (
@@ -140,7 +140,8 @@ def random_points(options: argparse.Namespace, generator: torch.Generator) -> Pr
 
 
 def run(name: str, scale: float, seed: int, options: argparse.Namespace) -> tuple[list[float], float]:
-    """The best value at the start and after each step, and seconds."""
+    """The best value at the start and after each step, and processor seconds of the steps."""
+    warnings.filterwarnings("ignore", module="(botorch|gpytorch|linear_operator).*")
     truth = prior_draw(options.dimension, scale, seeded(10_000 + seed))
     noise, start = seeded(20_000 + seed), seeded(30_000 + seed)
     x = torch.rand(options.rows, options.dimension, generator=start, dtype=torch.float64)
@@ -158,13 +159,13 @@ def run(name: str, scale: float, seed: int, options: argparse.Namespace) -> tupl
         propose = turbo(scale, options, own)
     else:
         propose = ours(SOLVERS[name], scale, options, own)
-    began = time.perf_counter()
+    began = time.process_time()
     for _ in range(options.steps):
         new = propose(x, y)
         value, told = measured(new)
         x, y = torch.cat([x, new]), torch.cat([y, told])
         best.append(max(best[-1], float(value.max())))
-    return best, time.perf_counter() - began
+    return best, time.process_time() - began
 
 
 def main() -> None:
@@ -182,26 +183,45 @@ def main() -> None:
     parser.add_argument("--candidates", type=int, default=2048, help="a round; eight rounds a path")
     parser.add_argument("--ascent", type=int, default=60, help="steps of each ascent")
     options = parser.parse_args()
-    warnings.filterwarnings("ignore", module="(botorch|gpytorch|linear_operator).*")
     header(
         f"Parallel Thompson sampling: {options.rows} start points, {options.steps} steps of {options.batch}, "
-        f"d = {options.dimension}",
+        f"d = {options.dimension}, {options.seeds} seeds",
         ("torch", "gpytorch", "botorch"),
     )
-    columns = ["length scale", "contender", "start", "best", "gain over random", "s"]
+    columns = [
+        "length scale",
+        "contender",
+        "start",
+        "best after each step",
+        "over random",
+        "processor s",
+        "GiB",
+    ]
     rows = []
     for scale in options.scales:
         chance: list[float] = []
         for name in sorted(options.contenders, key=lambda one: one != "random"):
-            runs = [run(name, scale, seed, options) for seed in range(options.seeds)]
-            ends = [best[-1] for best, _ in runs]
-            chance = ends if name == "random" else chance
-            gain = [end - other for end, other in zip(ends, chance, strict=False)]
-            line = [f"{scale:g}", name, f"{mean([best[0] for best, _ in runs]):.3f}", f"{mean(ends):.3f}"]
-            line += [f"{mean(gain):+.3f}" if gain else "", f"{mean([seconds for _, seconds in runs]):.0f}"]
-            rows.append(line)
-            print("  ".join(line), flush=True)
+            apart = [run_apart(run, name, scale, seed, options) for seed in range(options.seeds)]
+            failure = next((one.failure for one in apart if one.failure), "")
+            if failure:
+                rows.append([f"{scale:g}", name, "", failure, "", "", ""])
+            else:
+                runs = [one.value for one in apart]
+                ends = [best[-1] for best, _ in runs]
+                chance = ends if name == "random" else chance
+                gain = [end - other for end, other in zip(ends, chance, strict=False)]
+                start, *best = (
+                    f"{mean(list(step)):.3f}" for step in zip(*(one for one, _ in runs), strict=True)
+                )
+                line = [f"{scale:g}", name, start, " ".join(best), f"{mean(gain):+.3f}" if gain else ""]
+                line += [
+                    f"{mean([seconds for _, seconds in runs]):.0f}",
+                    f"{max(a.peak_gib for a in apart):.2f}",
+                ]
+                rows.append(line)
+            print("  ".join(rows[-1]), flush=True)
     print_table(columns, rows)
+    end()
 
 
 def mean(values: list[float]) -> float:

@@ -9,6 +9,6 @@ NUM_FEATURES = 2048
 DIRECT_ROWS = 3000
 """Up to so many distinct rows systems are solved by a dense Cholesky factor in float64, and variances are exact."""
 FACTOR_ROWS = 8192
-"""Up to so many measured molecules a campaign's systems are solved by a dense Cholesky factor, of 8 n² bytes."""
+"""Up to so many measured molecules a campaign's systems are solved by a dense Cholesky factor, of 4 n² bytes."""
 MEMORY_BUDGET = 4 * 2**30
 """Bytes that a kernel matrix, and the tiles of products with it, may take."""

@@ -11,9 +11,9 @@ import numpy as np
 
 from sggp.errors import DtypeError, InputError, ShapeError
 
-_AT_ONCE = 256
-"""Rows whose entries are placed together: positions take eight times the memory of the counts, and with each entry of a
-mapped file the system reads 64 kB about it."""
+_AT_ONCE, _SCATTERED = 256, 32
+"""Rows whose entries are placed together: positions take eight times the memory of the counts. Fewer where they do not
+follow one another, for with each entry of a mapped file the system takes in 64 kB about it."""
 
 
 @dataclass(frozen=True)
@@ -82,8 +82,10 @@ class PackedCounts:
     def dense(self, rows: np.ndarray) -> np.ndarray:
         """(k, width) uint8 of these rows (k,) int64."""
         out = np.zeros((rows.size, self.width), dtype=np.uint8)
-        for start in range(0, rows.size, _AT_ONCE):
-            sizes, entries = self._entries(rows[start : start + _AT_ONCE])
+        together = rows.size and int(rows[-1]) - int(rows[0]) == rows.size - 1
+        step = _AT_ONCE if together else _SCATTERED
+        for start in range(0, rows.size, step):
+            sizes, entries = self._entries(rows[start : start + step])
             place = np.repeat(np.arange(start, start + sizes.size), sizes)
             out[place, self.columns[entries]] = self.counts[entries]
             _give_back(self.columns, self.counts)

@@ -174,6 +174,8 @@ class Operator:
         product_within: (v, allowed (s,)) → `matmul_wide(v)` with no more error than allowed, as 2-norms of the columns,
             and that error (s,); None where `approximates` is False.
         dense: (dtype=torch.float64) → the matrix as a new tensor, the caller's to overwrite; None where there is none.
+        dense_rows: (start, stop, dtype) → rows of the matrix from `start` to before `stop`, and the columns before
+            `stop`, as a new tensor; None where only the whole can be had.
         sparse_columns: (index, real, low_rank) → columns of a sparse inverse factor in one call, or None for this
             kernel; None where there is no such function. See `sggp.native.reference.sparse_columns`.
         nearest_chosen: (chosen (m,), rows (b,), k) → (b, k) places among `chosen` of those nearest to the rows; None
@@ -188,6 +190,7 @@ class Operator:
     matmul_wide: Callable[[Tensor], Tensor] | None = None
     product_within: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None
     dense: Callable[..., Tensor] | None = None
+    dense_rows: Callable[..., Tensor] | None = None
     sparse_columns: Callable[[Tensor, Tensor, Tensor | None], Tensor | None] | None = None
     nearest_chosen: Callable[[Tensor, Tensor, int], Tensor] | None = None
     metric_columns: int | None = None

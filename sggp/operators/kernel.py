@@ -165,6 +165,21 @@ class KernelOperator(SystemOperator):
         out.diagonal().add_(self.noise_variance.to(dtype))
         return out
 
+    def dense_rows(self, start: int, stop: int, dtype: torch.dtype = torch.float64) -> Tensor:
+        """Rows of K + Σ from `start` to before `stop` and the columns before `stop`, (stop - start, stop).
+
+        Raises:
+            MemoryBudgetError: the lower triangle of all rows, in such parts, exceeds the budget.
+        """
+        n, rows = len(self.x), stop - start
+        self._require(
+            torch.finfo(dtype).bits // 16 * n * (n + rows), f"the lower triangle of the ({n}, {n}) matrix"
+        )
+        self._matrix.count(rows * stop)
+        out = self._matrix.by_tiles(dtype, slice(start, stop), slice(0, stop), wide=dtype == torch.float64)
+        out[:, start:].diagonal().add_(self.noise_variance[start:stop].to(dtype))
+        return out
+
     def diagonal(self) -> Tensor:  # (n,)
         """The diagonal of K + Σ in the working precision."""
         return self.covariance.diagonal(self._matrix.points).to(self.dtype) + self._noise

@@ -142,10 +142,17 @@ class KernelMatrix:
             return self.kept[rows]
         return self.covariance.block(self.points[rows], self.points).to(self.dtype)
 
-    def by_tiles(self, dtype: torch.dtype, *, wide: bool = False) -> Tensor:  # -> (n, n)
+    def by_tiles(
+        self,
+        dtype: torch.dtype,
+        rows: slice = slice(None),
+        columns: slice = slice(None),
+        *,
+        wide: bool = False,
+    ) -> Tensor:  # -> (n, n), or some rows and columns
         """K as a new tensor; `wide`: evaluated in float64 from the rows as given. Counts nothing."""
         points = self.points64 if wide else self.points
-        return self._tiles(points, points, dtype, wide=wide)
+        return self._tiles(points[rows], points[columns], dtype, wide=wide)
 
     def _tiles(self, left: Any, right: Any, dtype: torch.dtype, *, wide: bool = False) -> Tensor:
         covariance = self.covariance64 if wide else self.covariance

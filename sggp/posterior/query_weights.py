@@ -18,7 +18,8 @@ from sggp.posterior.data import Data
 from sggp.posterior.solving import Process
 from sggp.posterior.variance import CONTROL_ROWS, local_control
 from sggp.solvers import Cholesky, Solver
-from sggp.solvers.cholesky import factorise, substitute
+from sggp.solvers.cholesky import factorise
+from sggp.solvers.triangle import LowerTriangle
 
 _EXCESS = 0.05
 """Share by which a variance found by solving may exceed the true one at worst; the bound is loose by far."""
@@ -54,7 +55,7 @@ class QueryWeights:
 
     def __init__(self, process: Process, data: Data, covariance: Covariance, points: Points) -> None:
         self.process, self.data, self.covariance, self.points = process, data, covariance, points
-        self._factor: tuple[Tensor, float] | None = None
+        self._factor: tuple[LowerTriangle, float] | None = None
         self._few: tuple[Points, Tensor] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -196,9 +197,9 @@ class QueryWeights:
             self._factor = factorise(self.process.operator(self.data))
         lower, jitter = self._factor
         if not jitter:
-            half = torch.linalg.solve_triangular(lower, cross, upper=False)
+            half = lower.half(cross)
             return cross, half, half
-        weights = substitute(lower, cross.detach())
+        weights = lower.solve(cross.detach())
         return cross, weights, 2 * cross - self.process.operator(self.data).matmul_wide(weights)
 
     def _iterated(self, solver: Solver, queries: Tensor, cross: Tensor) -> tuple[Tensor, Tensor]:

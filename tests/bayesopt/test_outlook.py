@@ -97,7 +97,7 @@ def test_a_small_pool_agrees_with_dense_draws(model: Surrogate, own: float, erro
         agrees(found.expected, float(number.mean()))
         true_inside = float(((number >= found.low) & (number <= found.high)).double().mean())
         assert found.inside == pytest.approx(true_inside, abs=0.03)
-        assert found.inside >= 0.9
+        assert found.inside >= 0.85
 
 
 def agrees(figure: Figure, truth: float, at_least: float = 0.0) -> None:

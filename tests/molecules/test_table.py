@@ -17,7 +17,7 @@ from sggp.errors import (
     MoleculeWarning,
     ShapeError,
 )
-from sggp.molecules import FingerprintTable, SmilesFingerprinter
+from sggp.molecules import FingerprintTable, SmilesFingerprinter, packed
 from sggp.molecules.packed import PackedStrings
 
 SMILES = ["CCO", "c1ccccc1O", "CC(=O)Oc1ccccc1C(=O)O", "OCC", "CCN(CC)CC", "O"]
@@ -307,6 +307,14 @@ def test_a_damaged_cache_file_is_built_again(tmp_path):
     assert torch.equal(FingerprintTable.from_smiles(["CCO", "CN"], cache=tmp_path)[:], expected)
 
 
+def resident(name):
+    """Kilobytes of each mapped part of a file that are in memory."""
+    lines = Path("/proc/self/smaps").read_text().splitlines()
+    starts = [i for i, line in enumerate(lines) if line.endswith(name)]
+    sizes = [dict(line.split(":") for line in lines[i + 1 : i + 20] if ":" in line) for i in starts]
+    return [int(size["Rss"].split()[0]) for size in sizes]
+
+
 @pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="tells what is resident on Linux only")
 def test_a_sweep_over_a_mapped_table_keeps_none_of_it(tmp_path):
     generator = np.random.default_rng(0)
@@ -314,13 +322,19 @@ def test_a_sweep_over_a_mapped_table_keeps_none_of_it(tmp_path):
     FingerprintTable.from_counts(generator.integers(0, 3, (3000, 200))).save(stored)
     table = FingerprintTable.open(stored)
     assert sum(int(block.sum()) for _, block in table.chunks(1000)) > 0
-
-    def resident(name):
-        """Kilobytes of the columns and counts of each part of the file that is mapped."""
-        lines = Path("/proc/self/smaps").read_text().splitlines()
-        starts = [i for i, line in enumerate(lines) if line.endswith(name)]
-        sizes = [dict(line.split(":") for line in lines[i + 1 : i + 20] if ":" in line) for i in starts]
-        return [int(size["Rss"].split()[0]) for size in sizes]
-
     assert len(resident(stored.name)) >= 2
     assert max(resident(stored.name)) <= 64  # pointers and row numbers
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="tells what is resident on Linux only")
+def test_rows_here_and_there_do_not_gather_the_file_in_memory(tmp_path, monkeypatch):
+    counts = np.random.default_rng(0).integers(0, 3, (2400, 2000), dtype=np.uint8)
+    stored, most = tmp_path / "table.sggp", []
+    FingerprintTable.from_counts(counts).save(stored)
+    table, give_back = FingerprintTable.open(stored), packed._give_back
+    monkeypatch.setattr(
+        packed, "_give_back", lambda *arrays: most.append(max(resident(stored.name))) or give_back(*arrays)
+    )
+    rows = np.arange(5, 2400, 24)[::-1].copy()
+    assert np.array_equal(table[rows].numpy(), counts[rows])
+    assert 0 < max(most) <= 32 * 2 * 64  # of the columns, 6.4 MB: windows of 64 kB, a row in two of them

@@ -39,6 +39,21 @@ class Figure:
         return cls(float(values.quantile(q, interpolation="higher")), float(again.std()))
 
 
+def interval(values: Tensor) -> tuple[float, float]:
+    """Central interval of (s,) values, few of which differ, that holds about 90 % of them.
+
+    An end is left out where what is beyond it and half of what is equal to it are no more than 5 %. An interval of no
+    less than 90 % holds several per cent more; by these mid-p values it is near 90 on average.
+
+    Source: Lancaster, J. Am. Stat. Assoc. 56 (1961) 223.
+    """
+    values, counts = values.sort().values.unique_consecutive(return_counts=True)
+    shares = counts.double() / counts.sum()
+    below = shares.cumsum(0) - 0.5 * shares
+    kept = values[(below > 0.05) & (below < 0.95)]
+    return float(kept[0]), float(kept[-1])
+
+
 @dataclass(frozen=True)
 class Within:
     """How probable it is that the best found is at most `epsilon` (in the values' units) from the best there is."""
@@ -55,8 +70,8 @@ class Found:
 
     Attributes:
         share: of the pool that `count` is, None where a number was asked for.
-        expected: number found. low, high: an interval that holds it with a probability of at least 90 %.
-        inside: the probability of that interval over the paths: more than 90 % where the number is small.
+        expected: number found. low, high: an interval that holds it with a probability of about 90 %.
+        inside: the probability of that interval over the paths: near 90 % on average, whole numbers allow no more.
     """
 
     count: int

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from sggp.bayesopt.maximise import BoxSearch, Look, as_indices
-from sggp.bayesopt.outlook.answer import Figure, Found, Outlook, Within
+from sggp.bayesopt.outlook.answer import Figure, Found, Outlook, Within, interval
 from sggp.bayesopt.outlook.recalibrate import Recalibration, recalibrate
 from sggp.bayesopt.outlook.sweep import Swept, Truths, sweep
 from sggp.bayesopt.spaces import Pool, Space, check_space
@@ -235,10 +235,9 @@ def _found(swept: Swept, marks: Tensor, number: int, share: float | None) -> Fou
     above = swept.above + (marks.shape[1] - last)
     level = swept.level + last - torch.searchsorted(marks, marks)
     each = ((number - above) / level).clamp(0.0, 1.0).sum(1)
-    low = each.quantile(0.05, interpolation="lower")
-    high = each.quantile(0.95, interpolation="higher")
+    low, high = interval(each)
     inside = float(((each >= low) & (each <= high)).double().mean())
-    return Found(number, share, Figure.mean(each), float(low), float(high), inside)
+    return Found(number, share, Figure.mean(each), low, high, inside)
 
 
 def _over_box(asked: _Asked, space: Any, measured: Any, values: Tensor) -> Outlook:
