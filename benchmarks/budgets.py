@@ -2,7 +2,7 @@
 
 Of a table, or of a known function of ten columns with noise, some rows; a kernel with given length scales; the residual
 that is reported and the relative error of Kx against a dense solve in float64. Memory is plenty, or 5,000 bytes a row,
-which a million rows have of the default budget. Tables need `SGGP_DATA_DIR`, and are left out without.
+about what a million rows have of the default budget. Tables need `SGGP_DATA_DIR`, and are left out without.
 
     python benchmarks/budgets.py [--rows 12000] [--epochs 6 12 24 48] [--systems function house protein]
 """

@@ -110,11 +110,11 @@ class Auto(Solver):
         columns = 1 if rhs.ndim == 1 else rhs.shape[1]
         setup, source = Setup() if setup is None else setup, as_generator(limits.generator)
         first, *others = setup.of(self, operator, columns, source)
-        watch = _Watch(limits)
+        watch = _Watch(limits, isinstance(operator, RowOperator))
         solution = first.solve(rhs, x0, **replace(limits, callback=watch).options())
         tried = [solution.method]
         slow = [i for i, residual in enumerate(solution.residual.tolist()) if residual > _HARDLY]
-        late = bool(slow) and not watch.asked and watch.limited and isinstance(operator, RowOperator)
+        late = bool(slow) and not watch.asked and watch.limited
         for prepared in [StochasticDualDescent().prepare(operator)] if late else others:
             lost = [i for i, status in enumerate(solution.status) if status in _LOST]
             lost = slow if late else lost
@@ -134,13 +134,13 @@ class _Watch:
     """The callback of the first solver: the user's, and the end of what comes to nothing within a budget.
 
     Attributes:
-        limited: whether there is a budget. asked: whether the user's callback has asked to stop.
+        limited: whether there is a budget, and rows for dual descent. asked: whether the user's callback asked to stop.
     """
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, rows: bool) -> None:
         self._limits, self.asked = limits, False
         self._least: Tensor | None = None
-        self.limited = limits.max_epochs is not None or limits.max_seconds is not None
+        self.limited = rows and (limits.max_epochs is not None or limits.max_seconds is not None)
 
     def __call__(self, progress: Progress) -> bool | str:
         limits = self._limits
@@ -153,7 +153,7 @@ class _Watch:
         )
         late = any(most is not None and used >= _LATE * most for used, most in spent)
         hardly = float(least.nan_to_num(torch.inf).max()) > _HARDLY
-        return self.asked or (ENOUGH if late and hardly else False)
+        return self.asked or (ENOUGH if self.limited and late and hardly else False)
 
 
 def _left(limits: Limits, solution: Solution, workers: Workers) -> Limits | None:

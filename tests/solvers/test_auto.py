@@ -174,6 +174,18 @@ class ProductsOnly(Operator):
         return torch.full((self.shape[0],), 2.0, dtype=self.dtype)
 
 
+class ProductsOf(ProductsOnly):
+    """Another operator, of which only products are offered."""
+
+    def __init__(self, operator: KernelOperator) -> None:
+        super().__init__(operator.shape[0], operator.dtype)
+        self.whole = operator
+
+    def matmul(self, v):
+        self.entries_evaluated += self.shape[0] ** 2
+        return self.whole.matmul(v)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_what_an_operator_leaves_at_its_default_is_not_asked_for(dtype, generator):
     operator, rhs = ProductsOnly(20, dtype), torch.randn(20, 2, generator=generator, dtype=dtype)
@@ -218,6 +230,16 @@ def test_what_comes_to_nothing_is_measured_by_some_rows(slow):
         )
         assert found.epochs == pytest.approx(epochs)
         assert found.residual_kind == kind
+
+
+def test_products_alone_have_the_whole_budget(slow, monkeypatch):
+    """Dual descent needs rows: without them conjugate gradients go on to the end of a budget."""
+    operator, rhs = slow
+    monkeypatch.setattr(auto, "choose", lambda *_: (PLAIN,))
+    alone = ProductsOf(operator)
+    found = Auto().solve(alone, rhs, max_epochs=10, tolerance=1e-4, on_failure="return", generator=0)
+    assert float(found.residual) > 0.5
+    assert found.iterations == 10
 
 
 def test_without_a_budget_or_where_the_user_stops_nothing_takes_over(slow):

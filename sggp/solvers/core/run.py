@@ -38,7 +38,7 @@ class Run:
     system: System
     x: Tensor  # (n, s) float64, the sum of all corrections
     remainder: (
-        Tensor  # (n, s) rhs - A x as last measured, relative to the norms of rhs, in the operator's precision
+        Tensor  # (n, s) rhs - A x as last measured, relative to the norms of rhs; of the operator's dtype
     )
     residual: Tensor  # (s,) float64, latest known
     measured: Tensor  # (s,) float64, norm of `remainder`
