@@ -25,6 +25,8 @@ __all__ = ["EpochSolver", "EpochState"]
 _GROWTH = 20.0
 """A running residual this many times the least one so far is divergence."""
 _MOST_BACKOFFS = 12
+_TIE = 64
+"""Rounding errors by which two running residuals of one iterate may differ."""
 _DOUBT = 2.0
 """What a running residual is multiplied by after each time that a measured one refused it."""
 
@@ -122,7 +124,8 @@ class EpochSolver(IterativeSolver):
         """`current`, or the best iterate of an earlier epoch where the running residual has risen since."""
         if state.diverged:
             return state.good
-        risen = state.estimate > state.least
+        # the first pass may see the residual of the start itself: a difference of rounding is no rise
+        risen = state.estimate > state.least * (1 + _TIE * torch.finfo(current.dtype).eps)
         return torch.where(risen.to(current.device), state.good, current) if bool(risen.any()) else current
 
     def residual(self, state: Any) -> tuple[Tensor, ResidualKind] | None:
