@@ -203,6 +203,12 @@ class KernelOperator(SystemOperator):
         covariance, points = self._exact
         return covariance.block(points[rows], points[cols]).double()
 
+    def cross_matmul(
+        self, v: Tensor, rows: Tensor | None = None, cols: Tensor | None = None
+    ) -> Tensor:  # (c or n, s), (b,), (c,) -> (b or n, s)
+        """A block of K in float64, of all rows or columns where none are named, times v; it is held nowhere."""
+        return self._matrix.product64(v.double(), rows, cols)
+
     def small_blocks(self, index: Tensor) -> Tensor:  # (b, m) -> (b, m, m)
         """Blocks K[index_i, index_i] in float64."""
         self._matrix.count(index.shape[0] * index.shape[1] ** 2)

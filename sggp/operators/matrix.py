@@ -119,10 +119,10 @@ class KernelMatrix:
         with entered(self.workers):
             return self.covariance.matmul(left, right, v, memory_budget=budget).to(self.dtype)
 
-    def product64(self, v: Tensor, rows: Tensor | None = None) -> Tensor:  # (n, s), (b,) -> (n or b, s)
-        """K v in float64, of the rows as given; or some rows of it."""
-        right, budget = self.points64, tile_bytes(self.memory_budget)
-        left = right if rows is None else right[rows]
+    def product64(self, v: Tensor, rows: Tensor | None = None, cols: Tensor | None = None) -> Tensor:
+        """K v in float64, of the rows as given, (n, s); or some rows of it, (b, s), or some columns, v (c, s)."""
+        points, budget = self.points64, tile_bytes(self.memory_budget)
+        left, right = (points if some is None else points[some] for some in (rows, cols))
         self.count(len(left) * len(right))
         with entered(self.workers):
             return self.covariance64.matmul(left, right, v, memory_budget=budget).double()

@@ -5,6 +5,7 @@ from sggp.preconditioners.base import Built, Given, Preconditioner, Rooted, Unfi
 from sggp.preconditioners.local_nystrom import LocalNystrom
 from sggp.preconditioners.neighbour import LowRankPlusNeighbour, NearestNeighbour
 from sggp.preconditioners.nystrom import Nystrom, PivotedCholesky
+from sggp.preconditioners.recomputed import RecomputedNystrom
 
 __all__ = [
     "Balanced",
@@ -16,6 +17,7 @@ __all__ = [
     "Nystrom",
     "PivotedCholesky",
     "Preconditioner",
+    "RecomputedNystrom",
     "Rooted",
     "Unfinished",
 ]

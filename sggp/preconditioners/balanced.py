@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -26,12 +26,14 @@ from sggp.preconditioners.forecast import Forecast, Sample
 from sggp.preconditioners.local_nystrom import LocalNystrom
 from sggp.preconditioners.low_rank import random_pivoted_cholesky
 from sggp.preconditioners.neighbour import NearestNeighbour, SparseInverseFactor
+from sggp.preconditioners.recomputed import RecomputedNystrom
 from sggp.running import OutOfTime, go_on, limited, patient
 
 __all__ = ["Balanced"]
 
 Sizes = tuple[int, int]
 """Rank and neighbours."""
+Landmarks = LocalNystrom | RecomputedNystrom
 
 PILOT = 200
 _AT_LEAST = 2.0
@@ -45,6 +47,11 @@ _RANKS = (200, 300, 400, 500, 700, 850, 1000, 1250, 1500, 2000, 2500, 3000, 4000
 LANDMARKS = (250, 500, 1000, 1500, 2000, 3000, 4000, 5000, 6000, 8000, 10_000, 12_000)
 _LANDMARK_COLUMNS = 3
 """In more, local weights leave a part of many smooth functions, and steps are several times what is forecast."""
+_ORDERED = 2**17
+"""Rows up to which neighbours are looked at in the ordering that they would have; beyond, in one of chance."""
+_FEW_SOLVES = 2.0
+"""Solves that the rank of landmarks whose columns are not kept is for, at most: of 100,000 rows in ten columns one to
+5e-4 takes least with 1,000, and 1.2 times that with 2,000, which four solves would be worth."""
 MOST_RANK = 3
 """Rank at most n/3: beyond, the set-up is most of a dense factor."""
 
@@ -61,6 +68,11 @@ class Rows:
     entries: float
     columns: int | None = None
 
+    @property
+    def ordered_for_nothing(self) -> bool:
+        """Whether a grid orders them, so that no pairs are looked at (`max_min_ordering`)."""
+        return self.columns is not None and by_grid(self.n, self.columns)
+
     @classmethod
     def of(cls, operator: Any, columns: int) -> Rows:
         """Those of an operator, in products of so many columns."""
@@ -76,7 +88,8 @@ class Balanced(Preconditioner):
     counted. A pilot of 200 random pivots begins; while more rank promises less work the factor is gone on with, to at
     most twice its rank at a time, and measured again. So a smooth kernel takes rank as long as its eigenvalues fall, a
     rough one or little noise takes neighbours, and nothing asks what the kernel is called. In at most three columns
-    thousands of landmarks (`LocalNystrom`) are forecast too, and taken if they are less work.
+    thousands of landmarks (`LocalNystrom`) are forecast too, and taken if they are less work; and so are landmarks
+    whose columns of K are not kept (`RecomputedNystrom`), where memory does not hold the rank of least work.
 
     Args:
         columns: s, the right-hand sides that will be solved for: more of them are worth a better preconditioner.
@@ -88,7 +101,8 @@ class Balanced(Preconditioner):
         `operator.work(s)`/n for n where that is less, an application r·(4 + s/5) + m·(38 + 2.6·s). The set-up is
         157·r + 0.11·r² for rank r, a good half of it the factor, which is not paid again where it is there already;
         30,000 + 600·m + 0.08·m³ for m neighbours; and r·(11·m + 0.034·m²) for both. 16·n·r + 48·n·m bytes.
-        Landmarks: 1500·k + 0.2·m³/n for m of them, k to a row, and k·(38 + 2.6·s) + m²/n·(4 + s/5) an application.
+        Landmarks: 1500·k + 0.2·m³/n for m of them, k to a row, and k·(38 + 2.6·s) + m²/n·(4 + s/5) an application;
+        not kept, 5·m + 0.1·m² + 0.2·m³/n, and m·(5 + s/6) + m²/n·(4 + s/5).
         Measuring takes a product or two and one search of neighbours beside.
 
     Source: own; the parts are those of `Nystrom` and `LowRankPlusNeighbour`.
@@ -112,9 +126,8 @@ class Balanced(Preconditioner):
         factor = None
         try:
             sizes, factor, order = self.sizes(operator, generator)
-            if isinstance(sizes, LocalNystrom):
-                order = operator.ordering(generator) if order is None else order
-                return sizes.built(completed(operator), order)
+            if isinstance(sizes, Landmarks):
+                return sizes.built(completed(operator), cast(Tensor, order))  # `sizes` gives one with them
             rank, neighbours = sizes
             if neighbours == 0:
                 return low_rank_plus_noise(factor, operator.noise_variance)
@@ -133,8 +146,11 @@ class Balanced(Preconditioner):
 
     def sizes(
         self, operator: NeighbourOperator, generator: torch.Generator
-    ) -> tuple[Sizes | LocalNystrom, Tensor, Tensor | None]:
-        """What is the least work: rank and neighbours, or landmarks; the factor (n, rank), and the ordering if made."""
+    ) -> tuple[Sizes | Landmarks, Tensor, Tensor | None]:
+        """What is the least work: rank and neighbours, or landmarks; the factor (n, rank), and the ordering if made.
+
+        Landmarks are the first rows of what is then returned as the ordering.
+        """
         n, rows = operator.shape[0], Rows.of(completed(operator), self.columns)
         first = max(1, int(min(PILOT, n // 10, self.memory_budget / (16 * n))))
         factor = random_pivoted_cholesky(operator, first, generator)
@@ -145,17 +161,22 @@ class Balanced(Preconditioner):
 
     def _grown(
         self, operator: NeighbourOperator, generator: torch.Generator, factor: Tensor, rows: Rows
-    ) -> tuple[Sizes | LocalNystrom, Tensor, Tensor | None]:
+    ) -> tuple[Sizes | Landmarks, Tensor, Tensor | None]:
         """`sizes` from the pilot's factor on."""
         sample = Sample(operator, generator, self._sampled(rows))
         forecast = sample.forecast(factor)
-        if self.looks_further(rows, self.least(rows, forecast)[1], forecast.rank):
-            sample.look_at_neighbours(factor)
+        found: list[tuple[float, Landmarks | None, Tensor | None]] = []
+        if not self._fits(rows.n, self.least(rows, forecast, bounded=False)[0]):
+            found.append(self.least_recomputed(completed(operator), sample, rows))
+        least = min([self.least(rows, forecast)[1], *(work for work, *_ in found)])
+        if self.looks_further(rows, least, forecast.rank):
+            sample.look_at_neighbours(factor, ordered=rows.ordered_for_nothing or rows.n <= _ORDERED)
             forecast = sample.forecast(factor)
-            landmarks, work = self.least_landmarks(completed(operator), sample, rows)
-            if landmarks is not None and work < self.least(rows, forecast)[1]:
-                kept = factor if limited() else factor[:, :0].clone()  # what there is if time runs out
-                return landmarks, kept, sample.order
+            found.append(self.least_landmarks(completed(operator), sample, rows))
+        work, landmarks, order = min(found, key=lambda one: one[0], default=(math.inf, None, None))
+        if landmarks is not None and work < self.least(rows, forecast)[1]:
+            kept = factor if limited() else factor[:, :0].clone()  # what there is if time runs out
+            return landmarks, kept, order
         while True:
             (rank, neighbours), work = self.least(rows, forecast)
             before = factor.shape[1]
@@ -175,25 +196,33 @@ class Balanced(Preconditioner):
         fits = rank <= n // MOST_RANK and 16 * n * rank <= self.memory_budget
         return rank if fits and self._work(Rows(n, n), (rank, 0), 0.0, rank) <= _CURIOUS * work else 0
 
-    def least(self, rows: Rows, forecast: Forecast) -> tuple[Sizes, float]:
-        """The sizes of least work that fit into memory, and that work."""
+    def _fits(self, n: int, sizes: Sizes) -> bool:
+        return n * (16 * sizes[0] + 48 * sizes[1]) <= self.memory_budget
+
+    def least(self, rows: Rows, forecast: Forecast, bounded: bool = True) -> tuple[Sizes, float]:
+        """The sizes of least work, and that work; of those that fit into memory where that is to bound them."""
         n = rows.n
         most = max(forecast.rank, n // MOST_RANK)
         ranks = sorted({0, forecast.rank, *(r for r in _RANKS if r <= most)})
         choices = [(r, 0) for r in ranks if r]
         if forecast.width:
             choices += [(r, m) for r in ranks for m in _NEIGHBOURS if m < n]
-        fitting = [c for c in choices if n * (16 * c[0] + 48 * c[1]) <= self.memory_budget] or choices[:1]
+        fitting = [c for c in choices if not bounded or self._fits(n, c)] or choices[:1]
         work = {c: self._work(rows, c, forecast.iterations(*c), forecast.rank) for c in fitting}
         best = min(work, key=work.__getitem__)
         return best, work[best]
 
-    def least_landmarks(self, operator: Any, sample: Sample, rows: Rows) -> tuple[LocalNystrom | None, float]:
-        """The number of landmarks of least work that fits into memory, if rows can be near to some, and that work."""
+    def least_landmarks(
+        self, operator: Any, sample: Sample, rows: Rows
+    ) -> tuple[float, Landmarks | None, Tensor | None]:
+        """The least work with landmarks that rows are interpolated from, these, and the ordering they begin.
+
+        Infinite, and none, where rows are near to none of them, or none fit into memory.
+        """
         n, best, least = rows.n, None, math.inf
         few = rows.columns is not None and rows.columns <= _LANDMARK_COLUMNS
         if sample.order is None or not few or operator.with_noise is None or operator.device.type != "cpu":
-            return best, least
+            return least, None, None
         for rank in LANDMARKS:
             settings = LocalNystrom(rank)
             if 12 * n * settings.neighbours + 32 * rank**2 > self.memory_budget or rank > n // MOST_RANK:
@@ -205,7 +234,34 @@ class Balanced(Preconditioner):
             if work >= least:
                 break
             best, least = settings, work
-        return best, least
+        return least, best, sample.order
+
+    def least_recomputed(
+        self, operator: Any, sample: Sample, rows: Rows
+    ) -> tuple[float, Landmarks | None, Tensor | None]:
+        """The least work with landmarks whose columns are not kept, these, and the rows that they are the first of."""
+        n, best, least, total = rows.n, None, math.inf, math.inf
+        if operator.cross_matmul is None:
+            return total, None, None
+        for rank in LANDMARKS:
+            if 24 * rank**2 + 32_768 * rank > self.memory_budget or rank > n // MOST_RANK:
+                break
+            setup, steps = self.recomputed_work(n, rank), sample.recomputed(rank)
+            solve = steps * (self.product_work(rows.entries) + self.apply_recomputed_work(n, rank))
+            work = setup + min(self.solves, _FEW_SOLVES) * solve
+            if work >= least:
+                break
+            best, least, total = RecomputedNystrom(rank), work, setup + self.solves * solve
+        return total, best, sample.shuffled
+
+    @staticmethod
+    def recomputed_work(n: int, rank: int) -> float:
+        """The set-up of `RecomputedNystrom` in entries of K a row."""
+        return rank * (5 + 0.1 * rank) + 0.2 * rank**3 / n
+
+    def apply_recomputed_work(self, n: int, rank: int) -> float:
+        """One application of it in entries of K a row."""
+        return rank * (5 + self.columns / 6) + rank**2 / n * (4 + self.columns / 5)
 
     @staticmethod
     def landmark_work(n: int, settings: LocalNystrom) -> float:
@@ -236,7 +292,7 @@ class Balanced(Preconditioner):
         """
         (r, m), most = sizes, max(sizes[0], reached)
         setup = most * (120 + 0.06 * most) + r * (37 + 0.05 * r + 11 * m + 0.034 * m * m)
-        pairs = 0.0 if rows.columns is not None and by_grid(rows.n, rows.columns) else 1.5 * rows.n
+        pairs = 0.0 if rows.ordered_for_nothing else 1.5 * rows.n
         return setup + (pairs + 600 * m + 0.08 * m**3 if m else 0.0)
 
     def apply_work(self, rank: int, neighbours: int) -> float:

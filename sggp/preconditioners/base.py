@@ -175,16 +175,31 @@ def correction(core: Tensor) -> Tensor:  # (r, r) -> (r, r)
 
 def gram(a: Tensor) -> Tensor:  # (n, r) -> (r, r)
     """AᵀA by tiles of columns, each with those before it only: half the flops of a product, n·r²."""
-    out = a.new_empty(a.shape[1], a.shape[1])
+    return mirrored(add_gram(a.new_zeros(a.shape[1], a.shape[1]), a))
+
+
+def add_gram(total: Tensor, a: Tensor) -> Tensor:  # (r, r), (n, r)
+    """Add AᵀA to the lower triangle of a matrix, and what the tiles on its diagonal have above it."""
     for start in range(0, a.shape[1], _TILE):
         stop = min(start + _TILE, a.shape[1])
-        tile = a[:, start:stop].T @ a[:, :stop]
-        out[start:stop, :stop] = tile
-        out[:stop, start:stop] = tile.T
-    return out
+        total[start:stop, :stop].addmm_(a[:, start:stop].T, a[:, :stop])
+    return total
+
+
+def mirrored(lower: Tensor) -> Tensor:  # (r, r)
+    """The lower triangle of a matrix on both sides of its diagonal, in place."""
+    for start in range(_TILE, len(lower), _TILE):
+        stop = min(start + _TILE, len(lower))
+        lower[:start, start:stop] = lower[start:stop, :start].T
+    return lower
+
+
+def noise_of(noise: Tensor, scale: float) -> Tensor:  # (n,)
+    """Σ that is no less than a share 1e-10 of the largest diagonal entry of P, which is `scale` without it."""
+    floor = 1e-10 * (scale + float(noise.max()))
+    return noise.clamp_min(max(floor, torch.finfo(torch.float64).tiny))
 
 
 def low_rank_plus_noise(factor: Tensor, noise: Tensor) -> LowRankPlus:
     """P = FFᵀ + Σ, for a noise that is no less than a share 1e-10 of the largest diagonal entry of P."""
-    floor = 1e-10 * float((factor.square().sum(1) + noise).max())
-    return LowRankPlus(factor, Diagonal(noise.clamp_min(max(floor, torch.finfo(torch.float64).tiny))))
+    return LowRankPlus(factor, Diagonal(noise_of(noise, float(factor.square().sum(1).max()))))

@@ -13,6 +13,7 @@ from sggp.errors import InputError, UnsupportedOperator
 from sggp.operators.base import NeighbourOperator
 from sggp.parallel import Workers
 from sggp.preconditioners import Balanced, Built, Preconditioner, Unfinished
+from sggp.preconditioners.recomputed import Recomputed
 from sggp.running import OutOfTime
 from sggp.solvers.core.base import column_norms
 from sggp.solvers.core.driver import IterativeSolver, State
@@ -172,10 +173,10 @@ def automatic(n: int, columns: int, memory_budget: float) -> Balanced | None:
 
 
 def _solved(built: Built | None, v: Tensor, workers: Workers) -> Tensor:  # (n, s) -> (n, s)
-    """P⁻¹v, a new tensor; of several ranks, each solves for some of the columns."""
+    """P⁻¹v, a new tensor; of several ranks, each solves for some of the columns, or all share the rows of a product."""
     if built is None:
         return v.clone()
-    if workers.ranks == 1 or v.shape[1] < workers.ranks:
+    if workers.ranks == 1 or v.shape[1] < workers.ranks or isinstance(built, Recomputed):
         return built.apply(v)
     columns = workers.gather(v.shape[1], lambda part: built.apply(v[:, part.rows].contiguous()).T, (v,))
     return columns.T.contiguous()

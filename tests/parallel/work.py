@@ -15,7 +15,13 @@ from sggp.kernels import as_covariance, kernel_gradient
 from sggp.neighbours import earlier_neighbours
 from sggp.operators import InducingOperator
 from sggp.parallel import current
-from sggp.preconditioners import LowRankPlusNeighbour, NearestNeighbour, Nystrom, PivotedCholesky
+from sggp.preconditioners import (
+    LowRankPlusNeighbour,
+    NearestNeighbour,
+    Nystrom,
+    PivotedCholesky,
+    RecomputedNystrom,
+)
 from sggp.random import as_generator
 from sggp.solvers import (
     AlternatingProjections,
@@ -93,6 +99,7 @@ def solves() -> Found:
         ConjugateGradients(None),
         ConjugateGradients(Nystrom(30)),
         ConjugateGradients(PivotedCholesky(10)),
+        ConjugateGradients(RecomputedNystrom(30)),
         ConjugateGradients(NearestNeighbour(10)),
         ConjugateGradients(LowRankPlusNeighbour(10, 5)),
         StochasticDualDescent(),

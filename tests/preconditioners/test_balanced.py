@@ -9,13 +9,15 @@ import pytest
 import torch
 
 from sggp.errors import InputError, UnsupportedOperator
+from sggp.neighbours import KernelNeighbours
 from sggp.operators import KernelOperator
-from sggp.preconditioners import Balanced, Given, LocalNystrom
+from sggp.preconditioners import Balanced, Given, LocalNystrom, Nystrom
 from sggp.preconditioners.base import LowRankPlus
 from sggp.preconditioners.forecast import Forecast, NeighbourSample, RankSample, Sample, Trend
 from sggp.preconditioners.local_nystrom import Interpolated
 from sggp.preconditioners.low_rank import random_pivoted_cholesky
 from sggp.preconditioners.neighbour import SparseInverseFactor
+from sggp.preconditioners.recomputed import Recomputed
 from sggp.solvers import ConjugateGradients
 from tests.solvers.dense import DenseOperator
 
@@ -154,6 +156,54 @@ def test_landmarks_are_for_few_columns(generator, monkeypatch):
     for columns, taken in ((x, True), (torch.cat([x, x[:, :1].square()], 1), False)):
         built = Balanced(columns=500).build(KernelOperator(kernel(0.5), columns, 1e-2), generator)
         assert isinstance(built, Interpolated) == taken
+
+
+def smooth(generator, n: int = 5000) -> KernelOperator:
+    """Five columns in which a thousand landmarks leave little, and a hundred much."""
+    x = torch.rand(n, 5, generator=generator, dtype=torch.float64)
+    return KernelOperator(kernel(1.0), x, 1e-2, dtype=torch.float32)
+
+
+def test_rank_that_memory_does_not_hold_is_evaluated_anew(generator, monkeypatch):
+    """23 MB hold a factor of rank 287, and 500 landmarks whose columns are not kept."""
+    operator = smooth(generator)
+    rhs = torch.randn(5000, 2, generator=generator)
+    bounded = Balanced(columns=500, memory_budget=23e6)
+    monkeypatch.setattr(Balanced, "looks_further", lambda *_: False)
+    built = bounded.build(operator, torch.Generator().manual_seed(0))
+    assert isinstance(built, Recomputed)
+    solved = {
+        kind: ConjugateGradients(preconditioner).solve(operator, rhs, tolerance=1e-3, generator=0)
+        for kind, preconditioner in (("anew", Given(built)), ("kept", Nystrom(287)))
+    }
+    assert solved["anew"].converged
+    assert solved["anew"].iterations < solved["kept"].iterations
+    gap = rhs - operator.matmul_wide(solved["anew"].x)
+    assert float((gap.norm(dim=0) / rhs.norm(dim=0)).max()) < 2e-3
+
+
+def test_what_landmarks_evaluated_anew_leave_is_measured_as_dense_algebra_says(generator):
+    operator = smooth(generator, 300)
+    sample = Sample(operator, generator, 100)
+    found = sample.recomputed(60)
+    some = sample.shuffled[:60]
+    kernel = operator.dense() - 1e-2 * torch.eye(300, dtype=torch.float64)
+    columns = kernel[:, some]
+    left = torch.linalg.eigvalsh((kernel - columns @ torch.linalg.solve(columns[some], columns.T)) / 1e-2)
+    largest = float((left**3).sum() / (left**2).sum())  # tr S³/tr S²
+    assert found == pytest.approx(1 + 1.3 * math.sqrt(largest), rel=1e-4)
+
+
+def test_many_rows_are_not_ordered_for_a_look_at_neighbours(generator, monkeypatch):
+    monkeypatch.setattr("sggp.preconditioners.balanced._ORDERED", 1000)
+    operator, asked = smooth(generator), []
+    monkeypatch.setattr(KernelNeighbours, "ordering", lambda *_: asked.append(1))
+    monkeypatch.setattr(Balanced, "looks_further", lambda *_: True)
+    chosen, _, order = Balanced().sizes(operator, generator)
+    assert chosen[0] > 0
+    assert chosen[1] == 0
+    assert order is None
+    assert not asked
 
 
 @pytest.mark.parametrize(

@@ -16,10 +16,12 @@ from sggp.preconditioners import (
     NearestNeighbour,
     Nystrom,
     PivotedCholesky,
+    RecomputedNystrom,
     Rooted,
 )
 from sggp.preconditioners.base import gram
 from sggp.preconditioners.low_rank import pivoted_cholesky, random_pivoted_cholesky, uniform_nystrom
+from sggp.preconditioners.recomputed import landmark_factor
 
 ALL = [
     Nystrom(30),
@@ -28,6 +30,7 @@ ALL = [
     NearestNeighbour(8),
     LowRankPlusNeighbour(30, 8),
     LocalNystrom(30, 8),
+    RecomputedNystrom(30),
 ]
 N = 120
 
@@ -82,7 +85,14 @@ def test_applies_to_single_precision(preconditioner, operator, generator):
 
 @pytest.mark.parametrize(
     "preconditioner",
-    [Nystrom(N), PivotedCholesky(N), NearestNeighbour(N), LowRankPlusNeighbour(20, N), LocalNystrom(N, N)],
+    [
+        Nystrom(N),
+        PivotedCholesky(N),
+        NearestNeighbour(N),
+        LowRankPlusNeighbour(20, N),
+        LocalNystrom(N, N),
+        RecomputedNystrom(N),
+    ],
     ids=repr,
 )
 def test_exact_when_nothing_is_left_out(preconditioner, operator, generator):
@@ -138,6 +148,27 @@ def test_gram_is_the_product_by_tiles(generator):
     for rank in (0, 5, 256, 600):
         a = torch.randn(40, rank, generator=generator, dtype=torch.float64)
         torch.testing.assert_close(gram(a), a.T @ a)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_columns_evaluated_anew_are_the_uniform_factor(dtype, operator, generator, monkeypatch):
+    """P = K_XL K_LL⁻¹ K_LX + Σ by dense algebra, from the rows as given and summed over several blocks."""
+    monkeypatch.setattr("sggp.preconditioners.recomputed._ROWS", 50)
+    operator = KernelOperator(rbf(), operator.x, operator.noise_variance, dtype=dtype)
+    some = torch.randperm(N, generator=generator)
+    kernel = operator.dense() - torch.diag(operator.noise_variance)
+    columns = kernel[:, some[:20]]
+    low_rank = columns @ torch.linalg.solve(columns[some[:20]], columns.T)
+    dense = low_rank + torch.diag(operator.noise_variance)
+    built = RecomputedNystrom(20).built(operator, some)
+    torch.testing.assert_close(as_matrix(built) @ dense, torch.eye(N, dtype=torch.float64), rtol=0, atol=1e-6)
+    assert built.log_det == pytest.approx(float(torch.linalg.slogdet(dense)[1]), abs=1e-6)
+
+
+def test_columns_evaluated_anew_need_products_with_blocks(operator, generator, monkeypatch):
+    monkeypatch.setattr(KernelOperator, "cross_matmul", None)
+    with pytest.raises(UnsupportedOperator, match=r"KernelOperator does not offer; use Nystrom"):
+        RecomputedNystrom(5).build(operator, generator)
 
 
 def test_pivots_follow_what_is_left(operator, generator):
@@ -196,9 +227,9 @@ def test_more_rank_than_the_kernel_has(generator):
     x = torch.randn(N, 3, generator=generator, dtype=torch.float64)
     operator = KernelOperator(kernel, x, 0.1)
     assert pivoted_cholesky(operator, 30).shape[1] == 3
-    built = Nystrom(30).build(operator, generator)
-    product = as_matrix(built) @ operator.dense()
-    torch.testing.assert_close(product, torch.eye(N, dtype=torch.float64), rtol=0, atol=1e-5)
+    for preconditioner in (Nystrom(30), RecomputedNystrom(30)):
+        product = as_matrix(preconditioner.build(operator, generator)) @ operator.dense()
+        torch.testing.assert_close(product, torch.eye(N, dtype=torch.float64), rtol=0, atol=1e-5)
 
 
 def test_a_kernel_that_returns_nan_is_an_error(generator):
@@ -216,3 +247,5 @@ def test_a_kernel_that_returns_nan_is_an_error(generator):
     for approximate in (random_pivoted_cholesky, uniform_nystrom):
         with pytest.raises(InputError, match="NaN"):
             approximate(Broken(), 5, generator)
+    with pytest.raises(InputError, match="NaN"):
+        landmark_factor(Broken(), torch.arange(5))

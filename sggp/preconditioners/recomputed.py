@@ -1,0 +1,150 @@
+"""A low-rank part whose columns are evaluated anew in every application, so that its rank is not bound by memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sggp.checks import whole_number
+from sggp.errors import UnsupportedOperator
+from sggp.linalg import cholesky
+from sggp.operators.base import completed
+from sggp.parallel import Part
+from sggp.preconditioners.base import (
+    Preconditioner,
+    add_gram,
+    correction,
+    mirrored,
+    noise_of,
+    require_blocks,
+    require_finite,
+)
+from sggp.running import go_on, tell
+
+__all__ = ["Recomputed", "RecomputedNystrom", "landmark_factor"]
+
+_ROWS = 2048
+_JITTER = 1e-11
+"""Of the matrix of the landmarks, as a share of the largest variance."""
+
+
+@dataclass(frozen=True)
+class RecomputedNystrom(Preconditioner):
+    """P = K_XL K_LL⁻¹ K_LX + Σ with uniform landmarks L: `Nystrom` that keeps rank² numbers instead of n·rank.
+
+    Products with K_XL evaluate it, as those with K evaluate K: 2·rank/n of the entries of a product in each
+    application. For so many rows that the factor of a good rank does not fit: a million rows can have thousands of
+    landmarks in any number of columns, where 16 GB would hold 1,000.
+
+    Args:
+        rank: landmarks.
+
+    Cost:
+        Set-up n·rank entries and 2·n·rank² flops in float64; an application 2·n·rank entries in float64 and
+        4·n·rank·s flops; 16·rank² bytes, and while it is set up 24·rank² and 32·1024·rank.
+
+    Source: Williams and Seeger 2001 (the approximation); Rudi, Carratino and Rosasco 2017 (FALKON: K_XL in blocks that
+        are not kept, there for the equations of the landmarks alone).
+    """
+
+    rank: int = 3000
+
+    def __post_init__(self) -> None:
+        whole_number(self.rank, "rank")
+
+    def build(self, operator: Any, generator: torch.Generator) -> Recomputed:
+        operator = completed(require_blocks(operator, "RecomputedNystrom"))
+        return self.built(operator, torch.randperm(operator.shape[0], generator=generator))
+
+    def built(self, operator: Any, order: Tensor) -> Recomputed:
+        """Build P with the first of these rows as landmarks."""
+        if operator.cross_matmul is None:
+            raise UnsupportedOperator(
+                f"RecomputedNystrom multiplies by blocks of K that are not kept, which {type(operator).__name__} does "
+                "not offer; use Nystrom."
+            )
+        return Recomputed(operator, order[: self.rank].to(operator.device))
+
+
+def landmark_factor(operator: Any, landmarks: Tensor) -> Tensor:  # (m,) -> (m, m)
+    """L with K_LL + a jitter = LLᵀ."""
+    matrix = require_finite("the kernel matrix of the landmarks", operator.cross_block(landmarks, landmarks))
+    matrix.diagonal().add_(_JITTER * float(matrix.diagonal().max()))
+    return cholesky(matrix, "the kernel matrix of the landmarks")
+
+
+class Recomputed:
+    """P = FFᵀ + Σ with F = K_XL L⁻ᵀ, K_LL = LLᵀ, inverted by Woodbury's identity in float64 without F.
+
+    With G = Σ^-½F and I + GᵀG = MMᵀ, P⁻¹ = Σ⁻¹ − Σ⁻¹K_XL (LMMᵀLᵀ)⁻¹ K_LXΣ⁻¹. GᵀG is summed from blocks of G: from those
+    of K_XL, divided by L afterwards, it would have their rounding multiplied by L⁻¹ twice.
+
+    Args:
+        operator: gives blocks of K, products with them, and Σ. landmarks: (m,) rows.
+    """
+
+    def __init__(self, operator: Any, landmarks: Tensor) -> None:
+        self._operator, self._landmarks = operator, landmarks
+        self._noise = noise_of(operator.noise_variance, float(operator.kernel_diagonal().max()))
+        self._lower = landmark_factor(operator, landmarks)
+        core = operator.workers.total(len(self._noise), self._squared, (landmarks,))
+        self._inner = cholesky(self._with_one(core), "the inner matrix of Woodbury's identity")
+        self.log_det = float(self._noise.log().sum() + 2 * self._inner.diagonal().log().sum())
+
+    def apply(self, v: Tensor) -> Tensor:  # (n, s) -> (n, s)
+        """P⁻¹v, in the dtype of v."""
+        scaled = v.double() / self._noise[:, None]
+        inner = torch.cholesky_solve(self._collected(scaled), self._inner)
+        return scaled.sub_(self._spread(inner).div_(self._noise[:, None])).to(v.dtype)
+
+    def root(self, v: Tensor) -> Tensor:  # (n, s) -> (n, s)
+        """Wv for W = Σ^-½(I + GGᵀ)^-½, P⁻¹ = WWᵀ."""
+        return self._shrunk(v.double()) * self._noise.rsqrt()[:, None]
+
+    def root_transpose(self, v: Tensor) -> Tensor:  # (n, s) -> (n, s)
+        """Wᵀv."""
+        return self._shrunk(v.double() * self._noise.rsqrt()[:, None])
+
+    def _shrunk(self, v: Tensor) -> Tensor:
+        """(I + GGᵀ)^-½ v = v + GBGᵀv."""
+        scale = self._noise.rsqrt()[:, None]
+        return v + scale * self._spread(self._correction @ self._collected(scale * v))
+
+    @cached_property
+    def _correction(self) -> Tensor:  # (m, m)
+        return correction(self._inner @ self._inner.T)
+
+    def _collected(self, v: Tensor) -> Tensor:  # (n, s) -> (m, s)
+        """Fᵀv."""
+        found = self._operator.cross_matmul(v, rows=self._landmarks)
+        return torch.linalg.solve_triangular(self._lower, found, upper=False)
+
+    def _spread(self, z: Tensor) -> Tensor:  # (m, s) -> (n, s)
+        """Fz."""
+        weights = torch.linalg.solve_triangular(self._lower.T, z, upper=True)
+        return self._operator.cross_matmul(weights, cols=self._landmarks)
+
+    def _squared(self, part: Part) -> Tensor:  # -> (m, m)
+        """GᵀG of a part of the rows, its lower triangle."""
+        lower, noise, n = part.here(self._lower), part.here(self._noise), len(self._noise)
+        total = torch.zeros_like(lower)
+        start, stop, _ = part.rows.indices(n)
+        for first in range(start, stop, _ROWS):
+            go_on()
+            tell("preconditioner, landmarks", first - start, stop - start)
+            rows = torch.arange(first, min(first + _ROWS, stop), device=self._landmarks.device)
+            block = part.here(self._operator.cross_block(self._landmarks, rows))
+            block = require_finite("columns of K at the landmarks", block)
+            block *= noise[first : first + len(rows)].rsqrt()
+            add_gram(total, torch.linalg.solve_triangular(lower, block, upper=False).T)
+        return total
+
+    @staticmethod
+    def _with_one(core: Tensor) -> Tensor:
+        core = mirrored(core)
+        core.diagonal().add_(1.0)
+        return core
