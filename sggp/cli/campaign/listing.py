@@ -123,5 +123,8 @@ def as_json(campaign: Campaign, trial: Trial) -> dict[str, Any]:
 
 
 def print_json(content: Any) -> None:
-    """One JSON document on stdout."""
-    stdout().file.write(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    """One JSON document on stdout; in ASCII where stdout cannot take every character."""
+    stream = stdout().file
+    whole = (getattr(stream, "encoding", None) or "").lower().startswith("utf")
+    stream.write(json.dumps(content, indent=1, ensure_ascii=not whole) + "\n")
+    stream.flush()

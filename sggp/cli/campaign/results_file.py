@@ -12,7 +12,6 @@ from sggp.bayesopt.binding import canonical
 from sggp.bayesopt.trials import Measurement
 from sggp.cli.campaign.naming import Names
 from sggp.cli.campaign.opening import is_products
-from sggp.cli.console import say
 from sggp.cli.molecules.products import named_places
 from sggp.cli.molecules.tables import Reject
 from sggp.errors import DataFileError, InputError, MoleculeError, SggpError
@@ -33,6 +32,7 @@ class Results:
         told: trial → outcomes by name. failed: trial → reason. costs: trial → cost.
         attached: (place, outcomes by name) of rows that name no trial.
         waiting: lines without a value. rejects: rows that cannot be used, and why.
+        notes: what was decided in reading.
     """
 
     told: dict[int, dict[str, Measurement]] = field(default_factory=dict)
@@ -41,6 +41,7 @@ class Results:
     attached: list[tuple[Any, dict[str, Measurement]]] = field(default_factory=list)
     waiting: list[int] = field(default_factory=list)
     rejects: list[Reject] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 def read_results(
@@ -120,6 +121,28 @@ def _by_name(campaign: Campaign, table: DataTable) -> tuple[str | None, list[int
     return "smiles" if reagents is None else "reagents", numbers, bad
 
 
+def check_batch(campaign: Campaign, store: str, out: Path | None) -> None:
+    """Refuse to write over a file of results that the campaign does not have.
+
+    Raises:
+        DataFileError: a row of `out` has a value, or a reason, that was not told, or cannot be.
+    """
+    if out is None or not out.is_file():
+        return
+    try:
+        found = read_results(campaign, out)
+    except DataFileError:  # no table, or none of results
+        return
+    trials = {trial.id: trial for trial in campaign.results()}
+    told = any(trials[number].values.get(name) is None for number, row in found.told.items() for name in row)
+    failed = any(trials[number].state == "pending" for number in found.failed)
+    if told or failed or found.rejects:
+        raise DataFileError(
+            f"cannot write {out}: it holds results that {store} does not have. First sggp campaign tell {store} "
+            f"--from {out}, or choose another name."
+        )
+
+
 def smiles_column(table: DataTable) -> str | None:
     """The column of the molecules, which in a batch of products is not that of a reagent."""
     return "smiles" if "smiles" in table.columns else guess_columns(table).smiles
@@ -155,7 +178,7 @@ def _values(
 ) -> tuple[DataTable, dict[int, dict[str, Measurement] | str], Results]:
     """The table; per row its outcomes, or why they cannot be read; and the rows that are no rows."""
     table = read_table(path, sheet=sheet, decimal=decimal)
-    say(path.name, table.notes)
+    notes = list(table.notes)
     names = {outcome: outcome for outcome in campaign.outcomes if outcome in table.columns}
     if not names and len(campaign.outcomes) == 1 and "value" in table.columns:
         names = {campaign.outcomes[0]: "value"}
@@ -167,7 +190,7 @@ def _values(
     rows: dict[int, dict[str, Measurement] | str] = {}
     for outcome, column in names.items():
         read = table.numbers(column, mostly=False)
-        say(path.name, table.said(column, read))
+        notes += table.said(column, read)
         spread = _spread(table, outcome, column)
         for position in range(len(table)):
             reason = read.reasons.get(position)
@@ -179,7 +202,7 @@ def _values(
                 one = Measurement(float(read.values[position]), spread.get(position), read.censored[position])
                 rows[position] = {**before, outcome: one}
     rejects = [Reject(path.name, r.line, r.reason, r.content) for r in table.rejected]
-    return table, rows, Results(rejects=rejects)
+    return table, rows, Results(rejects=rejects, notes=notes)
 
 
 def _spread(table: DataTable, outcome: str, column: str) -> dict[int, float]:

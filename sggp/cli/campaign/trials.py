@@ -26,12 +26,12 @@ from sggp.cli.campaign.opening import (
     open_record,
     try_campaign,
 )
-from sggp.cli.campaign.results_file import Results, point_of, read_attached, read_results
-from sggp.cli.console import check_outputs, print_table, stderr, stdout
+from sggp.cli.campaign.results_file import Results, check_batch, point_of, read_attached, read_results
+from sggp.cli.console import check_outputs, print_table, say, stderr, stdout
 from sggp.cli.molecules.products import making, narrow
 from sggp.cli.molecules.tables import Decimal, Sheet, write_rejects
 from sggp.cli.outputs import rejected_path
-from sggp.errors import InputError
+from sggp.errors import InputError, SggpError
 
 PARTLY = 1
 """Exit code where some rows of a file were used and others not."""
@@ -60,17 +60,27 @@ def ask(
     check_outputs({"--out": out}, local_files(store))
     campaign = open_campaign(store, library)
     check_outputs({"--out": out}, files_of(campaign, store))
+    check_batch(campaign, store, out)
     with making(campaign.space, "nothing was asked for"):
         trials = campaign.ask(q)
-    _show_batch(campaign, trials, f"{len(trials)} points to measure", out, json)
+    try:
+        _show_batch(campaign, trials, f"{len(trials)} points to measure", out, json)
+    except BrokenPipeError:
+        raise
+    except (OSError, SggpError) as error:
+        stderr().print(
+            f"{error}. The trials are stored all the same: sggp campaign pending {store} lists them"
+        )
+        raise typer.Exit(PARTLY) from error
     if len(trials) < q:
         raise typer.Exit(PARTLY)
 
 
 def pending(store: Store, out: Out = None, json: Json = False) -> None:
     """List the trials that wait for a result."""
-    check_outputs({"--out": out}, local_files(store))
     campaign = open_record(store)
+    check_outputs({"--out": out}, files_of(campaign, store))
+    check_batch(campaign, store, out)
     trials = campaign.pending
     _show_batch(campaign, trials, f"{len(trials)} pending", out, json)
 
@@ -250,6 +260,7 @@ def _stored(campaign: Campaign, trials: Sequence[Trial], text: str, json: bool) 
 
 def _store_file(campaign: Campaign, store: str, file: Path, found: Results, json: bool) -> None:
     """Store the good rows of a file, and list the others; the exit code tells."""
+    say(file.name, found.notes)
     stored = [*campaign.attach_many(found.attached)] if found.attached else []
     for number in [n for n in found.told if n in found.costs]:
         stored.append(campaign.tell(number, found.told.pop(number), cost=found.costs[number]))
