@@ -1,4 +1,4 @@
-"""What a campaign's commands write: never over its library, nor over results that were not told; any terminal will do."""
+"""What the commands of a campaign write: never over its library or over untold results; any terminal will do."""
 
 from __future__ import annotations
 
@@ -96,6 +96,14 @@ class TestFilledBatches:
         assert "results that" in refused(capsys, "campaign", "pending", store, "--out", filled)
         other = write(tmp_path / "other.csv", ["trial", "smiles", "y"], [[70, "CCO", 3.5]])
         assert "results that" in refused(capsys, "campaign", "pending", store, "--out", other)
+
+    @pytest.mark.parametrize("text", ["id,y\nL3,5\n", "trial,y\n1,1.234\n2,950\n", "trial,y\n1,~5\n"])
+    def test_results_in_doubt_are_kept(self, store, tmp_path, capsys, text):
+        assert run("campaign", "ask", store, "-q", 2) == 0
+        lab = tmp_path / "lab.csv"
+        lab.write_text(text)
+        assert "results that" in refused(capsys, "campaign", "pending", store, "--out", lab)
+        assert lab.read_text() == text
 
     def test_other_files_and_batches_without_results_are_replaced(self, store, tmp_path, capsys):
         batch, table = tmp_path / "b.csv", write(tmp_path / "t.csv", ["a", "b"], [[1, 2]])

@@ -1,22 +1,31 @@
-"""Which trial is meant: by its number, its SMILES, or the ids of its reagents."""
+"""Which trial is meant: by its number, its SMILES, its id in the library, or the ids of its reagents."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from sggp.bayesopt import Campaign, Trial
 from sggp.bayesopt.binding import canonical
-from sggp.errors import InputError, MoleculeError
+from sggp.cli.campaign.listing import library_ids
+from sggp.errors import DataFileError, InputError, MoleculeError
 
 JOINT = " + "
 
 
 class Names:
-    """The trials of a campaign by what they are called."""
+    """The trials of a campaign by what they are called.
 
-    def __init__(self, campaign: Campaign) -> None:
+    Args:
+        campaign: the campaign, perhaps without its library.
+        open_library: gives it with its library, which is read when an id is looked for.
+    """
+
+    def __init__(self, campaign: Campaign, open_library: Callable[[], Campaign] | None = None) -> None:
+        self.policy, self._open = campaign.standardise, open_library
+        self._keys: dict[str, set[str]] | None = None
         self.molecules = campaign.settings["space"].get("kind") != "box"
         self._of: dict[Any, list[Trial]] = defaultdict(list)
         for trial in campaign.results() if self.molecules else []:
@@ -39,7 +48,13 @@ class Names:
                 raise InputError(f"the first word must be the number of a trial, got {text!r}.") from error
         if JOINT in text:
             return self.of_reagents(text.split(JOINT))
-        return self.of_smiles(text)
+        try:
+            return self.of_smiles(text)
+        except InputError:
+            with suppress(DataFileError):  # of a library that is not there
+                if text in self.read_ids():
+                    return self.of_id(text)
+            raise
 
     def of_reagents(self, ids: Sequence[str]) -> int:
         """The trial of these reagents, perhaps with the name of the reaction before them."""
@@ -50,13 +65,46 @@ class Names:
         if (text,) in self._of:
             return self._one((text,), text)
         try:
-            (key,) = canonical([text])
+            (key,) = canonical([text], self.policy)
         except MoleculeError as error:
             raise InputError(
-                f"{text!r} is neither the number of a trial, nor a SMILES, nor the ids of reagents with {JOINT!r} "
-                "between them."
+                f"{text!r} is neither the number of a trial, nor a SMILES, nor an id of the library, nor the ids of "
+                f"reagents with {JOINT!r} between them."
             ) from error
         return self._one(key, text)
+
+    def of_id(self, text: str) -> int:
+        """The trial of the molecule with an id in the library.
+
+        Raises:
+            InputError: none, or several. DataFileError: the library is not there.
+        """
+        keys = self.read_ids().get(text, set())
+        if not keys:
+            alike = [one for one in self.read_ids() if one.lstrip("0") == text.lstrip("0")]
+            meant = f"; did you mean {alike[0]!r}?" if text and alike else "."
+            raise InputError(f"no molecule of the library has the id {text!r}{meant}")
+        if len(keys) > 1:
+            raise InputError(
+                f"{len(keys)} molecules of the library have the id {text!r}: name the trial, or its SMILES."
+            )
+        return self._one(next(iter(keys)), text)
+
+    def read_ids(self) -> dict[str, set[str]]:
+        """The keys of the molecules of each id of the library, which is opened for that.
+
+        Raises:
+            DataFileError: it is not there.
+        """
+        if self._keys is None:
+            self._keys = defaultdict(set)
+            campaign = None if self._open is None else self._open()
+            ids = None if campaign is None else library_ids(campaign)
+            if campaign is not None and ids is not None:
+                names = list(map(str, ids))
+                for name, key in zip(names, campaign.space.keys(range(len(names))), strict=True):  # type: ignore[attr-defined]
+                    self._keys[name].add(key)
+        return self._keys
 
     def _one(self, name: Any, text: str) -> int:
         found = self._of.get(name, [])

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from sggp.bayesopt import Campaign, Trial
 from sggp.bayesopt.binding import canonical
+from sggp.bayesopt.given import cost_json
 from sggp.bayesopt.trials import Measurement
 from sggp.cli.campaign.naming import Names
 from sggp.cli.campaign.opening import is_products
@@ -16,12 +17,17 @@ from sggp.cli.molecules.products import named_places
 from sggp.cli.molecules.tables import Reject
 from sggp.errors import DataFileError, InputError, MoleculeError, SggpError
 from sggp.molecules import guess_columns, read_table
-from sggp.molecules.files import DataTable
+from sggp.molecules.files import DataTable, visible
+from sggp.molecules.files.columns import plain
+from sggp.molecules.files.measured import measured_numbers
 from sggp.molecules.files.numbers import is_missing, parse_whole
+from sggp.molecules.files.read import tidy_ids
 
-_TRIAL = ("trial", "id")
+_TRIAL = "trial"
 _REASON = "reason"
 _COST = "cost"
+_ROUNDED = 0.005
+"""How far a setting in a file may be from the trial's, as a share of its range: spreadsheets round."""
 
 
 @dataclass
@@ -45,31 +51,31 @@ class Results:
 
 
 def read_results(
-    campaign: Campaign, path: Path, *, sheet: str | None = None, decimal: str | None = None
+    campaign: Campaign,
+    path: Path,
+    *,
+    sheet: str | None = None,
+    decimal: str | None = None,
+    open_library: Callable[[], Campaign] | None = None,
 ) -> Results:
-    """The results in a file that `ask --out` wrote and someone filled in, or in any other with a column "trial".
+    """The results in a file that `ask --out` wrote and someone filled in, or in any other that says what was measured.
 
-    A row is refused, and the others are used, where its number or its value cannot be read, where the molecule that it
-    names is not that of the trial, or where the trial has another value already.
+    That is a column "trial"; where there is none, reagents, SMILES, or ids of the library, in this order. A row is
+    refused, and the others are used, where its number or its value cannot be read, where the molecule or the settings
+    that it names are not those of the trial, or where the trial has another value already.
+
+    Args:
+        open_library: gives the campaign with its library, for ids.
 
     Raises:
-        DataFileError: as `read_table`; no column of trials, or none of the outcomes.
+        DataFileError: as `read_table`; nothing that says what was measured, or none of the outcomes; no library.
     """
     table, values, found = _values(campaign, path, sheet, decimal)
-    name = next((one for one in _TRIAL if one in table.columns), None)
-    if name is None and campaign.settings["space"].get("kind") != "box":
-        name, numbers, bad = _by_name(campaign, table)
-    elif name is not None:
-        numbers, bad = parse_whole(table.columns[name])
-    if name is None:
-        raise DataFileError(
-            f"{path}: there is no column 'trial' (the numbers that `ask` printed); the columns are "
-            f"{', '.join(table.header)}. For measurements of other things: sggp campaign attach --from."
-        )
+    name, numbers, bad = _trials_of(campaign, table, open_library)
     known = {trial.id: trial for trial in campaign.results()}
-    same = _Molecules(campaign, table)
+    same: _Settings | _Molecules = (_Settings if _is_box(campaign) else _Molecules)(campaign, table)
     reasons = table.columns.get(_REASON, [""] * len(table))
-    costs = _costs(table)
+    costs = _filled(table, _COST) if _COST in table.columns and _COST not in campaign.outcomes else {}
     for position in range(len(table)):
         number = numbers[position]
         try:
@@ -78,6 +84,7 @@ def read_results(
             if number not in known:
                 raise InputError(f"the campaign has no trial {number}")
             same.check(position, known[number])
+            cost_json(costs.get(position))
             row = values.get(position, {})
             if isinstance(row, str):
                 raise InputError(row)
@@ -101,24 +108,59 @@ def read_results(
     return found
 
 
-def _by_name(campaign: Campaign, table: DataTable) -> tuple[str | None, list[int | None], dict[int, str]]:
-    """The trials of rows that name molecules or reagents: how these are called, numbers, and what is wrong."""
-    reagents, smiles = named_places(table), smiles_column(table)
-    if reagents is None and smiles is None:
-        return None, [], {}
-    names, numbers, bad = Names(campaign), list[int | None](), dict[int, str]()
-    for position in range(len(table)):
-        place = None if reagents is None else reagents[position]
-        try:
+def _trials_of(
+    campaign: Campaign, table: DataTable, open_library: Callable[[], Campaign] | None
+) -> tuple[str, list[int | None], dict[int, str]]:
+    """The trial of each row: by which column, its number, and by position why there is none."""
+    named = [column for column in table.columns if plain(column) == _TRIAL]
+    if len(named) == 1:
+        return _TRIAL, *parse_whole(table.columns[named[0]])
+    names = Names(campaign, open_library)
+    reagents, smiles = named_places(table), None if _is_box(campaign) else smiles_column(table)
+    ids = None if _is_box(campaign) or open_library is None else _id_column(campaign, table)
+    find: Callable[[int], int]
+    if reagents is not None and not _is_box(campaign):
+        name = "reagents"
+
+        def find(position: int) -> int:
+            place = reagents[position]
             if place is None:
-                text = "" if smiles is None else table.columns[smiles][position]
-                numbers.append(names.of_smiles(text))
-            else:
-                numbers.append(names.of_reagents([str(part) for part in place.x or ()]))
+                return names.of_smiles("" if smiles is None else table.columns[smiles][position])
+            return names.of_reagents([str(part) for part in place.x or ()])
+    elif smiles is not None:
+        name, cells = "smiles", table.columns[smiles]
+
+        def find(position: int) -> int:
+            return names.of_smiles(cells[position])
+    elif ids is not None:
+        name, known = ids, tidy_ids(table, ids)
+        names.read_ids()
+
+        def find(position: int) -> int:
+            return names.of_id(known[position])
+    else:
+        raise DataFileError(
+            f"{table.path}: there is no column 'trial' (the numbers that `ask` printed); the columns are "
+            f"{', '.join(table.header)}. For measurements of other things: sggp campaign attach --from."
+        )
+    numbers, bad = list[int | None](), dict[int, str]()
+    for position in range(len(table)):
+        try:
+            numbers.append(find(position))
         except InputError as error:
             numbers.append(None)
             bad[position] = str(error)
-    return "smiles" if reagents is None else "reagents", numbers, bad
+    return name, numbers, bad
+
+
+def _id_column(campaign: Campaign, table: DataTable) -> str | None:
+    """The column of ids of the library: that of its name, or as `guess_columns` finds it."""
+    own = campaign.info.get("id")
+    return own if own in table.columns else guess_columns(table).id
+
+
+def _is_box(campaign: Campaign) -> bool:
+    return campaign.settings["space"].get("kind") == "box"
 
 
 def check_batch(campaign: Campaign, store: str, out: Path | None) -> None:
@@ -130,13 +172,18 @@ def check_batch(campaign: Campaign, store: str, out: Path | None) -> None:
     if out is None or not out.is_file():
         return
     try:
-        found = read_results(campaign, out)
-    except DataFileError:  # no table, or none of results
+        if not _outcome_columns(campaign, read_table(out)):
+            return
+    except DataFileError:  # no table
         return
-    trials = {trial.id: trial for trial in campaign.results()}
-    told = any(trials[number].values.get(name) is None for number, row in found.told.items() for name in row)
-    failed = any(trials[number].state == "pending" for number in found.failed)
-    if told or failed or found.rejects:
+    try:
+        found = read_results(campaign, out)
+        trials = {trial.id: trial for trial in campaign.results()}
+        told = all(trials[number].values.get(name) for number, row in found.told.items() for name in row)
+        kept = told and not found.rejects and all(trials[n].state != "pending" for n in found.failed)
+    except DataFileError:  # its trials, or its numbers, are in doubt
+        kept = False
+    if not kept:
         raise DataFileError(
             f"cannot write {out}: it holds results that {store} does not have. First sggp campaign tell {store} "
             f"--from {out}, or choose another name."
@@ -179,9 +226,7 @@ def _values(
     """The table; per row its outcomes, or why they cannot be read; and the rows that are no rows."""
     table = read_table(path, sheet=sheet, decimal=decimal)
     notes = list(table.notes)
-    names = {outcome: outcome for outcome in campaign.outcomes if outcome in table.columns}
-    if not names and len(campaign.outcomes) == 1 and "value" in table.columns:
-        names = {campaign.outcomes[0]: "value"}
+    names = _outcome_columns(campaign, table)
     if not names:
         wanted = " or ".join(map(repr, campaign.outcomes))
         raise DataFileError(
@@ -189,7 +234,8 @@ def _values(
         )
     rows: dict[int, dict[str, Measurement] | str] = {}
     for outcome, column in names.items():
-        read = table.numbers(column, mostly=False)
+        inputs = campaign.space.names if _is_box(campaign) else ()
+        read = measured_numbers(table, column, among=names.values(), ignore=inputs, mostly=False)
         notes += table.said(column, read)
         spread = _spread(table, outcome, column)
         for position in range(len(table)):
@@ -199,10 +245,23 @@ def _values(
                 if not reason.startswith("no value"):
                     rows[position] = f"{column}: {reason}"
             elif not isinstance(before, str):
-                one = Measurement(float(read.values[position]), spread.get(position), read.censored[position])
-                rows[position] = {**before, outcome: one}
+                number, side = float(read.values[position]), read.censored[position]
+                try:
+                    rows[position] = {**before, outcome: Measurement(number, spread.get(position), side)}
+                except InputError as error:
+                    rows[position] = f"{column}: {error}"
     rejects = [Reject(path.name, r.line, r.reason, r.content) for r in table.rejected]
     return table, rows, Results(rejects=rejects, notes=notes)
+
+
+def _outcome_columns(campaign: Campaign, table: DataTable) -> dict[str, str]:
+    """Outcome → column, of those that there are."""
+    names = {
+        one: column for one in campaign.outcomes for column in table.columns if column == visible(one).strip()
+    }
+    if not names and len(campaign.outcomes) == 1 and "value" in table.columns:
+        return {campaign.outcomes[0]: "value"}
+    return names
 
 
 def _spread(table: DataTable, outcome: str, column: str) -> dict[int, float]:
@@ -210,10 +269,6 @@ def _spread(table: DataTable, outcome: str, column: str) -> dict[int, float]:
     names = [f"{outcome}_std", f"{column}_std", "noise_std"]
     name = next((one for one in names if one in table.columns), None)
     return {} if name is None else _filled(table, name)
-
-
-def _costs(table: DataTable) -> dict[int, float]:
-    return _filled(table, _COST) if _COST in table.columns else {}
 
 
 def _filled(table: DataTable, name: str) -> dict[int, float]:
@@ -227,12 +282,11 @@ def _filled(table: DataTable, name: str) -> dict[int, float]:
 
 
 def _places(campaign: Campaign, table: DataTable) -> Sequence[Any]:
-    if campaign.has_space and campaign.settings["space"].get("kind") == "box":
-        names = campaign.space.names
-        missing = [name for name in names if name not in table.columns]
+    if _is_box(campaign):
+        missing = [name for name in campaign.space.names if name not in table.columns]
         if missing:
             raise DataFileError(f"{table.path}: there is no column {', '.join(map(repr, missing))}.")
-        return [point_of({n: table.columns[n][i] for n in names}) for i in range(len(table))]
+        return _settings(campaign, table)
     reagents = named_places(table) if campaign.has_space and is_products(campaign) else None
     column = smiles_column(table)
     if column is None and reagents is None:
@@ -244,6 +298,26 @@ def _places(campaign: Campaign, table: DataTable) -> Sequence[Any]:
     return [
         text if place is None else list(place.x or ()) for text, place in zip(texts, reagents, strict=True)
     ]
+
+
+def _settings(campaign: Campaign, table: DataTable) -> list[dict[str, Any]]:
+    """The settings that each row names: numbers in columns of numbers, else the texts of the cells."""
+    rows: list[dict[str, Any]] = [{} for _ in range(len(table))]
+    for name, column in campaign.space.columns.items():  # type: ignore[attr-defined]
+        if name not in table.columns:
+            continue
+        cells: list[Any] = list(table.columns[name])
+        if column.kind == "categorical":
+            cells = [_number(cell) for cell in cells]
+        else:
+            read = table.numbers(name, mostly=False)
+            cells = [
+                cell if position in read.reasons else float(read.values[position])
+                for position, cell in enumerate(cells)
+            ]
+        for row, cell in zip(rows, cells, strict=True):
+            row[name] = cell
+    return rows
 
 
 def point_of(cells: Mapping[str, str]) -> dict[str, Any]:
@@ -272,12 +346,41 @@ def _unlike_before(trial: Trial, row: Mapping[str, Measurement]) -> None:
         )
 
 
+class _Settings:
+    """The settings that a file of a box names beside the trials, so that no value lands on other ones."""
+
+    def __init__(self, campaign: Campaign, table: DataTable) -> None:
+        self.columns = campaign.space.columns  # type: ignore[attr-defined]
+        self.rows, self.table = _settings(campaign, table), table
+
+    def check(self, position: int, trial: Trial) -> None:
+        """Refuse a row with other settings than the trial's; numbers may be rounded."""
+        for (name, column), asked in zip(self.columns.items(), trial.x or (), strict=True):
+            text = self.table.columns.get(name, [""] * len(self.table))[position]
+            if is_missing(text) or _same_setting(column, self.rows[position][name], asked, text):
+                continue
+            shown = f"{asked:.6g}" if isinstance(asked, float) else asked
+            raise InputError(
+                f"the row has {name} = {text}, but trial {trial.id} is at {name} = {shown}; sggp campaign attach takes "
+                "what was measured at other settings"
+            )
+
+
+def _same_setting(column: Any, given: Any, asked: Any, text: str) -> bool:
+    if column.kind != "continuous":
+        return given == asked or text == str(asked)
+    if not isinstance(given, float) or (column.log and given <= 0):
+        return False
+    one, two = column.encode([given, asked])[:, 0].tolist()
+    return abs(one - two) <= _ROUNDED
+
+
 class _Molecules:
     """The molecules that a file names beside the trials, so that no value lands on another one."""
 
     def __init__(self, campaign: Campaign, table: DataTable) -> None:
         self.policy = campaign.standardise
-        column = None if campaign.settings["space"].get("kind") == "box" else smiles_column(table)
+        column = smiles_column(table)
         self.smiles = None if column is None else table.columns[column]
 
     def check(self, position: int, trial: Trial) -> None:

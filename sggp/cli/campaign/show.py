@@ -10,7 +10,7 @@ import typer
 
 from sggp.bayesopt import Campaign, Trial
 from sggp.bayesopt.trials import Measurement
-from sggp.cli.campaign.listing import as_json, listing, print_json, same_molecules
+from sggp.cli.campaign.listing import as_json, goals, listing, print_json, same_molecules
 from sggp.cli.campaign.opening import (
     Json,
     Library,
@@ -74,8 +74,7 @@ def headline(store: str, campaign: Campaign) -> str:
     counted = ", ".join(f"{states[name]} {name}" for name in ("measured", "pending", "failed"))
     if states["withdrawn"]:
         counted += f", {states['withdrawn']} withdrawn"
-    goals = [f"{'maximise' if o.maximize else 'minimise'} {o.name}" for o in campaign.wanted.objectives]
-    text = f"{store}: {', '.join(goals)}; {counted}"
+    text = f"{store}: {', '.join(goals(campaign))}; {counted}"
     return text if campaign.budget is None else f"{text}; {campaign.spent:g} of {campaign.budget:g} spent"
 
 

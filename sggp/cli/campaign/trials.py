@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -107,13 +107,14 @@ def tell(
                 "give either one trial with its value, or --from FILE, which has columns for the rest."
             )
         campaign = open_record(store)
-        found = read_results(campaign, file, sheet=sheet, decimal=decimal)
+        found = read_results(campaign, file, sheet=sheet, decimal=decimal, open_library=_library(store))
         _store_file(campaign, store, file, found, json)
         return
     if not words or len(words) < 2:
         raise InputError("give a trial number and its value, or --from FILE.")
     campaign = open_record(store)
-    stored = campaign.tell(Names(campaign).number(words[0]), _outcomes(campaign, words[1:]), cost=cost)
+    number = Names(campaign, _library(store)).number(words[0])
+    stored = campaign.tell(number, _outcomes(campaign, words[1:]), cost=cost)
     _stored(campaign, [stored], f"trial {stored.id} of {store}: {_said(stored)}", json)
 
 
@@ -133,7 +134,7 @@ def fail(
 ) -> None:
     """Report that a trial could not be measured."""
     campaign = open_record(store)
-    stored = campaign.fail(Names(campaign).number(trial), reason, policy=policy, cost=cost)
+    stored = campaign.fail(Names(campaign, _library(store)).number(trial), reason, policy=policy, cost=cost)
     _stored(campaign, [stored], f"trial {stored.id} of {store} failed; {policy}", json)
 
 
@@ -185,7 +186,8 @@ def amend(
         raise InputError("give the value as it should be.")
     _check_reason(reason)
     campaign = open_record(store)
-    stored = campaign.amend(Names(campaign).number(trial), _outcomes(campaign, values), reason, cost=cost)
+    number = Names(campaign, _library(store)).number(trial)
+    stored = campaign.amend(number, _outcomes(campaign, values), reason, cost=cost)
     _stored(campaign, [stored], f"trial {stored.id} of {store}: {_said(stored)}", json)
 
 
@@ -193,7 +195,7 @@ def withdraw(store: Store, trial: Number, reason: Reason = "", json: Json = Fals
     """Take a trial back: it no longer counts, and its place may be asked for again."""
     _check_reason(reason)
     campaign = open_record(store)
-    stored = campaign.withdraw(Names(campaign).number(trial), reason)
+    stored = campaign.withdraw(Names(campaign, _library(store)).number(trial), reason)
     _stored(campaign, [stored], f"trial {stored.id} of {store} withdrawn", json)
 
 
@@ -212,10 +214,16 @@ def _show_batch(
         stdout().print(f"the same in {out}: fill in the results, then sggp campaign tell ... --from {out}")
 
 
+def _library(store: str) -> Callable[[], Campaign]:
+    """Opens the campaign with its library, for ids."""
+    return lambda: open_campaign(store, None)
+
+
 def _outcomes(campaign: Campaign, values: list[str]) -> Any:
     """One measurement, or one for each NAME=VALUE."""
     parts = [text.partition("=") for text in values]
     if all(sign and name.strip() in campaign.outcomes for name, sign, _ in parts):
+        _once([name.strip() for name, _, _ in parts])
         return {name.strip(): _measurement(text) for name, _, text in parts}
     if len(values) > 1:
         raise InputError(
@@ -239,7 +247,14 @@ def _point(text: str) -> dict[str, Any]:
     parts = [part.partition("=") for part in text.split(",")]
     if not all(sign for _, sign, _ in parts):
         raise InputError(f"settings must be NAME=VALUE,NAME=VALUE,..., got {text!r}.")
+    _once([name.strip() for name, _, _ in parts])
     return point_of({name.strip(): value.strip() for name, _, value in parts})
+
+
+def _once(names: Sequence[str]) -> None:
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise InputError(f"{twice[0]!r} twice: give each name once.")
 
 
 def _check_reason(reason: str) -> None:
@@ -248,7 +263,8 @@ def _check_reason(reason: str) -> None:
 
 
 def _said(trial: Trial) -> str:
-    return ", ".join(f"{name} {value}" for name, value in trial.values.items())
+    values = ", ".join(f"{name} {value}" for name, value in trial.values.items())
+    return values if trial.label is None else f"{values}, of {trial.label}"
 
 
 def _stored(campaign: Campaign, trials: Sequence[Trial], text: str, json: bool) -> None:
@@ -261,12 +277,9 @@ def _stored(campaign: Campaign, trials: Sequence[Trial], text: str, json: bool) 
 def _store_file(campaign: Campaign, store: str, file: Path, found: Results, json: bool) -> None:
     """Store the good rows of a file, and list the others; the exit code tells."""
     say(file.name, found.notes)
-    stored = [*campaign.attach_many(found.attached)] if found.attached else []
-    for number in [n for n in found.told if n in found.costs]:
-        stored.append(campaign.tell(number, found.told.pop(number), cost=found.costs[number]))
-    if found.told:
-        stored += campaign.tell_many(found.told)
-    stored += [campaign.fail(n, why, cost=found.costs.get(n)) for n, why in found.failed.items()]
+    stored = campaign.attach_many(found.attached) if found.attached else []
+    if found.told or found.failed:
+        stored = campaign.tell_many(found.told, failed=found.failed, costs=found.costs)
     if found.waiting:
         lines = ", ".join(map(str, found.waiting[:10])) + (", ..." if len(found.waiting) > 10 else "")
         stderr().print(f"{len(found.waiting)} rows without a value yet, left as they are (line {lines})")
