@@ -133,10 +133,14 @@ def _modelled(campaign: Campaign, trials: Sequence[Trial], objective: Objective)
     try:
         with warnings.catch_warnings(record=True) as notes:
             warnings.simplefilter("always")
-            model = campaign.model(PATHS if is_products(campaign) else 1)
+            beliefs = campaign.beliefs(PATHS if is_products(campaign) else 1)
+            model = beliefs.surrogate
             sections = [*_outlook(campaign), *_judged(model, trials, objective)]
             sections += useful_reagents(campaign, model, objective)
-            sections += _library(campaign, model, trials, objective)
+            apart = {one.trial for one in beliefs.apart if one.outcome == objective.name}
+            best = next((t for t in campaign.best(len(trials)) if t.id not in apart), None)
+            if best is not None and best.value is not None:
+                sections += _library(campaign, model, trials, best.value)
     except SggpError as error:
         return [("Model", paragraph(f"There is no model: {error}"))]
     said = "".join(paragraph(f"Note: {note.message}") for note in notes)
@@ -180,9 +184,7 @@ def _judged(model: Surrogate, trials: Sequence[Trial], objective: Objective) -> 
     return sections
 
 
-def _library(
-    campaign: Campaign, model: Surrogate, trials: Sequence[Trial], objective: Objective
-) -> list[Section]:
+def _library(campaign: Campaign, model: Surrogate, trials: Sequence[Trial], best: float) -> list[Section]:
     if not is_molecules(campaign):
         return []
     space: Any = campaign.space
@@ -192,8 +194,7 @@ def _library(
     if not rows:
         return []
     mean, std = predict_rows(model, space, rows)
-    values = [t.value for t in trials if t.value is not None]
-    best = max(values) if objective.maximize else min(values)
+    objective = campaign.wanted.objectives[0]
     sample = (
         "all molecules"
         if len(rows) == len(space) - len(taken)

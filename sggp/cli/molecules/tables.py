@@ -6,7 +6,7 @@ import os
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -66,6 +66,10 @@ class Measured:
     def exact(self) -> Measured:
         """The measurements without the bounds."""
         keep = [i for i, side in enumerate(self.censored) if side is None]
+        return self.part(keep)
+
+    def part(self, keep: Sequence[int]) -> Measured:
+        """Some of the measurements."""
         if len(keep) == len(self):
             return self
         return Measured(
@@ -74,7 +78,7 @@ class Measured:
             [self.smiles[i] for i in keep],
             [self.canonical[i] for i in keep],
             self.rejects,
-            (None,) * len(keep),
+            tuple(self.censored[i] for i in keep),
             tuple(self.lines[i] for i in keep),
         )
 
