@@ -162,6 +162,44 @@ class TestSettings:
         assert "'y' twice" in refused(capsys, "campaign", "tell", store, 1, "y=1", "y=2")
 
 
+class TestSpreadsheets:
+    """A batch comes back from a spreadsheet of another country."""
+
+    def test_the_points_that_ask_wrote_do_not_make_thousands_of_a_users_commas(self, tmp_path, capsys):
+        store, batch = begin(tmp_path, list(range(18))), tmp_path / "b.csv"
+        for i, smiles in enumerate(LIBRARY[:10]):
+            assert run("campaign", "attach", store, smiles, i) == 0
+        assert run("campaign", "ask", store, "-q", 2, "--out", batch) == 0
+        rows = read(batch)
+        for row in rows:
+            assert "." in row["expected"]
+            row["y"] = "1,234"
+        told = write(tmp_path / "t.csv", list(rows[0]), [list(row.values()) for row in rows])
+        assert "Say which sign is the decimal" in refused(capsys, "campaign", "tell", store, "--from", told)
+        assert run("campaign", "tell", store, "--from", told, "--decimal", ",") == 0
+        assert [trial.value for trial in trials(store).values()][10:] == [1.234, 1.234]
+
+    def test_nor_do_those_of_settings(self, tmp_path, capsys):
+        store, batch = tmp_path / "b.db", tmp_path / "b.csv"
+        assert (
+            run("campaign", "init", store, "--bound", "x=0:1", "--maximize", "--name", "y", "--seed", 1) == 0
+        )
+        assert run("campaign", "ask", store, "-q", 2, "--out", batch) == 0
+        rows = [[row["trial"], row["x"], "1,234"] for row in read(batch)]
+        told = write(tmp_path / "t.csv", ["trial", "x", "y"], rows)
+        assert "Say which sign is the decimal" in refused(capsys, "campaign", "tell", store, "--from", told)
+
+    def test_capitals_in_names_of_columns(self, tmp_path):
+        store = begin(tmp_path, list(range(18)))
+        assert run("campaign", "ask", store, "-q", 2) == 0
+        told = write(
+            tmp_path / "t.csv", ["Trial", " Y", "Reason", "COST"], [[1, 5, "", 3], [2, "", "lost", 1]]
+        )
+        assert run("campaign", "tell", store, "--from", told) == 0
+        one, two = trials(store).values()
+        assert (one.value, one.cost, two.state, two.reason, two.cost) == (5.0, 3.0, "failed", "lost", 1.0)
+
+
 class TestBounds:
     """A column of relations says which values are bounds, to every command that reads results."""
 

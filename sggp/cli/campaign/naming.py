@@ -1,9 +1,9 @@
-"""Which trial is meant: by its number, its SMILES, its id in the library, or the ids of its reagents."""
+"""Which trial is meant, by its number, SMILES, id in the library or reagents; and whether a row of a file is of it."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -11,8 +11,13 @@ from sggp.bayesopt import Campaign, Trial
 from sggp.bayesopt.binding import canonical
 from sggp.cli.campaign.listing import library_ids
 from sggp.errors import DataFileError, InputError, MoleculeError
+from sggp.molecules import guess_columns
+from sggp.molecules.files import DataTable, is_missing
+from sggp.molecules.files.columns import plain
 
 JOINT = " + "
+_ROUNDED = 0.005
+"""How far a setting in a file may be from the trial's, as a share of its range: spreadsheets round."""
 
 
 class Names:
@@ -118,3 +123,105 @@ class Names:
             numbers = ", ".join(str(trial.id) for trial in chosen)
             raise InputError(f"trials {numbers} are all of {text}: give the number of one.")
         return chosen[0].id
+
+
+def named(table: DataTable, name: str) -> str | None:
+    """The column of a name, else the one that differs in case, blanks and punctuation only."""
+    if name in table.columns:
+        return name
+    alike = [column for column in table.columns if plain(name) and plain(column) == plain(name)]
+    return alike[0] if len(alike) == 1 else None
+
+
+def is_box(campaign: Campaign) -> bool:
+    """Whether the campaign chooses settings."""
+    return campaign.settings["space"].get("kind") == "box"
+
+
+def smiles_column(table: DataTable) -> str | None:
+    """The column of the molecules, which in a batch of products is not that of a reagent."""
+    return "smiles" if "smiles" in table.columns else guess_columns(table).smiles
+
+
+def settings_of(campaign: Campaign, table: DataTable) -> list[dict[str, Any]]:
+    """The settings that each row names: numbers in columns of numbers, else the texts of the cells."""
+    rows: list[dict[str, Any]] = [{} for _ in range(len(table))]
+    for name, column in campaign.space.columns.items():  # type: ignore[attr-defined]
+        if name not in table.columns:
+            continue
+        cells: list[Any] = list(table.columns[name])
+        if column.kind == "categorical":
+            cells = [_number(cell) for cell in cells]
+        else:
+            read = table.numbers(name, mostly=False)
+            cells = [
+                cell if position in read.reasons else float(read.values[position])
+                for position, cell in enumerate(cells)
+            ]
+        for row, cell in zip(rows, cells, strict=True):
+            row[name] = cell
+    return rows
+
+
+def point_of(cells: Mapping[str, str]) -> dict[str, Any]:
+    """A point of a box from texts: numbers where they are numbers."""
+    return {name: _number(cell) for name, cell in cells.items()}
+
+
+def _number(cell: str) -> Any:
+    try:
+        return float(cell)
+    except ValueError:
+        return cell
+
+
+class Settings:
+    """The settings that a file of a box names beside the trials, so that no value lands on other ones."""
+
+    def __init__(self, campaign: Campaign, table: DataTable) -> None:
+        self.columns = campaign.space.columns  # type: ignore[attr-defined]
+        self.rows, self.table = settings_of(campaign, table), table
+
+    def check(self, position: int, trial: Trial) -> None:
+        """Refuse a row with other settings than the trial's; numbers may be rounded."""
+        for (name, column), asked in zip(self.columns.items(), trial.x or (), strict=True):
+            text = self.table.columns.get(name, [""] * len(self.table))[position]
+            if is_missing(text) or _same_setting(column, self.rows[position][name], asked, text):
+                continue
+            shown = f"{asked:.6g}" if isinstance(asked, float) else asked
+            raise InputError(
+                f"the row has {name} = {text}, but trial {trial.id} is at {name} = {shown}; sggp campaign attach takes "
+                "what was measured at other settings"
+            )
+
+
+def _same_setting(column: Any, given: Any, asked: Any, text: str) -> bool:
+    if column.kind != "continuous":
+        return given == asked or text == str(asked)
+    if not isinstance(given, float) or (column.log and given <= 0):
+        return False
+    one, two = column.encode([given, asked])[:, 0].tolist()
+    return abs(one - two) <= _ROUNDED
+
+
+class Molecules:
+    """The molecules that a file names beside the trials, so that no value lands on another one."""
+
+    def __init__(self, campaign: Campaign, table: DataTable) -> None:
+        self.policy = campaign.standardise
+        column = smiles_column(table)
+        self.smiles = None if column is None else table.columns[column]
+
+    def check(self, position: int, trial: Trial) -> None:
+        """Refuse a row whose SMILES is not the molecule of the trial."""
+        if self.smiles is None or trial.label is None or is_missing(self.smiles[position]):
+            return
+        text = self.smiles[position]
+        if text == trial.label:
+            return
+        try:
+            if canonical([text], self.policy) == canonical([trial.label], self.policy):
+                return
+        except MoleculeError as error:
+            raise InputError(f"{text!r} is no SMILES; trial {trial.id} is {trial.label}") from error
+        raise InputError(f"the row is of {text}, but trial {trial.id} is {trial.label}")

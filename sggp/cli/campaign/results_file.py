@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from sggp.bayesopt import Campaign, Trial
-from sggp.bayesopt.binding import canonical
 from sggp.bayesopt.given import cost_json
 from sggp.bayesopt.trials import Measurement
-from sggp.cli.campaign.naming import Names
+from sggp.cli.campaign.naming import Molecules, Names, Settings, is_box, named, settings_of, smiles_column
 from sggp.cli.campaign.opening import is_products
 from sggp.cli.molecules.products import named_places
 from sggp.cli.molecules.tables import Reject
-from sggp.errors import DataFileError, InputError, MoleculeError, SggpError
+from sggp.errors import DataFileError, InputError, SggpError
 from sggp.molecules import guess_columns, read_table
 from sggp.molecules.files import DataTable, visible
-from sggp.molecules.files.columns import plain
 from sggp.molecules.files.measured import measured_numbers
 from sggp.molecules.files.numbers import is_missing, parse_whole
 from sggp.molecules.files.read import tidy_ids
@@ -26,8 +24,6 @@ from sggp.molecules.files.read import tidy_ids
 _TRIAL = "trial"
 _REASON = "reason"
 _COST = "cost"
-_ROUNDED = 0.005
-"""How far a setting in a file may be from the trial's, as a share of its range: spreadsheets round."""
 
 
 @dataclass
@@ -73,9 +69,10 @@ def read_results(
     table, values, found = _values(campaign, path, sheet, decimal)
     name, numbers, bad = _trials_of(campaign, table, open_library)
     known = {trial.id: trial for trial in campaign.results()}
-    same: _Settings | _Molecules = (_Settings if _is_box(campaign) else _Molecules)(campaign, table)
-    reasons = table.columns.get(_REASON, [""] * len(table))
-    costs = _filled(table, _COST) if _COST in table.columns and _COST not in campaign.outcomes else {}
+    same: Settings | Molecules = (Settings if is_box(campaign) else Molecules)(campaign, table)
+    reasons = table.columns.get(named(table, _REASON) or "", [""] * len(table))
+    cost = None if _COST in campaign.outcomes else named(table, _COST)
+    costs = {} if cost is None else _filled(table, cost)
     for position in range(len(table)):
         number = numbers[position]
         try:
@@ -112,14 +109,14 @@ def _trials_of(
     campaign: Campaign, table: DataTable, open_library: Callable[[], Campaign] | None
 ) -> tuple[str, list[int | None], dict[int, str]]:
     """The trial of each row: by which column, its number, and by position why there is none."""
-    named = [column for column in table.columns if plain(column) == _TRIAL]
-    if len(named) == 1:
-        return _TRIAL, *parse_whole(table.columns[named[0]])
+    own = named(table, _TRIAL)
+    if own is not None:
+        return own, *parse_whole(table.columns[own])
     names = Names(campaign, open_library)
-    reagents, smiles = named_places(table), None if _is_box(campaign) else smiles_column(table)
-    ids = None if _is_box(campaign) or open_library is None else _id_column(campaign, table)
+    reagents, smiles = named_places(table), None if is_box(campaign) else smiles_column(table)
+    ids = None if is_box(campaign) or open_library is None else _id_column(campaign, table)
     find: Callable[[int], int]
-    if reagents is not None and not _is_box(campaign):
+    if reagents is not None and not is_box(campaign):
         name = "reagents"
 
         def find(position: int) -> int:
@@ -159,10 +156,6 @@ def _id_column(campaign: Campaign, table: DataTable) -> str | None:
     return own if own in table.columns else guess_columns(table).id
 
 
-def _is_box(campaign: Campaign) -> bool:
-    return campaign.settings["space"].get("kind") == "box"
-
-
 def check_batch(campaign: Campaign, store: str, out: Path | None) -> None:
     """Refuse to write over a file of results that the campaign does not have.
 
@@ -188,11 +181,6 @@ def check_batch(campaign: Campaign, store: str, out: Path | None) -> None:
             f"cannot write {out}: it holds results that {store} does not have. First sggp campaign tell {store} "
             f"--from {out}, or choose another name."
         )
-
-
-def smiles_column(table: DataTable) -> str | None:
-    """The column of the molecules, which in a batch of products is not that of a reagent."""
-    return "smiles" if "smiles" in table.columns else guess_columns(table).smiles
 
 
 def read_attached(
@@ -233,9 +221,10 @@ def _values(
             f"{path}: there is no column {wanted}; the columns are {', '.join(table.header)}."
         )
     rows: dict[int, dict[str, Measurement] | str] = {}
+    voting = _without_ours(campaign, table)
     for outcome, column in names.items():
-        inputs = campaign.space.names if _is_box(campaign) else ()
-        read = measured_numbers(table, column, among=names.values(), ignore=inputs, mostly=False)
+        inputs = campaign.space.names if is_box(campaign) else ()
+        read = measured_numbers(voting, column, among=names.values(), ignore=inputs, mostly=False)
         notes += table.said(column, read)
         spread = _spread(table, outcome, column)
         for position in range(len(table)):
@@ -254,11 +243,18 @@ def _values(
     return table, rows, Results(rejects=rejects, notes=notes)
 
 
+def _without_ours(campaign: Campaign, table: DataTable) -> DataTable:
+    """The table without what `ask` wrote, whose decimal points do not say how its user writes numbers."""
+    if named(table, _TRIAL) is None:
+        return table
+    ours = {"expected", "std", *(campaign.space.names if is_box(campaign) else ())} - set(campaign.outcomes)
+    return replace(table, columns={name: cells for name, cells in table.columns.items() if name not in ours})
+
+
 def _outcome_columns(campaign: Campaign, table: DataTable) -> dict[str, str]:
     """Outcome → column, of those that there are."""
-    names = {
-        one: column for one in campaign.outcomes for column in table.columns if column == visible(one).strip()
-    }
+    found = {one: named(table, visible(one).strip()) for one in campaign.outcomes}
+    names = {one: column for one, column in found.items() if column is not None}
     if not names and len(campaign.outcomes) == 1 and "value" in table.columns:
         return {campaign.outcomes[0]: "value"}
     return names
@@ -266,8 +262,8 @@ def _outcome_columns(campaign: Campaign, table: DataTable) -> dict[str, str]:
 
 def _spread(table: DataTable, outcome: str, column: str) -> dict[int, float]:
     """Known standard errors: a column "noise_std", or that of the outcome with "_std"."""
-    names = [f"{outcome}_std", f"{column}_std", "noise_std"]
-    name = next((one for one in names if one in table.columns), None)
+    names = (named(table, one) for one in (f"{outcome}_std", f"{column}_std", "noise_std"))
+    name = next((one for one in names if one is not None), None)
     return {} if name is None else _filled(table, name)
 
 
@@ -282,11 +278,11 @@ def _filled(table: DataTable, name: str) -> dict[int, float]:
 
 
 def _places(campaign: Campaign, table: DataTable) -> Sequence[Any]:
-    if _is_box(campaign):
+    if is_box(campaign):
         missing = [name for name in campaign.space.names if name not in table.columns]
         if missing:
             raise DataFileError(f"{table.path}: there is no column {', '.join(map(repr, missing))}.")
-        return _settings(campaign, table)
+        return settings_of(campaign, table)
     reagents = named_places(table) if campaign.has_space and is_products(campaign) else None
     column = smiles_column(table)
     if column is None and reagents is None:
@@ -298,38 +294,6 @@ def _places(campaign: Campaign, table: DataTable) -> Sequence[Any]:
     return [
         text if place is None else list(place.x or ()) for text, place in zip(texts, reagents, strict=True)
     ]
-
-
-def _settings(campaign: Campaign, table: DataTable) -> list[dict[str, Any]]:
-    """The settings that each row names: numbers in columns of numbers, else the texts of the cells."""
-    rows: list[dict[str, Any]] = [{} for _ in range(len(table))]
-    for name, column in campaign.space.columns.items():  # type: ignore[attr-defined]
-        if name not in table.columns:
-            continue
-        cells: list[Any] = list(table.columns[name])
-        if column.kind == "categorical":
-            cells = [_number(cell) for cell in cells]
-        else:
-            read = table.numbers(name, mostly=False)
-            cells = [
-                cell if position in read.reasons else float(read.values[position])
-                for position, cell in enumerate(cells)
-            ]
-        for row, cell in zip(rows, cells, strict=True):
-            row[name] = cell
-    return rows
-
-
-def point_of(cells: Mapping[str, str]) -> dict[str, Any]:
-    """A point of a box from texts: numbers where they are numbers."""
-    return {name: _number(cell) for name, cell in cells.items()}
-
-
-def _number(cell: str) -> Any:
-    try:
-        return float(cell)
-    except ValueError:
-        return cell
 
 
 def _unlike_before(trial: Trial, row: Mapping[str, Measurement]) -> None:
@@ -344,55 +308,3 @@ def _unlike_before(trial: Trial, row: Mapping[str, Measurement]) -> None:
         raise InputError(
             f"trial {trial.id} is marked failed ({trial.reason}): sggp campaign amend gives it a value"
         )
-
-
-class _Settings:
-    """The settings that a file of a box names beside the trials, so that no value lands on other ones."""
-
-    def __init__(self, campaign: Campaign, table: DataTable) -> None:
-        self.columns = campaign.space.columns  # type: ignore[attr-defined]
-        self.rows, self.table = _settings(campaign, table), table
-
-    def check(self, position: int, trial: Trial) -> None:
-        """Refuse a row with other settings than the trial's; numbers may be rounded."""
-        for (name, column), asked in zip(self.columns.items(), trial.x or (), strict=True):
-            text = self.table.columns.get(name, [""] * len(self.table))[position]
-            if is_missing(text) or _same_setting(column, self.rows[position][name], asked, text):
-                continue
-            shown = f"{asked:.6g}" if isinstance(asked, float) else asked
-            raise InputError(
-                f"the row has {name} = {text}, but trial {trial.id} is at {name} = {shown}; sggp campaign attach takes "
-                "what was measured at other settings"
-            )
-
-
-def _same_setting(column: Any, given: Any, asked: Any, text: str) -> bool:
-    if column.kind != "continuous":
-        return given == asked or text == str(asked)
-    if not isinstance(given, float) or (column.log and given <= 0):
-        return False
-    one, two = column.encode([given, asked])[:, 0].tolist()
-    return abs(one - two) <= _ROUNDED
-
-
-class _Molecules:
-    """The molecules that a file names beside the trials, so that no value lands on another one."""
-
-    def __init__(self, campaign: Campaign, table: DataTable) -> None:
-        self.policy = campaign.standardise
-        column = smiles_column(table)
-        self.smiles = None if column is None else table.columns[column]
-
-    def check(self, position: int, trial: Trial) -> None:
-        """Refuse a row whose SMILES is not the molecule of the trial."""
-        if self.smiles is None or trial.label is None or is_missing(self.smiles[position]):
-            return
-        text = self.smiles[position]
-        if text == trial.label:
-            return
-        try:
-            if canonical([text], self.policy) == canonical([trial.label], self.policy):
-                return
-        except MoleculeError as error:
-            raise InputError(f"{text!r} is no SMILES; trial {trial.id} is {trial.label}") from error
-        raise InputError(f"the row is of {text}, but trial {trial.id} is {trial.label}")

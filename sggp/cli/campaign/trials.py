@@ -12,7 +12,7 @@ from sggp.bayesopt import Campaign, Trial
 from sggp.bayesopt.trials import POLICIES, Measurement
 from sggp.checks import whole_number
 from sggp.cli.campaign.listing import as_json, listing, print_json, write_batch
-from sggp.cli.campaign.naming import JOINT, Names
+from sggp.cli.campaign.naming import JOINT, Names, point_of
 from sggp.cli.campaign.opening import (
     Json,
     Library,
@@ -26,7 +26,7 @@ from sggp.cli.campaign.opening import (
     open_record,
     try_campaign,
 )
-from sggp.cli.campaign.results_file import Results, check_batch, point_of, read_attached, read_results
+from sggp.cli.campaign.results_file import Results, check_batch, read_attached, read_results
 from sggp.cli.console import check_outputs, print_table, say, stderr, stdout
 from sggp.cli.molecules.products import making, narrow
 from sggp.cli.molecules.tables import Decimal, Sheet, write_rejects
