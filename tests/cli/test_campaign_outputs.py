@@ -134,3 +134,17 @@ class TestTerminals:
         assert run("campaign", "fail", store, 12, "--reason", "日本") == 0
         assert "\\u65e5" in said("campaign", "results", store)  # and not an error
         assert json.loads(said("campaign", "results", store, "--json"))[11]["reason"] == "日本"
+
+
+def test_what_has_no_outlook_has_a_status_and_a_report(store, tmp_path, capsys):
+    pytest.importorskip("matplotlib", reason="the extra plot is not installed")
+    for smiles in ("CCCCCCCCCCO", "CCCCCCCCCCCO"):  # of no molecule of the library
+        assert run("campaign", "attach", store, smiles, 3) == 0
+    capsys.readouterr()
+    assert run("campaign", "status", store, "--outlook") == 0
+    said = capsys.readouterr()
+    assert "2 measured" in said.out
+    assert "note: no outlook: nothing of the pool has been measured" in said.err
+    assert run("campaign", "report", store, "--out", tmp_path / "r.html", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["file"] == str(tmp_path / "r.html")
+    assert "The rest of the library" in (tmp_path / "r.html").read_text()

@@ -148,7 +148,10 @@ def _modelled(campaign: Campaign, trials: Sequence[Trial], objective: Objective)
 
 
 def _outlook(campaign: Campaign) -> list[Section]:
-    said = campaign.outlook().sentences()
+    try:
+        said = campaign.outlook().sentences()
+    except SggpError as error:
+        said = [f"There is no outlook: {error}"]
     return [("Is it worth going on?", "".join(paragraph(sentence) for sentence in said))]
 
 

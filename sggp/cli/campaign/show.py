@@ -23,6 +23,7 @@ from sggp.cli.campaign.opening import (
 )
 from sggp.cli.console import check_outputs, print_table, stderr, stdout
 from sggp.cli.molecules.products import making, narrow
+from sggp.errors import SggpError
 from sggp.files import write_whole
 
 _BEST = 10
@@ -46,8 +47,11 @@ def status(
             else "the whole space; a large library takes minutes"
         )
         stderr().print(f"asking joint samples of {what}")
-        with making(campaign.space, "nothing was changed"):
-            said = campaign.outlook()
+        try:
+            with making(campaign.space, "nothing was changed"):
+                said = campaign.outlook()
+        except SggpError as error:  # the rest is shown
+            stderr().print(f"note: no outlook: {error}")
     if json:
         content = _summary(store, campaign)
         print_json({**content, "outlook": None if said is None else said.as_dict()})
@@ -146,6 +150,7 @@ def report(
     store: Store,
     out: Annotated[Path, typer.Option(help="HTML file to write.")],
     library: Library = None,
+    json: Json = False,
 ) -> None:
     """Write a page about the campaign: results, model, picks with their reasons, and whether to go on."""
     from sggp.cli.campaign.report import render
@@ -158,4 +163,7 @@ def report(
     with making(campaign.space if campaign.has_space else None, "no page was written"):
         page = render(store, campaign)
     write_whole(out, page)
-    stdout().print(f"report in {out}")
+    if json:
+        print_json({"campaign": store, "file": str(out)})
+    else:
+        stdout().print(f"report in {out}")

@@ -7,11 +7,12 @@ from dataclasses import replace
 
 from sggp.errors import DataFileError
 from sggp.molecules.files.columns import plain
-from sggp.molecules.files.numbers import Numbers, is_missing, relation
+from sggp.molecules.files.numbers import Censored, Numbers, is_missing, relation
 from sggp.molecules.files.table import DataTable
 
 _RELATIONS = ("relation", "standardrelation", "operator", "qualifier", "modifier", "censoring", "censored")
 _UNITS = ("unit", "units", "standardunit", "standardunits")
+_SIDES: dict[str, Censored] = {"above": "above", "below": "below"}
 _SIGNS = 0.5  # share of the filled cells that must be signs in a column of relations
 _MICRO = str.maketrans({"µ": "u", "μ": "u"})
 
@@ -72,10 +73,11 @@ def _of_signs(cells: Collection[str]) -> bool:
 def _with_relations(name: str, found: Numbers, beside: str, cells: list[str]) -> Numbers:
     sides, reasons, said = list(found.censored), dict(found.reasons), list[int]()
     for position, cell in enumerate(cells):
-        side = None if is_missing(cell) else relation(cell)
-        if position in reasons or side is None:
+        word = None if is_missing(cell) else relation(cell)
+        side = _SIDES.get(word or "")
+        if position in reasons or word is None:
             continue
-        if side not in ("above", "below"):
+        if side is None:
             reasons[position] = f"its relation {cell!r} is neither =, > nor <"
         elif sides[position] not in (None, side):
             reasons[position] = f"not a number: its relation {cell!r} is not that in its cell"

@@ -220,8 +220,6 @@ def _reason(shown: str, text: str) -> str:
         return f"not finite: {shown!r}"
     if re.match(r"[~≈±]|ca?\.? ?\d", text):
         return f"not a number: {shown!r} is approximate; write the number alone"
-    if "±" in text:
-        return f"not a number: {shown!r} is two; write the number alone, and its error in a column noise_std"
     if shown.startswith("="):
         return f"not a number: {shown!r} is a formula without its value"
     return f"not a number: {shown!r}"
