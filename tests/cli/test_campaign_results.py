@@ -235,6 +235,52 @@ def test_a_file_is_stored_whole_or_its_rows_are_listed(tmp_path, capsys):
     assert last[0].at == last[1].at  # one change of the file
 
 
+def test_a_row_that_cannot_be_stored_keeps_no_other_from_it(tmp_path, capsys):
+    store = begin(tmp_path, list(range(18)))
+    assert run("campaign", "ask", store, "-q", 5) == 0
+    assert run("campaign", "withdraw", store, 1, "--reason", "impure") == 0
+    assert run("campaign", "withdraw", store, 2, "--reason", "impure") == 0
+    assert run("campaign", "tell", store, 3, 5, "--cost", 2) == 0
+    rows = [[1, 3, "", ""], [2, "", "", "lost"], [3, 5, 3, ""], [4, 6, 1, ""], [5, "", 1, "lost"]]
+    told = write(tmp_path / "t.csv", ["trial", "y", "cost", "reason"], rows)
+    capsys.readouterr()
+    assert run("campaign", "tell", store, "--from", told) == 1
+    said = capsys.readouterr().err
+    assert "line 2: trial 1 was withdrawn (impure)" in said
+    assert "line 3: trial 2 was withdrawn (impure)" in said
+    assert "line 4: trial 3 has the cost 2" in said
+    assert [t.state for t in trials(store).values()] == [
+        "withdrawn",
+        "withdrawn",
+        "measured",
+        "measured",
+        "failed",
+    ]
+
+
+@pytest.mark.parametrize("box", [False, True])
+def test_a_file_that_is_attached_twice(tmp_path, capsys, box):
+    if box:
+        store, rows = tmp_path / "b.db", [[0.5, 5], [0.25, 6]]
+        start = ["--bound", "smiles=0:1", "--maximize", "--name", "y", "--seed", 1]
+        assert run("campaign", "init", store, *start) == 0
+    else:
+        store, rows = begin(tmp_path, list(range(18))), [["CCO", 5], ["CCCO", 6]]
+    table = write(tmp_path / "a.csv", ["smiles", "y"], rows)
+    assert run("campaign", "attach", store, "--from", table) == 0
+    assert "all 2 measurements are in" in refused(capsys, "campaign", "attach", store, "--from", table)
+    assert len(trials(store)) == 2
+    rows[1][1] = 6.5  # measured once more
+    write(table, ["smiles", "y"], rows)
+    capsys.readouterr()
+    assert run("campaign", "attach", store, "--from", table) == 0
+    assert (
+        "1 of the 2 measurements were there already, and count twice now: the first is trial 1"
+        in capsys.readouterr().err
+    )
+    assert len(trials(store)) == 4
+
+
 class TestNames:
     @pytest.mark.parametrize("name", ["expected", "std", "why", "reason", "trial", "smiles", "id"])
     def test_an_outcome_is_not_called_as_another_column_of_a_batch(self, tmp_path, capsys, name):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sggp.bayesopt import Campaign, Trial
+from sggp.bayesopt.binding import canonical
 from sggp.bayesopt.given import cost_json
 from sggp.bayesopt.trials import Measurement
 from sggp.cli.campaign.naming import Molecules, Names, Settings, is_box, named, settings_of, smiles_column
@@ -86,11 +87,12 @@ def read_results(
             if isinstance(row, str):
                 raise InputError(row)
             if row:
-                _unlike_before(known[number], row)
+                _unlike_before(known[number], row, costs.get(position))
                 if number in found.told and found.told[number] != row:
                     raise InputError(f"trial {number} stands in an earlier line with another value")
                 found.told[number] = row
             elif not is_missing(reasons[position]):
+                _not_withdrawn(known[number])
                 if known[number].state == "measured":
                     raise InputError(
                         f"trial {number} was measured, so it did not fail: withdraw takes it back"
@@ -296,8 +298,13 @@ def _places(campaign: Campaign, table: DataTable) -> Sequence[Any]:
     ]
 
 
-def _unlike_before(trial: Trial, row: Mapping[str, Measurement]) -> None:
-    """Refuse another value than the one that the trial has."""
+def _unlike_before(trial: Trial, row: Mapping[str, Measurement], cost: float | None) -> None:
+    """Refuse another value or cost than the trial has."""
+    _not_withdrawn(trial)
+    if trial.state == "measured" and cost is not None and trial.cost not in (None, cost):
+        raise InputError(
+            f"trial {trial.id} has the cost {trial.cost:g} already: sggp campaign amend corrects it"
+        )
     for name, new in row.items():
         old = trial.values.get(name)
         if old is not None and old != new:
@@ -308,3 +315,28 @@ def _unlike_before(trial: Trial, row: Mapping[str, Measurement]) -> None:
         raise InputError(
             f"trial {trial.id} is marked failed ({trial.reason}): sggp campaign amend gives it a value"
         )
+
+
+def _not_withdrawn(trial: Trial) -> None:
+    if trial.state == "withdrawn":
+        raise InputError(
+            f"trial {trial.id} was withdrawn ({trial.reason}): sggp campaign amend gives it a value again"
+        )
+
+
+def measured_before(campaign: Campaign, attached: Sequence[tuple[Any, dict[str, Measurement]]]) -> list[int]:
+    """The trials that some of these measurements equal: of one molecule, or at the same settings, with equal values."""
+    box = is_box(campaign)
+    known = {
+        (trial.x if box else trial.key, tuple(trial.values.items())): trial.id
+        for trial in reversed(campaign.results())
+        if trial.state == "measured"
+    }
+    if box:
+        places: list[Any] = [campaign.space.place(place).x for place, _ in attached]
+    else:  # places of reagents are found by their product only
+        texts = [place for place, _ in attached if isinstance(place, str)]
+        keys = iter(canonical(texts, campaign.standardise) if texts else [])
+        places = [next(keys) if isinstance(place, str) else None for place, _ in attached]
+    pairs = [(place, tuple(row.items())) for place, (_, row) in zip(places, attached, strict=True)]
+    return [known[pair] for pair in pairs if pair in known]

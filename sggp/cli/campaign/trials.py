@@ -26,7 +26,7 @@ from sggp.cli.campaign.opening import (
     open_record,
     try_campaign,
 )
-from sggp.cli.campaign.results_file import Results, check_batch, read_attached, read_results
+from sggp.cli.campaign.results_file import Results, check_batch, measured_before, read_attached, read_results
 from sggp.cli.console import check_outputs, print_table, say, stderr, stdout
 from sggp.cli.molecules.products import making, narrow
 from sggp.cli.molecules.tables import Decimal, Sheet, write_rejects
@@ -161,6 +161,15 @@ def attach(
         if is_products(campaign):
             campaign = try_campaign(store, None)  # its reagents may be named
         found = read_attached(campaign, file, sheet=sheet, decimal=decimal)
+        again, count = measured_before(campaign, found.attached), len(found.attached)
+        if count > 1 and len(again) == count:
+            raise InputError(
+                f"all {count} measurements are in {store} already, the first as trial {again[0]}: nothing was stored. "
+                "One that was made again, and gave the same value, can be attached by itself."
+            )
+        if again:
+            words = f"{len(again)} of the {count} measurements were there already, and count twice now"
+            found.notes.append(f"{words}: the first is trial {again[0]}")
         _store_file(campaign, store, file, found, json)
         return
     if not words or len(words) < 2:
