@@ -71,6 +71,13 @@ class TestIds:
         assert "line 5: id: no molecule of the library has the id 'Z'" in said
         assert values(store) == {LIBRARY[6]: "3.0"}
 
+    def test_no_id_names_no_molecule(self, tmp_path, capsys):
+        store = begin(tmp_path, ["", *(f"L{i}" for i in range(17))])
+        assert run("campaign", "ask", store, "-q", 18) == 0
+        lab = write(tmp_path / "lab.csv", ["id", "y"], [["", 1.0], ["L0", 2.0]])
+        assert run("campaign", "tell", store, "--from", lab) == 1
+        assert values(store) == {LIBRARY[1]: "2.0"}
+
     def test_one_trial_by_the_id_of_its_molecule(self, tmp_path, capsys):
         store = begin(tmp_path, [f"L{i}" for i in range(18)])
         assert run("campaign", "ask", store, "-q", 18) == 0

@@ -109,6 +109,7 @@ class Names:
                 names = list(map(str, ids))
                 for name, key in zip(names, campaign.space.keys(range(len(names))), strict=True):  # type: ignore[attr-defined]
                     self._keys[name].add(key)
+                self._keys.pop("", None)
         return self._keys
 
     def _one(self, name: Any, text: str) -> int:
