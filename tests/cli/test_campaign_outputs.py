@@ -148,3 +148,18 @@ def test_what_has_no_outlook_has_a_status_and_a_report(store, tmp_path, capsys):
     assert run("campaign", "report", store, "--out", tmp_path / "r.html", "--json") == 0
     assert json.loads(capsys.readouterr().out)["file"] == str(tmp_path / "r.html")
     assert "The rest of the library" in (tmp_path / "r.html").read_text()
+
+
+def test_what_turns_text_around_or_commands_a_terminal_is_written_out(store, tmp_path, capsys):
+    pytest.importorskip("matplotlib", reason="the extra plot is not installed")
+    assert run("campaign", "ask", store, "-q", 2) == 0
+    assert run("campaign", "fail", store, 1, "--reason", "\x1b[31m \u202elost\u2066 <b>") == 0
+    assert run("campaign", "tell", store, 2, 5) == 0
+    assert run("campaign", "report", store, "--out", tmp_path / "r.html") == 0
+    assert run("campaign", "export", store, "--out", tmp_path / "r.csv") == 0
+    capsys.readouterr()
+    assert run("campaign", "results", store) == 0
+    said = capsys.readouterr().out
+    for text in (said, (tmp_path / "r.html").read_text(), (tmp_path / "r.csv").read_text()):
+        assert not set(text) & {"\x1b", "\u202e", "\u2066"}
+        assert "\\x1b[31m \\u202elost\\u2066" in text
