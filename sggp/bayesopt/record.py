@@ -220,9 +220,22 @@ class Record:
         """
         return self._append([self._attached(x, value, cost)])[0]
 
-    def attach_many(self, measured: Iterable[tuple[Any, Any]]) -> list[Trial]:
-        """Add several measurements made elsewhere, (x, value) pairs, all or none."""
-        return self._append([self._attached(x, value, None) for x, value in pairs(measured, "(x, value)")])
+    def attach_many(
+        self, measured: Iterable[tuple[Any, Any]], *, costs: Sequence[float | None] | None = None
+    ) -> list[Trial]:
+        """Add several measurements made elsewhere, (x, value) pairs, all or none.
+
+        Args:
+            measured: the pairs.
+            costs: what each cost, None where that is not known.
+        """
+        given = pairs(measured, "(x, value)")
+        paid = [None] * len(given) if costs is None else list(costs)
+        if len(paid) != len(given):
+            raise InputError(
+                f"costs must hold one for each of the {len(given)} measurements, got {len(paid)}."
+            )
+        return self._append([self._attached(*pair, cost) for pair, cost in zip(given, paid, strict=True)])
 
     def check(self, x: Any, value: Any) -> None:
         """Refuse, as `attach` would, what cannot be attached; nothing is stored."""

@@ -288,6 +288,25 @@ def test_a_file_that_is_attached_twice(tmp_path, capsys, box):
     assert len(trials(store)) == 4
 
 
+def test_costs_of_attached_measurements_are_kept(tmp_path, capsys):
+    store = begin(tmp_path, list(range(18)))
+    table = write(
+        tmp_path / "a.csv", ["smiles", "y", "cost"], [["CCO", 5, 2], ["CCCO", 6, ""], ["CCN", 6, -1]]
+    )
+    capsys.readouterr()
+    assert run("campaign", "attach", store, "--from", table) == 1
+    assert "line 4: cost must be at least 0" in capsys.readouterr().err
+    assert [(t.value, t.cost) for t in trials(store).values()] == [(5.0, 2.0), (6.0, None)]
+
+
+def test_ids_that_several_molecules_share_are_said(tmp_path, capsys):
+    begin(tmp_path, ["A", "A", "", "", *(f"L{i}" for i in range(14))])
+    said = capsys.readouterr().err
+    assert "1 ids are of several molecules, which cannot be told by them; the first is 'A'" in " ".join(
+        said.split()
+    )
+
+
 class TestNames:
     @pytest.mark.parametrize("name", ["expected", "std", "why", "reason", "trial", "smiles", "id"])
     def test_an_outcome_is_not_called_as_another_column_of_a_batch(self, tmp_path, capsys, name):

@@ -33,7 +33,7 @@ class Results:
 
     Attributes:
         told: trial → outcomes by name. failed: trial → reason. costs: trial → cost.
-        attached: (place, outcomes by name) of rows that name no trial.
+        attached: (place, outcomes by name) of rows that name no trial. attached_costs: of each, None where not told.
         waiting: lines without a value. rejects: rows that cannot be used, and why.
         notes: what was decided in reading.
     """
@@ -42,6 +42,7 @@ class Results:
     failed: dict[int, str] = field(default_factory=dict)
     costs: dict[int, float] = field(default_factory=dict)
     attached: list[tuple[Any, dict[str, Measurement]]] = field(default_factory=list)
+    attached_costs: list[float | None] = field(default_factory=list)
     waiting: list[int] = field(default_factory=list)
     rejects: list[Reject] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -72,8 +73,7 @@ def read_results(
     known = {trial.id: trial for trial in campaign.results()}
     same: Settings | Molecules = (Settings if is_box(campaign) else Molecules)(campaign, table)
     reasons = table.columns.get(named(table, _REASON) or "", [""] * len(table))
-    cost = None if _COST in campaign.outcomes else named(table, _COST)
-    costs = {} if cost is None else _filled(table, cost)
+    costs = _costs(campaign, table)
     for position in range(len(table)):
         number = numbers[position]
         try:
@@ -194,7 +194,7 @@ def read_attached(
         DataFileError: as `read_table`; a column is missing.
     """
     table, values, found = _values(campaign, path, sheet, decimal)
-    places = _places(campaign, table)
+    places, costs = _places(campaign, table), _costs(campaign, table)
     for position in range(len(table)):
         try:
             row = values.get(position, {})
@@ -204,7 +204,9 @@ def read_attached(
                 found.waiting.append(table.line(position))
                 continue
             campaign.check(places[position], row)
+            cost_json(costs.get(position))
             found.attached.append((places[position], row))
+            found.attached_costs.append(costs.get(position))
         except SggpError as error:
             found.rejects.append(Reject(path.name, table.line(position), str(error), table.content(position)))
     return found
@@ -266,6 +268,11 @@ def _spread(table: DataTable, outcome: str, column: str) -> dict[int, float]:
     """Known standard errors: a column "noise_std", or that of the outcome with "_std"."""
     names = (named(table, one) for one in (f"{outcome}_std", f"{column}_std", "noise_std"))
     name = next((one for one in names if one is not None), None)
+    return {} if name is None else _filled(table, name)
+
+
+def _costs(campaign: Campaign, table: DataTable) -> dict[int, float]:
+    name = None if _COST in campaign.outcomes else named(table, _COST)
     return {} if name is None else _filled(table, name)
 
 

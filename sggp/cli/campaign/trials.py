@@ -286,7 +286,7 @@ def _stored(campaign: Campaign, trials: Sequence[Trial], text: str, json: bool) 
 def _store_file(campaign: Campaign, store: str, file: Path, found: Results, json: bool) -> None:
     """Store the good rows of a file, and list the others; the exit code tells."""
     say(file.name, found.notes)
-    stored = campaign.attach_many(found.attached) if found.attached else []
+    stored = campaign.attach_many(found.attached, costs=found.attached_costs) if found.attached else []
     if found.told or found.failed:
         stored = campaign.tell_many(found.told, failed=found.failed, costs=found.costs)
     if found.waiting:

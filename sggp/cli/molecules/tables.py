@@ -6,6 +6,7 @@ import os
 import sys
 import tempfile
 import warnings
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -159,6 +160,10 @@ def load_library(
     except MoleculeError as error:  # not one of them can be parsed
         count = len(getattr(error.report, "invalid", ()))
         raise DataFileError(f"{path}: no row holds a usable SMILES ({count} rows are unusable).") from error
+    shared = [one for one, count in Counter(table.ids or ()).items() if count > 1 and one]
+    if shared:
+        words = f"{len(shared)} ids are of several molecules, which cannot be told by them; the first is {shared[0]!r}"
+        say(path.name, [words])
     rejects = [
         Reject(path.name, int(e.row + 1 if e.line is None else e.line), e.reason, e.smiles)
         for e in table.report.invalid
