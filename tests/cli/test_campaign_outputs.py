@@ -105,6 +105,11 @@ class TestFilledBatches:
         assert "results that" in refused(capsys, "campaign", "pending", store, "--out", lab)
         assert lab.read_text() == text
 
+    def test_an_empty_batch_of_another_campaign_is_replaced(self, store, tmp_path):
+        other = write(tmp_path / "other.csv", ["trial", "smiles", "y", "reason"], [[70, "CCO", "", ""]])
+        assert run("campaign", "ask", store, "-q", 2, "--out", other) == 0
+        assert len(read(other)) == 2
+
     def test_other_files_and_batches_without_results_are_replaced(self, store, tmp_path, capsys):
         batch, table = tmp_path / "b.csv", write(tmp_path / "t.csv", ["a", "b"], [[1, 2]])
         assert run("campaign", "ask", store, "-q", 2, "--out", batch) == 0
@@ -163,3 +168,19 @@ def test_what_turns_text_around_or_commands_a_terminal_is_written_out(store, tmp
     for text in (said, (tmp_path / "r.html").read_text(), (tmp_path / "r.csv").read_text()):
         assert not set(text) & {"\x1b", "\u202e", "\u2066"}
         assert "\\x1b[31m \\u202elost\\u2066" in text
+
+
+def test_a_report_shows_no_outcome_in_the_place_of_another(tmp_path, library):
+    pytest.importorskip("matplotlib", reason="the extra plot is not installed")
+    store = tmp_path / "two.db"
+    wanted = ["--objective", "first:max", "--objective", "second:min"]
+    assert run("campaign", "init", store, "--library", library, *wanted, "--seed", 1) == 0
+    assert run("campaign", "ask", store, "-q", 2) == 0
+    assert run("campaign", "tell", store, 1, "first=7", "second=3") == 0
+    assert run("campaign", "tell", store, 2, "second=54321") == 0
+    assert run("campaign", "report", store, "--out", tmp_path / "r.html") == 0
+    page = (tmp_path / "r.html").read_text()
+    batch = page[page.index("<h2>Batch 1") : page.index("<h2>All trials")]
+    assert "trial 1: 7" in batch
+    assert "trial 2: measured" in batch
+    assert "54321" not in batch

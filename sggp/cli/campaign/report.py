@@ -223,7 +223,8 @@ def _batch(campaign: Campaign, trials: Sequence[Trial]) -> list[Section]:
     rows = []
     for trial in batch:
         mean, std = trial.expected or (None, None)
-        value = stated(trial.values.get(objective.name, trial.measurement)) if trial.values else trial.state
+        known = trial.values.get(objective.name)
+        value = trial.state if known is None else stated(known)
         rows.append([trial.id, *ids[trial.id], mean, std, value, trial.why or ""])
     header = ["trial", *places(campaign), "expected", "std", objective.name, "why"]
     body = rows_table(*narrow(header, rows))
@@ -234,7 +235,7 @@ def _batch(campaign: Campaign, trials: Sequence[Trial]) -> list[Section]:
 
 def _card(campaign: Campaign, trial: Trial, objective: Objective) -> tuple[str, list[str], list[Part]]:
     """A drawing with what is known and expected of it, and what it is made of."""
-    value = trial.values.get(objective.name, trial.measurement)
+    value = trial.values.get(objective.name)
     lines = [f"trial {trial.id}: {trial.state if value is None else stated(value, objective.unit)}"]
     why = trial.why or ""
     if trial.expected is not None and not why.startswith("expected "):  # the reason begins with it

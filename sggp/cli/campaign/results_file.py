@@ -167,15 +167,21 @@ def check_batch(campaign: Campaign, store: str, out: Path | None) -> None:
     if out is None or not out.is_file():
         return
     try:
-        if not _outcome_columns(campaign, read_table(out)):
-            return
+        table = read_table(out)
     except DataFileError:  # no table
+        return
+    columns = [*_outcome_columns(campaign, table).values(), named(table, _REASON)]
+    cells = [table.columns[name] for name in columns if name is not None]
+    held = {table.line(i) for i in range(len(table)) if not all(is_missing(column[i]) for column in cells)}
+    held |= {row.line for row in table.rejected}
+    if len(columns) == 1 or not held:
         return
     try:
         found = read_results(campaign, out)
         trials = {trial.id: trial for trial in campaign.results()}
         told = all(trials[number].values.get(name) for number, row in found.told.items() for name in row)
-        kept = told and not found.rejects and all(trials[n].state != "pending" for n in found.failed)
+        failed = all(trials[number].state != "pending" for number in found.failed)
+        kept = told and failed and not any(reject.line in held for reject in found.rejects)
     except DataFileError:  # its trials, or its numbers, are in doubt
         kept = False
     if not kept:

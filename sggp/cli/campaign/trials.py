@@ -168,8 +168,8 @@ def attach(
                 "One that was made again, and gave the same value, can be attached by itself."
             )
         if again:
-            words = f"{len(again)} of the {count} measurements were there already, and count twice now"
-            found.notes.append(f"{words}: the first is trial {again[0]}")
+            said = f"{len(again)} of the {count} measurements were there already, and count twice now"
+            found.notes.append(f"{said}: the first is trial {again[0]}")
         _store_file(campaign, store, file, found, json)
         return
     if not words or len(words) < 2:
