@@ -207,6 +207,28 @@ class TestSpreadsheets:
         assert (one.value, one.cost, two.state, two.reason, two.cost) == (5.0, 3.0, "failed", "lost", 1.0)
 
 
+def test_reagents_beside_the_number_of_a_trial(tmp_path, capsys):
+    (tmp_path / "a.smi").write_text("OC(=O)C A1\nOC(=O)CC A2\n")
+    (tmp_path / "b.smi").write_text("NC B1\nNCC B2\n")
+    entry = {
+        "smarts": "[C:1](=[O:2])[OH].[NH2:3][C:4]>>[C:1](=[O:2])[N:3][C:4]",
+        "reagents": ["a.smi", "b.smi"],
+    }
+    (tmp_path / "r.json").write_text(json.dumps(entry))
+    store, batch = tmp_path / "r.db", tmp_path / "b.csv"
+    start = ["campaign", "init", store, "--reaction", tmp_path / "r.json", "--maximize", "--name", "y"]
+    assert run(*start, "--seed", 1) == 0
+    assert run("campaign", "ask", store, "-q", 4, "--out", batch) == 0
+    rows = [[row["trial"], row["reagent_1"], row["reagent_2"], 5] for row in read(batch)]
+    rows[0][1:3] = rows[1][1:3]
+    told = write(tmp_path / "t.csv", ["trial", "reagent_1", "reagent_2", "y"], rows)
+    capsys.readouterr()
+    assert run("campaign", "tell", store, "--from", told) == 1
+    said = capsys.readouterr().err
+    assert f"line 2: the row is of {' + '.join(rows[1][1:3])}, but trial 1 is of" in said
+    assert [t.state for t in trials(store).values()] == ["pending", "measured", "measured", "measured"]
+
+
 class TestBounds:
     """A column of relations says which values are bounds, to every command that reads results."""
 

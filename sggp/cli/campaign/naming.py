@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from sggp.bayesopt import Campaign, Trial
 from sggp.bayesopt.binding import canonical
 from sggp.cli.campaign.listing import library_ids
+from sggp.cli.molecules.products import named_places
 from sggp.errors import DataFileError, InputError, MoleculeError
 from sggp.molecules import guess_columns
 from sggp.molecules.files import DataTable, is_missing
@@ -141,7 +143,10 @@ def is_box(campaign: Campaign) -> bool:
 
 def smiles_column(table: DataTable) -> str | None:
     """The column of the molecules, which in a batch of products is not that of a reagent."""
-    return "smiles" if "smiles" in table.columns else guess_columns(table).smiles
+    if "smiles" in table.columns:
+        return "smiles"
+    others = {name: cells for name, cells in table.columns.items() if not name.startswith("reagent_")}
+    return guess_columns(replace(table, columns=others)).smiles
 
 
 def settings_of(campaign: Campaign, table: DataTable) -> list[dict[str, Any]]:
@@ -210,11 +215,20 @@ class Molecules:
 
     def __init__(self, campaign: Campaign, table: DataTable) -> None:
         self.policy = campaign.standardise
-        column = smiles_column(table)
+        column, self.reagents = smiles_column(table), named_places(table)
         self.smiles = None if column is None else table.columns[column]
 
     def check(self, position: int, trial: Trial) -> None:
-        """Refuse a row whose SMILES is not the molecule of the trial."""
+        """Refuse a row whose SMILES, or whose reagents, are not those of the trial."""
+        place = None if self.reagents is None else self.reagents[position]
+        if (
+            place is not None
+            and trial.x
+            and isinstance(trial.x[0], str)
+            and place.x not in (trial.x, trial.x[1:])
+        ):
+            given, own = (JOINT.join(map(str, ids)) for ids in (place.x or (), trial.x[1:]))
+            raise InputError(f"the row is of {given}, but trial {trial.id} is of {own}")
         if self.smiles is None or trial.label is None or is_missing(self.smiles[position]):
             return
         text = self.smiles[position]
