@@ -49,13 +49,13 @@ def whole_number(value: Any, name: str, *, least: int | None = 1) -> int:
 def finite_number(value: Any, name: str, advice: str = "", *, infinite: bool = False) -> float:
     """A finite real number as a float: any real number, or an array or tensor that holds exactly one.
 
-    With `infinite`, infinity is one too. No numbers are: text, None, truth values, complex ones. The error ends with
-    `advice`.
+    With `infinite`, infinity is one too. No numbers are: text, None, truth values, complex ones, masked cells (0 to
+    NumPy), times. The error ends with `advice`.
     """
     if type(value) is float and math.isfinite(value):  # most of them, quickly
         return value
     number = math.nan
-    if not (isinstance(value, str | bytes) or _is_bool(value) or _is_complex(value)):
+    if not (isinstance(value, str | bytes) or _is_bool(value) or _is_complex(value) or _is_other(value)):
         with suppress(TypeError, ValueError, OverflowError, RuntimeError):
             number = float(value.item() if hasattr(value, "item") else value)
     if math.isfinite(number) or (infinite and math.isinf(number)):
@@ -112,6 +112,11 @@ def _is_bool(value: Any) -> bool:
 
 def _is_complex(value: Any) -> bool:
     return isinstance(value, complex) or "complex" in str(getattr(value, "dtype", ""))
+
+
+def _is_other(value: Any) -> bool:
+    """What NumPy turns into a number though it is none: masked cells, times."""
+    return np.ma.is_masked(value) or getattr(getattr(value, "dtype", None), "kind", "") in ("m", "M")
 
 
 def _shown(value: Any) -> str:

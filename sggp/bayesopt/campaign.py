@@ -239,9 +239,10 @@ class Campaign(Record):
     ) -> Outlook:
         """Is it worth going on? What the model says of the best there is, of what was found, and of the next batch.
 
-        Of the first objective; see `sggp.bayesopt.outlook.outlook` for what is asked, how it is calibrated and what it
-        costs. Over a `Combinatorial` space it speaks of the products that searches looked at, and says so; where none
-        was made since it was opened, one is.
+        Of the first objective, without values that the model sets apart and bounds that guarantee nothing ("<5" where
+        larger is better): their rows count as unmeasured. See `sggp.bayesopt.outlook.outlook` for what is asked, how
+        it is calibrated and what it costs. Over a `Combinatorial` space it speaks of the products that searches looked
+        at, and says so; where none was made since it was opened, one is.
 
         Args:
             top, epsilon: as there.
@@ -256,10 +257,10 @@ class Campaign(Record):
         trials = self.results()
         root = self._generator(trials) if generator is None else as_generator(generator)
         draw, choose, look = streams(root, "outlook paths", "outlook batch", "outlook")
-        done = [t for t in trials if t.value is not None and self._bound.usable(t)]
         usual = 64 if self._bound.of_rows and self.space.capacity > _MANY else _PATHS
         paths = usual if num_samples is None else whole_number(num_samples, "num_samples")
-        model = self._beliefs(trials, paths, draw).surrogate
+        beliefs = self._beliefs(trials, paths, draw)
+        model, done = beliefs.surrogate, self._known(trials, beliefs)
         where: Any = self.space.scaled
         rows = [-1 if t.index is None else t.index for t in done]
         places = torch.tensor(rows) if self._bound.of_rows else self._bound.features(done)
@@ -283,6 +284,17 @@ class Campaign(Record):
             generator=look,
         )
         return found if size is None else found.of_part(size)
+
+    def _known(self, trials: Sequence[Trial], beliefs: Beliefs) -> list[Trial]:
+        """The trials that say how good they are at least: none that is set apart, no "<5" where more is better."""
+        apart = {one.trial for one in beliefs.apart if one.outcome == self.outcomes[0]}
+        nothing = "below" if self.maximize else "above"
+        return [
+            t
+            for t in trials
+            if t.value is not None and t.id not in apart and self._bound.usable(t)
+            if t.measurement is None or t.measurement.censored != nothing
+        ]
 
     def _next(self, trials: Sequence[Trial], count: int | None, generator: torch.Generator) -> Tensor | None:
         """The batch that is measured now, or would be next, in the model's coordinates; None where there is no room."""

@@ -168,9 +168,25 @@ class Record:
         """
         return self._append([self._told(id, value, cost)])[0]
 
-    def tell_many(self, results: Mapping[int, Any] | Iterable[tuple[int, Any]]) -> list[Trial]:
-        """Report several measurements, (id, value) pairs or a dict, all or none of them."""
-        return self._append([self._told(id, value, None) for id, value in pairs(results, "(id, value)")])
+    def tell_many(
+        self,
+        results: Mapping[int, Any] | Iterable[tuple[int, Any]],
+        *,
+        failed: Mapping[int, str] | None = None,
+        costs: Mapping[int, float] | None = None,
+    ) -> list[Trial]:
+        """Report several measurements, all or none of them.
+
+        Args:
+            results: (id, value) pairs, or a dict.
+            failed: id → reason of trials that could not be measured, as `fail` stores them.
+            costs: id → cost of some of both.
+        """
+        paid = costs or {}
+        told = [self._told(id, value, paid.get(id)) for id, value in pairs(results, "(id, value)")]
+        return self._append(
+            told + [self._failed(id, why, paid.get(id)) for id, why in (failed or {}).items()]
+        )
 
     def fail(
         self, id: int, reason: str = "", *, policy: str = "excluded", cost: float | None = None
@@ -188,8 +204,7 @@ class Record:
         Raises:
             InputError: unknown trial, another policy, or it was measured.
         """
-        data = {"policy": one_of(policy, "policy", POLICIES), **cost_json(cost)}
-        return self._append([Draft("failed", trial_id(id), data, text(reason or "", "reason"))])[0]
+        return self._append([self._failed(id, reason, cost, policy)])[0]
 
     def attach(self, x: Any, value: Any, *, cost: float | None = None) -> Trial:
         """Add a measurement made elsewhere (prior data, a repeat), written to disk before this returns.
@@ -205,9 +220,22 @@ class Record:
         """
         return self._append([self._attached(x, value, cost)])[0]
 
-    def attach_many(self, measured: Iterable[tuple[Any, Any]]) -> list[Trial]:
-        """Add several measurements made elsewhere, (x, value) pairs, all or none."""
-        return self._append([self._attached(x, value, None) for x, value in pairs(measured, "(x, value)")])
+    def attach_many(
+        self, measured: Iterable[tuple[Any, Any]], *, costs: Sequence[float | None] | None = None
+    ) -> list[Trial]:
+        """Add several measurements made elsewhere, (x, value) pairs, all or none.
+
+        Args:
+            measured: the pairs.
+            costs: what each cost, None where that is not known.
+        """
+        given = pairs(measured, "(x, value)")
+        paid = [None] * len(given) if costs is None else list(costs)
+        if len(paid) != len(given):
+            raise InputError(
+                f"costs must hold one for each of the {len(given)} measurements, got {len(paid)}."
+            )
+        return self._append([self._attached(*pair, cost) for pair, cost in zip(given, paid, strict=True)])
 
     def check(self, x: Any, value: Any) -> None:
         """Refuse, as `attach` would, what cannot be attached; nothing is stored."""
@@ -262,6 +290,10 @@ class Record:
     def _told(self, id: Any, value: Any, cost: Any) -> Draft:
         data = {"values": values_json(self._values(value)), **cost_json(cost)}
         return Draft("told", trial_id(id), data)
+
+    def _failed(self, id: Any, why: Any, cost: Any, policy: str = "excluded") -> Draft:
+        data = {"policy": one_of(policy, "policy", POLICIES), **cost_json(cost)}
+        return Draft("failed", trial_id(id), data, text(why or "", "reason"))
 
     def _attached(self, x: Any, value: Any, cost: Any) -> Draft:
         data = {"values": values_json(self._values(value)), **cost_json(cost)}

@@ -27,8 +27,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     _shorten_spinning()
     _give_memory_back()
-    from sggp.cli.app import run
-
+    try:
+        from sggp.cli.app import run
+    except KeyboardInterrupt:  # loading takes seconds
+        sys.stderr.write("interrupted\n")
+        return 130
     return run(list(sys.argv[1:] if argv is None else argv))
 
 

@@ -52,6 +52,7 @@ def _options(
 
 def run(argv: list[str]) -> int:
     """Run one command line; errors become one line on stderr and exit code 2."""
+    _show_any_character()
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
@@ -70,6 +71,13 @@ def run(argv: list[str]) -> int:
         if os.environ.get("SGGP_TRACEBACK"):
             raise
         return _report(f"{type(error).__name__}: {error} (SGGP_TRACEBACK=1 shows where; please report it)")
+
+
+def _show_any_character() -> None:
+    r"""Let terminals show what they have no character for as `\u65e5`, for nothing may fail after it was stored."""
+    for stream in (sys.stdout, sys.stderr):
+        if getattr(stream, "errors", None) == "strict" and hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _usage(error: Any) -> str:

@@ -13,6 +13,7 @@ from sggp.errors import DataFileError, InputError
 from sggp.estimator.columns import too_many_levels
 from sggp.molecules.files import DataTable, is_missing, read_numbers
 from sggp.molecules.files.columns import counts_rows
+from sggp.molecules.files.measured import measured_numbers
 from sggp.molecules.files.numbers import bound_reason
 
 _NUMBERS = 0.5  # share of the filled cells that are numbers from which on a column is one of numbers
@@ -73,12 +74,17 @@ def is_text(cells: list[str]) -> bool:
 
 
 def read_cells(
-    table: DataTable, names: list[str], categories: Mapping[str, Collection[str] | None], rejected: Path
+    table: DataTable,
+    names: list[str],
+    categories: Mapping[str, Collection[str] | None],
+    rejected: Path,
+    target: str | None = None,
 ) -> tuple[np.ndarray, list[Reject]]:
     """The complete rows, (m, len(names)), and the rows left out, written to `rejected`.
 
     Args:
         names: columns. categories: those of them that are text, with the levels that are known, None for any.
+        target: that of them which was measured, beside a column of relations perhaps.
 
     Returns:
         float64, or objects where there are categories.
@@ -90,7 +96,10 @@ def read_cells(
     reasons: dict[int, str] = {}
     for name in names:
         cells = table.columns[name]
-        values, bad = _levels(cells, categories[name]) if name in categories else _numbers(table, name)
+        if name in categories:
+            values, bad = _levels(cells, categories[name])
+        else:
+            values, bad = _numbers(table, name, measured=name == target)
         columns.append(values)
         for position, reason in bad.items():
             reasons.setdefault(position, f"{name}: {reason}")
@@ -104,9 +113,9 @@ def read_cells(
     return np.stack(columns, axis=1)[keep], rejects
 
 
-def _numbers(table: DataTable, name: str) -> tuple[np.ndarray, dict[int, str]]:
+def _numbers(table: DataTable, name: str, *, measured: bool) -> tuple[np.ndarray, dict[int, str]]:
     """The numbers of a column, and the reason for each cell that holds none, or a bound."""
-    found = table.numbers(name)
+    found = measured_numbers(table, name, units=False) if measured else table.numbers(name)
     say(table.path.name, table.said(name, found))
     bounds = {i: bound_reason(table.columns[name][i]) for i, side in enumerate(found.censored) if side}
     if bounds:

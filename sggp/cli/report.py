@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from sggp.cli.console import shown
+from sggp.molecules.files import visible
 from sggp.plotting import to_png
 
 _STYLE = """
@@ -27,39 +28,44 @@ Part = tuple[str, str]
 """A small drawing (SVG text, or "" for none) and its name."""
 
 
+def _escaped(text: str, quote: bool = True) -> str:
+    """Text that is neither markup nor, by its control characters, anything else than it looks like."""
+    return html.escape(visible(text), quote)
+
+
 def page(title: str, sections: Iterable[tuple[str, str]]) -> str:
     """A whole HTML document of headed sections; the bodies are HTML already."""
-    body = "".join(f"<h2>{html.escape(head)}</h2>\n{text}\n" for head, text in sections)
+    body = "".join(f"<h2>{_escaped(head)}</h2>\n{text}\n" for head, text in sections)
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{html.escape(title)}</title><style>{_STYLE}</style></head>\n"
-        f"<body><h1>{html.escape(title)}</h1>\n{body}</body></html>\n"
+        f"<title>{_escaped(title)}</title><style>{_STYLE}</style></head>\n"
+        f"<body><h1>{_escaped(title)}</h1>\n{body}</body></html>\n"
     )
 
 
 def paragraph(text: str) -> str:
     """A paragraph of plain text."""
-    return f"<p>{html.escape(text)}</p>"
+    return f"<p>{_escaped(text)}</p>"
 
 
 def picture(figure: Any, alt: str) -> str:
     """A matplotlib figure as an inline image."""
     data = base64.b64encode(to_png(figure)).decode()
-    return f'<img alt="{html.escape(alt, quote=True)}" src="data:image/png;base64,{data}">'
+    return f'<img alt="{_escaped(alt, quote=True)}" src="data:image/png;base64,{data}">'
 
 
 def rows_table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     """A table of plain text cells."""
-    head = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in header)
-    lines = ("".join(f"<td>{html.escape(shown(cell))}</td>" for cell in row) for row in rows)
+    head = "".join(f'<th scope="col">{_escaped(name)}</th>' for name in header)
+    lines = ("".join(f"<td>{_escaped(shown(cell))}</td>" for cell in row) for row in rows)
     return f"<table><tr>{head}</tr>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"
 
 
 def facts(items: Iterable[tuple[str, Any]]) -> str:
     """A table of two columns: what, and its value as plain text."""
     lines = (
-        f'<tr><th scope="row">{html.escape(name)}</th><td>{html.escape(shown(value))}</td></tr>'
+        f'<tr><th scope="row">{_escaped(name)}</th><td>{_escaped(shown(value))}</td></tr>'
         for name, value in items
     )
     return f"<table>{''.join(lines)}</table>"
@@ -72,9 +78,9 @@ def cards(items: Iterable[tuple[str, Sequence[str]] | tuple[str, Sequence[str], 
     """
     out = []
     for svg, lines, *parts in items:
-        text = "".join(f"<p>{html.escape(line)}</p>" for line in lines)
+        text = "".join(f"<p>{_escaped(line)}</p>" for line in lines)
         made_of = "".join(
-            f"<figure>{_drawing(small, name)}<figcaption>{html.escape(name)}</figcaption></figure>"
+            f"<figure>{_drawing(small, name)}<figcaption>{_escaped(name)}</figcaption></figure>"
             for small, name in (parts[0] if parts else ())
         )
         row = f'<div class="parts">{made_of}</div>' if made_of else ""
@@ -84,5 +90,5 @@ def cards(items: Iterable[tuple[str, Sequence[str]] | tuple[str, Sequence[str], 
 
 def _drawing(svg: str, name: str) -> str:
     data = base64.b64encode(svg.encode()).decode()
-    alt = html.escape(f"structure of {name}", quote=True)
+    alt = _escaped(f"structure of {name}", quote=True)
     return f'<img alt="{alt}" src="data:image/svg+xml;base64,{data}">' if svg else ""

@@ -60,7 +60,9 @@ def read_training(asked: Asked, rejected: Path) -> Training:
     say(asked.data.name, table.notes)
     names, categories, unused = choose_inputs(table, asked.target, asked.features)
     say_unused(unused)
-    cells, rejects = read_cells(table, [*names, asked.target], dict.fromkeys(categories), rejected)
+    cells, rejects = read_cells(
+        table, [*names, asked.target], dict.fromkeys(categories), rejected, asked.target
+    )
     others = _others(table.header, asked, names, unused)
     return Training(names, categories, others, cells, used_lines(table, rejects), rejects)
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sggp.bayesopt import Box, Campaign, Pool
-from sggp.errors import InputError
+from sggp.errors import InputError, OutlyingValues
 
 
 def pool() -> torch.Tensor:
@@ -56,3 +56,20 @@ def test_a_box_is_asked_in_its_own_terms(tmp_path):
     assert said.kind == "box"
     assert said.best == pytest.approx(-0.25, abs=0.3)
     assert 0.0 <= said.regret_90.value < 2.0  # the best there is is 0, at 14
+
+
+def test_values_set_apart_and_bounds_that_guarantee_nothing_are_not_the_best(tmp_path):
+    x = torch.randn(200, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    campaign = Campaign(Pool(x), tmp_path / "c.db", maximize=True, seed=1)
+    for row in range(20):
+        campaign.attach(row, float(x[row].sum()))
+    best = campaign.best()[0]
+    before = campaign.outlook(num_samples=32, generator=0)
+    campaign.attach(20, "<50")  # it may be anything
+    campaign.attach(21, 1e9)  # a slip
+    with pytest.warns(OutlyingValues, match="trial 22"):
+        after = campaign.outlook(num_samples=32, generator=0)
+    assert after.best == before.best == best.value
+    assert after.best_at == before.best_at == best.index
+    assert after.measured == 20
+    assert after.regret_90.value < 100

@@ -319,6 +319,23 @@ def test_every_number_is_a_measurement(campaign, value):
 
 
 @pytest.mark.parametrize(
+    "value",
+    [
+        np.ma.masked,
+        np.ma.array([2.0], mask=[True]),
+        np.ma.array(2.0, mask=True),
+        np.timedelta64(2, "ns"),
+        np.datetime64(2, "ns"),
+    ],
+)
+def test_what_numpy_makes_a_number_of_is_no_measurement(campaign, value):
+    """NumPy says that a masked cell is 0."""
+    with pytest.raises(SggpError, match="finite number"):
+        campaign.tell(1, value)
+    assert campaign.tell(1, np.ma.array([2.0], mask=[False])).value == 2.0
+
+
+@pytest.mark.parametrize(
     "table",
     [
         COUNTS.numpy(),

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
@@ -166,3 +166,13 @@ def test_the_command_lets_large_memory_go_unless_told_otherwise(monkeypatch):
     monkeypatch.delattr(library, "mallopt")
     sggp.cli._give_memory_back()
     assert len(set_options) == 1
+
+
+def test_an_interruption_while_it_starts(monkeypatch, capsys):
+    class Loading(ModuleType):
+        def __getattr__(self, name: str) -> None:
+            raise KeyboardInterrupt
+
+    monkeypatch.setitem(sys.modules, "sggp.cli.app", Loading("sggp.cli.app"))
+    assert main(["--version"]) == 130
+    assert capsys.readouterr().err == "interrupted\n"

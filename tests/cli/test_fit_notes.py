@@ -41,3 +41,13 @@ def test_the_noise_of_a_surface_is_told_as_one_that_varies(tmp_path, capsys):
     low, high = (float(said.split(word)[1].split()[0]) for word in ("varies, from ", " to "))
     assert 0.015 < low < 0.06
     assert 0.15 < high < 0.6
+
+
+def test_a_bound_beside_its_relation_is_not_learnt_as_a_number(tmp_path, capsys):
+    rows = [[i / 9, i / 3, "=" if i else ">"] for i in range(10)]
+    data = write(tmp_path / "t.csv", ["x", "y", "relation"], rows)
+    line = ["fit", data, "--target", "y", "--features", "x", "--seed", "0", "--out", str(tmp_path / "m.sggp")]
+    assert main(line) == 0
+    assert "1 cells are bounds" in capsys.readouterr().err
+    with (tmp_path / "m.sggp.rejected.csv").open(newline="") as file:
+        assert [row["line"] for row in csv.DictReader(file)] == ["2"]

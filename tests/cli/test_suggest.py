@@ -113,6 +113,23 @@ class TestSuggest:
         assert main([str(part) for part in line]) == 0
         assert files["out"].read_text() == first
 
+    @pytest.mark.parametrize("stream", [False, True])
+    def test_one_absurd_value_does_not_choose(self, files, tmp_path, capsys, stream):
+        rows = [[name, float(name.count("C"))] for name in ALCOHOLS]
+        line = [*suggest_line(files, "--maximize", "-q", 3, "--seed", 4), "--measured"]
+        line += [write(tmp_path / "s.csv", ["smiles", "y"], rows)]
+        if stream:
+            line = [part for part in line if part != "--no-cache"] + ["--stream", tmp_path / "one"]
+        assert main([str(part) for part in line]) == 0
+        first = read(files["out"])
+        write(tmp_path / "s.csv", ["smiles", "y"], [*rows, ["CCOC", 1e6]])
+        line[-1] = tmp_path / "two" if stream else line[-1]
+        capsys.readouterr()
+        assert main([str(part) for part in line]) == 0
+        assert "line 12: 1e+06, where all others lie within 1 and 6" in capsys.readouterr().err
+        assert [row["smiles"] for row in read(files["out"])] == [row["smiles"] for row in first]
+        assert float(read(files["out"])[0]["predicted_mean"]) < 20
+
     def test_the_report_needs_no_other_file(self, files, tmp_path):
         pytest.importorskip("matplotlib", reason="the extra plot is not installed")
         report = tmp_path / "r.html"

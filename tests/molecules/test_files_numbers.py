@@ -6,6 +6,7 @@ import pytest
 from sggp.errors import DataFileError, InputError
 from sggp.molecules import read_molecules, read_table
 from sggp.molecules.files import is_missing, parse_measurements, parse_numbers, parse_whole, read_numbers
+from sggp.molecules.files.measured import measured_numbers
 
 NBSP, THIN, NARROW = "\u00a0", "\u2009", "\u202f"
 
@@ -177,3 +178,47 @@ def test_whole_numbers_as_pandas_writes_them():
             6: "not a whole number: '1e3'",
         },
     )
+
+
+def test_one_row_of_another_relation_hides_no_bounds(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("smiles,standard_relation,value\nCCO,=,5\nCN,>,10\nCC,~,2\nCCC,>,<7\nC,,3\n")
+    read = read_molecules(path, need_values=True, bounds=True)
+    assert read.values.tolist() == [5, 10, 3]
+    assert read.censored == (None, "above", None)
+    assert [(r.line, r.reason) for r in read.rejected] == [
+        (4, "value: its relation '~' is neither =, > nor <"),
+        (5, "value: not a number: its relation '>' is not that in its cell"),
+    ]
+
+
+def test_a_column_of_people_is_no_column_of_relations(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("smiles,operator,value\nCCO,Anna,5\nCN,Ben,10\nCC,>,2\n")
+    read = read_molecules(path, need_values=True, bounds=True)
+    assert read.values.tolist() == [5, 10, 2]
+    assert read.censored == (None, None, None)
+
+
+@pytest.mark.parametrize("name", ["unit", "Units", "standard_units", "value unit", "Value (units)"])
+def test_values_in_several_units_are_refused(tmp_path, name):
+    path = tmp_path / "a.csv"
+    path.write_text(f"smiles,value,{name}\nCCO,10,nM\nCN,,mM\nCC,5,µM\nCCC,3,\n", encoding="utf-8")
+    with pytest.raises(
+        DataFileError, match=r"line 4, column .*: 'µM', but 'nM' in line 2: values of 'value'"
+    ):
+        read_molecules(path, need_values=True)
+    path.write_text(f"smiles,value,{name}\nCCO,10,uM\nCN,,mM\nCC,5,µM\nCCC,3,\n", encoding="utf-8")
+    assert read_molecules(path, need_values=True).values.tolist() == [10, 5, 3]
+
+
+def test_relations_of_several_measured_columns(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("smiles,a,b,b_relation,relation\nCCO,10,2,>,=\nCN,5,1,,=\n")
+    table = read_table(path)
+    assert measured_numbers(table, "b", among=("a", "b")).censored == ("above", None)
+    assert measured_numbers(table, "a", among=("a", "b")).censored == (None, None)
+    path.write_text("smiles,a,b,relation\nCCO,10,2,>\nCN,5,1,=\n")
+    with pytest.raises(DataFileError, match="of which of a, b does column 'relation' say"):
+        measured_numbers(read_table(path), "a", among=("a", "b"))
+    assert measured_numbers(read_table(path), "a").censored == ("above", None)

@@ -29,6 +29,16 @@ def places(campaign: Campaign) -> list[str]:
     return ["id", "smiles"] if library_ids(campaign) is not None else ["smiles"]
 
 
+def goals(campaign: Campaign) -> list[str]:
+    """What is looked for: "maximise yield", "purity at least 90"."""
+    wanted = campaign.wanted
+    said = [f"{'maximise' if one.maximize else 'minimise'} {one.name}" for one in wanted.objectives]
+    for limit in wanted.constraints:
+        ends = [(limit.at_least, "at least"), (limit.at_most, "at most")]
+        said += [f"{limit.name} {words} {end:g}" for end, words in ends if end is not None]
+    return said
+
+
 def is_molecules(campaign: Campaign) -> bool:
     """Whether the campaign chooses from a pool."""
     return campaign.settings["space"].get("kind") == "pool"
@@ -123,5 +133,8 @@ def as_json(campaign: Campaign, trial: Trial) -> dict[str, Any]:
 
 
 def print_json(content: Any) -> None:
-    """One JSON document on stdout."""
-    stdout().file.write(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    """One JSON document on stdout; in ASCII where stdout cannot take every character."""
+    stream = stdout().file
+    whole = (getattr(stream, "encoding", None) or "").lower().startswith("utf")
+    stream.write(json.dumps(content, indent=1, ensure_ascii=not whole) + "\n")
+    stream.flush()

@@ -9,7 +9,8 @@ import typer
 
 from sggp.bayesopt import Campaign
 from sggp.cli.campaign.listing import listing, print_json
-from sggp.cli.campaign.opening import Json, Store, local_files, open_record
+from sggp.cli.campaign.opening import Json, Store, files_of, local_files, open_campaign, open_record
+from sggp.cli.campaign.results_file import check_batch
 from sggp.cli.console import check_outputs, csv_text, stdout
 from sggp.files import write_whole
 
@@ -25,10 +26,10 @@ def export(
     json: Json = False,
 ) -> None:
     """Write the campaign to one file: all of it, to be imported elsewhere; or, as .csv, its results."""
-    from sggp.cli.campaign.opening import open_campaign
-
     check_outputs({"--out": out}, [*local_files(store), library])
     campaign = open_record(store) if library is None else open_campaign(store, library)
+    check_outputs({"--out": out}, files_of(campaign, store))
+    check_batch(campaign, store, out)
     trials = campaign.results()
     if out.suffix.lower() == ".csv":
         write_whole(out, csv_text(*listing(campaign, trials, results=True)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,6 +15,7 @@ from sggp.cli.molecules.products import products_cache, read_space, space_files
 from sggp.cli.molecules.tables import default_cache, load_library
 from sggp.errors import DataFileError
 from sggp.molecules import FingerprintTable, SmilesFingerprinter
+from sggp.molecules.reactions.reaction import reagent_files
 
 Store = Annotated[str, typer.Argument(help="Campaign file, e.g. week.db, or the URL of a database.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON in the place of tables.")]
@@ -118,7 +120,12 @@ def _open_products(campaign: Campaign, store: str, file: Path | None) -> Campaig
 def files_of(campaign: Campaign, store: str) -> list[Path]:
     """What no output of a command may replace: the campaign, its library, its reactions and their reagents."""
     kept = [campaign.info.get(name) for name in ("library", "reaction")]
-    reagents = space_files(campaign.space) if campaign.has_space and is_products(campaign) else []  # type: ignore[arg-type]
+    reagents: list[Path] = []
+    if campaign.has_space and is_products(campaign):
+        reagents = space_files(campaign.space)  # type: ignore[arg-type]
+    elif kept[1]:
+        with suppress(DataFileError):  # a reaction file that is gone or damaged names none
+            reagents = reagent_files(kept[1])
     return [*local_files(store), *(Path(one) for one in kept if one), *reagents]
 
 

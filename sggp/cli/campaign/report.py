@@ -133,10 +133,14 @@ def _modelled(campaign: Campaign, trials: Sequence[Trial], objective: Objective)
     try:
         with warnings.catch_warnings(record=True) as notes:
             warnings.simplefilter("always")
-            model = campaign.model(PATHS if is_products(campaign) else 1)
+            beliefs = campaign.beliefs(PATHS if is_products(campaign) else 1)
+            model = beliefs.surrogate
             sections = [*_outlook(campaign), *_judged(model, trials, objective)]
             sections += useful_reagents(campaign, model, objective)
-            sections += _library(campaign, model, trials, objective)
+            apart = {one.trial for one in beliefs.apart if one.outcome == objective.name}
+            best = next((t for t in campaign.best(len(trials)) if t.id not in apart), None)
+            if best is not None and best.value is not None:
+                sections += _library(campaign, model, trials, best.value)
     except SggpError as error:
         return [("Model", paragraph(f"There is no model: {error}"))]
     said = "".join(paragraph(f"Note: {note.message}") for note in notes)
@@ -144,7 +148,10 @@ def _modelled(campaign: Campaign, trials: Sequence[Trial], objective: Objective)
 
 
 def _outlook(campaign: Campaign) -> list[Section]:
-    said = campaign.outlook().sentences()
+    try:
+        said = campaign.outlook().sentences()
+    except SggpError as error:
+        said = [f"There is no outlook: {error}"]
     return [("Is it worth going on?", "".join(paragraph(sentence) for sentence in said))]
 
 
@@ -180,9 +187,7 @@ def _judged(model: Surrogate, trials: Sequence[Trial], objective: Objective) -> 
     return sections
 
 
-def _library(
-    campaign: Campaign, model: Surrogate, trials: Sequence[Trial], objective: Objective
-) -> list[Section]:
+def _library(campaign: Campaign, model: Surrogate, trials: Sequence[Trial], best: float) -> list[Section]:
     if not is_molecules(campaign):
         return []
     space: Any = campaign.space
@@ -192,8 +197,7 @@ def _library(
     if not rows:
         return []
     mean, std = predict_rows(model, space, rows)
-    values = [t.value for t in trials if t.value is not None]
-    best = max(values) if objective.maximize else min(values)
+    objective = campaign.wanted.objectives[0]
     sample = (
         "all molecules"
         if len(rows) == len(space) - len(taken)
@@ -219,7 +223,8 @@ def _batch(campaign: Campaign, trials: Sequence[Trial]) -> list[Section]:
     rows = []
     for trial in batch:
         mean, std = trial.expected or (None, None)
-        value = stated(trial.values.get(objective.name, trial.measurement)) if trial.values else trial.state
+        known = trial.values.get(objective.name)
+        value = trial.state if known is None else stated(known)
         rows.append([trial.id, *ids[trial.id], mean, std, value, trial.why or ""])
     header = ["trial", *places(campaign), "expected", "std", objective.name, "why"]
     body = rows_table(*narrow(header, rows))
@@ -230,7 +235,7 @@ def _batch(campaign: Campaign, trials: Sequence[Trial]) -> list[Section]:
 
 def _card(campaign: Campaign, trial: Trial, objective: Objective) -> tuple[str, list[str], list[Part]]:
     """A drawing with what is known and expected of it, and what it is made of."""
-    value = trial.values.get(objective.name, trial.measurement)
+    value = trial.values.get(objective.name)
     lines = [f"trial {trial.id}: {trial.state if value is None else stated(value, objective.unit)}"]
     why = trial.why or ""
     if trial.expected is not None and not why.startswith("expected "):  # the reason begins with it

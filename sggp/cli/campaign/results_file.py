@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from sggp.bayesopt import Campaign, Trial
 from sggp.bayesopt.binding import canonical
+from sggp.bayesopt.given import cost_json
 from sggp.bayesopt.trials import Measurement
-from sggp.cli.campaign.naming import Names
+from sggp.cli.campaign.naming import Molecules, Names, Settings, is_box, named, settings_of, smiles_column
 from sggp.cli.campaign.opening import is_products
-from sggp.cli.console import say
 from sggp.cli.molecules.products import named_places
 from sggp.cli.molecules.tables import Reject
-from sggp.errors import DataFileError, InputError, MoleculeError, SggpError
+from sggp.errors import DataFileError, InputError, SggpError
 from sggp.molecules import guess_columns, read_table
-from sggp.molecules.files import DataTable
+from sggp.molecules.files import DataTable, visible
+from sggp.molecules.files.measured import measured_numbers
 from sggp.molecules.files.numbers import is_missing, parse_whole
+from sggp.molecules.files.read import tidy_ids
 
-_TRIAL = ("trial", "id")
+_TRIAL = "trial"
 _REASON = "reason"
 _COST = "cost"
 
@@ -31,44 +33,47 @@ class Results:
 
     Attributes:
         told: trial → outcomes by name. failed: trial → reason. costs: trial → cost.
-        attached: (place, outcomes by name) of rows that name no trial.
+        attached: (place, outcomes by name) of rows that name no trial. attached_costs: of each, None where not told.
         waiting: lines without a value. rejects: rows that cannot be used, and why.
+        notes: what was decided in reading.
     """
 
     told: dict[int, dict[str, Measurement]] = field(default_factory=dict)
     failed: dict[int, str] = field(default_factory=dict)
     costs: dict[int, float] = field(default_factory=dict)
     attached: list[tuple[Any, dict[str, Measurement]]] = field(default_factory=list)
+    attached_costs: list[float | None] = field(default_factory=list)
     waiting: list[int] = field(default_factory=list)
     rejects: list[Reject] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 def read_results(
-    campaign: Campaign, path: Path, *, sheet: str | None = None, decimal: str | None = None
+    campaign: Campaign,
+    path: Path,
+    *,
+    sheet: str | None = None,
+    decimal: str | None = None,
+    open_library: Callable[[], Campaign] | None = None,
 ) -> Results:
-    """The results in a file that `ask --out` wrote and someone filled in, or in any other with a column "trial".
+    """The results in a file that `ask --out` wrote and someone filled in, or in any other that says what was measured.
 
-    A row is refused, and the others are used, where its number or its value cannot be read, where the molecule that it
-    names is not that of the trial, or where the trial has another value already.
+    That is a column "trial"; where there is none, reagents, SMILES, or ids of the library, in this order. A row is
+    refused, and the others are used, where its number or its value cannot be read, where the molecule or the settings
+    that it names are not those of the trial, or where the trial has another value already.
+
+    Args:
+        open_library: gives the campaign with its library, for ids.
 
     Raises:
-        DataFileError: as `read_table`; no column of trials, or none of the outcomes.
+        DataFileError: as `read_table`; nothing that says what was measured, or none of the outcomes; no library.
     """
     table, values, found = _values(campaign, path, sheet, decimal)
-    name = next((one for one in _TRIAL if one in table.columns), None)
-    if name is None and campaign.settings["space"].get("kind") != "box":
-        name, numbers, bad = _by_name(campaign, table)
-    elif name is not None:
-        numbers, bad = parse_whole(table.columns[name])
-    if name is None:
-        raise DataFileError(
-            f"{path}: there is no column 'trial' (the numbers that `ask` printed); the columns are "
-            f"{', '.join(table.header)}. For measurements of other things: sggp campaign attach --from."
-        )
+    name, numbers, bad = _trials_of(campaign, table, open_library)
     known = {trial.id: trial for trial in campaign.results()}
-    same = _Molecules(campaign, table)
-    reasons = table.columns.get(_REASON, [""] * len(table))
-    costs = _costs(table)
+    same: Settings | Molecules = (Settings if is_box(campaign) else Molecules)(campaign, table)
+    reasons = table.columns.get(named(table, _REASON) or "", [""] * len(table))
+    costs = _costs(campaign, table)
     for position in range(len(table)):
         number = numbers[position]
         try:
@@ -77,15 +82,17 @@ def read_results(
             if number not in known:
                 raise InputError(f"the campaign has no trial {number}")
             same.check(position, known[number])
+            cost_json(costs.get(position))
             row = values.get(position, {})
             if isinstance(row, str):
                 raise InputError(row)
             if row:
-                _unlike_before(known[number], row)
+                _unlike_before(known[number], row, costs.get(position))
                 if number in found.told and found.told[number] != row:
                     raise InputError(f"trial {number} stands in an earlier line with another value")
                 found.told[number] = row
             elif not is_missing(reasons[position]):
+                _not_withdrawn(known[number])
                 if known[number].state == "measured":
                     raise InputError(
                         f"trial {number} was measured, so it did not fail: withdraw takes it back"
@@ -100,29 +107,88 @@ def read_results(
     return found
 
 
-def _by_name(campaign: Campaign, table: DataTable) -> tuple[str | None, list[int | None], dict[int, str]]:
-    """The trials of rows that name molecules or reagents: how these are called, numbers, and what is wrong."""
-    reagents, smiles = named_places(table), smiles_column(table)
-    if reagents is None and smiles is None:
-        return None, [], {}
-    names, numbers, bad = Names(campaign), list[int | None](), dict[int, str]()
-    for position in range(len(table)):
-        place = None if reagents is None else reagents[position]
-        try:
+def _trials_of(
+    campaign: Campaign, table: DataTable, open_library: Callable[[], Campaign] | None
+) -> tuple[str, list[int | None], dict[int, str]]:
+    """The trial of each row: by which column, its number, and by position why there is none."""
+    own = named(table, _TRIAL)
+    if own is not None:
+        return own, *parse_whole(table.columns[own])
+    names = Names(campaign, open_library)
+    reagents, smiles = named_places(table), None if is_box(campaign) else smiles_column(table)
+    ids = None if is_box(campaign) or open_library is None else _id_column(campaign, table)
+    find: Callable[[int], int]
+    if reagents is not None and not is_box(campaign):
+        name = "reagents"
+
+        def find(position: int) -> int:
+            place = reagents[position]
             if place is None:
-                text = "" if smiles is None else table.columns[smiles][position]
-                numbers.append(names.of_smiles(text))
-            else:
-                numbers.append(names.of_reagents([str(part) for part in place.x or ()]))
+                return names.of_smiles("" if smiles is None else table.columns[smiles][position])
+            return names.of_reagents([str(part) for part in place.x or ()])
+    elif smiles is not None:
+        name, cells = "smiles", table.columns[smiles]
+
+        def find(position: int) -> int:
+            return names.of_smiles(cells[position])
+    elif ids is not None:
+        name, known = ids, tidy_ids(table, ids)
+        names.read_ids()
+
+        def find(position: int) -> int:
+            return names.of_id(known[position])
+    else:
+        raise DataFileError(
+            f"{table.path}: there is no column 'trial' (the numbers that `ask` printed); the columns are "
+            f"{', '.join(table.header)}. For measurements of other things: sggp campaign attach --from."
+        )
+    numbers, bad = list[int | None](), dict[int, str]()
+    for position in range(len(table)):
+        try:
+            numbers.append(find(position))
         except InputError as error:
             numbers.append(None)
             bad[position] = str(error)
-    return "smiles" if reagents is None else "reagents", numbers, bad
+    return name, numbers, bad
 
 
-def smiles_column(table: DataTable) -> str | None:
-    """The column of the molecules, which in a batch of products is not that of a reagent."""
-    return "smiles" if "smiles" in table.columns else guess_columns(table).smiles
+def _id_column(campaign: Campaign, table: DataTable) -> str | None:
+    """The column of ids of the library: that of its name, or as `guess_columns` finds it."""
+    own = campaign.info.get("id")
+    return own if own in table.columns else guess_columns(table).id
+
+
+def check_batch(campaign: Campaign, store: str, out: Path | None) -> None:
+    """Refuse to write over a file of results that the campaign does not have.
+
+    Raises:
+        DataFileError: a row of `out` has a value, or a reason, that was not told, or cannot be.
+    """
+    if out is None or not out.is_file():
+        return
+    try:
+        table = read_table(out)
+    except DataFileError:  # no table
+        return
+    columns = [*_outcome_columns(campaign, table).values(), named(table, _REASON)]
+    cells = [table.columns[name] for name in columns if name is not None]
+    held = {table.line(i) for i in range(len(table)) if not all(is_missing(column[i]) for column in cells)}
+    held |= {row.line for row in table.rejected}
+    if len(columns) == 1 or not held:
+        return
+    try:
+        found = read_results(campaign, out)
+        trials = {trial.id: trial for trial in campaign.results()}
+        told = all(trials[number].values.get(name) for number, row in found.told.items() for name in row)
+        failed = all(trials[number].state != "pending" for number in found.failed)
+        kept = told and failed and not any(reject.line in held for reject in found.rejects)
+    except DataFileError:  # its trials, or its numbers, are in doubt
+        kept = False
+    if not kept:
+        raise DataFileError(
+            f"cannot write {out}: it holds results that {store} does not have. First sggp campaign tell {store} "
+            f"--from {out}, or choose another name."
+        )
 
 
 def read_attached(
@@ -134,7 +200,7 @@ def read_attached(
         DataFileError: as `read_table`; a column is missing.
     """
     table, values, found = _values(campaign, path, sheet, decimal)
-    places = _places(campaign, table)
+    places, costs = _places(campaign, table), _costs(campaign, table)
     for position in range(len(table)):
         try:
             row = values.get(position, {})
@@ -144,7 +210,9 @@ def read_attached(
                 found.waiting.append(table.line(position))
                 continue
             campaign.check(places[position], row)
+            cost_json(costs.get(position))
             found.attached.append((places[position], row))
+            found.attached_costs.append(costs.get(position))
         except SggpError as error:
             found.rejects.append(Reject(path.name, table.line(position), str(error), table.content(position)))
     return found
@@ -155,19 +223,19 @@ def _values(
 ) -> tuple[DataTable, dict[int, dict[str, Measurement] | str], Results]:
     """The table; per row its outcomes, or why they cannot be read; and the rows that are no rows."""
     table = read_table(path, sheet=sheet, decimal=decimal)
-    say(path.name, table.notes)
-    names = {outcome: outcome for outcome in campaign.outcomes if outcome in table.columns}
-    if not names and len(campaign.outcomes) == 1 and "value" in table.columns:
-        names = {campaign.outcomes[0]: "value"}
+    notes = list(table.notes)
+    names = _outcome_columns(campaign, table)
     if not names:
         wanted = " or ".join(map(repr, campaign.outcomes))
         raise DataFileError(
             f"{path}: there is no column {wanted}; the columns are {', '.join(table.header)}."
         )
     rows: dict[int, dict[str, Measurement] | str] = {}
+    voting = _without_ours(campaign, table)
     for outcome, column in names.items():
-        read = table.numbers(column, mostly=False)
-        say(path.name, table.said(column, read))
+        inputs = campaign.space.names if is_box(campaign) else ()
+        read = measured_numbers(voting, column, among=names.values(), ignore=inputs, mostly=False)
+        notes += table.said(column, read)
         spread = _spread(table, outcome, column)
         for position in range(len(table)):
             reason = read.reasons.get(position)
@@ -176,21 +244,42 @@ def _values(
                 if not reason.startswith("no value"):
                     rows[position] = f"{column}: {reason}"
             elif not isinstance(before, str):
-                one = Measurement(float(read.values[position]), spread.get(position), read.censored[position])
-                rows[position] = {**before, outcome: one}
+                number, side = float(read.values[position]), read.censored[position]
+                try:
+                    rows[position] = {**before, outcome: Measurement(number, spread.get(position), side)}
+                except InputError as error:
+                    rows[position] = f"{column}: {error}"
     rejects = [Reject(path.name, r.line, r.reason, r.content) for r in table.rejected]
-    return table, rows, Results(rejects=rejects)
+    return table, rows, Results(rejects=rejects, notes=notes)
+
+
+def _without_ours(campaign: Campaign, table: DataTable) -> DataTable:
+    """The table without what `ask` wrote, whose decimal points do not say how its user writes numbers."""
+    if named(table, _TRIAL) is None:
+        return table
+    ours = {"expected", "std", *(campaign.space.names if is_box(campaign) else ())} - set(campaign.outcomes)
+    return replace(table, columns={name: cells for name, cells in table.columns.items() if name not in ours})
+
+
+def _outcome_columns(campaign: Campaign, table: DataTable) -> dict[str, str]:
+    """Outcome → column, of those that there are."""
+    found = {one: named(table, visible(one).strip()) for one in campaign.outcomes}
+    names = {one: column for one, column in found.items() if column is not None}
+    if not names and len(campaign.outcomes) == 1 and "value" in table.columns:
+        return {campaign.outcomes[0]: "value"}
+    return names
 
 
 def _spread(table: DataTable, outcome: str, column: str) -> dict[int, float]:
     """Known standard errors: a column "noise_std", or that of the outcome with "_std"."""
-    names = [f"{outcome}_std", f"{column}_std", "noise_std"]
-    name = next((one for one in names if one in table.columns), None)
+    names = (named(table, one) for one in (f"{outcome}_std", f"{column}_std", "noise_std"))
+    name = next((one for one in names if one is not None), None)
     return {} if name is None else _filled(table, name)
 
 
-def _costs(table: DataTable) -> dict[int, float]:
-    return _filled(table, _COST) if _COST in table.columns else {}
+def _costs(campaign: Campaign, table: DataTable) -> dict[int, float]:
+    name = None if _COST in campaign.outcomes else named(table, _COST)
+    return {} if name is None else _filled(table, name)
 
 
 def _filled(table: DataTable, name: str) -> dict[int, float]:
@@ -204,12 +293,11 @@ def _filled(table: DataTable, name: str) -> dict[int, float]:
 
 
 def _places(campaign: Campaign, table: DataTable) -> Sequence[Any]:
-    if campaign.has_space and campaign.settings["space"].get("kind") == "box":
-        names = campaign.space.names
-        missing = [name for name in names if name not in table.columns]
+    if is_box(campaign):
+        missing = [name for name in campaign.space.names if name not in table.columns]
         if missing:
             raise DataFileError(f"{table.path}: there is no column {', '.join(map(repr, missing))}.")
-        return [point_of({n: table.columns[n][i] for n in names}) for i in range(len(table))]
+        return settings_of(campaign, table)
     reagents = named_places(table) if campaign.has_space and is_products(campaign) else None
     column = smiles_column(table)
     if column is None and reagents is None:
@@ -223,20 +311,13 @@ def _places(campaign: Campaign, table: DataTable) -> Sequence[Any]:
     ]
 
 
-def point_of(cells: Mapping[str, str]) -> dict[str, Any]:
-    """A point of a box from texts: numbers where they are numbers."""
-    return {name: _number(cell) for name, cell in cells.items()}
-
-
-def _number(cell: str) -> Any:
-    try:
-        return float(cell)
-    except ValueError:
-        return cell
-
-
-def _unlike_before(trial: Trial, row: Mapping[str, Measurement]) -> None:
-    """Refuse another value than the one that the trial has."""
+def _unlike_before(trial: Trial, row: Mapping[str, Measurement], cost: float | None) -> None:
+    """Refuse another value or cost than the trial has."""
+    _not_withdrawn(trial)
+    if trial.state == "measured" and cost is not None and trial.cost not in (None, cost):
+        raise InputError(
+            f"trial {trial.id} has the cost {trial.cost:g} already: sggp campaign amend corrects it"
+        )
     for name, new in row.items():
         old = trial.values.get(name)
         if old is not None and old != new:
@@ -249,24 +330,26 @@ def _unlike_before(trial: Trial, row: Mapping[str, Measurement]) -> None:
         )
 
 
-class _Molecules:
-    """The molecules that a file names beside the trials, so that no value lands on another one."""
+def _not_withdrawn(trial: Trial) -> None:
+    if trial.state == "withdrawn":
+        raise InputError(
+            f"trial {trial.id} was withdrawn ({trial.reason}): sggp campaign amend gives it a value again"
+        )
 
-    def __init__(self, campaign: Campaign, table: DataTable) -> None:
-        self.policy = campaign.standardise
-        column = None if campaign.settings["space"].get("kind") == "box" else smiles_column(table)
-        self.smiles = None if column is None else table.columns[column]
 
-    def check(self, position: int, trial: Trial) -> None:
-        """Refuse a row whose SMILES is not the molecule of the trial."""
-        if self.smiles is None or trial.label is None or is_missing(self.smiles[position]):
-            return
-        text = self.smiles[position]
-        if text == trial.label:
-            return
-        try:
-            if canonical([text], self.policy) == canonical([trial.label], self.policy):
-                return
-        except MoleculeError as error:
-            raise InputError(f"{text!r} is no SMILES; trial {trial.id} is {trial.label}") from error
-        raise InputError(f"the row is of {text}, but trial {trial.id} is {trial.label}")
+def measured_before(campaign: Campaign, attached: Sequence[tuple[Any, dict[str, Measurement]]]) -> list[int]:
+    """The trials that some of these measurements equal: of one molecule, or at the same settings, with equal values."""
+    box = is_box(campaign)
+    known = {
+        (trial.x if box else trial.key, tuple(trial.values.items())): trial.id
+        for trial in reversed(campaign.results())
+        if trial.state == "measured"
+    }
+    if box:
+        places: list[Any] = [campaign.space.place(place).x for place, _ in attached]
+    else:  # places of reagents are found by their product only
+        texts = [place for place, _ in attached if isinstance(place, str)]
+        keys = iter(canonical(texts, campaign.standardise) if texts else [])
+        places = [next(keys) if isinstance(place, str) else None for place, _ in attached]
+    pairs = [(place, tuple(row.items())) for place, (_, row) in zip(places, attached, strict=True)]
+    return [known[pair] for pair in pairs if pair in known]

@@ -10,7 +10,7 @@ import typer
 
 from sggp.bayesopt import Campaign, Trial
 from sggp.bayesopt.trials import Measurement
-from sggp.cli.campaign.listing import as_json, listing, print_json, same_molecules
+from sggp.cli.campaign.listing import as_json, goals, listing, print_json, same_molecules
 from sggp.cli.campaign.opening import (
     Json,
     Library,
@@ -23,6 +23,7 @@ from sggp.cli.campaign.opening import (
 )
 from sggp.cli.console import check_outputs, print_table, stderr, stdout
 from sggp.cli.molecules.products import making, narrow
+from sggp.errors import SggpError
 from sggp.files import write_whole
 
 _BEST = 10
@@ -46,8 +47,11 @@ def status(
             else "the whole space; a large library takes minutes"
         )
         stderr().print(f"asking joint samples of {what}")
-        with making(campaign.space, "nothing was changed"):
-            said = campaign.outlook()
+        try:
+            with making(campaign.space, "nothing was changed"):
+                said = campaign.outlook()
+        except SggpError as error:  # the rest is shown
+            stderr().print(f"note: no outlook: {error}")
     if json:
         content = _summary(store, campaign)
         print_json({**content, "outlook": None if said is None else said.as_dict()})
@@ -74,8 +78,7 @@ def headline(store: str, campaign: Campaign) -> str:
     counted = ", ".join(f"{states[name]} {name}" for name in ("measured", "pending", "failed"))
     if states["withdrawn"]:
         counted += f", {states['withdrawn']} withdrawn"
-    goals = [f"{'maximise' if o.maximize else 'minimise'} {o.name}" for o in campaign.wanted.objectives]
-    text = f"{store}: {', '.join(goals)}; {counted}"
+    text = f"{store}: {', '.join(goals(campaign))}; {counted}"
     return text if campaign.budget is None else f"{text}; {campaign.spent:g} of {campaign.budget:g} spent"
 
 
@@ -147,6 +150,7 @@ def report(
     store: Store,
     out: Annotated[Path, typer.Option(help="HTML file to write.")],
     library: Library = None,
+    json: Json = False,
 ) -> None:
     """Write a page about the campaign: results, model, picks with their reasons, and whether to go on."""
     from sggp.cli.campaign.report import render
@@ -159,4 +163,7 @@ def report(
     with making(campaign.space if campaign.has_space else None, "no page was written"):
         page = render(store, campaign)
     write_whole(out, page)
-    stdout().print(f"report in {out}")
+    if json:
+        print_json({"campaign": store, "file": str(out)})
+    else:
+        stdout().print(f"report in {out}")

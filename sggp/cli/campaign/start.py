@@ -19,7 +19,7 @@ from sggp.bayesopt.spaces.columns import Categorical, Continuous, Integer, Ordin
 from sggp.bayesopt.storage import Storage, open_storage
 from sggp.bayesopt.trials import Measurement
 from sggp.checks import direction as direction_of
-from sggp.cli.campaign.listing import print_json, same_molecules
+from sggp.cli.campaign.listing import goals, print_json, same_molecules
 from sggp.cli.campaign.opening import Json, Store, local_files, open_record, read_library
 from sggp.cli.console import check_outputs, direction, say, stderr, stdout
 from sggp.cli.molecules.products import (
@@ -36,7 +36,9 @@ from sggp.molecules import SmilesFingerprinter, read_table
 from sggp.molecules.standardise import POLICIES
 
 _RULES = f"How to choose: {', '.join(RULES)}; default {DEFAULT_RULE}, in a box {DEFAULT_BOX_RULE}."
-_OURS = ("trial", "id", "expected", "std", "why", "reason", "cost", "state")  # columns of batches
+_TAKEN = ("trial", "expected", "std", "why", "reason")  # columns of batches
+_MOLECULE = ("id", "smiles", "reaction", *(f"reagent_{number}" for number in range(1, 5)))
+_OURS = (*_TAKEN, "id", "cost", "state")
 _CONSTRAINT = re.compile(r"\s*(.+?)\s*(>=|<=|≥|≤)\s*([^<>=]+?)\s*")
 
 
@@ -205,13 +207,17 @@ def _say_started(store: str, campaign: Campaign, json: bool) -> None:
     if json:
         print_json({"campaign": store, "measured": count, **campaign.settings})
         return
-    word = "maximise" if campaign.maximize else "minimise"
-    stdout().print(f"campaign {store}: {word} {', '.join(campaign.outcomes)}; {count} measured")
+    stdout().print(f"campaign {store}: {', '.join(goals(campaign))}; {count} measured")
 
 
 def _check_names(columns: dict[str, Any], wanted: dict[str, Any]) -> None:
-    """Refuse inputs that are called as other columns of a batch are."""
+    """Refuse inputs and outcomes that are called as other columns of a batch are."""
     outcomes = [item.name for item in (*wanted.get("objectives", ()), *wanted.get("constraints", ()))]
+    for name in outcomes:
+        if name in (*_TAKEN, *([] if columns else _MOLECULE)):
+            raise InputError(
+                f"an outcome cannot be called {name!r}: batches have such a column; take another name."
+            )
     for name in columns:
         if name in (*_OURS, *(outcomes or ["value"])):
             raise InputError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,7 +12,7 @@ from sggp.bayesopt import Campaign, Trial
 from sggp.bayesopt.trials import POLICIES, Measurement
 from sggp.checks import whole_number
 from sggp.cli.campaign.listing import as_json, listing, print_json, write_batch
-from sggp.cli.campaign.naming import JOINT, Names
+from sggp.cli.campaign.naming import JOINT, Names, point_of
 from sggp.cli.campaign.opening import (
     Json,
     Library,
@@ -26,12 +26,12 @@ from sggp.cli.campaign.opening import (
     open_record,
     try_campaign,
 )
-from sggp.cli.campaign.results_file import Results, point_of, read_attached, read_results
-from sggp.cli.console import check_outputs, print_table, stderr, stdout
+from sggp.cli.campaign.results_file import Results, check_batch, measured_before, read_attached, read_results
+from sggp.cli.console import check_outputs, print_table, say, stderr, stdout
 from sggp.cli.molecules.products import making, narrow
 from sggp.cli.molecules.tables import Decimal, Sheet, write_rejects
 from sggp.cli.outputs import rejected_path
-from sggp.errors import InputError
+from sggp.errors import InputError, SggpError
 
 PARTLY = 1
 """Exit code where some rows of a file were used and others not."""
@@ -60,17 +60,27 @@ def ask(
     check_outputs({"--out": out}, local_files(store))
     campaign = open_campaign(store, library)
     check_outputs({"--out": out}, files_of(campaign, store))
+    check_batch(campaign, store, out)
     with making(campaign.space, "nothing was asked for"):
         trials = campaign.ask(q)
-    _show_batch(campaign, trials, f"{len(trials)} points to measure", out, json)
+    try:
+        _show_batch(campaign, trials, f"{len(trials)} points to measure", out, json)
+    except BrokenPipeError:
+        raise
+    except (OSError, SggpError) as error:
+        stderr().print(
+            f"{error}. The trials are stored all the same: sggp campaign pending {store} lists them"
+        )
+        raise typer.Exit(PARTLY) from error
     if len(trials) < q:
         raise typer.Exit(PARTLY)
 
 
 def pending(store: Store, out: Out = None, json: Json = False) -> None:
     """List the trials that wait for a result."""
-    check_outputs({"--out": out}, local_files(store))
     campaign = open_record(store)
+    check_outputs({"--out": out}, files_of(campaign, store))
+    check_batch(campaign, store, out)
     trials = campaign.pending
     _show_batch(campaign, trials, f"{len(trials)} pending", out, json)
 
@@ -97,13 +107,14 @@ def tell(
                 "give either one trial with its value, or --from FILE, which has columns for the rest."
             )
         campaign = open_record(store)
-        found = read_results(campaign, file, sheet=sheet, decimal=decimal)
+        found = read_results(campaign, file, sheet=sheet, decimal=decimal, open_library=_library(store))
         _store_file(campaign, store, file, found, json)
         return
     if not words or len(words) < 2:
         raise InputError("give a trial number and its value, or --from FILE.")
     campaign = open_record(store)
-    stored = campaign.tell(Names(campaign).number(words[0]), _outcomes(campaign, words[1:]), cost=cost)
+    number = Names(campaign, _library(store)).number(words[0])
+    stored = campaign.tell(number, _outcomes(campaign, words[1:]), cost=cost)
     _stored(campaign, [stored], f"trial {stored.id} of {store}: {_said(stored)}", json)
 
 
@@ -123,7 +134,7 @@ def fail(
 ) -> None:
     """Report that a trial could not be measured."""
     campaign = open_record(store)
-    stored = campaign.fail(Names(campaign).number(trial), reason, policy=policy, cost=cost)
+    stored = campaign.fail(Names(campaign, _library(store)).number(trial), reason, policy=policy, cost=cost)
     _stored(campaign, [stored], f"trial {stored.id} of {store} failed; {policy}", json)
 
 
@@ -150,6 +161,15 @@ def attach(
         if is_products(campaign):
             campaign = try_campaign(store, None)  # its reagents may be named
         found = read_attached(campaign, file, sheet=sheet, decimal=decimal)
+        again, count = measured_before(campaign, found.attached), len(found.attached)
+        if count > 1 and len(again) == count:
+            raise InputError(
+                f"all {count} measurements are in {store} already, the first as trial {again[0]}: nothing was stored. "
+                "One that was made again, and gave the same value, can be attached by itself."
+            )
+        if again:
+            said = f"{len(again)} of the {count} measurements were there already, and count twice now"
+            found.notes.append(f"{said}: the first is trial {again[0]}")
         _store_file(campaign, store, file, found, json)
         return
     if not words or len(words) < 2:
@@ -175,7 +195,8 @@ def amend(
         raise InputError("give the value as it should be.")
     _check_reason(reason)
     campaign = open_record(store)
-    stored = campaign.amend(Names(campaign).number(trial), _outcomes(campaign, values), reason, cost=cost)
+    number = Names(campaign, _library(store)).number(trial)
+    stored = campaign.amend(number, _outcomes(campaign, values), reason, cost=cost)
     _stored(campaign, [stored], f"trial {stored.id} of {store}: {_said(stored)}", json)
 
 
@@ -183,7 +204,7 @@ def withdraw(store: Store, trial: Number, reason: Reason = "", json: Json = Fals
     """Take a trial back: it no longer counts, and its place may be asked for again."""
     _check_reason(reason)
     campaign = open_record(store)
-    stored = campaign.withdraw(Names(campaign).number(trial), reason)
+    stored = campaign.withdraw(Names(campaign, _library(store)).number(trial), reason)
     _stored(campaign, [stored], f"trial {stored.id} of {store} withdrawn", json)
 
 
@@ -202,10 +223,16 @@ def _show_batch(
         stdout().print(f"the same in {out}: fill in the results, then sggp campaign tell ... --from {out}")
 
 
+def _library(store: str) -> Callable[[], Campaign]:
+    """Opens the campaign with its library, for ids."""
+    return lambda: open_campaign(store, None)
+
+
 def _outcomes(campaign: Campaign, values: list[str]) -> Any:
     """One measurement, or one for each NAME=VALUE."""
     parts = [text.partition("=") for text in values]
     if all(sign and name.strip() in campaign.outcomes for name, sign, _ in parts):
+        _once([name.strip() for name, _, _ in parts])
         return {name.strip(): _measurement(text) for name, _, text in parts}
     if len(values) > 1:
         raise InputError(
@@ -229,7 +256,14 @@ def _point(text: str) -> dict[str, Any]:
     parts = [part.partition("=") for part in text.split(",")]
     if not all(sign for _, sign, _ in parts):
         raise InputError(f"settings must be NAME=VALUE,NAME=VALUE,..., got {text!r}.")
+    _once([name.strip() for name, _, _ in parts])
     return point_of({name.strip(): value.strip() for name, _, value in parts})
+
+
+def _once(names: Sequence[str]) -> None:
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise InputError(f"{twice[0]!r} twice: give each name once.")
 
 
 def _check_reason(reason: str) -> None:
@@ -238,7 +272,8 @@ def _check_reason(reason: str) -> None:
 
 
 def _said(trial: Trial) -> str:
-    return ", ".join(f"{name} {value}" for name, value in trial.values.items())
+    values = ", ".join(f"{name} {value}" for name, value in trial.values.items())
+    return values if trial.label is None else f"{values}, of {trial.label}"
 
 
 def _stored(campaign: Campaign, trials: Sequence[Trial], text: str, json: bool) -> None:
@@ -250,12 +285,10 @@ def _stored(campaign: Campaign, trials: Sequence[Trial], text: str, json: bool) 
 
 def _store_file(campaign: Campaign, store: str, file: Path, found: Results, json: bool) -> None:
     """Store the good rows of a file, and list the others; the exit code tells."""
-    stored = [*campaign.attach_many(found.attached)] if found.attached else []
-    for number in [n for n in found.told if n in found.costs]:
-        stored.append(campaign.tell(number, found.told.pop(number), cost=found.costs[number]))
-    if found.told:
-        stored += campaign.tell_many(found.told)
-    stored += [campaign.fail(n, why, cost=found.costs.get(n)) for n, why in found.failed.items()]
+    say(file.name, found.notes)
+    stored = campaign.attach_many(found.attached, costs=found.attached_costs) if found.attached else []
+    if found.told or found.failed:
+        stored = campaign.tell_many(found.told, failed=found.failed, costs=found.costs)
     if found.waiting:
         lines = ", ".join(map(str, found.waiting[:10])) + (", ..." if len(found.waiting) > 10 else "")
         stderr().print(f"{len(found.waiting)} rows without a value yet, left as they are (line {lines})")

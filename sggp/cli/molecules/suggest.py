@@ -9,6 +9,8 @@ import torch
 import typer
 
 from sggp.bayesopt import Combinatorial, Pool, Surrogate, fit_surrogate
+from sggp.bayesopt.outcomes.outliers import set_apart
+from sggp.bayesopt.outcomes.tables import BeliefSettings, Table
 from sggp.bayesopt.rules import DEFAULT_RULE, RULES, Choice, Rule, check_rule, make_rule
 from sggp.checks import one_of, whole_number
 from sggp.cli.console import (
@@ -145,9 +147,7 @@ def suggest(
     write_rejects(rejected, rejects)
     stderr().print(f"{len(known)} measurements and {len(offer.space)} candidates; {len(rejects)} rows listed")
     exclude = _not_again(offer, known, data, standardise, q)
-    known = _exact(known, measured)
-    if not len(known):
-        raise DataFileError(f"{measured}: no usable measurement; {len(rejects)} unused rows in {rejected}.")
+    known = _learnt(_exact(known, measured), offer.space, measured, better, learn)
     chooser = make_rule(rule, offer.space, q, maximize=better)
     model = _model(offer.space, known, chooser.paths_for(len(known)), learn)
     with making(offer.space, f"{out} was not written"):
@@ -185,12 +185,10 @@ def _from_stream(
     """As `suggest`, from files that are read once."""
     out, report = Path(str(outputs["--out"])), outputs["--report"]
     known = _measurements(data, names, asked.fingerprinter)
-    exact = _exact(known, data.path)
-    if not len(exact):
-        raise DataFileError(f"{data.path}: no usable measurement.")
-    stderr().print(f"{len(exact)} measurements and {len(asked.files)} files of candidates")
     learn, _ = streams(as_generator(asked.seed), "model", "choice")
     like = FingerprintTable.from_smiles(["C"], asked.fingerprinter)
+    exact = _learnt(_exact(known, data.path), like, data.path, asked.maximize, learn)
+    stderr().print(f"{len(exact)} measurements and {len(asked.files)} files of candidates")
     model = _model(like, exact, asked.paths_for(len(exact)), learn)
     answer = asked.choose(model, known.canonical)
     rejects = [*known.rejects, *unused_rows(answer)]
@@ -289,6 +287,31 @@ def _exact(known: Measured, file: Path) -> Measured:
         words = f"{len(known) - len(exact)} values are bounds ({first}): measured, so not suggested again"
         say(file.name, [f"{words}; the model learns from the {len(exact)} others"])
     return exact
+
+
+def _learnt(known: Measured, space: Any, file: Path, better: bool, generator: torch.Generator) -> Measured:
+    """The measurements that the model learns from: without values that cannot belong, which are said."""
+    if not len(known):
+        raise DataFileError(
+            f"{file}: no usable measurement to learn from: each row is unusable, or a bound such as >10."
+        )
+    table = Table(
+        known.counts,
+        known.values,
+        torch.full((len(known),), torch.nan, dtype=torch.float64),
+        torch.zeros(len(known), dtype=torch.float64),
+        tuple(range(len(known))),
+        torch.arange(len(known)),
+    )
+    settings = BeliefSettings(num_samples=0, kernel=space.parts)
+    table, apart = set_apart(table, "value", 1.0 if better else -1.0, settings, generator)
+    for one in apart:
+        words = (
+            f"line {known.lines[one.trial]}: {one.value:g}, where all others lie within {one.low:g} and {one.high:g}: "
+            "the model leaves it out, since it predicts the others better so. Correct it if it is a mistake"
+        )
+        say(file.name, [words])
+    return known.part(table.positions.tolist())
 
 
 def choose_rows(chooser: Rule, model: Surrogate, exclude: list[int], generator: torch.Generator) -> Choice:

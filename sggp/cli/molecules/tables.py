@@ -6,7 +6,8 @@ import os
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -66,6 +67,10 @@ class Measured:
     def exact(self) -> Measured:
         """The measurements without the bounds."""
         keep = [i for i, side in enumerate(self.censored) if side is None]
+        return self.part(keep)
+
+    def part(self, keep: Sequence[int]) -> Measured:
+        """Some of the measurements."""
         if len(keep) == len(self):
             return self
         return Measured(
@@ -74,7 +79,7 @@ class Measured:
             [self.smiles[i] for i in keep],
             [self.canonical[i] for i in keep],
             self.rejects,
-            (None,) * len(keep),
+            tuple(self.censored[i] for i in keep),
             tuple(self.lines[i] for i in keep),
         )
 
@@ -155,6 +160,10 @@ def load_library(
     except MoleculeError as error:  # not one of them can be parsed
         count = len(getattr(error.report, "invalid", ()))
         raise DataFileError(f"{path}: no row holds a usable SMILES ({count} rows are unusable).") from error
+    shared = [one for one, count in Counter(table.ids or ()).items() if count > 1 and one]
+    if shared:
+        words = f"{len(shared)} ids are of several molecules, which cannot be told by them; the first is {shared[0]!r}"
+        say(path.name, [words])
     rejects = [
         Reject(path.name, int(e.row + 1 if e.line is None else e.line), e.reason, e.smiles)
         for e in table.report.invalid

@@ -11,13 +11,14 @@ import numpy as np
 
 from sggp.checks import as_path, one_of
 from sggp.errors import DataFileError, InputError
-from sggp.molecules.files.columns import ColumnGuess, choose_columns, plain
+from sggp.molecules.files.columns import ColumnGuess, choose_columns
 from sggp.molecules.files.formats.arrow import read_arrow
 from sggp.molecules.files.formats.delimited import read_delimited, read_smi
 from sggp.molecules.files.formats.sdf import is_sdf, read_sdf
 from sggp.molecules.files.formats.sheets import read_workbook
 from sggp.molecules.files.grid import Grid, make_table
-from sggp.molecules.files.numbers import Censored, Numbers, bound_reason, is_missing, relation
+from sggp.molecules.files.measured import measured_numbers
+from sggp.molecules.files.numbers import Censored, bound_reason, is_missing
 from sggp.molecules.files.sources import read_bytes
 from sggp.molecules.files.table import DataTable, RejectedRow
 from sggp.molecules.files.text import decode
@@ -25,15 +26,6 @@ from sggp.molecules.files.write import unshield
 
 SMI_ENDINGS = (".smi", ".smiles", ".ism")
 PACKED_ENDINGS = re.compile(r"\.(gz|bz2|xz)$")
-_RELATION_NAMES = {
-    "relation",
-    "standardrelation",
-    "operator",
-    "qualifier",
-    "modifier",
-    "censoring",
-    "censored",
-}
 _EXCEL_DATE = re.compile(
     r"(?:\d{1,2}-(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)|(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|"
     r"dec)-\d{2})",
@@ -77,8 +69,9 @@ def read_table(
     """Read a table as text: CSV, TSV, SMI, SDF, .xlsx, .parquet or .arrow (Feather); gzip, bzip2 and xz accepted.
 
     Delimiter (`,` `;` tab `|`), encoding (UTF-8, UTF-16, Windows-1252), a missing header and comments are found out;
-    what was decided is in `notes`. Rows with a wrong number of cells are collected in `rejected`. A cell that begins
-    with `'=` (or +, -, @ behind the quote) loses the quote, which `sggp` and others write against formulas.
+    what was decided is in `notes`. Rows with a wrong number of cells are collected in `rejected`. A cell or
+    name that begins with `'=` (or +, -, @ behind the quote) loses the quote, which `sggp` and others write against
+    formulas.
 
     Args:
         path: the file. SMI files have columns "smiles" and "id", SD files also one per data item.
@@ -104,7 +97,11 @@ def read_table(
         if str(error).startswith(str(target)):
             raise
         raise DataFileError(f"{target}: {error}") from error
-    columns = {name: [unshield(cell) for cell in cells] for name, cells in table.columns.items()}
+    names = [unshield(name) for name in table.columns]
+    if len(set(names)) < len(names):  # "'=x" beside "=x"
+        names = list(table.columns)
+    cells = ([unshield(cell) for cell in column] for column in table.columns.values())
+    columns = dict(zip(names, cells, strict=True))
     return replace(table, columns=columns, decimal=decimal or table.decimal)
 
 
@@ -168,14 +165,14 @@ def read_molecules(
             f"{table.path}: no value column found: {guess.reasons['value']}. {_choices(table)}"
         )
     notes = list(table.notes)
-    ids = None if guess.id is None else _tidy_ids(table, guess.id, notes)
+    ids = None if guess.id is None else tidy_ids(table, guess.id, notes)
     keep = np.arange(len(table))
     values, rejected = None, list(table.rejected)
     censored: tuple[Censored | None, ...] = (None,) * len(table)
     if has_values and guess.value is not None:
-        found = table.numbers(guess.value)
+        found = measured_numbers(table, guess.value)
         notes += table.said(guess.value, found)
-        values, censored = found.values, _with_relations(table, guess.value, found, notes)
+        values, censored = found.values, found.censored
         reasons = dict(found.reasons)
         if not bounds:
             reasons |= {
@@ -209,27 +206,9 @@ def _shown(table: DataTable, name: str, position: int, censored: tuple[Censored 
     return text if text[:1] in "<>≥≤" else f"{'>' if censored[position] == 'above' else '<'}{text}"
 
 
-def _with_relations(
-    table: DataTable, value: str, found: Numbers, notes: list[str]
-) -> tuple[Censored | None, ...]:
-    """The sides of the bounds, those of a column of relations beside the values included."""
-    for name, cells in table.columns.items():
-        if name == value or plain(name) not in _RELATION_NAMES:
-            continue
-        sides = [relation(cell) if not is_missing(cell) else None for cell in cells]
-        if not all(side in (None, "above", "below") for side in sides) or not any(sides):
-            continue
-        notes.append(f"column {name!r} says which values are bounds: {sum(map(bool, sides))} are")
-        return tuple(
-            own or (None if position in found.reasons else side)  # type: ignore[misc]
-            for position, (own, side) in enumerate(zip(found.censored, sides, strict=True))
-        )
-    return found.censored
-
-
-def _tidy_ids(table: DataTable, name: str, notes: list[str]) -> list[str]:
+def tidy_ids(table: DataTable, name: str, notes: list[str] | None = None) -> list[str]:
     """Ids as they were meant: 13 where pandas wrote 13.0; what Excel has spoilt is told."""
-    ids = table.columns[name]
+    ids, notes = table.columns[name], [] if notes is None else notes
     filled = [cell for cell in ids if cell]
     if filled and all(re.fullmatch(r"\d+\.0", cell) or is_missing(cell) for cell in filled):
         notes.append(f"ids of column {name!r} are whole numbers: {filled[0]!r} is read as {filled[0][:-2]!r}")

@@ -18,6 +18,7 @@ _MARKS = (
 _SAMPLE = 2**16
 _INVISIBLE = re.compile("[\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff]")
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029]")
+_TURNING = re.compile("[\u202a-\u202e\u2066-\u2069]")
 _LINE_END = re.compile("\r\n|\r|\n")
 
 
@@ -27,8 +28,12 @@ def line_of(text: str, position: int) -> int:
 
 
 def visible(text: str) -> str:
-    r"""The text with control characters, terminal escape codes among them, written out (`\x1b`); not \t, \r, \n."""
-    return _CONTROL.sub(lambda match: ascii(match[0])[1:-1], text)
+    r"""The text with control characters written out (`\x1b`), escape codes and changes of direction among them; not \t,
+    \r, \n.
+    """
+    for pattern in (_CONTROL, _TURNING):
+        text = pattern.sub(lambda match: ascii(match[0])[1:-1], text)
+    return text
 
 
 def decode(path: Path, data: bytes) -> tuple[str, list[str]]:

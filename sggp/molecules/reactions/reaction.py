@@ -248,6 +248,29 @@ def read_reactions(path: str | os.PathLike[str]) -> tuple[list[Reaction], dict[s
         DataFileError: it cannot be read, or is no such JSON. InputError: as `Reaction`.
     """
     place = as_path(path, "path")
+    entries, filters = _entries(place)
+    reactions = []
+    for number, (entry, files) in enumerate(entries, start=1):
+        name = str(entry.get("name", f"reaction {number}" if len(entries) > 1 else "reaction"))
+        try:
+            reactions.append(Reaction(entry["smarts"], files, name))
+        except DataFileError as error:
+            raise DataFileError(f"{name} of {place}: {error}") from error
+    return reactions, filters
+
+
+def reagent_files(path: str | os.PathLike[str]) -> list[Path]:
+    """The files of reagents that a file of reactions names; none of them is read.
+
+    Raises:
+        DataFileError: as `read_reactions`.
+    """
+    entries, _ = _entries(as_path(path, "path"))
+    return [one for _, files in entries for one in files if isinstance(one, Path)]
+
+
+def _entries(place: Path) -> tuple[list[tuple[dict[str, Any], list[Any]]], dict[str, Any]]:
+    """The reactions of a file with their files of reagents, and its filters."""
     form = '{"reactions": [{"smarts": "...", "reagents": ["a.smi", "b.smi"]}]}'
     try:
         text = place.read_text(encoding="utf-8")
@@ -264,7 +287,7 @@ def read_reactions(path: str | os.PathLike[str]) -> tuple[list[Reaction], dict[s
     entries = content.get("reactions", [content]) if isinstance(content, dict) else None
     if not isinstance(entries, list) or not entries:
         raise DataFileError(f"{place} holds no reactions; a reaction file looks like {form}.")
-    reactions = []
+    out = []
     for number, entry in enumerate(entries, start=1):
         if (
             not isinstance(entry, dict)
@@ -273,9 +296,5 @@ def read_reactions(path: str | os.PathLike[str]) -> tuple[list[Reaction], dict[s
         ):
             raise DataFileError(f"reaction {number} of {place} needs smarts and reagents, as in {form}.")
         files = [Path(place.parent, one) if isinstance(one, str) else one for one in entry["reagents"]]
-        name = str(entry.get("name", f"reaction {number}" if len(entries) > 1 else "reaction"))
-        try:
-            reactions.append(Reaction(entry["smarts"], files, name))
-        except DataFileError as error:
-            raise DataFileError(f"{name} of {place}: {error}") from error
-    return reactions, content.get("filters", {})
+        out.append((entry, files))
+    return out, content.get("filters", {})

@@ -1,0 +1,109 @@
+"""The numbers of a measured column, with what stands beside them: relations such as > and <, and units."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import replace
+
+from sggp.errors import DataFileError
+from sggp.molecules.files.columns import plain
+from sggp.molecules.files.numbers import Censored, Numbers, is_missing, relation
+from sggp.molecules.files.table import DataTable
+
+_RELATIONS = ("relation", "standardrelation", "operator", "qualifier", "modifier", "censoring", "censored")
+_UNITS = ("unit", "units", "standardunit", "standardunits")
+_SIDES: dict[str, Censored] = {"above": "above", "below": "below"}
+_SIGNS = 0.5  # share of the filled cells that must be signs in a column of relations
+_MICRO = str.maketrans({"µ": "u", "μ": "u"})
+
+
+def measured_numbers(
+    table: DataTable,
+    name: str,
+    *,
+    among: Collection[str] = (),
+    ignore: Collection[str] = (),
+    units: bool = True,
+    mostly: bool = True,
+) -> Numbers:
+    """The numbers of a column of measurements, as `DataTable.numbers`, beside its relations and units.
+
+    A column of =, > and < named relation or qualifier, or as `name` with such an ending, says which values are bounds.
+    A row whose relation is none of these (~) has no number.
+
+    Args:
+        among: all measured columns of the table; where they are several, only an ending of `name` says which is meant.
+        ignore: columns that mean something else.
+        units: whether a column of units that differ is refused.
+
+    Raises:
+        DataFileError: as `DataTable.numbers`; values in several units; relations of one of several columns.
+    """
+    found = table.numbers(name, mostly=mostly)
+    others = {key: cells for key, cells in table.columns.items() if key != name and key not in ignore}
+    if units:
+        _check_units(table, name, found, _named(others, name, _UNITS, shared=len(among) < 2))
+    own = [key for key in _named(others, name, _RELATIONS, shared=True) if _of_signs(others[key])]
+    if not own:
+        return found
+    beside = own[0]
+    if len(among) > 1 and plain(beside) in _RELATIONS:
+        if not any(relation(cell) in ("above", "below") for cell in others[beside]):
+            return found
+        raise DataFileError(
+            f"{table.path}: of which of {', '.join(among)} does column {beside!r} say which values are bounds? Call it "
+            f"{name} {beside}, or write the signs into the cells, as >10."
+        )
+    return _with_relations(name, found, beside, others[beside])
+
+
+def _named(columns: Collection[str], name: str, endings: Collection[str], *, shared: bool) -> list[str]:
+    """The columns called as a value column with one of these endings, then, if `shared`, as the ending alone."""
+    own = [key for key in columns if any(plain(key) == plain(name) + ending for ending in endings)]
+    return own + [key for key in columns if shared and plain(key) in endings and key not in own]
+
+
+def _of_signs(cells: Collection[str]) -> bool:
+    """Whether at least half of the filled cells are signs of relations."""
+    filled = [cell for cell in cells if not is_missing(cell)]
+    signs = sum(relation(cell) in (None, "above", "below") for cell in filled)
+    return bool(filled) and signs >= _SIGNS * len(filled)
+
+
+def _with_relations(name: str, found: Numbers, beside: str, cells: list[str]) -> Numbers:
+    sides, reasons, said = list(found.censored), dict(found.reasons), list[int]()
+    for position, cell in enumerate(cells):
+        word = None if is_missing(cell) else relation(cell)
+        side = _SIDES.get(word or "")
+        if position in reasons or word is None:
+            continue
+        if side is None:
+            reasons[position] = f"its relation {cell!r} is neither =, > nor <"
+        elif sides[position] not in (None, side):
+            reasons[position] = f"not a number: its relation {cell!r} is not that in its cell"
+        else:
+            sides[position] = side
+            said.append(position)
+    values = found.values.copy()
+    for position in reasons.keys() - found.reasons.keys():
+        values[position], sides[position] = float("nan"), None
+    count = sum(side is not None for side in sides)
+    notes = [(said[0], f"column {beside!r} says which values are bounds: {count} are")] if said else []
+    return replace(found, values=values, censored=tuple(sides), reasons=reasons, notes=(*found.notes, *notes))
+
+
+def _check_units(table: DataTable, name: str, found: Numbers, columns: list[str]) -> None:
+    """Refuse values in several units, which cannot be compared."""
+    for column in columns:
+        seen: dict[str, int] = {}
+        for position, cell in enumerate(table.columns[column]):
+            if position not in found.reasons and not is_missing(cell):
+                seen.setdefault("".join(cell.split()).translate(_MICRO), position)
+        if len(seen) > 1:
+            one, two = sorted(seen.values())[:2]
+            cells = table.columns[column]
+            raise DataFileError(
+                f"{table.path} line {table.line(two)}, column {column!r}: {cells[two]!r}, but {cells[one]!r} in line "
+                f"{table.line(one)}: values of {name!r} in different units cannot be compared. Convert them to one "
+                f"unit, or give that column another name if it is not of {name!r}."
+            )
