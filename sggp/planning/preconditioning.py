@@ -9,7 +9,7 @@ import numpy as np
 
 from sggp.defaults import MEMORY_BUDGET
 from sggp.planning.far import EXTENT, FarWork
-from sggp.preconditioners import Balanced, LocalNystrom
+from sggp.preconditioners import Balanced, LocalNystrom, RecomputedNystrom
 from sggp.preconditioners.balanced import LANDMARKS, MOST_RANK, PILOT, Rows
 from sggp.preconditioners.forecast import Forecast, Trend
 
@@ -25,6 +25,9 @@ _LOOKED, _LOOK, _LOOK_BYTES = 90, 1500.0, 40.0
 """Neighbours that are looked at for each row before landmarks are forecast; entries, and bytes, of each of them."""
 _LEFT, _LANDMARKS_FOR_IT = 5.7e-4, 1500.0
 """Share of the variance that so many landmarks leave in three dimensions, and so few in fewer; it falls as h^8."""
+_LEFT_ANEW = 1.2e-4
+"""λ that 1,000 uniform landmarks leave, for each row: 12 and 106 of 100,000 and a million rows in ten columns, a smooth
+function with noise of a tenth of its spread; it falls as the square of their number."""
 _POINTS = 40
 
 
@@ -43,12 +46,17 @@ def balanced_for(n: int, d: int, columns: int, far: FarWork | None) -> Chosen:
     """The least work for n rows that fits into half of the memory budget.
 
     With a far field, where a pass is cheap, the spectrum is that of RBF on rows that fill a cube, and landmarks are
-    looked at as `Balanced` does; else the forecast is `TYPICAL`, whatever the sizes.
+    looked at as `Balanced` does; else the forecast is `TYPICAL`, whatever the sizes, as long as memory holds what it
+    asks for. Where it does not, landmarks whose columns are not kept leave what they left of a million rows.
     """
     balanced = Balanced(columns=columns, memory_budget=MEMORY_BUDGET / 2)
     pilot = max(2, min(PILOT, int(balanced.memory_budget / (16 * n))))
     rows = Rows(n, n if far is None else far.entries(columns) / n, d)
     forecast = TYPICAL if far is None else Forecast(_spectrum(n, d, pilot))
+    if far is None and not balanced.fits(n, balanced.least(rows, forecast, bounded=False)[0]):
+        found = _recomputed(balanced, rows, pilot)
+        if found is not None:
+            return found
     (rank, near), work = balanced.least(rows, forecast)
     setup = _SETUP * balanced.setup_work(rows, (rank, near), rank)
     ranked = Chosen(
@@ -61,6 +69,21 @@ def balanced_for(n: int, d: int, columns: int, far: FarWork | None) -> Chosen:
     further = far is not None and balanced.looks_further(rows, work, pilot)
     found = _landmarks(balanced, rows, d, pilot, work) if further else None
     return ranked if found is None else found
+
+
+def _recomputed(balanced: Balanced, rows: Rows, pilot: int) -> Chosen | None:
+    """Landmarks whose columns of K are not kept, if as many as pay fit."""
+    n = rows.n
+    _, rank, steps = balanced.least_rank_recomputed(
+        rows, lambda rank: 1.0 + 1.3 * math.sqrt(_LEFT_ANEW * n * (1000 / rank) ** 2)
+    )
+    if not rank:
+        return None
+    setup = balanced.recomputed_work(n, rank) + _SETUP * balanced.setup_work(rows, (pilot, 0), pilot)
+    memory = max(balanced.recomputed_bytes(rank), 16.0 * n * pilot)  # one after the other
+    return Chosen(
+        f"{RecomputedNystrom(rank)!r}", setup, balanced.apply_recomputed_work(n, rank), memory, steps
+    )
 
 
 def _landmarks(balanced: Balanced, rows: Rows, d: int, pilot: int, work: float) -> Chosen | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -166,7 +167,7 @@ class Balanced(Preconditioner):
         sample = Sample(operator, generator, self._sampled(rows))
         forecast = sample.forecast(factor)
         found: list[tuple[float, Landmarks | None, Tensor | None]] = []
-        if not self._fits(rows.n, self.least(rows, forecast, bounded=False)[0]):
+        if not self.fits(rows.n, self.least(rows, forecast, bounded=False)[0]):
             found.append(self.least_recomputed(completed(operator), sample, rows))
         least = min([self.least(rows, forecast)[1], *(work for work, *_ in found)])
         if self.looks_further(rows, least, forecast.rank):
@@ -196,7 +197,8 @@ class Balanced(Preconditioner):
         fits = rank <= n // MOST_RANK and 16 * n * rank <= self.memory_budget
         return rank if fits and self._work(Rows(n, n), (rank, 0), 0.0, rank) <= _CURIOUS * work else 0
 
-    def _fits(self, n: int, sizes: Sizes) -> bool:
+    def fits(self, n: int, sizes: Sizes) -> bool:
+        """Whether so much rank and so many neighbours of n rows fit into memory."""
         return n * (16 * sizes[0] + 48 * sizes[1]) <= self.memory_budget
 
     def least(self, rows: Rows, forecast: Forecast, bounded: bool = True) -> tuple[Sizes, float]:
@@ -207,7 +209,7 @@ class Balanced(Preconditioner):
         choices = [(r, 0) for r in ranks if r]
         if forecast.width:
             choices += [(r, m) for r in ranks for m in _NEIGHBOURS if m < n]
-        fitting = [c for c in choices if not bounded or self._fits(n, c)] or choices[:1]
+        fitting = [c for c in choices if not bounded or self.fits(n, c)] or choices[:1]
         work = {c: self._work(rows, c, forecast.iterations(*c), forecast.rank) for c in fitting}
         best = min(work, key=work.__getitem__)
         return best, work[best]
@@ -240,19 +242,29 @@ class Balanced(Preconditioner):
         self, operator: Any, sample: Sample, rows: Rows
     ) -> tuple[float, Landmarks | None, Tensor | None]:
         """The least work with landmarks whose columns are not kept, these, and the rows that they are the first of."""
-        n, best, least, total = rows.n, None, math.inf, math.inf
         if operator.cross_matmul is None:
-            return total, None, None
+            return math.inf, None, None
+        work, rank, _ = self.least_rank_recomputed(rows, sample.recomputed)
+        return (work, RecomputedNystrom(rank), sample.shuffled) if rank else (work, None, None)
+
+    def least_rank_recomputed(self, rows: Rows, steps_of: Callable[[int], float]) -> tuple[float, int, float]:
+        """The least work, the rank, and the iterations to 1e-2, known for each; infinite and 0 where none fits."""
+        n, least, found = rows.n, math.inf, (math.inf, 0, 0.0)
         for rank in LANDMARKS:
-            if 24 * rank**2 + 32_768 * rank > self.memory_budget or rank > n // MOST_RANK:
+            if self.recomputed_bytes(rank) > self.memory_budget or rank > n // MOST_RANK:
                 break
-            setup, steps = self.recomputed_work(n, rank), sample.recomputed(rank)
+            setup, steps = self.recomputed_work(n, rank), steps_of(rank)
             solve = steps * (self.product_work(rows.entries) + self.apply_recomputed_work(n, rank))
             work = setup + min(self.solves, _FEW_SOLVES) * solve
             if work >= least:
                 break
-            best, least, total = RecomputedNystrom(rank), work, setup + self.solves * solve
-        return total, best, sample.shuffled
+            least, found = work, (setup + self.solves * solve, rank, steps)
+        return found
+
+    @staticmethod
+    def recomputed_bytes(rank: int) -> float:
+        """What `RecomputedNystrom` takes while it is set up."""
+        return 24.0 * rank**2 + 32_768.0 * rank
 
     @staticmethod
     def recomputed_work(n: int, rank: int) -> float:
