@@ -47,15 +47,13 @@ class Adjustment:
 
     def of(self, given: Tensor) -> Tensor:
         """Noise variances for those given."""
-        return self.factor * given + self.added
+        return NoiseModel(factor=self.factor, added=self.added).adjusted(given)
 
-    def beside(self, given: Scores, adjusted: Scores) -> Adjustment:
+    def beside(self, given: Scores, found: Scores) -> Adjustment:
         """The same with what it gains over the noise as given, by scores of the same left-out rows."""
-        gain, error = mean_and_error(adjusted.log_density - given.log_density)
-        new = None if given.new is None or adjusted.new is None else adjusted.new - given.new
-        return replace(
-            self, gain=gain, error=error, worse=mean_and_error(adjusted.crps - given.crps), new=new
-        )
+        gain, error = mean_and_error(found.log_density - given.log_density)
+        new = None if given.new is None or found.new is None else found.new - given.new
+        return replace(self, gain=gain, error=error, worse=mean_and_error(found.crps - given.crps), new=new)
 
     def noise_model(self, unit: float) -> NoiseModel:
         """What a fit tells of it, the addition in squared units of y, of which one of the model's is `unit`."""

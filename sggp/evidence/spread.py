@@ -55,6 +55,7 @@ MOST_ROWS = 50_000
 _TINY = 1e-6  # beside z²: the logarithm of a residual of zero
 _LOG_CHI_SQUARE = -1.27  # mean of log χ² of one degree
 _STEPS = 200
+_MOST_NOISE = 1e300
 _REFUTED = 8.0  # standard deviations at which no row of a normal distribution lies
 _ROWS_PER_FEATURE = 5  # with fewer, length scales fit the residuals of the very rows that judge them
 _LEARNT_FROM = 10_000  # rows whose residuals the surface of the rows set aside is made of
@@ -115,6 +116,10 @@ class NoiseModel:
     def changes(self) -> bool:
         """Whether anything but one normal noise is in it."""
         return self.surface is not None or self.tail != Tail()
+
+    def adjusted(self, given: Tensor) -> Tensor:
+        """factor · given + added, and 1e300 where that is beyond float64: such a row has no say."""
+        return (self.factor * given + self.added).clamp_max(_MOST_NOISE)
 
     def log_scale(self, x: Tensor, mean: Tensor, variance: Tensor) -> Tensor:  # (q,)
         """Logarithm of what the predicted variance of a measurement is multiplied by: the squared scale of t(df)."""
