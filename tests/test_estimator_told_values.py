@@ -9,7 +9,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from sggp import GPRegressor
+from sggp import GPRegressor, select_kernel
 from sggp.errors import DtypeError, InputError
 
 rng = np.random.default_rng(0)
@@ -84,6 +84,11 @@ def test_what_lies_under_a_mask_is_no_value():
     filled = fitted(np.ma.masked_greater(cells, 1e5), missing="median")
     assert np.abs(filled.X_train_).max() < 10
     np.testing.assert_array_equal(fitted(np.ma.masked_greater(X, 1e5)).X_train_, X)
+
+
+def test_a_mask_is_refused_where_arrays_are_numbers():
+    with pytest.raises(DtypeError, match="y must be"):
+        select_kernel(np.tile(X, (2, 1)), np.ma.masked_greater(np.tile(Y, 2), 1.0))
 
 
 def test_text_is_a_target_where_it_is_a_number(model):

@@ -170,6 +170,8 @@ def _needs_encoding(X: Any, policy: str) -> bool:
         return 0 not in X.shape and (text or (policy != "refuse" and len(found) > 0))
     try:
         array = np.asarray(X)
+    except TypeError:  # an Arrow table whose columns share no type
+        return True
     except ValueError:  # rows of different lengths: scikit-learn's to refuse, as all else that is no table
         return False
     return (

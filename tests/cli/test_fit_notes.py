@@ -41,3 +41,17 @@ def test_the_noise_of_a_surface_is_told_as_one_that_varies(tmp_path, capsys):
     low, high = (float(said.split(word)[1].split()[0]) for word in ("varies, from ", " to "))
     assert 0.015 < low < 0.06
     assert 0.15 < high < 0.6
+
+
+def test_copies_and_columns_of_numbers_with_a_sign_are_told(tmp_path, capsys):
+    """A file that was appended to itself; a price that is text by its sign; a cell that is no number."""
+    rng = np.random.default_rng(0)
+    x = rng.random(30)
+    rows = [[f"{v:.4f}", f"${i}.{i:02d}", f"{np.sin(5 * v):.4f}"] for i, v in enumerate(x)] * 3
+    data = write(tmp_path / "t.csv", ["x", "price", "y"], [*rows, ["?", "$1", "2"]])
+    assert main(["fit", data, "--target", "y", "--out", str(tmp_path / "m.sggp"), "--seed", "0"]) == 0
+    said = " ".join(capsys.readouterr().err.split())
+    assert "60 of 90 rows are copies of others" in said
+    assert "if these are numbers or dates, as '$0.00', write them as plain numbers" in said
+    assert "1 unused rows in" in said
+    assert "the first in line 92 (x: " in said
