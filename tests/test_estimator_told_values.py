@@ -5,12 +5,13 @@ from __future__ import annotations
 import decimal
 
 import numpy as np
-import pandas as pd
-import pyarrow as pa
 import pytest
 
 from sggp import GPRegressor, select_kernel
 from sggp.errors import DtypeError, InputError
+
+pd = pytest.importorskip("pandas", reason="pandas is not installed")
+pa = pytest.importorskip("pyarrow", reason="the extra files is not installed")
 
 rng = np.random.default_rng(0)
 X = rng.uniform(-2, 2, (20, 2))
