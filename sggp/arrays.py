@@ -100,9 +100,11 @@ def real_numbers(values: Any, name: str, expected: str) -> Tensor:
 def real_tensor(values: Any, name: str, expected: str) -> Tensor:
     """A tensor of the type given from a number, a tensor, an array or nested sequences of numbers.
 
-    No real numbers are: text, None, truth values, complex numbers.
+    No real numbers are: text, None, truth values, complex numbers, arrays with masked cells.
     """
     try:
+        if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):
+            raise TypeError
         found = values if isinstance(values, Tensor) else torch.from_numpy(np.array(values))
         if found.dtype != torch.bool and not found.is_complex():
             return found

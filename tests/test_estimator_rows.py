@@ -18,7 +18,7 @@ from sklearn.utils.estimator_checks import (
 )
 
 from sggp import GPRegressor, TanimotoMinMax
-from sggp.errors import InputError, MemoryBudgetError, ShapeError
+from sggp.errors import DtypeError, InputError, MemoryBudgetError, ShapeError
 
 
 def table(n=60, d=2, seed=0, noise=0.2, weights=None):
@@ -227,3 +227,28 @@ def test_partial_fit_takes_noise_and_weights_and_refuses_bad_rows():
     with pytest.raises(ValueError, match="features"):
         model.partial_fit(X[60:, :1], y[60:])
     assert len(model.X_train_) == 70
+
+
+def test_one_weight_beyond_all_bounds_is_a_row_without_noise():
+    X, y = table(100)
+    weights = np.ones(100)
+    large, beyond = (small().fit(X, y, np.r_[w, weights[1:]]) for w in (1e6, 1e300))
+    assert beyond.noise_variance_ == pytest.approx(large.noise_variance_, rel=1e-2)
+    np.testing.assert_allclose(beyond.predict(X), large.predict(X), atol=1e-2)
+
+
+def test_a_given_noise_beyond_all_bounds_is_a_row_without_a_say():
+    X, y = table(120)
+    noise = np.full(120, 0.16)
+    large, beyond = (small().fit(X, y, noise_variance=np.r_[v, noise[1:]]) for v in (1e12, 1e307))
+    np.testing.assert_allclose(beyond.predict(X), large.predict(X), atol=1e-3)
+
+
+def test_noise_and_weights_may_stand_in_a_column_of_pandas():
+    pd = pytest.importorskip("pandas")
+    X, y = table()
+    columns = [pd.Series(np.full(60, 0.1)), pd.Series(np.full(60, 2.0))]
+    model = small().fit(X, y, sample_weight=columns[1], noise_variance=columns[0])
+    assert model.predict_dist(X, noise_variance=columns[0]).scale.shape == (60,)
+    with pytest.raises(DtypeError, match="sample_weight must be"):
+        small().fit(X, y, sample_weight=["a"] * 60)

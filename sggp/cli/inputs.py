@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from sggp.cli.console import say, stderr
 from sggp.cli.molecules.tables import Reject, check_columns, write_rejects
@@ -15,7 +17,9 @@ from sggp.molecules.files import DataTable, is_missing, read_numbers
 from sggp.molecules.files.columns import counts_rows
 from sggp.molecules.files.measured import measured_numbers
 from sggp.molecules.files.numbers import bound_reason
+from sggp.posterior.merge import group_rows
 
+_COUNTED = re.compile(r"[^\w\s]*\s*\d")  # a digit, behind a sign or that of a currency at most
 _NUMBERS = 0.5  # share of the filled cells that are numbers from which on a column is one of numbers
 
 
@@ -65,6 +69,17 @@ def used_lines(table: DataTable, rejects: Iterable[Reject]) -> list[int]:
     """Lines of the rows that were used."""
     bad = {reject.line for reject in rejects}
     return [int(line) for line in table.lines if int(line) not in bad]
+
+
+def copied_rows(inputs: np.ndarray, y: np.ndarray) -> list[str]:  # (n, d), (n,)
+    """A note on rows that stand there again, in inputs and target, where more than half of all do."""
+    copies = len(y) - len(group_rows(torch.from_numpy(np.column_stack([inputs, y]))).first)
+    if copies <= len(y) // 2:
+        return []
+    return [
+        f"{copies} of {len(y)} rows are copies of others, in inputs and target, and count as measurements of their "
+        "own; if they are none, delete them: they make the noise look small"
+    ]
 
 
 def is_text(cells: list[str]) -> bool:
@@ -145,7 +160,13 @@ def _too_many(cells: list[str]) -> str | None:
     filled = [cell for cell in cells if cell.strip()]
     levels = len(set(filled))
     reason = too_many_levels(levels, len(filled))
-    return None if reason is None else f"text, {levels} different values: {reason}"
+    if reason is None:
+        return None
+    counted = sum(_COUNTED.match(cell) is not None for cell in filled) > _NUMBERS * len(filled)
+    hint = (
+        f"; if these are numbers or dates, as {filled[0]!r}, write them as plain numbers" if counted else ""
+    )
+    return f"text, {levels} different values: {reason}{hint}"
 
 
 def _levels(cells: list[str], known: Collection[str] | None) -> tuple[np.ndarray, dict[int, str]]:

@@ -11,6 +11,7 @@ import typer
 from sggp.checks import one_of, whole_number
 from sggp.cli.console import check_outputs, exit_as_stopped, long_run, progress_lines, say, stderr, stdout
 from sggp.cli.fit_report import Told, check_varies, noise_told, render, unidentified
+from sggp.cli.inputs import copied_rows
 from sggp.cli.model_files import SavedModel, load_model, save_model
 from sggp.cli.molecules.tables import Decimal, Sheet
 from sggp.cli.outputs import rejected_path
@@ -68,7 +69,8 @@ def fit(
     if report is not None:
         check_varies(y, data)
     listed = ", ".join(f"{name} (categories)" if name in categories else name for name in names)
-    stderr().print(f"{len(y)} rows, inputs {listed}; {len(rejects)} unused rows in {rejected}")
+    first = f", the first in line {rejects[0].line} ({rejects[0].reason})" if rejects else ""
+    stderr().print(f"{len(y)} rows, inputs {listed}; {len(rejects)} unused rows in {rejected}{first}")
     model = GPRegressor(
         None if kernel == _DEFAULT else kernel,
         num_samples=num_samples,
@@ -78,6 +80,7 @@ def fit(
     with warnings.catch_warnings(), long_run(log) as stop:
         warnings.simplefilter("ignore", UnidentifiedColumns)  # which knows no names: told below
         model.fit(inputs, y, checkpoint=checkpoint)
+    say(data, copied_rows(model.X_train_, y))
     if listed := unidentified(model, names):
         stderr().print(f"the data say nothing separate about these columns: {listed}")
     if out is not None:

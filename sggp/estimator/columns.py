@@ -60,7 +60,7 @@ class Column:
             listed = ", ".join(f"{level!r} (row {row})" for level, row in list(unknown.items())[:_SHOWN])
             raise InputError(
                 f"column {self.name!r} holds levels that were not in the training rows: {listed}"
-                f"{', ...' if len(unknown) > _SHOWN else ''}. Known are {_listed(self.levels)}: train with rows of "
+                f"{', ...' if len(unknown) > _SHOWN else ''}. Known are {listing(self.levels)}: train with rows of "
                 "the new levels, or leave these rows out."
             )
         positions = np.array([codes[level] for level in levels], dtype=int)
@@ -223,13 +223,42 @@ def refuse_missing(names: Sequence[Any], gaps: Sequence[np.ndarray]) -> None:
     found = [(name, np.flatnonzero(gap)) for name, gap in zip(names, gaps, strict=True) if gap.any()]
     if not found:
         return
-    listed = ", ".join(f"{name!r} ({_listed(rows.tolist(), 'row')})" for name, rows in found[:_SHOWN])
+    listed = ", ".join(f"{name!r} ({listing(rows.tolist(), 'row')})" for name, rows in found[:_SHOWN])
     more = f" and {len(found) - _SHOWN} more columns" if len(found) > _SHOWN else ""
     raise InputError(
         f"X contains NaN or other missing cells, {sum(len(rows) for _, rows in found)} in all, in column "
         f"{listed}{more}."
         ' Set missing="median" to have them filled in (medians and a column that tells where), or leave such rows out.'
     )
+
+
+def as_numbers(y: Any) -> Any:
+    """Targets of any type as numbers, missing ones as NaN; what has no rows or is complex as it is.
+
+    Text is read as Python's `float` reads it.
+
+    Raises:
+        DtypeError: times, or cells of another type than numbers. InputError: text that is no number.
+    """
+    values = np.asarray(y)
+    if values.ndim not in (1, 2) or values.dtype.kind in "iufbc":
+        return y
+    if values.dtype.kind in "mM":
+        raise DtypeError("y holds times: convert them to numbers, such as days since the first, beforehand.")
+    cells = values.reshape(-1)
+    gaps = missing(cells)
+    out = np.full(cells.shape, np.nan)
+    for place in np.flatnonzero(~gaps).tolist():
+        try:
+            out[place] = cells[place]
+        except (TypeError, ValueError) as error:
+            row = place // (values.size // len(values))
+            kind = InputError if isinstance(cells[place], str | bytes) else DtypeError
+            raise kind(
+                f"y holds {cells[place]!r} ({type(cells[place]).__name__}) in row {row}, which is no number: correct "
+                "it, or leave the row out."
+            ) from error
+    return out.reshape(values.shape)
 
 
 def too_many_levels(levels: int, rows: int) -> str | None:
@@ -333,7 +362,8 @@ def _sorted(levels: Any) -> list[Any]:
         return sorted(levels, key=str)
 
 
-def _listed(values: Sequence[Any], what: str = "") -> str:
+def listing(values: Sequence[Any], what: str = "") -> str:
+    """Values as text, the first five of many."""
     shown = ", ".join("missing" if value is None else repr(value) for value in values[:_SHOWN])
     if what:
         shown = f"{what}{'s' if len(values) > 1 else ''} {shown}"

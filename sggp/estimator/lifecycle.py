@@ -14,10 +14,11 @@ from torch import Tensor
 
 from sggp.defaults import DIRECT_ROWS
 from sggp.errors import InputError, ShapeError, UnidentifiedColumns
+from sggp.estimator.columns import as_numbers
 from sggp.estimator.densities import PredictiveDensities, generator_of
 from sggp.estimator.modes.precomputed import is_precomputed, query_points
 from sggp.estimator.storage import load_estimator, save_estimator
-from sggp.estimator.tables import as_array, checked_rows, listed_columns, told_columns
+from sggp.estimator.tables import as_array, checked_rows, joined, listed_columns, told_columns
 from sggp.estimator.weights import row_noise
 from sggp.fitting import FittedModel
 from sggp.fitting.scaling import Scaling
@@ -107,7 +108,7 @@ class Lifecycle(PredictiveDensities):
         """
         if not hasattr(self, "posterior_"):
             return self.fit(X, y, sample_weight=sample_weight, noise_variance=noise_variance)
-        rows, values = self._checked(X), np.asarray(y, dtype=float)
+        rows, values = self._checked(X), np.asarray(as_numbers(as_array(y)), dtype=float)
         posteriors = self._posteriors()
         if values.shape not in ((len(rows),), (len(rows), len(posteriors))) or (values.ndim == 1) > (
             len(posteriors) == 1
@@ -138,11 +139,8 @@ class Lifecycle(PredictiveDensities):
         self.solution_ = (
             [p.solution for p in updated] if isinstance(self.posterior_, list) else updated[0].solution
         )
-        self.X_train_ = np.concatenate([self.X_train_, rows.astype(self.X_train_.dtype)])
-        before = self.y_train_
-        self.y_train_ = np.concatenate(
-            [before, values.reshape(len(rows), *before.shape[1:]).astype(before.dtype)]
-        )
+        self.X_train_ = joined(self.X_train_, rows)
+        self.y_train_ = joined(self.y_train_, values.reshape(len(rows), *self.y_train_.shape[1:]))
         return self
 
     def _checked(self, X: Any, diagonal: Any = None, wanted: str | None = None) -> np.ndarray:  # (q, d)

@@ -14,8 +14,16 @@ from sklearn.utils.validation import validate_data
 from torch import Tensor
 
 from sggp.checks import one_of
-from sggp.errors import InputError, MemoryBudgetError
-from sggp.estimator.columns import MISSING, TableEncoder, is_frame, missing, refuse_missing
+from sggp.errors import DtypeError, InputError, MemoryBudgetError
+from sggp.estimator.columns import (
+    MISSING,
+    TableEncoder,
+    as_numbers,
+    is_frame,
+    listing,
+    missing,
+    refuse_missing,
+)
 from sggp.estimator.modes.precomputed import is_precomputed
 from sggp.fitting import FittedModel
 from sggp.kernels import TanimotoDotProduct, TanimotoMinMax
@@ -29,7 +37,14 @@ _ENCODED: dict[str, Any] = {"dtype": "numeric", "ensure_all_finite": "allow-nan"
 
 
 def as_array(values: Any) -> Any:
-    """Tensors as arrays, those with gradients and of types that NumPy lacks among them; anything else as it is."""
+    """Tensors as arrays, those with gradients and of types that NumPy lacks among them; anything else as it is.
+
+    Masked cells are missing: what lies under the mask is no value.
+    """
+    if isinstance(values, np.ma.MaskedArray):
+        hidden = np.ma.getmaskarray(values)
+        plain = values.data
+        return np.where(hidden, np.nan, plain.astype(float)) if hidden.any() else plain
     if not isinstance(values, Tensor):
         return values
     values = values.detach().cpu()
@@ -48,7 +63,8 @@ def checked_training(estimator: Any, X: Any, y: Any) -> tuple[np.ndarray, np.nda
     """
     one_of(estimator.missing, "missing", MISSING)
     X = dense_rows(X, estimator.kernel)
-    y, gaps = _without_gaps(y)
+    estimator._labels = _labels(X)
+    y, gaps = _without_gaps(as_numbers(y))
     if is_precomputed(estimator.kernel) or not _needs_encoding(X, estimator.missing):
         X, y = validate_data(estimator, X, y, multi_output=True, y_numeric=True, **_ENCODED)
         _refuse_missing(estimator, X)
@@ -64,9 +80,18 @@ def checked_training(estimator: Any, X: Any, y: Any) -> tuple[np.ndarray, np.nda
 def checked_rows(estimator: Any, X: Any) -> np.ndarray:  # -> (q, d')
     """`validate_data` of rows for a fitted estimator, as the numbers that it was fitted to."""
     encoder, X = estimator.columns_, dense_rows(X, estimator.kernel)
+    known, labels = getattr(estimator, "_labels", None), _labels(X)
+    if known is not None and labels is not None and known != labels:
+        raise InputError(
+            f"the columns of X are {listing(labels)}; fit had {listing(known)}. Bring them into that order."
+        )
     if encoder is None:
         gaps = "allow-nan" if not is_precomputed(estimator.kernel) else True
         X = validate_data(estimator, X, reset=False, dtype="numeric", ensure_all_finite=gaps)
+        if X.dtype.kind in "mM":
+            raise DtypeError(
+                "X holds times, and the model knows numbers: convert them as those of the training rows."
+            )
         _refuse_missing(estimator, X)
         return X
     if not is_frame(X) and np.asarray(X).ndim != 2:
@@ -145,11 +170,21 @@ def _needs_encoding(X: Any, policy: str) -> bool:
         return 0 not in X.shape and (text or (policy != "refuse" and len(found) > 0))
     try:
         array = np.asarray(X)
+    except TypeError:  # an Arrow table whose columns share no type
+        return True
     except ValueError:  # rows of different lengths: scikit-learn's to refuse, as all else that is no table
         return False
     return (
-        array.ndim == 2 and array.size > 0 and array.dtype.kind in ("OUS" if policy == "refuse" else "OUSf")
+        array.ndim == 2
+        and array.size > 0
+        and array.dtype.kind in ("OUSmM" if policy == "refuse" else "OUSmMf")
     )
+
+
+def _labels(X: Any) -> list[Any] | None:
+    """Names of a frame's columns that are not all text: scikit-learn compares those that are."""
+    names = list(X.columns) if is_frame(X) else []
+    return names if any(not isinstance(name, str) for name in names) else None
 
 
 def _refuse_missing(estimator: Any, X: np.ndarray) -> None:
@@ -181,6 +216,12 @@ def _without_gaps(y: Any) -> tuple[Any, np.ndarray | None]:
     if len(empty):
         raise InputError(f"y contains NaN in every row of target {empty[0]}: leave it out.")
     return values, gaps
+
+
+def joined(before: np.ndarray, further: np.ndarray) -> np.ndarray:
+    """Rows and further rows, in the type of the first ones if that holds the others, else in one that holds both."""
+    same = further.astype(before.dtype)
+    return np.concatenate([before, same if np.array_equal(same, further) else further])
 
 
 def in_blocks(function: Callable[[np.ndarray, slice], Any], rows: np.ndarray) -> Any:

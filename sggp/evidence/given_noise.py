@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,7 +11,8 @@ from scipy import optimize
 from torch import Tensor
 
 from sggp.defaults import DIRECT_ROWS
-from sggp.evidence.leave_one_out import Observed, leave_out
+from sggp.evidence.aside import Split, mean_and_error
+from sggp.evidence.leave_one_out import LeftOut, Observed, leave_out
 from sggp.evidence.spread import NoiseModel
 from sggp.evidence.tails import log_density
 from sggp.kernels import as_covariance
@@ -33,7 +34,8 @@ class Adjustment:
 
     Attributes:
         gain: in log density of left-out rows over the noise as given, nats a row. error: its standard error.
-        worse: growth of the CRPS, and its standard error.
+        worse: growth of the CRPS, and its standard error. new: the gain on inputs set aside, where most rows repeat
+            one, else None.
     """
 
     factor: float = 1.0
@@ -41,15 +43,17 @@ class Adjustment:
     gain: float = 0.0
     error: float = 0.0
     worse: tuple[float, float] = (0.0, 0.0)
+    new: float | None = None
 
     def of(self, given: Tensor) -> Tensor:
         """Noise variances for those given."""
-        return self.factor * given + self.added
+        return NoiseModel(factor=self.factor, added=self.added).adjusted(given)
 
-    def beside(self, given: Scores, adjusted: Scores) -> Adjustment:
+    def beside(self, given: Scores, found: Scores) -> Adjustment:
         """The same with what it gains over the noise as given, by scores of the same left-out rows."""
-        gain, error = _mean_and_error(adjusted.log_density - given.log_density)
-        return replace(self, gain=gain, error=error, worse=_mean_and_error(adjusted.crps - given.crps))
+        gain, error = mean_and_error(found.log_density - given.log_density)
+        new = None if given.new is None or found.new is None else found.new - given.new
+        return replace(self, gain=gain, error=error, worse=mean_and_error(found.crps - given.crps), new=new)
 
     def noise_model(self, unit: float) -> NoiseModel:
         """What a fit tells of it, the addition in squared units of y, of which one of the model's is `unit`."""
@@ -61,8 +65,9 @@ class Adjustment:
 
     @property
     def wins(self) -> bool:
-        """Whether it gains log density by two standard errors, at no cost in CRPS beyond one."""
-        return self.gain > _TWO_ERRORS * self.error and self.worse[0] < self.worse[1]
+        """Whether it gains log density by two standard errors, at no cost in CRPS beyond one; and for new inputs."""
+        known = self.gain > _TWO_ERRORS * self.error and self.worse[0] < self.worse[1]
+        return known and (self.new is None or self.new > 0)
 
 
 def learn_adjustment(
@@ -157,10 +162,16 @@ class _Likelihood:
 
 @dataclass(frozen=True)
 class Scores:
-    """Of left-out rows, (m,) each."""
+    """Of left-out rows, (m,) each; and the mean log density at inputs set aside, where most rows repeat one."""
 
     log_density: np.ndarray
     crps: np.ndarray
+    new: float | None = None
+
+    @property
+    def level(self) -> float:
+        """Mean log density, at new inputs where those were looked at."""
+        return float(self.log_density.mean()) if self.new is None else self.new
 
 
 def rows_to_judge(rows: int, generator: torch.Generator) -> Tensor:
@@ -168,15 +179,16 @@ def rows_to_judge(rows: int, generator: torch.Generator) -> Tensor:
     return torch.arange(rows) if rows <= DIRECT_ROWS else torch.randperm(rows, generator=generator)[:_JUDGED]
 
 
-def scored(observed: Observed, rows: Tensor) -> Scores:
-    """Log density and CRPS of some rows left out, each with its own noise."""
-    left = leave_out(observed, rows)
+def scored(observed: Observed, rows: Tensor, aside: Sequence[Split] = ()) -> Scores:
+    """Log density and CRPS of some rows left out, each with its own noise; and of inputs set aside."""
+    density, crps = _of(observed, rows, leave_out(observed, rows))
+    parts = [_of(observed, part, leave_out(observed, part, given=others))[0] for part, others in aside]
+    return Scores(density, crps, float(np.concatenate(parts).mean()) if parts else None)
+
+
+def _of(observed: Observed, rows: Tensor, left: LeftOut) -> tuple[np.ndarray, np.ndarray]:
     error = (observed.residual[rows, 0] - left.mean[:, 0]).numpy()
     variance = np.maximum(left.variance.numpy(), 1e-300)
     density = log_density(error**2 / variance, 0.0, np.inf) - 0.5 * np.log(variance)
     law = PredictiveDistribution(np.zeros(len(error)), np.sqrt(variance))
-    return Scores(density, law.crps(error))
-
-
-def _mean_and_error(values: np.ndarray) -> tuple[float, float]:
-    return float(values.mean()), float(values.std() / len(values) ** 0.5)
+    return density, law.crps(error)

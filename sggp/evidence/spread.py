@@ -14,6 +14,7 @@ residuals, so that it holds the errors of the mean as well.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -21,14 +22,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sggp.defaults import DIRECT_ROWS
-from sggp.evidence.leave_one_out import (
-    NEIGHBOURS,
-    LeftOut,
-    Observed,
-    leave_out,
-    predict,
+from sggp.evidence.aside import (
+    EXACT_ROWS,
+    Split,
+    inputs_aside,
+    repeated_inputs,
+    rows_aside,
 )
+from sggp.evidence.contest import (
+    DEPENDING,
+    IN_THE_SOLVE,
+    ONE_NOISE,
+    RESCALED,
+    NoiseScore,
+    Scores,
+    Trials,
+    best_of,
+)
+from sggp.evidence.leave_one_out import NEIGHBOURS, LeftOut, Observed, leave_out, predict
 from sggp.evidence.tails import Tail, fit_tail, log_density
 from sggp.hyperparameters import choose_optimizer, learn_hyperparameters, named_kernel
 from sggp.hyperparameters.defaults import noise_prior
@@ -44,12 +55,8 @@ MOST_ROWS = 50_000
 _TINY = 1e-6  # beside z²: the logarithm of a residual of zero
 _LOG_CHI_SQUARE = -1.27  # mean of log χ² of one degree
 _STEPS = 200
-_TWO_ERRORS = 2.0
+_MOST_NOISE = 1e300
 _REFUTED = 8.0  # standard deviations at which no row of a normal distribution lies
-_IN_THE_SOLVE = "depending on the input, in the solve as well"
-_PARTS, _FEWER_PARTS = 5, 3  # up to 600 rows, and beyond
-_SET_ASIDE = 2000
-_EXACT_ROWS = 600  # of these the surface's exact likelihood is, where the table is small
 _ROWS_PER_FEATURE = 5  # with fewer, length scales fit the residuals of the very rows that judge them
 _LEARNT_FROM = 10_000  # rows whose residuals the surface of the rows set aside is made of
 
@@ -84,24 +91,6 @@ class SpreadSurface:
 
 
 @dataclass(frozen=True)
-class NoiseScore:
-    """One model of the noise on rows set aside: log density, nats a row, CRPS in units of the model.
-
-    `gain` is that in log density over the best simpler model, `error` its standard error.
-    """
-
-    name: str
-    log_density: float
-    crps: float
-    gain: float
-    error: float
-
-    def __str__(self) -> str:
-        gain = f"{self.gain:+.4f} ± {self.error:.4f} nats a row"
-        return f"log density {self.log_density:.4f} ({gain}), CRPS {self.crps:.4g}"
-
-
-@dataclass(frozen=True)
 class NoiseModel:
     """How measurements spread about the predictions of a process with one noise variance.
 
@@ -127,6 +116,10 @@ class NoiseModel:
     def changes(self) -> bool:
         """Whether anything but one normal noise is in it."""
         return self.surface is not None or self.tail != Tail()
+
+    def adjusted(self, given: Tensor) -> Tensor:
+        """factor · given + added, and 1e300 where that is beyond float64: such a row has no say."""
+        return (self.factor * given + self.added).clamp_max(_MOST_NOISE)
 
     def log_scale(self, x: Tensor, mean: Tensor, variance: Tensor) -> Tensor:  # (q,)
         """Logarithm of what the predicted variance of a measurement is multiplied by: the squared scale of t(df)."""
@@ -163,7 +156,9 @@ def learn_noise_model(
 ) -> NoiseModel:
     """The model of the noise that rows set aside ask for.
 
-    Up to 3,000 rows each is set aside once, in five parts or three; of more, 2,000 are.
+    Up to 3,000 rows each is set aside once, in five parts or three; of more, 2,000 are. Where most rows repeat an
+    input, inputs are set aside, and what wins there must gain on rows set aside as well: their repeats tell of neither
+    copies nor few inputs.
 
     Args:
         observed: one target, (n, 1), with the noise of the solve.
@@ -181,16 +176,23 @@ def learn_noise_model(
     if not fingerprints and observed.x.is_floating_point():  # those have no columns to learn a surface over
         plain = _Evidence.of(observed, rows, leave_out(observed, rows), noise_variance)
         surface = learn_surface(observed.x, plain, draw_seed(learn))
-    trials = _on_rows_set_aside(observed, noise_variance, surface, _split(n, parts), apart)
-    best, told = _best(trials)
+    groups = repeated_inputs(observed.x)
+    member, beside = None if groups is None else groups.member, None
+    aside = rows_aside(n, parts) if groups is None else inputs_aside(groups, parts)
+    trials = _on_rows_set_aside(observed, noise_variance, surface, aside, apart)
+    if groups is not None:
+        tails = {name: tail for name, (tail, _) in trials.items()}
+        aside = rows_aside(n, parts)
+        beside = _on_rows_set_aside(observed, noise_variance, surface, aside, apart, tails)
+    best, told = best_of(trials, beside, member)
     tail, reason = trials[best][0], f"{best}: {told[list(trials).index(best)]}"
     if apart is not None:
         reason += f"; {len(apart)} outlying rows have no say"
     kept = None if apart is None else observed.noise
     model = NoiseModel(tail, None, kept, noise_variance, apart, told, reason)
-    if best in ("one normal noise", "rescaled, with tails") or surface is None:
+    if best in (ONE_NOISE, RESCALED) or surface is None:
         return model
-    if best == "depending on the input":
+    if best == DEPENDING:
         return replace(model, surface=surface)
     noise = _row_noise(observed, surface, rows, tail)
     left = leave_out(replace(observed, noise=noise), rows)
@@ -198,26 +200,19 @@ def learn_noise_model(
     return replace(model, surface=again, row_noise=noise)
 
 
-def _split(n: int, generator: torch.Generator) -> list[tuple[Tensor, Tensor]]:
-    """(rows set aside, the others), in random order."""
-    order = torch.randperm(n, generator=generator)
-    if n > DIRECT_ROWS:
-        return [(order[:_SET_ASIDE], order[_SET_ASIDE:])]
-    parts = order.chunk(_PARTS if n <= _EXACT_ROWS else _FEWER_PARTS)
-    return [(part, torch.cat([*parts[:j], *parts[j + 1 :]])) for j, part in enumerate(parts)]
-
-
 def _on_rows_set_aside(
     observed: Observed,
     noise_variance: float,
     known: SpreadSurface | None,
-    parts: list[tuple[Tensor, Tensor]],
+    parts: list[Split],
     apart: Tensor | None,
-) -> dict[str, tuple[Tail, _Scores]]:
+    tails: Mapping[str, Tail] | None = None,
+) -> Trials:
     """The models with their scores on the rows set aside, simplest first; none of those rows helped to predict itself.
 
     Args:
-        known: a surface whose hyperparameters are taken; None for models without one.
+        known: a surface whose hyperparameters are taken; None for models without one. tails: of the models, by name;
+            None has them learnt.
     """
     plain, weighted, surfaces, again = [], [], [], []
     for aside, others in parts:
@@ -241,21 +236,22 @@ def _on_rows_set_aside(
         again.append(surface.at(observed.x[aside], found.mean, found.variance))
     every = _Evidence.joined(plain)
     outliers = None if apart is None else _outliers(every, apart)
-    tails: dict[str, tuple[Tail, _Evidence, np.ndarray | None]] = {
-        "one normal noise": (Tail(outliers=outliers), every, None),
-        "rescaled, with tails": (fit_tail(every.z_square, None, outliers), every, None),
+    models: dict[str, tuple[_Evidence, np.ndarray | None]] = {
+        ONE_NOISE: (every, None),
+        RESCALED: (every, None),
     }
     if surfaces:
-        h = torch.cat(surfaces).numpy()
-        tails["depending on the input"] = (fit_tail(every.z_square, h, outliers), every, h)
+        models[DEPENDING] = (every, torch.cat(surfaces).numpy())
     if weighted and len(weighted) == len(plain):
-        every, h = _Evidence.joined(weighted), torch.cat(again).numpy()
-        tails[_IN_THE_SOLVE] = (
-            fit_tail(every.z_square, h, outliers),
-            every,
-            h,
-        )
-    return {name: (tail, evidence.scores(tail, h)) for name, (tail, evidence, h) in tails.items()}
+        models[IN_THE_SOLVE] = (_Evidence.joined(weighted), torch.cat(again).numpy())
+    out = {}
+    for name, (evidence, h) in models.items():
+        if tails is not None:
+            tail = tails.get(name, Tail())
+        else:
+            tail = Tail(outliers=outliers) if name == ONE_NOISE else fit_tail(evidence.z_square, h, outliers)
+        out[name] = (tail, evidence.scores(tail, h))
+    return out
 
 
 def _outliers(evidence: _Evidence, apart: Tensor) -> tuple[float, float]:
@@ -273,16 +269,6 @@ def _row_noise(observed: Observed, surface: SpreadSurface, rows: Tensor, tail: T
     noise = observed.noise.clone()
     noise[rows] = noise[rows] * log_factor.clamp(-7.0, 7.0).exp()
     return noise
-
-
-@dataclass(frozen=True)
-class _Scores:
-    """Of each row set aside, (m,)."""
-
-    log_density: np.ndarray
-    crps: np.ndarray
-    squared_error: np.ndarray
-    refuted: bool
 
 
 @dataclass(frozen=True)
@@ -308,7 +294,7 @@ class _Evidence:
     def z_square(self) -> np.ndarray:  # (m,)
         return (self.residual.square() / self.variance).numpy()
 
-    def scores(self, tail: Tail, h: np.ndarray | None) -> _Scores:
+    def scores(self, tail: Tail, h: np.ndarray | None) -> Scores:
         log_scale = tail.log_scale + tail.gain * (np.zeros(len(self.rows)) if h is None else h)
         density = (
             log_density(self.z_square, log_scale, tail.df, tail.outliers) - 0.5 * self.variance.log().numpy()
@@ -318,7 +304,7 @@ class _Evidence:
         residual = self.residual.numpy()
         normal = bool(np.isinf(tail.df)) and tail.outliers is None
         far = normal and bool(np.abs(law.z(residual)).max() > _REFUTED)
-        return _Scores(density, law.crps(residual), residual**2, far)
+        return Scores(self.rows.numpy(), density, law.crps(residual), residual**2, far)
 
 
 def learn_surface(
@@ -350,7 +336,9 @@ def learn_surface(
     else:
         many = choose_optimizer(len(values)) != "exact"
         more: dict[str, Any] = {"max_steps": _STEPS} if many else {}
-        some = slice(None) if many else slice(None, None, -(-len(values) // _EXACT_ROWS))
+        some = (
+            slice(None) if many else slice(None, None, -(-len(values) // EXACT_ROWS))
+        )  # of these the exact likelihood is
         fit = learn_hyperparameters(
             named_kernel("matern32", features.shape[1], many_rows=many),
             features[some],
@@ -368,33 +356,3 @@ def learn_surface(
 
 def _features(x: Tensor, mean: Tensor, variance: Tensor, columns: Tensor) -> Tensor:  # -> (q, p)
     return torch.cat([x[:, columns].double(), mean.double()[:, None], variance.double().log()[:, None]], 1)
-
-
-def _best(trials: dict[str, tuple[Tail, _Scores]]) -> tuple[str, tuple[NoiseScore, ...]]:
-    """The simplest that no later one beats by two standard errors of the log density at no cost in CRPS.
-
-    A few far rows make that error as large as the gain; a normal distribution that cannot have made them is out. Noise
-    in the solve changes the mean: it must lower the CRPS by two standard errors as well, and not raise the squared
-    error by one.
-    """
-    best, told = "", []
-    for name, (_, scores) in trials.items():
-        kept = trials[best][1] if best else scores
-        gain, error = _difference(scores.log_density, kept.log_density)
-        worse, crps_error = _difference(scores.crps, kept.crps)
-        further, squared_error = _difference(scores.squared_error, kept.squared_error)
-        told.append(
-            NoiseScore(name, float(scores.log_density.mean()), float(scores.crps.mean()), gain, error)
-        )
-        wins = gain > _TWO_ERRORS * error and worse < crps_error
-        if name == _IN_THE_SOLVE:
-            wins = wins and worse < -_TWO_ERRORS * crps_error and further < squared_error
-        if not best or wins or (gain > 0 and kept.refuted):
-            best = name
-    return best, tuple(told)
-
-
-def _difference(later: np.ndarray, before: np.ndarray) -> tuple[float, float]:
-    """Its mean, and the standard error of that."""
-    difference = later - before
-    return float(difference.mean()), float(difference.std() / len(difference) ** 0.5)

@@ -15,6 +15,7 @@ Array = np.ndarray[Any, np.dtype[np.float64]]
 
 LEAST_DF = 2.1
 """Degrees of freedom of a Student-t are kept above this, so that there is a variance."""
+_MOST_LOG = 600.0  # beyond it squared numbers overflow
 MOST_DF = 100.0
 """Above this a Student-t variable counts as normal."""
 
@@ -44,7 +45,7 @@ def log_density(
         inner = log_density(z_square, log_scale, df) + math.log1p(-share)
         outer = log_density(z_square, log_scale + 2 * math.log(factor), df) + math.log(share)
         return np.logaddexp(inner, outer)
-    u = z_square * np.exp(-np.asarray(log_scale))
+    u = z_square * np.exp(np.minimum(-np.asarray(log_scale), _MOST_LOG))
     if math.isinf(df):
         return -0.5 * (math.log(2 * math.pi) + log_scale + u)
     constant = gammaln(0.5 * (df + 1)) - gammaln(0.5 * df) - 0.5 * math.log(df * math.pi)

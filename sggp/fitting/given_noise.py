@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sggp.evidence.aside import inputs_aside, repeated_inputs
 from sggp.evidence.given_noise import Adjustment, learn_adjustment, rows_to_judge, scored
 from sggp.evidence.judging import KernelSelection
 from sggp.fitting.selection import observed
@@ -62,9 +63,11 @@ def fit_given_noise(
     again = learn(given, fit.kernel)[0]
     fits.append(again)
     rows = rows_to_judge(len(x), generator)
-    ends = [scored(observed(end, x, y, given), rows) for end in (plain[0], again)]
-    better = int(ends[1].log_density.mean() > ends[0].log_density.mean())
-    found = (adjustment or Adjustment()).beside(ends[better], scored(observed(fit, x, y, noise), rows))
+    groups = repeated_inputs(x)
+    aside = [] if groups is None else inputs_aside(groups, generator)
+    ends = [scored(observed(end, x, y, given), rows, aside) for end in (plain[0], again)]
+    better = int(ends[1].level > ends[0].level)
+    found = (adjustment or Adjustment()).beside(ends[better], scored(observed(fit, x, y, noise), rows, aside))
     if found.wins:
         return (with_all_steps(fit, fits, fit.message), selection), found
     kept = (with_all_steps(again, fits, again.message), selection) if better else plain

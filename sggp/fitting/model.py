@@ -140,7 +140,7 @@ class FittedModel:
 
     def noise_of(self, given: Any, column: int) -> Tensor:
         """Noise variances in squared units of a target, as the model takes them: in its units, and adjusted."""
-        return self.noise_model.factor * self.scaling.noise(given, column) + self.noise_model.added
+        return self.noise_model.adjusted(self.scaling.noise(given, column))
 
     def condition(
         self, x: Tensor, y: Tensor, generator: Seed, limits: Callable[[int], Mapping[str, Any]] = no_limits

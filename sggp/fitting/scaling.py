@@ -102,7 +102,7 @@ class Scaling:
 
     def noise(self, variance: Any, column: int) -> Tensor:
         """Noise variances in squared units of a target, in those of its scaled values."""
-        return scaled_noise(np.asarray(variance, dtype=float), float(self.y_scale[column]))
+        return scaled_noise(np.array(variance, dtype=float), float(self.y_scale[column]))
 
     def with_codes(self, blocks: tuple[tuple[int, ...], ...]) -> Scaling:
         """The same, but for the 0/1 codes of categories: two levels are sqrt(2) apart, however rare they are.

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from sggp.arrays import check_rows, check_targets, real_numbers
 from sggp.errors import DtypeError, InputError
+from sggp.evidence.aside import inputs_aside, repeated_inputs
 from sggp.evidence.judging import KernelSelection, held_out, judge
 from sggp.evidence.leave_one_out import Observed
 from sggp.fitting.scaling import scaling_of
@@ -61,7 +62,7 @@ def fit_selected(
 
     Cost: at most 970 steps of `fit_nearest_neighbour`, 1,620 where the first fit climbs; and that of `judge`.
     """
-    judged, rest = held_out(len(x), generator)
+    judged, rest = _held_out(x, generator)
     first = fit(candidates[FIRST], rows=rest, **_FIRST)
     if first.method != "nearest-neighbour":
         return fit(candidates[FIRST]), None
@@ -108,11 +109,12 @@ def select_kernel(
 ) -> KernelSelection:
     """Compare kernels by how well they predict rows that their fits have not seen.
 
-    A quarter of the rows, at most 2,000, is set aside. Each candidate's hyperparameters are learnt from the others as
-    `sggp.GPRegressor` learns them (columns standardised, targets normalised), and it predicts the rows set aside: from
-    all others and, where there are many, from random subsets of 4,000, 1,000 and 250 of them as well. Candidates more
-    than two standard errors behind the best are out, by CRPS, then squared error, then log density; of those that
-    nothing tells apart the first is chosen: list the roughest first.
+    A quarter of the rows, at most 2,000, is set aside; where most rows repeat an input, up to a third of the inputs
+    with all their rows. Each candidate's hyperparameters are learnt from the others as `sggp.GPRegressor` learns them
+    (columns standardised, targets normalised), and it predicts the rows set aside: from all others and, where there are
+    many, from random subsets of 4,000, 1,000 and 250 of them as well. Candidates more than two standard errors behind
+    the best are out, by CRPS, then squared error, then log density; of those that nothing tells apart the first is
+    chosen: list the roughest first.
 
     Args:
         X: (n, d) finite numbers; 30 rows or more.
@@ -152,7 +154,7 @@ def select_kernel(
 
     seed = int(check_random_state(random_state).randint(2**31 - 1))
     choose, learn = streams(torch.Generator().manual_seed(seed), "judged", "learn")
-    judged, rest = held_out(len(rows), choose)
+    judged, rest = _held_out(rows, choose)
     kernels = _kernels(candidates, rows.shape[1], choose_optimizer(len(rest)) != "exact")
     scaling = scaling_of(rows, targets, standardise=True, normalise=True)
     x, values, start = scaling.inputs(rows), scaling.targets(targets), draw_seed(learn)
@@ -172,6 +174,14 @@ def select_kernel(
                 "y is the same number in every row that is learnt from: no kernel is any better."
             )
     return judge({name: observed(fit, x, values) for name, fit in fits.items()}, judged, rest)
+
+
+def _held_out(x: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """`held_out` of a table (n, d): of whole inputs where most rows repeat one, if there are enough of them."""
+    groups = repeated_inputs(x)
+    if groups is None or len(groups.first) < LEAST_ROWS:
+        return held_out(len(x), generator)
+    return inputs_aside(groups, generator)[0]
 
 
 def _kernels(candidates: Any, input_dim: int, many_rows: bool) -> dict[str, Kernel]:

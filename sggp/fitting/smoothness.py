@@ -10,6 +10,7 @@ from gpytorch.kernels import Kernel
 from torch import Tensor
 
 from sggp.errors import InputError
+from sggp.evidence.aside import one_row_an_input, repeated_inputs
 from sggp.evidence.drift import drifts, gain_ahead
 from sggp.evidence.judging import judge_left_out
 from sggp.evidence.leave_one_out import Observed
@@ -34,9 +35,10 @@ def fit_smoothness(
 
     The rougher kernel starts from what the smoother one learnt. From 200 rows on every row is predicted from all
     others by both, and the smoother one must win beyond the standard errors of the differences, as in
-    `sggp.evidence.judging.judge`. Fewer rows tell too little: there the rougher one must win by a nat of marginal
-    likelihood, for a smooth posterior finds optima faster. Where a column only grows or falls, the smoother one must
-    win on rows ahead as well, see `sggp.evidence.drift`.
+    `sggp.evidence.judging.judge`; where most rows repeat an input, however few they are, every input by the mean of its
+    targets, since copies of a row exaggerate any likelihood. Fewer rows tell too little: there the rougher one must win
+    by a nat of marginal likelihood, for a smooth posterior finds optima faster. Where a column only grows or falls, the
+    smoother one must win on rows ahead as well, see `sggp.evidence.drift`.
 
     Args:
         kernels: a smoother and a rougher one, scaled stationary kernels with their priors; copied, never changed.
@@ -55,8 +57,12 @@ def fit_smoothness(
     rough, smooth = _name(rougher), _name(smoother)
     rougher_wins, message = gain >= EVIDENCE, f"{rough} {gain:+.2f} nats beside {smooth}"
     observed = table(trial)
-    if len(observed.x) >= _JUDGED_ROWS:
-        chosen, reason = judge_left_out({rough: observed, smooth: table(first)})
+    groups = repeated_inputs(observed.x)
+    if len(observed.x) >= _JUDGED_ROWS or groups is not None:
+        both = {rough: observed, smooth: table(first)}
+        if groups is not None:
+            both = {name: one_row_an_input(each, groups) for name, each in both.items()}
+        chosen, reason = judge_left_out(both)
         rougher_wins, message = chosen == rough, f"{message}; by rows left out {reason}"
     if not rougher_wins and drifts(observed.x):
         ahead = gain_ahead(table(first), observed)

@@ -51,3 +51,17 @@ def test_a_bound_beside_its_relation_is_not_learnt_as_a_number(tmp_path, capsys)
     assert "1 cells are bounds" in capsys.readouterr().err
     with (tmp_path / "m.sggp.rejected.csv").open(newline="") as file:
         assert [row["line"] for row in csv.DictReader(file)] == ["2"]
+
+
+def test_copies_and_columns_of_numbers_with_a_sign_are_told(tmp_path, capsys):
+    """A file that was appended to itself; a price that is text by its sign; a cell that is no number."""
+    rng = np.random.default_rng(0)
+    x = rng.random(30)
+    rows = [[f"{v:.4f}", f"${i}.50", f"{np.sin(5 * v):.4f}"] for i, v in enumerate(np.tile(x, 3))]
+    data = write(tmp_path / "t.csv", ["x", "price", "y"], [*rows, ["?", "$1", "2"]])
+    assert main(["fit", data, "--target", "y", "--out", str(tmp_path / "m.sggp"), "--seed", "0"]) == 0
+    said = " ".join(capsys.readouterr().err.split())
+    assert "60 of 90 rows are copies of others" in said
+    assert "if these are numbers or dates, as '$0.50', write them as plain numbers" in said
+    assert "1 unused rows in" in said
+    assert "the first in line 92 (x: " in said
