@@ -66,6 +66,13 @@ def test_landmarks_are_planned_where_rank_is_too_little():
     assert plan_fit(1e5, 3, samples=0, device=ROUND, passes=40).parts[2].seconds > 4 * three.parts[2].seconds
 
 
+def test_landmarks_are_evaluated_anew_where_memory_does_not_hold_the_rank():
+    held, not_held = (plan_fit(n, 10, samples=0, device=ROUND) for n in (1e5, 1e6))
+    assert held.parts[1].what.startswith("rank ")
+    assert not_held.parts[1].what.startswith("RecomputedNystrom(rank=")
+    assert not_held.memory < 4 * 2**30
+
+
 def test_a_grid_orders_without_looking_at_pairs():
     def work(n: int, columns: int | None = None) -> float:
         return Balanced.setup_work(Rows(n, n, columns), (0, 20), 0)
