@@ -103,7 +103,7 @@ class Balanced(Preconditioner):
         157·r + 0.11·r² for rank r, a good half of it the factor, which is not paid again where it is there already;
         30,000 + 600·m + 0.08·m³ for m neighbours; and r·(11·m + 0.034·m²) for both. 16·n·r + 48·n·m bytes.
         Landmarks: 1500·k + 0.2·m³/n for m of them, k to a row, and k·(38 + 2.6·s) + m²/n·(4 + s/5) an application;
-        not kept, 5·m + 0.1·m² + 0.2·m³/n, and m·(5 + s/6) + m²/n·(4 + s/5).
+        not kept, 5·m + 0.06·m² + 0.3·m³/n, and m·(5 + s/6) + m²/n·(4 + s/5).
         Measuring takes a product or two and one search of neighbours beside.
 
     Source: own; the parts are those of `Nystrom` and `LowRankPlusNeighbour`.
@@ -269,7 +269,7 @@ class Balanced(Preconditioner):
     @staticmethod
     def recomputed_work(n: int, rank: int) -> float:
         """The set-up of `RecomputedNystrom` in entries of K a row."""
-        return rank * (5 + 0.1 * rank) + 0.2 * rank**3 / n
+        return rank * (5 + 0.06 * rank) + 0.3 * rank**3 / n
 
     def apply_recomputed_work(self, n: int, rank: int) -> float:
         """One application of it in entries of K a row."""

@@ -30,6 +30,8 @@ __all__ = ["Recomputed", "RecomputedNystrom", "landmark_factor"]
 _ROWS = 2048
 _JITTER = 1e-11
 """Of the matrix of the landmarks, as a share of the largest variance."""
+_LOST, _POWERS = 0.01, 20
+"""Share of GᵀG that may be rounding where L divides a sum of blocks; powers that tell how small K_LL can be."""
 
 
 @dataclass(frozen=True)
@@ -80,8 +82,9 @@ def landmark_factor(operator: Any, landmarks: Tensor) -> Tensor:  # (m,) -> (m, 
 class Recomputed:
     """P = FFᵀ + Σ with F = K_XL L⁻ᵀ, K_LL = LLᵀ, inverted by Woodbury's identity in float64 without F.
 
-    With G = Σ^-½F and I + GᵀG = MMᵀ, P⁻¹ = Σ⁻¹ − Σ⁻¹K_XL (LMMᵀLᵀ)⁻¹ K_LXΣ⁻¹. GᵀG is summed from blocks of G: from those
-    of K_XL, divided by L afterwards, it would have their rounding multiplied by L⁻¹ twice.
+    With G = Σ^-½F and I + GᵀG = MMᵀ, P⁻¹ = Σ⁻¹ − Σ⁻¹K_XL (LMMᵀLᵀ)⁻¹ K_LXΣ⁻¹. GᵀG is L⁻¹(K_LXΣ⁻¹K_XL)L⁻ᵀ: of m landmarks
+    of variance k the rounding of that sum is about 2ε·m^1.5·(k/λ)² of GᵀG, with λ the least eigenvalue of K_LL. Where
+    that is too much GᵀG is summed from blocks of G.
 
     Args:
         operator: gives blocks of K, products with them, and Σ. landmarks: (m,) rows.
@@ -91,8 +94,12 @@ class Recomputed:
         self._operator, self._landmarks = operator, landmarks
         self._noise = noise_of(operator.noise_variance, float(operator.kernel_diagonal().max()))
         self._lower = landmark_factor(operator, landmarks)
-        core = operator.workers.total(len(self._noise), self._squared, (landmarks,))
-        self._inner = cholesky(self._with_one(core), "the inner matrix of Woodbury's identity")
+        self._divided = _rounding(self._lower, operator.kernel_diagonal()[landmarks]) > _LOST
+        core = mirrored(operator.workers.total(len(self._noise), self._squared, (landmarks,)))
+        for _ in range(0 if self._divided else 2):  # L⁻¹(L⁻¹S)ᵀ
+            core = torch.linalg.solve_triangular(self._lower, core, upper=False).T
+        core.diagonal().add_(1.0)
+        self._inner = cholesky(core, "the inner matrix of Woodbury's identity")
         self.log_det = float(self._noise.log().sum() + 2 * self._inner.diagonal().log().sum())
 
     def apply(self, v: Tensor) -> Tensor:  # (n, s) -> (n, s)
@@ -129,7 +136,7 @@ class Recomputed:
         return self._operator.cross_matmul(weights, cols=self._landmarks)
 
     def _squared(self, part: Part) -> Tensor:  # -> (m, m)
-        """GᵀG of a part of the rows, its lower triangle."""
+        """GᵀG of a part of the rows, or K_LXΣ⁻¹K_XL: its lower triangle."""
         lower, noise, n = part.here(self._lower), part.here(self._noise), len(self._noise)
         total = torch.zeros_like(lower)
         start, stop, _ = part.rows.indices(n)
@@ -140,11 +147,15 @@ class Recomputed:
             block = part.here(self._operator.cross_block(self._landmarks, rows))
             block = require_finite("columns of K at the landmarks", block)
             block *= noise[first : first + len(rows)].rsqrt()
-            add_gram(total, torch.linalg.solve_triangular(lower, block, upper=False).T)
+            if self._divided:
+                block = torch.linalg.solve_triangular(lower, block, upper=False)
+            add_gram(total, block.T)
         return total
 
-    @staticmethod
-    def _with_one(core: Tensor) -> Tensor:
-        core = mirrored(core)
-        core.diagonal().add_(1.0)
-        return core
+
+def _rounding(lower: Tensor, variance: Tensor) -> float:  # (m, m), (m,)
+    """About what share of GᵀG is rounding, if the sum of all blocks is divided by L."""
+    m, v = len(lower), torch.ones_like(lower[:, :1])
+    for _ in range(_POWERS):
+        v = torch.cholesky_solve(v / v.norm(), lower)
+    return 2 * torch.finfo(lower.dtype).eps * m**1.5 * float(variance.max() * v.norm()) ** 2

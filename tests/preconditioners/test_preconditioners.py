@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import gpytorch
 import pytest
 import torch
@@ -150,10 +152,12 @@ def test_gram_is_the_product_by_tiles(generator):
         torch.testing.assert_close(gram(a), a.T @ a)
 
 
+@pytest.mark.parametrize("lost", [0.0, math.inf], ids=["divided", "as a whole"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_columns_evaluated_anew_are_the_uniform_factor(dtype, operator, generator, monkeypatch):
+def test_columns_evaluated_anew_are_the_uniform_factor(dtype, lost, operator, generator, monkeypatch):
     """P = K_XL K_LL⁻¹ K_LX + Σ by dense algebra, from the rows as given and summed over several blocks."""
     monkeypatch.setattr("sggp.preconditioners.recomputed._ROWS", 50)
+    monkeypatch.setattr("sggp.preconditioners.recomputed._LOST", lost)
     operator = KernelOperator(rbf(), operator.x, operator.noise_variance, dtype=dtype)
     some = torch.randperm(N, generator=generator)
     kernel = operator.dense() - torch.diag(operator.noise_variance)
@@ -163,6 +167,17 @@ def test_columns_evaluated_anew_are_the_uniform_factor(dtype, operator, generato
     built = RecomputedNystrom(20).built(operator, some)
     torch.testing.assert_close(as_matrix(built) @ dense, torch.eye(N, dtype=torch.float64), rtol=0, atol=1e-6)
     assert built.log_det == pytest.approx(float(torch.linalg.slogdet(dense)[1]), abs=1e-6)
+
+
+def test_landmarks_that_nearly_repeat_are_divided_block_by_block(generator):
+    """Pairs of rows 1e-4 apart: the sum of all blocks would be divided by eigenvalues that are lost in its rounding."""
+    x = 3 * torch.randn(N // 2, 2, generator=generator, dtype=torch.float64)
+    operator = KernelOperator(rbf(), torch.cat([x, x + 1e-4]), 1e-5)
+    apart = RecomputedNystrom(N // 2).built(operator, torch.arange(N))
+    near = RecomputedNystrom(N).built(operator, torch.arange(N))
+    assert (apart._divided, near._divided) == (False, True)
+    product = as_matrix(near) @ operator.dense()
+    torch.testing.assert_close(product, torch.eye(N, dtype=torch.float64), rtol=0, atol=1e-2)
 
 
 def test_columns_evaluated_anew_need_products_with_blocks(operator, generator, monkeypatch):
