@@ -53,6 +53,8 @@ _ORDERED = 2**17
 _FEW_SOLVES = 2.0
 """Solves that the rank of landmarks whose columns are not kept is for, at most: of 100,000 rows in ten columns one to
 5e-4 takes least with 1,000, and 1.2 times that with 2,000, which four solves would be worth."""
+_HURRIED_SOLVES = 0.5
+"""The same within a number of seconds, which are not for the set-up."""
 MOST_RANK = 3
 """Rank at most n/3: beyond, the set-up is most of a dense factor."""
 
@@ -250,12 +252,13 @@ class Balanced(Preconditioner):
     def least_rank_recomputed(self, rows: Rows, steps_of: Callable[[int], float]) -> tuple[float, int, float]:
         """The least work, the rank, and the iterations to 1e-2, known for each; infinite and 0 where none fits."""
         n, least, found = rows.n, math.inf, (math.inf, 0, 0.0)
+        solves = min(self.solves, _HURRIED_SOLVES if limited() else _FEW_SOLVES)
         for rank in LANDMARKS:
             if self.recomputed_bytes(rank) > self.memory_budget or rank > n // MOST_RANK:
                 break
             setup, steps = self.recomputed_work(n, rank), steps_of(rank)
             solve = steps * (self.product_work(rows.entries) + self.apply_recomputed_work(n, rank))
-            work = setup + min(self.solves, _FEW_SOLVES) * solve
+            work = setup + solves * solve
             if work >= least:
                 break
             least, found = work, (setup + self.solves * solve, rank, steps)
