@@ -127,6 +127,15 @@ def _fitted(kind):
     return small().fit(X, y), X
 
 
+def test_a_file_knows_columns_whose_names_are_no_text(tmp_path):
+    pandas = pytest.importorskip("pandas", reason="pandas is not installed")
+    X, y = table(60, noise=0.3)
+    frame = pandas.DataFrame(X)
+    small().fit(frame, y).save(tmp_path / "model.gp")
+    with pytest.raises(InputError, match="fit had 0, 1"):
+        GPRegressor.load(tmp_path / "model.gp").predict(frame[frame.columns[::-1]])
+
+
 @pytest.mark.parametrize("kind", ["plain", "targets", "frame", "counts", "given"])
 def test_a_file_gives_back_the_estimator(tmp_path, kind):
     model, X = _fitted(kind)

@@ -57,6 +57,7 @@ def save_estimator(path: str | os.PathLike[str], model: Any, table: Mapping[str,
         "names": [str(name) for name in model.feature_names_in_]
         if hasattr(model, "feature_names_in_")
         else None,
+        "labels": _plain_labels(model._labels),
         "n_features": model.n_features_in_,
         "columns": None if encoder is None else encoder.to_dict(),
         "scaling": dict(vars(model.scaling_)),
@@ -132,7 +133,7 @@ def _restore_predictions(model: Any, content: dict[str, Any]) -> list[str]:
     """All that predictions need; gives what is to be told."""
     columns = content["columns"]
     model.columns_ = None if columns is None else TableEncoder.from_dict(columns)
-    model.n_features_in_ = content["n_features"]
+    model.n_features_in_, model._labels = content["n_features"], content.get("labels")
     model.noise_model_ = noise_model_parts(content["noise_model"])
     told, posteriors = [], []
     for saved in content["posteriors"]:
@@ -187,6 +188,12 @@ def _restore_fit(model: Any, content: dict[str, Any]) -> None:
         model.fit_result_.kernel,
         evidence_parts(content.get("selection")),
     )
+
+
+def _plain_labels(labels: list[Any] | None) -> list[Any] | None:
+    """Names of columns that are not all text, if they are numbers, text and pairs of such; else None: any will do."""
+    parts = [part for label in labels or () for part in (label if isinstance(label, tuple) else (label,))]
+    return labels if all(type(part) in (int, float, str, bool) for part in parts) else None
 
 
 def _described(parameters: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:

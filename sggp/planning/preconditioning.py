@@ -11,7 +11,7 @@ from sggp.defaults import MEMORY_BUDGET
 from sggp.planning.far import EXTENT, FarWork
 from sggp.preconditioners import Balanced, LocalNystrom, RecomputedNystrom
 from sggp.preconditioners.balanced import LANDMARKS, MOST_RANK, PILOT, Rows
-from sggp.preconditioners.forecast import Forecast, Trend
+from sggp.preconditioners.forecast import Forecast, Trend, iterations_of
 
 __all__ = ["Chosen", "balanced_for"]
 
@@ -25,9 +25,9 @@ _LOOKED, _LOOK, _LOOK_BYTES = 90, 1500.0, 40.0
 """Neighbours that are looked at for each row before landmarks are forecast; entries, and bytes, of each of them."""
 _LEFT, _LANDMARKS_FOR_IT = 5.7e-4, 1500.0
 """Share of the variance that so many landmarks leave in three dimensions, and so few in fewer; it falls as h^8."""
-_LEFT_ANEW = 1.2e-4
-"""λ that 1,000 uniform landmarks leave, for each row: 12 and 106 of 100,000 and a million rows in ten columns, a smooth
-function with noise of a tenth of its spread; it falls as the square of their number."""
+_LEFT_ANEW, _FALLS_ANEW = 7.8e-3, 1.7
+"""λ that 1,000 uniform landmarks leave, for each row: 7,800 of a million rows in ten columns, a smooth function with
+noise of a tenth of its spread, as `GPRegressor` learns it; and the power of their number that it falls with."""
 _POINTS = 40
 
 
@@ -75,7 +75,7 @@ def _recomputed(balanced: Balanced, rows: Rows, pilot: int) -> Chosen | None:
     """Landmarks whose columns of K are not kept, if as many as pay fit."""
     n = rows.n
     _, rank, steps = balanced.least_rank_recomputed(
-        rows, lambda rank: 1.0 + 1.3 * math.sqrt(_LEFT_ANEW * n * (1000 / rank) ** 2)
+        rows, lambda rank: iterations_of(_LEFT_ANEW * n * (1000 / rank) ** _FALLS_ANEW)
     )
     if not rank:
         return None

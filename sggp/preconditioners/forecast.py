@@ -194,10 +194,15 @@ class Forecast:
     def iterations(self, rank: int, neighbours: int) -> float:
         """Iterations to 1e-2 with so much rank and so many neighbours."""
         if not neighbours:
-            return 1.0 + 2.1 * math.sqrt(self.largest.at(rank))
+            return iterations_of(self.largest.at(rank))
         spread = self.beside.at(rank) if rank and self.beside else self.alone
         missed = self.rows * spread
         return 2.0 + missed + 60.0 * (spread * (self.width / neighbours) ** self.decay) ** 0.65
+
+
+def iterations_of(largest: float) -> float:
+    """Iterations to 1e-2 with a low-rank part and the noise that leave this λ, about."""
+    return 1.0 + 2.1 * math.sqrt(largest)
 
 
 class Sample:
@@ -267,14 +272,12 @@ class Sample:
     def recomputed(self, rank: int) -> float:
         """Iterations to 1e-2 with the first rows of `shuffled` as landmarks of a `RecomputedNystrom`, about.
 
-        1 + 1.3·√λ, fitted to three solves of 100,000 rows in ten columns (500 to 2,000 landmarks: 10, 5 and 3).
-
         Cost: rank³/3 + t·rank² flops for the t rows of the sample.
         """
         landmarks = self.shuffled[:rank]
         columns = self._operator.cross_block(landmarks, self._rank.rows)
         part = torch.linalg.solve_triangular(landmark_factor(self._operator, landmarks), columns, upper=False)
-        return 1.0 + 1.3 * math.sqrt(self._rank.measure_rows(part.T))
+        return iterations_of(self._rank.measure_rows(part.T))
 
     def look_at_neighbours(self, factor: Tensor, ordered: bool = True) -> None:
         """Draw the columns: neighbours by the kernel's metric, and by what the factor leaves.

@@ -191,7 +191,7 @@ def test_what_landmarks_evaluated_anew_leave_is_measured_as_dense_algebra_says(g
     columns = kernel[:, some]
     left = torch.linalg.eigvalsh((kernel - columns @ torch.linalg.solve(columns[some], columns.T)) / 1e-2)
     largest = float((left**3).sum() / (left**2).sum())  # tr S³/tr S²
-    assert found == pytest.approx(1 + 1.3 * math.sqrt(largest), rel=1e-4)
+    assert found == pytest.approx(1 + 2.1 * math.sqrt(largest), rel=1e-4)
 
 
 def test_many_rows_are_not_ordered_for_a_look_at_neighbours(generator, monkeypatch):
