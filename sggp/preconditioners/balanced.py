@@ -53,8 +53,8 @@ _ORDERED = 2**17
 _FEW_SOLVES = 2.0
 """Solves that the rank of landmarks whose columns are not kept is for, at most: of 100,000 rows in ten columns 3,000 of
 them take 25 steps to 1e-2 and 39 to 5e-4."""
-_HURRIED_SOLVES = 0.5
-"""The same within a number of seconds, which are not for the set-up."""
+_HURRIED_SOLVES, _HURRIED_SETUP = 0.5, 2.0
+"""The same within a number of seconds, which are not for the set-up, and the products that it may take then."""
 MOST_RANK = 3
 """Rank at most n/3: beyond, the set-up is most of a dense factor."""
 
@@ -259,7 +259,8 @@ class Balanced(Preconditioner):
             setup, steps = self.recomputed_work(n, rank), steps_of(rank)
             solve = steps * (self.product_work(rows.entries) + self.apply_recomputed_work(n, rank))
             work = setup + solves * solve
-            if work >= least:
+            long = limited() and setup > _HURRIED_SETUP * self.product_work(rows.entries)
+            if work >= least or long:
                 break
             least, found = work, (setup + self.solves * solve, rank, steps)
         return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 
 import gpytorch
 import pytest
@@ -12,12 +13,14 @@ from sggp.errors import InputError, UnsupportedOperator
 from sggp.neighbours import KernelNeighbours
 from sggp.operators import KernelOperator
 from sggp.preconditioners import Balanced, Given, LocalNystrom, Nystrom
+from sggp.preconditioners.balanced import Rows
 from sggp.preconditioners.base import LowRankPlus
 from sggp.preconditioners.forecast import Forecast, NeighbourSample, RankSample, Sample, Trend
 from sggp.preconditioners.local_nystrom import Interpolated
 from sggp.preconditioners.low_rank import random_pivoted_cholesky
 from sggp.preconditioners.neighbour import SparseInverseFactor
 from sggp.preconditioners.recomputed import Recomputed
+from sggp.running import deadline
 from sggp.solvers import ConjugateGradients
 from tests.solvers.dense import DenseOperator
 
@@ -180,6 +183,16 @@ def test_rank_that_memory_does_not_hold_is_evaluated_anew(generator, monkeypatch
     assert solved["anew"].iterations < solved["kept"].iterations
     gap = rhs - operator.matmul_wide(solved["anew"].x)
     assert float((gap.norm(dim=0) / rhs.norm(dim=0)).max()) < 2e-3
+
+
+def test_a_number_of_seconds_is_not_for_the_set_up_of_landmarks():
+    """A million rows on which each landmark helps: all that fit, and with a deadline two products' worth of them."""
+    rows, free = Rows(1_000_000, 1e6), Balanced(memory_budget=2**31)
+    found = [free.least_rank_recomputed(rows, lambda rank: 1e9 / rank**2)]
+    with deadline(time.perf_counter() + 1e6):
+        found.append(free.least_rank_recomputed(rows, lambda rank: 1e9 / rank**2))
+    assert found[0][1] == 8000
+    assert 0 < free.recomputed_work(rows.n, found[1][1]) < 2.1 * rows.entries
 
 
 def test_what_landmarks_evaluated_anew_leave_is_measured_as_dense_algebra_says(generator):
