@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -28,6 +30,10 @@ _ROWS_PER_COLUMN = 30
 _BETTER = 0.9
 _LATE, _HARDLY = 0.5, 0.5
 """The share of a budget after which conjugate gradients that have not brought a residual below that end; see `Auto`."""
+_FEW_PASSES, _MANY_ROWS = 20.0, 200_000
+"""Passes below which so many rows go to dual descent at once."""
+_TIMED = 2.0**26
+"""Entries of K whose product is timed to know how many passes a number of seconds is."""
 _LOST = (Status.STAGNATED, Status.BREAKDOWN, Status.DIVERGED)
 
 
@@ -93,7 +99,8 @@ class Auto(Solver):
     Budgets hold for all solvers together. A checkpoint is that of the first one. Conjugate gradients are worth little
     long before their end, dual descent is worth something at any time: where half of `max_epochs` or `max_seconds` is
     spent and some residual is still above one half, stochastic dual descent has the rest, from zero, and its columns
-    are taken where their residuals are less.
+    are taken where their residuals are less. From 200,000 rows on, without a far field, it has all of a budget of fewer
+    than 20 passes, which conjugate gradients would spend on their preconditioner.
 
     Cost: that of the solvers tried; `Solution.method` names them, `Solution.notes` tells each change of mind.
     """
@@ -111,10 +118,13 @@ class Auto(Solver):
         setup, source = Setup() if setup is None else setup, as_generator(limits.generator)
         first, *others = setup.of(self, operator, columns, source)
         watch = _Watch(limits, isinstance(operator, RowOperator))
+        if hurried := watch.limited and _passes(operator, rhs, limits) < _FEW_PASSES:
+            first = StochasticDualDescent().prepare(operator)
         solution = first.solve(rhs, x0, **replace(limits, callback=watch).options())
         tried = [solution.method]
-        slow = [i for i, residual in enumerate(solution.residual.tolist()) if residual > _HARDLY]
-        late = bool(slow) and not watch.asked and watch.limited
+        ends = zip(solution.residual.tolist(), solution.status, strict=True)
+        slow = [i for i, (left, end) in enumerate(ends) if left > _HARDLY and end is not Status.CONVERGED]
+        late = bool(slow) and not watch.asked and watch.limited and not hurried
         for prepared in [StochasticDualDescent().prepare(operator)] if late else others:
             lost = [i for i, status in enumerate(solution.status) if status in _LOST]
             lost = slow if late else lost
@@ -154,6 +164,25 @@ class _Watch:
         late = any(most is not None and used >= _LATE * most for used, most in spent)
         hardly = float(least.nan_to_num(torch.inf).max()) > _HARDLY
         return self.asked or (ENOUGH if self.limited and late and hardly else False)
+
+
+def _passes(operator: Any, rhs: Tensor, limits: Limits) -> float:
+    """Passes of a budget over so many rows that each takes long; infinite where each is short, or nothing is limited.
+
+    Cost: 2²⁶ entries where seconds are limited.
+    """
+    n, operator = operator.shape[0], completed(operator)
+    if n < _MANY_ROWS or operator.approximates:
+        return math.inf
+    passes = math.inf if limits.max_epochs is None else limits.max_epochs
+    if limits.max_seconds is not None:
+        rows = torch.arange(min(n, max(1, int(_TIMED / n))), device=rhs.device)
+        columns = (rhs[:, None] if rhs.ndim == 1 else rhs).to(operator.dtype)
+        begin = time.perf_counter()
+        operator.rows_matmul(rows, columns)
+        seconds = (time.perf_counter() - begin) * n / len(rows)
+        passes = min(passes, limits.max_seconds / max(seconds, 1e-9))
+    return float(operator.workers.agreed(float(passes)))
 
 
 def _left(limits: Limits, solution: Solution, workers: Workers) -> Limits | None:

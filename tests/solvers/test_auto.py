@@ -222,6 +222,22 @@ def test_a_budget_too_small_for_conjugate_gradients_is_spent_on_dual_descent(slo
     assert any("StochasticDualDescent() took over and improved 1" in note for note in both.notes)
 
 
+@pytest.mark.parametrize("budget", [{"max_epochs": 10}, {"max_seconds": 1e-3}], ids=str)
+def test_many_rows_go_to_dual_descent_at_once_where_passes_are_few(budget, slow, monkeypatch):
+    operator, rhs = slow
+    options = {"tolerance": 0.6, "on_failure": "return", "generator": 0}
+    plenty = {name: 1e4 * most for name, most in budget.items()}
+
+    def method(**limits) -> str:
+        return Auto().solve(operator, rhs, **options, **limits).method
+
+    assert method(**budget).startswith("Auto() → ConjugateGradients(preconditioner=None)")
+    monkeypatch.setattr(auto, "_MANY_ROWS", 2000)
+    assert method(**budget) == "Auto() → StochasticDualDescent()"
+    for limits in (plenty, {}):
+        assert method(**limits) == "Auto() → ConjugateGradients(preconditioner=None)"
+
+
 def test_what_comes_to_nothing_is_measured_by_some_rows(slow):
     operator, rhs = slow
     for answer, epochs, kind in ((True, 2.0, "true"), (ENOUGH, 1.05, "estimated")):
