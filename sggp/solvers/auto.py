@@ -100,7 +100,7 @@ class Auto(Solver):
     long before their end, dual descent is worth something at any time: where half of `max_epochs` or `max_seconds` is
     spent and some residual is still above one half, stochastic dual descent has the rest, from zero, and its columns
     are taken where their residuals are less. From 200,000 rows on, without a far field, it has all of a budget of fewer
-    than 20 passes, which conjugate gradients would spend on their preconditioner.
+    than 20 passes, which conjugate gradients would spend on their preconditioner; not where a checkpoint is kept.
 
     Cost: that of the solvers tried; `Solution.method` names them, `Solution.notes` tells each change of mind.
     """
@@ -118,7 +118,10 @@ class Auto(Solver):
         setup, source = Setup() if setup is None else setup, as_generator(limits.generator)
         first, *others = setup.of(self, operator, columns, source)
         watch = _Watch(limits, isinstance(operator, RowOperator))
-        if hurried := watch.limited and _passes(operator, rhs, limits) < _FEW_PASSES:
+        # a checkpoint goes on with the solver that it is of, whatever the next budget is
+        free = watch.limited and limits.checkpoint is None
+        hurried = free and _passes(operator, rhs, limits) < _FEW_PASSES
+        if hurried:
             first = StochasticDualDescent().prepare(operator)
         solution = first.solve(rhs, x0, **replace(limits, callback=watch).options())
         tried = [solution.method]

@@ -223,7 +223,7 @@ def test_a_budget_too_small_for_conjugate_gradients_is_spent_on_dual_descent(slo
 
 
 @pytest.mark.parametrize("budget", [{"max_epochs": 10}, {"max_seconds": 1e-3}], ids=str)
-def test_many_rows_go_to_dual_descent_at_once_where_passes_are_few(budget, slow, monkeypatch):
+def test_many_rows_go_to_dual_descent_at_once_where_passes_are_few(budget, slow, monkeypatch, tmp_path):
     operator, rhs = slow
     options = {"tolerance": 0.6, "on_failure": "return", "generator": 0}
     plenty = {name: 1e4 * most for name, most in budget.items()}
@@ -234,6 +234,10 @@ def test_many_rows_go_to_dual_descent_at_once_where_passes_are_few(budget, slow,
     assert method(**budget).startswith("Auto() → ConjugateGradients(preconditioner=None)")
     monkeypatch.setattr(auto, "_MANY_ROWS", 2000)
     assert method(**budget) == "Auto() → StochasticDualDescent()"
+    kept = method(**budget, checkpoint=tmp_path / "solve.pt")
+    assert kept.startswith(
+        "Auto() → ConjugateGradients(preconditioner=None)"
+    )  # a later budget may be another
     for limits in (plenty, {}):
         assert method(**limits) == "Auto() → ConjugateGradients(preconditioner=None)"
 
