@@ -163,6 +163,41 @@ class LowRankPlus:
         return correction(self._core)
 
 
+class DiagonalPlus(ABC):
+    """The roots of the inverse of P = D^½(I + GGᵀ)D^½ with G = D^-½F, which is known by products with F alone.
+
+    Attributes:
+        diagonal: (n,) D. correction: (m, m) B with (I + GGᵀ)^-½ = I + GBGᵀ.
+    """
+
+    diagonal: Tensor
+
+    @property
+    @abstractmethod
+    def correction(self) -> Tensor: ...
+
+    @abstractmethod
+    def collected(self, v: Tensor) -> Tensor:  # (n, s) -> (m, s)
+        """Fᵀv."""
+
+    @abstractmethod
+    def spread(self, z: Tensor) -> Tensor:  # (m, s) -> (n, s)
+        """Fz."""
+
+    def root(self, v: Tensor) -> Tensor:  # (n, s) -> (n, s)
+        """Wv for W = D^-½(I + GGᵀ)^-½, P⁻¹ = WWᵀ."""
+        return self._shrunk(v.double()) * self.diagonal.rsqrt()[:, None]
+
+    def root_transpose(self, v: Tensor) -> Tensor:  # (n, s) -> (n, s)
+        """Wᵀv."""
+        return self._shrunk(v.double() * self.diagonal.rsqrt()[:, None])
+
+    def _shrunk(self, v: Tensor) -> Tensor:
+        """(I + GGᵀ)^-½ v."""
+        scale = self.diagonal.rsqrt()[:, None]
+        return v + scale * self.spread(self.correction @ self.collected(scale * v))
+
+
 def correction(core: Tensor) -> Tensor:  # (r, r) -> (r, r)
     """B with (I + GGᵀ)^-½ = I + GBGᵀ, from the core I + GᵀG.
 

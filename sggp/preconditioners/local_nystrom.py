@@ -17,7 +17,7 @@ from sggp.checks import whole_number
 from sggp.errors import UnsupportedOperator
 from sggp.linalg import cholesky
 from sggp.operators.base import completed
-from sggp.preconditioners.base import Preconditioner, correction, require_blocks, require_finite
+from sggp.preconditioners.base import DiagonalPlus, Preconditioner, correction, require_blocks, require_finite
 from sggp.preconditioners.neighbour import sparse_columns
 from sggp.running import go_on, tell
 
@@ -121,7 +121,7 @@ def _interpolated(operator: Any, free: Any, landmarks: Tensor, rows: Tensor, k: 
     return places, sparse_columns(free, index, real, None)
 
 
-class Interpolated:
+class Interpolated(DiagonalPlus):
     """P = W K Wᵀ + D for sparse rows W, inverted by Woodbury's identity in float64.
 
     With K = LLᵀ, D^-½WL = G is never formed: GᵀG = Lᵀ(WᵀD⁻¹W)L.
@@ -139,36 +139,23 @@ class Interpolated:
         tell("preconditioner, landmarks")
         lower, scale = _factor(core())
         least = max(_LEAST * scale, torch.finfo(torch.float64).tiny)
-        self._left = (require_finite("the rows of an interpolation", rows.left) + noise).clamp_min(least)
+        self.diagonal = (require_finite("the rows of an interpolation", rows.left) + noise).clamp_min(least)
         self._rows = _sparse(rows, len(lower))
         go_on()
         inner = cholesky(self._inner(lower), "the inner matrix of Woodbury's identity")
-        self.log_det = float(self._left.log().sum() + 2 * inner.diagonal().log().sum())
+        self.log_det = float(self.diagonal.log().sum() + 2 * inner.diagonal().log().sum())
         go_on()
         # M⁻¹Lᵀ for I + GᵀG = MMᵀ: its transpose times it is K(I + WᵀD⁻¹WK)⁻¹
         self._half = torch.linalg.solve_triangular(inner, lower.T, upper=False)
 
     def apply(self, v: Tensor) -> Tensor:  # (n, s) -> (n, s)
         """P⁻¹v, in the dtype of v."""
-        scaled = v.double() / self._left[:, None]
-        inner = self._half.T @ (self._half @ self._collected(scaled))
-        return (scaled - self._spread(inner) / self._left[:, None]).to(v.dtype)
-
-    def root(self, v: Tensor) -> Tensor:  # (n, s) -> (n, s)
-        """Xv for X = D^-½(I + GGᵀ)^-½, P⁻¹ = XXᵀ."""
-        return self._shrunk(v.double()) * self._left.rsqrt()[:, None]
-
-    def root_transpose(self, v: Tensor) -> Tensor:  # (n, s) -> (n, s)
-        """Xᵀv."""
-        return self._shrunk(v.double() * self._left.rsqrt()[:, None])
-
-    def _shrunk(self, v: Tensor) -> Tensor:
-        """(I + GGᵀ)^-½ v = v + GBGᵀv."""
-        scale = self._left.rsqrt()[:, None]
-        return v + scale * self._spread(self._correction @ self._collected(scale * v))
+        scaled = v.double() / self.diagonal[:, None]
+        inner = self._half.T @ (self._half @ self.collected(scaled))
+        return (scaled - self.spread(inner) / self.diagonal[:, None]).to(v.dtype)
 
     @cached_property
-    def _correction(self) -> Tensor:  # (m, m)
+    def correction(self) -> Tensor:  # (m, m)
         """LBLᵀ, made at first use: K at the landmarks is factorised anew rather than kept."""
         lower, _ = _factor(self._core())
         return lower @ correction(self._inner(lower)) @ lower.T
@@ -179,22 +166,22 @@ class Interpolated:
         inner.diagonal().add_(1.0)
         return inner
 
-    def _spread(self, z: Tensor) -> Tensor:  # (m, s) -> (n, s)
+    def spread(self, z: Tensor) -> Tensor:  # (m, s) -> (n, s)
         """Wz."""
         places, weights = self._gather
         return embedding_bag(places, z.contiguous(), per_sample_weights=weights, mode="sum")
 
-    def _collected(self, v: Tensor) -> Tensor:  # (n, s) -> (m, s)
+    def collected(self, v: Tensor) -> Tensor:  # (n, s) -> (m, s)
         """Wᵀv. By SciPy, which reads W as it lies, and in a tenth of the time of an `embedding_bag` over Wᵀ."""
         return torch.from_numpy(self._rows.T @ v.contiguous().numpy())
 
     def _between(self, lower: Tensor) -> Tensor:  # (m, m) -> (m, m)
         """WᵀD⁻¹W times a dense matrix."""
         total = csr_matrix((len(lower), len(lower)))
-        for start in range(0, len(self._left), _ROWS):
+        for start in range(0, len(self.diagonal), _ROWS):
             go_on()
             w = self._rows[start : start + _ROWS]  # may be a view
-            root = self._left[start : start + _ROWS].rsqrt().repeat_interleave(self._gather[0].shape[1])
+            root = self.diagonal[start : start + _ROWS].rsqrt().repeat_interleave(self._gather[0].shape[1])
             w = csr_matrix((w.data * root.numpy(), w.indices, w.indptr), shape=w.shape)
             total = total + w.T @ w
         return torch.from_numpy(total @ lower.numpy())

@@ -15,6 +15,7 @@ from sggp.linalg import cholesky
 from sggp.operators.base import completed
 from sggp.parallel import Part
 from sggp.preconditioners.base import (
+    DiagonalPlus,
     Preconditioner,
     add_gram,
     correction,
@@ -79,7 +80,7 @@ def landmark_factor(operator: Any, landmarks: Tensor) -> Tensor:  # (m,) -> (m, 
     return cholesky(matrix, "the kernel matrix of the landmarks")
 
 
-class Recomputed:
+class Recomputed(DiagonalPlus):
     """P = FFᵀ + Σ with F = K_XL L⁻ᵀ, K_LL = LLᵀ, inverted by Woodbury's identity in float64 without F.
 
     With G = Σ^-½F and I + GᵀG = MMᵀ, P⁻¹ = Σ⁻¹ − Σ⁻¹K_XL (LMMᵀLᵀ)⁻¹ K_LXΣ⁻¹. GᵀG is L⁻¹(K_LXΣ⁻¹K_XL)L⁻ᵀ: of m landmarks
@@ -92,52 +93,39 @@ class Recomputed:
 
     def __init__(self, operator: Any, landmarks: Tensor) -> None:
         self._operator, self._landmarks = operator, landmarks
-        self._noise = noise_of(operator.noise_variance, float(operator.kernel_diagonal().max()))
+        self.diagonal = noise_of(operator.noise_variance, float(operator.kernel_diagonal().max()))
         self._lower = landmark_factor(operator, landmarks)
         self._divided = _rounding(self._lower, operator.kernel_diagonal()[landmarks]) > _LOST
-        core = mirrored(operator.workers.total(len(self._noise), self._squared, (landmarks,)))
+        core = mirrored(operator.workers.total(len(self.diagonal), self._squared, (landmarks,)))
         for _ in range(0 if self._divided else 2):  # L⁻¹(L⁻¹S)ᵀ
             core = torch.linalg.solve_triangular(self._lower, core, upper=False).T
         core.diagonal().add_(1.0)
         self._inner = cholesky(core, "the inner matrix of Woodbury's identity")
-        self.log_det = float(self._noise.log().sum() + 2 * self._inner.diagonal().log().sum())
+        self.log_det = float(self.diagonal.log().sum() + 2 * self._inner.diagonal().log().sum())
 
     def apply(self, v: Tensor) -> Tensor:  # (n, s) -> (n, s)
         """P⁻¹v, in the dtype of v."""
-        scaled = v.double() / self._noise[:, None]
-        inner = torch.cholesky_solve(self._collected(scaled), self._inner)
-        return scaled.sub_(self._spread(inner).div_(self._noise[:, None])).to(v.dtype)
-
-    def root(self, v: Tensor) -> Tensor:  # (n, s) -> (n, s)
-        """Wv for W = Σ^-½(I + GGᵀ)^-½, P⁻¹ = WWᵀ."""
-        return self._shrunk(v.double()) * self._noise.rsqrt()[:, None]
-
-    def root_transpose(self, v: Tensor) -> Tensor:  # (n, s) -> (n, s)
-        """Wᵀv."""
-        return self._shrunk(v.double() * self._noise.rsqrt()[:, None])
-
-    def _shrunk(self, v: Tensor) -> Tensor:
-        """(I + GGᵀ)^-½ v = v + GBGᵀv."""
-        scale = self._noise.rsqrt()[:, None]
-        return v + scale * self._spread(self._correction @ self._collected(scale * v))
+        scaled = v.double() / self.diagonal[:, None]
+        inner = torch.cholesky_solve(self.collected(scaled), self._inner)
+        return scaled.sub_(self.spread(inner).div_(self.diagonal[:, None])).to(v.dtype)
 
     @cached_property
-    def _correction(self) -> Tensor:  # (m, m)
+    def correction(self) -> Tensor:  # (m, m)
         return correction(self._inner @ self._inner.T)
 
-    def _collected(self, v: Tensor) -> Tensor:  # (n, s) -> (m, s)
+    def collected(self, v: Tensor) -> Tensor:  # (n, s) -> (m, s)
         """Fᵀv."""
         found = self._operator.cross_matmul(v, rows=self._landmarks)
         return torch.linalg.solve_triangular(self._lower, found, upper=False)
 
-    def _spread(self, z: Tensor) -> Tensor:  # (m, s) -> (n, s)
+    def spread(self, z: Tensor) -> Tensor:  # (m, s) -> (n, s)
         """Fz."""
         weights = torch.linalg.solve_triangular(self._lower.T, z, upper=True)
         return self._operator.cross_matmul(weights, cols=self._landmarks)
 
     def _squared(self, part: Part) -> Tensor:  # -> (m, m)
         """GᵀG of a part of the rows, or K_LXΣ⁻¹K_XL: its lower triangle."""
-        lower, noise, n = part.here(self._lower), part.here(self._noise), len(self._noise)
+        lower, noise, n = part.here(self._lower), part.here(self.diagonal), len(self.diagonal)
         total = torch.zeros_like(lower)
         start, stop, _ = part.rows.indices(n)
         for first in range(start, stop, _ROWS):
