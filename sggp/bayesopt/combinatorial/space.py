@@ -158,13 +158,18 @@ class Combinatorial:
         return self.keys([row])[0]
 
     def reagents(self, place: Place | Trial) -> tuple[str, tuple[str, ...], tuple[str, ...]] | None:
-        """The reaction, and ids and SMILES of the reagents of a trial; None for a molecule from elsewhere."""
+        """The reaction, and ids and SMILES of the reagents of a trial; None for a molecule from elsewhere.
+
+        Where the lists have changed so that its ids make another product now, the SMILES are empty.
+        """
         names = tuple(str(part) for part in place.x or ())
         if names:
             own = next((one for one in self.library.reactions if one.name == names[0]), None)
             if own is None or len(own.components) != len(names) - 1:  # the reaction file is another one now
                 return names[0], names[1:], ("",) * (len(names) - 1)
             rows = [c.row_of.get(name, -1) for c, name in zip(own.components, names[1:], strict=True)]
+            if min(rows) >= 0 and not self._may_be(place.key, self.library.reactions.index(own), rows):
+                return names[0], names[1:], ("",) * len(rows)
             smiles = (c.smiles[row] if row >= 0 else "" for c, row in zip(own.components, rows, strict=True))
             return names[0], names[1:], tuple(smiles)
         if place.index is None or place.index >= len(self):
@@ -172,6 +177,12 @@ class Combinatorial:
         recipe = self.library.recipes([place.index])[0]
         own = self.library.reactions[recipe.reaction]
         return own.name, own.ids(recipe.rows), own.reagents(recipe.rows)
+
+    def _may_be(self, key: str | None, reaction: int, rows: Sequence[int]) -> bool:
+        """Whether a combination gives the product of this key; also where it gives none today, or there is no key."""
+        number = int(self.library.number(reaction, [rows])[0])
+        found = self.keys(torch.arange(number, number + self.library.outcomes))
+        return key is None or key in found or not any(found)
 
     # what campaigns ask -----------------------------------------------------------------------------------------------
 

@@ -48,13 +48,16 @@ class Reagents:
 
     Attributes:
         smiles: canonical SMILES.
-        ids: a text each, the row number where none was given.
+        ids: a text each, the row number where no list of ids was given; the SMILES where an id is empty or that of
+            another molecule as well, so that every id is one molecule.
         several: how many of them match their pattern in more than one place: their combinations may have several
             products.
         protected: how many of them carry which protecting group, which the products keep.
         repeats: how many rows were left out as the same molecule again.
         source: the file, or "".
         places: (row, line) of each in its list and in the file, as in `Refused`.
+        unnamed: how many of them are called by their SMILES for want of an id of their own.
+        aliases: the positions of molecules by the ids under which they were repeated.
     """
 
     smiles: tuple[str, ...]
@@ -64,6 +67,8 @@ class Reagents:
     repeats: int = 0
     source: str = ""
     places: tuple[tuple[int, int], ...] = ()
+    unnamed: int = 0
+    aliases: Mapping[str, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.smiles)
@@ -75,8 +80,8 @@ class Reagents:
 
     @cached_property
     def row_of(self) -> dict[str, int]:
-        """The row of each id, the first where ids repeat."""
-        return {name: row for row, name in reversed(list(enumerate(self.ids)))}
+        """The position of each id."""
+        return {**self.aliases, **{name: row for row, name in enumerate(self.ids)}}
 
 
 class Reaction:
@@ -162,6 +167,9 @@ class Reaction:
             told += [f"{own.repeats:,} repeated"] * bool(own.repeats)
             told += [f"{own.several:,} match in several places"] * bool(own.several)
             told += [f"{count:,} carry {group}" for group, count in own.protected.items()]
+            told += [f"{own.unnamed:,} without an id of their own, called by their SMILES"] * bool(
+                own.unnamed
+            )
             if told:
                 lines.append(f"  component {number}: {', '.join(told)}")
             for one in lost[:_SHOWN]:
@@ -178,12 +186,15 @@ def _usable(smarts: str, number: int, given: Any) -> tuple[Reagents, list[Refuse
 
     smiles, ids, at, source, lost = _read(given, number + 1)
     kept: dict[str, str] = {}
+    called: dict[str, set[str]] = {}
     places: list[tuple[int, int]] = []
     several, repeats, protected = 0, 0, dict[str, int]()
     for row, (text, name, one) in enumerate(zip(smiles, ids, match(smarts, number, smiles), strict=True)):
         if one.reason:
             lost.append(Refused(number + 1, at[row][0], str(text), name, one.reason, source, at[row][1]))
-        elif one.canonical in kept:
+            continue
+        called.setdefault(name, set()).add(one.canonical)
+        if one.canonical in kept:
             repeats += 1
         else:
             kept[one.canonical] = name
@@ -191,8 +202,12 @@ def _usable(smarts: str, number: int, given: Any) -> tuple[Reagents, list[Refuse
             several += one.matches > 1
             for group in one.protected:
                 protected[group] = protected.get(group, 0) + 1
-    counted = (several, protected, repeats, source, tuple(places))
-    return Reagents(tuple(kept), tuple(kept.values()), *counted), lost
+    ids = [name if name and len(called[name]) == 1 else smiles for smiles, name in kept.items()]
+    position_of = {smiles: position for position, smiles in enumerate(kept)}
+    aliases = {name: position_of[next(iter(own))] for name, own in called.items() if name and len(own) == 1}
+    unnamed = sum(name != own for name, own in zip(kept.values(), ids, strict=True))
+    counted = (several, protected, repeats, source, tuple(places), unnamed, aliases)
+    return Reagents(tuple(kept), tuple(ids), *counted), lost
 
 
 def _read(
