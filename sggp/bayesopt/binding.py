@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -82,6 +83,16 @@ class Binding:
             space.recall([trial for trial in trials if trial.x and trial.key in sought])
         if moved:
             self._rows.update(zip(moved, space.find(moved).tolist(), strict=True))
+            self._find_rewritten([key for key in moved if self._rows[key] < 0])
+
+    def _find_rewritten(self, keys: Sequence[str]) -> None:
+        """Look up molecules whose canonical SMILES another version of RDKit, or of sggp, wrote."""
+        space: Any = self.space
+        for key in keys if self.molecules else ():
+            with suppress(MoleculeError):
+                (now,) = canonical([key], self.policy)
+                if now != key:
+                    self._rows[key] = int(space.find([now])[0])
 
     def identify(self, trials: Sequence[Trial], stored: dict[str, Any]) -> list[Draft]:
         """What the trials of an old file are, which are known by row and label only.

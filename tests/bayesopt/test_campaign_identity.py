@@ -227,3 +227,20 @@ def test_rows_that_another_program_took_out_are_refused(tmp_path):
         db.commit()
     with pytest.raises(InputError, match="damaged"):
         Campaign(molecules(SMILES), tmp_path / "c.db")
+
+
+def test_a_molecule_is_found_when_its_canonical_smiles_is_written_otherwise(tmp_path):
+    """Another version of RDKit writes another one; a measured molecule was then proposed again."""
+    pool = molecules(SMILES)
+    other = type(pool.table.canonical).pack(f"{smiles} |r|" for smiles in pool.table.canonical)
+    pool.table.canonical = other
+    campaign = Campaign(pool, tmp_path / "c.db", maximize=True, seed=1, num_initial=4)
+    for trial in campaign.ask(5):
+        campaign.tell(trial.id, float(len(trial.smiles)))
+    measured = {t.smiles for t in campaign.results()}
+    assert {t.key for t in campaign.results()} < set(other)
+    campaign = Campaign(molecules(SMILES[::-1]), tmp_path / "c.db")
+    assert all(SMILES[::-1][t.index] == t.smiles for t in campaign.results())
+    assert measured.isdisjoint(t.smiles for t in campaign.ask(len(SMILES) - 5))
+    with pytest.raises(Exhausted):
+        campaign.ask(1)
