@@ -6,6 +6,7 @@ from functools import cache
 from typing import Any
 
 from sggp.errors import MissingExtra
+from sggp.molecules._rdkit import parse
 
 try:
     from rdkit import Chem, rdBase
@@ -89,8 +90,8 @@ def parent(smiles: str, *, flat: bool) -> tuple[str | None, list[str], int]:
         flat: also without stereo and as the canonical tautomer.
     """
     with rdBase.BlockLogs():
-        molecule: Any = Chem.MolFromSmiles(smiles.strip())
-        if molecule is None or molecule.GetNumAtoms() == 0:
+        molecule, _ = parse(smiles)
+        if molecule is None:
             return None, [], 0
         changes: list[str] = []
         kept = _main_parts(molecule, changes)

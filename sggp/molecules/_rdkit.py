@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,7 @@ from sggp.molecules.encoding.parts import (
     FingerprintSettings,
     morgan_radius,
 )
+from sggp.molecules.files.columns import is_smiles
 
 try:
     import rdkit
@@ -112,20 +114,55 @@ def parse(smiles: object) -> tuple[Any, str]:
         return None, "empty"
     if len(text) > LONGEST:
         return None, f"more than {LONGEST:,} characters"
+    if gap := _gap(text):
+        return None, gap
     molecule: Any = Chem.MolFromSmiles(text)
     if molecule is None:
         return None, _reason(text)
     if molecule.GetNumAtoms() == 0:
         return None, "has no atoms"
-    return molecule, ""
+    return (_without_maps(molecule) if ":" in text else molecule), ""
+
+
+def _gap(text: str) -> str:
+    """Why a text with a blank in it cannot be read: RDKit takes what follows for a name, also if it is the rest."""
+    start, *rest = text.split(maxsplit=1)
+    more = rest[0].split()[0] if rest else ""
+    if not more or more.startswith("|") or not is_smiles(more):
+        return ""
+    return f"a blank between {start[-20:]!r} and {more[:20]!r}: leave it out, or give one molecule alone"
+
+
+def _without_maps(molecule: Any) -> Any:
+    """The molecule without numbers of atoms, as reactions have them; those of R groups (`[*:1]`) stay."""
+    numbered = [atom for atom in molecule.GetAtoms() if atom.GetAtomMapNum() and atom.GetAtomicNum()]
+    for atom in numbered:
+        atom.SetAtomMapNum(0)
+    if numbered:
+        Chem.AssignStereochemistry(molecule, cleanIt=True, force=True)
+    return molecule
 
 
 def _reason(text: str) -> str:
     molecule: Any = Chem.MolFromSmiles(text, sanitize=False)
     if molecule is None:
-        return "not SMILES syntax"
+        return f"not SMILES syntax{_hint(text)}"
     problems = [problem.Message() for problem in Chem.DetectChemistryProblems(molecule)]
     return "; ".join(problems) if problems else "RDKit cannot sanitize it"
+
+
+def _hint(text: str) -> str:
+    """What a text that is no SMILES may be instead."""
+    strange = next((character for character in text if not character.isascii()), None)
+    if strange is not None:
+        return f": {strange!r} (U+{ord(strange):04X}) is in none"
+    if text.startswith("InChI="):
+        return " but an InChI"
+    if re.fullmatch("[A-Z]{14}-[A-Z]{10}-[A-Z]", text):
+        return " but an InChIKey"
+    if ">" in text and "->" not in text:
+        return " of one molecule but a reaction"
+    return ": quotes are around it" if text[0] == text[-1] and text[0] in "\"'" else ""
 
 
 def encode(smiles: Sequence[object], settings: FingerprintSettings, *, canonical: bool) -> Encoded:

@@ -20,7 +20,7 @@ from sggp.molecules.fingerprinter import SmilesFingerprinter, build_report
 from sggp.molecules.packed import PackedCounts, PackedStrings
 from sggp.molecules.report import InvalidMolecule
 
-_KEY_VERSION = 2
+_KEY_VERSION = 3
 
 
 @dataclass(frozen=True)
