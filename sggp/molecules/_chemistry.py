@@ -17,6 +17,7 @@ except ImportError as error:
     ) from error
 
 _TAUTOMERS = 200
+_SULFOXIDE: Any = Chem.MolFromSmarts("[SX3+;!$(S=*)]-[OX1-]")
 
 COMPANIONS = {
     # counter-ions, as neutral molecules
@@ -62,7 +63,7 @@ def block_smiles(block: str) -> tuple[str | None, str]:
 @cache
 def _names() -> dict[str, str]:
     """Normalised and uncharged flat SMILES → name."""
-    forms = {name: rdMolStandardize.Normalize(Chem.MolFromSmiles(text)) for name, text in COMPANIONS.items()}
+    forms = {name: _normalised(Chem.MolFromSmiles(text)) for name, text in COMPANIONS.items()}
     return {_flat_smiles(_uncharger().uncharge(molecule)): name for name, molecule in forms.items()}
 
 
@@ -98,15 +99,40 @@ def parent(smiles: str, *, flat: bool) -> tuple[str | None, list[str], int]:
         if flat:
             kept = [_flat(part, changes) for part in kept]
         names = sorted({str(Chem.MolToSmiles(part)) for part in kept})
+        if _no_parent(names, kept, molecule):
+            return str(Chem.MolToSmiles(molecule)), [], len(Chem.GetMolFrags(molecule))
         if len(names) > 1:
             changes.append(f"mixture of {len(names)} molecules kept")
         return ".".join(names), changes, len(names)
 
 
+def _no_parent(names: list[str], parts: list[Any], molecule: Any) -> bool:
+    """Whether a complex is no salt: cut off its metal nothing is left but that, or what RDKit cannot read."""
+    if Chem.MolFromSmiles(".".join(names)) is None:
+        return True
+    bonded = any(atom.GetDegree() for atom in molecule.GetAtoms())
+    return bonded and all(
+        part.GetNumAtoms() == 1 and part.GetAtomWithIdx(0).GetFormalCharge() for part in parts
+    )
+
+
+def _normalised(molecule: Any) -> Any:
+    """RDKit's normal form, but sulfoxides as S=O: so the parent of a salt is that of the base."""
+    normal = Chem.RWMol(rdMolStandardize.Normalize(molecule))
+    found = normal.GetSubstructMatches(_SULFOXIDE)
+    for sulfur, oxygen in found:
+        for atom in (sulfur, oxygen):
+            normal.GetAtomWithIdx(atom).SetFormalCharge(0)
+        normal.GetBondBetweenAtoms(sulfur, oxygen).SetBondType(Chem.BondType.DOUBLE)
+    if found:
+        Chem.SanitizeMol(normal)
+    return normal.GetMol()
+
+
 def _main_parts(molecule: Any, changes: list[str]) -> list[Any]:
     """The neutral parts that are neither counter-ion nor solvent; the largest where all of them are."""
     disconnected = rdMolStandardize.MetalDisconnector().Disconnect(molecule)
-    parts = list(Chem.GetMolFrags(rdMolStandardize.Normalize(disconnected), asMols=True))
+    parts = list(Chem.GetMolFrags(_normalised(disconnected), asMols=True))
     neutral = [_uncharger().uncharge(Chem.Mol(part)) for part in parts]
     kept = list(range(len(parts)))
     if len(parts) > 1:

@@ -59,8 +59,9 @@ def standardise(smiles: str, policy: Policy = "parent") -> Standardised:
         smiles: one SMILES.
         policy: "none": its canonical SMILES. "parent": salts and solvates without the counter-ions and solvents of a
             fixed list (`sggp.molecules._chemistry.COMPANIONS`), metals cut off, charges neutralised where hydrogen can
-            do it, functional groups in RDKit's normal form; stereo is kept. If all parts are of the list the largest
-            stays; if several molecules are left, the mixture stays one. "flat": "parent", without stereo, as the
+            do it, functional groups in RDKit's normal form, sulfoxides as S=O; stereo is kept. If all parts are of the
+            list the largest stays; if several molecules are left, the mixture stays one; a complex of which the metal
+            alone would be left stays as it is. "flat": "parent", without stereo, as the
             canonical tautomer of RDKit.
 
     Raises:

@@ -31,6 +31,8 @@ from sggp.molecules.standardise import POLICIES, is_plain, standardise
         ("CCO.O", "CCO", ("without hydrate",)),
         ("Cl", "Cl", ()),
         ("CC(N)C(=O)O", "CC(N)C(=O)O", ()),
+        ("CS(=O)CCN.Cl", "CS(=O)CCN", ("without hydrochloride",)),
+        ("C[S@](=O)CCN.Cl", "C[S@](=O)CCN", ("without hydrochloride",)),
     ],
 )
 def test_parents(smiles, parent, changes):
@@ -108,6 +110,28 @@ def test_forms_of_one_molecule_are_matched_and_described():
     assert Standardiser("none").matches(canonical) == []
     flat = Standardiser("flat").matches(["F/C=C/F", "F/C=C\\F"])[0]
     assert flat.describe("a", "b") == "a (with stereo) is the same molecule as b (with stereo)"
+
+
+def test_a_sulfoxide_and_its_salt_are_one():
+    """The base was taken as it stands, the salt as C[S+]([O-])CCN."""
+    forms = ["CS(=O)CCN", "CS(=O)CCN.Cl", "C[S+]([O-])CCN", "C[S+]([O-])CC[NH3+].[Cl-]"]
+    assert set(Standardiser("parent").parents(forms)) == {"CS(=O)CCN"}
+
+
+@pytest.mark.parametrize(
+    "smiles",
+    [
+        "[NH3]->[Pt](<-[NH3])(Cl)Cl",
+        "Cl[Pt](Cl)(Cl)Cl",
+        "CC(=O)O[Cu]OC(C)=O",
+        "[C]12=[C]3[CH]4[C]5=[C]1[Fe]23541678[C]2=[C]1[CH]6[C]7=[C]28",
+    ],
+)
+def test_a_complex_is_not_its_metal_alone(smiles):
+    """Cisplatin was the same molecule as platinum chloride; the last had a parent that cannot be read."""
+    found = standardise(smiles)
+    assert found.parent == Chem.CanonSmiles(smiles)
+    assert Standardiser("parent").parents([found.parent]) == [found.parent]
 
 
 def test_refused():
