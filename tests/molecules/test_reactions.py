@@ -258,12 +258,24 @@ def test_a_reaction_file_finds_its_reagents_beside_it(tmp_path: object) -> None:
         ("[]", "holds no reactions"),
         ('{"smarts": "C>>C"}', "reaction 1 of .* needs smarts and reagents"),
         (json.dumps({"smarts": QUINAZOLINONE, "reagents": ["a.smi", "b.smi", "c.smi"]}), "a.smi"),
+        ('{"reactions": [{"smarts": "C>>C", "reagents": ["a.smi"]}], "filter": {}}', 'write it as "filters"'),
+        ('{"reactions": [{"smarts": "C>>C", "reagents": [], "filters": {}}]}', 'beside "reactions"'),
+        ('{"smarts": "C>>C", "reagents": ["a.smi"], "logp": [0, 3]}', '"logp" is not read where it stands'),
     ],
 )
 def test_a_reaction_file_that_cannot_be_read_says_why(tmp_path: object, content: str, words: str) -> None:
     (tmp_path / "r.json").write_text(content)
     with pytest.raises(DataFileError, match=words):
         read_reactions(tmp_path / "r.json")
+
+
+def test_a_reaction_file_may_have_a_mark_and_comments(tmp_path: object) -> None:
+    (tmp_path / "a.smi").write_text("CCO\n")
+    entry = {"smarts": "[C:1][OH]>>[C:1]Cl", "reagents": ["a.smi"], "source": "a vendor"}
+    (tmp_path / "r.json").write_text(json.dumps({"reactions": [entry], "_note": "x"}), encoding="utf-8-sig")
+    (reaction,), filters = read_reactions(tmp_path / "r.json")
+    assert reaction.components[0].smiles == ("CCO",)
+    assert filters == {}
 
 
 def test_an_unknown_filter_is_refused() -> None:
@@ -288,6 +300,22 @@ def test_products_are_kept_for_the_next_time(tmp_path: object) -> None:
     longer = library(quinazolinones(5), cache=tmp_path)
     longer.make(longer.number(0, [[1, 1, 2]]))
     assert longer.made == 0  # by what it is made of, whatever its number
+
+
+@pytest.mark.parametrize("content", [b"hello world" * 1000, bytes(8192)])
+def test_a_damaged_cache_is_begun_anew(
+    tmp_path: object, caplog: pytest.LogCaptureFixture, content: bytes
+) -> None:
+    first = library(quinazolinones(2), cache=tmp_path)
+    first.make([0, 1])
+    (file,) = tmp_path.glob("products-*.db")
+    file.write_bytes(content)
+    again = library(quinazolinones(2), cache=tmp_path)
+    assert "begun anew" in caplog.text
+    assert (again.make([0, 1]) == first.make([0, 1])).all()
+    once_more = library(quinazolinones(2), cache=tmp_path)
+    once_more.make([0, 1])
+    assert once_more.made == 0
 
 
 def test_what_was_made_stays_when_the_rest_is_interrupted(tmp_path: object) -> None:
@@ -316,11 +344,8 @@ def test_a_cache_that_fails_is_left_alone_and_said(
     with caplog.at_level(logging.WARNING):
         assert (made.make([0, 1]) >= 0).all()
     assert "no such table: product; products are no longer kept" in caplog.text
-    for left in tmp_path.iterdir():
-        left.unlink()
-    path.write_bytes(b"no database at all" * 100)
     with pytest.raises(DataFileError, match="cannot keep products in"):
-        library(quinazolinones(3), cache=tmp_path)
+        library(quinazolinones(3), cache=path)
 
 
 # reagents without a product -----------------------------------------------------------------------------------------

@@ -10,7 +10,8 @@ from sggp.checks import finite_number
 from sggp.errors import DtypeError, InputError
 
 Range = tuple[float | None, float | None]
-_NAMES = ("molecular_weight", "logp", "exclude")
+FILTERS = ("molecular_weight", "logp", "exclude")
+"""What a file of reactions may filter by."""
 
 
 @dataclass(frozen=True)
@@ -47,10 +48,10 @@ class ProductFilter:
     def from_json(cls, given: Any) -> ProductFilter:
         """The filters in a reaction file: molecular_weight and logp as [low, high], exclude as a list of SMARTS."""
         if not isinstance(given, Mapping):
-            raise DtypeError(f"filters must be an object with {', '.join(_NAMES)}; got {given!r:.60}.")
-        strange = [str(name) for name in given if name not in _NAMES]
+            raise DtypeError(f"filters must be an object with {', '.join(FILTERS)}; got {given!r:.60}.")
+        strange = [str(name) for name in given if name not in FILTERS]
         if strange:
-            raise InputError(f"unknown filters {', '.join(strange)}; there are {', '.join(_NAMES)}.")
+            raise InputError(f"unknown filters {', '.join(strange)}; there are {', '.join(FILTERS)}.")
         return cls(**given)
 
     @property

@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,10 @@ import numpy as np
 from sggp.checks import as_path
 from sggp.errors import DataFileError, DtypeError, InputError
 from sggp.molecules.files import read_molecules
+from sggp.molecules.reactions.filters import FILTERS
 
 _SHOWN = 3
+_ENTRY = ("name", "smarts", "reagents")
 _LONGEST = 80
 
 
@@ -284,11 +287,22 @@ def reagent_files(path: str | os.PathLike[str]) -> list[Path]:
     return [one for _, files in entries for one in files if isinstance(one, Path)]
 
 
+def _check_names(place: Path, given: Mapping[str, Any], known: Sequence[str]) -> None:
+    """Refuse what is almost, or elsewhere, a part of a reaction file: it would be passed over. Others are comments."""
+    for name in given:
+        meant = get_close_matches(name, (*_ENTRY, "reactions", "filters"), n=1)
+        if name not in known and (meant or name in FILTERS):
+            where = (
+                'in "filters", beside "reactions"' if name in (*FILTERS, "filters") else f'as "{meant[0]}"'
+            )
+            raise DataFileError(f'{place}: "{name}" is not read where it stands: write it {where}.')
+
+
 def _entries(place: Path) -> tuple[list[tuple[dict[str, Any], list[Any]]], dict[str, Any]]:
     """The reactions of a file with their files of reagents, and its filters."""
     form = '{"reactions": [{"smarts": "...", "reagents": ["a.smi", "b.smi"]}]}'
     try:
-        text = place.read_text(encoding="utf-8")
+        text = place.read_text(encoding="utf-8-sig")
         content = json.loads(text)
     except OSError as error:
         raise DataFileError(f"cannot read {place}: {error.strerror or error}.") from error
@@ -302,8 +316,11 @@ def _entries(place: Path) -> tuple[list[tuple[dict[str, Any], list[Any]]], dict[
     entries = content.get("reactions", [content]) if isinstance(content, dict) else None
     if not isinstance(entries, list) or not entries:
         raise DataFileError(f"{place} holds no reactions; a reaction file looks like {form}.")
+    _check_names(place, content, ("reactions", "filters") if "reactions" in content else (*_ENTRY, "filters"))
     out = []
     for number, entry in enumerate(entries, start=1):
+        if isinstance(entry, dict) and entry is not content:
+            _check_names(place, entry, _ENTRY)
         if (
             not isinstance(entry, dict)
             or "smarts" not in entry

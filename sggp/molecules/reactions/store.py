@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import sqlite3
 from collections.abc import Iterable, Sequence
@@ -14,6 +15,7 @@ from typing import NamedTuple
 from sggp.checks import as_path
 from sggp.errors import DataFileError
 
+_LOGGER = logging.getLogger(__name__)
 _ASKED_AT_ONCE = 500
 _WAIT = 30.0  # seconds for another process that writes
 
@@ -38,7 +40,8 @@ class ProductStore:
 
     Args:
         folder: where files are kept; made where it is missing.
-        settings: what the products depend on beside the key: fingerprint, filters, versions. Each has its own file.
+        settings: what the products depend on beside the key: fingerprint, filters, versions. Each has its own file,
+            which is begun anew where it is damaged: what is lost can be made again.
 
     Raises:
         DataFileError: the folder or the file cannot be used.
@@ -50,13 +53,26 @@ class ProductStore:
         self.path = Path(place, f"products-{digest}.db")
         try:
             place.mkdir(parents=True, exist_ok=True)
-            with closing(self._connect()) as file, file:
-                file.execute(
-                    "CREATE TABLE IF NOT EXISTS product "
-                    "(key BLOB PRIMARY KEY, smiles TEXT, reason TEXT, columns BLOB, counts BLOB) WITHOUT ROWID"
-                )
+            try:
+                self._begin()
+            except sqlite3.DatabaseError as error:
+                if isinstance(
+                    error, sqlite3.OperationalError
+                ):  # locked, no room: nothing is wrong with the file
+                    raise
+                _LOGGER.warning("%s: %s; begun anew", self.path, error)
+                for name in ("", "-wal", "-shm"):
+                    Path(f"{self.path}{name}").unlink(missing_ok=True)
+                self._begin()
         except (OSError, sqlite3.Error) as error:
             raise DataFileError(f"cannot keep products in {self.path}: {error}.") from error
+
+    def _begin(self) -> None:
+        with closing(self._connect()) as file, file:
+            file.execute(
+                "CREATE TABLE IF NOT EXISTS product "
+                "(key BLOB PRIMARY KEY, smiles TEXT, reason TEXT, columns BLOB, counts BLOB) WITHOUT ROWID"
+            )
 
     def _connect(self) -> sqlite3.Connection:
         file = sqlite3.connect(self.path, timeout=_WAIT)
