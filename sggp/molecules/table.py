@@ -197,7 +197,7 @@ class FingerprintTable:
         table = None
         if stored is not None and stored.exists():
             try:
-                table = cls.open(stored)
+                table = cls.open(stored, verify=True)
             except DataFileError as error:
                 _LOGGER.warning("%s; the cached table is computed again", error)
         if table is None:
@@ -329,9 +329,7 @@ class FingerprintTable:
     def fingerprinter(self, **policies: Any) -> SmilesFingerprinter:
         """A transformer with the settings of this table, for molecules that are to be compared with it."""
         if not self.settings:
-            raise InputError(
-                "this table was made from given counts: it does not know how to fingerprint SMILES."
-            )
+            raise InputError("this table was made from given counts: it has no settings to fingerprint by.")
         return SmilesFingerprinter(**self.settings, **policies)
 
     def locate(self, smiles: Sequence[str]) -> np.ndarray:
@@ -374,13 +372,15 @@ class FingerprintTable:
         write_arrays(path, meta | {"report": self.report.to_dict()}, arrays)
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str], *, mmap: bool = True) -> FingerprintTable:
+    def open(
+        cls, path: str | os.PathLike[str], *, mmap: bool = True, verify: bool = False
+    ) -> FingerprintTable:
         """Read a table that `save` wrote; with `mmap` nothing is read before it is used, and it cannot be changed.
 
         Raises:
-            DataFileError: the file is missing, cut short, or not such a table.
+            DataFileError: missing, cut short, no such table; if all is read, as `verify` asks for too, also damaged.
         """
-        meta, arrays = read_arrays(path, mmap=mmap)
+        meta, arrays = read_arrays(path, mmap=mmap, verify=verify)
 
         def texts(name: str) -> PackedStrings | None:
             data = arrays.get(f"{name}_data")

@@ -299,12 +299,32 @@ def test_the_cache_is_keyed_by_content_and_settings(tmp_path, monkeypatch):
     assert not list(cache.glob(".*"))
 
 
-def test_a_damaged_cache_file_is_built_again(tmp_path):
+@pytest.mark.parametrize("place", [0, 12, 40, 0.2, 0.4, 0.6, 0.8, 0.9])
+def test_a_damaged_cache_file_is_built_again(tmp_path, place):
+    """Zeros within it, as a full disk or a power cut leaves them, were fingerprints; a bit in its header a KeyError."""
     pytest.importorskip("rdkit")
-    expected = FingerprintTable.from_smiles(["CCO", "CN"], cache=tmp_path)[:]
+    smiles = ["CCO", "c1ccccc1C(=O)N", "CN(C)CCOC(=O)C"]
+    expected = FingerprintTable.from_smiles(smiles, cache=tmp_path)
     (stored,) = tmp_path.iterdir()
-    stored.write_bytes(stored.read_bytes()[:-5])
-    assert torch.equal(FingerprintTable.from_smiles(["CCO", "CN"], cache=tmp_path)[:], expected)
+    whole = stored.read_bytes()
+    start = place if isinstance(place, int) else int(place * len(whole))
+    for damaged in (whole[:-5], whole[:start] + bytes(16) + whole[start + 16 :], whole[:-1] + b"!"):
+        stored.write_bytes(damaged)
+        again = FingerprintTable.from_smiles(smiles, cache=tmp_path)
+        assert torch.equal(again[:], expected[:])
+        assert list(again.canonical) == list(expected.canonical)
+        assert stored.read_bytes() == whole
+
+
+def test_damage_within_a_table_is_seen_when_it_is_read_whole(tmp_path):
+    table = FingerprintTable.from_counts(np.arange(12).reshape(3, 4))
+    table.save(tmp_path / "t.sggp")
+    content = bytearray((tmp_path / "t.sggp").read_bytes())
+    content[-20] ^= 1
+    (tmp_path / "t.sggp").write_bytes(content)
+    for how in ({"mmap": False}, {"verify": True}):
+        with pytest.raises(DataFileError, match="is damaged"):
+            FingerprintTable.open(tmp_path / "t.sggp", **how)
 
 
 def resident(name):
