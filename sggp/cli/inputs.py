@@ -130,7 +130,7 @@ def read_cells(
 
 def _numbers(table: DataTable, name: str, *, measured: bool) -> tuple[np.ndarray, dict[int, str]]:
     """The numbers of a column, and the reason for each cell that holds none, or a bound."""
-    found = measured_numbers(table, name, units=False) if measured else table.numbers(name)
+    found = measured_numbers(table, name, units=False, errors=False) if measured else table.numbers(name)
     say(table.path.name, table.said(name, found))
     bounds = {i: bound_reason(table.columns[name][i]) for i, side in enumerate(found.censored) if side}
     if bounds:

@@ -366,3 +366,20 @@ class TestNames:
         assert run("campaign", "results", store, "--json") == 0
         (trial,) = json.loads(capsys.readouterr().out)
         assert (trial["cost"], trial["values"]["cost"]["value"]) == (None, 4000.0)
+
+
+@pytest.mark.parametrize("how", ["init", "tell"])
+def test_a_file_may_tell_standard_errors(tmp_path, how):
+    table = write(
+        tmp_path / "m.csv", ["smiles", "y"], [["CCO", "5±0.2"], ["CCCO", ">10 +/- 1"], ["CCN", "4"]]
+    )
+    store = begin(tmp_path, list(range(18)), *(["--measured", table] if how == "init" else []))
+    if how == "tell":
+        assert run("campaign", "ask", store, "-q", 18) == 0
+        assert run("campaign", "tell", store, "--from", table) == 0
+    found = {t.label: t.measurement for t in trials(store).values() if t.state == "measured"}
+    assert {name: (m.value, m.noise_std, m.censored) for name, m in found.items()} == {
+        "CCO": (5.0, 0.2, None),
+        "CCCO": (10.0, 1.0, "above"),
+        "CCN": (4.0, None, None),
+    }

@@ -193,3 +193,41 @@ class TestSuggest:
                 message, refused(capsys, *suggest_line({**files, name: path}, "--maximize", "-q", 2))
             )
             assert not files["out"].exists()
+
+
+class TestWhatTheModelLearns:
+    """Bounds and standard errors count as in campaigns."""
+
+    def predicted(self, tmp_path: Path, told: object, *more: object) -> float:
+        """What is expected of one more alcohol when the longest of the measured ones has this value."""
+        rows = [[name, told if name == "CCCCCCO" else 5 + 0.3 * name.count("C")] for name in ALCOHOLS]
+        files = {
+            "m": write(tmp_path / "m.csv", ["smiles", "y"], [row for row in rows if row[1] is not None]),
+            "l": write(tmp_path / "l.csv", ["smiles"], [["CCCCCCCO"], ["CCN"]]),
+            "out": tmp_path / "o.csv",
+        }
+        line = suggest_line(files, "--maximize", "-q", 2, "--seed", 1, *more)
+        assert main([str(part) for part in line]) == 0
+        assert read(tmp_path / "o.rejected.csv") == []
+        found = {row["smiles"]: float(row["predicted_mean"]) for row in read(files["out"])}
+        return found["CCCCCCCO"]
+
+    def test_a_bound_is_learnt_from(self, tmp_path):
+        """It was left out of the model: >9 and <4 said the same."""
+        without, above, below = (self.predicted(tmp_path, told) for told in (None, ">9", "<4"))
+        assert above > without + 0.3
+        assert below < without - 0.3
+        assert abs(self.predicted(tmp_path, "<30") - without) < 0.3
+
+    def test_a_standard_error_says_how_much_a_value_counts(self, tmp_path):
+        """5±1 was not used at all."""
+        without, exact, vague = (self.predicted(tmp_path, told) for told in (None, "9±0.01", "9±50"))
+        assert exact > without + 0.5
+        assert abs(vague - without) < 0.3
+
+    def test_the_report_and_the_stream_know_bounds(self, tmp_path):
+        report, state = tmp_path / "r.html", tmp_path / "s.state"
+        assert self.predicted(tmp_path, ">9", "--report", report) == self.predicted(
+            tmp_path, ">9", "--stream", state
+        )
+        check_alone(report.read_text())

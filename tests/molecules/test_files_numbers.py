@@ -222,3 +222,24 @@ def test_relations_of_several_measured_columns(tmp_path):
     with pytest.raises(DataFileError, match="of which of a, b does column 'relation' say"):
         measured_numbers(read_table(path), "a", among=("a", "b"))
     assert measured_numbers(read_table(path), "a").censored == ("above", None)
+
+
+@pytest.mark.parametrize("sign", ["±", " ± ", "+-", " +/- "])
+def test_what_follows_plus_minus_is_the_standard_error(tmp_path, sign):
+    cells = [f"5{sign}0.2", "6.1", f">7{sign}1", f"5{sign}x", f"5{sign}-1", "± 1", "5±1±2", "8", "9"]
+    rows = "\n".join(f"{'C' * (i + 1)},{cell}" for i, cell in enumerate(cells))
+    path = tmp_path / "a.csv"
+    path.write_text(f"smiles,y\n{rows}\n")
+    read = read_molecules(path, need_values=True, bounds=True)
+    assert read.values.tolist() == [5, 6.1, 7, 8, 9]
+    assert np.array_equal(read.errors, [0.2, np.nan, 1, np.nan, np.nan], equal_nan=True)
+    assert read.censored == (None, None, "above", None, None)
+    assert {row.line for row in read.rejected} == {5, 6, 7, 8}
+    assert any("the standard error, as in" in note for note in read.notes)
+
+
+def test_a_column_of_plus_minus_is_found_and_may_have_decimal_commas(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("smiles;y\nCCO;5,1±0,2\nCCC;6,25 ± 1\n")
+    read = read_molecules(path, need_values=True)
+    assert (read.values.tolist(), read.errors.tolist()) == ([5.1, 6.25], [0.2, 1])

@@ -246,7 +246,8 @@ def _values(
             elif not isinstance(before, str):
                 number, side = float(read.values[position]), read.censored[position]
                 try:
-                    rows[position] = {**before, outcome: Measurement(number, spread.get(position), side)}
+                    error = read.errors.get(position, spread.get(position))
+                    rows[position] = {**before, outcome: Measurement(number, error, side)}
                 except InputError as error:
                     rows[position] = f"{column}: {error}"
     rejects = [Reject(path.name, r.line, r.reason, r.content) for r in table.rejected]

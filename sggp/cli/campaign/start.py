@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import secrets
@@ -236,9 +237,10 @@ def _prior(known: Measured, file: Path) -> list[tuple[str, Measurement]]:
     if not len(known):
         raise DataFileError(f"{file}: no usable measurement ({len(known.rejects)} unused rows).")
     sides = known.censored or (None,) * len(known)
+    told = zip(known.smiles, known.values.tolist(), known.errors.tolist(), sides, strict=True)
     return [
-        (smiles, Measurement(float(value), censored=side))
-        for smiles, value, side in zip(known.smiles, known.values.tolist(), sides, strict=True)
+        (smiles, Measurement(value, None if math.isnan(error) else error, side))
+        for smiles, value, error, side in told
     ]
 
 

@@ -8,7 +8,8 @@ from typing import Annotated, Any, NamedTuple
 import torch
 import typer
 
-from sggp.bayesopt import Combinatorial, Pool, Surrogate, fit_surrogate
+from sggp.bayesopt import Combinatorial, Pool, Surrogate
+from sggp.bayesopt.outcomes.censored import fit_censored
 from sggp.bayesopt.outcomes.outliers import set_apart
 from sggp.bayesopt.outcomes.tables import BeliefSettings, Table
 from sggp.bayesopt.rules import DEFAULT_RULE, RULES, Choice, Rule, check_rule, make_rule
@@ -147,9 +148,9 @@ def suggest(
     write_rejects(rejected, rejects)
     stderr().print(f"{len(known)} measurements and {len(offer.space)} candidates; {len(rejects)} rows listed")
     exclude = _not_again(offer, known, data, standardise, q)
-    known = _learnt(_exact(known, measured), offer.space, measured, better, learn)
+    known, learnt = _learnt(known, offer.space, measured, better, learn)
     chooser = make_rule(rule, offer.space, q, maximize=better)
-    model = _model(offer.space, known, chooser.paths_for(len(known)), learn)
+    model = _model(offer.space, learnt, chooser.paths_for(len(known)), learn)
     with making(offer.space, f"{out} was not written"):
         choice = choose_rows(chooser, model, exclude, choose)
     header, listed = _listing(offer, model, choice)
@@ -187,9 +188,9 @@ def _from_stream(
     known = _measurements(data, names, asked.fingerprinter)
     learn, _ = streams(as_generator(asked.seed), "model", "choice")
     like = FingerprintTable.from_smiles(["C"], asked.fingerprinter)
-    exact = _learnt(_exact(known, data.path), like, data.path, asked.maximize, learn)
-    stderr().print(f"{len(exact)} measurements and {len(asked.files)} files of candidates")
-    model = _model(like, exact, asked.paths_for(len(exact)), learn)
+    kept, learnt = _learnt(known, like, data.path, asked.maximize, learn)
+    stderr().print(f"{len(kept)} measurements and {len(asked.files)} files of candidates")
+    model = _model(like, learnt, asked.paths_for(len(kept)), learn)
     answer = asked.choose(model, known.canonical)
     rejects = [*known.rejects, *unused_rows(answer)]
     write_rejects(rejected, rejects)
@@ -198,7 +199,7 @@ def _from_stream(
     write_whole(out, csv_text(header, listed))
     _summary(model, header, listed, out, rejected, len(rejects))
     if report is not None:
-        write_whole(report, render(model, exact, header, listed, asked.maximize))
+        write_whole(report, render(model, kept, header, listed, asked.maximize))
 
 
 def _check_one(library: Path | None, reaction: Path | None, standardise: str) -> None:
@@ -236,10 +237,9 @@ def _not_again(offer: _Offer, known: Measured, data: DataTable, policy: str, q: 
     return offer.space.find(sorted(set(known.canonical))).tolist()
 
 
-def _model(space: Any, known: Measured, samples: int, generator: torch.Generator) -> Surrogate:
-    return fit_surrogate(
-        known.counts, known.values, num_samples=samples, generator=generator, kernel=space.parts
-    )
+def _model(space: Any, learnt: Table, samples: int, generator: torch.Generator) -> Surrogate:
+    """As the model of a campaign: bounds are bounds, and standard errors that were told are the noise."""
+    return fit_censored(learnt, BeliefSettings(num_samples=samples, kernel=space.parts), generator)
 
 
 def _excluded(candidates: FingerprintTable, known: Measured, policy: str, q: int) -> list[int]:
@@ -277,29 +277,26 @@ def _name(candidates: FingerprintTable, row: int) -> str:
     return f"row {int(candidates.source_rows[row])}" if names is None else str(names[row])
 
 
-def _exact(known: Measured, file: Path) -> Measured:
-    """The measurements without bounds, said."""
-    exact = known.exact
-    if len(exact) < len(known):
-        bound = next(i for i, side in enumerate(known.censored) if side)
-        sign = ">" if known.censored[bound] == "above" else "<"
-        first = f"{sign}{float(known.values[bound]):g} in line {known.lines[bound]}"
-        words = f"{len(known) - len(exact)} values are bounds ({first}): measured, so not suggested again"
-        say(file.name, [f"{words}; the model learns from the {len(exact)} others"])
-    return exact
-
-
-def _learnt(known: Measured, space: Any, file: Path, better: bool, generator: torch.Generator) -> Measured:
-    """The measurements that the model learns from: without values that cannot belong, which are said."""
-    if not len(known):
+def _learnt(
+    known: Measured, space: Any, file: Path, better: bool, generator: torch.Generator
+) -> tuple[Measured, Table]:
+    """The measurements that the model learns from: without values that cannot belong, which are said, as bounds are."""
+    if not known.exact:
         raise DataFileError(
             f"{file}: no usable measurement to learn from: each row is unusable, or a bound such as >10."
         )
+    bounds = [i for i, side in enumerate(known.censored) if side]
+    if bounds:
+        sign = ">" if known.censored[bounds[0]] == "above" else "<"
+        first = f"{sign}{float(known.values[bounds[0]]):g} in line {known.lines[bounds[0]]}"
+        words = f"{len(bounds)} values are bounds ({first}): measured, so not suggested again"
+        say(file.name, [f"{words}; the model learns that the truth lies beyond"])
+    sides = [{None: 0.0, "above": 1.0, "below": -1.0}[side] for side in known.censored]
     table = Table(
         known.counts,
         known.values,
-        torch.full((len(known),), torch.nan, dtype=torch.float64),
-        torch.zeros(len(known), dtype=torch.float64),
+        known.errors,
+        torch.tensor(sides, dtype=torch.float64),
         tuple(range(len(known))),
         torch.arange(len(known)),
     )
@@ -311,7 +308,7 @@ def _learnt(known: Measured, space: Any, file: Path, better: bool, generator: to
             "the model leaves it out, since it predicts the others better so. Correct it if it is a mistake"
         )
         say(file.name, [words])
-    return known.part(table.positions.tolist())
+    return known.part(table.positions.tolist()), table
 
 
 def choose_rows(chooser: Rule, model: Surrogate, exclude: list[int], generator: torch.Generator) -> Choice:

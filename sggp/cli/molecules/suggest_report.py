@@ -25,9 +25,9 @@ def render(
         f"Noise of one measurement, as learnt: {model.noise_std:.3g}."
     )
     sections = [("What was asked", paragraph(asked))]
-    if model.learned and len(known) <= _LARGEST:
-        mean, std = model.leave_one_out()
-        values = known.values.numpy()
+    if model.learned and known.exact and len(known) <= _LARGEST:
+        mean, std = (of_all[known.exact] for of_all in model.leave_one_out())
+        values = known.values[known.exact].numpy()
         figure = new_figure(9.0, 3.8)
         left, right = figure.subplots(1, 2)
         plot_parity(values, mean.numpy(), std.numpy(), axes=left, name="value")

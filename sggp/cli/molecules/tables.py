@@ -35,6 +35,9 @@ Sheet = Annotated[str | None, typer.Option("--sheet", help="Sheet of an .xlsx fi
 Decimal = Annotated[str | None, typer.Option("--decimal", help="Decimal sign, . or , where it is in doubt.")]
 
 
+_NONE = torch.empty(0, dtype=torch.float64)
+
+
 class Reject(NamedTuple):
     """A row of a user's file that was not used."""
 
@@ -49,7 +52,7 @@ class Measured:
     """Usable measurements: fingerprints (n, width) uint8, values (n,), their SMILES, and the rows not used.
 
     `censored[i]` is "above" for a bound such as `>10`, whose value is 10, "below" for `<0.1`, None for a measurement;
-    `lines[i]` is the line in the file.
+    `lines[i]` is the line in the file, `errors` (n,) the standard errors, NaN where none was told.
     """
 
     counts: Tensor
@@ -59,15 +62,15 @@ class Measured:
     rejects: list[Reject]
     censored: tuple[Censored | None, ...] = ()
     lines: tuple[int, ...] = ()
+    errors: Tensor = _NONE
 
     def __len__(self) -> int:
         return len(self.smiles)
 
     @property
-    def exact(self) -> Measured:
-        """The measurements without the bounds."""
-        keep = [i for i, side in enumerate(self.censored) if side is None]
-        return self.part(keep)
+    def exact(self) -> list[int]:
+        """Positions of the measurements that are no bounds."""
+        return [i for i, side in enumerate(self.censored) if side is None]
 
     def part(self, keep: Sequence[int]) -> Measured:
         """Some of the measurements."""
@@ -81,6 +84,7 @@ class Measured:
             self.rejects,
             tuple(self.censored[i] for i in keep),
             tuple(self.lines[i] for i in keep),
+            self.errors[keep],
         )
 
 
@@ -226,6 +230,7 @@ def load_measured(
         rejects,
         tuple(data.censored[i] for i in rows.tolist()),
         tuple(int(data.lines[int(data.rows[i])]) for i in rows.tolist()),
+        torch.from_numpy(np.asarray(data.errors, dtype=np.float64)[rows]),
     )
 
 

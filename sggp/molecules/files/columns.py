@@ -32,8 +32,10 @@ ID_NAMES = (
 _SAMPLE = 200
 _LOOKS_LIKE = 0.8
 _SMILES_TEXT = re.compile(r"(?:Cl|Br|Si|Se|[BCNOPSFIbcnops]|\[[^\[\]\s]+\]|[0-9%()=#$:/\\.+\-@~*>])+")
+_DIGITS = r"(?:\d[\d.,'\u00a0\u202f]*|[.,]\d+)(?:[eE][+-]?\d+)?"
 _NUMBER = re.compile(
-    r"(?:[<>]=?|[≥≤])?\s*[+\-−]?(?:\d[\d.,'\u00a0\u202f]*|[.,]\d+)(?:[eE][+-]?\d+)?\s*%?", re.ASCII
+    rf"(?:[<>]=?|[≥≤])?\s*[+\-−]?{_DIGITS}\s*(?:%|(?:±|\+/?[-−])\s*{_DIGITS})?",
+    re.ASCII,
 )
 
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from dataclasses import replace
 
 from sggp.errors import DataFileError
 from sggp.molecules.files.columns import plain
-from sggp.molecules.files.numbers import Censored, Numbers, is_missing, relation
+from sggp.molecules.files.numbers import Censored, Numbers, is_missing, read_numbers, relation
 from sggp.molecules.files.table import DataTable
 
 _RELATIONS = ("relation", "standardrelation", "operator", "qualifier", "modifier", "censoring", "censored")
 _UNITS = ("unit", "units", "standardunit", "standardunits")
 _SIDES: dict[str, Censored] = {"above": "above", "below": "below"}
 _SIGNS = 0.5  # share of the filled cells that must be signs in a column of relations
+_PLUS_MINUS = re.compile(r"(.*\d.*?)(?:±|\+/[-−]|\+[-−])(.*\d.*)", re.DOTALL)
 _MICRO = str.maketrans({"µ": "u", "μ": "u"})
 
 
@@ -25,6 +27,7 @@ def measured_numbers(
     ignore: Collection[str] = (),
     units: bool = True,
     mostly: bool = True,
+    errors: bool = True,
 ) -> Numbers:
     """The numbers of a column of measurements, as `DataTable.numbers`, beside its relations and units.
 
@@ -35,11 +38,12 @@ def measured_numbers(
         among: all measured columns of the table; where they are several, only an ending of `name` says which is meant.
         ignore: columns that mean something else.
         units: whether a column of units that differ is refused.
+        errors: whether 5±0.2 (or +-, +/-) is 5 with the standard error 0.2; else it is no number.
 
     Raises:
         DataFileError: as `DataTable.numbers`; values in several units; relations of one of several columns.
     """
-    found = table.numbers(name, mostly=mostly)
+    found = (_with_errors if errors else DataTable.numbers)(table, name, mostly=mostly)
     others = {key: cells for key, cells in table.columns.items() if key != name and key not in ignore}
     if units:
         _check_units(table, name, found, _named(others, name, _UNITS, shared=len(among) < 2))
@@ -55,6 +59,30 @@ def measured_numbers(
             f"{name} {beside}, or write the signs into the cells, as >10."
         )
     return _with_relations(name, found, beside, others[beside])
+
+
+def _with_errors(table: DataTable, name: str, *, mostly: bool) -> Numbers:
+    """As `DataTable.numbers`, of what stands before ±, with what stands behind it."""
+    tried = {i: _PLUS_MINUS.fullmatch(cell) for i, cell in enumerate(table.columns[name])}
+    split = {i: match for i, match in tried.items() if match is not None}
+    if not split:
+        return table.numbers(name, mostly=mostly)
+    cells = [split[i][1] if i in split else cell for i, cell in enumerate(table.columns[name])]
+    plain = replace(table, columns={**table.columns, name: cells})
+    found = plain.numbers(name, mostly=mostly)
+    told = read_numbers([one[2] for one in split.values()], decimal=table.decimal, others=[cells])
+    errors, reasons, values, sides = {}, dict(found.reasons), found.values.copy(), list(found.censored)
+    for place, position in enumerate(split):
+        error = float(told.values[place])
+        if position not in reasons and error >= 0 and told.doubt is None and told.censored[place] is None:
+            errors[position] = error
+        else:
+            reasons[position] = f"not a number: {table.columns[name][position].strip()!r}"
+            values[position], sides[position] = float("nan"), None
+    first = next(iter(split))
+    words = f"what follows ± is read as the standard error, as in {table.columns[name][first].strip()!r}"
+    notes = (*found.notes, (first, words))
+    return replace(found, values=values, censored=tuple(sides), reasons=reasons, notes=notes, errors=errors)
 
 
 def _named(columns: Collection[str], name: str, endings: Collection[str], *, shared: bool) -> list[str]:
@@ -87,9 +115,11 @@ def _with_relations(name: str, found: Numbers, beside: str, cells: list[str]) ->
     values = found.values.copy()
     for position in reasons.keys() - found.reasons.keys():
         values[position], sides[position] = float("nan"), None
+    errors = {position: error for position, error in found.errors.items() if position not in reasons}
     count = sum(side is not None for side in sides)
-    notes = [(said[0], f"column {beside!r} says which values are bounds: {count} are")] if said else []
-    return replace(found, values=values, censored=tuple(sides), reasons=reasons, notes=(*found.notes, *notes))
+    more = [(said[0], f"column {beside!r} says which values are bounds: {count} are")] if said else []
+    notes = (*found.notes, *more)
+    return replace(found, values=values, censored=tuple(sides), reasons=reasons, errors=errors, notes=notes)
 
 
 def _check_units(table: DataTable, name: str, found: Numbers, columns: list[str]) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -61,6 +61,7 @@ class Numbers:
         reasons: why a cell holds no number, by position; "no value" first where it says that there is none.
         notes: (position, what was decided), to be told to the user.
         doubt: positions and words where the column can be read in two ways; None where it cannot.
+        errors: standard errors by position, where cells such as 5±0.2 told them.
     """
 
     values: np.ndarray
@@ -68,6 +69,7 @@ class Numbers:
     reasons: dict[int, str]
     notes: tuple[tuple[int, str], ...] = ()
     doubt: tuple[int, str] | None = None
+    errors: Mapping[int, float] = field(default_factory=dict)
 
 
 def is_missing(cell: str) -> bool:

@@ -48,6 +48,7 @@ class MoleculeFile:
         path: the file.
         censored: m times "above" (`>10`), "below" (`<0.1`) or None; all None unless bounds were asked for.
         notes: what was decided in reading, to be told to the user.
+        errors: (m,) standard errors of the values, NaN where none is told (`5±0.2`), or None where there are no values.
     """
 
     smiles: list[str]
@@ -61,6 +62,7 @@ class MoleculeFile:
     total: int = field(default=0)
     censored: tuple[Censored | None, ...] = ()
     notes: tuple[str, ...] = ()
+    errors: np.ndarray | None = None
 
 
 def read_table(
@@ -167,7 +169,7 @@ def read_molecules(
     notes = list(table.notes)
     ids = None if guess.id is None else tidy_ids(table, guess.id, notes)
     keep = np.arange(len(table))
-    values, rejected = None, list(table.rejected)
+    values, errors, rejected = None, None, list(table.rejected)
     censored: tuple[Censored | None, ...] = (None,) * len(table)
     if has_values and guess.value is not None:
         found = measured_numbers(table, guess.value)
@@ -181,6 +183,7 @@ def read_molecules(
         rejected += [table.reject(i, f"{guess.value}: {reason}") for i, reason in reasons.items()]
         keep = np.asarray([i for i in keep if i not in reasons], dtype=np.int64)
         values = values[keep]
+        errors = np.asarray([found.errors.get(i, np.nan) for i in keep.tolist()], dtype=np.float64)
     smiles = table.columns[guess.smiles]
     return MoleculeFile(
         smiles=[smiles[i] for i in keep],
@@ -194,6 +197,7 @@ def read_molecules(
         total=len(table.lines),
         censored=tuple(censored[i] for i in keep),
         notes=tuple(notes),
+        errors=errors,
     )
 
 
