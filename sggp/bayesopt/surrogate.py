@@ -67,6 +67,11 @@ class Surrogate:
             return self.new_noise
         return float(self.posterior.data.noise_variance.median())
 
+    @property
+    def has_scale(self) -> bool:
+        """Whether the values differ at all: if not, nothing is known of how far others lie, and no std says it."""
+        return self.learned or self.target is None or bool((self.target != 0).any())
+
     def predict(
         self,
         points: Tensor,

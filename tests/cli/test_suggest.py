@@ -231,3 +231,19 @@ class TestWhatTheModelLearns:
             tmp_path, ">9", "--stream", state
         )
         check_alone(report.read_text())
+
+    def test_equal_values_have_no_scale(self, tmp_path, capsys):
+        """6, 6, 6 gave 6 ± 7.9, which was the next power of two."""
+        files = {
+            "m": write(tmp_path / "m.csv", ["smiles", "y"], [[name, 6] for name in ALCOHOLS]),
+            "l": write(tmp_path / "l.csv", ["smiles"], [["CCCCCCCO"], ["CCN"]]),
+            "out": tmp_path / "o.csv",
+        }
+        for more in ([], ["--stream", tmp_path / "s.state"]):
+            line = suggest_line(files, "--maximize", "-q", 2, "--report", tmp_path / "r.html", *more)
+            assert main([str(part) for part in line]) == 0
+            rows = read(files["out"])
+            assert [(float(row["predicted_mean"]), row["predicted_std"]) for row in rows] == [(6.0, "")] * 2
+            assert all("±" not in row["why"] and "equal" in row["why"] for row in rows)
+        assert "the choice is close to random" in capsys.readouterr().err
+        check_alone((tmp_path / "r.html").read_text())

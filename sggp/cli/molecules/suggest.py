@@ -153,7 +153,7 @@ def suggest(
     model = _model(offer.space, learnt, chooser.paths_for(len(known)), learn)
     with making(offer.space, f"{out} was not written"):
         choice = choose_rows(chooser, model, exclude, choose)
-    header, listed = _listing(offer, model, choice)
+    header, listed = _known_only(model, *_listing(offer, model, choice))
     write_whole(out, csv_text(header, listed))
     _summary(model, header, listed, out, rejected, len(rejects))
     if report is not None:  # after all that must not be lost with it
@@ -195,7 +195,8 @@ def _from_stream(
     rejects = [*known.rejects, *unused_rows(answer)]
     write_rejects(rejected, rejects)
     offer = _Offer(None, rejects, asked.fingerprinter, answer.table)
-    header, listed = with_places(*_listing(offer, model, answer.choice), answer)
+    listing = _known_only(model, *_listing(offer, model, answer.choice))
+    header, listed = with_places(*listing, answer)
     write_whole(out, csv_text(header, listed))
     _summary(model, header, listed, out, rejected, len(rejects))
     if report is not None:
@@ -338,6 +339,17 @@ def _listing(offer: _Offer, model: Surrogate, choice: Choice) -> tuple[list[str]
     if ids is not None:
         return list(_HEADER), lines
     return [name for name in _HEADER if name != "id"], [[line[0], *line[2:]] for line in lines]
+
+
+def _known_only(
+    model: Surrogate, header: list[str], lines: list[list[Any]]
+) -> tuple[list[str], list[list[Any]]]:
+    """A listing without standard deviations where all measured values are equal, since nothing tells their scale."""
+    if not model.has_scale:
+        for line in lines:
+            line[header.index("predicted_std")] = None
+            line[header.index("why")] = "all measured values are equal: how far others lie is not known"
+    return header, lines
 
 
 def _summary(

@@ -22,7 +22,7 @@ def render(
     word = "maximise" if maximize else "minimise"
     asked = (
         f"{len(listed)} molecules to measure next, to {word} the value, from {len(known)} measurements. "
-        f"Noise of one measurement, as learnt: {model.noise_std:.3g}."
+        + f"Noise of one measurement, as learnt: {model.noise_std:.3g}." * model.learned
     )
     sections = [("What was asked", paragraph(asked))]
     if model.learned and known.exact and len(known) <= _LARGEST:
@@ -37,7 +37,8 @@ def render(
     smiles, mean_at = header.index("smiles"), header.index("predicted_mean")
     drawn: list[tuple[str, list[str], list[Part]]] = []
     for row in listed[:_DRAWN]:
-        said = f"rank {row[0]}: {row[mean_at]:.3g} ± {row[mean_at + 1]:.2g}"
+        spread = "" if row[mean_at + 1] is None else f" ± {row[mean_at + 1]:.2g}"
+        said = f"rank {row[0]}: {row[mean_at]:.3g}{spread}"
         drawn.append((molecule_svg(row[smiles]), [said, row[smiles]], _reagents(header, row)))
     sections.append((f"The first {len(drawn)} suggestions", cards(drawn)))
     sections.append(("All suggestions", rows_table(*narrow(header, listed))))
