@@ -83,6 +83,16 @@ def test_a_quote_spoils_its_own_line_only(tmp_path):
     assert blocks[0].rows[-1] == (1203, "CCN", "after")
 
 
+def test_the_second_half_of_a_broken_cell_is_no_row(tmp_path):
+    """Its molecule was read, with the id x"."""
+    rows = "".join(f"m{i},CC\n" for i in range(1200))
+    path = write(tmp_path / "l.csv", f'id,smiles\n{rows}"a\nx","CCO"\n5" ring,CCN\n"m","CCC"\n')
+    (block,) = read_blocks(read_form(path))
+    assert [row.line for row in block.bad] == [1202, 1203]
+    assert "opened in an earlier line" in block.bad[1].reason
+    assert block.rows[-2:] == [(1204, "CCN", '5" ring'), (1205, "CCC", "m")]
+
+
 @pytest.mark.parametrize(
     ("name", "data", "words"),
     [

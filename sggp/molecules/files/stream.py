@@ -77,6 +77,8 @@ class LineForm:
             (cells,) = csv.reader([line], delimiter=self.delimiter, strict=True, skipinitialspace=not tab)
         except csv.Error as error:
             return f"its quotes do not close within the line ({error})"
+        if line.count('"') % 2 and any(cell.endswith('"') for cell in cells):
+            return "a quote closes that was opened in an earlier line"
         while len(cells) > self.width and not cells[-1].strip():
             cells.pop()
         if len(cells) != self.width:
