@@ -23,6 +23,7 @@ __all__ = [
     "check_rows",
     "check_targets",
     "checked_dtype",
+    "fingerprint_rows",
     "mean_and_std",
     "near_one",
     "real_numbers",
@@ -30,6 +31,7 @@ __all__ = [
     "working_dtype",
 ]
 
+_FOLDED = 2**20  # positions; fingerprints that are not folded have 2^32
 _WORKING = (torch.float32, torch.float64)
 
 
@@ -73,6 +75,37 @@ def _finite(values: Tensor, name: str) -> Tensor:
 def all_finite(values: Tensor) -> bool:
     """Whether no number is NaN or infinite; a sum says so without a mask of as many entries, unless it overflows."""
     return bool(torch.isfinite(values.detach().sum())) or bool(torch.isfinite(values).all())
+
+
+def fingerprint_rows(values: Any) -> Any:
+    """A list of RDKit's folded bit or count vectors as an array (n, size), bits as bytes; anything else as it is.
+
+    Raises:
+        DtypeError: vectors that are not folded, of 2^32 positions. ShapeError: vectors of several sizes.
+    """
+    array = getattr(getattr(values, "dtype", None), "kind", "") == "O" and getattr(values, "ndim", 0) == 1
+    first = next(iter(values), None) if array or isinstance(values, list | tuple) else None
+    if not type(first).__module__.startswith("rdkit.DataStructs"):
+        return values
+    counts = hasattr(first, "GetNonzeroElements")
+    sizes = {int(one.GetLength() if counts else one.GetNumBits()) for one in values}
+    if max(sizes) > _FOLDED:
+        raise DtypeError(
+            f"got {type(first).__name__} of {max(sizes):,} positions, which are not folded: make them by a generator's "
+            "GetFingerprint or GetCountFingerprint with fpSize, or by sggp.molecules.SmilesFingerprinter."
+        )
+    if len(sizes) > 1:
+        raise ShapeError(
+            f"the fingerprints have {', '.join(map(str, sorted(sizes)))} positions: give one size."
+        )
+    out = np.zeros((len(values), *sizes), dtype=np.int64 if counts else np.uint8)
+    for row, one in enumerate(values):
+        if counts:
+            for position, count in one.GetNonzeroElements().items():
+                out[row, position] = count
+        else:
+            out[row, list(one.GetOnBits())] = 1
+    return out
 
 
 def check_noise(

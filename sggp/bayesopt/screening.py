@@ -121,7 +121,7 @@ def screen(
     values of the batch are revealed.
 
     Args:
-        table: pool of N candidates, see `Pool`.
+        table: N candidates, a `Pool` or what it takes.
         values: (N,) the truth.
         known: rows measured before the first round.
         rounds, batch_size: the budget.
@@ -136,7 +136,7 @@ def screen(
 
     Cost: rounds * (n^3 + N n + N * features) with n measured rows.
     """
-    pool = Pool(table)
+    pool = table if isinstance(table, Pool) else Pool(table)
     values = _values(values, len(pool))
     rounds, batch_size = whole_number(rounds, "rounds"), whole_number(batch_size, "batch_size")
     measured = _known(known, len(pool), rounds * batch_size)

@@ -13,6 +13,7 @@ from sklearn.utils import check_array, check_X_y
 from sklearn.utils.validation import validate_data
 from torch import Tensor
 
+from sggp.arrays import fingerprint_rows
 from sggp.checks import one_of
 from sggp.errors import DtypeError, InputError, MemoryBudgetError
 from sggp.estimator.columns import (
@@ -101,13 +102,13 @@ def checked_rows(estimator: Any, X: Any) -> np.ndarray:  # -> (q, d')
 
 
 def dense_rows(X: Any, kernel: Any) -> Any:
-    """A sparse matrix as an array, of bytes where the kernel is one on counts and they fit; anything else as it is.
+    """A sparse matrix as an array, of bytes where the kernel is one on counts and they fit; RDKit's vectors as one.
 
     Raises:
-        MemoryBudgetError: it would take more than 4 GiB.
+        MemoryBudgetError: it would take more than 4 GiB. DtypeError: vectors that are not folded.
     """
     if not issparse(X):
-        return X
+        return fingerprint_rows(X)
     X = X.tocsr()
     parts = kernel.modules() if isinstance(kernel, Kernel) else ()
     counts = kernel == "tanimoto" or any(

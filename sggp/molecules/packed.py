@@ -9,6 +9,7 @@ from typing import Any, overload
 
 import numpy as np
 
+from sggp.arrays import fingerprint_rows
 from sggp.errors import DtypeError, InputError, ShapeError
 
 _AT_ONCE, _SCATTERED = 256, 32
@@ -44,11 +45,12 @@ class PackedCounts:
 
     @staticmethod
     def of(counts: Any) -> PackedCounts:
-        """A matrix of whole numbers from 0 to 255, (n, width), array, tensor or nested lists.
+        """A matrix of whole numbers from 0 to 255, (n, width), array, tensor, nested lists or RDKit's folded vectors.
 
         Raises:
             ShapeError: not a matrix. DtypeError: not numbers. InputError: empty, or an entry that is no such number.
         """
+        counts = fingerprint_rows(counts)
         try:
             array = counts.detach().cpu().numpy() if hasattr(counts, "detach") else np.asarray(counts)
         except ValueError as error:

@@ -8,8 +8,10 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from scipy.sparse import issparse
 from torch import Tensor
 
+from sggp.arrays import fingerprint_rows
 from sggp.bayesopt.spaces.columns import Categorical
 from sggp.errors import DtypeError, InputError, ShapeError
 
@@ -72,7 +74,9 @@ def read_candidates(table: Any, kind: Any, names: Sequence[str] | None) -> Candi
                 raise InputError("the columns of the data frame have names already: leave names= out.")
             return found
         names = [str(name) for name in table.columns] if names is None and kind != "counts" else names
-    checked = _as_table(table)
+    vectors = fingerprint_rows(table)
+    kind = kind or (None if vectors is table else "counts")
+    checked = _as_table(vectors)
     called = None if names is None else [str(name) for name in names]
     if not isinstance(checked, Tensor):
         if called is not None:
@@ -203,6 +207,11 @@ def _as_table(table: Any) -> Any:
             np.require(table.astype(_kept_type(table.dtype), copy=False), requirements=["C", "W"])
         )
     if not isinstance(table, Tensor):
+        if issparse(table):
+            raise DtypeError(
+                "a pool needs a table with rows, got a sparse matrix: give table.toarray(), or fingerprints of at most "
+                "255 as sggp.molecules.FingerprintTable.from_counts(table.toarray()), which keeps them sparse."
+            )
         if not hasattr(table, "__len__") or not hasattr(table, "__getitem__"):
             raise DtypeError(f"a pool needs numbers (N, d) or a table of them, got {type(table).__name__}.")
         return table
