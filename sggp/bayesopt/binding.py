@@ -232,7 +232,12 @@ def filled(
     for _ in range(_TRIES):
         if len(out) >= q:
             return out[:q]
-        more = binding.space.start(q - len(out), shown, seed=seed, generator=generator)
+        try:
+            more = binding.space.start(q - len(out), shown, seed=seed, generator=generator)
+        except Exhausted:
+            if not out:
+                raise
+            break
         fresh = binding.fresh(more, shown)
         out += [{**place_json(place), "why": why} for place, new in zip(more, fresh, strict=True) if new]
         shown += more

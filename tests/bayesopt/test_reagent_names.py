@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sggp.bayesopt import Campaign, Combinatorial
-from sggp.errors import InputError
+from sggp.errors import Exhausted, InputError
 from sggp.molecules import Reaction, SmilesFingerprinter
 from tests.molecules.reagents import AMIDE
 
@@ -52,3 +52,15 @@ def test_reagents_are_not_named_by_a_row_where_another_one_stands_now(tmp_path) 
     assert before.keys() == after.keys()
     assert all("" not in own for own in before.values())
     assert all(after[label] in (before[label], ("", "")) for label in before)
+
+
+def test_how_many_products_are_left_is_said(tmp_path) -> None:
+    """Of nine combinations that give six products, seven were 'all known' before one was asked for."""
+    ether, alcohols = "[C:1][OH].[C:2][OH]>>[C:1]O[C:2]", ["CO", "CCO", "CCCO"]
+    made = Combinatorial(Reaction(ether, [alcohols, alcohols]), fingerprinter=SMALL)
+    campaign = Campaign(made, tmp_path / "a.db", maximize=True, seed=1)
+    with pytest.raises(Exhausted, match="only 6 points are left"):
+        campaign.ask(7)
+    assert len({trial.key for trial in campaign.ask(6)}) == 6
+    with pytest.raises(Exhausted, match="all are known"):
+        campaign.ask(1)
