@@ -247,3 +247,9 @@ class TestWhatTheModelLearns:
             assert all("±" not in row["why"] and "equal" in row["why"] for row in rows)
         assert "the choice is close to random" in capsys.readouterr().err
         check_alone((tmp_path / "r.html").read_text())
+
+    def test_concentrations_over_decades_are_pointed_out(self, tmp_path, capsys):
+        self.predicted(tmp_path, 20000)
+        assert "values lie between 5.3 and 20000, over decades" in capsys.readouterr().err
+        self.predicted(tmp_path, 5000)
+        assert "decades" not in capsys.readouterr().err

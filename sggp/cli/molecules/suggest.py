@@ -64,6 +64,7 @@ from sggp.plotting import new_figure
 from sggp.random import as_generator, streams
 
 _SHOWN = 20
+_DECADES = 1000.0  # ratio of positive values from which on their logarithms are recommended
 _CHUNK = 2048  # molecules of the library that are looked at together
 _HEADER = ["rank", "id", "smiles", "predicted_mean", "predicted_std", "why", "library_row"]
 
@@ -292,6 +293,7 @@ def _learnt(
         first = f"{sign}{float(known.values[bounds[0]]):g} in line {known.lines[bounds[0]]}"
         words = f"{len(bounds)} values are bounds ({first}): measured, so not suggested again"
         say(file.name, [f"{words}; the model learns that the truth lies beyond"])
+    say(file.name, _decades(known.values))
     sides = [{None: 0.0, "above": 1.0, "below": -1.0}[side] for side in known.censored]
     table = Table(
         known.counts,
@@ -310,6 +312,17 @@ def _learnt(
         )
         say(file.name, [words])
     return known.part(table.positions.tolist()), table
+
+
+def _decades(values: torch.Tensor) -> list[str]:
+    """A word on concentrations: a model of IC50 over decades knows of nothing but the weakest molecules."""
+    low, high = float(values.min()), float(values.max())
+    if low <= 0 or high < _DECADES * low:
+        return []
+    return [
+        f"values lie between {low:g} and {high:g}, over decades, and the model takes them as they are: it learns more "
+        "from their logarithms, such as pIC50"
+    ]
 
 
 def choose_rows(chooser: Rule, model: Surrogate, exclude: list[int], generator: torch.Generator) -> Choice:
