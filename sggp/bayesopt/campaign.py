@@ -27,7 +27,7 @@ from sggp.bayesopt.spaces.base import Space, check_room
 from sggp.bayesopt.storage import Draft, Moved, Storage, open_storage
 from sggp.bayesopt.storage.journal import json_place, place_json
 from sggp.bayesopt.storage.transfer import read_journal
-from sggp.bayesopt.surrogate import Surrogate
+from sggp.bayesopt.surrogate import NO_SCALE, Surrogate
 from sggp.bayesopt.trials import Trial
 from sggp.checks import whole_number
 from sggp.defaults import NUM_FEATURES
@@ -342,6 +342,9 @@ class Campaign(Record):
             {**place_json(place), "expected": [one, spread], "why": why}
             for place, one, spread, why in zip(places, mean.tolist(), std.tolist(), choice.why, strict=True)
         ]
+        if not beliefs.surrogate.has_scale:  # an expectation whose std nothing tells is none
+            plain = beliefs.posterior is beliefs.surrogate.posterior
+            found = [{**data, "expected": None, **({"why": NO_SCALE} if plain else {})} for data in found]
         kept = [data for data, new in zip(found, self._bound.fresh(places, trials), strict=True) if new]
         return filled(self._bound, self._meta, q, kept, trials, generator)
 

@@ -24,6 +24,8 @@ from sggp.posterior.solving import by_factor
 from sggp.random import as_generator, streams
 from sggp.typing import Seed
 
+NO_SCALE = "all measured values are equal: how far others lie is not known"
+"""Why a place was chosen, in the place of what the model expects there, where `Surrogate.has_scale` is false."""
 _LEARN_FROM = 4
 _PRIOR_NOISE = 0.01
 _LEAST_NOISE = 1e-6

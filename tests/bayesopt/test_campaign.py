@@ -243,3 +243,16 @@ def test_predictions_are_in_the_units_of_the_values():
     mean, std = fit_surrogate(x, y, num_samples=1, generator=0).predict(x)
     assert (mean - y).abs().max() < 2.0
     assert std.max() < 5.0
+
+
+def test_equal_values_say_nothing_of_the_others(tmp_path):
+    """6, 6, 6 were followed by 'expected 6 ± 7.9': the next power of two."""
+    campaign = Campaign(pool(), tmp_path / "c.db", maximize=True, seed=1, num_initial=5)
+    campaign.tell_many([(trial.id, 6.0) for trial in campaign.ask(5)])
+    (asked,) = campaign.ask(1)
+    assert asked.expected is None
+    assert "all measured values are equal" in asked.why
+    campaign.tell(asked.id, 7.0)
+    (asked,) = campaign.ask(1)
+    assert 5 < asked.expected[0] < 8
+    assert asked.why.startswith("expected ")

@@ -13,6 +13,7 @@ from sggp.bayesopt.outcomes.censored import fit_censored
 from sggp.bayesopt.outcomes.outliers import set_apart
 from sggp.bayesopt.outcomes.tables import BeliefSettings, Table
 from sggp.bayesopt.rules import DEFAULT_RULE, RULES, Choice, Rule, check_rule, make_rule
+from sggp.bayesopt.surrogate import NO_SCALE
 from sggp.checks import one_of, whole_number
 from sggp.cli.console import (
     check_outputs,
@@ -361,7 +362,7 @@ def _known_only(
     if not model.has_scale:
         for line in lines:
             line[header.index("predicted_std")] = None
-            line[header.index("why")] = "all measured values are equal: how far others lie is not known"
+            line[header.index("why")] = NO_SCALE
     return header, lines
 
 
