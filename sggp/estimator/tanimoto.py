@@ -12,6 +12,7 @@ from scipy.sparse import issparse
 from sklearn.gaussian_process.kernels import GenericKernelMixin
 from sklearn.gaussian_process.kernels import Kernel as ScikitLearnBase
 
+from sggp.arrays import fingerprint_rows
 from sggp.checks import one_of
 from sggp.kernels import Covariance, TanimotoDotProduct, TanimotoMinMax, as_covariance
 
@@ -73,7 +74,7 @@ class TanimotoKernel(GenericKernelMixin, ScikitLearnBase):
     def _counts(self, X: Any) -> torch.Tensor:
         if issparse(X):
             X = X.toarray()
-        rows = np.asarray(X)
+        rows = np.asarray(fingerprint_rows(X))
         if rows.dtype.kind in "OUS" and rows.ndim == 1:
             rows = self._fingerprints(tuple(str(smiles) for smiles in rows))
         return torch.from_numpy(np.ascontiguousarray(rows, dtype=None if rows.dtype == np.uint8 else float))

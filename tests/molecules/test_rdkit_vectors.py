@@ -15,6 +15,7 @@ from sggp import GPRegressor
 from sggp.bayesopt import Pool
 from sggp.bayesopt.screening import screen
 from sggp.errors import DtypeError, ShapeError
+from sggp.estimator import TanimotoKernel
 from sggp.molecules import FingerprintTable
 
 MOLECULES = [Chem.MolFromSmiles("C" * n + end) for n in range(1, 9) for end in ("O", "N", "c1ccccc1")]
@@ -36,6 +37,7 @@ def test_vectors_are_what_their_arrays_are(kind: str) -> None:
     ]
     assert np.array_equal(means[0], means[1])
     assert np.array_equal(means[0], means[2])
+    assert np.array_equal(TanimotoKernel()(vectors), TanimotoKernel()(array))
     pool = Pool(vectors)
     assert pool.kind == "counts"
     assert np.array_equal(pool.rows(range(len(array))).numpy(), array)
