@@ -243,3 +243,19 @@ def test_a_column_of_plus_minus_is_found_and_may_have_decimal_commas(tmp_path):
     path.write_text("smiles;y\nCCO;5,1±0,2\nCCC;6,25 ± 1\n")
     read = read_molecules(path, need_values=True)
     assert (read.values.tolist(), read.errors.tolist()) == ([5.1, 6.25], [0.2, 1])
+
+
+@pytest.mark.parametrize(("value", "scale"), [("pIC50", "IC50 (nM)"), ("pChEMBL Value", "Standard Value")])
+def test_a_relation_of_the_concentration_is_not_that_of_its_logarithm(tmp_path, value, scale):
+    """An IC50 above 10,000 nM was read as a pIC50 above 5."""
+    path = tmp_path / "a.csv"
+    rows = "CCO,=,100,7\nCCC,>,10000,5\nCCN,=,10,8\n"
+    path.write_text(f"smiles,relation,{scale},{value}\n{rows}")
+    with pytest.raises(DataFileError, match=f"of '{scale[:4]}.*' or of '{value}'"):
+        read_molecules(path, value_column=value, bounds=True)
+    read = read_molecules(path, value_column=scale, bounds=True)
+    assert (read.values.tolist(), read.censored) == ([100, 10000, 10], (None, "above", None))
+    path.write_text(f"smiles,{value} relation,{scale},{value}\n{rows.replace('>', '<')}")
+    assert read_molecules(path, value_column=value, bounds=True).censored == (None, "below", None)
+    path.write_text(f"smiles,relation,{scale},{value}\n{rows.replace('>', '=')}")
+    assert read_molecules(path, value_column=value).values.tolist() == [7, 5, 8]

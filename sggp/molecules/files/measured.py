@@ -7,12 +7,14 @@ from collections.abc import Collection
 from dataclasses import replace
 
 from sggp.errors import DataFileError
-from sggp.molecules.files.columns import plain
+from sggp.molecules.files.columns import is_number, plain
 from sggp.molecules.files.numbers import Censored, Numbers, is_missing, read_numbers, relation
 from sggp.molecules.files.table import DataTable
 
 _RELATIONS = ("relation", "standardrelation", "operator", "qualifier", "modifier", "censoring", "censored")
 _UNITS = ("unit", "units", "standardunit", "standardunits")
+_VALUES = ("value", "standardvalue", "activityvalue")
+_LOGARITHM = re.compile("p(ic50|ec50|ac50|xc50|ki|kd|chembl|activity|potency)")
 _SIDES: dict[str, Censored] = {"above": "above", "below": "below"}
 _SIGNS = 0.5  # share of the filled cells that must be signs in a column of relations
 _PLUS_MINUS = re.compile(r"(.*\d.*?)(?:±|\+/[-−]|\+[-−])(.*\d.*)", re.DOTALL)
@@ -41,7 +43,8 @@ def measured_numbers(
         errors: whether 5±0.2 (or +-, +/-) is 5 with the standard error 0.2; else it is no number.
 
     Raises:
-        DataFileError: as `DataTable.numbers`; values in several units; relations of one of several columns.
+        DataFileError: as `DataTable.numbers`; values in several units; relations of one of several columns, or of IC50
+            beside pIC50.
     """
     found = (_with_errors if errors else DataTable.numbers)(table, name, mostly=mostly)
     others = {key: cells for key, cells in table.columns.items() if key != name and key not in ignore}
@@ -58,7 +61,28 @@ def measured_numbers(
             f"{table.path}: of which of {', '.join(among)} does column {beside!r} say which values are bounds? Call it "
             f"{name} {beside}, or write the signs into the cells, as >10."
         )
+    if plain(beside) in _RELATIONS:
+        _refuse_other_scale(table, name, beside, others)
     return _with_relations(name, found, beside, others[beside])
+
+
+def _refuse_other_scale(table: DataTable, name: str, beside: str, others: dict[str, list[str]]) -> None:
+    """Refuse pIC50 beside IC50 and a relation that says not of which: > of the one is < of the other."""
+    if not (logarithm := _LOGARITHM.match(plain(name))):
+        return
+    scale = [
+        key
+        for key, cells in others.items()
+        if (logarithm[1] in plain(key) or plain(key) in _VALUES)
+        and not _LOGARITHM.match(plain(key))
+        and any(is_number(cell) for cell in cells)
+    ]
+    if scale and any(relation(cell) in ("above", "below") for cell in others[beside]):
+        raise DataFileError(
+            f"{table.path}: column {beside!r} says which values are bounds, of {scale[0]!r} or of {name!r}? Where one "
+            f"is above a number, the other is below. Call it {name} {beside} if it is of that, or write the signs into "
+            "the cells, as >5, and leave that column out."
+        )
 
 
 def _with_errors(table: DataTable, name: str, *, mostly: bool) -> Numbers:
