@@ -227,7 +227,7 @@ def test_what_a_few_rows_do_not_show_is_another_problem(moved, generator, tmp_pa
         operator, changed = Products(operator), Products(changed)
     solve = ConjugateGradients(None).solve
     solve(operator, rhs, generator=1, checkpoint=tmp_path / "c")
-    with pytest.raises(CheckpointError, match="operator's (x|rows) differs"):
+    with pytest.raises(CheckpointError, match=r"operator's (x|rows) differs"):
         solve(changed, rhs, generator=1, checkpoint=tmp_path / "c")
     assert solve(operator, rhs, generator=1, checkpoint=tmp_path / "c").converged
 
