@@ -96,6 +96,17 @@ def test_a_checkpoint_changes_nothing_and_answers_the_same_call(table, tmp_path,
         assert other.noise_model_.reason == plain.noise_model_.reason
 
 
+def test_the_same_numbers_are_the_same_call_however_they_lie_in_memory(table, tmp_path, monkeypatch):
+    X, y = table
+    np.save(tmp_path / "X.npy", X)
+    expected = model(random_state=3).fit(X, y, checkpoint=tmp_path / "fit").predict(X[:9])
+    monkeypatch.setattr(regressor, "fit_weighted", learnt_again)
+    mapped = np.load(tmp_path / "X.npy", mmap_mode="r")
+    for other in (X[::-1].copy()[::-1], np.asfortranarray(X), X.astype(">f8"), mapped):
+        again = model(random_state=3).fit(other, y[::-1].copy()[::-1], checkpoint=tmp_path / "fit")
+        np.testing.assert_allclose(again.predict(X[:9]), expected, rtol=1e-9)  # columns first: other sums
+
+
 def test_the_posterior_of_an_iterative_fit_is_kept(table, tmp_path, monkeypatch):
     X, y = table[0][:40], table[1][:40]
     options = {"optimizer": "iterative", "solver": None, "noise": "constant", "random_state": 0}

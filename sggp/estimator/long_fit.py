@@ -190,14 +190,28 @@ def _fingerprints(of: Mapping[str, Any]) -> dict[str, str]:
     found = {}
     for name, value in of.items():
         given = value is None or isinstance(value, str | list)
-        tree, tensors = pack(value) if given else ("array", {"": torch.from_numpy(np.atleast_1d(value))})
+        tree, tensors = pack(value) if given else ("array", {})
         digest = hashlib.sha256(json.dumps(tree, sort_keys=True).encode())
+        if not given:
+            _add_rows(digest, np.atleast_1d(value))
         for key in sorted(tensors):
             digest.update(f"{key} {tensors[key].dtype} {tuple(tensors[key].shape)}".encode())
             for part in tensors[key].split(_HASHED_ROWS) if tensors[key].ndim else [tensors[key]]:
                 digest.update(part.contiguous().numpy().tobytes())
         found[name] = digest.hexdigest()
     return found
+
+
+def _add_rows(digest: Any, rows: np.ndarray) -> None:
+    """Type, shape and numbers of an array, whatever its order in memory, and whoever may write to it."""
+    native = rows.dtype.newbyteorder("=")
+    try:
+        told = str(torch.from_numpy(np.empty(0, native)).dtype)
+    except TypeError:  # longer than torch has them
+        told = str(native)
+    digest.update(f" {told} {rows.shape}".encode())
+    for start in range(0, len(rows), _HASHED_ROWS):
+        digest.update(np.ascontiguousarray(rows[start : start + _HASHED_ROWS], dtype=native).tobytes())
 
 
 def _learnt_values(model: FittedModel, known_noise: Any) -> dict[str, Any]:
