@@ -31,7 +31,7 @@ from sggp.persistence.tree import pack
 from sggp.posterior import Posterior
 from sggp.posterior.kernel_values import describe_kernel
 from sggp.posterior.storage import posterior_parts, posterior_values
-from sggp.running import in_time
+from sggp.running import in_time, may_stop, stop_asked
 
 KIND = "checkpoint of a fit"
 _LEARNING = 0.5  # of the seconds
@@ -60,6 +60,7 @@ class LongFit:
         if self.seconds is not None and self.seconds <= 0:
             raise InputError(f"max_seconds must be positive, got {max_seconds!r}; None sets no limit.")
         self.cut: tuple[str, ...] = ()
+        self._stopped = ""
         self.path = None if checkpoint is None else as_path(checkpoint, "checkpoint")
         if self.path is not None and current().first:
             try:
@@ -92,9 +93,13 @@ class LongFit:
             ) as cut:
                 found = learning()
             self.cut, used = tuple(cut), time.perf_counter() - self._begin
-            self._write(
-                {"belongs": belongs, "draws": draws.get_state(), "cut": list(cut), "seconds": used}, found
-            )
+            if may_stop() and current().agreed(stop_asked() is not None):
+                # the file would have it for the end of learning, and nobody would go on with that
+                self._stopped, self.cut = stop_asked() or "another process", (*cut, "learning")
+            else:
+                self._write(
+                    {"belongs": belongs, "draws": draws.get_state(), "cut": list(cut), "seconds": used}, found
+                )
         self._solving, self._used = time.perf_counter(), used
         return found
 
@@ -115,11 +120,15 @@ class LongFit:
         return partial(self.limits, targets)
 
     def tell_cut(self) -> None:
-        """Warn of what of the learning was cut short."""
+        """Warn of what of the learning was cut short, and by whom."""
         if self.cut:
             listed = ", ".join(self.cut)
+            who = (
+                f"stopped by {self._stopped}" if self._stopped else f"max_seconds={self.seconds:g} cut short"
+            )
+            then = "fit again" if self._stopped else "raise max_seconds"
             warnings.warn(
-                f"max_seconds={self.seconds:g} cut short: {listed}. The best until then was kept; raise max_seconds.",
+                f"{who}: {listed}. The best until then was kept; {then}.",
                 NotConverged,
                 stacklevel=3,
             )
