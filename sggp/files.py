@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -21,11 +22,11 @@ def check_target(path: str | os.PathLike[str]) -> Path:
 
     Raises:
         InputError: `path` is neither a string nor a path.
-        DataFileError: it is a folder, or its folder does not exist or cannot be written.
+        DataFileError: it is a folder, a device or a pipe, or its folder does not exist or cannot be written.
     """
-    target = _target(path)
+    target, real = _target(path)
     try:
-        with tempfile.TemporaryFile(dir=target.parent):
+        with tempfile.TemporaryFile(dir=real.parent):
             return target
     except OSError as error:
         raise _refusal(target, error) from error
@@ -36,20 +37,23 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """A binary stream whose bytes become `path` once the block ends well; otherwise `path` stays as it was.
 
     The bytes go to a temporary file in the same folder, which replaces `path` only once they are on the disk: a
-    reader sees the old file or the new one, never half of one, whatever stops the writer.
+    reader sees the old file or the new one, never half of one, whatever stops the writer. A file that is replaced
+    hands down its permissions; where `path` is a symbolic link the file that it leads to is replaced.
 
     Raises:
         InputError, DataFileError: as `check_target`; and DataFileError where writing fails, a full disk for instance.
     """
-    target = _target(path)
-    temporary = target.with_name(f".{target.name[:200]}.{secrets.token_hex(8)}.part")
+    target, real = _target(path)
+    start = os.fsdecode(os.fsencode(real.name)[:200])  # names end at 255 bytes
+    temporary = real.with_name(f".{start}.{secrets.token_hex(8)}.part")
     try:
         with temporary.open("x+b") as stream:
+            _hand_down(real, temporary)
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
-        os.replace(temporary, target)
-        _settle(target.parent)
+        os.replace(temporary, real)
+        _settle(real.parent)
     except OSError as error:
         raise _refusal(target, error) from error
     finally:
@@ -77,19 +81,40 @@ def write_whole(path: str | os.PathLike[str], content: str | bytes) -> None:
         stream.write(content.encode() if isinstance(content, str) else content)
 
 
-def _target(path: Any) -> Path:
+def _hand_down(old: Path, new: Path) -> None:
+    """Give the new file the permissions of the one that it replaces, where there is one and the disk has them."""
+    with suppress(OSError):
+        new.chmod(stat.S_IMODE(old.stat().st_mode))
+
+
+def _target(path: Any) -> tuple[Path, Path]:
+    """The path as it was given, and the file that it leads to, which is there already or may be made."""
     target = as_path(path, "path")
-    if target.is_dir():
+    try:
+        real, mode = Path(os.path.realpath(target)), stat.S_IFREG
+        folder = real.parent.is_dir()
+        with suppress(FileNotFoundError, NotADirectoryError):
+            mode = real.stat().st_mode
+    except (OSError, ValueError) as error:  # too long a name, links in a circle, or a zero in it
+        raise DataFileError(f"cannot write {target}: {_words(error)}; choose another path.") from error
+    if stat.S_ISDIR(mode):
         raise DataFileError(f"cannot write {target}: it is a folder; give the path of a file in it.")
-    if not target.parent.is_dir():
+    if not folder:
         raise DataFileError(
-            f"cannot write {target}: the folder {target.parent} does not exist; create it, or choose another."
+            f"cannot write {target}: the folder {real.parent if target.is_symlink() else target.parent} does not "
+            "exist; create it, or choose another."
         )
-    return target
+    if not stat.S_ISREG(mode):  # its name would become that of a file
+        raise DataFileError(f"cannot write {target}: it is a device or a pipe; give the path of a file.")
+    return target, real
 
 
 def _refusal(target: Path, error: OSError) -> DataFileError:
     kept = "The file that was there is unchanged" if target.exists() else "Nothing was written"
     return DataFileError(
-        f"cannot write {target}: {error.strerror or error}. {kept}: make room, or choose another folder."
+        f"cannot write {target}: {_words(error)}. {kept}: make room, or choose another folder."
     )
+
+
+def _words(error: OSError | ValueError) -> str:
+    return getattr(error, "strerror", None) or str(error)

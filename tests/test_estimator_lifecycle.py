@@ -8,6 +8,7 @@ import pickle
 import gpytorch
 import numpy as np
 import pytest
+import torch
 from sklearn.base import clone
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process import kernels as sk
@@ -37,6 +38,19 @@ def counts(n=40, d=50, seed=0):
     rng = np.random.default_rng(seed)
     X = rng.poisson(0.4, (n, d))
     return X, X[:, :5].sum(1) + 0.1 * rng.standard_normal(n)
+
+
+@pytest.mark.parametrize("optimizer", ["exact", "nearest-neighbour", "iterative"])
+def test_gradients_that_the_caller_switched_off(optimizer):
+    X, y = table()
+    model = small(kernel="matern32", optimizer=optimizer)
+    expected = model.fit(X, y).predict(X[:3])
+    for off in (torch.no_grad, torch.inference_mode):
+        with off():
+            assert np.array_equal(clone(model).fit(X, y).predict(X[:3]), expected)
+            value, slope = model.log_marginal_likelihood(model.theta_, eval_gradient=True)
+    assert value == pytest.approx(model.log_marginal_likelihood(model.theta_))
+    assert np.isfinite(slope).all()
 
 
 # values in a GPyTorch kernel

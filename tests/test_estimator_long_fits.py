@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import signal
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
 
 from sggp import GPRegressor
-from sggp.errors import CheckpointError, InputError, NotConverged
+from sggp.errors import CheckpointError, InputError, NotConverged, Stopped
 from sggp.estimator import regressor
+from sggp.evidence import timed
+from sggp.running import Stop, go_on, stoppable
 from sggp.solvers import ConjugateGradients
 from sggp.solvers.core import checkpoint as stored
 from tests.scripts import Scripts
@@ -94,6 +97,46 @@ def test_a_checkpoint_changes_nothing_and_answers_the_same_call(table, tmp_path,
             np.testing.assert_array_equal(one, two)
         assert other.theta_ == pytest.approx(plain.theta_, abs=0)
         assert other.noise_model_.reason == plain.noise_model_.reason
+
+
+@pytest.mark.parametrize("solver", [None, ConjugateGradients(None)])
+def test_what_a_stop_left_unlearnt_is_learnt_by_the_next_call(solver, table, tmp_path, monkeypatch):
+    X, y = table
+    y = y + np.random.default_rng(1).standard_normal(150) * (X[:, 1] > 0.5)  # noise that varies
+    whole = model(random_state=3, solver=solver).fit(X, y)
+    assert whole.noise_model_.surface is not None
+    learn = timed.learn_noise_model
+    with stoppable(Stop()) as stop:
+
+        def stopped(*arguments):
+            stop.ask("SIGTERM")
+            go_on()
+            return learn(*arguments)
+
+        monkeypatch.setattr(timed, "learn_noise_model", stopped)
+        cut = model(random_state=3, solver=solver)
+        expected = "ConjugateGradients" if solver else "stopped by SIGTERM: learning"
+        with pytest.warns(NotConverged, match=expected), pytest.raises(Stopped) if solver else nullcontext():
+            cut.fit(X, y, checkpoint=tmp_path / "fit")
+        assert list(tmp_path.iterdir()) == []
+    monkeypatch.setattr(timed, "learn_noise_model", learn)
+    if solver is None:  # a factor is one step, so that there is a model
+        assert (cut.cut_short_, cut.converged_) == (("learning",), False)
+    resumed = model(random_state=3, solver=solver).fit(X, y, checkpoint=tmp_path / "fit")
+    np.testing.assert_array_equal(
+        resumed.predict(X[:9], return_std=True), whole.predict(X[:9], return_std=True)
+    )
+
+
+def test_the_same_numbers_are_the_same_call_however_they_lie_in_memory(table, tmp_path, monkeypatch):
+    X, y = table
+    np.save(tmp_path / "X.npy", X)
+    expected = model(random_state=3).fit(X, y, checkpoint=tmp_path / "fit").predict(X[:9])
+    monkeypatch.setattr(regressor, "fit_weighted", learnt_again)
+    mapped = np.load(tmp_path / "X.npy", mmap_mode="r")
+    for other in (X[::-1].copy()[::-1], np.asfortranarray(X), X.astype(">f8"), mapped):
+        again = model(random_state=3).fit(other, y[::-1].copy()[::-1], checkpoint=tmp_path / "fit")
+        np.testing.assert_allclose(again.predict(X[:9]), expected, rtol=1e-9)  # columns first: other sums
 
 
 def test_the_posterior_of_an_iterative_fit_is_kept(table, tmp_path, monkeypatch):

@@ -104,3 +104,44 @@ def test_the_folder_is_forced_to_disk_after_the_file(tmp_path, monkeypatch):
     monkeypatch.setattr(files.os, "fsync", note)
     write_whole(target, "text")
     assert forced == [(False, False), (True, True)]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes with names are those of POSIX")
+@pytest.mark.parametrize("name", ["pipe", "link"])
+def test_a_pipe_or_device_is_not_replaced(tmp_path, name):
+    os.mkfifo(tmp_path / "pipe")  # as /dev/null, whose place a file would take where root writes
+    (tmp_path / "link").symlink_to(tmp_path / "pipe")
+    for write in (check_target, lambda p: write_whole(p, "x")):
+        with pytest.raises(DataFileError, match=f"{name}: it is a device or a pipe"):
+            write(tmp_path / name)
+    assert (tmp_path / "pipe").is_fifo()
+    assert _names(tmp_path) == ["link", "pipe"]
+
+
+def test_a_link_leads_to_the_file_that_is_written(tmp_path):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "a").symlink_to(Path("there") / "b")
+    for content in (b"new", b"newer"):  # the first makes it
+        write_whole(tmp_path / "a", content)
+        assert (tmp_path / "there" / "b").read_bytes() == content
+    assert (tmp_path / "a").is_symlink()
+    (tmp_path / "lost").symlink_to(tmp_path / "missing" / "b")
+    with pytest.raises(DataFileError, match=r"lost: the folder .*missing does not exist"):
+        write_whole(tmp_path / "lost", b"x")
+
+
+def test_permissions_outlast_a_new_content(tmp_path):
+    write_whole(tmp_path / "a", b"old")
+    (tmp_path / "a").chmod(0o640)
+    write_whole(tmp_path / "a", b"new")
+    assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == (0o640 if os.name == "posix" else 0o666)
+
+
+def test_names_of_many_bytes(tmp_path):
+    name = "模" * 80  # 240 bytes of 255
+    write_whole(tmp_path / name, b"x")
+    assert _names(tmp_path) == [name]
+    for wrong in ("x" * 300, "a\0b"):
+        for write in (check_target, lambda p: write_whole(p, "x")):
+            with pytest.raises(DataFileError, match="choose another path"):
+                write(tmp_path / wrong)

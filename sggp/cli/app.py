@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import warnings
+from contextlib import suppress
 from typing import Annotated, Any, cast
 
 import typer
@@ -90,9 +91,16 @@ def _usage(error: Any) -> str:
 
 def _report(message: str) -> int:
     line = "; ".join(part.strip() for part in message.splitlines() if part.strip())
-    sys.stderr.write(f"error: {visible(line)}\n")
+    _tell(f"error: {visible(line)}")
     return 2
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    sys.stderr.write(f"note: {visible(' '.join(str(message).split()))}\n")
+    _tell(f"note: {visible(' '.join(str(message).split()))}")
+
+
+def _tell(line: str) -> None:
+    """A line on stderr, where there is one that takes it."""
+    with suppress(OSError, ValueError):
+        if sys.stderr is not None:
+            sys.stderr.write(f"{line}\n")

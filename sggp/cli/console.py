@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,17 @@ class _Plain(Console):
         super().print(*(visible(o) if isinstance(o, str) else o for o in objects), **settings)
 
 
+class _Aside(_Plain):
+    """What is told beside results: a pipe, terminal or disk that takes no more of it ends no computation."""
+
+    def print(self, *objects: Any, **settings: Any) -> None:
+        with suppress(OSError):
+            super().print(*objects, **settings)
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+
+
 def stdout() -> Console:
     """Console for results: text as it is, since `[nH]` of a molecule is no markup and `:o:` no emoji."""
     return _Plain(markup=False, emoji=False, highlight=False, soft_wrap=True)
@@ -51,7 +62,7 @@ def stdout() -> Console:
 
 def stderr() -> Console:
     """Console for progress and notes, text as it is."""
-    return _Plain(stderr=True, markup=False, emoji=False, highlight=False, soft_wrap=True)
+    return _Aside(stderr=True, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
 def progress() -> Progress:

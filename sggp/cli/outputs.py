@@ -101,10 +101,10 @@ def same_file(one: Path, two: Path) -> bool:
 
 
 def _meets(path: Path, source: Path) -> bool:
-    real = source.resolve()
-    named = {place.with_name(place.name + end) for place in (source, real) for end in _BESIDE}
-    named |= {place.with_name(place.name.removesuffix(end)) for place in (source, real) for end in _PACKED}
-    named |= {place.with_name(place.name + end) for place in (source, real) for end in _PACKED}
+    places = [place for place in (source, source.resolve()) if place.name]  # "." has none
+    named = {place.with_name(place.name + end) for place in places for end in _BESIDE}
+    named |= {place.with_name(place.name.removesuffix(end)) for place in places for end in _PACKED}
+    named |= {place.with_name(place.name + end) for place in places for end in _PACKED}
     return any(same_file(path, place) for place in named)
 
 

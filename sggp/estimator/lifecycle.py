@@ -276,6 +276,7 @@ class Lifecycle(PredictiveDensities):
         )
         return (value, gradient) if eval_gradient else value
 
+    @torch.inference_mode(False)
     def _likelihood_at(self, theta: Tensor, x: Tensor, y: Tensor) -> tuple[float, np.ndarray]:
         kernel, place = copy_kernel(self.kernel_), 0
         raws = []

@@ -31,7 +31,7 @@ from sggp.persistence.tree import pack
 from sggp.posterior import Posterior
 from sggp.posterior.kernel_values import describe_kernel
 from sggp.posterior.storage import posterior_parts, posterior_values
-from sggp.running import in_time
+from sggp.running import in_time, may_stop, stop_asked
 
 KIND = "checkpoint of a fit"
 _LEARNING = 0.5  # of the seconds
@@ -60,6 +60,7 @@ class LongFit:
         if self.seconds is not None and self.seconds <= 0:
             raise InputError(f"max_seconds must be positive, got {max_seconds!r}; None sets no limit.")
         self.cut: tuple[str, ...] = ()
+        self._stopped = ""
         self.path = None if checkpoint is None else as_path(checkpoint, "checkpoint")
         if self.path is not None and current().first:
             try:
@@ -92,9 +93,13 @@ class LongFit:
             ) as cut:
                 found = learning()
             self.cut, used = tuple(cut), time.perf_counter() - self._begin
-            self._write(
-                {"belongs": belongs, "draws": draws.get_state(), "cut": list(cut), "seconds": used}, found
-            )
+            if may_stop() and current().agreed(stop_asked() is not None):
+                # the file would have it for the end of learning, and nobody would go on with that
+                self._stopped, self.cut = stop_asked() or "another process", (*cut, "learning")
+            else:
+                self._write(
+                    {"belongs": belongs, "draws": draws.get_state(), "cut": list(cut), "seconds": used}, found
+                )
         self._solving, self._used = time.perf_counter(), used
         return found
 
@@ -115,11 +120,15 @@ class LongFit:
         return partial(self.limits, targets)
 
     def tell_cut(self) -> None:
-        """Warn of what of the learning was cut short."""
+        """Warn of what of the learning was cut short, and by whom."""
         if self.cut:
             listed = ", ".join(self.cut)
+            who = (
+                f"stopped by {self._stopped}" if self._stopped else f"max_seconds={self.seconds:g} cut short"
+            )
+            then = "fit again" if self._stopped else "raise max_seconds"
             warnings.warn(
-                f"max_seconds={self.seconds:g} cut short: {listed}. The best until then was kept; raise max_seconds.",
+                f"{who}: {listed}. The best until then was kept; {then}.",
                 NotConverged,
                 stacklevel=3,
             )
@@ -190,14 +199,28 @@ def _fingerprints(of: Mapping[str, Any]) -> dict[str, str]:
     found = {}
     for name, value in of.items():
         given = value is None or isinstance(value, str | list)
-        tree, tensors = pack(value) if given else ("array", {"": torch.from_numpy(np.atleast_1d(value))})
+        tree, tensors = pack(value) if given else ("array", {})
         digest = hashlib.sha256(json.dumps(tree, sort_keys=True).encode())
+        if not given:
+            _add_rows(digest, np.atleast_1d(value))
         for key in sorted(tensors):
             digest.update(f"{key} {tensors[key].dtype} {tuple(tensors[key].shape)}".encode())
             for part in tensors[key].split(_HASHED_ROWS) if tensors[key].ndim else [tensors[key]]:
                 digest.update(part.contiguous().numpy().tobytes())
         found[name] = digest.hexdigest()
     return found
+
+
+def _add_rows(digest: Any, rows: np.ndarray) -> None:
+    """Type, shape and numbers of an array, whatever its order in memory, and whoever may write to it."""
+    native = rows.dtype.newbyteorder("=")
+    try:
+        told = str(torch.from_numpy(np.empty(0, native)).dtype)
+    except TypeError:  # longer than torch has them
+        told = str(native)
+    digest.update(f" {told} {rows.shape}".encode())
+    for start in range(0, len(rows), _HASHED_ROWS):
+        digest.update(np.ascontiguousarray(rows[start : start + _HASHED_ROWS], dtype=native).tobytes())
 
 
 def _learnt_values(model: FittedModel, known_noise: Any) -> dict[str, Any]:

@@ -59,6 +59,7 @@ class _NoSettings:
 _KEEP = Options("optimizer=None", _NoSettings)
 
 
+@torch.enable_grad()
 def learn_hyperparameters(
     kernel: Kernel,
     x: Tensor,

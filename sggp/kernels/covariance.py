@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor
 from sggp.errors import DtypeError, InputError, ShapeError
 from sggp.kernels.points import Points
 from sggp.kernels.products import DifferentiableProduct, Factors, tiled_product
-from sggp.kernels.sharing import shared_product
+from sggp.kernels.sharing import identity_of, shared_product
 from sggp.native.families import Profile
 from sggp.native.reference import BYTES_PER_ENTRY
 from sggp.native.tiling import tile_shape
@@ -260,7 +261,12 @@ class Covariance(ABC):
 
     def _product(self, x: Points, z: Points, v: Tensor, memory_budget: int) -> Tensor:
         """`_matmul`, shared by the workers of a distributed run."""
-        return shared_product(self._matmul, x, z, v, memory_budget)
+        return shared_product(self._matmul, x, z, v, memory_budget, lambda: self.identity)
+
+    @cached_property
+    def identity(self) -> Tensor:
+        """A number that tells covariances of other parameters apart."""
+        return identity_of(self)
 
     def _pair(self, x: Tensor | Points, z: Tensor | Points | None) -> tuple[Points, Points]:
         """Both sets prepared with one centre; that of `z` where it is ready (train data), else that of `x`."""

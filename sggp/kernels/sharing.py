@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import fields, is_dataclass
+from typing import Any
 
+import torch
 from torch import Tensor
 
 from sggp.kernels.points import Points
 from sggp.parallel import Part, current
+from sggp.parallel.checksum import checksum
 
-__all__ = ["shared_product", "worth_sharing"]
+__all__ = ["identity_of", "numbers_in", "shared_product", "worth_sharing"]
 
 LEAST_ENTRIES = 2**16
 """A product of fewer entries takes less time than telling the others of it."""
@@ -23,8 +27,38 @@ def worth_sharing(entries: int) -> bool:
     return current().size > 1 and entries >= LEAST_ENTRIES
 
 
-def shared_product(product: Product, x: Points, z: Points, v: Tensor, memory_budget: int) -> Tensor:
-    """K(x, z) v, (n, s), by the workers that this thread is among.
+def numbers_in(value: Any) -> Iterator[Tensor]:
+    """The numbers of a value: a tensor, a number, a module's state, and those of sequences, data classes, covariances.
+
+    Of a covariance those of its public attributes, and of a kernel that it keeps.
+    """
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, int | float):
+        yield torch.tensor(value, dtype=torch.float64)
+    elif isinstance(value, torch.nn.Module):
+        yield from value.state_dict().values()
+    elif isinstance(value, tuple | list):
+        for item in value:
+            yield from numbers_in(item)
+    elif is_dataclass(value):
+        for field in fields(value):
+            yield from numbers_in(getattr(value, field.name))
+    elif hasattr(type(value), "identity"):  # a covariance
+        for name, part in vars(value).items():
+            if not name.startswith("_") or isinstance(part, torch.nn.Module):
+                yield from numbers_in(part)
+
+
+def identity_of(covariance: Any) -> Tensor:
+    """A number that tells covariances apart, for ranks to compare."""
+    return torch.tensor(checksum(numbers_in(covariance)))
+
+
+def shared_product(
+    product: Product, x: Points, z: Points, v: Tensor, memory_budget: int, identity: Callable[[], Tensor]
+) -> Tensor:
+    """K(x, z) v, (n, s), by the workers that this thread is among, who must have the same identity of K.
 
     Each computes some rows of the result, which are put together; where there are few rows, some of the terms, which
     are added up. Fewer than 65,536 entries are computed by everybody.
@@ -47,5 +81,5 @@ def shared_product(product: Product, x: Points, z: Points, v: Tensor, memory_bud
         return product(part.here(x), part.here(z[part.rows]), part.here(v[part.rows]), memory_budget)
 
     if n >= min(m, _ROWS * workers.size):
-        return workers.gather(n, some_rows, (x.raw, z.raw, v))
-    return workers.total(m, some_terms, (x.raw, z.raw, v))
+        return workers.gather(n, some_rows, (x.raw, z.raw, v, identity()))
+    return workers.total(m, some_terms, (x.raw, z.raw, v, identity()))

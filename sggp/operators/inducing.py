@@ -272,7 +272,7 @@ class InducingOperator(PenaltyEstimate, SystemOperator):
                 total = term(these, self._block(part, these, wide=wide), total)
             return total
 
-        total = self.workers.total(n, own, (out, *alike))
+        total = self.workers.total(n, own, (out, *alike, self.x, self.z, self.covariance.identity))
         return total if self.workers.size == 1 else out + total
 
     def _rows_of_design(self, rows: Tensor) -> Tensor:

@@ -85,7 +85,14 @@ class KernelMatrix:
         self.count(len(self.x) ** 2)
         if not self.keeps_matrix:
             return self.product(self.points, self.points, v)
-        return self.workers.gather(len(self.x), lambda part: self.stored(part) @ part.here(v), (v,))
+        return self.workers.gather(
+            len(self.x), lambda part: self.stored(part) @ part.here(v), (v, *self.alike)
+        )
+
+    @property
+    def alike(self) -> tuple[Tensor, Tensor]:
+        """What every rank must hold alike: the rows, and a number for the kernel."""
+        return self.x, self.covariance64.identity
 
     @cached_property
     def far(self) -> FarMatrix | None:
@@ -188,11 +195,15 @@ class RowBlock:
     def matmul(self, v: Tensor) -> Tensor:  # (n, s) -> (b, s)
         """K_I v."""
         return self._matrix.workers.total(
-            len(v), lambda part: self._part(part) @ part.here(v[part.rows]), (self._rows, v)
+            len(v),
+            lambda part: self._part(part) @ part.here(v[part.rows]),
+            (self._rows, v, *self._matrix.alike),
         )
 
     def transposed_matmul(self, w: Tensor) -> Tensor:  # (b, s) -> (n, s)
         """K_Iᵀ w."""
         return self._matrix.workers.gather(
-            len(self._matrix.x), lambda part: self._part(part).T @ part.here(w), (self._rows, w)
+            len(self._matrix.x),
+            lambda part: self._part(part).T @ part.here(w),
+            (self._rows, w, *self._matrix.alike),
         )

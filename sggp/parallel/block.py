@@ -13,6 +13,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from sggp.checks import finite_number
 from sggp.errors import InputError
 from sggp.parallel.devices import Devices
 from sggp.parallel.ranks import Ranks
@@ -23,6 +24,7 @@ __all__ = ["distributed"]
 
 _log = logging.getLogger(__name__)
 _blocks = itertools.count()
+_LONGEST = 365 * 86_400.0
 _LAUNCHED = {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
 """What torchrun, or whoever starts ranks, leaves in the environment of each."""
 
@@ -66,13 +68,14 @@ def distributed(
     """
     if current().size > 1:
         raise InputError("this is inside another `with sggp.distributed()` already: one is enough.")
-    if not timeout > 0:
-        raise InputError(f"timeout must be a positive number of seconds, got {timeout!r}.")
+    seconds = finite_number(timeout, "timeout", "give seconds")
+    if not 0 < seconds <= _LONGEST:
+        raise InputError(f"timeout must be a positive number of seconds, at most a year, got {timeout!r}.")
     if devices is not None:
         with entered(Devices(devices)) as workers:
             yield workers
     elif dist.is_available() and (dist.is_initialized() or os.environ.keys() >= _LAUNCHED):
-        yield from _of_ranks(timeout)
+        yield from _of_ranks(seconds)
     else:
         _log.info("no torchrun and no devices: one process on its own.")
         with entered(Workers()) as workers:

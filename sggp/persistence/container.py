@@ -24,6 +24,7 @@ import hashlib
 import json
 import os
 import platform
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
@@ -181,9 +182,8 @@ def read_content(path: str | os.PathLike[str], kind: str, *, again: str = "save 
     Cost: a read of the file, and its tensors in memory once.
     """
     target = as_path(path, "path")
-    if not target.is_file():
-        raise DataFileError(f"there is no file {target}{' (it is a folder)' if target.is_dir() else ''}.")
     try:
+        _check_regular(target)
         with target.open("rb") as stream:
             start = stream.read(8)
         if not start:
@@ -191,6 +191,8 @@ def read_content(path: str | os.PathLike[str], kind: str, *, again: str = "save 
         found, content = read_old(target) if start.startswith(OLD_FILE) else _read(target, again)
     except PermissionError as error:
         raise DataFileError(f"cannot read {target}: {error.strerror}.") from error
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise DataFileError(f"there is no file {target}.") from error
     except DataFileError:
         raise
     except _NOT_OURS as error:
@@ -202,6 +204,14 @@ def read_content(path: str | os.PathLike[str], kind: str, *, again: str = "save 
             "give another path."
         )
     return content
+
+
+def _check_regular(target: Path) -> None:
+    mode = target.stat().st_mode
+    if stat.S_ISDIR(mode):
+        raise DataFileError(f"there is no file {target} (it is a folder).")
+    if not stat.S_ISREG(mode):
+        raise DataFileError(f"{target} is a pipe or a device: write its content to a file and give that.")
 
 
 def is_safetensors(start: bytes) -> bool:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from sggp.checks import whole_number
+from sggp.checks import finite_number, one_of, whole_number
 from sggp.errors import InputError
 from sggp.native import ceilings, engine
 from sggp.native.conditionals import Rows
@@ -22,11 +22,16 @@ _SMALL = 0.15  # of the usual work of a ceiling: a tenth of a second
 _ROUNDS = 3
 _SYSTEM = 31  # rows of the small systems that likelihoods and factors are made of
 _SYSTEMS = 512
+_LEAST = 1e-3
+"""Of any rate: what takes longer than all time is a slip."""
 
 
 @dataclass(frozen=True)
 class Device:
     """Rates of one device, and how several of them are joined.
+
+    Raises:
+        InputError: a rate that is no positive number, another kind, or no device.
 
     Attributes:
         name: as it is asked for.
@@ -50,6 +55,13 @@ class Device:
     link: float = 1e9
     source: str = ""
     kind: str = "cpu"
+
+    def __post_init__(self) -> None:
+        whole_number(self.count, "the number of devices")
+        one_of(self.kind, "kind", ("cpu", "cuda"))
+        for name in ("evaluation", "flops", "flops64", "systems", "memory", "reached", "link"):
+            if not finite_number(getattr(self, name), name, infinite=name == "memory") >= _LEAST:
+                raise InputError(f"{name} of a device must be positive, got {getattr(self, name)!r}.")
 
 
 _SHEET = "data sheet of the maker; the share reached is an assumption"
@@ -90,7 +102,7 @@ def device_named(text: str) -> Device:
         speed = float(link)
     except ValueError:
         speed = math.nan
-    if not 0 < speed < math.inf:
+    if not _LEAST <= speed < math.inf:
         raise InputError(f"device {text!r}: what follows @ must be bytes a second, as in h200:4@5e10.")
     return replace(found, link=speed)
 

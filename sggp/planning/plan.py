@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 
 from sggp.checks import finite_number, one_of, whole_number
 from sggp.defaults import DIRECT_ROWS, MEMORY_BUDGET, NUM_SAMPLES
+from sggp.errors import InputError
 from sggp.operators.base import Operator
 from sggp.planning.costs import Job, Part, parts_of
 from sggp.planning.devices import Device, device_named
@@ -48,10 +50,13 @@ class Plan:
         return self.memory <= self.device.memory
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
+        """Plain values, for JSON: a memory that nobody knows is None."""
+        device = asdict(self.device) | {
+            "memory": self.device.memory if self.device.memory < math.inf else None
+        }
         return {
             "job": asdict(self.job),
-            "device": asdict(self.device),
+            "device": device,
             "parts": [asdict(part) for part in self.parts],
             "seconds": self.seconds,
             "memory": self.memory,
@@ -108,6 +113,8 @@ def plan_fit(
     rows = whole_number(int(finite_number(n, "n")), "n")
     if passes is not None:
         passes = finite_number(passes, "passes")
+        if passes <= 0:
+            raise InputError(f"passes must be positive, got {passes:g}; None takes what is typical.")
     job = Job(
         rows,
         whole_number(d, "d"),
@@ -117,6 +124,8 @@ def plan_fit(
         whole_number(predictions, "predictions", least=0),
     )
     found = device_named(device) if isinstance(device, str) else device
+    if not isinstance(found, Device):
+        raise InputError(f'device must be a name such as "h200:4" or a Device, got {device!r}.')
     # as `condition` has it, and beyond by the rule of `Auto`
     solvers = (Cholesky(),) if rows <= DIRECT_ROWS else choose(_Sketch(job, found), job.sides)
     parts, memory = parts_of(job, found, direct=isinstance(solvers[0], Cholesky))

@@ -6,6 +6,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TextIO
 
 from sggp.running.scope import Step
@@ -31,11 +32,12 @@ class ProgressLines:
     logarithm of its residual fell over the last dozen steps. Both are estimates, and said to be.
 
     Args:
-        stream: where to, as sys.stderr. notes: whether to write notes. clock: seconds, from any origin.
+        stream: where to, as sys.stderr; one that fails, or None, costs the lines and nothing else.
+        notes: whether to write notes. clock: seconds, from any origin.
     """
 
     def __init__(
-        self, stream: TextIO, *, notes: bool = True, clock: Callable[[], float] = time.monotonic
+        self, stream: TextIO | None, *, notes: bool = True, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._stream, self._notes, self._clock = stream, notes, clock
         self._terminal = bool(getattr(stream, "isatty", lambda: False)())
@@ -60,8 +62,7 @@ class ProgressLines:
         self._line = self._described(step, now)
         if self._terminal:
             if now - self._drawn >= _REDRAWN or not self._open:
-                self._stream.write(f"\r\x1b[2K{self._line}")
-                self._stream.flush()
+                self._put(f"\r\x1b[2K{self._line}")
                 self._drawn, self._open = now, True
         elif now >= self._next:
             self._write(self._line)
@@ -74,14 +75,19 @@ class ProgressLines:
     def _end_phase(self, now: float) -> None:
         if self._open:
             kept = now - self._phase_begin >= _KEPT
-            self._stream.write(f"\r\x1b[2K{self._line}\n" if kept else "\r\x1b[2K")
-            self._stream.flush()
+            self._put(f"\r\x1b[2K{self._line}\n" if kept else "\r\x1b[2K")
         self._open, self._phase = False, ""
         self._trail.clear()
 
     def _write(self, line: str) -> None:
-        self._stream.write(f"{line}\n")
-        self._stream.flush()
+        self._put(f"{line}\n")
+
+    def _put(self, text: str) -> None:
+        if self._stream is None:  # of a process without one
+            return
+        with suppress(OSError, ValueError):  # a pipe or terminal that is gone, a full disk
+            self._stream.write(text)
+            self._stream.flush()
 
     def _described(self, step: Step, now: float) -> str:
         parts = []

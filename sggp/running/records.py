@@ -7,11 +7,12 @@ import math
 import os
 import sys
 import time
+import warnings
 from contextlib import ExitStack
 from typing import Any, Self
 
 from sggp.checks import as_path
-from sggp.errors import DataFileError
+from sggp.errors import DataFileError, SggpWarning
 from sggp.running.scope import Step, listening
 
 __all__ = ["JsonLines", "resident_bytes"]
@@ -31,6 +32,9 @@ class JsonLines:
     Raises:
         DataFileError: the file cannot be opened for writing.
 
+    Warns:
+        SggpWarning: once, where a line cannot be written: a full disk costs the line, not the run.
+
     Example:
         >>> import json, tempfile, torch, gpytorch
         >>> from pathlib import Path
@@ -49,16 +53,17 @@ class JsonLines:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = as_path(path, "path")
-        self._stack = ExitStack()
+        self._stack, self._warned = ExitStack(), False
 
     def __enter__(self) -> Self:
         try:
-            self._file = self._stack.enter_context(open(self.path, "a", encoding="utf-8", buffering=1))
-        except OSError as error:
+            self._file = self._stack.enter_context(open(self.path, "ab+", buffering=0))
+            if _is_cut(self._file):
+                self._file.write(b"\n")
+        except (OSError, ValueError) as error:
             self._stack.close()
-            raise DataFileError(
-                f"cannot write {self.path}: {error.strerror or error}. Choose another folder."
-            ) from error
+            words = getattr(error, "strerror", None) or error
+            raise DataFileError(f"cannot write {self.path}: {words}. Choose another folder.") from error
         self._begin = time.perf_counter()
         self._stack.enter_context(listening(self))
         return self
@@ -77,7 +82,22 @@ class JsonLines:
             "memory": resident_bytes(),
             **step.values,
         } | ({"note": step.note} if step.note else {})
-        self._file.write(json.dumps({key: _finite(value) for key, value in line.items()}) + "\n")
+        text = json.dumps({key: _finite(value) for key, value in line.items()}) + "\n"
+        try:
+            self._file.write(text.encode())
+        except OSError as error:
+            if not self._warned:
+                told = f"cannot write {self.path}: {error.strerror or error}. The run goes on without these lines."
+                warnings.warn(told, SggpWarning, stacklevel=2)
+            self._warned = True
+
+
+def _is_cut(file: Any) -> bool:
+    """Whether the last line of a file has no end, as after a disk was full: the next one begins on its own."""
+    if not file.seekable() or not file.seek(0, os.SEEK_END):
+        return False
+    file.seek(-1, os.SEEK_END)
+    return bool(file.read(1) != b"\n")
 
 
 def _finite(value: Any) -> Any:

@@ -270,7 +270,8 @@ def stop_on_signals(*, at_once: bool = False) -> Iterator[Stop]:
     Yields:
         The `Stop`: its `reason` and `signal` tell afterwards whether one came.
 
-    In other threads than the main one signals cannot be caught, and the block changes nothing.
+    In other threads than the main one signals cannot be caught, and the block changes nothing. Nor does a signal that
+    the process ignores, as a job in the background of a script does Ctrl-C.
 
     Example:
         >>> from sggp.running import stop_on_signals
@@ -290,6 +291,8 @@ def stop_on_signals(*, at_once: bool = False) -> Iterator[Stop]:
 
     if threading.current_thread() is threading.main_thread():
         for caught in (signal.SIGINT, signal.SIGTERM):
+            if signal.getsignal(caught) is signal.SIG_IGN:
+                continue
             previous = signal.signal(caught, heard_signal)
             before[caught] = signal.SIG_DFL if previous is None else previous
     try:

@@ -54,6 +54,18 @@ def test_joblib_finds_what_one_process_finds(scripts: Scripts, tmp_path: Path) -
     assert done.stdout == "(8, 3) (True, True)\n", done.stderr[-2000:]
 
 
+def test_shards_without_rows_and_of_other_machines(tmp_path: Path) -> None:
+    search, foreign = PathSearch(paths, 5), tmp_path / "foreign.npy"
+    np.save(foreign, TABLE.astype(">f8"))
+    whole = search.shard(TABLE)
+    for table in (foreign, TABLE.astype(np.longdouble)):
+        np.testing.assert_array_equal(search.shard(table).rows, whole.rows)
+    none = search.shard(TABLE[:0], 101)
+    assert none.rows.shape == none.values.shape == (3, 0)
+    np.testing.assert_array_equal(search.reduce(none, search.shard(TABLE), none).rows, whole.rows)
+    assert search.reduce(none, none).rows.shape == (3, 0)
+
+
 def test_misuse(tmp_path: Path) -> None:
     search = PathSearch(paths)
     (tmp_path / "text.npy").write_text("no table")
@@ -61,7 +73,7 @@ def test_misuse(tmp_path: Path) -> None:
         search.shard(tmp_path / "text.npy")
     with pytest.raises(DataFileError, match=r"none\.npy"):
         search.shard(tmp_path / "none.npy")
-    for rows in (np.zeros(3), np.zeros((0, 2)), np.array([["a"]])):
+    for rows in (np.zeros(3), np.zeros((2, 2, 1)), np.array([["a"]])):
         with pytest.raises(ShapeError, match=r"\(n, d\) numbers"):
             search.shard(rows)
     with pytest.raises(InputError, match="nothing to join"):

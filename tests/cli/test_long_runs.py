@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -70,6 +71,19 @@ def test_a_log_holds_the_steps(table, tmp_path, capsys):
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     assert {line["phase"] for line in lines} == {"hyperparameters", "noise", "solve"}
     assert len(capsys.readouterr().err.splitlines()) == 1  # a short run draws nothing
+
+
+class Gone(io.StringIO):
+    def write(self, text):
+        raise BrokenPipeError(32, "Broken pipe")
+
+
+@pytest.mark.parametrize("stderr", [Gone(), None])
+def test_nobody_who_listens_costs_no_model(stderr, table, tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.stderr", stderr)
+    assert run("fit", table, *OPTIONS, "--out", tmp_path / "m.gp") == 0
+    assert (tmp_path / "m.gp").exists()
+    assert run("fit", table, *OPTIONS, "--out", tmp_path / "missing" / "m.gp") == 2
 
 
 def test_predictions_of_a_model_that_was_stopped_say_so(table, tmp_path, capsys, monkeypatch):

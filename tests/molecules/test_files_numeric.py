@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from sggp.datasets import read_matrix
-from sggp.errors import DataFileError
+from sggp.errors import DataFileError, InputError
 from sggp.molecules import read_table
 from sggp.molecules.files import DataTable
 from sggp.molecules.files.formats import arrow
@@ -162,3 +162,29 @@ def test_what_cannot_be_read_by_blocks_is_refused_and_writes_nothing(tmp_path: P
         read_matrix(path, ["t"])
     assert not out.exists()
     assert open_numbers(path) is None  # a small file: text keeps its words for every cell
+
+
+def test_the_table_that_is_read_stays(tmp_path: Path) -> None:
+    path, link = tmp_path / "t.csv", tmp_path / "link.npy"
+    path.write_text("a,y\n" + "1,2\n" * 20)
+    link.symlink_to(path)
+    for out in (path, link):
+        with pytest.raises(DataFileError, match="is the table that is read"):
+            read_matrix(path, out=out)
+    assert path.read_text().startswith("a,y")
+    with pytest.raises(DataFileError, match="no such file"):
+        read_matrix(tmp_path / "missing.csv")
+    with pytest.raises(InputError, match="'a' 2 times"):
+        read_matrix(path, ["a", "y", "a"])
+
+
+def test_fields_of_structures_are_no_columns(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow", reason="the extra files is not installed")
+    from pyarrow import parquet
+
+    path = tmp_path / "t.parquet"
+    parquet.write_table(pyarrow.table({"s": [{"u": 9.0}] * 3, "s.u": [1.0, 2.0, 3.0], "y": [4.0] * 3}), path)
+    assert read_matrix(path, ["y", "s.u"]).values.tolist() == [[4.0, 1.0], [4.0, 2.0], [4.0, 3.0]]
+    parquet.write_table(pyarrow.table({"a": pyarrow.array([], pyarrow.float64())}), path)
+    with pytest.raises(DataFileError, match=r"t\.parquet"):
+        read_matrix(path)

@@ -27,6 +27,7 @@ from sggp.solvers.core import checkpoint
 from tests.parallel import work
 
 Target = Callable[[Path], dict[str, Any]]
+CG = sggp.ConjugateGradients(None)
 KILLED = 6
 """The iteration at which a rank dies."""
 
@@ -72,7 +73,7 @@ def wrong(folder: Path) -> dict[str, Any]:
     dist.init_process_group("gloo")
     roll_calls.SECONDS = 0.3
     said = {}
-    for mistake in (another_seed, another_table, another_place, alone):
+    for mistake in (another_seed, another_table, another_kernel, another_period, another_place, alone):
         try:
             with sggp.distributed() as workers:
                 mistake(workers)
@@ -101,6 +102,20 @@ def another_seed(workers: Workers) -> None:
 
 def another_table(workers: Workers) -> None:
     sggp.condition(work.matern(), work.rows(), work.targets() + workers.rank, noise_variance=0.1, generator=0)
+
+
+def another_kernel(workers: Workers) -> None:
+    """Without samples no right-hand side hangs on the kernel."""
+    kernel = work.matern()
+    kernel.outputscale = 1.0 + workers.rank
+    sggp.condition(kernel, work.rows(), work.targets(), noise_variance=0.1, solver=CG, num_samples=0)
+
+
+def another_period(workers: Workers) -> None:
+    """Of a matrix that is kept, by rows."""
+    kernel = work.periodic()
+    kernel.base_kernel.period_length = 1.0 + workers.rank
+    CG.solve(sggp.KernelOperator(kernel, work.rows(), 0.1), work.targets())
 
 
 def another_place(workers: Workers) -> None:

@@ -180,6 +180,8 @@ def test_other_things_than_our_files_are_named(tmp_path):
             ["arrays.npz", "pickle", "text", "torch"], "is damaged, or not a file written by sggp"
         ),
         "missing": "there is no file",
+        "text/missing": "there is no file",
+        "x" * 300: "is damaged, or not a file",
         "": r"there is no file .*it is a folder",
     }
     for name, text in expected.items():

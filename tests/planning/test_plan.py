@@ -79,6 +79,8 @@ def test_a_plan_is_a_table_and_plain_values():
     assert values["seconds"] == pytest.approx(sum(part["seconds"] for part in values["parts"]))
     assert values["device"]["count"] == 4
     assert "more than the 9 GiB there are" in str(plan_fit(1e8, 3, device=ROUND))
+    unknown = plan_fit(1e5, 3, device=replace(ROUND, memory=float("inf"))).to_dict()
+    assert json.loads(json.dumps(unknown, allow_nan=False))["device"]["memory"] is None
 
 
 @pytest.mark.parametrize(
@@ -92,6 +94,9 @@ def test_a_plan_is_a_table_and_plain_values():
         ({"d": 0}, "d must be"),
         ({"kernel": "tanimoto"}, "kernel"),
         ({"passes": "many"}, "passes"),
+        ({"passes": 0}, "passes must be positive, got 0"),
+        ({"passes": -5}, "passes must be positive, got -5"),
+        ({"device": None}, "a name such as"),
     ],
 )
 def test_what_cannot_be_planned_is_named(arguments, match):
@@ -103,9 +108,25 @@ def test_what_cannot_be_planned_is_named(arguments, match):
 def test_a_link_is_stated():
     assert device_named("a100:2@5e9") == replace(NAMED["a100"], count=2, link=5e9)
     assert device_named("a100") == NAMED["a100"]
-    for wrong in ("a100@", "a100:2@-1", "a100@fast", "a100@nan"):
+    for wrong in ("a100@", "a100:2@1e-300", "a100:2@-1", "a100@fast", "a100@nan"):
         with pytest.raises(InputError, match="bytes a second"):
             device_named(wrong)
+
+
+@pytest.mark.parametrize(
+    ("rate", "match"),
+    [
+        ({"flops": 0}, "flops"),
+        ({"memory": "80GB"}, "memory"),
+        ({"link": -1.0}, "link"),
+        ({"evaluation": float("nan")}, "evaluation"),
+        ({"count": 0}, "number of devices"),
+        ({"kind": "tpu"}, "kind"),
+    ],
+)
+def test_rates_of_a_device_are_positive_numbers(rate, match):
+    with pytest.raises(InputError, match=match):
+        replace(ROUND, **rate)
 
 
 def test_this_machine_is_measured_by_a_clock(monkeypatch):

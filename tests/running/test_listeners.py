@@ -5,10 +5,11 @@ from __future__ import annotations
 import io
 import json
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
-from sggp.errors import DataFileError, InputError
+from sggp.errors import DataFileError, InputError, SggpWarning
 from sggp.running import JsonLines, ProgressLines, Step, tell
 from sggp.running.lines import shown_seconds
 
@@ -110,3 +111,40 @@ def test_a_log_that_cannot_be_written_is_named(tmp_path):
         pass
     with pytest.raises(InputError, match="path"):
         JsonLines(3)
+
+
+class Gone(io.StringIO):
+    def write(self, text):
+        raise BrokenPipeError(32, "Broken pipe")
+
+
+class GoneTerminal(Gone):
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize("stream", [Gone(), GoneTerminal(), None])
+def test_a_stream_that_is_gone_ends_no_run(stream):
+    now = [0.0]
+    lines = ProgressLines(stream, clock=lambda: now[0])
+    for now[0] in (0.0, 6.0, 60.0):
+        lines(solve(now[0], 0.1))
+    lines(Step("solve", note="done"))
+    lines.close()
+
+
+@pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="no full disk to write to")
+def test_a_full_disk_costs_lines_of_a_log_alone():
+    with JsonLines("/dev/full"):
+        with pytest.warns(SggpWarning, match="/dev/full: No space left on device. The run goes on"):
+            tell("solve", 1)
+        tell("solve", 2)  # said once
+
+
+def test_a_line_that_was_cut_spoils_no_other(tmp_path):
+    path = tmp_path / "run.jsonl"
+    path.write_text('{"phase": "solve"}\n{"pha')
+    with JsonLines(path):
+        tell("noise", 1)
+    lines = path.read_text().splitlines()
+    assert [len(lines), lines[1], json.loads(lines[2])["phase"]] == [3, '{"pha', "noise"]

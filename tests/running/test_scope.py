@@ -154,6 +154,20 @@ def test_the_first_signal_asks_and_the_second_acts_as_before(number):
         signal.signal(number, before)
 
 
+def test_a_signal_that_is_ignored_asks_nothing():
+    """As Ctrl-C is by what a script runs in its background."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with stop_on_signals() as stop:
+            os.kill(os.getpid(), signal.SIGINT)
+            assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+            assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+        assert stop.reason is None
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def test_other_threads_leave_signals_alone():
     handlers = []
 

@@ -209,6 +209,39 @@ def test_another_problem_is_refused(what, change, generator, tmp_path):
     assert (tmp_path / "c").read_bytes() == content
 
 
+@pytest.mark.parametrize("moved", ["a row", "length scales", "a matrix known by products"])
+def test_what_a_few_rows_do_not_show_is_another_problem(moved, generator, tmp_path):
+    """A solve that has ended would be given for the other system, as converged."""
+    operator, rhs = make_system("cg", generator)
+    x, kernel, other = operator.x.clone(), matern(3), matern(3)
+    assert (torch.linspace(0, 299, 32).long() != 100).all()  # no row of the block that is compared
+    if moved == "a row":
+        x[100] += 0.5
+    else:  # so short that this block is that of the diagonal
+        x *= 1e3
+        x[1] = x[0] + 1.0
+        operator = KernelOperator(kernel, x, 0.05)
+        other.base_kernel.lengthscale = 2 * kernel.base_kernel.lengthscale
+    changed = KernelOperator(other, x, 0.05)
+    if moved == "a matrix known by products":
+        operator, changed = Products(operator), Products(changed)
+    solve = ConjugateGradients(None).solve
+    solve(operator, rhs, generator=1, checkpoint=tmp_path / "c")
+    with pytest.raises(CheckpointError, match=r"operator's (x|rows) differs"):
+        solve(changed, rhs, generator=1, checkpoint=tmp_path / "c")
+    assert solve(operator, rhs, generator=1, checkpoint=tmp_path / "c").converged
+
+
+class Products:
+    """An operator of which a solver knows products alone."""
+
+    entries_evaluated = 0
+
+    def __init__(self, operator):
+        self.shape, self.dtype, self.device = operator.shape, operator.dtype, operator.device
+        self.matmul, self.diagonal = operator.matmul, operator.diagonal
+
+
 @pytest.mark.parametrize("damage", ["cut", "flipped", "text", "empty"])
 def test_a_damaged_file_is_refused_and_kept(damage, generator, tmp_path):
     operator, rhs = make_system("cg", generator)

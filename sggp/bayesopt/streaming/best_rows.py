@@ -77,24 +77,30 @@ class PathSearch:
         """The best of some rows.
 
         Args:
-            rows: (n, d), a tensor, an array or the path of a .npy file, which is mapped and never read whole.
+            rows: (n, d), a tensor, an array or the path of a .npy file, which is mapped and never read whole. A shard
+                without rows has no best.
             start: the number of the first of them in the whole table.
 
         Raises:
-            DataFileError: there is no such file, or it is none. ShapeError: there are no rows of numbers.
+            DataFileError: there is no such file, or it is none. ShapeError: no rows of numbers.
             InputError: a value of a path is not finite.
         """
         table, begin = _opened(rows), whole_number(start, "start", least=0)
+        if not len(table):
+            nothing = self._values(np.zeros((1, table.shape[1])))[:, :0]
+            return Best(nothing, np.zeros(nothing.shape, dtype=np.int64))
         found: list[Best] = []
         for first in range(0, len(table), self.block):
-            points = torch.as_tensor(np.array(table[first : first + self.block]))
-            with torch.no_grad():
-                values = self.samples(points).to(torch.float64).cpu().numpy()
+            values = self._values(table[first : first + self.block])
             if not np.isfinite(values).all():
                 raise InputError("a path gave a value that is not finite: see posterior.solution for why.")
-            here = np.arange(begin + first, begin + first + len(points))
+            here = np.arange(begin + first, begin + first + values.shape[1])
             found = [self.reduce(*found, Best(values, np.broadcast_to(here, values.shape)))]
         return found[0]
+
+    def _values(self, rows: np.ndarray) -> np.ndarray:  # (m, d) -> (s, m)
+        with torch.no_grad():
+            return self.samples(torch.from_numpy(_native(rows))).to(torch.float64).cpu().numpy()
 
     def reduce(self, *parts: Best) -> Best:
         """The best of several shards; the order of the parts does not matter."""
@@ -111,9 +117,15 @@ def _opened(rows: Any) -> Any:
     if isinstance(rows, str | os.PathLike):
         try:
             rows = np.load(rows, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, EOFError) as error:
             raise DataFileError(f"cannot map {os.fspath(rows)} as a .npy file: {error}") from error
     table = rows.detach().cpu().numpy() if isinstance(rows, Tensor) else np.asarray(rows)
-    if table.ndim != 2 or not len(table) or table.dtype.kind not in "fiub":
-        raise ShapeError(f"a shard must be (n, d) numbers, n ≥ 1; got {table.dtype} of shape {table.shape}.")
+    if table.ndim != 2 or table.dtype.kind not in "fiub":
+        raise ShapeError(f"a shard must be (n, d) numbers, got {table.dtype} of shape {table.shape}.")
     return table
+
+
+def _native(rows: np.ndarray) -> np.ndarray:
+    """A copy in a type that torch has."""
+    long = rows.dtype.kind == "f" and rows.dtype.itemsize > 8
+    return np.array(rows, dtype=np.float64 if long else rows.dtype.newbyteorder("="))

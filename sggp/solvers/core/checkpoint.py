@@ -36,6 +36,10 @@ _INTERVAL = 1.0
 _WORK_PER_WRITE = 20.0
 """Seconds of work for each second of writing: at most a twentieth of the time goes into checkpoints."""
 _PROBE_ROWS = 32
+_PROBE_COLUMNS = 1024  # of these rows at once
+_SIGNS = 4
+_ROUNDING = {"operator's rows": 1e-5}
+"""Of sums of numbers that are in float32 perhaps; else 1e-6, and 1e-7 of the largest."""
 _RUN_TENSORS = ("x", "remainder", "residual", "measured", "rejections", "error", "whole")
 _RUN_PLAIN = ("wide", "both", "iterations", "last_step", "step_epochs", "step_seconds")
 
@@ -138,7 +142,7 @@ class Checkpoint:
         except DataFileError as error:
             raise CheckpointError(f"checkpoint={self.path} cannot be used: {error}") from error
         theirs, ours = content["fingerprint"], self._fingerprint
-        different = [name for name in ours if not _same(ours[name], theirs.get(name))]
+        different = [name for name in ours if name in theirs and not _same(name, ours[name], theirs[name])]
         if isinstance(self._seed, int) and not torch.equal(self._start, content["seed"]):
             different.append("generator")
         if different:
@@ -217,8 +221,7 @@ def _pack(run: Run) -> dict[str, Any]:
 def _fingerprint(solver: Any, system: System) -> dict[str, Any]:
     """What two solves of the same system share, up to rounding: thread counts must not tell them apart."""
     operator, n = system.operator, system.operator.shape[0]
-    signs = torch.randint(0, 2, (n, 4), generator=torch.Generator().manual_seed(0)).double() * 2 - 1
-    signs = signs.to(system.rhs.device)
+    signs = _signs(n).to(system.rhs.device)
     parts = [signs.T @ system.rhs.take(column) for column in torch.arange(len(system.columns)).split(1)]
     sides = [torch.cat(parts, 1).cpu()] if parts else []
     found = {
@@ -236,10 +239,40 @@ def _fingerprint(solver: Any, system: System) -> dict[str, Any]:
     if hasattr(operator, "block"):
         rows = torch.linspace(0, n - 1, min(n, _PROBE_ROWS)).long().unique().to(system.rhs.device)
         found["operator's entries"] = operator.block(rows, rows).double().cpu()
+        columns = torch.arange(n, device=rows.device).split(
+            int(min(_PROBE_COLUMNS, max(1, operator.memory_budget / (8 * _PROBE_ROWS))))
+        )
+        found["operator's rows"] = sum(
+            (operator.block(rows, part).double() @ signs[part]).cpu() for part in columns
+        )
+    elif not isinstance(getattr(operator, "x", None), Tensor):
+        found["operator's rows"] = (operator.matmul(signs.to(operator.dtype)).double() / n**0.5).cpu()
+    for name in ("x", "z"):  # rows of input, which a few rows of the matrix do not show
+        if isinstance(points := getattr(operator, name, None), Tensor):
+            found[f"operator's {name}"] = _sums(points)
     return found
 
 
-def _same(ours: Any, theirs: Any) -> bool:
+def _signs(n: int) -> Tensor:  # -> (n, 4)
+    return torch.randint(0, 2, (n, _SIGNS), generator=torch.Generator().manual_seed(0)).double() * 2 - 1
+
+
+def _sums(points: Tensor) -> Tensor:  # (n, d) -> (5, d)
+    """The unit of each column, as its logarithm, and sums of the column in it with random signs.
+
+    A change of some rows moves a sum by about as much, of all rows, as it moves the residual of what was solved.
+    """
+    sums, unit = torch.zeros(_SIGNS, points.shape[1], dtype=torch.float64), (points[:1].double() * 0).cpu()
+    signs, rows = _signs(len(points)), max(1, 2**20 // max(1, points.shape[1]))
+    for part, weights in zip(points.split(rows), signs.split(rows), strict=True):
+        moved = (part.double() - points[:1].double()).cpu()
+        sums += weights.T @ moved
+        unit = torch.maximum(unit, moved.abs().amax(0, keepdim=True))
+    unit[unit == 0] = 1.0
+    return torch.cat([unit.log(), sums / unit])
+
+
+def _same(name: str, ours: Any, theirs: Any) -> bool:
     if not (isinstance(ours, Tensor) and isinstance(theirs, Tensor)):
         return type(ours) is type(theirs) and bool(ours == theirs)
     if ours.shape != theirs.shape:
@@ -247,7 +280,8 @@ def _same(ours: Any, theirs: Any) -> bool:
     if not ours.is_floating_point():
         return torch.equal(ours, theirs)
     scale = float(ours.abs().max()) if ours.numel() else 0.0
-    return bool(torch.allclose(ours, theirs, rtol=1e-6, atol=1e-7 * scale))
+    relative, least = _ROUNDING.get(name, 1e-6), _ROUNDING.get(name, 1e-7)
+    return bool(torch.allclose(ours, theirs, rtol=relative, atol=least * scale))
 
 
 def _explain(name: str, ours: Any, theirs: Any) -> str:

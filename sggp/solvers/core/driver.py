@@ -185,7 +185,7 @@ def _begun(task: _Task, columns: Tensor) -> _Segment | None:
     run = task.run
     try:
         if (reason := run.stop_asked()) is not None:
-            raise OutOfTime(f"stopped by {reason}")
+            raise OutOfTime(f"stopped by {reason}", stopped=True)
         with deadline(task.budget.setup_until(run), run.agreed):
             state = _start(task.solver, task.setup, run, columns)
         if task.solver.whole_passes and task.budget.seconds is not None and not run.step_epochs:
@@ -196,6 +196,7 @@ def _begun(task: _Task, columns: Tensor) -> _Segment | None:
                 )
     except OutOfTime as over:
         run.notes.append(f"went no further: {over}.")
+        run.stopped = run.stopped or over.stopped  # nothing new that a file should keep
         return None
     return _Segment(state, columns, columns.clone())
 

@@ -42,7 +42,8 @@ class ArrowFile:
         """Record batches of some columns, of at most so many rows; None for 65,536."""
         size = BATCH if size is None else size
         if self._parquet:
-            yield from self._reader.iter_batches(columns=list(names), batch_size=size)
+            for batch in self._reader.iter_batches(columns=list(names), batch_size=size):
+                yield batch.select(list(names))  # a name brings the fields of structures of that name with it
             return
         for number in range(self._reader.num_record_batches):
             batch = self._reader.get_batch(number).select(list(names))
@@ -109,8 +110,8 @@ def read_arrow(path: Path, data: bytes) -> Grid:
 
 
 def texts_of(batch: Any) -> list[list[str]]:
-    """The cells of the rows of a batch."""
-    return [list(cells) for cells in zip(*map(_texts, batch.columns), strict=True)]
+    """The cells of the rows of a batch; None has none."""
+    return [] if batch is None else [list(cells) for cells in zip(*map(_texts, batch.columns), strict=True)]
 
 
 def numbers_of(batch: Any) -> np.ndarray:  # -> (m, k)

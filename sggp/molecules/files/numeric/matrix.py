@@ -16,6 +16,7 @@ from sggp.errors import DataFileError, InputError
 from sggp.files import whole_file
 from sggp.molecules.files.numeric.opening import open_numbers
 from sggp.molecules.files.numeric.source import NumberBlock, NumberFile
+from sggp.molecules.files.sources import opened
 from sggp.molecules.files.stream import BadRow
 
 _HEADER = 128
@@ -64,7 +65,8 @@ def read_matrix(
 
     Raises:
         DataFileError: missing, damaged, another kind of file, no such column, a column of something else than numbers,
-            no complete row, or `out` cannot be written. MissingExtra: Parquet or Arrow without pyarrow.
+            no complete row, or `out` cannot be written or is that file. InputError: a column that is named twice.
+            MissingExtra: Parquet or Arrow without pyarrow.
 
     Cost: one pass; memory of 8·n·(k + 1) bytes, 8·n with `out`, and a block of rows.
 
@@ -82,6 +84,9 @@ def read_matrix(
     target = as_path(path, "path")
     if decimal is not None:
         one_of(decimal, "decimal", (".", ","))
+    with opened(target):  # says what is wrong with a file that nobody can read
+        if out is not None and (written := as_path(out, "out")).exists() and written.samefile(target):
+            raise DataFileError(f"out={written} is the table that is read; choose another name.")
     file = open_numbers(target, decimal=decimal, least=0)
     if file is None:
         raise DataFileError(
@@ -93,7 +98,9 @@ def read_matrix(
 
 def gather(file: NumberFile, names: Sequence[str], out: str | os.PathLike[str] | None = None) -> Matrix:
     """The complete rows of an open file; see `read_matrix`."""
-    for name in names:
+    for name, count in Counter(names).items():
+        if count > 1:
+            raise InputError(f"columns={list(names)} has {name!r} {count} times; name each column once.")
         if name not in file.numbers:
             what = "column of numbers" if name in file.head.columns else "column"
             raise DataFileError(
