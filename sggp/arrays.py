@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from sggp.checks import finite_number
 from sggp.defaults import DIRECT_ROWS
@@ -27,6 +28,7 @@ __all__ = [
     "near_one",
     "real_numbers",
     "real_tensor",
+    "refuse_transforms",
     "working_dtype",
 ]
 
@@ -111,6 +113,21 @@ def real_tensor(values: Any, name: str, expected: str) -> Tensor:
     except (TypeError, ValueError, RuntimeError, OverflowError):
         pass
     raise DtypeError(f"{name} must be {expected}; got {reprlib.repr(values)} ({type(values).__name__}).")
+
+
+def refuse_transforms(x: Tensor, name: str) -> None:
+    """Refuse tensors of `torch.func` and of forward-mode differentiation, which compiled products lose track of.
+
+    Raises:
+        InputError: `x` is such a tensor.
+    """
+    wrapped = torch._C._functorch.is_functorch_wrapped_tensor(x)
+    if wrapped or forward_ad.unpack_dual(x).tangent is not None:
+        raise InputError(
+            f"{name} are in a transform of torch.func (vmap, grad, jacrev, jvp) or in forward-mode differentiation, "
+            "which products with the kernel do not follow. In place of vmap, pass all points at once, (..., q, d); "
+            "take derivatives by torch.autograd.grad, or torch.autograd.functional.jacobian and hessian."
+        )
 
 
 def mean_and_std(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:  # (n, k) -> (k,), (k,)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
+from sggp.arrays import refuse_transforms
 from sggp.errors import DtypeError, InputError, ShapeError
 from sggp.kernels.points import Points
 from sggp.kernels.products import DifferentiableProduct, Factors, tiled_product
@@ -87,7 +88,7 @@ class Covariance(ABC):
 
     @abstractmethod
     def diagonal(self, x: Tensor | Points) -> Tensor:
-        """k(x_i, x_i), (n,), in O(n·d)."""
+        """k(x_i, x_i), (n,), in O(n·d); differentiable in the rows where it depends on them."""
 
     def _parts(self, raw: Tensor, centre: Tensor | None) -> Mapping[str, Tensor]:
         """Per-row quantities to compute once; nothing by default."""
@@ -192,7 +193,7 @@ class Covariance(ABC):
         return Points(x, working, centre, self._parts(x, centre), self._children(x, centre), self)
 
     def block(self, x: Tensor | Points, z: Tensor | Points | None = None) -> Tensor:
-        """k(x_i, z_j) as a dense (n, m) tensor, differentiable (first order) in float rows that require grad.
+        """k(x_i, z_j) as a dense (n, m) tensor, differentiable (twice) in float rows that require grad.
 
         Args:
             x: (n, d) rows.
@@ -206,7 +207,7 @@ class Covariance(ABC):
     def matmul(
         self, x: Tensor | Points, z: Tensor | Points | None, v: Tensor, *, memory_budget: int = DEFAULT_BUDGET
     ) -> Tensor:
-        """K(x, z) v, never holding K; differentiable (first order) in the rows and in `v`, in tiles both ways.
+        """K(x, z) v, never holding K; differentiable (twice) in the rows and in `v`, in tiles both ways.
 
         Args:
             x: (n, d) rows.
@@ -291,6 +292,7 @@ class Covariance(ABC):
 def _check_rows(x: Tensor, name: str) -> None:
     if not isinstance(x, Tensor):
         raise DtypeError(f"{name} got rows of type {type(x).__name__}; expected a torch.Tensor.")
+    refuse_transforms(x, "rows")
     if x.ndim != 2:
         raise ShapeError(f"{name} got rows of shape {tuple(x.shape)}; expected (n, d).")
     if x.dtype.is_complex or x.dtype in (torch.float16, torch.bfloat16):

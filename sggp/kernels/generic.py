@@ -114,7 +114,7 @@ class GenericCovariance(Covariance):
         return 1.0
 
     def _diagonal(self, rows: Tensor, dtype: torch.dtype) -> Tensor:
-        with _SETTINGS, torch.no_grad(), gpytorch.settings.lazily_evaluate_kernels(False):
+        with _SETTINGS, gpytorch.settings.lazily_evaluate_kernels(False):
             return to_dense(self._copy(dtype, rows.device)(rows.to(dtype), diag=True))
 
     def _block(self, x: Points, z: Points) -> Tensor:
@@ -131,12 +131,12 @@ class GenericCovariance(Covariance):
             return dense_tile(kernel, x.raw.detach().to(x.dtype), z.raw.detach().to(x.dtype)).to(x.dtype)
 
     def diagonal(self, x: Tensor | Points) -> Tensor:
-        """kernel(x, diag=True)."""
+        """kernel(x, diag=True), differentiable in the rows."""
         x = self.prepare(x)
         self._width = x.shape[1]
-        diagonal = self._diagonal(x.raw.detach(), x.dtype).to(x.dtype)
+        diagonal = self._diagonal(x.raw, x.dtype).to(x.dtype)
         if self._scale is None and len(x):
-            self._scale = float(diagonal.abs().max())
+            self._scale = float(diagonal.detach().abs().max())
         return diagonal.expand(len(x))
 
     def _tile_shape(self, x: Points, z: Points, v: Tensor, memory_budget: int) -> tuple[int, int]:

@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from sggp.defaults import DIRECT_ROWS
 from sggp.errors import InputError
 from sggp.kernels.covariance import Covariance, Points
+from sggp.kernels.derivatives import differentiated_once
 from sggp.linalg import cholesky
 from sggp.posterior.data import Data
 from sggp.posterior.solving import Process
@@ -38,6 +38,8 @@ _BOUND_ROWS = 256
 _BOUND_WIDTH = 2048
 _ROUNDING = 1e-3
 """Share of the noise's standard deviation that rounding may move a mean by where it only has to be near."""
+
+_FIRST_ORDER = "second derivatives of variances are there only where a Cholesky factor without jitter solves"
 
 
 class QueryWeights:
@@ -200,7 +202,8 @@ class QueryWeights:
             half = lower.half(cross)
             return cross, half, half
         weights = lower.solve(cross.detach())
-        return cross, weights, 2 * cross - self.process.operator(self.data).matmul_wide(weights)
+        product = self.process.operator(self.data).matmul_wide(weights)
+        return cross, weights, differentiated_once(2 * cross - product, _FIRST_ORDER, cross)
 
     def _iterated(self, solver: Solver, queries: Tensor, cross: Tensor) -> tuple[Tensor, Tensor]:
         """A and B by iterations.
@@ -226,7 +229,7 @@ class QueryWeights:
             if bool(((right - product).square().sum(0) <= 2 * allowed).all()):
                 break
             start = weights
-        return weights, 2 * cross - product
+        return weights, differentiated_once(2 * cross - product, _FIRST_ORDER, cross)
 
 
 class _Recomputed(torch.autograd.Function):
@@ -239,10 +242,10 @@ class _Recomputed(torch.autograd.Function):
         return function(rows)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor]:
         (rows,) = ctx.saved_tensors
-        again = rows.detach().requires_grad_()
+        twice = torch.is_grad_enabled()  # a gradient of the gradient is wanted
+        again = rows if twice else rows.detach().requires_grad_()
         with torch.enable_grad():
             value = ctx.function(again)
-        return None, torch.autograd.grad(value, again, grad)[0]
+        return None, torch.autograd.grad(value, again, grad, create_graph=twice)[0]

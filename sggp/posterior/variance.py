@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from sggp.kernels.covariance import Covariance, Points
+from sggp.kernels.derivatives import differentiated_once
 from sggp.linalg import try_cholesky
 from sggp.native import engine
 from sggp.native.far.tree import enclosing, interleaved
@@ -54,6 +55,8 @@ _SHARE_OF_ERROR = 0.25
 _TRIED_CELLS = 32
 _SORTED_ROWS, _SORTED_COLUMNS, _SORTED_BITS = 4096, 6, 9
 """From so many points on they are sorted, in at most so many columns and by so many bits of each."""
+
+_FIRST_ORDER = "second derivatives of sampled variances are not implemented"
 
 
 @dataclass(frozen=True)
@@ -340,7 +343,8 @@ def combine(plain: Tensor, difference: Tensor, total: Tensor) -> Tensor:
     if not (plain.requires_grad or difference.requires_grad or total.requires_grad):
         return value
     # one Newton step from the root changes nothing but carries the gradient (implicit function theorem)
-    return value - _slope(value, plain, difference, total) / steep
+    step = _slope(value, plain, difference, total) / steep
+    return differentiated_once(value - step, _FIRST_ORDER, plain, difference, total)
 
 
 def combined_error(value: Tensor, total: Tensor, num_samples: int) -> Tensor:
