@@ -238,7 +238,7 @@ class PathwiseGPModel(OutputsModel):
         dtype, X = self.answers_in(X, self._raw_X.dtype), rows
         chosen = self.output_numbers(output_indices)
         outputs = [self.output_models[j] for j in chosen]
-        noise = self.noise_to_add(observation_noise, chosen)
+        noise = self.noise_to_add(observation_noise, chosen, X.shape[:-1])
         outcome = getattr(self, "outcome_transform", None)
         posterior, left = averaged(PathwisePosterior(outputs, X, noise), posterior_transform, outcome)
         if outcome is not None and output_indices is not None:
