@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sggp.arrays import mean_and_std, refuse_transforms
+from sggp.arrays import check_plain, mean_and_std
 from sggp.checks import whole_number
 from sggp.errors import DtypeError, InputError, ShapeError
 
@@ -123,7 +123,7 @@ def check_points(X: Any, d: int | None) -> None:
     """X (*b, q, d), a tensor; None is any d."""
     if not isinstance(X, Tensor):
         raise DtypeError(f"X must be a torch.Tensor, got {type(X).__name__}.")
-    refuse_transforms(X, "points")
+    check_plain(X, "points")
     if X.ndim < 2 or d not in (None, X.shape[-1]):
         raise ShapeError(f"X must have shape (*b, q, {d or 'd'}), got {tuple(X.shape)}.")
 

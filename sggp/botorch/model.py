@@ -20,6 +20,7 @@ from gpytorch.kernels import Kernel
 from torch import Tensor
 
 from sggp import fitting
+from sggp.autograd import without_inference_mode
 from sggp.botorch.base import OutputsModel
 from sggp.botorch.checks import (
     check_learnable,
@@ -91,6 +92,7 @@ class PathwiseGPModel(OutputsModel):
         torch.Size([4, 3, 1])
     """
 
+    @without_inference_mode()
     def __init__(
         self,
         train_X: Tensor,
@@ -293,6 +295,7 @@ class PathwiseGPModel(OutputsModel):
         self.eval()
         return self._with_rows(X, Y, noise)
 
+    @without_inference_mode()
     def _with_rows(self, X: Tensor, Y: Tensor, noise: Tensor | None) -> PathwiseGPModel:
         """The model given further rows, inputs as the user has them and outcomes after the transform."""
         raw = X.to(self._raw_X)
@@ -321,6 +324,7 @@ class PathwiseGPModel(OutputsModel):
         """`gaussian()`, conditioned on outcomes that `sampler` draws from it at X; see BoTorch's `FantasizeMixin`."""
         return self.gaussian().fantasize(X, sampler, observation_noise, **kwargs)
 
+    @without_inference_mode()
     def set_train_data(self, inputs: Any = None, targets: Tensor | None = None, strict: bool = True) -> None:
         """Replace the data and keep transforms and hyperparameters; the posterior is solved anew at the next use.
 
@@ -367,6 +371,7 @@ class PathwiseGPModel(OutputsModel):
         mll.likelihood = self.likelihood
         return mll.eval()
 
+    @without_inference_mode()
     def _sibling(self, outputs: Sequence[OutputGP], raw_X: Tensor) -> PathwiseGPModel:
         """A model of the same transforms with other outputs or rows."""
         out = copy.copy(self)

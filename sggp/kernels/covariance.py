@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from sggp.arrays import refuse_transforms
+from sggp.arrays import check_plain
 from sggp.errors import DtypeError, InputError, ShapeError
 from sggp.kernels.points import Points
 from sggp.kernels.products import DifferentiableProduct, Factors, tiled_product
@@ -292,7 +292,7 @@ class Covariance(ABC):
 def _check_rows(x: Tensor, name: str) -> None:
     if not isinstance(x, Tensor):
         raise DtypeError(f"{name} got rows of type {type(x).__name__}; expected a torch.Tensor.")
-    refuse_transforms(x, "rows")
+    check_plain(x, "rows")
     if x.ndim != 2:
         raise ShapeError(f"{name} got rows of shape {tuple(x.shape)}; expected (n, d).")
     if x.dtype.is_complex or x.dtype in (torch.float16, torch.bfloat16):

@@ -11,6 +11,7 @@ import torch
 from linear_operator import to_dense
 from torch import Tensor
 
+from sggp.autograd import without_inference_mode
 from sggp.errors import UnsupportedKernel
 from sggp.kernels.covariance import Covariance
 from sggp.kernels.points import Points
@@ -78,8 +79,9 @@ class GenericCovariance(Covariance):
         copies = self._local.__dict__.setdefault("copies", {})
         key = (dtype, device)
         if key not in copies:
-            kernel = _frozen(self._kernel).to(device=device)
-            copies[key] = kernel if self._promotes(kernel, dtype, device) else kernel.to(dtype=dtype)
+            with without_inference_mode():
+                kernel = _frozen(self._kernel).to(device=device)
+                copies[key] = kernel if self._promotes(kernel, dtype, device) else kernel.to(dtype=dtype)
         return copies[key]
 
     def _promotes(self, kernel: gpytorch.kernels.Kernel, dtype: torch.dtype, device: torch.device) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sggp.arrays import all_finite, real_numbers, real_tensor, refuse_transforms
+from sggp.arrays import all_finite, real_numbers, real_tensor
 from sggp.errors import InputError, ShapeError
 from sggp.kernels.covariance import Covariance
 from sggp.kernels.features import FeatureMap
@@ -25,7 +25,6 @@ def check_points(points: Any, dimension: int, least: int) -> Tensor:
     """
     wanted = f"{'(..., q, d)' if least == 2 else '(s, ..., q, d)'} with d = {dimension}"
     points = real_tensor(points, "points", f"numbers of shape {wanted}")
-    refuse_transforms(points, "points")
     if points.ndim < least or points.shape[-1] != dimension:
         raise ShapeError(f"points must be {wanted}, got shape {tuple(points.shape)}.")
     if points.is_floating_point() and not all_finite(points):

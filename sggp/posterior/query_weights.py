@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sggp.autograd import without_inference_mode
 from sggp.defaults import DIRECT_ROWS
 from sggp.errors import InputError
 from sggp.kernels.covariance import Covariance, Points
@@ -196,7 +197,8 @@ class QueryWeights:
             self._prepared(queries), points
         ).T  # column by column, as LAPACK takes it: no copy
         if self._factor is None:
-            self._factor = factorise(self.process.operator(self.data))
+            with without_inference_mode():
+                self._factor = factorise(self.process.operator(self.data))
         lower, jitter = self._factor
         if not jitter:
             half = lower.half(cross)
