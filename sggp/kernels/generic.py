@@ -64,6 +64,7 @@ class GenericCovariance(Covariance):
         self._kernel = _frozen(kernel)
         self._scale: float | None = None
         self._checked = False
+        self._diagonal_checked = False
         self._width: int | None = None  # of the rows, once seen
         self._local = threading.local()
 
@@ -136,6 +137,8 @@ class GenericCovariance(Covariance):
         """kernel(x, diag=True), differentiable in the rows."""
         x = self.prepare(x)
         self._width = x.shape[1]
+        if not self._diagonal_checked and len(x):
+            self._check_diagonal(x.raw.detach()[:_CHECK_ROWS].double())
         diagonal = self._diagonal(x.raw, x.dtype).to(x.dtype)
         if self._scale is None and len(x):
             self._scale = float(diagonal.detach().abs().max())
@@ -155,6 +158,20 @@ class GenericCovariance(Covariance):
             a, a, len(a), _EQUAL_TOLERANCE
         )  # whole rows: each is its own neighbour only in one piece of two
         self._checked = min(len(x), len(z)) > 1 or self._checked
+
+    def _check_diagonal(self, a: Tensor) -> None:
+        """Refuse a kernel whose diagonal is not that of its matrix: variances would be wrong."""
+        kernel = _frozen(self._kernel).to(torch.float64)
+        with _SETTINGS, torch.no_grad(), gpytorch.settings.lazily_evaluate_kernels(False):
+            stated = to_dense(kernel(a, diag=True)).expand(len(a))
+            found = dense_tile(kernel, a, a).diagonal()
+        worst = int((stated - found).abs().argmax())
+        if float((stated - found)[worst].abs()) > _EQUAL_TOLERANCE * float(found.abs().max()):
+            raise UnsupportedKernel(
+                f"{self.name} with diag=True gives {float(stated[worst]):.6g} where its matrix has "
+                f"{float(found[worst]):.6g} on the diagonal: forward(x, x, diag=True) must return k(x_i, x_i)."
+            )
+        self._diagonal_checked = True
 
     def _compare(self, a: Tensor, b: Tensor, height: int, tolerance: float) -> None:
         """Refuse a kernel whose matrix of the rows a and b is not that of pieces of so many of a and half of b."""
