@@ -6,6 +6,7 @@ import copy
 import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -127,8 +128,9 @@ class PathwiseGPModel(OutputsModel):
             train_X, train_Y, train_Yvar, input_transform, outcome_transform
         )
         kernels = self._kernels(covar_module, inputs, targets)
-        noises = per_output(noise_variance, m, "noise_variance", (int, float))
+        noises = per_output(noise_variance, m, "noise_variance", Real)
         check_noise_variances(noises)
+        noises = [None if noise is None else float(noise) for noise in noises]
         root = torch.Generator().manual_seed(draw_seed(as_generator(generator)))
         seeds = [draw_seed(s) for s in streams(root, *(f"output:{j}" for j in range(m)))]
         outputs = [
