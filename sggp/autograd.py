@@ -1,27 +1,41 @@
-"""Work that does not hang on the caller's `torch.no_grad` or `torch.inference_mode`."""
+"""Work that does not hang on the modes of torch that the caller is in."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import torch
 
-__all__ = ["with_gradients", "without_inference_mode"]
+__all__ = ["full_precision", "undisturbed", "with_gradients"]
 
 
 @contextmanager
 def with_gradients() -> Iterator[None]:
     """For what takes derivatives of its own: they are on, wherever it is called; also a decorator."""
-    with without_inference_mode(), torch.enable_grad():
+    with undisturbed(), torch.enable_grad():
         yield
 
 
 @contextmanager
-def without_inference_mode() -> Iterator[None]:
-    """For what is kept: tensors made in `torch.inference_mode` can never take part in derivatives; also a decorator."""
-    if not torch.is_inference_mode_enabled():
+def undisturbed() -> Iterator[None]:
+    """For what is kept, in full precision: tensors made in `torch.inference_mode` can never take part in derivatives.
+
+    Also a decorator.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(full_precision())
+        if torch.is_inference_mode_enabled():
+            stack.enter_context(torch.inference_mode(False))
+            stack.enter_context(torch.no_grad())
         yield
-        return
-    with torch.inference_mode(False), torch.no_grad():
+
+
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """Without `torch.autocast`, which would round matrix products of float32 to half precision; also a decorator."""
+    with ExitStack() as stack:
+        for device in ("cpu", "cuda"):
+            if torch.is_autocast_enabled(device):
+                stack.enter_context(torch.autocast(device, enabled=False))
         yield

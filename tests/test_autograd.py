@@ -1,4 +1,4 @@
-"""Models that are made or asked inside `torch.no_grad` or `torch.inference_mode` are those made outside."""
+"""Models made or asked in `torch.no_grad`, `torch.inference_mode` or `torch.autocast` are those made outside."""
 
 from __future__ import annotations
 
@@ -85,3 +85,34 @@ def test_a_botorch_model(mode: Any) -> None:
     torch.testing.assert_close(*each, rtol=1e-7, atol=1e-9)
     paths = slopes(lambda p: found.posterior(p).rsample(torch.Size([6])))
     assert paths.isfinite().all()
+
+
+@pytest.mark.parametrize("inside", ["made", "asked"])
+def test_autocast_rounds_nothing(inside: str) -> None:
+    x, y = data()
+
+    def make() -> Any:
+        return condition(
+            kernel(),
+            x,
+            y,
+            noise_variance=0.01,
+            num_samples=4,
+            num_features=32,
+            generator=0,
+            dtype=torch.float32,
+        )
+
+    def answers(found: Any) -> list[Tensor]:
+        points = x[:5].float().requires_grad_()
+        values = [found.mean(points), found.samples(points), found.variance(points, method="samples")]
+        return [*values, torch.autograd.grad(values[0].sum(), points)[0]]
+
+    expected = answers(make())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = make() if inside == "made" else None
+    found = found or make()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        given = answers(found)
+    for value, right in zip(given, expected, strict=True):
+        torch.testing.assert_close(value, right, rtol=1e-5, atol=1e-5)

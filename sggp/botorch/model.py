@@ -21,7 +21,7 @@ from gpytorch.kernels import Kernel
 from torch import Tensor
 
 from sggp import fitting
-from sggp.autograd import without_inference_mode
+from sggp.autograd import undisturbed
 from sggp.botorch.base import OutputsModel
 from sggp.botorch.checks import (
     check_learnable,
@@ -93,7 +93,7 @@ class PathwiseGPModel(OutputsModel):
         torch.Size([4, 3, 1])
     """
 
-    @without_inference_mode()
+    @undisturbed()
     def __init__(
         self,
         train_X: Tensor,
@@ -297,7 +297,7 @@ class PathwiseGPModel(OutputsModel):
         self.eval()
         return self._with_rows(X, Y, noise)
 
-    @without_inference_mode()
+    @undisturbed()
     def _with_rows(self, X: Tensor, Y: Tensor, noise: Tensor | None) -> PathwiseGPModel:
         """The model given further rows, inputs as the user has them and outcomes after the transform."""
         raw = X.to(self._raw_X)
@@ -326,7 +326,7 @@ class PathwiseGPModel(OutputsModel):
         """`gaussian()`, conditioned on outcomes that `sampler` draws from it at X; see BoTorch's `FantasizeMixin`."""
         return self.gaussian().fantasize(X, sampler, observation_noise, **kwargs)
 
-    @without_inference_mode()
+    @undisturbed()
     def set_train_data(self, inputs: Any = None, targets: Tensor | None = None, strict: bool = True) -> None:
         """Replace the data and keep transforms and hyperparameters; the posterior is solved anew at the next use.
 
@@ -373,7 +373,7 @@ class PathwiseGPModel(OutputsModel):
         mll.likelihood = self.likelihood
         return mll.eval()
 
-    @without_inference_mode()
+    @undisturbed()
     def _sibling(self, outputs: Sequence[OutputGP], raw_X: Tensor) -> PathwiseGPModel:
         """A model of the same transforms with other outputs or rows."""
         out = copy.copy(self)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from sggp.arrays import check_plain
+from sggp.autograd import full_precision
 from sggp.errors import DtypeError, InputError, ShapeError
 from sggp.kernels.points import Points
 from sggp.kernels.products import DifferentiableProduct, Factors, tiled_product
@@ -192,6 +193,7 @@ class Covariance(ABC):
             centre = _centre(x.detach())
         return Points(x, working, centre, self._parts(x, centre), self._children(x, centre), self)
 
+    @full_precision()
     def block(self, x: Tensor | Points, z: Tensor | Points | None = None) -> Tensor:
         """k(x_i, z_j) as a dense (n, m) tensor, differentiable (twice) in float rows that require grad.
 
@@ -204,6 +206,7 @@ class Covariance(ABC):
         """
         return self._block(*self._pair(x, z))
 
+    @full_precision()
     def matmul(
         self, x: Tensor | Points, z: Tensor | Points | None, v: Tensor, *, memory_budget: int = DEFAULT_BUDGET
     ) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from linear_operator import to_dense
 from torch import Tensor
 
-from sggp.autograd import without_inference_mode
+from sggp.autograd import undisturbed
 from sggp.errors import UnsupportedKernel
 from sggp.kernels.covariance import Covariance
 from sggp.kernels.points import Points
@@ -80,7 +80,7 @@ class GenericCovariance(Covariance):
         copies = self._local.__dict__.setdefault("copies", {})
         key = (dtype, device)
         if key not in copies:
-            with without_inference_mode():
+            with undisturbed():
                 kernel = _frozen(self._kernel).to(device=device)
                 copies[key] = kernel if self._promotes(kernel, dtype, device) else kernel.to(dtype=dtype)
         return copies[key]

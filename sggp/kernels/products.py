@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from sggp.autograd import full_precision
 from sggp.kernels.points import Points
 from sggp.native.tiling import tiles
 
@@ -57,6 +58,7 @@ class DifferentiableProduct(torch.autograd.Function):
         return covariance._product(x, z, v, ctx.memory_budget)
 
     @staticmethod
+    @full_precision()
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         covariance: Evaluator = ctx.covariance
         if torch.is_grad_enabled():

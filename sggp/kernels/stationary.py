@@ -11,6 +11,7 @@ import torch
 from gpytorch.kernels import MaternKernel, RBFKernel, RQKernel
 from torch import Tensor
 
+from sggp.autograd import full_precision
 from sggp.errors import ShapeError, UnsupportedKernel
 from sggp.kernels.covariance import BilinearGradient, Covariance, StationaryTerm
 from sggp.kernels.derivatives import differentiated_no_more
@@ -233,6 +234,7 @@ class _StationaryBlock(torch.autograd.Function):
         return engine(a.device, dtype).stationary_block(a, b, profile, dtype=dtype, source=source)
 
     @staticmethod
+    @full_precision()
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         a, b = ctx.saved_tensors
         if torch.is_grad_enabled():  # a gradient of the gradient is wanted
@@ -252,6 +254,7 @@ class _StationarySlope(torch.autograd.Function):
         return reference.stationary_slope(a, b, profile, source=source)
 
     @staticmethod
+    @full_precision()
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         a, b = ctx.saved_tensors
         grad = differentiated_no_more(grad, "third derivatives of this kernel are not implemented", a, b)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sggp.autograd import without_inference_mode
+from sggp.autograd import full_precision, undisturbed
 from sggp.defaults import DIRECT_ROWS
 from sggp.errors import InputError
 from sggp.kernels.covariance import Covariance, Points
@@ -75,6 +75,7 @@ class QueryWeights:
         """Whether H is factorised: the default up to `DIRECT_ROWS` distinct rows without centres."""
         return self.factorises and len(self.points) <= DIRECT_ROWS
 
+    @full_precision()
     def variance(
         self, queries: Tensor, weights: Tensor
     ) -> tuple[Tensor, Tensor]:  # (q, d), (n, c) -> (q, c), (q,)
@@ -89,6 +90,7 @@ class QueryWeights:
             found = torch.cat([function(tile) for tile in tiles])
         return found[:, :-1], found[:, -1]
 
+    @full_precision()
     def bounded(
         self, queries: Tensor, weights: Tensor
     ) -> tuple[Tensor, Tensor]:  # (q, d), (n, c) -> (q, c), (q,)
@@ -130,6 +132,7 @@ class QueryWeights:
             self._few = few, cholesky(matrix, "K + noise of some rows")
         return self._few
 
+    @full_precision()
     def covariance_matrices(self, queries: Tensor, q: int) -> Tensor:  # (b·q, d) -> (b, q, q)
         """K(x, x) − AᵀB of each q successive points, float64, in tiles of the b batches."""
         if not len(queries):
@@ -197,7 +200,7 @@ class QueryWeights:
             self._prepared(queries), points
         ).T  # column by column, as LAPACK takes it: no copy
         if self._factor is None:
-            with without_inference_mode():
+            with undisturbed():
                 self._factor = factorise(self.process.operator(self.data))
         lower, jitter = self._factor
         if not jitter:

@@ -24,6 +24,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
+from sggp.autograd import full_precision
 from sggp.kernels.covariance import Covariance, Points
 from sggp.kernels.derivatives import differentiated_once
 from sggp.linalg import try_cholesky
@@ -75,6 +76,7 @@ class SampledVariance:
     noise: Tensor | None
     targets: Tensor
 
+    @full_precision()
     def __call__(self, flat: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """K(·, X)·weights (q, c), the variance and its standard error (q,), float64; in bounded blocks.
 

@@ -12,6 +12,7 @@ from typing import Any, Unpack
 import torch
 from torch import Tensor
 
+from sggp.autograd import full_precision
 from sggp.errors import NotConverged
 from sggp.solvers.core.limits import Callback, Limits, Options
 from sggp.solvers.core.problem import check_operator
@@ -44,6 +45,7 @@ class Setup:
 class Solver(ABC):
     """A way to solve A x = b. Subclasses are frozen dataclasses of settings; the problem is an argument of `solve`."""
 
+    @full_precision()
     def solve(
         self,
         operator: Any,
