@@ -45,7 +45,6 @@ class Setup:
 class Solver(ABC):
     """A way to solve A x = b. Subclasses are frozen dataclasses of settings; the problem is an argument of `solve`."""
 
-    @full_precision()
     def solve(
         self,
         operator: Any,
@@ -92,7 +91,9 @@ class Solver(ABC):
             CheckpointError: the checkpoint cannot be written, is damaged, or was written for another solve.
         """
         limits = Limits(tolerance, max_epochs, max_seconds, generator, callback, on_failure, checkpoint)
-        return _finish(self._solve(operator, rhs, x0, limits), on_failure)
+        with full_precision():
+            solution = self._solve(operator, rhs, x0, limits)
+        return _finish(solution, on_failure)
 
     def prepare(self, operator: Any, *, columns: int | None = None) -> Prepared:
         """The solver bound to an operator, for many right-hand sides: what A alone decides is made once.
@@ -162,7 +163,9 @@ class Prepared:
         limits = Limits(**options)
         # a solver with a setup takes it: see Solver._solve
         setup = () if type(self.solver).setup is Solver.setup else (self._setup,)
-        return _finish(self.solver._solve(self.operator, rhs, x0, limits, *setup), limits.on_failure)
+        with full_precision():
+            solution = self.solver._solve(self.operator, rhs, x0, limits, *setup)
+        return _finish(solution, limits.on_failure)
 
     def moved_to(self, operator: Any) -> Prepared:
         """The same set-up for a matrix not far from the one it is made of: a preconditioner need not be exact.
