@@ -6,11 +6,13 @@ Each raises a DtypeError, ShapeError or InputError that says what was given, wha
 from __future__ import annotations
 
 import reprlib
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from sggp.checks import finite_number
 from sggp.defaults import DIRECT_ROWS
@@ -20,6 +22,7 @@ __all__ = [
     "all_finite",
     "check_budget",
     "check_noise",
+    "check_plain",
     "check_rows",
     "check_targets",
     "checked_dtype",
@@ -45,6 +48,7 @@ def check_rows(x: Any, name: str = "x", *, dimension: int | None = None) -> Tens
     """
     if not isinstance(x, Tensor):
         raise DtypeError(f"{name} must be a tensor (n, d), got {type(x).__name__}; use torch.as_tensor.")
+    check_plain(x, name)
     if x.is_complex():
         raise DtypeError(f"{name} must be floating point or integer, got {x.dtype}; convert it.")
     if x.ndim != 2 or len(x) == 0:
@@ -58,6 +62,7 @@ def check_targets(y: Any, n: int, name: str = "y") -> Tensor:  # -> (n,)
     """Targets of n rows, detached, float64 and finite."""
     if not isinstance(y, Tensor):
         raise DtypeError(f"{name} must be a tensor ({n},), got {type(y).__name__}; use torch.as_tensor.")
+    check_plain(y, name)
     if y.shape != (n,):
         raise ShapeError(f"{name} must be ({n},), one for each row, got shape {tuple(y.shape)}.")
     if y.is_complex():
@@ -69,7 +74,7 @@ def _finite(values: Tensor, name: str) -> Tensor:
     if values.is_floating_point() and not all_finite(values):
         bad = int((~torch.isfinite(values)).nonzero()[0, 0])
         raise InputError(f"{name} holds NaN or infinity (first in row {bad}); remove or impute such rows.")
-    return values.detach()
+    return values.clone() if values.is_inference() else values.detach()
 
 
 def all_finite(values: Tensor) -> bool:
@@ -135,15 +140,34 @@ def real_tensor(values: Any, name: str, expected: str) -> Tensor:
 
     No real numbers are: text, None, truth values, complex numbers, arrays with masked cells.
     """
-    try:
+    found = None
+    with suppress(TypeError, ValueError, RuntimeError, OverflowError):
         if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):
             raise TypeError
         found = values if isinstance(values, Tensor) else torch.from_numpy(np.array(values))
-        if found.dtype != torch.bool and not found.is_complex():
-            return found
-    except (TypeError, ValueError, RuntimeError, OverflowError):
-        pass
+    if found is not None and found.dtype != torch.bool and not found.is_complex():
+        check_plain(found, name)
+        return found
     raise DtypeError(f"{name} must be {expected}; got {reprlib.repr(values)} ({type(values).__name__}).")
+
+
+def check_plain(x: Tensor, name: str) -> None:
+    """Refuse what compiled products lose track of: sparse tensors, those without values, those of transforms.
+
+    Raises:
+        DtypeError: `x` is sparse or on the meta device. InputError: it is a tensor of `torch.func` or of forward-mode
+            differentiation.
+    """
+    if x.layout != torch.strided or x.is_meta:
+        kind = "on the meta device, without values" if x.is_meta else f"a {x.layout} tensor"
+        raise DtypeError(f"{name} must be an ordinary dense tensor, got one that is {kind}; use .to_dense().")
+    wrapped = torch._C._functorch.is_functorch_wrapped_tensor(x)
+    if wrapped or forward_ad.unpack_dual(x).tangent is not None:
+        raise InputError(
+            f"{name} are in a transform of torch.func (vmap, grad, jacrev, jvp) or in forward-mode differentiation, "
+            "which products with the kernel do not follow. In place of vmap, pass all points at once, (..., q, d); "
+            "take derivatives by torch.autograd.grad, or torch.autograd.functional.jacobian and hessian."
+        )
 
 
 def mean_and_std(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:  # (n, k) -> (k,), (k,)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from gpytorch.kernels import InducingPointKernel, MaternKernel, ScaleKernel
@@ -90,3 +91,28 @@ def test_the_mean_costs_no_variance(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(type(model.output_models[0]), "variance", lambda self, points: asked.append(points))
     assert torch.equal(model.posterior(X).mean, expected)
     assert asked == []
+
+
+@pytest.mark.parametrize("joint", [False, True])
+@pytest.mark.parametrize(
+    ("noise", "why"),
+    [
+        (torch.ones(7), r"broadcastable to \(3, 1\)"),
+        (torch.ones(2, 3, 1), r"broadcastable to \(3, 1\)"),
+        (torch.full((3, 1), torch.nan), "NaN"),
+        (torch.full((3, 1), -1.0), "negative"),
+        (0.1, "True, False or a tensor"),
+        (None, "True, False or a tensor"),
+    ],
+    ids=lambda value: str(getattr(value, "shape", value))[:20],
+)
+def test_noise_to_add_that_is_none(joint: bool, noise: Any, why: str) -> None:
+    model = build(num_samples=8, num_features=64)
+    with pytest.raises(SggpError, match=why):
+        (model.gaussian() if joint else model).posterior(X[:3], observation_noise=noise)
+
+
+def test_outputs_by_a_tensor_and_noise_by_a_numpy_bool() -> None:
+    model, given = build(num_samples=8, num_features=64), torch.tensor([0])
+    posterior = model.posterior(X[:3], output_indices=given, observation_noise=np.bool_(True))
+    torch.testing.assert_close(posterior.variance, model.posterior(X[:3], observation_noise=True).variance)

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any, Self
 
+import numpy as np
 import torch
 from botorch.models.model import Model
 from botorch.models.transforms.input import InputTransform
@@ -16,8 +17,9 @@ from gpytorch.likelihoods import FixedNoiseGaussianLikelihood, GaussianLikelihoo
 from gpytorch.models import GP
 from torch import Tensor
 
-from sggp.botorch.checks import check_points
+from sggp.botorch.checks import check_added_noise, check_points
 from sggp.botorch.output import OutputGP, solve_together
+from sggp.checks import whole_number
 from sggp.errors import InputError, NoJointGaussian, ShapeError
 
 
@@ -192,26 +194,27 @@ class OutputsModel(Model, GP):
         m = self.num_outputs
         if indices is None:
             return list(range(m))
-        if not indices or any(not -m <= i < m for i in indices):
-            raise InputError(f"output numbers must lie in [{-m}, {m}), at least one, got {list(indices)}.")
-        return [i % m for i in indices]
+        numbers = [whole_number(i, "an output number", least=None) for i in indices]
+        if not numbers or any(not -m <= i < m for i in numbers):
+            raise InputError(f"output numbers must lie in [{-m}, {m}), at least one, got {numbers}.")
+        return [i % m for i in numbers]
 
     def mean_noise(self, chosen: Sequence[int]) -> Tensor:
         """Noise variance of each chosen output, the mean one where it is known per row; in working units, (m,)."""
         return torch.stack([self.output_models[j].noise_variance.mean() for j in chosen])
 
-    def noise_to_add(self, given: bool | Tensor, chosen: list[int]) -> Tensor | None:
-        """The `observation_noise` of a posterior as variances, broadcastable to (*b, q, m); None for none."""
-        if given is False:
-            return None
-        if given is True:
-            return self.mean_noise(chosen)
+    def noise_to_add(self, given: Any, chosen: list[int], batch: Sequence[int]) -> Tensor | None:
+        """The `observation_noise` of a posterior as variances, broadcastable to (*b, q, m); None for none.
+
+        Args:
+            given: as the user has it. chosen: the outputs. batch: (*b, q).
+        """
+        if isinstance(given, (bool, np.bool_)):
+            return self.mean_noise(chosen) if given else None
+        check_added_noise(given, batch, {len(chosen), self.num_outputs})
         given = given.to(self._raw_X.device, torch.float64)
-        if given.ndim and given.shape[-1] == self.num_outputs:
-            given = given[..., chosen]
-        if bool((given < 0).any()):
-            raise InputError("observation_noise holds negative numbers: pass variances.")
-        return given
+        whole = given.ndim and given.shape[-1] == self.num_outputs
+        return given[..., chosen] if whole else given
 
     def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
         """As `torch.nn.Module.load_state_dict`; the posterior is solved anew at the next use."""

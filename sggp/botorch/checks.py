@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sggp.arrays import mean_and_std
+from sggp.arrays import check_plain, mean_and_std
 from sggp.checks import whole_number
 from sggp.errors import DtypeError, InputError, ShapeError
 
@@ -123,8 +123,28 @@ def check_points(X: Any, d: int | None) -> None:
     """X (*b, q, d), a tensor; None is any d."""
     if not isinstance(X, Tensor):
         raise DtypeError(f"X must be a torch.Tensor, got {type(X).__name__}.")
+    check_plain(X, "points")
     if X.ndim < 2 or d not in (None, X.shape[-1]):
         raise ShapeError(f"X must have shape (*b, q, {d or 'd'}), got {tuple(X.shape)}.")
+
+
+def check_added_noise(noise: Any, batch: Sequence[int], outputs: set[int]) -> None:
+    """Noise variances to add to a posterior: a tensor, broadcastable to (*batch, m) for one of these numbers m.
+
+    Raises:
+        DtypeError, ShapeError, InputError: they are not.
+    """
+    if not isinstance(noise, Tensor):
+        raise DtypeError(
+            f"observation_noise must be True, False or a tensor of variances, got {noise!r} ({type(noise).__name__})."
+        )
+    shapes = [(*batch, m) for m in sorted(outputs)]
+    if not any(_expands(tuple(noise.shape), shape) for shape in shapes):
+        raise ShapeError(
+            f"observation_noise must be broadcastable to {' or '.join(map(str, shapes))}, got {tuple(noise.shape)}."
+        )
+    if not bool(((noise >= 0) & noise.isfinite()).all()):
+        raise InputError("observation_noise holds negative numbers, NaN or infinity: pass variances.")
 
 
 def check_new_rows(
@@ -177,3 +197,10 @@ def _broadcast(first: tuple[int, ...], second: tuple[int, ...]) -> bool:
     """Whether the shapes broadcast."""
     pairs = zip(reversed(first), reversed(second), strict=False)
     return all(a == b or 1 in (a, b) for a, b in pairs)
+
+
+def _expands(first: tuple[int, ...], to: tuple[int, ...]) -> bool:
+    """Whether one shape broadcasts to the other."""
+    return len(first) <= len(to) and all(
+        a in (1, b) for a, b in zip(reversed(first), reversed(to), strict=False)
+    )

@@ -119,7 +119,8 @@ class JointGaussianModel(Model, FantasizeMixin):
         x = self.model.candidates(X).to(self.model.output_models[0].x.device, torch.float64)
         chosen = self.model.output_numbers(output_indices)
         self._check_size(x, len(chosen))
-        noise = self.model.noise_to_add(observation_noise, chosen)
+        batch = torch.broadcast_shapes(self.batch_shape, x.shape[:-2])
+        noise = self.model.noise_to_add(observation_noise, chosen, (*batch, x.shape[-2]))
         normals = []
         for i, j in enumerate(chosen):
             mean, covariance = self._moments(self.model.output_models[j], j, x)

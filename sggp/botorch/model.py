@@ -6,6 +6,7 @@ import copy
 import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -20,6 +21,7 @@ from gpytorch.kernels import Kernel
 from torch import Tensor
 
 from sggp import fitting
+from sggp.autograd import undisturbed
 from sggp.botorch.base import OutputsModel
 from sggp.botorch.checks import (
     check_learnable,
@@ -91,6 +93,7 @@ class PathwiseGPModel(OutputsModel):
         torch.Size([4, 3, 1])
     """
 
+    @undisturbed()
     def __init__(
         self,
         train_X: Tensor,
@@ -125,8 +128,9 @@ class PathwiseGPModel(OutputsModel):
             train_X, train_Y, train_Yvar, input_transform, outcome_transform
         )
         kernels = self._kernels(covar_module, inputs, targets)
-        noises = per_output(noise_variance, m, "noise_variance", (int, float))
+        noises = per_output(noise_variance, m, "noise_variance", Real)
         check_noise_variances(noises)
+        noises = [None if noise is None else float(noise) for noise in noises]
         root = torch.Generator().manual_seed(draw_seed(as_generator(generator)))
         seeds = [draw_seed(s) for s in streams(root, *(f"output:{j}" for j in range(m)))]
         outputs = [
@@ -238,7 +242,7 @@ class PathwiseGPModel(OutputsModel):
         dtype, X = self.answers_in(X, self._raw_X.dtype), rows
         chosen = self.output_numbers(output_indices)
         outputs = [self.output_models[j] for j in chosen]
-        noise = self.noise_to_add(observation_noise, chosen)
+        noise = self.noise_to_add(observation_noise, chosen, X.shape[:-1])
         outcome = getattr(self, "outcome_transform", None)
         posterior, left = averaged(PathwisePosterior(outputs, X, noise), posterior_transform, outcome)
         if outcome is not None and output_indices is not None:
@@ -293,6 +297,7 @@ class PathwiseGPModel(OutputsModel):
         self.eval()
         return self._with_rows(X, Y, noise)
 
+    @undisturbed()
     def _with_rows(self, X: Tensor, Y: Tensor, noise: Tensor | None) -> PathwiseGPModel:
         """The model given further rows, inputs as the user has them and outcomes after the transform."""
         raw = X.to(self._raw_X)
@@ -321,6 +326,7 @@ class PathwiseGPModel(OutputsModel):
         """`gaussian()`, conditioned on outcomes that `sampler` draws from it at X; see BoTorch's `FantasizeMixin`."""
         return self.gaussian().fantasize(X, sampler, observation_noise, **kwargs)
 
+    @undisturbed()
     def set_train_data(self, inputs: Any = None, targets: Tensor | None = None, strict: bool = True) -> None:
         """Replace the data and keep transforms and hyperparameters; the posterior is solved anew at the next use.
 
@@ -367,6 +373,7 @@ class PathwiseGPModel(OutputsModel):
         mll.likelihood = self.likelihood
         return mll.eval()
 
+    @undisturbed()
     def _sibling(self, outputs: Sequence[OutputGP], raw_X: Tensor) -> PathwiseGPModel:
         """A model of the same transforms with other outputs or rows."""
         out = copy.copy(self)

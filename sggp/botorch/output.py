@@ -18,6 +18,7 @@ from gpytorch.utils.warnings import NumericalWarning
 from torch import Tensor
 
 from sggp import fitting
+from sggp.autograd import undisturbed
 from sggp.posterior import PathwiseSamples, Posterior, Solving, condition_together
 from sggp.posterior.kernel_values import ReadNamed, WriteNamed
 from sggp.random import streams
@@ -295,6 +296,7 @@ class OutputGP(torch.nn.Module):
             yield start, size
             start, size = start + size, start + size
 
+    @undisturbed()
     def _paths(self, start: int, stop: int) -> PathwiseSamples:
         """The paths start..stop-1; draws chunks that are missing."""
         drawn = self.posterior.samples if self._drawn is None else self._drawn

@@ -159,7 +159,6 @@ class GPRegressor(Lifecycle, Insight, RegressorMixin, KernelParameters):
         tags.input_tags.allow_nan = self.missing != "refuse"
         return tags
 
-    @torch.inference_mode(False)  # gradients are needed, whatever the caller has switched off
     def fit(
         self, X: Any, y: Any, sample_weight: Any = None, noise_variance: Any = None, checkpoint: Any = None
     ) -> GPRegressor:

@@ -12,6 +12,7 @@ from gpytorch.kernels import Kernel
 from torch import Tensor
 
 from sggp.arrays import mean_and_std
+from sggp.autograd import with_gradients
 from sggp.errors import InputError
 from sggp.hyperparameters.coordinates import copy_kernel
 from sggp.hyperparameters.exact import fit as exact
@@ -59,7 +60,7 @@ class _NoSettings:
 _KEEP = Options("optimizer=None", _NoSettings)
 
 
-@torch.enable_grad()
+@with_gradients()
 def learn_hyperparameters(
     kernel: Kernel,
     x: Tensor,

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
+from sggp.arrays import check_plain
+from sggp.autograd import full_precision
 from sggp.errors import DtypeError, InputError, ShapeError
 from sggp.kernels.points import Points
 from sggp.kernels.products import DifferentiableProduct, Factors, tiled_product
@@ -88,7 +90,7 @@ class Covariance(ABC):
 
     @abstractmethod
     def diagonal(self, x: Tensor | Points) -> Tensor:
-        """k(x_i, x_i), (n,), in O(n·d)."""
+        """k(x_i, x_i), (n,), in O(n·d); differentiable in the rows where it depends on them."""
 
     def _parts(self, raw: Tensor, centre: Tensor | None) -> Mapping[str, Tensor]:
         """Per-row quantities to compute once; nothing by default."""
@@ -192,8 +194,9 @@ class Covariance(ABC):
             centre = _centre(x.detach())
         return Points(x, working, centre, self._parts(x, centre), self._children(x, centre), self)
 
+    @full_precision()
     def block(self, x: Tensor | Points, z: Tensor | Points | None = None) -> Tensor:
-        """k(x_i, z_j) as a dense (n, m) tensor, differentiable (first order) in float rows that require grad.
+        """k(x_i, z_j) as a dense (n, m) tensor, differentiable (twice) in float rows that require grad.
 
         Args:
             x: (n, d) rows.
@@ -204,10 +207,11 @@ class Covariance(ABC):
         """
         return self._block(*self._pair(x, z))
 
+    @full_precision()
     def matmul(
         self, x: Tensor | Points, z: Tensor | Points | None, v: Tensor, *, memory_budget: int = DEFAULT_BUDGET
     ) -> Tensor:
-        """K(x, z) v, never holding K; differentiable (first order) in the rows and in `v`, in tiles both ways.
+        """K(x, z) v, never holding K; differentiable (twice) in the rows and in `v`, in tiles both ways.
 
         Args:
             x: (n, d) rows.
@@ -297,6 +301,7 @@ class Covariance(ABC):
 def _check_rows(x: Tensor, name: str) -> None:
     if not isinstance(x, Tensor):
         raise DtypeError(f"{name} got rows of type {type(x).__name__}; expected a torch.Tensor.")
+    check_plain(x, "rows")
     if x.ndim != 2:
         raise ShapeError(f"{name} got rows of shape {tuple(x.shape)}; expected (n, d).")
     if x.dtype.is_complex or x.dtype in (torch.float16, torch.bfloat16):

@@ -11,6 +11,7 @@ import torch
 from linear_operator import to_dense
 from torch import Tensor
 
+from sggp.autograd import undisturbed
 from sggp.errors import UnsupportedKernel
 from sggp.kernels.covariance import Covariance
 from sggp.kernels.points import Points
@@ -63,6 +64,7 @@ class GenericCovariance(Covariance):
         self._kernel = _frozen(kernel)
         self._scale: float | None = None
         self._checked = False
+        self._diagonal_checked = False
         self._width: int | None = None  # of the rows, once seen
         self._local = threading.local()
 
@@ -78,8 +80,9 @@ class GenericCovariance(Covariance):
         copies = self._local.__dict__.setdefault("copies", {})
         key = (dtype, device)
         if key not in copies:
-            kernel = _frozen(self._kernel).to(device=device)
-            copies[key] = kernel if self._promotes(kernel, dtype, device) else kernel.to(dtype=dtype)
+            with undisturbed():
+                kernel = _frozen(self._kernel).to(device=device)
+                copies[key] = kernel if self._promotes(kernel, dtype, device) else kernel.to(dtype=dtype)
         return copies[key]
 
     def _promotes(self, kernel: gpytorch.kernels.Kernel, dtype: torch.dtype, device: torch.device) -> bool:
@@ -114,7 +117,7 @@ class GenericCovariance(Covariance):
         return 1.0
 
     def _diagonal(self, rows: Tensor, dtype: torch.dtype) -> Tensor:
-        with _SETTINGS, torch.no_grad(), gpytorch.settings.lazily_evaluate_kernels(False):
+        with _SETTINGS, gpytorch.settings.lazily_evaluate_kernels(False):
             return to_dense(self._copy(dtype, rows.device)(rows.to(dtype), diag=True))
 
     def _block(self, x: Points, z: Points) -> Tensor:
@@ -131,12 +134,14 @@ class GenericCovariance(Covariance):
             return dense_tile(kernel, x.raw.detach().to(x.dtype), z.raw.detach().to(x.dtype)).to(x.dtype)
 
     def diagonal(self, x: Tensor | Points) -> Tensor:
-        """kernel(x, diag=True)."""
+        """kernel(x, diag=True), differentiable in the rows."""
         x = self.prepare(x)
         self._width = x.shape[1]
-        diagonal = self._diagonal(x.raw.detach(), x.dtype).to(x.dtype)
+        if not self._diagonal_checked and len(x):
+            self._check_diagonal(x.raw.detach()[:_CHECK_ROWS].double())
+        diagonal = self._diagonal(x.raw, x.dtype).to(x.dtype)
         if self._scale is None and len(x):
-            self._scale = float(diagonal.abs().max())
+            self._scale = float(diagonal.detach().abs().max())
         return diagonal.expand(len(x))
 
     def _tile_shape(self, x: Points, z: Points, v: Tensor, memory_budget: int) -> tuple[int, int]:
@@ -153,6 +158,20 @@ class GenericCovariance(Covariance):
             a, a, len(a), _EQUAL_TOLERANCE
         )  # whole rows: each is its own neighbour only in one piece of two
         self._checked = min(len(x), len(z)) > 1 or self._checked
+
+    def _check_diagonal(self, a: Tensor) -> None:
+        """Refuse a kernel whose diagonal is not that of its matrix: variances would be wrong."""
+        kernel = _frozen(self._kernel).to(torch.float64)
+        with _SETTINGS, torch.no_grad(), gpytorch.settings.lazily_evaluate_kernels(False):
+            stated = to_dense(kernel(a, diag=True)).expand(len(a))
+            found = dense_tile(kernel, a, a).diagonal()
+        worst = int((stated - found).abs().argmax())
+        if float((stated - found)[worst].abs()) > _EQUAL_TOLERANCE * float(found.abs().max()):
+            raise UnsupportedKernel(
+                f"{self.name} with diag=True gives {float(stated[worst]):.6g} where its matrix has "
+                f"{float(found[worst]):.6g} on the diagonal: forward(x, x, diag=True) must return k(x_i, x_i)."
+            )
+        self._diagonal_checked = True
 
     def _compare(self, a: Tensor, b: Tensor, height: int, tolerance: float) -> None:
         """Refuse a kernel whose matrix of the rows a and b is not that of pieces of so many of a and half of b."""

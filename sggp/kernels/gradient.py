@@ -11,6 +11,7 @@ import gpytorch.kernels as gk
 import torch
 from torch import Tensor
 
+from sggp.autograd import with_gradients
 from sggp.errors import DtypeError, ShapeError
 from sggp.kernels.convert import check_kernel_structure, forward_covariance
 from sggp.kernels.covariance import DEFAULT_BUDGET, BilinearGradient
@@ -22,6 +23,7 @@ from sggp.parallel import Part, current
 __all__ = ["kernel_gradient"]
 
 
+@with_gradients()
 def kernel_gradient(
     kernel: gk.Kernel, x: Tensor, left: Tensor, right: Tensor, *, memory_budget: int = DEFAULT_BUDGET
 ) -> dict[str, Tensor]:

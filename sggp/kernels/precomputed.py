@@ -57,6 +57,9 @@ class _PrecomputedCovariance(GenericCovariance):
     def _check(self, x: Points, z: Points) -> None:
         self._checked = True
 
+    def _check_diagonal(self, a: Tensor) -> None:
+        self._diagonal_checked = True
+
 
 @register(PrecomputedKernel)
 def _covariance(kernel: PrecomputedKernel, dtype: torch.dtype | None) -> _PrecomputedCovariance:

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from sggp.autograd import full_precision
 from sggp.kernels.points import Points
 from sggp.native.tiling import tiles
 
@@ -44,9 +44,10 @@ def tiled_product(
 
 
 class DifferentiableProduct(torch.autograd.Function):
-    """K(x, z) v with gradients in x, z and v; the backward pass works by tiles too (first order only).
+    """K(x, z) v with gradients in x, z and v; the backward pass works by tiles too.
 
-    grad_v = K(z, x) G; grad_x and grad_z pull G vᵀ, formed one tile at a time, back through the block.
+    grad_v = K(z, x) G; grad_x and grad_z pull G vᵀ, formed one tile at a time, back through the block. A gradient that
+    is to be differentiated itself is that of one block of all rows.
     """
 
     @staticmethod
@@ -57,9 +58,11 @@ class DifferentiableProduct(torch.autograd.Function):
         return covariance._product(x, z, v, ctx.memory_budget)
 
     @staticmethod
-    @once_differentiable
+    @full_precision()
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         covariance: Evaluator = ctx.covariance
+        if torch.is_grad_enabled():
+            return _on_the_graph(covariance, ctx, grad)
         raw_x, raw_z, v = (t.detach() for t in ctx.saved_tensors)
         x = covariance.prepare(raw_x, ctx.centre).astype(v.dtype)
         z = covariance.prepare(raw_z, ctx.centre).astype(v.dtype)
@@ -83,3 +86,15 @@ class DifferentiableProduct(torch.autograd.Function):
                 if grad_z is not None:
                     grad_z[cols] += next(parts)
         return None, grad_x, grad_z, grad_v
+
+
+def _on_the_graph(covariance: Evaluator, ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    """The gradients with their graph: they are those of the dense product."""
+    given = [tensor.view_as(tensor) for tensor in ctx.saved_tensors]  # x and z may be one tensor
+    wanted = ctx.needs_input_grad[1:]
+    v = given[2]
+    x, z = (covariance.prepare(rows, ctx.centre).astype(v.dtype) for rows in given[:2])
+    product = covariance._block(x, z).to(v.dtype) @ v
+    inputs = [tensor for tensor, need in zip(given, wanted, strict=True) if need]
+    parts = iter(torch.autograd.grad(product, inputs, grad, create_graph=True))
+    return None, *(next(parts) if need else None for need in wanted)

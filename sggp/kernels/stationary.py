@@ -10,10 +10,11 @@ from typing import Any
 import torch
 from gpytorch.kernels import MaternKernel, RBFKernel, RQKernel
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from sggp.autograd import full_precision
 from sggp.errors import ShapeError, UnsupportedKernel
 from sggp.kernels.covariance import BilinearGradient, Covariance, StationaryTerm
+from sggp.kernels.derivatives import differentiated_no_more
 from sggp.kernels.points import Points
 from sggp.native import engine, reference
 from sggp.native.conditionals import TermsOf
@@ -233,13 +234,38 @@ class _StationaryBlock(torch.autograd.Function):
         return engine(a.device, dtype).stationary_block(a, b, profile, dtype=dtype, source=source)
 
     @staticmethod
-    @once_differentiable
+    @full_precision()
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         a, b = ctx.saved_tensors
-        weight = reference.stationary_slope(a, b, ctx.profile, source=ctx.source).mul_(grad).mul_(2.0)
-        grad_a = grad_b = None
-        if ctx.needs_input_grad[0]:
-            grad_a = weight.sum(1, keepdim=True) * a - weight @ b
-        if ctx.needs_input_grad[1]:
-            grad_b = weight.sum(0)[:, None] * b - weight.T @ a
-        return grad_a, grad_b, None, None, None
+        if torch.is_grad_enabled():  # a gradient of the gradient is wanted
+            weight = 2.0 * grad * _StationarySlope.apply(a, b, ctx.profile, ctx.source)
+        else:
+            weight = reference.stationary_slope(a, b, ctx.profile, source=ctx.source).mul_(grad).mul_(2.0)
+        return *_pulled(weight, a, b, ctx.needs_input_grad), None, None, None
+
+
+class _StationarySlope(torch.autograd.Function):
+    """The slopes scale·φ'(r²), with their gradient: as above, with φ'' in the place of φ'."""
+
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, b: Tensor, profile: Profile, source: Source) -> Tensor:
+        ctx.save_for_backward(a, b)
+        ctx.profile, ctx.source = profile, source
+        return reference.stationary_slope(a, b, profile, source=source)
+
+    @staticmethod
+    @full_precision()
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        a, b = ctx.saved_tensors
+        grad = differentiated_no_more(grad, "third derivatives of this kernel are not implemented", a, b)
+        weight = 2.0 * grad * reference.stationary_curvature(a, b, ctx.profile, source=ctx.source)
+        return *_pulled(weight, a, b, ctx.needs_input_grad), None, None
+
+
+def _pulled(
+    weight: Tensor, a: Tensor, b: Tensor, wanted: tuple[bool, ...]
+) -> tuple[Tensor | None, Tensor | None]:
+    """Σ_j W_ij (a_i − b_j) and Σ_i W_ij (b_j − a_i), where they are wanted."""
+    of_a = weight.sum(1, keepdim=True) * a - weight @ b if wanted[0] else None
+    of_b = weight.sum(0)[:, None] * b - weight.T @ a if wanted[1] else None
+    return of_a, of_b

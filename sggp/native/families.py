@@ -30,6 +30,8 @@ class Family:
         nu: how smooth its functions are: they have ⌈ν⌉ − 1 derivatives.
         phi: (r², profile) → scale · φ(r²), overwriting r².
         slope: (r², profile) → scale · dφ/d(r²), overwriting r²; finite everywhere.
+        curvature: (r², profile) → scale · d²φ/d(r²)², overwriting r²; where it is infinite, at r = 0, it is 0: second
+            derivatives in the points have it times a difference twice, which is less.
         spectrum: (t, d) → the values that |ω|² exceeds with probability t, ω drawn from the spectral law in d
             dimensions; None where it has no closed form.
         shaped: whether it has a shape α beside the length scale.
@@ -40,6 +42,7 @@ class Family:
     nu: float
     phi: Callable[[Tensor, Profile], Tensor]
     slope: Callable[[Tensor, Profile], Tensor]
+    curvature: Callable[[Tensor, Profile], Tensor]
     spectrum: Callable[..., np.ndarray] | None
     shaped: bool = False
 
@@ -97,6 +100,10 @@ def _rbf_slope(r2: Tensor, p: Profile) -> Tensor:
     return r2.mul_(-0.5).exp_().mul_(-0.5 * p.scale)
 
 
+def _rbf_curvature(r2: Tensor, p: Profile) -> Tensor:
+    return r2.mul_(-0.5).exp_().mul_(0.25 * p.scale)
+
+
 def _matern12(r2: Tensor, p: Profile) -> Tensor:
     return r2.sqrt_().neg_().exp_().mul_(p.scale)
 
@@ -108,6 +115,12 @@ def _matern12_slope(r2: Tensor, p: Profile) -> Tensor:
     return r.neg().exp_().div_(r).mul_(-0.5 * p.scale).masked_fill_(coincident, 0.0)
 
 
+def _matern12_curvature(r2: Tensor, p: Profile) -> Tensor:
+    r = r2.sqrt_()
+    coincident = r == 0
+    return (r + 1.0).div_(r * r * r).mul_(r.neg().exp_()).mul_(0.25 * p.scale).masked_fill_(coincident, 0.0)
+
+
 def _matern32(r2: Tensor, p: Profile) -> Tensor:
     r = r2.sqrt_().mul_(math.sqrt(3.0))
     decay = r.neg().exp_()
@@ -116,6 +129,12 @@ def _matern32(r2: Tensor, p: Profile) -> Tensor:
 
 def _matern32_slope(r2: Tensor, p: Profile) -> Tensor:
     return r2.sqrt_().mul_(-math.sqrt(3.0)).exp_().mul_(-1.5 * p.scale)
+
+
+def _matern32_curvature(r2: Tensor, p: Profile) -> Tensor:
+    u = r2.sqrt_().mul_(math.sqrt(3.0))
+    coincident = u == 0
+    return u.neg().exp_().div_(u).mul_(2.25 * p.scale).masked_fill_(coincident, 0.0)
 
 
 def _matern52(r2: Tensor, p: Profile) -> Tensor:
@@ -130,12 +149,21 @@ def _matern52_slope(r2: Tensor, p: Profile) -> Tensor:
     return r.add_(1.0).mul_(decay).mul_(-5.0 / 6.0 * p.scale)
 
 
+def _matern52_curvature(r2: Tensor, p: Profile) -> Tensor:
+    return r2.sqrt_().mul_(-math.sqrt(5.0)).exp_().mul_(25.0 / 12.0 * p.scale)
+
+
 def _rational_quadratic(r2: Tensor, p: Profile) -> Tensor:
     return r2.div_(2.0 * p.shape).log1p_().mul_(-p.shape).exp_().mul_(p.scale)
 
 
 def _rational_quadratic_slope(r2: Tensor, p: Profile) -> Tensor:
     return r2.div_(2.0 * p.shape).log1p_().mul_(-p.shape - 1.0).exp_().mul_(-0.5 * p.scale)
+
+
+def _rational_quadratic_curvature(r2: Tensor, p: Profile) -> Tensor:
+    factor = p.scale * (p.shape + 1.0) / (4.0 * p.shape)
+    return r2.div_(2.0 * p.shape).log1p_().mul_(-p.shape - 2.0).exp_().mul_(factor)
 
 
 def normal_spectrum(t: np.ndarray, d: int) -> np.ndarray:
@@ -152,10 +180,43 @@ def student_spectrum(t: np.ndarray, d: int, nu: float) -> np.ndarray:
 FAMILIES: dict[str, Family] = {
     family.name: family
     for family in (
-        Family("rbf", 0, math.inf, _rbf, _rbf_slope, normal_spectrum),
-        Family("matern12", 1, 0.5, _matern12, _matern12_slope, partial(student_spectrum, nu=0.5)),
-        Family("matern32", 2, 1.5, _matern32, _matern32_slope, partial(student_spectrum, nu=1.5)),
-        Family("matern52", 3, 2.5, _matern52, _matern52_slope, partial(student_spectrum, nu=2.5)),
-        Family("rq", 4, math.inf, _rational_quadratic, _rational_quadratic_slope, None, shaped=True),
+        Family("rbf", 0, math.inf, _rbf, _rbf_slope, _rbf_curvature, normal_spectrum),
+        Family(
+            "matern12",
+            1,
+            0.5,
+            _matern12,
+            _matern12_slope,
+            _matern12_curvature,
+            partial(student_spectrum, nu=0.5),
+        ),
+        Family(
+            "matern32",
+            2,
+            1.5,
+            _matern32,
+            _matern32_slope,
+            _matern32_curvature,
+            partial(student_spectrum, nu=1.5),
+        ),
+        Family(
+            "matern52",
+            3,
+            2.5,
+            _matern52,
+            _matern52_slope,
+            _matern52_curvature,
+            partial(student_spectrum, nu=2.5),
+        ),
+        Family(
+            "rq",
+            4,
+            math.inf,
+            _rational_quadratic,
+            _rational_quadratic_slope,
+            _rational_quadratic_curvature,
+            None,
+            shaped=True,
+        ),
     )
 }

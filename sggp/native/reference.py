@@ -27,11 +27,13 @@ __all__ = [
     "Profile",
     "Source",
     "nearest",
+    "profile_curvature",
     "profile_slope",
     "profile_values",
     "shape_gradient",
     "squared_distances",
     "stationary_block",
+    "stationary_curvature",
     "stationary_gradient",
     "stationary_matmul",
     "stationary_slope",
@@ -74,6 +76,11 @@ def profile_values(r2: Tensor, profile: Profile) -> Tensor:
 def profile_slope(r2: Tensor, profile: Profile) -> Tensor:
     """The slopes scale · dφ/d(r²), overwriting `r2`; finite everywhere (matern12: 0 at r = 0, where it has a kink)."""
     return profile.kind.slope(r2, profile)
+
+
+def profile_curvature(r2: Tensor, profile: Profile) -> Tensor:
+    """The curvatures scale · d²φ/d(r²)², overwriting `r2`; finite everywhere (0 at r = 0 where they are not)."""
+    return profile.kind.curvature(r2, profile)
 
 
 # --- distances --------------------------------------------------------------------------------------------------
@@ -178,6 +185,12 @@ def stationary_slope(a: Tensor, b: Tensor, profile: Profile, *, source: Given = 
     """The slopes scale · dφ/d(r²) at (a_i, b_j) as a dense (n, m) float64 block, for gradients."""
     r2 = squared_distances(a, b, dtype=torch.float64, source=source)
     return profile_slope(r2.clamp_max_(1e300), profile)
+
+
+def stationary_curvature(a: Tensor, b: Tensor, profile: Profile, *, source: Given = None) -> Tensor:
+    """The curvatures scale · d²φ/d(r²)² likewise, for gradients of gradients."""
+    r2 = squared_distances(a, b, dtype=torch.float64, source=source)
+    return profile_curvature(r2.clamp_max_(1e300), profile)
 
 
 def stationary_matmul(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
+from sggp.autograd import full_precision
 from sggp.kernels.covariance import Covariance, StationaryTerm
 from sggp.kernels.points import Points
 from sggp.native import far as native_far
@@ -63,6 +64,7 @@ class FixedProduct:
     def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_parts": []}
 
+    @full_precision()
     def __call__(self, x: Tensor) -> Tensor:  # (q, d) -> (q, s)
         """The product, in the precision of the rows; differentiable in x, then by the dense route."""
         if torch.is_grad_enabled() and x.requires_grad:

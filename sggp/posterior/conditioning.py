@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from sggp.arrays import check_budget, working_dtype
+from sggp.autograd import undisturbed
 from sggp.checks import as_path, finite_number, whole_number
 from sggp.defaults import MEMORY_BUDGET, NUM_FEATURES, NUM_SAMPLES
 from sggp.errors import InputError
@@ -28,6 +29,7 @@ from sggp.solvers import Solver
 from sggp.typing import FailurePolicy, Seed
 
 
+@undisturbed()
 def condition(
     kernel: Any,
     x: Tensor,

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from sggp.arrays import all_finite, real_numbers, real_tensor
+from sggp.autograd import full_precision
 from sggp.errors import InputError, ShapeError
 from sggp.kernels.covariance import Covariance
 from sggp.kernels.features import FeatureMap
@@ -80,6 +81,7 @@ class PathwiseSamples:
         """d."""
         return self.x.shape[1]
 
+    @full_precision()
     def __call__(self, points: Tensor) -> Tensor:  # (..., q, d) -> (s, ..., q)
         """All samples at shared points.
 
@@ -97,6 +99,7 @@ class PathwiseSamples:
         values = self.prior(flat) + self.product(flat)
         return (values + self.mean).to(self._dtype(points)).T.reshape(self.num_samples, *points.shape[:-1])
 
+    @full_precision()
     def paired(self, points: Tensor) -> Tensor:  # (s, ..., q, d) -> (s, ..., q)
         """Sample i at its own points i.
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from sggp.arrays import real_numbers
+from sggp.autograd import undisturbed
 from sggp.checks import one_of, whole_number
 from sggp.errors import DtypeError, InputError, ShapeError, SlowVariance
 from sggp.kernels import as_covariance
@@ -160,7 +161,8 @@ class Posterior:
         if self.prior is None:
             raise InputError("no samples here: condition with num_samples > 0, or use more_samples(k).")
         if self._samples is None:
-            self._samples = self._paths(self.prior, self.solution.x.double()[:, 1:])
+            with undisturbed():
+                self._samples = self._paths(self.prior, self.solution.x.double()[:, 1:])
         return self._samples
 
     def _paths(self, prior: Prior, weights: Tensor) -> PathwiseSamples:
@@ -284,9 +286,10 @@ class Posterior:
     def _sampled_variance(self, flat: Tensor, weights: Tensor) -> tuple[Tensor, ...]:
         if self._sampled is None:
             noise = None if self.centres is not None else self.noise_variance
-            targets = self.samples.prior(self.x).double() + self.data.merged(self.data.noise).double()
-            solved = self.solution.x.double()[:, 1:]
-            self._sampled = SampledVariance(self.samples, self._mean_product, solved, noise, targets)
+            with undisturbed():
+                targets = self.samples.prior(self.x).double() + self.data.merged(self.data.noise).double()
+                solved = self.solution.x.double()[:, 1:]
+                self._sampled = SampledVariance(self.samples, self._mean_product, solved, noise, targets)
         return self._sampled(flat, weights)
 
     def _added_noise(self, observation_noise: Any, shape: torch.Size) -> float | Tensor:
@@ -317,6 +320,7 @@ class Posterior:
 
     # more data, more samples, files ---------------------------------------------------------------------------------
 
+    @undisturbed()
     def update(
         self, x: Tensor, y: Tensor, *, noise_variance: float | Tensor | None = None, generator: Seed = None
     ) -> Posterior:
@@ -343,6 +347,7 @@ class Posterior:
         start[: len(self.points)] = torch.nan_to_num(self.solution.x)
         return Posterior(self.process, data, self.process.solve(data, solve, start))
 
+    @undisturbed()
     def more_samples(self, num_samples: int, generator: Seed = None) -> PathwiseSamples:
         """Further samples: fresh weights and noise, and one more block of solves.
 

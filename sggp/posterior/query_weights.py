@@ -8,11 +8,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from sggp.autograd import full_precision, undisturbed
 from sggp.defaults import DIRECT_ROWS
 from sggp.errors import InputError
 from sggp.kernels.covariance import Covariance, Points
+from sggp.kernels.derivatives import differentiated_once
 from sggp.linalg import cholesky
 from sggp.posterior.data import Data
 from sggp.posterior.solving import Process
@@ -38,6 +39,8 @@ _BOUND_ROWS = 256
 _BOUND_WIDTH = 2048
 _ROUNDING = 1e-3
 """Share of the noise's standard deviation that rounding may move a mean by where it only has to be near."""
+
+_FIRST_ORDER = "second derivatives of variances are there only where a Cholesky factor without jitter solves"
 
 
 class QueryWeights:
@@ -72,6 +75,7 @@ class QueryWeights:
         """Whether H is factorised: the default up to `DIRECT_ROWS` distinct rows without centres."""
         return self.factorises and len(self.points) <= DIRECT_ROWS
 
+    @full_precision()
     def variance(
         self, queries: Tensor, weights: Tensor
     ) -> tuple[Tensor, Tensor]:  # (q, d), (n, c) -> (q, c), (q,)
@@ -86,6 +90,7 @@ class QueryWeights:
             found = torch.cat([function(tile) for tile in tiles])
         return found[:, :-1], found[:, -1]
 
+    @full_precision()
     def bounded(
         self, queries: Tensor, weights: Tensor
     ) -> tuple[Tensor, Tensor]:  # (q, d), (n, c) -> (q, c), (q,)
@@ -127,6 +132,7 @@ class QueryWeights:
             self._few = few, cholesky(matrix, "K + noise of some rows")
         return self._few
 
+    @full_precision()
     def covariance_matrices(self, queries: Tensor, q: int) -> Tensor:  # (b·q, d) -> (b, q, q)
         """K(x, x) − AᵀB of each q successive points, float64, in tiles of the b batches."""
         if not len(queries):
@@ -194,13 +200,15 @@ class QueryWeights:
             self._prepared(queries), points
         ).T  # column by column, as LAPACK takes it: no copy
         if self._factor is None:
-            self._factor = factorise(self.process.operator(self.data))
+            with undisturbed():
+                self._factor = factorise(self.process.operator(self.data))
         lower, jitter = self._factor
         if not jitter:
             half = lower.half(cross)
             return cross, half, half
         weights = lower.solve(cross.detach())
-        return cross, weights, 2 * cross - self.process.operator(self.data).matmul_wide(weights)
+        product = self.process.operator(self.data).matmul_wide(weights)
+        return cross, weights, differentiated_once(2 * cross - product, _FIRST_ORDER, cross)
 
     def _iterated(self, solver: Solver, queries: Tensor, cross: Tensor) -> tuple[Tensor, Tensor]:
         """A and B by iterations.
@@ -226,7 +234,7 @@ class QueryWeights:
             if bool(((right - product).square().sum(0) <= 2 * allowed).all()):
                 break
             start = weights
-        return weights, 2 * cross - product
+        return weights, differentiated_once(2 * cross - product, _FIRST_ORDER, cross)
 
 
 class _Recomputed(torch.autograd.Function):
@@ -239,10 +247,10 @@ class _Recomputed(torch.autograd.Function):
         return function(rows)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor]:
         (rows,) = ctx.saved_tensors
-        again = rows.detach().requires_grad_()
+        twice = torch.is_grad_enabled()  # a gradient of the gradient is wanted
+        again = rows if twice else rows.detach().requires_grad_()
         with torch.enable_grad():
             value = ctx.function(again)
-        return None, torch.autograd.grad(value, again, grad)[0]
+        return None, torch.autograd.grad(value, again, grad, create_graph=twice)[0]

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from sggp.arrays import working_dtype
+from sggp.autograd import undisturbed
 from sggp.defaults import MEMORY_BUDGET
 from sggp.posterior.data import Data, draw_prior
 from sggp.posterior.posterior import Posterior
@@ -29,6 +30,7 @@ class Solving:
     on_failure: FailurePolicy = "warn"
 
 
+@undisturbed()
 def condition_together(
     kernel: Any,
     x: Tensor,

@@ -24,7 +24,9 @@ from typing import cast
 import torch
 from torch import Tensor
 
+from sggp.autograd import full_precision
 from sggp.kernels.covariance import Covariance, Points
+from sggp.kernels.derivatives import differentiated_once
 from sggp.linalg import try_cholesky
 from sggp.native import engine
 from sggp.native.far.tree import enclosing, interleaved
@@ -55,6 +57,8 @@ _TRIED_CELLS = 32
 _SORTED_ROWS, _SORTED_COLUMNS, _SORTED_BITS = 4096, 6, 9
 """From so many points on they are sorted, in at most so many columns and by so many bits of each."""
 
+_FIRST_ORDER = "second derivatives of sampled variances are not implemented"
+
 
 @dataclass(frozen=True)
 class SampledVariance:
@@ -72,6 +76,7 @@ class SampledVariance:
     noise: Tensor | None
     targets: Tensor
 
+    @full_precision()
     def __call__(self, flat: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """K(·, X)·weights (q, c), the variance and its standard error (q,), float64; in bounded blocks.
 
@@ -340,7 +345,8 @@ def combine(plain: Tensor, difference: Tensor, total: Tensor) -> Tensor:
     if not (plain.requires_grad or difference.requires_grad or total.requires_grad):
         return value
     # one Newton step from the root changes nothing but carries the gradient (implicit function theorem)
-    return value - _slope(value, plain, difference, total) / steep
+    step = _slope(value, plain, difference, total) / steep
+    return differentiated_once(value - step, _FIRST_ORDER, plain, difference, total)
 
 
 def combined_error(value: Tensor, total: Tensor, num_samples: int) -> Tensor:

@@ -288,6 +288,19 @@ def test_kernels_that_are_not_tile_safe_are_refused(generator):
         as_covariance(gk.RFFKernel(num_samples=5)).matmul(x, None, x)
 
 
+def test_a_diagonal_that_is_not_that_of_the_matrix_is_refused(generator):
+    class Doubled(gk.RBFKernel):
+        """Forgets its factor in the diagonal, as kernels of one's own do."""
+
+        def forward(self, x1, x2, diag=False, **params):
+            values = super().forward(x1, x2, diag=diag, **params)
+            return values if diag else 2 * values
+
+    x = real_rows(10, 2, torch.float64, generator)
+    with pytest.raises(UnsupportedKernel, match="gives 1 where its matrix has 2 on the diagonal"):
+        as_covariance(Doubled()).diagonal(x)
+
+
 def test_subclass_that_evaluates_otherwise_is_not_taken_for_its_parent(generator):
     class Halved(gk.RBFKernel):
         def forward(self, x1, x2, diag=False, **params):

@@ -28,16 +28,18 @@ from tests.solvers.dense import matern
 X = torch.rand(20, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 Y = torch.sin(3 * X).sum(1)
 TABLES = [X.tolist(), X.numpy(), pd.DataFrame(X.numpy())]
+WITHOUT_VALUES = [torch.ones(20, 2, device="meta"), X.to_sparse()]
 ROWS = [
-    *TEXT, *NOTHING, *KINDS, *COMPLEX, *RAGGED, *TABLES, 1.0, True,
+    *WITHOUT_VALUES, *TEXT, *NOTHING, *KINDS, *COMPLEX, *RAGGED, *TABLES, 1.0, True,
     torch.tensor(1.0), torch.ones(20), torch.ones(20, 2, 2), torch.ones(0, 2), X * NAN, X / 0,
 ]  # fmt: skip
 TARGETS = [
+    Y.to("meta"), Y.to_sparse(),
     *TEXT, *NOTHING, *KINDS, *COMPLEX, *RAGGED, Y.tolist(), Y.numpy(), pd.Series(Y.numpy()), 1.0, True,
     torch.tensor(1.0), torch.ones(19), torch.ones(20, 1), torch.ones(0), Y * NAN, Y / 0, Y * 1j,
 ]  # fmt: skip
 POINTS = [
-    *TEXT, *NOTHING, *KINDS, *COMPLEX, *RAGGED, 1.0, True, torch.tensor(1.0), torch.ones(2),
+    *WITHOUT_VALUES, *TEXT, *NOTHING, *KINDS, *COMPLEX, *RAGGED, 1.0, True, torch.tensor(1.0), torch.ones(2),
     torch.ones(4, 3), X * NAN, X / 0, np.array([[True, False]]), pd.DataFrame({"a": ["x"]}),
 ]  # fmt: skip
 BUDGETS = [*TEXT, *NOTHING, *KINDS, *COMPLEX, *RAGGED, True, NAN, 0, -1.0]
@@ -66,7 +68,7 @@ ENTRANCES = {
     "y": (lambda v: _conditioned(y=v), TARGETS),
     "noise_variance": (
         lambda v: _conditioned(noise_variance=v),
-        [*NUMBERS, *NOTHING, torch.ones(19), torch.ones(20, 1)],
+        [*NUMBERS, *NOTHING, torch.ones(19), torch.ones(20, 1), Y.to("meta")],
     ),
     "mean": (lambda v: _conditioned(mean=v), [*TEXT, *NOTHING, *KINDS, *COMPLEX, *RAGGED, True, NAN, torch.ones(2)]),
     "solver": (lambda v: _conditioned(solver=v), SOLVERS),

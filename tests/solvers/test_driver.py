@@ -199,6 +199,8 @@ def test_repr_is_one_line_and_names_the_worst_column(system):
         ({"rhs": torch.ones(60, 2, 2, dtype=torch.float64)}, ShapeError),
         ({"rhs": torch.ones(60, dtype=torch.long)}, DtypeError),
         ({"rhs": [1.0] * 60}, DtypeError),
+        ({"rhs": torch.ones(60, device="meta")}, DtypeError),
+        ({"rhs": torch.ones(60).to_sparse()}, DtypeError),
         ({"x0": torch.ones(60, 1, dtype=torch.float64)}, ShapeError),
         ({"x0": torch.full((60, 3), float("nan"), dtype=torch.float64)}, InputError),
         ({"tolerance": 0.0}, InputError),

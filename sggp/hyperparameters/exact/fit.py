@@ -11,6 +11,7 @@ import torch
 from gpytorch.kernels import Kernel
 from torch import Tensor
 
+from sggp.autograd import with_gradients
 from sggp.defaults import MEMORY_BUDGET
 from sggp.errors import InputError
 from sggp.hyperparameters.coordinates import copy_kernel
@@ -85,6 +86,7 @@ def log_density(kernel: Kernel, problem: FitProblem) -> float:
 
 
 @OPTIONS.shown
+@with_gradients()
 def fit_exact(kernel: Kernel, x: Tensor, y: Tensor, **options: Any) -> FitResult:
     """Maximise the exact log marginal likelihood plus log priors over a kernel's parameters and the noise variance.
 

@@ -10,6 +10,7 @@ import torch
 from gpytorch.kernels import Kernel
 from torch import Tensor
 
+from sggp.autograd import with_gradients
 from sggp.defaults import MEMORY_BUDGET
 from sggp.errors import InputError
 from sggp.hyperparameters.coordinates import Coordinates, copy_kernel, lengthscale_columns
@@ -53,6 +54,7 @@ class _Piece:
 
 
 @OPTIONS.shown
+@with_gradients()
 def fit_subset(kernel: Kernel, x: Tensor, y: Tensor, **options: Any) -> FitResult:
     """Fit the exact marginal likelihood on a few neighbourhoods and average what they say.
 

@@ -10,6 +10,7 @@ import torch
 from gpytorch.kernels import Kernel, ScaleKernel
 from torch import Tensor
 
+from sggp.autograd import with_gradients
 from sggp.defaults import MEMORY_BUDGET, NUM_FEATURES, NUM_SAMPLES
 from sggp.errors import InputError, UnsupportedKernel
 from sggp.hyperparameters.coordinates import Coordinates, copy_kernel
@@ -77,6 +78,7 @@ def updated(
 
 
 @OPTIONS.shown
+@with_gradients()
 def fit_em(kernel: Kernel, x: Tensor, y: Tensor, **options: Any) -> FitResult:
     """Refine output scale s² and noise variance λ by posterior samples, at the length scales that the kernel has.
 

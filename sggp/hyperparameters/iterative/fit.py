@@ -10,6 +10,7 @@ import torch
 from gpytorch.kernels import Kernel
 from torch import Tensor
 
+from sggp.autograd import with_gradients
 from sggp.checks import one_of
 from sggp.defaults import DIRECT_ROWS, MEMORY_BUDGET, NUM_FEATURES, NUM_SAMPLES
 from sggp.errors import InputError
@@ -80,6 +81,7 @@ OPTIONS = Options("fit_iterative", IterativeSettings)
 
 
 @OPTIONS.shown
+@with_gradients()
 def fit_iterative(kernel: Kernel, x: Tensor, y: Tensor, **options: Any) -> FitResult:
     """Maximise the log marginal likelihood of all rows plus log priors; the solves of the last step are the posterior.
 

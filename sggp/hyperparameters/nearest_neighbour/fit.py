@@ -10,6 +10,7 @@ import torch
 from gpytorch.kernels import Kernel
 from torch import Tensor
 
+from sggp.autograd import with_gradients
 from sggp.errors import InputError, Stopped
 from sggp.hyperparameters.adam import Adam
 from sggp.hyperparameters.coordinates import Coordinates
@@ -149,6 +150,7 @@ def _evaluate(likelihood: MinibatchLikelihood, rows: Tensor) -> tuple[float, flo
 
 
 @OPTIONS.shown
+@with_gradients()
 def fit_nearest_neighbour(kernel: Kernel, x: Tensor, y: Tensor, **options: Any) -> FitResult:
     """Maximise Vecchia's likelihood plus log priors by stochastic gradients; the cost per step hardly grows with n.
 

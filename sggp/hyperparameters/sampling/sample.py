@@ -14,6 +14,7 @@ import torch
 from gpytorch.kernels import Kernel
 from torch import Tensor
 
+from sggp.autograd import with_gradients
 from sggp.defaults import MEMORY_BUDGET, NUM_SAMPLES
 from sggp.errors import InputError, MissingExtra, ShapeError
 from sggp.hyperparameters.coordinates import Coordinates, public_name
@@ -114,6 +115,7 @@ OPTIONS = Options("sample_hyperparameters", SamplingSettings)
 
 
 @OPTIONS.shown
+@with_gradients()
 def sample_hyperparameters(kernel: Kernel, x: Tensor, y: Tensor, **options: Any) -> HyperparameterSamples:
     """Draw length scales, output scale, noise variance and mean from p(hyperparameters | y), for small n.
 

@@ -12,6 +12,7 @@ from typing import Any, Unpack
 import torch
 from torch import Tensor
 
+from sggp.autograd import full_precision
 from sggp.errors import NotConverged
 from sggp.solvers.core.limits import Callback, Limits, Options
 from sggp.solvers.core.problem import check_operator
@@ -90,7 +91,9 @@ class Solver(ABC):
             CheckpointError: the checkpoint cannot be written, is damaged, or was written for another solve.
         """
         limits = Limits(tolerance, max_epochs, max_seconds, generator, callback, on_failure, checkpoint)
-        return _finish(self._solve(operator, rhs, x0, limits), on_failure)
+        with full_precision():
+            solution = self._solve(operator, rhs, x0, limits)
+        return _finish(solution, on_failure)
 
     def prepare(self, operator: Any, *, columns: int | None = None) -> Prepared:
         """The solver bound to an operator, for many right-hand sides: what A alone decides is made once.
@@ -160,7 +163,9 @@ class Prepared:
         limits = Limits(**options)
         # a solver with a setup takes it: see Solver._solve
         setup = () if type(self.solver).setup is Solver.setup else (self._setup,)
-        return _finish(self.solver._solve(self.operator, rhs, x0, limits, *setup), limits.on_failure)
+        with full_precision():
+            solution = self.solver._solve(self.operator, rhs, x0, limits, *setup)
+        return _finish(solution, limits.on_failure)
 
     def moved_to(self, operator: Any) -> Prepared:
         """The same set-up for a matrix not far from the one it is made of: a preconditioner need not be exact.

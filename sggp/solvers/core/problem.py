@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sggp.arrays import check_plain
 from sggp.errors import DtypeError, InputError, ShapeError, UnsupportedOperator
 from sggp.operators.base import LinearOperator, RowOperator, completed
 from sggp.random import as_generator
@@ -189,6 +190,7 @@ def _powers_of_two(block: Tensor) -> Tensor:  # (n, s) -> (s,)
 def _columns(name: str, value: Tensor, n: int, operator: LinearOperator) -> Tensor:
     if not isinstance(value, Tensor):
         raise DtypeError(f"{name} must be a torch.Tensor, got {type(value).__name__}.")
+    check_plain(value, name)
     if value.ndim not in (1, 2) or value.shape[0] != n:
         raise ShapeError(f"{name} must be ({n},) or ({n}, s), got shape {tuple(value.shape)}.")
     if not value.is_floating_point():
