@@ -172,7 +172,7 @@ def test_what_a_contender_raises_costs_its_cell(lib: Library, table: np.ndarray)
 
 
 def test_a_cell_ends_with_its_processor_seconds(lib: Library, table: np.ndarray) -> None:
-    cell = {"table": "autompg", "split": 0, "contender": "scikit-learn", "rows": None}
+    cell = {"table": "autompg", "split": 0, "contender": "GPRegressor()", "rows": None}
     found = lib["cells"].run_cell(cell, lib["cells"].Limits(None, 120.0, 1))
     assert found["failure"] == "stopped after 1 s of the processor"
 

@@ -57,10 +57,11 @@ def measured(
 ) -> dict[str, Any]:
     """Seconds from arrays to distributions, and scores; or the failure, in a sentence.
 
-    `cpu_seconds` of this process, all in all, after which the system ends it.
+    `cpu_seconds` of this process, beside those that its imports took, after which the system ends it.
     """
     if cpu_seconds is not None:
-        resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds + 5))
+        soft = math.ceil(time.process_time()) + cpu_seconds
+        resource.setrlimit(resource.RLIMIT_CPU, (soft, soft + 5))
     data, who = load(table, split, rows), contender(name)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

@@ -65,6 +65,14 @@ def worst(found: torch.Tensor, expected: np.ndarray, profile: Profile) -> float:
     return float(np.abs(found.numpy().astype(np.longdouble) - expected).max()) / profile.scale
 
 
+def same(found: torch.Tensor, expected: torch.Tensor, bound: np.ndarray | torch.Tensor) -> None:
+    """Bit for bit on a GPU; numpy, which interprets, sums the rows of a tile in orders of its own."""
+    if DEVICE == "cuda":
+        assert torch.equal(found, expected)
+    else:
+        assert bool(((found - expected).abs() <= torch.as_tensor(bound)).all())
+
+
 # --- stationary kernels -----------------------------------------------------------------------------------------
 
 
@@ -168,9 +176,10 @@ def test_stationary_rows_do_not_depend_on_their_company_nor_on_the_budget(s, mon
     whole = matmul(a, b, v, profile)
     expected = exact(a, b, profile, formula).sum(1)[:, None]
     assert float(np.abs(whole.numpy() / expected - 1).max()) < 1e-6
-    assert torch.equal(matmul(a[3:40], b, v, profile), whole[3:40])
+    bound = 40 * UNIT[torch.float32] * expected.astype(float)
+    same(matmul(a[3:40], b, v, profile), whole[3:40], bound[3:40])
     smallest = 64 * (3 * 4 + 8) * s  # one block of rows at a time
-    assert torch.equal(matmul(a, b, v, profile, smallest), whole)
+    same(matmul(a, b, v, profile, smallest), whole, bound)
     with pytest.raises(MemoryBudgetError, match="raise memory_budget to at least"):
         matmul(a, b, v, profile, 100)
     if s == 1:
@@ -291,9 +300,9 @@ def test_tanimoto_products(s, dtype, monkeypatch):
     assert found.dtype == dtype
     bound = 40 * UNIT[dtype] * (k @ np.abs(v.numpy().astype(np.float64)))
     assert (np.abs(found.cpu().numpy() - k @ v.numpy().astype(np.float64)) <= bound).all()
-    assert torch.equal(triton.tanimoto_matmul(moved[0][5:20], *moved[1:]), found[5:20])
+    same(triton.tanimoto_matmul(moved[0][5:20], *moved[1:]), found[5:20], bound[5:20])
     smallest = 64 * (2 * found.element_size() + 8) * s  # a block or two of rows at a time
-    assert torch.equal(triton.tanimoto_matmul(*moved, smallest), found)
+    same(triton.tanimoto_matmul(*moved, smallest), found, bound)
     with pytest.raises(MemoryBudgetError, match="raise memory_budget"):
         triton.tanimoto_matmul(*moved, 10)
 
