@@ -11,23 +11,22 @@ from sggp.defaults import MEMORY_BUDGET
 from sggp.planning.far import EXTENT, FarWork
 from sggp.preconditioners import Balanced, LocalNystrom, RecomputedNystrom
 from sggp.preconditioners.balanced import LANDMARKS, MOST_RANK, PILOT, Rows
-from sggp.preconditioners.forecast import Forecast, Trend, iterations_of
+from sggp.preconditioners.forecast import Forecast, Trend
 
 __all__ = ["Chosen", "balanced_for"]
 
 _SETUP = 1.4
 """The set-up of a preconditioner beside what `Balanced` counts of it, which leaves out what it measures."""
-TYPICAL = Forecast(Trend(((100, 60.0), (200, 15.0)), 3.0))
-"""A smooth function of a few columns with noise of a tenth of its spread."""
+_LEFT, _FALLS, _FALLS_IN = 0.1, 1.5, 10
+"""λ that a rank of 100 leaves, for each row, and the power of the rank that it falls with in ten columns or more; in
+fewer the power grows as columns fall. Of six tables and functions of 9 to 26 columns, as `GPRegressor` learns them,
+λ for each row is .13 to .63 at rank 100, .02 to .24 at 200, and at 1,000 from 1e-4 (nearly linear) to .04 (PROTEIN)."""
 _NOISE = 0.01
 """Of that table, beside the variance of the function."""
 _LOOKED, _LOOK, _LOOK_BYTES = 90, 1500.0, 40.0
 """Neighbours that are looked at for each row before landmarks are forecast; entries, and bytes, of each of them."""
-_LEFT, _LANDMARKS_FOR_IT = 5.7e-4, 1500.0
+_LEFT_LOCALLY, _LANDMARKS_FOR_IT = 5.7e-4, 1500.0
 """Share of the variance that so many landmarks leave in three dimensions, and so few in fewer; it falls as h^8."""
-_LEFT_ANEW, _FALLS_ANEW = 7.8e-3, 1.7
-"""λ that 1,000 uniform landmarks leave, for each row: 7,800 of a million rows in ten columns, a smooth function with
-noise of a tenth of its spread, as `GPRegressor` learns it; and the power of their number that it falls with."""
 _POINTS = 40
 
 
@@ -46,15 +45,15 @@ def balanced_for(n: int, d: int, columns: int, far: FarWork | None) -> Chosen:
     """The least work for n rows that fits into half of the memory budget.
 
     With a far field, where a pass is cheap, the spectrum is that of RBF on rows that fill a cube, and landmarks are
-    looked at as `Balanced` does; else the forecast is `TYPICAL`, whatever the sizes, as long as memory holds what it
-    asks for. Where it does not, landmarks whose columns are not kept leave what they left of a million rows.
+    looked at as `Balanced` does; else it is `_typical`. Where memory does not hold what that asks for, landmarks whose
+    columns are not kept are counted.
     """
     balanced = Balanced(columns=columns, memory_budget=MEMORY_BUDGET / 2)
     pilot = max(2, min(PILOT, int(balanced.memory_budget / (16 * n))))
     rows = Rows(n, n if far is None else far.entries(columns) / n, d)
-    forecast = TYPICAL if far is None else Forecast(_spectrum(n, d, pilot))
+    forecast = Forecast(_typical(n, d) if far is None else _spectrum(n, d, pilot))
     if far is None and not balanced.fits(n, balanced.least(rows, forecast, bounded=False)[0]):
-        found = _recomputed(balanced, rows, pilot)
+        found = _recomputed(balanced, rows, forecast, pilot)
         if found is not None:
             return found
     (rank, near), work = balanced.least(rows, forecast)
@@ -71,12 +70,10 @@ def balanced_for(n: int, d: int, columns: int, far: FarWork | None) -> Chosen:
     return ranked if found is None else found
 
 
-def _recomputed(balanced: Balanced, rows: Rows, pilot: int) -> Chosen | None:
-    """Landmarks whose columns of K are not kept, if as many as pay fit."""
+def _recomputed(balanced: Balanced, rows: Rows, forecast: Forecast, pilot: int) -> Chosen | None:
+    """Landmarks whose columns of K are not kept, if as many as pay fit; they leave about as much as pivots do."""
     n = rows.n
-    _, rank, steps = balanced.least_rank_recomputed(
-        rows, lambda rank: iterations_of(_LEFT_ANEW * n * (1000 / rank) ** _FALLS_ANEW)
-    )
+    _, rank, steps = balanced.least_rank_recomputed(rows, lambda rank: forecast.iterations(rank, 0))
     if not rank:
         return None
     setup = balanced.recomputed_work(n, rank) + _SETUP * balanced.setup_work(rows, (pilot, 0), pilot)
@@ -94,7 +91,7 @@ def _landmarks(balanced: Balanced, rows: Rows, d: int, pilot: int, work: float) 
         memory = 12.0 * n * settings.neighbours + 32.0 * rank**2
         if memory > balanced.memory_budget or rank > n // MOST_RANK:
             break
-        left = _LEFT * (_LANDMARKS_FOR_IT ** (d / 3) / rank) ** (8 / d)
+        left = _LEFT_LOCALLY * (_LANDMARKS_FOR_IT ** (d / 3) / rank) ** (8 / d)
         share = left / (left + _NOISE)
         steps = 1.0 + 3.2 * math.sqrt((1 + share * n / rank) / (1 - share))
         setup, application = balanced.landmark_work(n, settings), balanced.apply_landmark_work(n, settings)
@@ -107,6 +104,12 @@ def _landmarks(balanced: Balanced, rows: Rows, d: int, pilot: int, work: float) 
         memory = max(memory, n * (16.0 * pilot + _LOOK_BYTES * _LOOKED))  # one after the other
         best, work = Chosen(f"{settings!r}", setup, application, memory, steps), total
     return best
+
+
+def _typical(n: int, d: int) -> Trend:
+    """λ of a smooth function with noise of a tenth of its spread."""
+    power = _FALLS * max(1.0, _FALLS_IN / d)
+    return Trend(((100, _LEFT * n), (200, _LEFT * n / 2**power)), power)
 
 
 def _spectrum(n: int, d: int, pilot: int) -> Trend:

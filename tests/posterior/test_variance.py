@@ -8,8 +8,8 @@ import torch
 
 from sggp.kernels import TanimotoDotProduct, TanimotoMinMax, as_covariance
 from sggp.native.engines import TORCH
-from sggp.posterior import PathwiseSamples, condition, variance
-from sggp.posterior.variance import combine, combined_error, local_control, shared_control
+from sggp.posterior import PathwiseSamples, condition
+from sggp.posterior.variance import combine, combined_error, local_control, sampled, shared_control
 from sggp.solvers import Cholesky, ConjugateGradients
 
 NOISE = 0.01
@@ -187,7 +187,7 @@ def test_the_engine_and_torch_find_the_same(data, generator, monkeypatch):
     noise = torch.full((len(x),), NOISE, dtype=torch.float64)
     arguments = (covariance, covariance.prepare(x), noise, targets, q, prior, 16)
     fused = local_control(*arguments)
-    monkeypatch.setattr("sggp.posterior.variance.engine", lambda *_: TORCH)
+    monkeypatch.setattr("sggp.posterior.variance.local.engine", lambda *_: TORCH)
     for found, expected in zip(fused, local_control(*arguments), strict=True):
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-10)
 
@@ -202,7 +202,7 @@ def test_values_of_samples_are_held_for_a_block_of_points(data, monkeypatch):
         seen.append(len(points))
         return prior(samples, points)
 
-    monkeypatch.setattr("sggp.posterior.variance._SAMPLED_BYTES", 7 * 16 * 8)
+    monkeypatch.setattr("sggp.posterior.variance.sampled._SAMPLED_BYTES", 7 * 16 * 8)
     monkeypatch.setattr(PathwiseSamples, "prior", watched)
     torch.testing.assert_close(posterior.variance(q, method="samples"), value, rtol=1e-9, atol=0)
     assert seen == [7, 7, 7, 7, 2]
@@ -271,15 +271,15 @@ def test_cells_leave_what_they_cannot_say_to_single_points(density, generator, m
     posterior = solved((x, y))
     q = x[torch.randint(700, (int(density * 700),), generator=generator)]
     q = q + 0.1 * torch.randn(q.shape, generator=generator, dtype=torch.float64)
-    monkeypatch.setattr(variance, "_SORTED_ROWS", 64)
+    monkeypatch.setattr(sampled, "_SORTED_ROWS", 64)
     single: list[int] = []
-    one_by_one = variance.SampledVariance._one_by_one
+    one_by_one = sampled.SampledVariance._one_by_one
 
     def watched(self, block, weights):
         single.append(len(block))
         return one_by_one(self, block, weights)
 
-    monkeypatch.setattr(variance.SampledVariance, "_one_by_one", watched)
+    monkeypatch.setattr(sampled.SampledVariance, "_one_by_one", watched)
     found, error = posterior.variance(q, method="samples"), posterior.variance_error(q)
     assert 0 < sum(single) < len(q)  # of both calls
     exact = exact_variance(matern(), x, q)
