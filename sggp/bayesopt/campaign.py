@@ -331,7 +331,9 @@ class Campaign(Record):
         taken = self._bound.taken(trials)
         check_room(self.space, q, len(taken))
         measured = sum(trial.state == "measured" for trial in trials)
-        if measured < int(self._meta["num_initial"]):
+        told = {name for trial in trials for name in trial.values}
+        unknown = any(one.name not in told for one in self.wanted.objectives)  # told one after the other
+        if measured < int(self._meta["num_initial"]) or unknown:
             return filled(self._bound, self._meta, q, [], trials, generator)
         beliefs = self._beliefs(trials, self._made(q, self.maximize).num_samples, generator)
         rule = self._made(q, beliefs.maximize)

@@ -144,7 +144,9 @@ class Evaluation:
         except BrokenExecutor:
             raise
         except RuntimeError as error:
-            raise InputError(f"the executor takes no work ({error}): trial {trial.id} stays pending.") from error
+            raise InputError(
+                f"the executor takes no work ({error}): trial {trial.id} stays pending."
+            ) from error
         self.running[future] = trial
         self.handed.append(future)
         if not self.tells:

@@ -126,6 +126,6 @@ def test_outcomes_that_cannot_be_told_are_kept_in_the_reason(tmp_path):
 def test_an_executor_that_was_shut_down_is_named(campaign):
     executor = ThreadPoolExecutor(1)
     executor.shutdown()
-    with pytest.raises(InputError, match="takes no work.*trial 1 stays pending"):
+    with pytest.raises(InputError, match=r"takes no work.*trial 1 stays pending"):
         campaign.run(lambda trial: 1.0, executor=executor, budget=1)
     assert states(campaign) == ["pending"]

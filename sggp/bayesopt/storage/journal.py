@@ -213,7 +213,11 @@ def check(trial: Trial, draft: Draft) -> bool:
         )
     if draft.what == "failed":
         if trial.state in ("measured", "withdrawn"):
-            way = "withdraw(id, why) takes a value back" if trial.values else "it has no value, and waits for none"
+            way = (
+                "withdraw(id, why) takes a value back"
+                if trial.values
+                else "it has no value, and waits for none"
+            )
             raise InputError(f"trial {trial.id} was already {now}; {way}.")
         same = trial.state == "failed" and trial.policy == draft.data["policy"]
         return not (same and (draft.reason or "") in ("", trial.reason))
