@@ -205,6 +205,9 @@ class Campaign(Record):
 
         Raises:
             InputError, DtypeError: an argument that cannot be used. BrokenExecutor: workers died.
+
+        Warns:
+            NotSaved: a trial was ended elsewhere, by another process perhaps, while it was evaluated: that stays.
         """
         options = {"executor": executor, "budget": budget, "batch_size": batch_size}
         return Evaluation(self, objective, **options, timeout=timeout, retries=retries).run()  # type: ignore[arg-type]
@@ -240,8 +243,9 @@ class Campaign(Record):
         """Is it worth going on? What the model says of the best there is, of what was found, and of the next batch.
 
         Of the first objective, without values that the model sets apart and bounds that guarantee nothing ("<5" where
-        larger is better): their rows count as unmeasured. See `sggp.bayesopt.outlook.outlook` for what is asked, how
-        it is calibrated and what it costs. Over a `Combinatorial` space it speaks of the products that searches looked
+        larger is better): their rows count as unmeasured. Constraints and failures are not asked about: what it calls
+        the best may violate one. See `sggp.bayesopt.outlook.outlook` for what is asked, how it is calibrated and what
+        it costs. Over a `Combinatorial` space it speaks of the products that searches looked
         at, and says so; where none was made since it was opened, one is.
 
         Args:
@@ -331,7 +335,9 @@ class Campaign(Record):
         taken = self._bound.taken(trials)
         check_room(self.space, q, len(taken))
         measured = sum(trial.state == "measured" for trial in trials)
-        if measured < int(self._meta["num_initial"]):
+        told = {name for trial in trials for name in trial.values}
+        unknown = any(one.name not in told for one in self.wanted.objectives)  # told one after the other
+        if measured < int(self._meta["num_initial"]) or unknown:
             return filled(self._bound, self._meta, q, [], trials, generator)
         beliefs = self._beliefs(trials, self._made(q, self.maximize).num_samples, generator)
         rule = self._made(q, beliefs.maximize)

@@ -181,11 +181,20 @@ class Record:
             results: (id, value) pairs, or a dict.
             failed: id → reason of trials that could not be measured, as `fail` stores them.
             costs: id → cost of some of both.
+
+        Raises:
+            InputError: as `tell`, or a cost of a trial that is in neither.
         """
-        paid = costs or {}
-        told = [self._told(id, value, paid.get(id)) for id, value in pairs(results, "(id, value)")]
+        told = [(trial_id(id), value) for id, value in pairs(results, "(id, value)")]
+        lost = [(trial_id(id), why) for id, why in pairs(failed or {}, "(id, reason)")]
+        paid = {trial_id(id): cost for id, cost in pairs(costs or {}, "(id, cost)")}
+        if strange := sorted(paid.keys() - {id for id, _ in (*told, *lost)}):
+            raise InputError(
+                f"costs are of trials {', '.join(map(str, strange))}, which are neither told nor failed here."
+            )
         return self._append(
-            told + [self._failed(id, why, paid.get(id)) for id, why in (failed or {}).items()]
+            [self._told(id, value, paid.get(id)) for id, value in told]
+            + [self._failed(id, why, paid.get(id)) for id, why in lost]
         )
 
     def fail(
@@ -230,6 +239,8 @@ class Record:
             costs: what each cost, None where that is not known.
         """
         given = pairs(measured, "(x, value)")
+        if costs is not None and (isinstance(costs, Mapping | str) or not isinstance(costs, Iterable)):
+            raise InputError(f"costs must be a list, one for each measurement, got {type(costs).__name__}.")
         paid = [None] * len(given) if costs is None else list(costs)
         if len(paid) != len(given):
             raise InputError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sggp.bayesopt import Box, Campaign, Pool
+from sggp.bayesopt import Box, BoxSearch, Campaign, Pool
 from sggp.errors import InputError, OutlyingValues
 
 
@@ -73,3 +73,43 @@ def test_values_set_apart_and_bounds_that_guarantee_nothing_are_not_the_best(tmp
     assert after.best_at == before.best_at == best.index
     assert after.measured == 20
     assert after.regret_90.value < 100
+
+
+def test_categories_are_asked_about_by_their_codes(tmp_path):
+    box = Box({"base": ["a", "b", "c"], "dose": (0.0, 1.0)})
+    quick = BoxSearch(rounds=1, candidates=32, starts=1, steps=3)
+    campaign = Campaign(box, tmp_path / "c.db", maximize=True, seed=3, num_initial=3, search=quick)
+    campaign.attach_many([((base, dose), dose) for base in "abc" for dose in (0.1, 0.5, 0.9)])
+    campaign.ask(2)
+    said = campaign.outlook(num_samples=16)
+    assert (said.measured, said.batch) == (9, 2)
+    assert 0.8 < said.best < 1.1
+
+
+def test_twins_of_measured_rows_are_measured(tmp_path):
+    """Of five equal rows one was asked for: nothing is left, though four rows have no trial."""
+    table = torch.tensor([[1.0], [1.0], [2.0], [1.0], [2.0]], dtype=torch.float64)
+    campaign = Campaign(Pool(table), tmp_path / "c.db", maximize=True, seed=3)
+    campaign.attach_many([(3, 4.0), (4, 6.0)])
+    said = campaign.outlook(num_samples=32)
+    assert (said.size, said.measured, said.best) == (2, 2, 6.0)
+    assert said.within[0].probability.value == 1.0
+    assert said.regret_90.value == 0.0
+
+
+def test_repeats_on_twins_are_repeats(tmp_path):
+    table = torch.cat([pool()[:10], pool()[:10]])
+    campaign = Campaign(Pool(table), tmp_path / "c.db", maximize=True, seed=3)
+    campaign.attach_many([(row, float(row % 10) + row // 10) for row in (*range(6), *range(10, 16))])
+    said = campaign.outlook(num_samples=32)
+    assert (said.size, said.measured) == (10, 6)
+    assert said.noise_std == pytest.approx(0.5**0.5)  # six pairs that differ by 1
+
+
+@pytest.mark.parametrize("space", [Pool(pool()), Box([[0.0, 1.0]])])
+def test_values_whose_squares_are_none_are_refused(tmp_path, space):
+    campaign = Campaign(space, tmp_path / "c.db", maximize=True, seed=3)
+    rows = [0, 20, 40] if isinstance(space, Pool) else [[0.0], [0.3], [0.7]]
+    campaign.attach_many(zip(rows, (1.0, 2.0, 1e308), strict=True))
+    with pytest.raises(InputError, match="withdraw it"):
+        campaign.outlook(num_samples=16)

@@ -237,3 +237,14 @@ def test_rule_hypervolume_refuses_one_objective(tmp_path):
         one.tell(asked.id, asked.x[0])
     with pytest.raises(InputError, match="for two or three objectives"):
         one.ask(1)
+
+
+def test_an_objective_that_nobody_has_told_yet_waits_for_its_model(tmp_path):
+    """Yields come at once, costs a day later: meanwhile points are spread out."""
+    wanted = [Objective("yield", maximize=True), Objective("cost", maximize=False)]
+    campaign = Campaign(Box([[0.0, 1.0]]), tmp_path / "c.db", objectives=wanted, seed=1, num_initial=2)
+    for trial in campaign.ask(2):
+        campaign.tell(trial.id, {"yield": trial.x[0]})
+    more = campaign.ask(2)
+    assert all("no model yet" in trial.why for trial in more)
+    assert len({trial.x for trial in campaign.results()}) == 4

@@ -359,3 +359,26 @@ def test_numbers_in_any_container_make_the_same_campaign(tmp_path, table):
         chosen.append([trial.index for trial in [*campaign.results(), *campaign.ask(2)]])
     assert chosen[0] == chosen[1]
     assert Pool(table).rows([3]).tolist() == COUNTS[3:4].tolist()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"costs": {1: 2.0, 3: 5.0}}, "costs are of trials 3, which are neither"),
+        ({"costs": [2.0]}, "expected .id, cost. pairs"),
+        ({"failed": ["dry"]}, "expected .id, reason. pairs"),
+        ({"failed": {"2": "dry"}}, "must be an integer"),
+    ],
+)
+def test_costs_and_failures_of_no_trial_are_refused(campaign, given, message):
+    campaign.ask(3)
+    before = campaign.results()
+    with pytest.raises(SggpError, match=message):
+        campaign.tell_many({1: 1.0}, **given)
+    assert campaign.results() == before
+
+
+@pytest.mark.parametrize("costs", [{0: 3.0}, 3.0, "3"])
+def test_costs_of_attached_values_come_in_their_order(campaign, costs):
+    with pytest.raises(SggpError, match="one for each measurement"):
+        campaign.attach_many([([0.5, 0.5], 1.0)], costs=costs)

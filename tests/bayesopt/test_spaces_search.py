@@ -22,7 +22,7 @@ from sggp.bayesopt import (
 from sggp.bayesopt.spaces.region import ENUMERATED
 from sggp.bayesopt.spaces.search import Known as KnownPoints
 from sggp.bayesopt.trials import Place
-from sggp.errors import InputError
+from sggp.errors import Exhausted, InputError
 from tests.bayesopt.paths import Functions, Known
 
 SPACES = {
@@ -246,8 +246,23 @@ def test_a_campaign_over_categories_finds_the_best_and_then_ends(tmp_path):
     again = Campaign.open(tmp_path / "c.db")  # the box is known from the file
     assert again.space.describe() == box.describe()
     assert again.best()[0].x == ("b", 3)
-    with pytest.raises(InputError, match="only 0 combinations"):
+    with pytest.raises(Exhausted, match="only 0 combinations"):
         again.ask(1)
+
+
+def test_a_search_that_finds_no_more_says_that_the_box_is_exhausted(tmp_path):
+    """The corner of 101^4 combinations that is allowed has five, all known."""
+    names = "abcd"
+    box = Box(
+        {name: Integer(0, 100) for name in names},
+        constraints=[LinearConstraint(dict.fromkeys(names, 1.0), at_least=399)],
+    )
+    quick = BoxSearch(rounds=1, candidates=32, starts=1, steps=3)
+    campaign = Campaign(box, tmp_path / "c.db", maximize=True, seed=1, num_initial=2, search=quick)
+    lower = [[100 - (i == j) for j in range(4)] for i in range(4)]
+    campaign.attach_many([(point, float(sum(point))) for point in ([100] * 4, *lower)])
+    with pytest.raises(Exhausted, match="the box is exhausted"):
+        campaign.ask(1)
 
 
 def test_start_points_go_on_where_the_others_ended():

@@ -11,7 +11,7 @@ import pytest
 
 from sggp.bayesopt import Box, Campaign
 from sggp.bayesopt.storage import SQLiteStorage, sqlite
-from sggp.errors import DataFileError
+from sggp.errors import DataFileError, InputError
 
 BOX = Box([[0.0, 1.0], [-2.0, 2.0]])
 
@@ -201,3 +201,37 @@ def test_a_file_is_one_file(path):
     assert [file.name for file in path.parent.iterdir()] == ["c.db"]
     shutil.copy(path, path.with_name("copy of 50% #1?.db"))
     assert len(Campaign.open(path.with_name("copy of 50% #1?.db")).results()) == 61
+
+
+def test_an_export_overwrites_no_campaign(path, tmp_path):
+    Campaign(BOX, tmp_path / "other.db", maximize=True)
+    campaign = Campaign.open(path)
+    before = path.read_bytes()
+    for target in (path, tmp_path / "other.db"):
+        with pytest.raises(DataFileError, match="is a database"):
+            campaign.export(target)
+    assert path.read_bytes() == before
+    assert len(Campaign.open(path).results()) == 60
+    assert Campaign.open(tmp_path / "other.db").results() == []
+
+
+def test_an_objective_may_change_its_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "work").mkdir()
+    campaign = Campaign(BOX, "c.db", maximize=True, seed=1)
+
+    def objective(trial):
+        os.chdir(tmp_path / "work")
+        return float(trial.id)
+
+    campaign.run(objective, budget=2)
+    assert [t.value for t in Campaign.open(tmp_path / "c.db").results()] == [1.0, 2.0]
+    assert campaign.store.name == "c.db"
+
+
+@pytest.mark.parametrize("storage", ["", ":memory:"])
+def test_a_storage_that_is_no_file_is_refused(tmp_path, monkeypatch, storage):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="kept in a file"):
+        Campaign(BOX, storage, maximize=True)
+    assert list(tmp_path.iterdir()) == []

@@ -24,6 +24,7 @@ from sggp.typing import Seed
 _LEAST_PATHS = 16
 _NEAR = 0.1
 """The second epsilon, in standard deviations of the measured values."""
+_LARGEST = 1e150
 _STEP_ROWS = 10
 """Values that must be multiples of a step: by chance one in 10^10 would."""
 
@@ -101,6 +102,11 @@ def outlook(
         raise InputError("nothing has been measured yet: there is no outlook without a measurement.")
     if not bool(torch.isfinite(values).all()):
         raise InputError("a measured value is not finite; leave failed measurements out.")
+    if float(values.abs().max()) > _LARGEST:
+        raise InputError(
+            f"the square of a value of {float(values.abs().max()):g} does not fit float64: withdraw it if it stands "
+            "for a failure, else measure in a larger unit."
+        )
     question = Question(**options)
     noise = None if question.noise_std is None else finite_number(question.noise_std, "noise_std")
     if noise is not None and noise < 0:
@@ -143,8 +149,12 @@ def _over_pool(asked: _Asked, pool: Any, measured: Any, values: Tensor) -> Outlo
     rows, values, counts, noise_std = _known(pool, measured, values, asked.noise_std)
     question, top = asked.question, _tops(asked.question.top)
     chosen = as_indices(() if question.batch is None else question.batch, len(pool), what="batch")
-    if bool(torch.isin(chosen, rows).any()) or len(chosen.unique()) != len(chosen):
-        raise InputError("batch names a row twice, or one that has been measured.")
+    size, closed = int(pool.capacity), pool.closed(rows)  # of twins only one counts
+    of_batch = pool.find(pool.keys(chosen))
+    if bool(torch.isin(of_batch, rows).any()) or len(of_batch.unique()) != len(chosen):
+        raise InputError(
+            "batch names a row twice, or one that has been measured; a twin of a row is that row."
+        )
     correct, own, judge = streams(asked.generator, "correction", "own parts", "judged")
     recalibration = recalibrate(model, sign, judge)
     own_std = max(model.noise_std**2 - noise_std**2, 0.0) ** 0.5 / model.scale
@@ -154,17 +164,17 @@ def _over_pool(asked: _Asked, pool: Any, measured: Any, values: Tensor) -> Outlo
     best_at = int(known.mean(0).argmax())
     best = float(sign * known[:, best_at].mean()) if noise_std else float(values[best_at])
 
-    numbers = [_number_of(part, len(pool)) for part in top]
+    numbers = [_number_of(part, size) for part in top]
     floor = known.topk(min(max(numbers), known.shape[1]), dim=1).values[:, -1:]
     kept = int((known >= floor).sum(1).max())
     marks = known.topk(kept, dim=1).values.flip(1).contiguous()
-    swept = sweep(truths, pool, (rows, marks), chosen, own, question.progress)
+    swept = sweep(truths, pool, (closed, marks), chosen, own, question.progress)
     return asked.answer(
         torch.maximum(swept.best, known.max(1).values),
         known[:, best_at],
         swept.batch,
         kind="pool",
-        size=len(pool),
+        size=size,
         measured=len(rows),
         best=best,
         best_at=int(rows[best_at]),
@@ -183,7 +193,7 @@ def _over_pool(asked: _Asked, pool: Any, measured: Any, values: Tensor) -> Outlo
 def _known(
     pool: Pool, measured: Any, values: Tensor, noise_std: float | None
 ) -> tuple[Tensor, Tensor, Tensor, float]:
-    """Distinct measured rows (k,) ascending, their mean values and numbers of measurements, and the noise of one."""
+    """Distinct measured rows (k,) ascending, of twins the first, their mean values, counts, and the noise of one."""
     given = as_indices(measured, None, what="measured")
     if len(given) != len(values):
         raise ShapeError(f"one value per measured row: got {len(given)} rows and {len(values)} values.")
@@ -197,7 +207,8 @@ def _known(
         raise InputError(
             "nothing of the pool has been measured yet: there is no outlook without a measurement."
         )
-    rows, member, counts = given[inside].unique(return_inverse=True, return_counts=True)
+    first = pool.find(pool.keys(given[inside]))
+    rows, member, counts = first.unique(return_inverse=True, return_counts=True)
     sums = torch.zeros(len(rows), dtype=torch.float64).index_add_(0, member, values[inside].double())
     means = torch.where(counts == 1, sums, sums / counts)
     if noise_std is None:
@@ -277,9 +288,9 @@ def _over_box(asked: _Asked, space: Any, measured: Any, values: Tensor) -> Outlo
     )
 
 
-def _points(given: Any, space: Space, name: str) -> Tensor:
-    """(n, d) points of a box; none for None."""
-    width = len(space.names)
+def _points(given: Any, space: Any, name: str) -> Tensor:
+    """(n, D) points of a box in the model's coordinates, of which a category has several; none for None."""
+    width = space.dimension
     if given is None:
         return torch.empty(0, width, dtype=torch.float64)
     points = as_numbers(given, name, f"(n, {width}) points, in the coordinates of the model").cpu()

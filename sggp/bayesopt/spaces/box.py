@@ -328,6 +328,8 @@ def _bounds(given: Any) -> Tensor:
     bad = (table[:, 0] >= table[:, 1]).nonzero().flatten().tolist()
     if bad:
         raise InputError(f"lower bound not below upper in dimension(s) {bad}: {table[bad].tolist()}.")
+    if not bool(torch.isfinite(table[:, 1] - table[:, 0]).all()):
+        raise InputError("upper less lower bound does not fit float64: take another unit.")
     return table
 
 

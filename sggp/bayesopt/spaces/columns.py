@@ -328,6 +328,8 @@ def _check_bounds(column: Any, low: Any, high: Any) -> None:
         raise InputError(
             f"the lower bound must be below the upper one, got {low} and {high}; leave constants out."
         )
+    if not math.isfinite(high - low) or (isinstance(low, int) and high - low >= 2**63 - 1):
+        raise InputError(f"from {low} to {high} is more than a column can count: narrow the bounds.")
     object.__setattr__(column, "low", low)
     object.__setattr__(column, "high", high)
 

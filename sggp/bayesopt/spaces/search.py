@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sggp.bayesopt.maximise import BoxSearch, Paths, finite, maximise_pool
 from sggp.bayesopt.spaces.region import Region
-from sggp.errors import InputError, ShapeError
+from sggp.errors import Exhausted, ShapeError
 
 REPEAT = 1e-6
 """Two points are the same where no coordinate differs by more than this share of its range."""
@@ -68,7 +68,7 @@ def maximise_box(
         points (s, D) inside the box, and the paths' values there (s,).
 
     Raises:
-        InputError: a path gives a value that is not finite, or fewer than s points are left.
+        InputError: a path gives a value that is not finite. Exhausted: fewer than s points are left.
 
     Cost: (rounds * candidates + 3 * starts * steps) evaluations of each path, and at most 8 * starts for each value
     of the columns that are not continuous, twice.
@@ -177,7 +177,7 @@ def _best_listed(paths: Paths, points: Tensor, known: Known, maximize: bool) -> 
     closed = known.holds(points)
     left = int((~closed).sum())
     if left < paths.num_samples:
-        raise InputError(
+        raise Exhausted(
             f"{paths.num_samples} points are asked for but only {left} of {len(points)} combinations are left."
         )
     rows, values = maximise_pool(paths, _Rows(points), maximize=maximize, exclude=closed)
@@ -322,7 +322,7 @@ def _without_repeats(
                 where = int(line.argmax())
                 top[i], height[i], taken[i] = every[i, where], line[where], False
                 chosen = torch.cat([chosen, top[i][None]])
-    raise InputError(
+    raise Exhausted(
         f"{int(taken.sum())} of the points asked for could not be found apart from those known: the box is exhausted. "
         "Ask for fewer, or widen a bound."
     )

@@ -213,7 +213,12 @@ def check(trial: Trial, draft: Draft) -> bool:
         )
     if draft.what == "failed":
         if trial.state in ("measured", "withdrawn"):
-            raise InputError(f"trial {trial.id} was already {now}; withdraw(id, why) takes a value back.")
+            way = (
+                "withdraw(id, why) takes a value back"
+                if trial.values
+                else "it has no value, and waits for none"
+            )
+            raise InputError(f"trial {trial.id} was already {now}; {way}.")
         same = trial.state == "failed" and trial.policy == draft.data["policy"]
         return not (same and (draft.reason or "") in ("", trial.reason))
     if draft.what == "amended":

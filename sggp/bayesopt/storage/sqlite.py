@@ -14,10 +14,10 @@ from sggp.bayesopt.storage.first_version import SCHEMA as FIRST_SCHEMA
 from sggp.bayesopt.storage.first_version import migrate
 from sggp.bayesopt.storage.rows import TABLES, VERSION, Connection, RowStorage
 from sggp.checks import as_path
-from sggp.errors import DataFileError
+from sggp.errors import DataFileError, InputError
 
 _WAIT_SECONDS = 30.0
-_MAGIC = b"SQLite format 3\0"
+MAGIC = b"SQLite format 3\0"
 _UNTOUCHED = "Nothing was stored, and what was there is unchanged"
 _LOCKED = f"another program keeps it locked. {_UNTOUCHED}: close that program, or wait, and repeat."
 _WORDS = {
@@ -67,15 +67,19 @@ class SQLiteStorage(RowStorage):
 
     Raises:
         DataFileError: the file is damaged, is no campaign, or cannot be read or written; it is left as it is.
+        InputError: no path.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = as_path(path, "storage")
+        given = as_path(path, "storage")
+        if str(given) in (".", ":memory:"):
+            raise InputError("a campaign is kept in a file: give the path of one, not '' or ':memory:'.")
+        self._name, self.path = str(given), given.absolute()  # an objective may change the folder it works in
         self._checked = False
 
     @property
     def name(self) -> str:
-        return str(self.path)
+        return self._name
 
     @property
     def exists(self) -> bool:
@@ -96,11 +100,11 @@ class SQLiteStorage(RowStorage):
             raise DataFileError(f"{self.path} is a folder or a device: give the path of a file.")
         try:
             with self.path.open("rb") as file:
-                start = file.read(len(_MAGIC))
+                start = file.read(len(MAGIC))
         except OSError as error:
             raise DataFileError(f"cannot read {self.path}: {error.strerror}. It is left as it is.") from error
         half_written = self.path.with_name(f"{self.path.name}-journal").exists()  # SQLite undoes that
-        if start not in (b"", _MAGIC) and not half_written:
+        if start not in (b"", MAGIC) and not half_written:
             raise DataFileError(
                 f"{self.path} is not an sggp campaign file (it is no database). It is left as it is."
             )

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import fields
 from typing import Any
 
 from sggp.bayesopt.storage import journal
 from sggp.bayesopt.storage.base import Event
+from sggp.bayesopt.storage.sqlite import MAGIC
 from sggp.checks import as_path
 from sggp.errors import DataFileError
 from sggp.files import write_whole
@@ -20,10 +22,18 @@ _FIELDS = tuple(field.name for field in fields(Event))
 
 
 def write_journal(path: str | os.PathLike[str], events: Sequence[Event]) -> None:
-    """Write a journal, whole or not at all. Raises as `sggp.files.write_whole`."""
+    """Write a journal, whole or not at all.
+
+    Raises:
+        DataFileError: a database is there, a campaign perhaps, or as `sggp.files.write_whole`.
+    """
+    target = as_path(path, "path")
+    with suppress(OSError), target.open("rb") as file:
+        if file.read(len(MAGIC)) == MAGIC:
+            raise DataFileError(f"{target} is a database, a campaign perhaps: give the export another name.")
     header = {"format": _FORMAT, "version": _VERSION, "events": len(events)}
     lines = [header, *({name: getattr(event, name) for name in _FIELDS} for event in events)]
-    write_whole(path, "".join(journal.dumps(line) + "\n" for line in lines))
+    write_whole(target, "".join(journal.dumps(line) + "\n" for line in lines))
 
 
 def read_journal(path: str | os.PathLike[str]) -> list[Event]:
