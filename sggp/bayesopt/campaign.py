@@ -22,7 +22,7 @@ from sggp.bayesopt.outcomes.beliefs import Beliefs, build_beliefs
 from sggp.bayesopt.outcomes.tables import BeliefSettings
 from sggp.bayesopt.outlook import Outlook, outlook
 from sggp.bayesopt.record import Record
-from sggp.bayesopt.rules import Rule, RuleLike, make_rule
+from sggp.bayesopt.rules import RULES, Rule, RuleLike, make_rule
 from sggp.bayesopt.spaces.base import Space, check_room
 from sggp.bayesopt.storage import Draft, Moved, Storage, open_storage
 from sggp.bayesopt.storage.journal import json_place, place_json
@@ -349,7 +349,7 @@ class Campaign(Record):
             for place, one, spread, why in zip(places, mean.tolist(), std.tolist(), choice.why, strict=True)
         ]
         if not beliefs.surrogate.has_scale:  # an expectation whose std nothing tells is none
-            plain = beliefs.posterior is beliefs.surrogate.posterior
+            plain = beliefs.posterior is beliefs.surrogate.posterior and type(rule) in RULES.values()
             found = [{**data, "expected": None, **({"why": NO_SCALE} if plain else {})} for data in found]
         kept = [data for data, new in zip(found, self._bound.fresh(places, trials), strict=True) if new]
         return filled(self._bound, self._meta, q, kept, trials, generator)
