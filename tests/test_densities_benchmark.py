@@ -171,7 +171,11 @@ def test_what_a_contender_raises_costs_its_cell(lib: Library, table: np.ndarray)
             lib["contenders"].contender(name)
 
 
-def test_a_cell_ends_with_its_processor_seconds(lib: Library, table: np.ndarray) -> None:
+def test_a_cell_ends_with_its_processor_seconds(
+    lib: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SGGP_DATA_DIR", str(tmp_path))
+    written(tmp_path, "autompg", 4000)  # far more than a second's work
     cell = {"table": "autompg", "split": 0, "contender": "GPRegressor()", "rows": None}
     found = lib["cells"].run_cell(cell, lib["cells"].Limits(None, 120.0, 1))
     assert found["failure"] == "stopped after 1 s of the processor"

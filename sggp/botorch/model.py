@@ -93,7 +93,6 @@ class PathwiseGPModel(OutputsModel):
         torch.Size([4, 3, 1])
     """
 
-    @undisturbed()
     def __init__(
         self,
         train_X: Tensor,
@@ -114,41 +113,45 @@ class PathwiseGPModel(OutputsModel):
         learning: Mapping[str, Any] | None = None,
         generator: Seed = None,
     ) -> None:
-        super().__init__()
-        check_training_data(train_X, train_Y, train_Yvar)
-        if learning is not None and not isinstance(learning, Mapping):
-            raise DtypeError(f"learning must be a mapping of option to value, or None; got {learning!r}.")
-        check_settings(num_samples, num_features, optimizer, covar_module, noise_variance, train_Yvar)
-        model = fitting.ModelSettings(
-            solver=solver, num_samples=num_samples, num_features=num_features, options=dict(learning or {})
-        )
-        settings = SolveSettings(model, tolerance, on_failure)
-        m = train_Y.shape[-1]
-        inputs, targets, noise = self._fit_transforms(
-            train_X, train_Y, train_Yvar, input_transform, outcome_transform
-        )
-        kernels = self._kernels(covar_module, inputs, targets)
-        noises = per_output(noise_variance, m, "noise_variance", Real)
-        check_noise_variances(noises)
-        noises = [None if noise is None else float(noise) for noise in noises]
-        root = torch.Generator().manual_seed(draw_seed(as_generator(generator)))
-        seeds = [draw_seed(s) for s in streams(root, *(f"output:{j}" for j in range(m)))]
-        outputs = [
-            OutputGP(
-                inputs,
-                targets[:, j].contiguous(),
-                None if noise is None else noise[:, j].contiguous(),
-                given=Given(kernels[j], noises[j], finite_number(mean, "mean")),
-                settings=settings,
-                seed=seeds[j],
+        with undisturbed():  # no decorator: Ax reads the names of the arguments
+            super().__init__()
+            check_training_data(train_X, train_Y, train_Yvar)
+            if learning is not None and not isinstance(learning, Mapping):
+                raise DtypeError(f"learning must be a mapping of option to value, or None; got {learning!r}.")
+            check_settings(num_samples, num_features, optimizer, covar_module, noise_variance, train_Yvar)
+            model = fitting.ModelSettings(
+                solver=solver,
+                num_samples=num_samples,
+                num_features=num_features,
+                options=dict(learning or {}),
             )
-            for j in range(m)
-        ]
-        self._assemble(outputs, train_X)
-        if optimizer is not None:
-            self._learn(optimizer)
-        self.eval()
-        self.solve()  # now: a failure shows here and not inside an acquisition function
+            settings = SolveSettings(model, tolerance, on_failure)
+            m = train_Y.shape[-1]
+            inputs, targets, noise = self._fit_transforms(
+                train_X, train_Y, train_Yvar, input_transform, outcome_transform
+            )
+            kernels = self._kernels(covar_module, inputs, targets)
+            noises = per_output(noise_variance, m, "noise_variance", Real)
+            check_noise_variances(noises)
+            noises = [None if noise is None else float(noise) for noise in noises]
+            root = torch.Generator().manual_seed(draw_seed(as_generator(generator)))
+            seeds = [draw_seed(s) for s in streams(root, *(f"output:{j}" for j in range(m)))]
+            outputs = [
+                OutputGP(
+                    inputs,
+                    targets[:, j].contiguous(),
+                    None if noise is None else noise[:, j].contiguous(),
+                    given=Given(kernels[j], noises[j], finite_number(mean, "mean")),
+                    settings=settings,
+                    seed=seeds[j],
+                )
+                for j in range(m)
+            ]
+            self._assemble(outputs, train_X)
+            if optimizer is not None:
+                self._learn(optimizer)
+            self.eval()
+            self.solve()  # now: a failure shows here and not inside an acquisition function
 
     @classmethod
     def construct_inputs(cls, training_data: SupervisedDataset, **options: Any) -> dict[str, Any]:

@@ -215,7 +215,7 @@ class TestOutputs:
 
     def test_what_the_checks_refuse(self, tmp_path):
         os.mkfifo(tmp_path / "pipe")
-        with pytest.raises(DataFileError, match="no regular file"):
+        with pytest.raises(DataFileError, match="a device or a pipe"):
             check_outputs({"--out": tmp_path / "pipe"})
         with pytest.raises(InputError, match="--out and --report"):
             check_outputs({"--out": tmp_path / "a", "--report": tmp_path / "b" / ".." / "a"})

@@ -45,8 +45,11 @@ def fitted_then(monkeypatch, what):
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_keeps_the_model(number, code, table, tmp_path, capsys, monkeypatch):
+def test_a_signal_keeps_the_model(number, code, table, tmp_path, capsys, monkeypatch, request):
     fitted_then(monkeypatch, lambda: os.kill(os.getpid(), number))
+    # a shell that starts the tests in the background has SIGINT ignored, and then it stays so
+    given = signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+    request.addfinalizer(lambda: signal.signal(number, given))
     before = signal.getsignal(number)
     assert run("fit", table, *OPTIONS, "--out", tmp_path / "m.gp") == code
     assert signal.getsignal(number) is before
