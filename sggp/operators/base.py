@@ -181,7 +181,7 @@ class Operator:
         nearest_chosen: (chosen (m,), rows (b,), k) → (b, k) places among `chosen` of those nearest to the rows; None
             where no metric says which are near.
         metric_columns: columns of that metric in which rows differ; None where there is none.
-        cross_matmul: (v (c, s), rows (b,), cols (c,)) → K[rows][:, cols] v, (b, s) float64 without noise, all rows or
+        cross_matmul: (v (c, s), rows (b,), cols (c,)) → `K[rows][:, cols] v`, (b, s) float64 without noise, all rows or
             columns for None; None where there is no such function.
         with_noise: Σ (n,) float64 → the same K with this noise; None where there is no such function.
     """
