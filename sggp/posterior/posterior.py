@@ -218,7 +218,8 @@ class Posterior:
                 centres, or where there are no samples; elsewhere it takes samples. "samples" is the mean square of the
                 zero-mean samples, sharpened by the exact variance given the nearest rows (`sggp.posterior.variance`);
                 its standard error, `variance_error`, is at most √(2/s) of it. Where many points are asked for, what is
-                given to one depends, within that error, on those beside it. "solve" is exact: to rounding by a
+                given to one depends, within that error, on those beside it; of very many in at most three columns most
+                are interpolated, right to a quarter of that error. "solve" is exact: to rounding by a
                 factor, else to second order in the solver's tolerance, and not below the true value.
 
         Raises:
