@@ -12,6 +12,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
+from sggp.autograd import with_gradients
 from sggp.defaults import DIRECT_ROWS
 from sggp.errors import InputError, ShapeError, UnidentifiedColumns
 from sggp.estimator.columns import as_numbers
@@ -276,7 +277,7 @@ class Lifecycle(PredictiveDensities):
         )
         return (value, gradient) if eval_gradient else value
 
-    @torch.inference_mode(False)
+    @with_gradients()
     def _likelihood_at(self, theta: Tensor, x: Tensor, y: Tensor) -> tuple[float, np.ndarray]:
         kernel, place = copy_kernel(self.kernel_), 0
         raws = []
