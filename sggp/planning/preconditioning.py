@@ -20,7 +20,7 @@ _SETUP = 1.4
 _LEFT, _FALLS, _FALLS_IN = 0.1, 1.5, 10
 """λ that a rank of 100 leaves, for each row, and the power of the rank that it falls with in ten columns or more; in
 fewer the power grows as columns fall. Of six tables and functions of 9 to 26 columns, as `GPRegressor` learns them,
-λ for each row is .13 to .63 at rank 100, .02 to .24 at 200, and at 1,000 from 1e-4 (nearly linear) to .04 (PROTEIN)."""
+λ for each row is .03 to .63 at rank 100, .01 to .24 at 200, and at 1,000 from 1e-4 (nearly linear) to .04 (PROTEIN)."""
 _NOISE = 0.01
 """Of that table, beside the variance of the function."""
 _LOOKED, _LOOK, _LOOK_BYTES = 90, 1500.0, 40.0
