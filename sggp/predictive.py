@@ -9,9 +9,21 @@ from typing import Any
 import numpy as np
 import scipy
 
+from sggp.checks import finite_number
 from sggp.errors import InputError, ShapeError
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
+
+
+def checked_coverage(coverage: Any) -> float:
+    """A number strictly between 0 and 1.
+
+    Raises:
+        InputError: anything else.
+    """
+    if not 0 < (level := finite_number(coverage, "coverage")) < 1:
+        raise InputError(f"coverage must lie strictly between 0 and 1, got {coverage!r}; for 95 % give 0.95.")
+    return level
 
 
 @dataclass(frozen=True)
@@ -106,9 +118,8 @@ class PredictiveDistribution:
         Raises:
             InputError: a coverage outside (0, 1).
         """
-        if not 0 < coverage < 1:
-            raise InputError(f"coverage must lie strictly between 0 and 1, got {coverage!r}.")
-        low, high = self.ppf([0.5 - 0.5 * coverage, 0.5 + 0.5 * coverage])
+        level = checked_coverage(coverage)
+        low, high = self.ppf([0.5 - 0.5 * level, 0.5 + 0.5 * level])
         return low, high
 
     def crps(self, y: Any) -> Array:

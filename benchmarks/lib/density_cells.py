@@ -18,13 +18,13 @@ from typing import Any
 import numpy as np
 
 from lib.common import run_apart
-from lib.density_contenders import Predicted, contender
+from lib.density_contenders import COVERAGE, Predicted, contender
 from lib.density_quantiles import QuantileDistribution
 from lib.density_tables import load
 
-__all__ = ["COVERAGE", "Cells", "Limits", "key", "run_cell", "score"]
+__all__ = ["Cells", "Limits", "key", "run_cell", "score"]
 
-COVERAGE, MOST_CAPPED = 0.95, 0.1
+MOST_CAPPED = 0.1
 KEY = ("table", "split", "contender", "rows")
 
 
@@ -43,13 +43,18 @@ def score(predicted: Predicted, y: np.ndarray, unit: float = 1.0) -> dict[str, A
     nll: float | None = float(-np.mean(found.logpdf(y)) + math.log(unit))
     if isinstance(found, QuantileDistribution) and found.capped(y) > MOST_CAPPED:
         nll = None
-    return {
+    out = {
         "rmse": math.sqrt(np.mean(np.square(y - predicted.mean))) * unit,
         "nll": nll,
         "crps": float(np.mean(found.crps(y))) * unit,
         "coverage": float(np.mean((low <= y) & (y <= high))),
         "width": float(np.mean(high - low)) * unit,
     }
+    if predicted.conformal is not None:
+        low, high = predicted.conformal()
+        out["conformal_coverage"] = float(np.mean((low <= y) & (y <= high)))
+        out["conformal_width"] = float(np.mean(high - low)) * unit
+    return out
 
 
 def measured(

@@ -18,7 +18,10 @@ Cell = dict[str, Any]
 Found = dict[str, dict[str, dict[int, Cell]]]  # table → contender → split
 BAND = (0.93, 0.97)
 NONE = "–"
-COLUMNS = ("RMSE", "NLL", "CRPS", "inside 95 %", "width of 95 %", "seconds", "CPU s", "GiB")
+COLUMNS = (
+    *("RMSE", "NLL", "CRPS", "inside 95 %", "width of 95 %", "inside conformal 95 %", "width of it"),
+    *("seconds", "CPU s", "GiB"),
+)
 
 
 def arranged(cells: Iterable[Cell]) -> Found:
@@ -101,7 +104,8 @@ def print_tables(found: Found) -> None:
         for name, splits in contenders.items():
             first = next(iter(splits.values()))
             numbers = [told(values(splits, what)) for what in ("rmse", "nll", "crps")]
-            numbers += [told(values(splits, what), ".3f") for what in ("coverage", "width")]
+            shares = ("coverage", "width", "conformal_coverage", "conformal_width")
+            numbers += [told(values(splits, what), ".3f") for what in shares]
             numbers += [f"{mean(values(splits, what)):.1f}" for what in ("seconds", "cpu_seconds")]
             peaks = values(splits, "peak_gib")
             numbers.append(f"{max(peaks):.2f}" if peaks else NONE)
@@ -132,6 +136,11 @@ def print_matrix(found: Found, what: str, title: str, aim: float = -math.inf) ->
     print_table([title, *(label(name) for name in names)], lines)
 
 
+def inside(covered: list[float]) -> str:
+    """How many tables' coverages are in the band."""
+    return f"{sum(BAND[0] <= c <= BAND[1] for c in covered)} of {len(covered)}" if covered else NONE
+
+
 def print_summary(found: Found) -> None:
     nll, crps = by_cell(found, "nll"), by_cell(found, "crps")
     places = {what: over_tables(found, what, ranks) for what in ("nll", "crps")}
@@ -142,9 +151,8 @@ def print_summary(found: Found) -> None:
     ratios = {what: over_tables(found, what, ratio) for what in ("rmse", "seconds", "cpu_seconds")}
     rows = []
     for name in dict.fromkeys(name for contenders in found.values() for name in contenders):
-        covered = [
-            mean(values(contenders[name], "coverage")) for contenders in found.values() if name in contenders
-        ]
+        mine = [contenders[name] for contenders in found.values() if name in contenders]
+        covered = [mean(values(splits, "coverage")) for splits in mine]
         row = [label(name), str(len(covered))]
         for what, cells in (("nll", nll), ("crps", crps)):
             here = [scores for scores in cells.values() if name in scores]
@@ -154,13 +162,15 @@ def print_summary(found: Found) -> None:
             row.append(f"{mean(places[what][name]):.2f}" if distance else NONE)
             row.append(f"{firsts} of {len(here)}" if here else NONE)
             row.append(format(mean(distance), form) if distance else NONE)
-        row.append(f"{sum(BAND[0] <= c <= BAND[1] for c in covered)} of {len(covered)}")
+        row.append(inside(covered))
+        row.append(inside([mean(v) for rows in mine if (v := values(rows, "conformal_coverage"))]))
         row += [geometric(ratios[what].get(name)) for what in ("rmse", "seconds", "cpu_seconds")]
         rows.append(row)
     columns = ["contender", "tables"]
     for what in ("NLL", "CRPS"):
         columns += [f"rank, {what}", f"first, {what}", f"behind the best, {what}"]
-    columns += [f"coverage {BAND[0]}–{BAND[1]}", "RMSE, ratio", "seconds, ratio", "CPU s, ratio"]
+    band = f"{BAND[0]}–{BAND[1]}"
+    columns += [f"coverage {band}", f"conformal {band}", "RMSE, ratio", "seconds, ratio", "CPU s, ratio"]
     print(
         "Ranks and distances are taken per table and split among those who ran it, then averaged over splits, then "
         "over tables; coverage is the mean over splits; ratios are to our homoscedastic model, geometric means over "

@@ -157,6 +157,16 @@ class CalibrationReport:
         return "\n".join(lines)
 
 
+def conformal_factor(scores: np.ndarray, level: float) -> float:
+    """The ⌈(m + 1) level⌉-th smallest of m scores |y − loc|/scale, which one more is below with at least this
+    probability where all are exchangeable; infinite where m is too small for the level.
+
+    Source: Lei et al. 2018, algorithm 2.
+    """
+    rank = math.ceil((len(scores) + 1) * level - _ROUNDING)
+    return float(np.partition(scores, rank - 1)[rank - 1]) if rank <= len(scores) else math.inf
+
+
 def _mean(values: np.ndarray) -> tuple[float, float]:
     """A mean and its standard error."""
     return float(values.mean()), float(values.std(ddof=1) / math.sqrt(len(values)))
@@ -180,8 +190,7 @@ def _split_conformal(
     order = np.random.default_rng(seed).permutation(len(y))
     half = len(y) // 2
     scores = np.abs(distribution.z(y))
-    rank = math.ceil((half + 1) * level - _ROUNDING)
-    factor = float(np.sort(scores[order[:half]])[rank - 1]) if rank <= half else math.inf
+    factor = conformal_factor(scores[order[:half]], level)
     judged = order[half:]
     return IntervalCheck(
         level=level,

@@ -119,6 +119,13 @@ def predict(
         float | None,
         typer.Option(help="Also columns low and high: a new measurement lies between with this probability."),
     ] = None,
+    conformal: Annotated[
+        bool,
+        typer.Option(
+            "--conformal",
+            help="With --interval: wide enough for the model's own rows, each left out, to be inside.",
+        ),
+    ] = False,
     sheet: Sheet = None,
     decimal: Decimal = None,
 ) -> None:
@@ -126,12 +133,16 @@ def predict(
     check_outputs({"--out": out}, [model, data])
     if interval is not None and not 0 < interval < 1:
         raise InputError(f"--interval must lie strictly between 0 and 1, got {interval}; for 95 % give 0.95.")
+    if conformal and interval is None:
+        raise InputError(
+            "--conformal says how the ends of --interval are found: give --interval 0.95 as well."
+        )
     saved = load_model(model)
     for solution in (posterior.solution for posterior in saved.model._posteriors()):
         if not solution.converged:
             say(model, [f"its solve did not reach its tolerance: {solution.describe_failure()}"])
     rejected = rejected_path(out, data, model, out)
-    predictor = Predictor(saved, data, include_noise, interval)
+    predictor = Predictor(saved, data, include_noise, interval, conformal)
     with progress_lines():
         used, unused = predictor.write(out, rejected, sheet=sheet, decimal=decimal)
     stdout().print(f"{used} predictions of {saved.target!r} in {out}; {unused} unused rows in {rejected}")

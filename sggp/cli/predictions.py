@@ -25,12 +25,14 @@ class Predictor:
 
     Attributes:
         saved: the model. data: the table. include_noise: of the standard deviation. interval: probability, or None.
+        conformal: the ends are `predict_interval`'s conformal ones.
     """
 
     saved: SavedModel
     data: Path
     include_noise: bool
     interval: float | None
+    conformal: bool = False
 
     @property
     def header(self) -> list[str]:
@@ -47,7 +49,7 @@ class Predictor:
         with np.errstate(over="ignore", invalid="ignore"):
             found = [*model.predict(cells, return_std=True, include_noise=self.include_noise)]
             if self.interval is not None:
-                found += model.predict_interval(cells, self.interval)
+                found += model.predict_interval(cells, self.interval, conformal=self.conformal)
         values = np.stack(found, axis=1)
         if not np.isfinite(values).all():
             first = lines[int(np.argmin(np.isfinite(values).all(axis=1)))]

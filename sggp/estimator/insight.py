@@ -21,17 +21,16 @@ from sggp.analysis.columns import named_columns
 from sggp.analysis.importance import Slopes, covariance_slope, function_slope
 from sggp.defaults import DIRECT_ROWS
 from sggp.errors import InputError
-from sggp.estimator.densities import LeaveOneOutPredictions
+from sggp.estimator.densities import JUDGED
 from sggp.estimator.modes.precomputed import is_precomputed
 from sggp.kernels import as_covariance
 
-_JUDGED = 10_000  # rows to judge calibration by: coverages are then known to half a per cent
 _ROWS = 400  # to shuffle: their importance is then known to some hundredths
 _FEWEST_FUNCTIONS = 8  # that slopes can be taken from
 
 
 class Insight:
-    """The methods of `GPRegressor` that judge and explain a fit; they need `loo_predict`, and the posterior."""
+    """The methods of `GPRegressor` that judge and explain a fit; they need left-out rows, and the posterior."""
 
     X_train_: Any
     kernel: Any
@@ -39,7 +38,7 @@ class Insight:
     kernel_: Any
     scaling_: Any
     columns_: Any
-    loo_predict: Any
+    _left_out_rows: Any
     _inputs: Any
 
     def calibration_report(self) -> CalibrationReport:
@@ -51,7 +50,7 @@ class Insight:
         Cost: that of `loo_predict`.
         """
         self._check_single("calibration_report")
-        found = self._left_out_rows(_JUDGED)
+        found = self._left_out_rows(JUDGED)
         how = "each predicted from all others"
         if found.error > 0:
             how = f"each predicted from its nearest others, off by {found.error:.1%} of its scale for that"
@@ -109,13 +108,6 @@ class Insight:
             return kernel.block(self._inputs(a), self._inputs(b)).detach().cpu().double().numpy()
 
         return FeatureImportance(names, growth, error, prior_importance(values, self.X_train_, groups=groups))
-
-    def _left_out_rows(self, most: int) -> LeaveOneOutPredictions:
-        """`loo_predict(most)`; from what `loo_predict()` of all rows gave after this fit, where it did."""
-        held = self.__dict__.get("_left_out_all")
-        if held is None or held[0] is not self.posterior_:
-            return self.loo_predict(most)
-        return held[1].drawn(most)
 
     def _slope(self, rows: np.ndarray) -> Slopes:
         """Of posterior functions at other rows on their values at these."""

@@ -72,6 +72,9 @@ def test_predictions_are_those_of_the_estimator(fitted: tuple[Path, GPRegressor]
         low, high = model.predict_interval(x, coverage)
         np.testing.assert_allclose(found["low"], low, rtol=1e-7)
         np.testing.assert_allclose(found["high"], high, rtol=1e-7)
+    found = predicted(folder, tmp_path / "out.csv", "--interval", "0.9", "--conformal")
+    low, high = model.predict_interval(x, 0.9, conformal=True)
+    np.testing.assert_allclose([found["low"], found["high"]], [low, high], rtol=1e-7)
 
 
 def test_an_interval_that_is_no_share_is_refused(
@@ -84,6 +87,8 @@ def test_an_interval_that_is_no_share_is_refused(
         )
         assert "--interval" in line
         assert "0.95" in line
+    line = refused(capsys, "predict", folder / "model", folder / "new.csv", "--out", out, "--conformal")
+    assert "--interval 0.95" in line
     assert not out.exists()
 
 

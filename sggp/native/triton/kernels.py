@@ -147,10 +147,8 @@ def stationary_gradient(
 
 
 @triton.jit
-def _similarity(common, a_sums, b_sums, rows, cols, n, m, like):
-    """c / (Σa + Σb − c), correctly rounded in the precision that `like` points to; 1 for two empty rows."""
-    left = tl.load(a_sums + rows, mask=rows < n, other=0)
-    right = tl.load(b_sums + cols, mask=cols < m, other=0)
+def _similarity(common, left, right, like):
+    """c / (Σa + Σb − c), Σa in left and Σb in right, rounded as what `like` points to; 1 for two empty rows."""
     union = left[:, None] + right[None, :] - common
     bottom = tl.where(union == 0, 1, union).to(like.dtype.element_ty)
     top = tl.where(union == 0, 1, common).to(like.dtype.element_ty)
@@ -181,7 +179,9 @@ def tanimoto_block(
     rows = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     cols = tl.program_id(1) * BLOCK_M + tl.arange(0, BLOCK_M)
     common = common_bits(a, b, rows, cols, a_stride, n, b_stride, m, words, POPC)
-    value = _similarity(common, a_sums, b_sums, rows, cols, n, m, out)
+    left = tl.load(a_sums + rows, mask=rows < n, other=0)
+    right = tl.load(b_sums + cols, mask=cols < m, other=0)
+    value = _similarity(common, left, right, out)
     place = out + rows[:, None].to(tl.int64) * m + cols[None, :]
     tl.store(place, value, mask=(rows[:, None] < n) & (cols[None, :] < m))
 
@@ -212,10 +212,12 @@ def tanimoto_matmul(
     columns = tl.program_id(2) * BLOCK_S + tl.arange(0, BLOCK_S)
     WIDTH: tl.constexpr = BLOCK_M if BLOCK_S == 1 else BLOCK_S
     total = tl.zeros((BLOCK_N, WIDTH), dtype=v.dtype.element_ty)
+    left = tl.load(a_sums + rows, mask=rows < n, other=0)
     first = span * TILES * BLOCK_M
     for start in range(first, tl.minimum(first + TILES * BLOCK_M, m), BLOCK_M):
         cols = start + tl.arange(0, BLOCK_M)
+        right = tl.load(b_sums + cols, mask=cols < m, other=0)
         common = common_bits(a, b, rows, cols, a_stride, n, b_stride, m, words, POPC)
-        tile = _similarity(common, a_sums, b_sums, rows, cols, n, m, v)
+        tile = _similarity(common, left, right, v)
         total = accumulate(total, tile, v, cols, columns, m, s, BLOCK_S)
     finish(out, total, rows, columns, span, n, s, BLOCK_S)
