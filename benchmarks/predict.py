@@ -1,9 +1,11 @@
 """Seconds and memory of predictions in bulk: means and standard deviations, Thompson picks, float fingerprints.
 
-Everything is drawn here and every posterior has a fixed kernel, so that nothing is downloaded and no fit is timed:
+Everything is drawn here, and every posterior but that of `estimator` has a fixed kernel: nothing is downloaded and no
+fit is timed:
 
     means, std       `Posterior.mean` and `.variance` at many points, given rows in 8 columns, 64 samples; a Matérn
                      kernel of other columns, smoothness and length scale by `--columns`, `--nu`, `--lengthscale`
+    estimator        `GPRegressor().predict(X, return_std=True)` at as many points, fitted to the same rows before
     picks            100 picks of a pool by Thompson sampling, given 2,000 rows: 8 float columns; 2,048 bits as a matrix
                      of bytes, and packed in a `FingerprintTable`; and by BoTorch's `MaxPosteriorSampling` from bytes,
                      with a `PathwiseGPModel` of its default 64 paths
@@ -27,6 +29,7 @@ import torch
 from torch import Tensor
 
 from lib.common import forget_peak, header, peak_gib, print_table, seeded
+from sggp import GPRegressor
 from sggp.bayesopt import Pool, ThompsonSampling
 from sggp.kernels import TanimotoDotProduct, TanimotoMinMax, as_covariance
 from sggp.molecules import FingerprintTable
@@ -60,14 +63,17 @@ def molecules(n: int, seed: int) -> Tensor:
     return torch.cat([(torch.rand(k, BITS, generator=generator) < frequency).to(torch.uint8) for k in sizes])
 
 
-def posterior(x: Tensor, kernel: gpytorch.kernels.Kernel, num_samples: int) -> Posterior:
+def targets(x: Tensor) -> Tensor:
+    """A smooth function of the first eight columns plus noise, standardised: (n,)."""
     noise = torch.randn(len(x), generator=seeded(1), dtype=torch.float64)
     y = torch.sin(3 * x[:, :8].double()).sum(1) + 0.1 * noise
+    return (y - y.mean()) / y.std()
+
+
+def posterior(x: Tensor, kernel: gpytorch.kernels.Kernel, num_samples: int) -> Posterior:
     scaled = gpytorch.kernels.ScaleKernel(kernel).double()
     scaled.outputscale = 1.0
-    return condition(
-        scaled, x, (y - y.mean()) / y.std(), noise_variance=0.01, num_samples=num_samples, generator=seeded(2)
-    )
+    return condition(scaled, x, targets(x), noise_variance=0.01, num_samples=num_samples, generator=seeded(2))
 
 
 def matern(nu: float, columns: int = 8, lengthscale: float = 1.0) -> gpytorch.kernels.Kernel:
@@ -85,6 +91,16 @@ def deviations(arguments: argparse.Namespace) -> list[Row]:
         name = f"{number:,} points, {arguments.rows:,} rows"
         rows.append(measured(f"means of {name}", lambda at=at: given.mean(at), arguments.repeats))
         rows.append(measured(f"std of {name}", lambda at=at: given.variance(at).sqrt(), arguments.repeats))
+    return rows
+
+
+def estimator(arguments: argparse.Namespace) -> list[Row]:
+    x, rows = points(arguments.rows, 0, arguments.columns), []
+    model = GPRegressor(random_state=0).fit(x.numpy(), targets(x).numpy())
+    for number in arguments.points:
+        at = points(number, 4, arguments.columns).numpy()
+        name = f"GPRegressor, means and std of {number:,} points, {arguments.rows:,} rows"
+        rows.append(measured(name, lambda at=at: model.predict(at, return_std=True), arguments.repeats))
     return rows
 
 
@@ -139,6 +155,7 @@ def fingerprints(arguments: argparse.Namespace) -> list[Row]:
 
 PARTS: dict[str, Callable[[argparse.Namespace], list[Row]]] = {
     "std": deviations,
+    "estimator": estimator,
     "picks": picks,
     "botorch": botorch_picks,
     "fingerprints": fingerprints,
