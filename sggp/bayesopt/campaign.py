@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import gpytorch
@@ -19,8 +20,10 @@ from sggp.bayesopt.evaluation import Evaluation
 from sggp.bayesopt.given import instance, trial_id
 from sggp.bayesopt.maximise import BoxSearch
 from sggp.bayesopt.outcomes.beliefs import Beliefs, build_beliefs
+from sggp.bayesopt.outcomes.define import Outcomes
+from sggp.bayesopt.outcomes.results import standing
 from sggp.bayesopt.outcomes.tables import BeliefSettings
-from sggp.bayesopt.outlook import Outlook, outlook
+from sggp.bayesopt.outlook import Condition, Outlook, outlook
 from sggp.bayesopt.record import Record
 from sggp.bayesopt.rules import RULES, Rule, RuleLike, make_rule
 from sggp.bayesopt.spaces.base import Space, check_room
@@ -243,10 +246,11 @@ class Campaign(Record):
         """Is it worth going on? What the model says of the best there is, of what was found, and of the next batch.
 
         Of the first objective, without values that the model sets apart and bounds that guarantee nothing ("<5" where
-        larger is better): their rows count as unmeasured. Constraints and failures are not asked about: what it calls
-        the best may violate one. See `sggp.bayesopt.outlook.outlook` for what is asked, how it is calibrated and what
-        it costs. Over a `Combinatorial` space it speaks of the products that searches looked
-        at, and says so; where none was made since it was opened, one is.
+        larger is better): their rows count as unmeasured. With constraints, of what meets all those that were measured
+        at all; rows where one is unknown count as unmeasured, too. Failures are not asked about. See
+        `sggp.bayesopt.outlook.outlook` for what is asked, how it is calibrated and what it costs. Over a
+        `Combinatorial` space it speaks of the products that searches looked at, and says so; where none was made since
+        it was opened, one is.
 
         Args:
             top, epsilon: as there.
@@ -264,7 +268,8 @@ class Campaign(Record):
         usual = 64 if self._bound.of_rows and self.space.capacity > _MANY else _PATHS
         paths = usual if num_samples is None else whole_number(num_samples, "num_samples")
         beliefs = self._beliefs(trials, paths, draw)
-        model, done = beliefs.surrogate, self._known(trials, beliefs)
+        model, limits = beliefs.surrogate, self._limits(beliefs)
+        done = [t for t in self._known(trials, beliefs) if standing(t, limits) is not None]
         where: Any = self.space.scaled
         rows = [-1 if t.index is None else t.index for t in done]
         places = torch.tensor(rows) if self._bound.of_rows else self._bound.features(done)
@@ -285,9 +290,17 @@ class Campaign(Record):
             epsilon=epsilon,
             batch=batch,
             search=self._search,
+            conditions={c.name: Condition.of(beliefs.models[c.name], c) for c in limits.constraints},
+            met=[standing(t, limits) for t in done],
             generator=look,
         )
         return found if size is None else found.of_part(size)
+
+    def _limits(self, beliefs: Beliefs) -> Outcomes:
+        """What is wanted, of the constraints those that something was measured of."""
+        return replace(
+            self.wanted, constraints=tuple(c for c in self.wanted.constraints if c.name in beliefs.models)
+        )
 
     def _known(self, trials: Sequence[Trial], beliefs: Beliefs) -> list[Trial]:
         """The trials that say how good they are at least: none that is set apart, no "<5" where more is better."""

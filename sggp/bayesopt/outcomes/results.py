@@ -77,6 +77,14 @@ def feasible(trial: Trial, outcomes: Outcomes) -> bool:
     return all(_met(measurement_of(trial, c.name, outcomes.names[0]), c) for c in outcomes.constraints)
 
 
+def standing(trial: Trial, outcomes: Outcomes) -> bool | None:
+    """Whether a measured trial meets every constraint (True) or violates one (False), for certain; None otherwise."""
+    found = [(measurement_of(trial, c.name, outcomes.names[0]), c) for c in outcomes.constraints]
+    if all(_met(*pair) for pair in found):
+        return True
+    return False if any(_violated(*pair) for pair in found) else None
+
+
 def ranked(trials: Sequence[Trial], outcomes: Outcomes) -> list[Trial]:
     """The measured trials, best first by the first objective.
 
@@ -146,6 +154,15 @@ def checked_reference(reference: Sequence[float], objectives: Sequence[Objective
     if not bool(point.isfinite().all()):
         raise InputError(f"reference must hold {expected}; got {point.tolist()}.")
     return point
+
+
+def _violated(measurement: Measurement | None, constraint: Constraint) -> bool:
+    """For certain: a bound violates only the limit beyond which it lies."""
+    if measurement is None:
+        return False
+    low, high = constraint.at_least, constraint.at_most
+    below = low is not None and measurement.value < low and measurement.censored != "above"
+    return below or (high is not None and measurement.value > high and measurement.censored != "below")
 
 
 def _met(measurement: Measurement | None, constraint: Constraint) -> bool:

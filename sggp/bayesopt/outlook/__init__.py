@@ -2,6 +2,7 @@
 
 from sggp.bayesopt.outlook.answer import Figure, Found, Outlook, Within
 from sggp.bayesopt.outlook.ask import Question, outlook
+from sggp.bayesopt.outlook.conditions import Condition
 from sggp.bayesopt.outlook.recalibrate import Recalibration
 
-__all__ = ["Figure", "Found", "Outlook", "Question", "Recalibration", "Within", "outlook"]
+__all__ = ["Condition", "Figure", "Found", "Outlook", "Question", "Recalibration", "Within", "outlook"]

@@ -102,6 +102,7 @@ class Outlook:
         judged: left-out measurements that the paths were corrected by. correction: see `Recalibration`.
         search_error: box: mean difference between two searches for a path's best point, in the values' units.
         names: what a candidate and the set of them are called.
+        conditions: what a place must meet to count, in words: "purity at least 0.9".
         part_of: combinations of which the pool is only the searched part, None where it is everything.
     """
 
@@ -126,6 +127,7 @@ class Outlook:
     correction: tuple[float, ...] = ()
     search_error: float | None = None
     names: tuple[str, str] = ("candidate", "pool")
+    conditions: tuple[str, ...] = ()
     part_of: int | None = None
 
     def of_part(self, size: int) -> Outlook:
@@ -230,6 +232,11 @@ class Outlook:
 
     def _cautions(self) -> list[str]:
         said = []
+        if self.conditions:
+            said.append(
+                f"Only what meets every constraint counts ({', '.join(self.conditions)}): measured values decide for "
+                f"what was measured, the same paths for every other {self.names[0]}."
+            )
         if self.part_of is not None:
             said.append(
                 f"The searched part is the {self.size:,} products that searches looked at, of {self.part_of:,} "

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from sggp.bayesopt.maximise import BoxSearch, Look, as_indices
+from sggp.bayesopt.maximise import BoxSearch, Look, Paths, as_indices
 from sggp.bayesopt.outlook.answer import Figure, Found, Outlook, Within, interval
-from sggp.bayesopt.outlook.recalibrate import Recalibration, recalibrate
+from sggp.bayesopt.outlook.conditions import Condition, checked_conditions, conditioned_paths, rows_met
+from sggp.bayesopt.outlook.recalibrate import recalibrate
 from sggp.bayesopt.outlook.sweep import Swept, Truths, sweep
 from sggp.bayesopt.spaces import Pool, Space, check_space
 from sggp.bayesopt.surrogate import Surrogate
@@ -42,6 +43,8 @@ class Question:
         noise_std: standard deviation of a measurement about the truth. None: a pool takes it from repeats, and 0
             without them; a box what the model learnt.
         search: how hard to look in a box.
+        conditions: by name, what a place must meet to count: the best there is is then the best of those that do, along
+            the paths of these models. met: (n,) bool, which measurements met them; None for all.
         progress: called with the number of pool rows done.
     """
 
@@ -50,6 +53,8 @@ class Question:
     batch: Any = None
     noise_std: float | None = None
     search: BoxSearch | None = None
+    conditions: Mapping[str, Condition] = field(default_factory=dict)
+    met: Any = None
     progress: Callable[[int], Any] | None = None
 
 
@@ -79,10 +84,11 @@ def outlook(
         maximize: whether larger is better.
         generator: seed or generator.
         options: what is asked beyond the defaults, by the names of `Question`: top, epsilon, batch, noise_std, search,
-            progress.
+            conditions, met, progress.
 
     Raises:
-        InputError: nothing of the space has been measured, too few paths, or an argument that cannot be used.
+        InputError: nothing of the space has been measured, or nothing that meets the conditions, too few paths, or an
+            argument that cannot be used.
         ShapeError: lengths differ.
         DtypeError: `space` is no space, or `model` no `Surrogate`.
 
@@ -99,7 +105,9 @@ def outlook(
         )
     values = as_numbers(values, "values", "(n,) measured numbers").flatten().cpu()
     if not len(values):
-        raise InputError("nothing has been measured yet: there is no outlook without a measurement.")
+        raise InputError(
+            "nothing has been measured yet, with its constraints: there is no outlook without a measurement."
+        )
     if not bool(torch.isfinite(values).all()):
         raise InputError("a measured value is not finite; leave failed measurements out.")
     if float(values.abs().max()) > _LARGEST:
@@ -112,7 +120,11 @@ def outlook(
     if noise is not None and noise < 0:
         raise InputError(f"noise_std must not be negative, got {noise}.")
     sign = 1.0 if flag(maximize, "maximize") else -1.0
-    asked = _Asked(model, sign, question, _epsilons(question.epsilon, values), noise, as_generator(generator))
+    checked_conditions(question.conditions, paths)
+    met = _met(question.met, len(values))
+    asked = _Asked(
+        model, sign, question, _epsilons(question.epsilon, values), noise, met, as_generator(generator)
+    )
     return (_over_pool if isinstance(space, Pool) else _over_box)(asked, space, measured, values)
 
 
@@ -123,6 +135,7 @@ class _Asked:
     question: Question
     epsilons: tuple[float, ...]
     noise_std: float | None
+    met: Tensor
     generator: torch.Generator
 
     def answer(self, there_is: Tensor, in_hand: Tensor, values: Tensor, **rest: Any) -> Outlook:
@@ -140,22 +153,30 @@ class _Asked:
             batch=values.shape[1],
             paths=len(there_is),
             learned=self.model.learned,
+            conditions=tuple(f"{name} {one}" for name, one in self.question.conditions.items()),
             **rest,
         )
 
 
 def _over_pool(asked: _Asked, pool: Any, measured: Any, values: Tensor) -> Outlook:
     model, sign = asked.model, asked.sign
-    rows, values, counts, noise_std = _known(pool, measured, values, asked.noise_std)
+    all_rows, good, values, counts, noise_std = _known(pool, measured, values, asked)
+    rows = all_rows[good]
     question, top = asked.question, _tops(asked.question.top)
     chosen = as_indices(() if question.batch is None else question.batch, len(pool), what="batch")
-    size, closed = int(pool.capacity), pool.closed(rows)  # of twins only one counts
+    size, closed = int(pool.capacity), pool.closed(all_rows)  # of twins only one counts
     of_batch = pool.find(pool.keys(chosen))
-    if bool(torch.isin(of_batch, rows).any()) or len(of_batch.unique()) != len(chosen):
+    if bool(torch.isin(of_batch, all_rows).any()) or len(of_batch.unique()) != len(chosen):
         raise InputError(
             "batch names a row twice, or one that has been measured; a twin of a row is that row."
         )
-    correct, own, judge = streams(asked.generator, "correction", "own parts", "judged")
+    correct, own, judge, *each = streams(
+        asked.generator,
+        "correction",
+        "own parts",
+        "judged",
+        *(f"condition {name}" for name in question.conditions),
+    )
     recalibration = recalibrate(model, sign, judge)
     own_std = max(model.noise_std**2 - noise_std**2, 0.0) ** 0.5 / model.scale
     step = 0.0 if noise_std else _step(values)
@@ -168,14 +189,15 @@ def _over_pool(asked: _Asked, pool: Any, measured: Any, values: Tensor) -> Outlo
     floor = known.topk(min(max(numbers), known.shape[1]), dim=1).values[:, -1:]
     kept = int((known >= floor).sum(1).max())
     marks = known.topk(kept, dim=1).values.flip(1).contiguous()
-    swept = sweep(truths, pool, (closed, marks), chosen, own, question.progress)
+    met = rows_met(question.conditions, len(marks), tuple(each)) if each else None
+    swept = sweep(truths, pool, (closed, marks), chosen, own, met, question.progress)
     return asked.answer(
         torch.maximum(swept.best, known.max(1).values),
         known[:, best_at],
         swept.batch,
         kind="pool",
         size=size,
-        measured=len(rows),
+        measured=len(all_rows),
         best=best,
         best_at=int(rows[best_at]),
         found=tuple(
@@ -191,9 +213,10 @@ def _over_pool(asked: _Asked, pool: Any, measured: Any, values: Tensor) -> Outlo
 
 
 def _known(
-    pool: Pool, measured: Any, values: Tensor, noise_std: float | None
-) -> tuple[Tensor, Tensor, Tensor, float]:
-    """Distinct measured rows (k,) ascending, of twins the first, their mean values, counts, and the noise of one."""
+    pool: Pool, measured: Any, values: Tensor, asked: _Asked
+) -> tuple[Tensor, Tensor, Tensor, Tensor, float]:
+    """Distinct measured rows (k,) ascending, of twins the first, and which of them met the conditions, in half of their
+    measurements or more; the mean values and counts of those that did, and the noise of one measurement."""
     given = as_indices(measured, None, what="measured")
     if len(given) != len(values):
         raise ShapeError(f"one value per measured row: got {len(given)} rows and {len(values)} values.")
@@ -211,11 +234,30 @@ def _known(
     rows, member, counts = first.unique(return_inverse=True, return_counts=True)
     sums = torch.zeros(len(rows), dtype=torch.float64).index_add_(0, member, values[inside].double())
     means = torch.where(counts == 1, sums, sums / counts)
+    met = torch.zeros(len(rows)).index_add_(0, member, asked.met[inside].float()) >= 0.5 * counts
+    _check_met(met)
+    noise_std = asked.noise_std
     if noise_std is None:
         extra = int((counts - 1).sum())
         scatter = float((values[inside] - means[member]).square().sum())
         noise_std = math.sqrt(scatter / extra) if extra else 0.0
-    return rows, means, counts, noise_std
+    return rows, met, means[met], counts[met], noise_std
+
+
+def _met(given: Any, count: int) -> Tensor:  # -> (n,) bool
+    if given is None:
+        return torch.ones(count, dtype=torch.bool)
+    met = torch.as_tensor(given) if not isinstance(given, str) else torch.empty(0)
+    if met.dtype != torch.bool or met.shape != (count,):
+        raise ShapeError(f"met must hold true or false for each of the {count} measurements, got {given!r}.")
+    return met.cpu()
+
+
+def _check_met(met: Tensor) -> None:
+    if not bool(met.any()):
+        raise InputError(
+            "nothing that was measured meets every constraint yet: there is no best found to ask about."
+        )
 
 
 def _known_truths(
@@ -256,30 +298,36 @@ def _over_box(asked: _Asked, space: Any, measured: Any, values: Tensor) -> Outlo
     points = _points(measured, space, "measured")
     if len(points) != len(values):
         raise ShapeError(f"one value per measured point: got {len(points)} points and {len(values)} values.")
-    as_they_are = Recalibration.nothing().draw(model.posterior.num_samples, asked.generator)
-    truths = Truths(model, sign, as_they_are, 0.0, 0.0)
-    known = truths.in_units(truths.paths(points))
+    _check_met(asked.met)
+    truths, conditions = Truths.of_model(model, sign), asked.question.conditions
+    known = truths.in_units(truths.paths(points[asked.met]))
+    paths: Paths = model.posterior.samples
+    larger = sign > 0
+    if conditions:
+        paths, larger = conditioned_paths(model, sign, conditions), True
     searches = [
         truths.in_units(
-            sign * space.maximise(model.posterior.samples, model.posterior, look)[1].detach().double()
+            (1.0 if larger else -1.0) * space.maximise(paths, model.posterior, look)[1].detach().double()
         )
         for look in (
-            Look(sign > 0, stream, replace(asked.question.search or BoxSearch(), repeats=True))
+            Look(larger, stream, replace(asked.question.search or BoxSearch(), repeats=True))
             for stream in streams(asked.generator, "first search", "second search")
         )
     ]
     first, second = (found.cpu() for found in searches)
     best_at = int(known.mean(0).argmax())
     chosen = _points(asked.question.batch, space, "batch")
+    with torch.no_grad():
+        batch = paths(chosen).cpu().double() if conditions else truths.paths(chosen)
     return asked.answer(
         torch.maximum(torch.maximum(first, second), known.max(1).values),
         known[:, best_at],
-        truths.in_units(truths.paths(chosen)) if len(chosen) else torch.empty(len(first), 0),
+        truths.in_units(batch),
         kind="box",
         size=None,
         measured=len(points),
         best=float(sign * known[:, best_at].mean()),
-        best_at=best_at,
+        best_at=int(asked.met.nonzero()[best_at]),
         found=(),
         noise_std=model.noise_std if asked.noise_std is None else asked.noise_std,
         step=0.0,

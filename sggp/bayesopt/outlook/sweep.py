@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sggp.bayesopt.outlook.recalibrate import Correction
+from sggp.bayesopt.outlook.recalibrate import Correction, Recalibration
 from sggp.bayesopt.spaces import Pool
 from sggp.bayesopt.surrogate import Surrogate
 from sggp.errors import InputError
@@ -36,6 +36,12 @@ class Truths:
     own_std: float
     step: float
 
+    @classmethod
+    def of_model(cls, model: Surrogate, sign: float) -> Truths:
+        """The paths as they are, which are the truth itself."""
+        as_they_are = Recalibration.nothing().draw(model.posterior.num_samples, torch.Generator())
+        return cls(model, sign, as_they_are, 0.0, 0.0)
+
     def paths(self, features: Tensor) -> Tensor:  # (q, d) -> (s, q)
         """Latent values in the model's units, larger being better."""
         with torch.no_grad():
@@ -60,7 +66,7 @@ class Truths:
 
 @dataclass(frozen=True)
 class Swept:
-    """What the pass leaves, for each path.
+    """What the pass leaves, for each path. Rows that violate a condition there are -inf.
 
     Attributes:
         best: (s,) best value that has not been measured, -inf where everything has.
@@ -80,6 +86,7 @@ def sweep(
     known: tuple[Tensor, Tensor],
     batch: Tensor,
     generator: torch.Generator,
+    met: Callable[[Tensor], Tensor] | None = None,
     progress: Callable[[int], Any] | None = None,
 ) -> Swept:
     """Evaluate every path at every row once.
@@ -90,6 +97,7 @@ def sweep(
         known: (k,) measured rows, ascending, and (s, m) the best of their values, ascending.
         batch: (b,) rows.
         generator: of the rows' own parts, drawn by 256 rows, so that blocks of any size give the same.
+        met: on which paths (s, q) the next rows (q, d) meet all conditions; None where there are none.
         progress: called with the number of rows done after each block.
 
     Cost: N path evaluations per path; memory O(2^20 + s m) beyond the pool.
@@ -102,10 +110,12 @@ def sweep(
         torch.zeros(sorted_known.shape, dtype=torch.long),
         torch.zeros(s, len(batch), dtype=torch.float64),
     )
-    noise = _Noise(s, generator)
+    noise = RowNoise(s, generator)
     for start, features in pool.chunks(min(pool.chunk_size, max(_NOISE_ROWS, _ENTRIES // s))):
         stop = start + len(features)
         values = truths.at(features, noise.next(len(features)))
+        if met is not None:
+            values[~met(features)] = -math.inf
         inside = (batch >= start) & (batch < stop)
         found.batch[:, inside] = values[:, batch[inside] - start]
         values[:, rows[(rows >= start) & (rows < stop)] - start] = -math.inf
@@ -130,7 +140,7 @@ def _count(values: Tensor, known: Tensor, found: Swept) -> None:
         found.level[path] += weakly.flip(0).cumsum(0).flip(0)[1:] - above
 
 
-class _Noise:
+class RowNoise:
     """Standard normal numbers (s, rows), the same however they are asked for."""
 
     def __init__(self, paths: int, generator: torch.Generator) -> None:
