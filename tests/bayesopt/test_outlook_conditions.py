@@ -57,7 +57,9 @@ def test_a_measured_row_is_no_more_in_doubt(tmp_path):
     x = table()[::6]
     campaign = campaign_of(Pool(x), tmp_path)
     purity = [0.45, 0.35, 0.44, 0.36, 0.46, 0.37, 0.43, 0.36, 0.44, 0.38, 0.39]
-    campaign.attach_many([(row, {"yield": float(x[row]), "purity": (purity[row], 0.1)}) for row in range(len(x))])
+    campaign.attach_many(
+        [(row, {"yield": float(x[row]), "purity": (purity[row], 0.1)}) for row in range(len(x))]
+    )
     said = campaign.outlook(num_samples=64)
     assert said.best_at == campaign.best()[0].index == 8
     assert said.regret_90.value == 0.0

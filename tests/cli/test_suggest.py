@@ -225,6 +225,39 @@ class TestWhatTheModelLearns:
         assert exact > without + 0.5
         assert abs(vague - without) < 0.3
 
+    @pytest.mark.parametrize("column", ["y_std", "Noise std"])
+    def test_a_column_of_standard_errors_is_that_of_the_values(self, tmp_path, capsys, column):
+        """Campaigns took it, and suggest passed it over without a word."""
+        rows = [[name, 9 if name == "CCCCCCO" else 5 + 0.3 * name.count("C")] for name in ALCOHOLS]
+        rows += [["CCCCCCCCO", 7], ["CCCCCCCCCO", 8]]
+        files = {
+            "m": tmp_path / "m.csv",
+            "l": write(tmp_path / "l.csv", ["smiles"], [["CCCCCCCO"], ["CCN"]]),
+            "out": tmp_path / "o.csv",
+        }
+        found = {}
+        for told in ("", "0.01", "50"):
+            errors = [told if name == "CCCCCCO" else "" for name, _ in rows[:-2]] + ["-1", "-0.5"]
+            write(
+                files["m"], ["smiles", "y", column], [[*row, e] for row, e in zip(rows, errors, strict=True)]
+            )
+            line = suggest_line(files, "--maximize", "-q", 2, "--seed", 1, "--value-column", "y")
+            assert main([str(part) for part in line]) == 0
+            said = capsys.readouterr().err
+            assert f"standard errors of {3 if told else 2} values from column {column!r}" in said
+            found[told] = float(
+                next(r["predicted_mean"] for r in read(files["out"]) if r["smiles"] == "CCCCCCCO")
+            )
+            rejected = read(tmp_path / "o.rejected.csv")
+            assert [row["line"] for row in rejected] == [str(len(rows)), str(len(rows) + 1)]
+            assert all("at least 0" in row["reason"] for row in rejected)
+        assert found["0.01"] > found["50"] + 0.5
+        write(files["m"], ["smiles", "y", column], [[*row, "much"] for row in rows])
+        line = suggest_line(files, "--maximize", "-q", 2, "--value-column", "y")
+        assert main([str(part) for part in line]) == 2
+        assert "line 2" in (said := capsys.readouterr().err)
+        assert repr(column) in said
+
     def test_the_report_and_the_stream_know_bounds(self, tmp_path):
         report, state = tmp_path / "r.html", tmp_path / "s.state"
         assert self.predicted(tmp_path, ">9", "--report", report) == self.predicted(

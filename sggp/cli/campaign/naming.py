@@ -15,7 +15,6 @@ from sggp.cli.molecules.products import named_places
 from sggp.errors import DataFileError, InputError, MoleculeError
 from sggp.molecules import guess_columns
 from sggp.molecules.files import DataTable, is_missing
-from sggp.molecules.files.columns import plain
 
 JOINT = " + "
 _ROUNDED = 0.005
@@ -126,14 +125,6 @@ class Names:
             numbers = ", ".join(str(trial.id) for trial in chosen)
             raise InputError(f"trials {numbers} are all of {text}: give the number of one.")
         return chosen[0].id
-
-
-def named(table: DataTable, name: str) -> str | None:
-    """The column of a name, else the one that differs in case, blanks and punctuation only."""
-    if name in table.columns:
-        return name
-    alike = [column for column in table.columns if plain(name) and plain(column) == plain(name)]
-    return alike[0] if len(alike) == 1 else None
 
 
 def is_box(campaign: Campaign) -> bool:

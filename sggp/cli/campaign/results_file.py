@@ -11,10 +11,10 @@ from sggp.bayesopt import Campaign, Trial
 from sggp.bayesopt.binding import canonical
 from sggp.bayesopt.given import cost_json
 from sggp.bayesopt.trials import Measurement
-from sggp.cli.campaign.naming import Molecules, Names, Settings, is_box, named, settings_of, smiles_column
+from sggp.cli.campaign.naming import Molecules, Names, Settings, is_box, settings_of, smiles_column
 from sggp.cli.campaign.opening import is_products
 from sggp.cli.molecules.products import named_places
-from sggp.cli.molecules.tables import Reject
+from sggp.cli.molecules.tables import Reject, filled_numbers, named, told_errors
 from sggp.errors import DataFileError, InputError, SggpError
 from sggp.molecules import guess_columns, read_table
 from sggp.molecules.files import DataTable, visible
@@ -236,7 +236,7 @@ def _values(
         inputs = campaign.space.names if is_box(campaign) else ()
         read = measured_numbers(voting, column, among=names.values(), ignore=inputs, mostly=False)
         notes += table.said(column, read)
-        spread = _spread(table, outcome, column)
+        _, spread = told_errors(table, outcome, column)
         for position in range(len(table)):
             reason = read.reasons.get(position)
             before = rows.get(position, {})
@@ -271,26 +271,9 @@ def _outcome_columns(campaign: Campaign, table: DataTable) -> dict[str, str]:
     return names
 
 
-def _spread(table: DataTable, outcome: str, column: str) -> dict[int, float]:
-    """Known standard errors: a column "noise_std", or that of the outcome with "_std"."""
-    names = (named(table, one) for one in (f"{outcome}_std", f"{column}_std", "noise_std"))
-    name = next((one for one in names if one is not None), None)
-    return {} if name is None else _filled(table, name)
-
-
 def _costs(campaign: Campaign, table: DataTable) -> dict[int, float]:
     name = None if _COST in campaign.outcomes else named(table, _COST)
-    return {} if name is None else _filled(table, name)
-
-
-def _filled(table: DataTable, name: str) -> dict[int, float]:
-    read = table.numbers(name, mostly=False)
-    wrong = [i for i, reason in read.reasons.items() if not reason.startswith("no value")]
-    if wrong:
-        raise DataFileError(
-            f"{table.path} line {table.line(wrong[0])}, column {name!r}: {read.reasons[wrong[0]]}; nothing was stored."
-        )
-    return {i: float(read.values[i]) for i in range(len(table)) if i not in read.reasons}
+    return {} if name is None else filled_numbers(table, name)
 
 
 def _places(campaign: Campaign, table: DataTable) -> Sequence[Any]:

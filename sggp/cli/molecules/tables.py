@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import tempfile
@@ -29,6 +30,7 @@ from sggp.molecules import (
     read_table,
 )
 from sggp.molecules.files import DataTable
+from sggp.molecules.files.columns import plain
 from sggp.molecules.files.numbers import Censored
 
 Sheet = Annotated[str | None, typer.Option("--sheet", help="Sheet of an .xlsx file; default: the first.")]
@@ -192,7 +194,7 @@ def load_measured(
     """Measurements from a file, with their fingerprints; repeats of a molecule stay repeats.
 
     Args:
-        path: the file, or a table that `read_table` has read from one.
+        path: the file, or a table that `read_table` has read from one, whose column of standard errors is used then.
         bounds: take `>10` as the value 10 with `censored` set; otherwise such rows are rejected.
 
     Raises:
@@ -222,7 +224,9 @@ def load_measured(
         return nothing
     rejects += _invalid(data, table.report)
     rows = np.asarray(table.source_rows)
-    return Measured(
+    errors, refused = _errors(path, data) if isinstance(path, DataTable) else (data.errors, {})
+    rejects += refused.values()
+    known = Measured(
         table[:],
         torch.from_numpy(np.asarray(data.values, dtype=np.float64)[rows]),
         list(table.smiles or []),
@@ -230,8 +234,60 @@ def load_measured(
         rejects,
         tuple(data.censored[i] for i in rows.tolist()),
         tuple(int(data.lines[int(data.rows[i])]) for i in rows.tolist()),
-        torch.from_numpy(np.asarray(data.errors, dtype=np.float64)[rows]),
+        torch.from_numpy(np.asarray(errors, dtype=np.float64)[rows]),
     )
+    return known.part([i for i, row in enumerate(rows.tolist()) if row not in refused])
+
+
+def _errors(table: DataTable, data: MoleculeFile) -> tuple[np.ndarray, dict[int, Reject]]:
+    """Standard errors (m,), of `5±0.2` or of the column that tells them, and molecules whose one is none."""
+    column, told = told_errors(table, str(data.guess.value))
+    found = np.array(data.errors, dtype=np.float64)
+    refused = {}
+    for i, row in enumerate(data.rows.tolist()):
+        if math.isnan(found[i]) and row in told:
+            found[i] = told[row]
+            if not 0 <= told[row] < math.inf:
+                reason = f"{column}: a standard error is a number of at least 0, got {told[row]:g}"
+                refused[i] = Reject(data.path.name, int(data.lines[row]), reason, data.smiles[i])
+    if told:
+        say(data.path.name, [f"standard errors of {len(told)} values from column {column!r}"])
+    return found, refused
+
+
+def named(table: DataTable, name: str) -> str | None:
+    """The column of a name, else the one that differs in case, blanks and punctuation only."""
+    if name in table.columns:
+        return name
+    alike = [column for column in table.columns if plain(name) and plain(column) == plain(name)]
+    return alike[0] if len(alike) == 1 else None
+
+
+def told_errors(table: DataTable, *outcomes: str) -> tuple[str | None, dict[int, float]]:
+    """The column of standard errors, an outcome's name with "_std" or else "noise_std", and what it tells by row.
+
+    Raises:
+        DataFileError: a cell of it is no number.
+    """
+    names = (named(table, one) for one in (*(f"{outcome}_std" for outcome in outcomes), "noise_std"))
+    name = next((one for one in names if one is not None), None)
+    return name, {} if name is None else filled_numbers(table, name)
+
+
+def filled_numbers(table: DataTable, name: str) -> dict[int, float]:
+    """The numbers of a column by row, empty cells left out.
+
+    Raises:
+        DataFileError: a cell is no number.
+    """
+    read = table.numbers(name, mostly=False)
+    wrong = [i for i, reason in read.reasons.items() if not reason.startswith("no value")]
+    if wrong:
+        raise DataFileError(
+            f"{table.path} line {table.line(wrong[0])}, column {name!r}: {read.reasons[wrong[0]]}. Correct the cell or "
+            "leave it empty; nothing was stored."
+        )
+    return {i: float(read.values[i]) for i in range(len(table)) if i not in read.reasons}
 
 
 def write_rejects(path: Path, rejects: list[Reject]) -> None:
