@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -11,20 +11,59 @@ from botorch.posteriors.transformed import TransformedPosterior
 from botorch.sampling.base import MCSampler
 from botorch.sampling.get_sampler import GetSampler
 from torch import Tensor
+from torch.distributions import Normal
 
 from sggp.botorch.output import OutputGP
+from sggp.checks import as_numbers
 from sggp.errors import InputError, NoJointGaussian, ShapeError
 
 
 class PathsOnly:
-    """Part of posteriors of paths: says what to use where a multivariate normal distribution is asked for."""
+    """Part of posteriors of paths: normal marginals, and what to use where a joint normal distribution is asked for."""
 
     _posterior: Any
+    _affine = True
 
     @property
     def batch_shape(self) -> torch.Size:
         """The t-batch shape b of what was transformed."""
         return torch.Size(self._posterior.batch_shape)
+
+    def quantile(self, value: Tensor) -> Tensor:
+        """Quantiles of the marginal distributions, which are normal.
+
+        Args:
+            value: one probability between 0 and 1, or (k,) of them.
+
+        Returns:
+            (*b, q, m); (k, *b, q, m) for several.
+
+        Raises:
+            InputError: no probability. NotImplementedError: an outcome transform makes the marginals other than normal.
+        """
+        levels = as_numbers(value, "value", "probabilities strictly between 0 and 1")
+        if not bool(((levels > 0) & (levels < 1)).all()):
+            raise InputError(
+                f"value must hold probabilities strictly between 0 and 1, got {levels.tolist()}."
+            )
+        return self._marginal(levels, lambda normal, level: normal.icdf(level))
+
+    def density(self, value: Tensor) -> Tensor:
+        """Densities of the marginal distributions, which are normal, at one value or (k,) of them; as `quantile`."""
+        values = as_numbers(value, "value", "values of the outcome")
+        return self._marginal(values, lambda normal, at: normal.log_prob(at).exp())
+
+    def _marginal(self: Any, values: Tensor, of: Callable[[Normal, Tensor], Tensor]) -> Tensor:
+        if not self._affine:
+            raise NotImplementedError(
+                "after this outcome transform marginals are not normal: transform quantiles of "
+                "model.posterior(X) without the transform, or take those of posterior.rsample."
+            )
+        normal = Normal(self.mean, self.variance.sqrt(), validate_args=False)
+        values = values.to(self.mean)
+        if values.numel() == 1:
+            return of(normal, values.reshape(()))
+        return torch.stack([of(normal, one) for one in values.reshape(-1)])
 
     def __getattr__(self, name: str) -> Any:
         if name in ("distribution", "mvn", "covariance_matrix"):
@@ -245,6 +284,7 @@ class RoundedPosterior(PathsOnly, TransformedPosterior):
             variance_transform=lambda mean, variance: rounded(variance),
         )
         self._rounded_to = dtype
+        self._affine = getattr(posterior, "_affine", not isinstance(posterior, TransformedPosterior))
 
     @property
     def mean(self) -> Tensor:
