@@ -18,6 +18,7 @@ from concurrent.futures import (
 from contextlib import suppress
 from typing import Any, Protocol
 
+from sggp.bayesopt.storage.running import Running
 from sggp.bayesopt.trials import Trial
 from sggp.checks import finite_number, whole_number
 from sggp.errors import DtypeError, Exhausted, InputError, NotSaved
@@ -27,6 +28,8 @@ _LOOK = 0.1  # seconds between two looks at evaluations that have a time limit
 
 class Askable(Protocol):
     """What is used of a `Campaign`."""
+
+    store: Any
 
     @property
     def pending(self) -> list[Trial]:
@@ -88,18 +91,21 @@ class Evaluation:
 
     def run(self) -> list[Trial]:
         """Evaluate until the budget is used; the trials that ended, in that order."""
-        self.waiting = self.campaign.pending[: self.budget]
-        try:
-            while True:
-                self._refill()
-                if self.running:
-                    self._collect()
-                elif self.waiting:
-                    self._evaluate_here()
-                else:
-                    return self.ended
-        finally:
-            self._leave()
+        with Running(self.campaign.store) as running:
+            if running.alone:
+                self.waiting = self.campaign.pending[: self.budget]
+            running.begun()
+            try:
+                while True:
+                    self._refill()
+                    if self.running:
+                        self._collect()
+                    elif self.waiting:
+                        self._evaluate_here()
+                    else:
+                        return self.ended
+            finally:
+                self._leave()
 
     def _leave(self) -> None:
         """Whatever stopped us: what has ended is told, the others stay pending, to be resumed."""
