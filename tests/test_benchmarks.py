@@ -62,6 +62,10 @@ SCRIPTS = {
         *("--contenders", "homoscedastic", "scikit-learn"),
     ],
     "kernels.py": ["--tables", "yacht", "--splits", "1", "--rows", "60"],
+    "smoothness.py": [
+        *("--functions", "steps", "--rows", "40", "--seeds", "1"),
+        *("--tables", "yacht", "--splits", "1"),
+    ],
     "few_rows.py": ["--sets", "yacht", "--molecules", "--rows", "6", "--draws", "2"],
     "paths.py": [
         *("--families", "matern32", "product", "tanimoto", "--rows", "12", "--dims", "1", "--noise", "1e-4"),

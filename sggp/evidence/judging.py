@@ -166,13 +166,14 @@ def _behind(losses: Mapping[str, Array]) -> dict[str, tuple[float, float]]:
     return out
 
 
-def judge_left_out(candidates: Mapping[str, Observed]) -> tuple[str, str]:
+def judge_left_out(candidates: Mapping[str, Observed], *, by_crps: bool = False) -> tuple[str, str]:
     """Choose, as `judge` does, by every row left out: the winner's name, and a sentence that says what decided.
 
     For kernels with as many hyperparameters as each other, learnt from these rows.
 
     Args:
         candidates: name -> the whole table as that kernel's fit has it, the roughest first.
+        by_crps: whether another than the first must also be ahead of it by two standard errors of the CRPS.
 
     Cost: `leave_each_out` of each candidate.
     """
@@ -182,7 +183,13 @@ def judge_left_out(candidates: Mapping[str, Observed]) -> tuple[str, str]:
         found = _scored(observed.residual, leave_each_out(observed))
         units = units or [(found.crps.mean(), found.squared_error.mean())]
         rows[name] = _averaged([found], units, [1.0])
-    return choose(rows)
+    chosen, reason = choose(rows)
+    first = next(iter(rows))
+    if by_crps and chosen != first:
+        gain, error = _behind({name: rows[name].crps for name in (chosen, first)})[first]
+        if not gain > TWO_ERRORS * error:
+            return first, f"{first} chosen: {chosen} is no more than two standard errors better in CRPS"
+    return chosen, reason
 
 
 def _at(observed: Observed, judged: Tensor, given: Tensor) -> _Rows:

@@ -228,7 +228,7 @@ def fit_model(x: Tensor, y: Tensor, settings: ModelSettings, generator: Seed) ->
             if noise is None:
                 own = replace(settings, noise_variance=None)
             if kernel is not None:
-                begin = replace(start, kernel=kernel, candidates={}, smoother=None)
+                begin = replace(start, kernel=kernel, candidates={}, smoother=())
                 if _recipe(settings, x) == "nearest-neighbour":
                     own = replace(own, options={**own.options, **AGAIN})
             return _learn(begin, inputs, targets, scaling, own, generators, noise)
@@ -320,9 +320,7 @@ def default_kernel(x: Tensor, y: Tensor) -> Kernel:
     """Where learning with kernel=None starts, for inputs (n, d) and one target (n,) in their own units."""
     start = starting_point(None, x.shape[1], len(x))
     scaling = scaling_of(x, y.reshape(-1, 1), standardise=True, normalise=True)
-    smooth = (
-        start.smoother if choose_optimizer(len(x)) == "exact" and start.smoother is not None else start.kernel
-    )
+    smooth = start.smoother[0] if choose_optimizer(len(x)) == "exact" and start.smoother else start.kernel
     return kernel_in_units(smooth, scaling.x_scale, float(scaling.y_scale[0]))
 
 
@@ -364,10 +362,10 @@ def _learn(
             told["noise_variance"] = noise[rows]
         return learn_hyperparameters(kernel, x[rows], y[rows], scale_free=False, **told)
 
-    if recipe == "exact" and start.smoother is not None:
+    if recipe == "exact" and start.smoother:
         table = partial(observed, x=x, y=y, noise=arguments["noise_variance"])
         white = _white_noise(start, scaling)
-        return fit_smoothness((start.smoother, start.kernel), white, fit, table), None
+        return fit_smoothness((start.kernel, *start.smoother), white, fit, table), None
     if recipe != "nearest-neighbour" or not start.candidates:
         return fit(start.kernel, initial_noise_variance=_white_noise(start, scaling)), None
     return fit_selected(start.candidates, x, y, fit, generators[1], arguments["noise_variance"])

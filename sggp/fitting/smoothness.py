@@ -1,4 +1,4 @@
-"""Whether a rougher kernel explains the data better: the choice of family that the default kernel makes."""
+"""How smooth a kernel explains the data best: the choice of family that the default kernel makes."""
 
 from __future__ import annotations
 
@@ -23,53 +23,94 @@ EVIDENCE = 1.0  # nats in all by which it must win an exact marginal likelihood
 _JUDGED_ROWS = 200  # from which on left-out rows decide instead
 _CLIMB = 0.05  # nats per row between the last record and the one before the last two
 _STRETCH = 2.0  # of the length scales: near the origin a rougher kernel decays faster
+_SHRINK = 0.75  # of those of Matérn-5/2, for an RBF
 
 
 def fit_smoothness(
-    kernels: tuple[Kernel, Kernel],
+    kernels: tuple[Kernel, Kernel, Kernel],
     noise: float | None,
     fit: Callable[..., FitResult],
     table: Callable[[FitResult], Observed],
 ) -> FitResult:
-    """Exact fits of two kernels, and the one that explains the data better.
+    """Exact fits of kernels of different smoothness, and the one that explains the data best.
 
-    The rougher kernel starts from what the smoother one learnt. From 200 rows on every row is predicted from all
-    others by both, and the smoother one must win beyond the standard errors of the differences, as in
+    The rough kernel starts from what the smooth one learnt. From 200 rows on every row is predicted from all others by
+    both, and the smooth one must win beyond the standard errors of the differences, as in
     `sggp.evidence.judging.judge`; where most rows repeat an input, however few they are, every input by the mean of its
-    targets, since copies of a row exaggerate any likelihood. Fewer rows tell too little: there the rougher one must win
+    targets, since copies of a row exaggerate any likelihood. Fewer rows tell too little: there the rough one must win
     by a nat of marginal likelihood, for a smooth posterior finds optima faster. Where a column only grows or falls, the
-    smoother one must win on rows ahead as well, see `sggp.evidence.drift`.
+    smooth one must win on rows ahead as well, see `sggp.evidence.drift`.
+
+    Where the smooth one wins by left-out rows, the smoothest, from where that one ended, may win over it in the same
+    way, and by CRPS beyond two standard errors: likelihoods of infinitely smooth functions are too sure of themselves.
 
     Args:
-        kernels: a smoother and a rougher one, scaled stationary kernels with their priors; copied, never changed.
+        kernels: a rough, a smooth and the smoothest one, scaled stationary kernels with their priors; copied, never
+            changed.
         noise: the noise variance that the first search starts from; None takes its default.
         fit: (kernel, initial_noise_variance=) -> FitResult. table: the rows as such a result has them.
 
     Returns:
-        FitResult of the winner; the message says what decided, and by how much their likelihoods differ.
+        FitResult of the winner; the message says what decided, and by how much the likelihoods of the first two differ.
+
+    Cost: two or three fits; and `judge_left_out` of two kernels for each choice.
     """
-    smoother, rougher = kernels
-    first = fit(smoother, initial_noise_variance=noise)
+    rough, smooth, smoothest = kernels
+    first = fit(smooth, initial_noise_variance=noise)
     if first.method != "exact" or time_is_up():
         return first
-    trial = fit(started(rougher, first.kernel), initial_noise_variance=learnt_noise(first))
+    trial = fit(started(rough, first.kernel), initial_noise_variance=learnt_noise(first))
     gain = trial.log_marginal_likelihood - first.log_marginal_likelihood
-    rough, smooth = _name(rougher), _name(smoother)
-    rougher_wins, message = gain >= EVIDENCE, f"{rough} {gain:+.2f} nats beside {smooth}"
-    observed = table(trial)
-    groups = repeated_inputs(observed.x)
-    if len(observed.x) >= _JUDGED_ROWS or groups is not None:
-        both = {rough: observed, smooth: table(first)}
-        if groups is not None:
-            both = {name: one_row_an_input(each, groups) for name, each in both.items()}
-        chosen, reason = judge_left_out(both)
-        rougher_wins, message = chosen == rough, f"{message}; by rows left out {reason}"
-    if not rougher_wins and drifts(observed.x):
-        ahead = gain_ahead(table(first), observed)
-        rougher_wins = not ahead.wins
-        message = f"{message}; on rows ahead {smooth} {ahead} beside {rough}"
-    winner = trial if rougher_wins else first
-    return with_all_steps(winner, [first, trial], f"{winner.message}; {message}")
+    message = f"{_name(rough)} {gain:+.2f} nats beside {_name(smooth)}"
+    contest = _Contest(table, trial)
+    if not contest.by_rows:
+        wins = gain < EVIDENCE
+        ahead, told = contest.ahead(first, trial) if wins else (False, "")
+        winner = first if wins and ahead else trial
+        return with_all_steps(winner, [first, trial], f"{winner.message}; {message}{told}")
+    wins, told = contest.smoother_wins(first, trial)
+    fits, winner, message = [first, trial], first if wins else trial, message + told
+    if wins and not time_is_up():
+        fits.append(
+            fit(started(smoothest, first.kernel, _SHRINK), initial_noise_variance=learnt_noise(first))
+        )
+        wins, told = contest.smoother_wins(fits[-1], first, by_crps=True)
+        winner, message = fits[-1] if wins else first, message + told
+    return with_all_steps(winner, fits, f"{winner.message}; {message}")
+
+
+class _Contest:
+    """Fits of the same rows against each other.
+
+    Attributes:
+        by_rows: whether left-out rows decide.
+    """
+
+    def __init__(self, table: Callable[[FitResult], Observed], fit: FitResult) -> None:
+        self._table, x = table, table(fit).x
+        self._groups, self._drifts = repeated_inputs(x), drifts(x)
+        self.by_rows = len(x) >= _JUDGED_ROWS or self._groups is not None
+
+    def smoother_wins(
+        self, smoother: FitResult, rougher: FitResult, *, by_crps: bool = False
+    ) -> tuple[bool, str]:
+        """Whether it predicts left-out rows better, and rows ahead where there are such; and what decided."""
+        both = {_name(fit.kernel): self._table(fit) for fit in (rougher, smoother)}
+        if self._groups is not None:
+            both = {name: one_row_an_input(each, self._groups) for name, each in both.items()}
+        chosen, reason = judge_left_out(both, by_crps=by_crps)
+        if chosen == _name(rougher.kernel):
+            return False, f"; by rows left out {reason}"
+        wins, told = self.ahead(smoother, rougher)
+        return wins, f"; by rows left out {reason}{told}"
+
+    def ahead(self, smoother: FitResult, rougher: FitResult) -> tuple[bool, str]:
+        """Whether it wins on rows ahead, or there are none; and by how much."""
+        if not self._drifts:
+            return True, ""
+        gain = gain_ahead(self._table(smoother), self._table(rougher))
+        told = f"; on rows ahead {_name(smoother.kernel)} {gain} beside {_name(rougher.kernel)}"
+        return gain.wins, told
 
 
 def started(kernel: Kernel, learnt: Kernel, stretch: float = _STRETCH) -> Kernel:
@@ -97,7 +138,9 @@ def learnt_noise(fit: FitResult) -> float | None:
 def _name(kernel: Kernel) -> str:
     parts = stationary_parts(kernel)
     nu = getattr(parts[1], "nu", None) if parts is not None else None
-    return type(kernel).__name__ if nu is None else f"Matérn-{int(2 * nu)}/2"
+    if nu is not None:
+        return f"Matérn-{int(2 * nu)}/2"
+    return type(kernel if parts is None else parts[1]).__name__.removesuffix("Kernel")
 
 
 def with_all_steps(winner: FitResult, fits: list[FitResult], message: str) -> FitResult:

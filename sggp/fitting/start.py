@@ -27,7 +27,8 @@ class StartingPoint:
         white_noise_fixed: whether that noise is to stay as it is.
         noise_prior: a GPyTorch prior for a learnt noise variance, or None.
         candidates: kernels to choose from by nearest-neighbour fits (`fit_selected`), by name; or none.
-        smoother: one to try where the marginal likelihood is exact (`fit_smoothness`), or None.
+        smoother: smooth ones to try where the marginal likelihood is exact (`fit_smoothness`), a smooth and a smoother
+            one, or none.
     """
 
     kernel: Kernel
@@ -36,7 +37,7 @@ class StartingPoint:
     white_noise_fixed: bool = False
     noise_prior: Any = None
     candidates: Mapping[str, Kernel] = field(default_factory=dict)
-    smoother: Kernel | None = None
+    smoother: tuple[Kernel, ...] = ()
 
 
 def starting_point(
@@ -60,9 +61,9 @@ def starting_point(
             candidates={
                 other: named_kernel(other, input_dim, many_rows=many, blocks=blocks) for other in every
             },
-            smoother=None
+            smoother=()
             if many or kernel is not None
-            else named_kernel("matern52", input_dim, blocks=blocks),
+            else tuple(named_kernel(other, input_dim, blocks=blocks) for other in ("matern52", "rbf")),
         )
     if isinstance(kernel, Kernel):
         tanimoto = any(isinstance(part, TanimotoMinMax | TanimotoDotProduct) for part in kernel.modules())
