@@ -65,7 +65,7 @@ class Design:
 
     @property
     def num_observations(self) -> int:
-        """n·o, or the number of positive eigenvalues of B where that is less."""
+        """n·o, or the number of positive eigenvalues of B, beside the largest of each point, where that is less."""
         present = self._present()
         if present is None:
             return self.features.num_rows * self.features.num_outputs
@@ -75,9 +75,10 @@ class Design:
         """Which columns of every Lᵢ are not zero; None for all."""
         if self.root is None:
             return None
-        squares = self.root.double().square()
-        sizes = squares if squares.ndim == 2 else squares.sum(1)
-        return sizes > 1e-10 * sizes.max()
+        if self.root.ndim == 2:
+            return self.root > 0
+        sizes = self.root.double().square().sum(1)
+        return (sizes > 1e-10 * sizes.amax(1, keepdim=True)) & (sizes > 0)
 
     def apply(self, w: Tensor, rows: RowIndex) -> Tensor:  # (D, s) -> (b, o, s)
         """Φ̃w for the rows asked for."""

@@ -50,3 +50,24 @@ def test_the_noise_that_is_drawn_counts_the_observations_there_are(kind: str) ->
     design = Design(BlockFeatures(draw(n, o, 5, seed=2), batch_size=7), precision_root(precision, n, o))
     _, squares = design.noise(columns, torch.Generator().manual_seed(0))
     assert float(squares.mean()) == pytest.approx(count, abs=4 * math.sqrt(2 * count / columns))
+
+
+@pytest.mark.parametrize("blocks", [False, True])
+def test_precisions_of_many_decades_all_count(blocks: bool) -> None:
+    """Those below 1e-10 of the largest were no observations, but their misfit was counted: a noise of 1.85."""
+    n = 400
+    x = draw(n, 5, seed=0)
+    precision = torch.logspace(-8, 8, n, dtype=torch.float64)[torch.randperm(n, generator=_seeded(1))]
+    y = x @ draw(5, seed=2) + draw(n, seed=3) / precision.sqrt()
+    given = torch.diag_embed(precision[:, None]) if blocks else precision
+    found = BayesianLinearModel(tolerance=1e-8).fit(x, y, precision=given, generator=0)
+    weighted = precision.sqrt()[:, None]
+    residual = weighted[:, 0] * y - weighted * x @ torch.linalg.lstsq(
+        weighted * x, (weighted[:, 0] * y)[:, None]
+    ).solution.reshape(-1)
+    exact = float(residual.square().sum()) / (n - 5)
+    assert found.noise_variance == pytest.approx(exact, rel=0.02)
+
+
+def _seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
