@@ -53,7 +53,7 @@ class PredictiveDistribution:
             raise ShapeError(f"loc and scale must have one shape, got {loc.shape} and {scale.shape}.")
         if not (scale > 0).all():
             raise InputError(f"scale must be positive, got {float(np.min(scale)):.3g}.")
-        if not self.df > 1:
+        if not finite_number(self.df, "df", infinite=True) > 1:
             raise InputError(f"df must be above 1, so that there is a mean, got {self.df}.")
         if self.outliers is not None:
             share, factor = self.outliers

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from sggp.errors import InputError, ShapeError
+from sggp.analysis.values import differ, numbers
+from sggp.errors import DtypeError, ShapeError
 from sggp.plotting import new_figure, plot_coverage, plot_pit
 from sggp.predictive import PredictiveDistribution
 
@@ -90,26 +91,28 @@ class CalibrationReport:
 
         Raises:
             ShapeError: not one value for each distribution, or fewer than two. InputError: a value is not finite.
+            DtypeError: no predictive distribution.
 
         Source: Gneiting, Balabdaoui & Raftery 2007 for PIT and scores; Lei et al. 2018 for the conformal intervals.
         """
-        y = np.asarray(y, dtype=float)
+        if not isinstance(distribution, PredictiveDistribution):
+            raise DtypeError(
+                f"distribution must be a PredictiveDistribution(means, scales), got {type(distribution).__name__}."
+            )
+        y = numbers(y, "y")
         if y.shape != distribution.loc.shape or y.ndim != 1 or len(y) < 2:
             raise ShapeError(
                 f"expected two values or more and a distribution of each, got {y.shape} values and "
                 f"{distribution.loc.shape} distributions."
             )
-        if not np.isfinite(y).all():
-            raise InputError(f"y holds {y[~np.isfinite(y)][0]}; leave out rows without a measured value.")
         nll, nll_error = _mean(-distribution.logpdf(y))
         crps, crps_error = _mean(distribution.crps(y))
         pit = distribution.cdf(y)
         mse = float(np.mean((y - distribution.loc) ** 2))
-        spread = float(np.var(y))
         return cls(
             n=len(y),
             rmse=math.sqrt(mse),
-            r2=1 - mse / spread if spread > 0 else math.nan,
+            r2=1 - mse / float(np.var(y)) if differ(y) else math.nan,
             nll=nll,
             nll_error=nll_error,
             crps=crps,

@@ -29,7 +29,12 @@ def grouped(groups: Groups | None, columns: int) -> list[list[int]]:
     """
     if groups is None:
         return [[column] for column in range(columns)]
-    found = [list(group) for group in groups]
+    try:
+        found = [list(group) for group in groups]
+    except TypeError as error:
+        raise ShapeError(
+            f"groups must be lists of positions, as in [[0, 1], [2]], got {groups!r}."
+        ) from error
     members = [column for group in found for column in group]
     if not all(found) or len(set(members)) < len(members) or not set(members) <= set(range(columns)):
         raise ShapeError(f"groups must hold positions below {columns}, each once at most, got {found}.")

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from sggp.analysis.columns import Groups, grouped
+from sggp.analysis.values import differ, numbers, values_at
 from sggp.checks import whole_number
 from sggp.errors import InputError, ShapeError
 from sggp.plotting import plot_importance
@@ -117,27 +118,28 @@ def permutation_importance(
         Means over the repeats and their standard errors, for each group, in shares of the variance of y.
 
     Raises:
-        ShapeError: the lengths differ. InputError: y has no spread, too few repeats.
+        ShapeError: the lengths differ. InputError: y has no spread, values that are not finite, too few repeats.
 
     Cost: (1 + repeats · d) · m predictions and as many slopes.
     """
-    X, y = np.asarray(X), np.asarray(y, dtype=float)
+    X, y = np.asarray(X), numbers(y, "y")
     whole_number(repeats, "repeats", least=2)
+    seed = whole_number(seed, "seed", least=0)
     if X.ndim != 2 or y.shape != X.shape[:1]:
         raise ShapeError(f"expected rows (m, d) and (m,) values, got {X.shape} and {y.shape}.")
-    if len(y) < 2 or not np.var(y) > 0:
+    if len(y) < 2 or not differ(y):
         raise InputError("y must have some spread, in whose share the importance is measured.")
-    fitted = np.asarray(predict(X), dtype=float)
-    base = fitted if left_out is None else np.asarray(left_out.mean, dtype=float)
-    if fitted.shape != y.shape or base.shape != y.shape:
-        raise ShapeError(f"expected ({len(y)},) predictions, got {fitted.shape} and {base.shape}.")
+    fitted = values_at(predict, X)
+    base = fitted if left_out is None else numbers(left_out.mean, "left_out.mean")
+    if base.shape != y.shape:
+        raise ShapeError(f"expected ({len(y)},) predictions in left_out.mean, got {base.shape}.")
     error, rng, groups = np.mean((y - base) ** 2), np.random.default_rng(seed), grouped(groups, X.shape[1])
     growth = np.zeros((repeats, len(groups)))
     for j, columns in enumerate(groups):
         for repeat in range(repeats):
             moved = X.copy()
             moved[:, columns] = X[rng.permutation(len(X))][:, columns]
-            mean = np.asarray(predict(moved), dtype=float)
+            mean = values_at(predict, moved)
             if left_out is not None:
                 mean = mean - left_out.slope(moved) * (fitted - base)
             growth[repeat, j] = (np.mean((y - mean) ** 2) - error) / np.var(y)

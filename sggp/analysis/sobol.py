@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 from scipy.stats import qmc
 
 from sggp.analysis.columns import Groups, grouped, named_columns
+from sggp.analysis.values import differ, values_at
 from sggp.checks import whole_number
 from sggp.errors import InputError, ShapeError
 from sggp.plotting import plot_importance
@@ -96,7 +98,8 @@ def sobol_indices(
         resamples: of the bootstrap. seed: of the sequence and of the bootstrap.
 
     Raises:
-        ShapeError, InputError: X is no table, has more than 10,600 columns, or n is no power of two.
+        ShapeError, InputError: X is no table, has more than 10,600 columns, n is no power of two, or the function does
+            not give one finite number for each point.
 
     Cost: (d + 2) · n evaluations.
 
@@ -113,21 +116,24 @@ def sobol_indices(
         raise ShapeError(f"X must be (m, d) with rows and 1 to {_MOST_COLUMNS} columns, got {X.shape}.")
     whole_number(n, "n", least=2)
     whole_number(resamples, "resamples", least=2)
+    seed = whole_number(seed, "seed", least=0)
     if n & (n - 1):
         raise InputError(f"n must be a power of two, as Sobol' sequences have it, got {n}.")
     groups = grouped(groups, X.shape[1])
     names = named_columns(names, len(groups))
     uniform = qmc.Sobol(2 * len(groups), rng=np.random.default_rng(seed)).random(n)
     a, b = (_drawn(X, groups, half) for half in np.split(uniform, 2, axis=1))
-    f_a, f_b = (np.asarray(predict(points), dtype=float) for points in (a, b))
-    centre = 0.5 * (f_a.mean() + f_b.mean())
+    f_a, f_b = values_at(predict, a), values_at(predict, b)
+    both = np.concatenate([f_a, f_b])
+    centre = both.mean()
+    unit = float(np.ptp(both)) if differ(both) else math.inf  # without spread all indices are 0
     first, total = np.empty((n, len(groups))), np.empty((n, len(groups)))
     for j, columns in enumerate(groups):
         mixed = a.copy()
         mixed[:, columns] = b[:, columns]
-        change = np.asarray(predict(mixed), dtype=float) - f_a
-        first[:, j], total[:, j] = (f_b - centre) * change, 0.5 * change**2
-    moments = np.column_stack([f_a - centre, f_b - centre])
+        change = (values_at(predict, mixed) - f_a) / unit
+        first[:, j], total[:, j] = (f_b - centre) / unit * change, 0.5 * change**2
+    moments = np.column_stack([f_a - centre, f_b - centre]) / unit
     rng = np.random.default_rng(seed + 1)
     weights = rng.multinomial(n, np.full(n, 1 / n), size=resamples) / n
     values = _indices(np.full((1, n), 1 / n), moments, first, total)
@@ -138,7 +144,7 @@ def sobol_indices(
         first_error=spread[0],
         total=values[1][0],
         total_error=spread[1],
-        variance=float(values[2][0]),
+        variance=float(values[2][0]) * unit * unit if unit < math.inf else 0.0,
         evaluations=(len(groups) + 2) * n,
     )
 
@@ -148,7 +154,10 @@ def _drawn(X: np.ndarray, groups: Groups, uniform: np.ndarray) -> np.ndarray:  #
     out = np.repeat(X[:1], len(uniform), axis=0)
     for j, columns in enumerate(groups):
         part = X[:, columns]
-        ordered = part[np.lexsort(part.T[::-1])]
+        try:
+            ordered = part[np.lexsort(part.T[::-1])]
+        except TypeError as error:
+            raise InputError(f"columns {columns} of X have no order: {error}.") from error
         out[:, columns] = ordered[np.minimum((uniform[:, j] * len(X)).astype(int), len(X) - 1)]
     return out
 

@@ -56,7 +56,8 @@ def check_kernel_structure(kernel: Any) -> None:
     """Refuse what a single matrix of covariances cannot express.
 
     Raises:
-        UnsupportedKernel: not a GPyTorch kernel, a batch of kernels, several outputs per input, or inducing points.
+        UnsupportedKernel: not a GPyTorch kernel, a batch of kernels, several outputs per input, inducing points, or no
+            column or negative ones in active_dims.
     """
     if not isinstance(kernel, gk.Kernel):
         raise UnsupportedKernel(f"expected a gpytorch.kernels.Kernel, got {type(kernel).__name__}.")
@@ -65,6 +66,12 @@ def check_kernel_structure(kernel: Any) -> None:
             raise UnsupportedKernel(
                 "InducingPointKernel has another value for a row and itself than for two equal rows, so that tiles and "
                 "the whole matrix differ. Use its base_kernel, alone or with sggp.condition(..., centres=...)."
+            )
+        columns = getattr(part, "active_dims", None)
+        if isinstance(columns, torch.Tensor) and (columns.numel() == 0 or bool((columns < 0).any())):
+            raise UnsupportedKernel(
+                f"{type(part).__name__} has active_dims {columns.tolist()}; expected at least one column, counted from "
+                "0 (GPyTorch itself refuses negative ones)."
             )
         if isinstance(part, gk.Kernel) and len(part.batch_shape):
             raise UnsupportedKernel(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
@@ -84,8 +85,7 @@ class Form(NamedTuple):
 
 def _closed_form(kernel: gk.Kernel, form: Form) -> dict[str, Tensor] | None:
     """The stationary engine's bilinear form, chained to raw parameters; None for kernels it does not cover."""
-    scaled = type(kernel) is gk.ScaleKernel
-    base = kernel.base_kernel if scaled else kernel
+    _, base = _unscaled(kernel)
     covariance = forward_covariance(base, None)
     if covariance is None:
         return None
@@ -104,22 +104,32 @@ def _closed_form(kernel: gk.Kernel, form: Form) -> dict[str, Tensor] | None:
     lengthscale, scale, *shape = form.total(some_rows).split([one.lengthscale.numel(), 1, *[1] * shaped])
     found = BilinearGradient(lengthscale, scale[0], shape[0][0] if shape else None)
     work = copy.deepcopy(kernel)
-    base = work.base_kernel if scaled else work
-    outputscale = work.outputscale if scaled else None
-    factor = 1.0 if outputscale is None else float(outputscale.detach())
+    scales, base = _unscaled(work)
+    values = [float(value.detach()) for value in scales]
+    factor = math.prod(values)
 
     def pull(value: Tensor, parameter: Tensor) -> Tensor:
         value = value if value.numel() == parameter.numel() else value.sum()
         return (value * factor).to(parameter).reshape(parameter.shape)
 
     outputs, grads = [base.lengthscale], [pull(found.lengthscale, base.lengthscale)]
-    if outputscale is not None:
+    for place, outputscale in enumerate(scales):
+        others = math.prod(values[:place] + values[place + 1 :])
         outputs.append(outputscale)
-        grads.append(found.scale.to(outputscale).reshape(outputscale.shape))
+        grads.append((found.scale * others).to(outputscale).reshape(outputscale.shape))
     if found.shape is not None:
         outputs.append(base.alpha)
         grads.append(pull(found.shape, base.alpha))
     return _pull_back(work, outputs, grads)
+
+
+def _unscaled(kernel: gk.Kernel) -> tuple[list[Tensor], gk.Kernel]:
+    """The output scales around a kernel, outermost first, and the kernel; the outermost has chosen its columns."""
+    scales = []
+    while type(kernel) is gk.ScaleKernel:
+        scales.append(kernel.outputscale)
+        kernel = kernel.base_kernel
+    return scales, kernel
 
 
 def _pull_back(kernel: gk.Kernel, outputs: list[Tensor], grads: list[Tensor]) -> dict[str, Tensor]:

@@ -65,13 +65,20 @@ class Design:
 
     @property
     def num_observations(self) -> int:
-        """n·o, or the number of positive eigenvalues of B where that is less."""
-        if self.root is None:
+        """n·o, or the number of positive eigenvalues of B, beside the largest of each point, where that is less."""
+        present = self._present()
+        if present is None:
             return self.features.num_rows * self.features.num_outputs
-        squares = self.root.double().square()
-        present = squares if squares.ndim == 2 else squares.sum(1)
-        count = int((present > 1e-10 * present.max()).sum())
-        return count * (self.features.num_outputs if present.shape[1] == 1 else 1)
+        return int(present.sum()) * (self.features.num_outputs if present.shape[1] == 1 else 1)
+
+    def _present(self) -> Tensor | None:  # -> (n, 1) or (n, o)
+        """Which columns of every Lᵢ are not zero; None for all."""
+        if self.root is None:
+            return None
+        if self.root.ndim == 2:
+            return self.root > 0
+        sizes = self.root.double().square().sum(1)
+        return (sizes > 1e-10 * sizes.amax(1, keepdim=True)) & (sizes > 0)
 
     def apply(self, w: Tensor, rows: RowIndex) -> Tensor:  # (D, s) -> (b, o, s)
         """Φ̃w for the rows asked for."""
@@ -101,22 +108,25 @@ class Design:
         root = self.root[rows]
         return root[..., None] * v if root.ndim == 2 else root @ v
 
-    def noise(self, columns: int, generator: torch.Generator) -> Tensor:  # -> (D, k)
-        """Φ̃ᵀε for ε ~ N(0, I): one pass over the data, one batch of ε at a time."""
-        features = self.features
+    def noise(self, columns: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:  # -> (D, k), (k,)
+        """Φ̃ᵀε for ε ~ N(0, I), and ‖ε‖² over the observations there are: one pass over the data, batch by batch."""
+        features, present = self.features, self._present()
         total = torch.zeros(self.num_weights, columns, dtype=torch.float64, device=features.device)
+        squares = torch.zeros(columns, dtype=torch.float64)
         for rows in batches(features):
             shape = (rows.stop - rows.start, features.num_outputs, columns)
             draw = torch.randn(shape, generator=generator, dtype=torch.float64)
             total += self.adjoint(draw.to(device=features.device, dtype=features.dtype), rows)
-        return total
+            kept = draw.square() if present is None else draw.square() * present[rows, :, None].cpu()
+            squares += kept.sum((0, 1))
+        return total, squares
 
     def fisher_diagonal(self, probes: int, generator: torch.Generator) -> Tensor:  # -> (D,)
         """diag(Φ̃ᵀΦ̃) = Σ_i [φᵢᵀB_iφᵢ]_dd, unbiased, as the mean square of `probes` columns Φ̃ᵀε.
 
         Its relative standard error is √(2/probes) for every weight.
         """
-        return self.noise(probes, generator).square().mean(1)
+        return self.noise(probes, generator)[0].square().mean(1)
 
     def normalised(self, probes: int, generator: torch.Generator) -> Design:
         """The design whose columns have unit length: s_d = (diag(Φ̃ᵀΦ̃)_d)^(-1/2), the scale of the g-prior.

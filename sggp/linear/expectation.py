@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from sggp.errors import InputError
 from sggp.linear.design import Design
 from sggp.linear.features import batches
 from sggp.linear.operator import NormalEquation
@@ -70,7 +71,13 @@ def _summed(
     design: Design, v: Tensor, product: Callable[[Tensor, slice], Tensor]
 ) -> Tensor:  # (n, o) -> (D,)
     parts = (product(v[rows, :, None], rows).double() for rows in batches(design.features))
-    return sum(parts, torch.zeros((), dtype=torch.float64, device=v.device))[:, 0]
+    total = sum(parts, torch.zeros((), dtype=torch.float64, device=v.device))[:, 0]
+    if not bool(torch.isfinite(total).all()):
+        raise InputError(
+            "features times y are not finite: remove rows with NaN or infinity, or rescale features whose products "
+            "leave the range of their dtype."
+        )
+    return total
 
 
 @dataclass(frozen=True)
@@ -112,7 +119,7 @@ def evidence_steps(
     weights, noise, probes = streams(generator, "weights", "noise", "probes")
     k = settings.num_samples
     u = torch.randn(design.num_weights, k, generator=weights, dtype=torch.float64).to(target.linear.device)
-    e = design.noise(k, noise)
+    e, drawn = design.noise(k, noise)
     alpha, sigma2 = _start(design, target, settings, u)
     trace: list[Step] = []
     start = settings.start
@@ -145,7 +152,9 @@ def evidence_steps(
             seconds=time.perf_counter() - begin,
         )
         trace.append(step)
-        new = _update(step, settings, design.num_observations)
+        # ‖v − Φ̃ζ/σ‖² of every sample
+        left = drawn - 2 * (e * start[:, 1:]).sum(0).cpu() / math.sqrt(sigma2) + terms
+        new = _update(step, settings, design.num_observations, float(left.mean()))
         settled = all(
             abs(math.log(a / b)) <= settings.step_tolerance for a, b in zip(new, (alpha, sigma2), strict=True)
         )
@@ -179,12 +188,16 @@ def _measure(design: Design, target: Target, x: Tensor) -> tuple[Tensor, float]:
     return squares, misfit
 
 
-def _update(step: Step, settings: EvidenceOptions, count: int) -> tuple[float, float]:
-    """α ← γ̂/‖θ̄‖² and σ² ← ‖y − Φθ̄‖²/(n·o − γ̂); a value that is given, or cannot be updated, stays."""
+def _update(step: Step, settings: EvidenceOptions, count: int, left: float) -> tuple[float, float]:
+    """α ← γ̂/‖θ̄‖² and σ² ← ‖y − Φθ̄‖²/(n·o)·(γ̂ + ρ̂)/ρ̂; a value that is given, or cannot be updated, stays.
+
+    γ̂ = mean ‖Φ̃ζ_j‖²/σ² and ρ̂ = mean ‖v_j − Φ̃ζ_j/σ‖² are independent estimates of γ and n·o − γ. Where the weights
+    explain nearly all, n·o − γ̂ is the difference of two large numbers, and noise that it makes too small makes it
+    smaller still; their ratio is right to √(2/k) wherever it lies.
+    """
     alpha, sigma2, gamma = step.prior_precision, step.noise_variance, step.effective_dimension
     if settings.prior_precision is None and gamma > 0 and step.weight_norm > 0:
         alpha = gamma / step.weight_norm**2
-    # an estimate of γ above the number of observations leaves nothing for the noise: one degree of freedom is kept
-    if settings.noise_variance is None and step.misfit > 0:
-        sigma2 = step.misfit / max(count - gamma, 1.0)
+    if settings.noise_variance is None and step.misfit > 0 and left > 0:
+        sigma2 = step.misfit / count * (gamma + left) / left
     return alpha, sigma2

@@ -12,6 +12,7 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 import torch
 from torch import Tensor
 
+from sggp.checks import whole_number
 from sggp.errors import DtypeError, InputError, ShapeError
 
 __all__ = ["BlockFeatures", "Features", "RowIndex", "as_features"]
@@ -80,8 +81,10 @@ class BlockFeatures:
         num_rows: int | None = None,
         batch_size: int | None = None,
     ) -> None:
+        if num_outputs is not None:
+            num_outputs = whole_number(num_outputs, "num_outputs")
         if isinstance(blocks, Tensor):
-            detached = blocks.detach()
+            detached = self._checked(blocks).detach()
             self._make: Callable[[RowIndex], Tensor] = lambda rows: detached[rows]
             if num_rows not in (None, len(blocks)):
                 raise ShapeError(f"the matrix has {len(blocks)} rows, but num_rows is {num_rows}.")
@@ -92,40 +95,58 @@ class BlockFeatures:
             raise DtypeError(
                 f"features must be a torch.Tensor, a function of rows or Features, got {type(blocks).__name__}."
             )
-        if num_rows is None or num_rows < 1:
-            raise InputError(f"features given by a function need num_rows of at least 1, got {num_rows}.")
+        if num_rows is None:
+            raise InputError("features given by a function need num_rows.")
+        num_rows = whole_number(num_rows, "num_rows")
         first = self._checked(self._make(slice(0, 1)), 1)
-        self._shared, self._width = first.ndim == 2, first.shape[-1]
+        self._inner, self._shared, self._width = first.shape[1:], first.ndim == 2, first.shape[-1]
         self.num_rows, self.dtype, self.device = num_rows, first.dtype, first.device
         self.num_outputs = (1 if num_outputs is None else num_outputs) if self._shared else first.shape[1]
-        if num_outputs not in (None, self.num_outputs) or self.num_outputs < 1:
+        if num_outputs not in (None, self.num_outputs):
             raise ShapeError(
                 f"the features have {self.num_outputs} outputs, but num_outputs is {num_outputs}."
             )
         self.num_weights = self._width * (self.num_outputs if self._shared else 1)
-        if batch_size is not None and batch_size < 1:
-            raise InputError(f"batch_size must be at least 1 or None, got {batch_size}.")
+        if batch_size is not None:
+            batch_size = whole_number(batch_size, "batch_size")
         self.batch_size = batch_size or max(1, _BLOCK_NUMBERS // max(1, first.numel()))
 
     @staticmethod
     def _checked(block: Tensor, expected: int | None = None) -> Tensor:
         if not isinstance(block, Tensor) or not block.is_floating_point():
             raise DtypeError("a block of features must be a floating-point torch.Tensor.")
+        if block.layout != torch.strided:
+            raise DtypeError(
+                f"features must be dense, got a tensor of {block.layout}: give x.to_dense(), or BlockFeatures of a "
+                "function that makes dense blocks of rows."
+            )
         if block.ndim not in (2, 3) or 0 in block.shape or expected not in (None, len(block)):
+            b = "n" if expected is None else expected
             raise ShapeError(
-                f"a block of {expected} rows must be ({expected}, p) or ({expected}, o, D), got {tuple(block.shape)}."
+                f"features must be ({b}, p) or ({b}, o, D) in {b} rows, got {tuple(block.shape)}."
+            )
+        return block
+
+    def _block(self, rows: RowIndex) -> Tensor:
+        """The block of these rows, which must be as the first one was."""
+        expected = len(range(self.num_rows)[rows]) if isinstance(rows, slice) else len(rows)
+        block = self._checked(self._make(rows), expected).detach()
+        if (block.shape[1:], block.dtype, block.device) != (self._inner, self.dtype, self.device):
+            raise ShapeError(
+                f"the function of features gave a block {tuple(block.shape)} of {block.dtype} on {block.device}, its "
+                f"first row was {(1, *self._inner)} of {self.dtype} on {self.device}."
             )
         return block
 
     def apply(self, weights: Tensor, rows: RowIndex) -> Tensor:  # (D, s) -> (b, o, s)
-        block = self._checked(self._make(rows)).detach()
+        block = self._block(rows)
         if not self._shared:
             return block @ weights
         columns = weights.reshape(self.num_outputs, self._width, -1)
         return torch.einsum("bp,ops->bos", block, columns)
 
     def adjoint(self, v: Tensor, rows: RowIndex) -> Tensor:  # (b, o, s) -> (D, s)
-        block = self._checked(self._make(rows)).detach()
+        block = self._block(rows)
         if not self._shared:
             return block.reshape(-1, self._width).T @ v.reshape(-1, v.shape[-1])
         return torch.einsum("bp,bos->ops", block, v).reshape(-1, v.shape[-1])

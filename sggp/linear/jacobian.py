@@ -34,7 +34,8 @@ class JacobianFeatures:
         memory_budget: bytes that a kept Jacobian may take; 0 keeps none. A product with a kept one is a matrix product.
 
     Raises:
-        InputError: the network is in training mode, or a name is unknown.
+        InputError: the network is in training mode, a name is unknown, an input is not finite, or the network cannot be
+            called on the inputs.
         ShapeError: the network's output is neither (b, o) nor (b,).
 
     Cost:
@@ -66,17 +67,29 @@ class JacobianFeatures:
             raise DtypeError(f"x, the inputs, must be a torch.Tensor (n, …), got {type(inputs).__name__}.")
         if inputs.ndim < 1 or len(inputs) == 0:
             raise ShapeError(f"x, the inputs, must hold at least one row, got shape {tuple(inputs.shape)}.")
+        _require_finite(inputs)
         self.network = copy.deepcopy(network)
         every = dict(self.network.named_parameters())
+        if isinstance(parameters, str):
+            raise InputError(f"parameters must be a list of names, as in [{parameters!r}].")
         chosen = [k for k, p in every.items() if p.requires_grad] if parameters is None else list(parameters)
         unknown = [name for name in chosen if name not in every]
         if unknown or not chosen:
-            raise InputError(f"unknown or no parameters: {unknown}; the network has {', '.join(every)}.")
+            raise InputError(
+                f"unknown or no parameters: {[k if isinstance(k, str) else type(k).__name__ for k in unknown]}; the "
+                f"network has {', '.join(every)}."
+            )
         self._weights = {name: every[name].detach() for name in chosen}
         self._rest = {name: p.detach() for name, p in every.items() if name not in self._weights}
         self._rest |= dict(self.network.named_buffers())
         self.inputs = inputs.detach()
-        self.num_outputs = self.outputs(slice(0, 1)).shape[1]
+        try:
+            self.num_outputs = self.outputs(slice(0, 1)).shape[1]
+        except RuntimeError as error:
+            raise InputError(
+                f"the network cannot be called on rows {tuple(inputs.shape[1:])} of {inputs.dtype}; its weights are "
+                f"{every[chosen[0]].dtype} on {every[chosen[0]].device}. It said: {error}"
+            ) from error
         self.num_weights = sum(p.numel() for p in self._weights.values())
         self.dtype, self.device = every[chosen[0]].dtype, every[chosen[0]].device
         size = self.num_rows * self.num_outputs * self.num_weights * self.dtype.itemsize
@@ -94,10 +107,22 @@ class JacobianFeatures:
 
     def at(self, inputs: Tensor) -> JacobianFeatures:
         """The same network and weights at other inputs."""
+        if not isinstance(inputs, Tensor) or (inputs.dtype, inputs.device) != (
+            self.inputs.dtype,
+            self.inputs.device,
+        ):
+            found = (
+                f"{inputs.dtype} on {inputs.device}" if isinstance(inputs, Tensor) else type(inputs).__name__
+            )
+            raise DtypeError(
+                f"inputs must be a torch.Tensor of {self.inputs.dtype} on {self.inputs.device}, as those of the fit, "
+                f"got {found}."
+            )
         if inputs.ndim < 1 or inputs.shape[1:] != self.inputs.shape[1:] or len(inputs) == 0:
             raise ShapeError(
                 f"inputs must be (m, {', '.join(map(str, self.inputs.shape[1:]))}), got {tuple(inputs.shape)}."
             )
+        _require_finite(inputs)
         other = copy.copy(self)
         other.inputs = inputs.detach()
         other._keeps, other._kept = False, None
@@ -136,10 +161,9 @@ class JacobianFeatures:
 
         def function(weights: dict[str, Tensor]) -> Tensor:
             out = functional_call(self.network, {**self._rest, **weights}, (x,))
-            if out.ndim not in (1, 2) or len(out) != len(x):
-                raise ShapeError(
-                    f"the network must map {len(x)} rows to ({len(x)}, o), got {tuple(out.shape)}."
-                )
+            if not isinstance(out, Tensor) or out.ndim not in (1, 2) or len(out) != len(x):
+                found = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
+                raise ShapeError(f"the network must map {len(x)} rows to ({len(x)}, o), got {found}.")
             return out[:, None] if out.ndim == 1 else out
 
         return function
@@ -162,3 +186,8 @@ class JacobianFeatures:
         return {
             name: part.reshape(p.shape) for part, (name, p) in zip(parts, self._weights.items(), strict=True)
         }
+
+
+def _require_finite(inputs: Tensor) -> None:
+    if not bool(torch.isfinite(inputs).all()):
+        raise InputError("x, the inputs, holds NaN or infinity; remove those rows.")

@@ -29,8 +29,9 @@ class BayesianLinearModel:
     θ̄ = H⁻¹ΦᵀBy with H = A + ΦᵀBΦ. A sample minimises ½‖Φz‖²_B + ½‖z − θⁿ‖²_A with θⁿ = θ⁰ + A⁻¹ΦᵀBε, θ⁰ ~ N(0, A⁻¹),
     ε ~ N(0, B⁻¹); mean and samples are columns of one linear system, and only products with Φ and Φᵀ are used. Here
     A = α diag(s)⁻² and B_i = B⁰_i/σ², and α and σ² are learnt: γ̂ = (1/k)Σ_j‖Φζ_j‖²_B, α ← γ̂/‖θ̄‖²_{diag(s)⁻²},
-    σ² ← ‖y − Φθ̄‖²_{B⁰}/(n·o − γ̂), until neither moves. Fixed points are stationary points of the marginal likelihood,
-    up to the Monte Carlo error of γ̂.
+    σ² ← ‖y − Φθ̄‖²_{B⁰}/(n·o − γ̃), until neither moves. Fixed points are stationary points of the marginal likelihood,
+    up to the Monte Carlo error of γ̂ and of n·o − γ̃ = n·o·ρ̂/(γ̂ + ρ̂), ρ̂ being the mean square of B^½(ε_j − Φζ_j), what
+    weights leave of data drawn from the prior: right to √(2/k) of itself also where the weights explain nearly all.
 
     Args:
         prior_precision: α > 0; None learns it.
@@ -128,6 +129,8 @@ class BayesianLinearModel:
         """The design in units of the prior scale."""
         if isinstance(self.prior_scale, Tensor):
             scale = self.prior_scale.detach()
+            if scale.is_complex():
+                raise DtypeError(f"prior_scale must be real, got {scale.dtype}.")
             positive = (scale > 0) & torch.isfinite(scale)
             if scale.shape != (features.num_weights,) or not bool(positive.all()):
                 raise ShapeError(

@@ -5,11 +5,14 @@ from __future__ import annotations
 import copy
 import pickle
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from gpytorch.kernels import Kernel
 from torch import Tensor
 
+from sggp.checks import whole_number
+from sggp.errors import DtypeError, ShapeError
 from sggp.kernels.features import FeatureMap, draw_features
 from sggp.random import as_generator
 from sggp.typing import Seed
@@ -31,21 +34,24 @@ def check_features(
 
     Checked, in this order: shapes and dtypes, integer input where `x` is whole; equal generator states give
     equal maps, unequal states other maps; a row's features depend neither on its batch-mates nor on leading dimensions;
-    `apply` is `phi(x) @ weights`; a pickled map is the same map; `differentiable` says the truth; and the mean of
-    φ(x)φ(x)ᵀ over `num_maps` independent maps is the kernel matrix, within `standard_errors` standard errors
-    everywhere.
+    `apply` is `phi(x) @ weights`; a pickled map is the same map; a map does not change with the kernel's parameters;
+    `differentiable` says the truth; the mean of φ(x)φ(x)ᵀ over `num_maps` independent maps is the kernel matrix, within
+    `standard_errors` standard errors everywhere; and torch's global random numbers are left alone.
 
     Args:
         kernel: the kernel, also the oracle: its own matrix in float64. Give it a scale other than 1.
         x: (n, d) float64 points at which to compare, a handful, at several distances.
         generator: seed or CPU generator of all draws.
         num_features: features per map.
-        num_maps: independent maps averaged.
+        num_maps: independent maps averaged, 2 or more.
         standard_errors: width of the acceptance interval; 4 lets through all but 6 in 100,000 correct entries.
         draw: what draws a map; `draw_features` unless a rule is tried out before it is registered.
 
     Returns:
         One sentence per violation; those of shapes and dtypes alone if there are any, as the rest needs them right.
+
+    Raises:
+        DtypeError, ShapeError, InputError: an argument cannot be used. What the rule raises.
 
     Cost: `num_maps` draws and evaluations at n points.
 
@@ -54,22 +60,34 @@ def check_features(
         >>> check_features(gpytorch.kernels.RBFKernel(), torch.randn(4, 2).double(), generator=0, num_maps=50)
         []
     """
+    if not isinstance(kernel, Kernel):
+        raise DtypeError(f"kernel must be a gpytorch.kernels.Kernel, got {type(kernel).__name__}.")
+    if not isinstance(x, Tensor) or x.ndim != 2 or 0 in x.shape:
+        raise ShapeError("x must be a torch.Tensor of points (n, d), a handful.")
+    whole_number(num_maps, "num_maps", least=2)
     x = x.detach().to(torch.float64)
     kernel = copy.deepcopy(kernel).to(torch.float64)
-    root = as_generator(generator)
+    root, before = as_generator(generator), torch.get_rng_state()
 
     def fresh(source: torch.Generator = root) -> FeatureMap:
         return draw(kernel, num_features, input_dim=x.shape[-1], generator=source)
 
-    misshapen = list(_shapes(fresh(), x))
+    first: Any = fresh()
+    if not isinstance(first, FeatureMap):
+        return [f"what is drawn is no FeatureMap but {type(first).__name__}"]
+    misshapen = list(_shapes(first, x))
     if misshapen:  # what follows compares numbers, entry by entry
         return misshapen
-    return [
+    found = [
         *_seeds(fresh, x),
         *_rows(fresh(), x),
+        *_frozen(fresh(), kernel, x),
         *_gradients(fresh(), x),
         *_unbiased(fresh, kernel, x, num_maps, standard_errors),
     ]
+    if not torch.equal(before, torch.get_rng_state()):
+        found.append("torch's global random numbers are drawn or seeded instead of those of the generator")
+    return found
 
 
 def _shapes(features: FeatureMap, x: Tensor) -> Iterator[str]:
@@ -113,6 +131,18 @@ def _rows(features: FeatureMap, x: Tensor) -> Iterator[str]:
         yield "apply(x, weights) differs from phi(x) @ weights"
     if not torch.equal(pickle.loads(pickle.dumps(features)).phi(x), phi):
         yield "a pickled and unpickled map gives different features"
+
+
+def _frozen(features: FeatureMap, kernel: Kernel, x: Tensor) -> Iterator[str]:
+    """The kernel is a copy of the caller's; its parameters are moved and brought back."""
+    phi, state = features.phi(x), copy.deepcopy(kernel.state_dict())
+    with torch.no_grad():
+        for parameter in kernel.parameters():
+            parameter.add_(0.5)
+    moved = features.phi(x)
+    kernel.load_state_dict(state)
+    if not torch.equal(moved, phi):
+        yield "phi changes with the parameters of the kernel after it was drawn: a map holds copies, and is frozen"
 
 
 def _gradients(features: FeatureMap, x: Tensor) -> Iterator[str]:

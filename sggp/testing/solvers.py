@@ -6,6 +6,7 @@ import pickle
 import random
 import tempfile
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,7 +74,7 @@ def check_solver(
         system: makes the operator from n, the noise and a generator, where Matérn-3/2 in eight dimensions does not do.
 
     Returns:
-        One sentence per violation.
+        One sentence per violation; an error that the solver raises is one.
 
     Cost: about 16 solves, and a second of waiting for a checkpoint.
 
@@ -82,6 +83,7 @@ def check_solver(
         >>> check_solver(ConjugateGradients(), generator=0)
         []
     """
+    before = _globals()
     root = as_generator(generator)
     operator = (system or _matern)(n, noise_variance, root)
     rhs = torch.randn(n, 4, generator=root, dtype=torch.float64)
@@ -90,7 +92,40 @@ def check_solver(
         _settings, _accuracy, _precision, _columns, _trivial, _warm, _seeds, _types, _budget, _order, _side_effects,
         _resumes,
     )  # fmt: skip
-    return list(dict.fromkeys(violation for check in checks for violation in check(solver, made, tolerances)))
+    found = [violation for check in checks for violation in _told(check, solver, made, tolerances)]
+    return list(dict.fromkeys([*found, *_changed(before)]))
+
+
+def _told(check: Callable[..., Iterator[str]], *arguments: Any) -> Iterator[str]:
+    """The violations of one check; an error that the solver raises in it is one."""
+    try:
+        yield from check(*arguments)
+    except Exception as error:  # noqa: BLE001  (the check tells all that the solver raises)
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        said = str(error).partition("\n")[0]
+        yield f"it raises {type(error).__name__}: {said} ({Path(where.filename).name}, line {where.lineno})"
+
+
+def _globals() -> dict[str, Any]:
+    """What is global to a process and no solver's to change, under the words that say so."""
+    return {
+        "draws from torch's global random numbers instead of problem.generator": torch.get_rng_state(),
+        "draws from the global random numbers of numpy or Python instead of problem.generator": pickle.dumps(
+            (np.random.get_state(), random.getstate())  # noqa: NPY002
+        ),
+        "changes the default dtype": torch.get_default_dtype(),
+        "changes the number of threads": torch.get_num_threads(),
+        "changes whether gradients are recorded": torch.is_grad_enabled(),
+        "changes how numpy treats floating-point errors": np.geterr(),
+    }
+
+
+def _changed(before: dict[str, Any]) -> Iterator[str]:
+    """What is not as it was before all solves: a setting, or a seed, made once is made at the first of them."""
+    for what, value in _globals().items():
+        same = torch.equal(value, before[what]) if isinstance(value, Tensor) else value == before[what]
+        if not same:
+            yield f"it {what}"
 
 
 def _matern(n: int, noise_variance: float, generator: torch.Generator) -> KernelOperator:
@@ -245,12 +280,10 @@ def _order(solver: Solver, system: _System, tolerances: tuple[float, ...]) -> It
 
 
 def _side_effects(solver: Solver, system: _System, tolerances: tuple[float, ...]) -> Iterator[str]:
-    """Arguments and global states are as they were."""
+    """Arguments are as they were."""
     rhs, x0 = system.rhs.clone(), torch.zeros_like(system.rhs)
     limits = torch.full((4,), tolerances[0], dtype=torch.float64)
-    before = torch.get_rng_state(), np.random.get_state(), random.getstate(), torch.get_default_dtype()  # noqa: NPY002
     solver.solve(system.operator, rhs, x0, tolerance=limits, generator=system.seed, on_failure="return")
-    after = torch.get_rng_state(), np.random.get_state(), random.getstate(), torch.get_default_dtype()  # noqa: NPY002
     if not torch.equal(rhs, system.rhs):
         yield "it changes the right-hand side it is given"
     if bool((x0 != 0).any()):
@@ -259,12 +292,6 @@ def _side_effects(solver: Solver, system: _System, tolerances: tuple[float, ...]
         yield "it changes the tolerances it is given"
     if not torch.equal(system.operator.dense(torch.float64), system.matrix):
         yield "it changes the operator"
-    if not torch.equal(before[0], after[0]):
-        yield "it draws from torch's global random numbers instead of problem.generator"
-    if pickle.dumps(before[1:3]) != pickle.dumps(after[1:3]):
-        yield "it draws from the global random numbers of numpy or Python instead of problem.generator"
-    if before[3] != after[3]:
-        yield "it changes the default dtype"
 
 
 class _Interrupted(Exception):

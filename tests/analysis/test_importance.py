@@ -165,7 +165,7 @@ def test_refused(table):
         permutation_importance(lambda q: q[:, 0], X, y, repeats=1)
     with pytest.raises(ShapeError, match="rows"):
         permutation_importance(lambda q: q[:, 0], X, y[:-1])
-    with pytest.raises(ShapeError, match="predictions"):
+    with pytest.raises(ShapeError, match="one number for each row"):
         permutation_importance(lambda q: q, X, y)
     with pytest.raises(ShapeError, match="names"):
         named_columns(["a"], 2)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from sggp.errors import DtypeError, InputError, ShapeError
 from sggp.kernels import FeatureMap, TanimotoMinMax, draw_features
 from sggp.kernels.features import MinHashMap
 from sggp.testing.features import check_features
@@ -58,6 +59,17 @@ class Detached(_Wrapped):
 
     def _evaluate(self, x: Tensor) -> Tensor:
         return self.base.phi(x).detach()
+
+
+class Alive(_Wrapped):
+    """Fault: reads the kernel's length scale at every call."""
+
+    def __init__(self, base: FeatureMap, kernel: gk.ScaleKernel) -> None:
+        super().__init__(base)
+        self.kernel = kernel
+
+    def _evaluate(self, x: Tensor) -> Tensor:
+        return self.base.phi(x / self.kernel.base_kernel.lengthscale.detach().to(x.dtype))
 
 
 def test_a_correct_map_has_no_violations(kernel: gk.Kernel, x: Tensor, generator: torch.Generator) -> None:
@@ -123,3 +135,37 @@ def test_a_wrong_exact_diagonal_is_found(generator: torch.Generator) -> None:
     counts = torch.tensor([[0, 0, 0], [1, 3, 0], [2, 1, 1]], dtype=torch.float64)
     (found,) = check_features(TanimotoMinMax(), counts, generator=generator, draw=halved)
     assert "the kernel is 1" in found
+
+
+def test_a_map_that_follows_the_kernel_is_found(kernel: gk.Kernel, x: Tensor) -> None:
+    def alive(kernel: gk.ScaleKernel, *args: Any, **kwargs: Any) -> FeatureMap:
+        unit = draw_features(gk.ScaleKernel(gk.MaternKernel(1.5)).double(), *args, **kwargs)
+        return Alive(unit, kernel)
+
+    found = check_features(kernel, x, generator=0, draw=alive)
+    assert any("changes with the parameters" in violation for violation in found)
+
+
+def test_a_rule_that_seeds_the_global_generator_is_found(kernel: gk.Kernel, x: Tensor) -> None:
+    def seeding(*args: Any, **kwargs: Any) -> FeatureMap:
+        torch.manual_seed(3)
+        return draw_features(*args, **kwargs)
+
+    torch.manual_seed(12345)
+    (found,) = check_features(kernel, x, generator=0, draw=seeding)
+    assert "global random numbers" in found
+
+
+def test_a_rule_that_draws_no_map_is_found(kernel: gk.Kernel, x: Tensor) -> None:
+    (found,) = check_features(kernel, x, generator=0, draw=lambda *_, **__: None)
+    assert "NoneType" in found
+
+
+def test_arguments_that_cannot_be_used_are_refused(kernel: gk.Kernel, x: Tensor) -> None:
+    for points in (x[:0], x[:, 0], x.numpy()):
+        with pytest.raises(ShapeError, match="x must be"):
+            check_features(kernel, points, generator=0)
+    with pytest.raises(DtypeError, match="kernel must be"):
+        check_features(None, x, generator=0)
+    with pytest.raises(InputError, match="num_maps"):
+        check_features(kernel, x, generator=0, num_maps=1)

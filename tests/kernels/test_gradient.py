@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from sggp.errors import DtypeError, ShapeError, UnsupportedKernel
-from sggp.kernels import TanimotoMinMax, gradient, kernel_gradient
+from sggp.hyperparameters import fit_exact
+from sggp.kernels import TanimotoMinMax, as_covariance, draw_features, gradient, kernel_gradient
 from sggp.native import library
 from tests import oracles
 from tests.catalogue import KERNELS
@@ -120,3 +121,33 @@ def test_misuse(generator):
         kernel_gradient(gk.RBFKernel(), x, x.long(), x.long())
     with pytest.raises(UnsupportedKernel, match="batch_shape"):
         kernel_gradient(gk.RBFKernel(batch_shape=torch.Size([2])), x, x, x)
+
+
+@pytest.mark.parametrize("columns", [None, [0, 2]])
+def test_scales_around_scales(columns, generator):
+    base = gk.RBFKernel(active_dims=columns, ard_num_dims=4 if columns is None else 2)
+    inner = gk.ScaleKernel(base)
+    inner.outputscale = 0.7
+    kernel = gk.ScaleKernel(gk.ScaleKernel(inner)).double()
+    kernel.outputscale, kernel.base_kernel.outputscale = 1.3, 2.0
+    inner.raw_outputscale.requires_grad_(False)
+    x = torch.randn(30, 4, dtype=torch.float64, generator=generator)
+    left, right = torch.randn(2, 30, 3, dtype=torch.float64, generator=generator)
+    found, expected = kernel_gradient(kernel, x, left, right), whole(kernel, x, left, right)
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("columns", [[], [-1], [0, -2]])
+@pytest.mark.parametrize("within", [False, True])
+def test_no_columns_and_negative_ones_are_refused(columns, within, generator):
+    """None was an error of torch; a negative one was a column to products and an error of GPyTorch to fits."""
+    kernel = gk.MaternKernel(active_dims=columns)
+    kernel = gk.ScaleKernel(gk.RBFKernel() + kernel) if within else kernel
+    x = torch.randn(5, 3, dtype=torch.float64, generator=generator)
+    for use in (as_covariance, lambda k: kernel_gradient(k, x, x, x), lambda k: fit_exact(k, x, x[:, 0])):
+        with pytest.raises(UnsupportedKernel, match="active_dims"):
+            use(kernel)
+    with pytest.raises(UnsupportedKernel, match="active_dims"):
+        draw_features(kernel, 8, input_dim=3, generator=generator)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from gpytorch.kernels import Kernel
+from scipy.optimize import OptimizeResult
 from torch import Tensor
 
 from sggp.autograd import with_gradients
@@ -37,6 +38,9 @@ _GAIN = 1e3  # times the tolerance: nats to be won in all below which a search i
 _PART_GAIN = 0.1  # nats, on the part
 _LEAST_NOISE = 1.6  # below e^-this of the initial noise variance, all rows choose between the two
 _PART_TOLERANCE = 1e-3  # of the gradient there
+_PROGRESS = 1e-10  # per row: a search on all rows ends where a step wins less
+_STEEP = 30.0  # times the tolerance: a slope at which a search that ended begins anew
+_LEAST_WIN = 1e-3  # nats that it must win by that to begin once more
 _SAME = 1e-8  # nats per value: a further start that wins less is no better, so that rounding chooses nothing
 _DIFFERENCES = 200  # learnt coordinates up to which the Hessian is differenced on the part
 
@@ -212,21 +216,39 @@ class _Search:
     trace: Trace
 
     def plain(
-        self, objective: Objective, u: np.ndarray, tolerance: float, progress: float
-    ) -> tuple[np.ndarray, bool, str]:
-        """L-BFGS from u: where it ended, whether it converged, and why it stopped."""
-        most = self.settings.max_iterations
-        found = lbfgs(
+        self, objective: Objective, u: np.ndarray, tolerance: float, progress: float, most: int | None = None
+    ) -> OptimizeResult:
+        """L-BFGS from u, of the settings' iterations or at most these."""
+        most = self.settings.max_iterations if most is None else most
+        return lbfgs(
             objective, u, self.box, self.trace.report, maxiter=most, gtol=tolerance, ftol=progress, maxcor=20
         )
-        return found.x, bool(found.success), str(found.message)
+
+    def thorough(self, whole: Objective, u: np.ndarray) -> tuple[bool, str]:
+        """L-BFGS from u on all rows; whether it converged, and why it stopped.
+
+        A line search that ends at a bound, or in a narrow valley, wins next to nothing although the slope is not small.
+        From there the search begins anew, without its memory, until that wins nothing either.
+        """
+        tolerance, left = self.settings.tolerance, self.settings.max_iterations
+        found = self.plain(whole, u, tolerance, _PROGRESS)
+        while (left := left - found.nit) > 0 and not time_is_up():
+            free = self.box.free(found.x, found.jac)
+            if np.abs(found.jac[free]).max(initial=0.0) <= _STEEP * tolerance:
+                break
+            again = self.plain(whole, found.x, tolerance, _PROGRESS, left)
+            won = found.fun - again.fun
+            found = again if won > 0 else found
+            if not won * whole.count > _LEAST_WIN:
+                break
+        return bool(found.success), str(found.message)
 
     def through(self, whole: Objective, part: Objective | None, u: np.ndarray) -> tuple[bool, str]:
         """From u on the part to the end on all rows; whether it converged, and why it stopped."""
         tolerance = self.settings.tolerance
         if part is None:
-            return self.plain(whole, u, tolerance, 1e-10)[1:]
-        end = self.plain(part, u, _PART_TOLERANCE, _PART_GAIN / part.count)[0]
+            return self.thorough(whole, u)
+        end = self.plain(part, u, _PART_TOLERANCE, _PART_GAIN / part.count).x
         if time_is_up():
             whole(end)
             return False, OUT_OF_TIME
@@ -239,7 +261,7 @@ class _Search:
         found = descend(whole, end, hessian, self.box, rule, self.trace.report)
         if not found.stuck:
             return found.converged, found.message
-        return self.plain(whole, found.u, tolerance, 1e-10)[1:]
+        return self.thorough(whole, found.u)
 
     def _hessian(self, part: Objective, u: np.ndarray) -> np.ndarray:
         if len(u) > _DIFFERENCES:

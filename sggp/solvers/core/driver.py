@@ -21,7 +21,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from sggp.errors import DtypeError
 from sggp.running import OutOfTime, deadline
+from sggp.solvers.core.answers import checked_failures, checked_iterate, checked_residual, checked_stalled
 from sggp.solvers.core.base import Setup, Solver
 from sggp.solvers.core.checkpoint import Checkpoint
 from sggp.solvers.core.limits import ENOUGH, Budget, Callback, Limits, Progress
@@ -36,6 +38,8 @@ _MOST_REJECTIONS = 3
 """How often a column may claim convergence that a measured residual refuses before it counts as stagnated."""
 _STATE_BYTES = 28
 """What a solver holds for a row and column, about: seven float32 blocks."""
+_MOST_IDLE = 10_000
+"""Steps on end that ask nothing of the operator, after which a solve ends: no budget of epochs would end it."""
 _PROGRESS = 0.7
 """A restart that brings the measured residual below this share of what it was is progress."""
 
@@ -144,6 +148,7 @@ class _Segment:
     active: Tensor  # the columns it started with
     kept: Tensor  # those that are still open
     stepped: bool = False
+    idle: int = 0  # steps on end without an entry
 
 
 @dataclass(frozen=True)
@@ -164,7 +169,12 @@ def _start(solver: IterativeSolver, setup: Setup, run: Run, columns: Tensor) -> 
     """A state for the correction of some columns, made with the set-up if the solver has one."""
     problem = run.correction(columns)
     made = setup.of(solver, problem.operator, len(columns), problem.generator)
-    return solver.start(problem) if made is None else solver.start(problem, made)
+    state = solver.start(problem) if made is None else solver.start(problem, made)
+    if not isinstance(state, State):
+        raise DtypeError(
+            f"{type(solver).__name__}.start must give a sggp.solvers.State, got {type(state).__name__}."
+        )
+    return state
 
 
 def _group(task: _Task, active: Tensor) -> Tensor:
@@ -251,7 +261,7 @@ def _iterate(task: _Task, segment: _Segment) -> bool:
     solver, run, state = task.solver, task.run, segment.state
 
     def settle(leaving: Tensor) -> None:
-        found = solver.iterate(state)
+        found = checked_iterate(solver, solver.iterate(state), len(run.x), len(segment.kept))
         for column in leaving.nonzero()[:, 0].tolist():  # one at a time: no copies of all of them
             place = int(segment.kept[column])
             run.x[:, place] += found[:, column].to(run.x) * float(
@@ -269,13 +279,14 @@ def _iterate(task: _Task, segment: _Segment) -> bool:
         segment.stepped = True
         describe_step(run, before)
         done, kind = _claimed(solver, run, segment)
-        if _stopped(run, task.callback, kind):
+        if _stopped(run, task.callback, kind) or _idle(run, segment, before[0]):
             settle(everything)
             return True
-        failed = solver.failures(state)
+        failed = checked_failures(solver, solver.failures(state), len(segment.kept))
         # comparisons with NaN are false: a column that is no longer finite is measured, and goes no further by itself
         lost = ~torch.isfinite(run.residual[segment.kept])
-        leaving = done | lost | solver.stalled(state) | torch.tensor([s is not None for s in failed])
+        stalled = checked_stalled(solver, solver.stalled(state), len(segment.kept))
+        leaving = done | lost | stalled | torch.tensor([s is not None for s in failed])
         if bool(leaving.any()):
             settle(leaving)
             for place, status in zip(segment.kept.tolist(), failed, strict=True):
@@ -305,9 +316,18 @@ def _asked_to_stop(task: _Task, segment: _Segment) -> bool:
     return True
 
 
+def _idle(run: Run, segment: _Segment, before: int) -> bool:
+    """Whether this was one of very many steps that ask nothing of the operator."""
+    segment.idle = segment.idle + 1 if run.entries == before else 0
+    if segment.idle < _MOST_IDLE:
+        return False
+    run.notes.append(f"ended: {_MOST_IDLE} steps on end asked nothing of the operator.")
+    return True
+
+
 def _claimed(solver: IterativeSolver, run: Run, segment: _Segment) -> tuple[Tensor, ResidualKind]:
     """Which open columns claim to be done, and how their residuals are known."""
-    found = solver.residual(segment.state)
+    found = checked_residual(solver, solver.residual(segment.state), len(segment.kept))
     if found is None:
         return torch.zeros(len(segment.kept), dtype=torch.bool), "estimated"
     kept = segment.kept

@@ -10,7 +10,7 @@ from typing import Any, TypedDict
 
 from torch import Tensor
 
-from sggp.checks import one_of
+from sggp.checks import finite_number, one_of
 from sggp.errors import InputError
 from sggp.typing import FailurePolicy, ResidualKind, Seed
 
@@ -68,7 +68,7 @@ class Limits:
         one_of(self.on_failure, "on_failure", ("warn", "raise", "return"))
         for name in ("max_epochs", "max_seconds"):
             value = getattr(self, name)
-            if value is not None and value < 0:
+            if value is not None and finite_number(value, name, infinite=True) < 0:
                 raise InputError(f"{name} must not be negative, got {value}.")
 
     def options(self) -> Options:
