@@ -14,7 +14,7 @@ from sggp.analysis import CalibrationReport, FeatureImportance
 from sggp.cli.fit_drivers import dependence, drivers, together
 from sggp.cli.inputs import Unused
 from sggp.cli.molecules.tables import Reject
-from sggp.cli.report import page, paragraph, picture, rows_table
+from sggp.cli.report import brief, page, paragraph, picture, rows_table
 from sggp.errors import DataFileError
 from sggp.estimator import GPRegressor
 from sggp.plotting import new_figure, plot_parity, plot_residuals
@@ -289,9 +289,9 @@ def _residuals(told: Told, left_out: Any) -> str:
     y, distribution = np.asarray(left_out.y), left_out.distribution
     figure = new_figure(9.0, 3.9)
     left, right = figure.subplots(1, 2)
-    plot_parity(y, distribution.loc, axes=left, name=told.target)
+    plot_parity(y, distribution.loc, axes=left, name=brief(told.target))
     low, high = distribution.interval(0.95)
-    plot_residuals(y, distribution.loc, (high - low) / 3.92, axes=right, name=told.target)
+    plot_residuals(y, distribution.loc, (high - low) / 3.92, axes=right, name=brief(told.target))
     worst = np.argsort(-np.abs(distribution.z(y)), kind="stable")[:5]
     rows = [
         [
@@ -331,9 +331,9 @@ def noise_told(model: GPRegressor, inputs: np.ndarray, digits: int = 4) -> str:
     every = inputs[:: -(-len(inputs) // _NOISY_ROWS)]
     found = np.sqrt(model.noise_variance_) if given else model.noise_std(every)
     low, median, high = np.quantile(found, [0.1, 0.5, 0.9])
-    if not given and model.noise_model_.surface is None:
-        return f"{median:.{digits}g}"
     low_told, told, high_told = (f"{value:.{digits}g}" for value in (low, median, high))
+    if low_told == high_told and not given:
+        return told
     adjusted = " and adjusted" if model.noise_adjustment_ != (1.0, 0.0) else ""
     how = f"it is told with the values{adjusted}" if given else "it varies"
     return f"{told} in the median; {how}, from {low_told} to {high_told} in the middle 80 %"

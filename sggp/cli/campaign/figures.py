@@ -10,6 +10,7 @@ import numpy as np
 
 from sggp.bayesopt import Trial
 from sggp.bayesopt.outcomes import Objective
+from sggp.cli.report import brief
 from sggp.plotting import new_figure, plot_calibration, plot_parity
 
 _BLUE, _GREY, _RED = "#0b6e99", "#8a8a8a", "#b3432b"
@@ -54,7 +55,7 @@ def judged(values: Any, mean: Any, std: Any, objective: Objective) -> Any:
     """Parity and calibration of predictions."""
     figure = new_figure(9.0, 3.8)
     left, right = figure.subplots(1, 2)
-    plot_parity(values, mean, std, axes=left, name=objective.name)
+    plot_parity(values, mean, std, axes=left, name=brief(objective.name))
     plot_calibration(values, mean, std, axes=right)
     return figure
 
@@ -96,4 +97,5 @@ def front(trials: Sequence[Trial], best: Sequence[Trial], objectives: Sequence[O
 
 
 def _named(objective: Objective) -> str:
-    return f"{objective.name} ({objective.unit})" if objective.unit else objective.name
+    name = brief(objective.name)
+    return f"{name} ({objective.unit})" if objective.unit else name
