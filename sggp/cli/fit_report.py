@@ -332,8 +332,8 @@ def noise_told(model: GPRegressor, inputs: np.ndarray, digits: int = 4) -> str:
     found = np.sqrt(model.noise_variance_) if given else model.noise_std(every)
     low, median, high = np.quantile(found, [0.1, 0.5, 0.9])
     low_told, told, high_told = (f"{value:.{digits}g}" for value in (low, median, high))
-    if low_told == high_told and not given:
-        return told
+    if low_told == high_told:
+        return told + (", as told with the values" if given else "")
     adjusted = " and adjusted" if model.noise_adjustment_ != (1.0, 0.0) else ""
     how = f"it is told with the values{adjusted}" if given else "it varies"
     return f"{told} in the median; {how}, from {low_told} to {high_told} in the middle 80 %"

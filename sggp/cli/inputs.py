@@ -25,6 +25,7 @@ from sggp.posterior.merge import group_rows
 _COUNTED = re.compile(r"[^\w\s]*\s*\d")  # a digit, behind a sign or that of a currency at most
 _QUOTED = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""")
 _REASONS = 6
+_TRUTH = ("true", "false")
 _NUMBERS = 0.5  # share of the filled cells that are numbers from which on a column is one of numbers
 
 
@@ -120,6 +121,10 @@ class Unused:
 
     def told(self, rejected: Path, used: int) -> str:
         """How many rows beside the `used` ones are listed in the file `rejected`, and why."""
+        return self.listed(rejected) + ("; that is most of the table" if self.rows > used else "")
+
+    def listed(self, rejected: Path) -> str:
+        """How many rows are listed in the file `rejected`, and why."""
         text = f"{self.rows} unused rows in {rejected}"
         if self.rows:
             text += f", {self.first}"
@@ -127,7 +132,7 @@ class Unused:
             text += f"; by reason: {self.reasons()}"
         elif self.rows > 1:
             text += ", all for this reason"
-        return text + ("; that is most of the table" if self.rows > used else "")
+        return text
 
 
 def used_lines(table: DataTable, rejects: Iterable[Reject]) -> list[int]:
@@ -191,7 +196,7 @@ def read_cells(
     keep = [i for i in range(len(table)) if i not in reasons]
     write_rejects(rejected, rejects)
     if not keep:
-        raise DataFileError(f"{table.path}: no row is complete; {len(rejects)} unused rows in {rejected}.")
+        raise DataFileError(f"{table.path}: no row is complete; {Unused().add(rejects).listed(rejected)}.")
     spread = np.array([errors.get(i, np.nan) for i in keep])
     return np.stack(columns, axis=1)[keep], rejects, None if np.isnan(spread).all() else spread
 
@@ -260,10 +265,14 @@ def _listed(features: str, target: str) -> list[str]:
 
 def _levels(cells: list[str], known: Collection[str] | None) -> tuple[np.ndarray, dict[int, str]]:
     """Cells of a category as objects, and the reason for each that cannot be used."""
-    reasons = {}
+    reasons, found = {}, list(cells)
+    alike = {level.casefold(): level for level in known or () if level.casefold() in _TRUTH}
     for i, cell in enumerate(cells):
         if not cell.strip():
             reasons[i] = "no value"
         elif known is not None and cell not in known:
-            reasons[i] = f"{cell!r} was not in the training table"
-    return np.array(cells, dtype=object), reasons
+            if cell.casefold() in alike:  # as programs write truth values: True, TRUE, true
+                found[i] = alike[cell.casefold()]
+            else:
+                reasons[i] = f"{cell!r} was not in the training table"
+    return np.array(found, dtype=object), reasons

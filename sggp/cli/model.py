@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from pathlib import Path
 from typing import Annotated
@@ -63,6 +64,10 @@ def fit(
     written = _written(out, report, data, {"--log": log, "--checkpoint": checkpoint})
     whole_number(num_samples, "--num-samples")
     one_of(kernel, "--kernel", _KERNELS)
+    if seed is not None and not 0 <= seed < 2**32:
+        raise InputError(f"--seed must lie between 0 and 2**32 - 1, got {seed}.")
+    if max_seconds is not None and not 0 < max_seconds < math.inf:
+        raise InputError(f"--max-seconds must be positive, got {max_seconds:g}; leave it out for no limit.")
     rejected = rejected_path(written[0], data, *written)
     table = read_training(Asked(data, target, features, sheet, decimal), rejected)
     names, categories, rejects = table.names, table.categories, table.rejects

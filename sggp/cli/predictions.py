@@ -103,7 +103,5 @@ class Predictor:
                             say(self.data.name, [f"column {name!r}, line {line}: {words}"])
                         told.add((name, words))
             if not used:
-                raise DataFileError(
-                    f"{self.data}: no row is complete; {unused.rows} unused rows in {rejected}."
-                )
+                raise DataFileError(f"{self.data}: no row is complete; {unused.listed(rejected)}.")
         return used, unused

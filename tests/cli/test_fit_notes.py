@@ -183,3 +183,37 @@ def test_unused_rows_are_told_by_reason(tmp_path, capsys):
         in said
     )
     assert "that is most of the table" in said
+
+
+def test_truth_values_are_those_of_other_programs(tmp_path):
+    """pandas writes True, Excel and R TRUE: each row of such a table was unusable."""
+    rows = [["True" if i % 2 else "False", i / 9, i % 2 + i / 30] for i in range(30)]
+    fitted(tmp_path, rows, header=("flag", "a", "y"))
+    new = write(
+        tmp_path / "n.csv", ["flag", "a"], [["True", 1], ["TRUE", 1], ["true", 1], ["yes", 1], ["T", 1]]
+    )
+    assert main(["predict", str(tmp_path / "m.gp"), new, "--out", str(tmp_path / "p.csv")]) == 0
+    with (tmp_path / "p.csv").open(newline="") as file:
+        means = {row["line"]: row["mean"] for row in csv.DictReader(file)}
+    assert set(means) == {"2", "3", "4"}
+    assert len(set(means.values())) == 1
+
+
+@pytest.mark.parametrize("ending", ["xlsx", "parquet", "csv.gz"])
+def test_no_table_gets_the_name_of_a_format_that_is_not_written(tmp_path, capsys, ending):
+    """CSV by the name of a workbook, which Excel refused to open."""
+    x, y, _ = waves(30)
+    fitted(tmp_path, np.c_[x, y].tolist())
+    capsys.readouterr()
+    out = tmp_path / f"p.{ending}"
+    assert main(["predict", str(tmp_path / "m.gp"), str(tmp_path / "t.csv"), "--out", str(out)]) == 2
+    assert "choose another ending, such as .csv" in capsys.readouterr().err
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("wrong", [("--seed", "-1"), ("--max-seconds", "0"), ("--max-seconds", "nan")])
+def test_numbers_of_the_command_are_checked_before_the_table_is_read(tmp_path, capsys, wrong):
+    """A negative seed was an error to be reported, after the table was read."""
+    line = ["fit", str(tmp_path / "none.csv"), "--target", "y", "--out", str(tmp_path / "m.gp")]
+    assert main([*line, *wrong]) == 2
+    assert f"error: {wrong[0]} must" in capsys.readouterr().err

@@ -115,11 +115,16 @@ def _with_errors(table: DataTable, name: str, *, mostly: bool) -> Numbers:
     told = read_numbers([one[2] for one in split.values()], decimal=table.decimal, others=[cells])
     errors, reasons, values, sides = {}, dict(found.reasons), found.values.copy(), list(found.censored)
     for place, position in enumerate(split):
-        error = float(told.values[place])
-        if position not in reasons and error >= 0 and told.doubt is None and told.censored[place] is None:
+        error, cell = float(told.values[place]), table.columns[name][position].strip()
+        if split[position][2].rstrip().endswith("%") and not split[position][1].rstrip().endswith("%"):
+            reasons[position] = (
+                f"not a number: {cell!r} tells its error in per cent; write it in units of the value"
+            )
+            values[position], sides[position] = float("nan"), None
+        elif position not in reasons and error >= 0 and told.doubt is None and told.censored[place] is None:
             errors[position] = error
         else:
-            reasons[position] = f"not a number: {table.columns[name][position].strip()!r}"
+            reasons[position] = f"not a number: {cell!r}"
             values[position], sides[position] = float("nan"), None
     first = next(iter(split))
     words = f"what follows ± is read as the standard error, as in {table.columns[name][first].strip()!r}"
