@@ -86,8 +86,8 @@ def check_outputs(
             _check_kind(path, model=name in models)
         if path.suffix.lower() in _NEVER:
             raise DataFileError(
-                f"cannot write {path}: no file that is written here is what {path.suffix} stands for; choose another "
-                "ending, such as .csv for a table."
+                f"cannot write {path}: sggp writes no {path.suffix} files, and tables as CSV; choose another ending, "
+                "such as .csv."
             )
 
 

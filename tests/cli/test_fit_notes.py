@@ -207,7 +207,7 @@ def test_no_table_gets_the_name_of_a_format_that_is_not_written(tmp_path, capsys
     capsys.readouterr()
     out = tmp_path / f"p.{ending}"
     assert main(["predict", str(tmp_path / "m.gp"), str(tmp_path / "t.csv"), "--out", str(out)]) == 2
-    assert "choose another ending, such as .csv" in capsys.readouterr().err
+    assert "and tables as CSV; choose another ending, such as .csv" in capsys.readouterr().err
     assert not out.exists()
 
 

@@ -13,6 +13,7 @@ from sggp.bayesopt.outcomes import Objective
 from sggp.cli.report import brief
 from sggp.plotting import new_figure, plot_calibration, plot_parity
 
+_CHARACTER = 0.011  # of the width of a figure
 _BLUE, _GREY, _RED = "#0b6e99", "#8a8a8a", "#b3432b"
 
 
@@ -24,13 +25,18 @@ def progress(trials: Sequence[Trial], objective: Objective) -> Any:
     better = np.maximum if objective.maximize else np.minimum
     figure = new_figure(9.0, 4.0)
     axes = figure.subplots()
-    start = 0
+    start, free = 0, 0.0
     for position, (batch, members) in enumerate(groupby(done, key=lambda t: t.batch)):
         count = len(list(members))
         if position % 2:
             axes.axvspan(start + 0.5, start + count + 0.5, color=_GREY, alpha=0.12, linewidth=0)
         name = "before" if batch == 0 else str(batch)
-        axes.text(start + 0.5 + count / 2, 1.01, name, transform=axes.get_xaxis_transform(), ha="center")
+        middle, half = start + 0.5 + count / 2, _CHARACTER * len(done) * (len(name) + 1) / 2
+        if (
+            middle - half >= free or batch == 0
+        ):  # where many batches are small, not each has room for its number
+            axes.text(middle, 1.01, name, transform=axes.get_xaxis_transform(), ha="center")
+            free = middle + half
         start += count
     told = [(i, *t.expected) for i, t in zip(order, done, strict=True) if t.expected is not None]
     if told:
