@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from sggp.cli.console import say, stderr
-from sggp.cli.molecules.tables import Reject, check_columns, write_rejects
+from sggp.cli.molecules.tables import Reject, check_columns, error_column, told_errors, write_rejects
 from sggp.errors import DataFileError, InputError
 from sggp.estimator.columns import too_many_levels
 from sggp.molecules.files import DataTable, is_missing, read_numbers
@@ -35,8 +35,8 @@ def choose_inputs(
     """The input columns; those of them that are text and thus categories; and what is not used, with the reason.
 
     Those named; or every column but the target and those that can tell nothing: empty ones, text that is the same in
-    every row, text with too many different values for a category (`too_many_levels`), and the column of signs that says
-    which targets are bounds.
+    every row, text with too many different values for a category (`too_many_levels`), and columns that say which
+    targets are bounds, or their standard errors.
 
     Args:
         features: names, comma separated, or None.
@@ -50,11 +50,13 @@ def choose_inputs(
                 raise InputError(f"column {name!r} of --features is no category: {reason}. Leave it out.")
         return asked, texts, {}
     names, unused = [], dict[str, str]()
-    bounds = relations_beside(table.columns, target)
+    bounds, errors = relations_beside(table.columns, target), error_column(table, target)
     for name in (name for name in table.header if name != target):
         reason = _useless(name, table.columns[name])
         if name == bounds:
             reason = f"says which values of {target} are bounds"
+        elif name == errors:
+            reason = f"standard errors of {target}"
         if reason is None:
             names.append(name)
         else:
@@ -187,6 +189,8 @@ def read_cells(
         else:
             values, bad, told = _numbers(table, name, measured=name == target)
             errors.update(told)
+            if name == target:
+                bad = {**_errors_beside(table, target, names, errors), **bad}
         columns.append(values)
         for position, reason in bad.items():
             reasons.setdefault(position, f"{name}: {reason}")
@@ -214,6 +218,24 @@ def _numbers(
         say(table.path.name, [f"column {name!r}: {words}; their rows are not used"])
     bounds = {i: bound_reason(cell) for i, cell in cells.items()}
     return found.values, {**found.reasons, **bounds}, found.errors
+
+
+def _errors_beside(
+    table: DataTable, target: str, names: list[str], errors: dict[int, float]
+) -> dict[int, str]:
+    """Add to `errors` what a column beside the target tells, unless it is an input; what is no standard error."""
+    column = error_column(table, target)
+    if column is None or column in names:
+        return {}
+    told, wrong = told_errors(table, target)[1], dict[int, str]()
+    for position, error in told.items():
+        if error < 0:
+            wrong[position] = f"its standard error in {column} is a number of at least 0, got {error:g}"
+        else:
+            errors.setdefault(position, error)
+    if told:
+        say(table.path.name, [f"standard errors of {len(told)} values from column {column!r}"])
+    return wrong
 
 
 def _useless(name: str, cells: list[str]) -> str | None:

@@ -10,12 +10,12 @@ from sklearn.base import clone
 
 from sggp.cli.console import say
 from sggp.cli.inputs import choose_inputs, read_cells, say_doubtful, say_unused, used_lines
-from sggp.cli.molecules.tables import Reject, write_rejects
+from sggp.cli.molecules.tables import Reject, error_column, write_rejects
 from sggp.estimator import GPRegressor
 from sggp.molecules.files import DataTable, read_table
 from sggp.molecules.files.measured import relations_beside, tells_error
 from sggp.molecules.files.numeric import NumberFile, open_numbers
-from sggp.molecules.files.numeric.matrix import gather
+from sggp.molecules.files.numeric.matrix import Matrix, gather
 from sggp.molecules.files.numeric.source import HEAD
 
 _ALONE = 20  # rows without a standard error from which on their noise is learnt from them alone
@@ -115,15 +115,33 @@ def _by_blocks(asked: Asked, file: NumberFile, rejected: Path) -> Training | Non
     if categories or not {*names} <= {*file.numbers} or _more_than_numbers(file.head, asked.target):
         return None
     unused = {name: f"{reason}, in the first {HEAD:,} rows" for name, reason in unused.items()}
-    matrix = gather(file, [*names, asked.target])
-    if any(row.reason.startswith(f"{asked.target}: ") and tells_error(row.reason) for row in matrix.rejected):
+    beside = error_column(file.head, asked.target)
+    errors = [] if beside is None or beside in names else [beside]
+    if not {*errors} <= {*file.numbers}:
+        return None
+    matrix = gather(file, [*names, asked.target, *errors])
+    if _needs_text(matrix, asked.target, beside if errors else None):
         return None
     say_unused(unused)
     say(asked.data.name, matrix.notes)
     rejects = [Reject(asked.data.name, row.line, row.reason, row.content) for row in matrix.rejected]
     write_rejects(rejected, rejects)
     others = _others(file.head.header, asked, names, unused)
-    return Training(names, [], others, matrix.values, matrix.lines.tolist(), rejects)
+    if errors:
+        say(asked.data.name, [f"standard errors of {len(matrix.values)} values from column {beside!r}"])
+    cells, told = (matrix.values[:, :-1], matrix.values[:, -1]) if errors else (matrix.values, None)
+    return Training(names, [], others, cells, matrix.lines.tolist(), rejects, told)
+
+
+def _needs_text(matrix: Matrix, target: str, errors: str | None) -> bool:
+    """Whether cells below the head tell errors as 5±0.2, or the column of errors holds what is none."""
+    if errors is not None and matrix.values[:, -1].min() < 0:
+        return True
+    return any(
+        (row.reason.startswith(f"{target}: ") and tells_error(row.reason))
+        or (errors is not None and row.reason.startswith(f"{errors}: "))
+        for row in matrix.rejected
+    )
 
 
 def _more_than_numbers(head: DataTable, target: str) -> bool:

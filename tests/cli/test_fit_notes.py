@@ -10,6 +10,7 @@ import pytest
 from sggp import GPRegressor
 from sggp.cli.__main__ import main
 from sggp.cli.model_files import load_model
+from sggp.molecules.files.numeric import opening
 
 
 def write(path, header, rows):
@@ -217,3 +218,24 @@ def test_numbers_of_the_command_are_checked_before_the_table_is_read(tmp_path, c
     line = ["fit", str(tmp_path / "none.csv"), "--target", "y", "--out", str(tmp_path / "m.gp")]
     assert main([*line, *wrong]) == 2
     assert f"error: {wrong[0]} must" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["y_std", "noise_std"])
+@pytest.mark.parametrize("large", [False, True])
+def test_a_column_of_standard_errors_is_noise_and_no_input(tmp_path, capsys, monkeypatch, name, large):
+    """It was an input, which new rows had to have; `suggest` and campaigns take it for what it says."""
+    monkeypatch.setattr(opening, "LARGE", 1 if large else 2**22)
+    x, y, error = waves()
+    rows = [[*v, t, e] for v, t, e in zip(x, y, error, strict=True)]
+    model = fitted(tmp_path, rows, header=("a", "b", "y", name))
+    assert f"{name} (standard errors of y" in capsys.readouterr().err
+    assert model.X_train_.shape == (60, 2)
+    np.testing.assert_allclose(model.noise_variance_, error**2)
+    rows[3][3], rows[4][3] = "", -1
+    model = fitted(tmp_path, rows, header=("a", "b", "y", name))
+    assert (
+        f"the first in line 6 (y: its standard error in {name} is a number of at least 0"
+        in capsys.readouterr().err
+    )
+    np.testing.assert_allclose(np.delete(model.noise_variance_, 3), np.delete(error, [3, 4]) ** 2)
+    assert fitted(tmp_path, rows[5:], ("a", "b", "y", name), ["--features", f"a,{name}"]).n_features_in_ == 2
