@@ -64,10 +64,7 @@ def fit(
     written = _written(out, report, data, {"--log": log, "--checkpoint": checkpoint})
     whole_number(num_samples, "--num-samples")
     one_of(kernel, "--kernel", _KERNELS)
-    if seed is not None and not 0 <= seed < 2**32:
-        raise InputError(f"--seed must lie between 0 and 2**32 - 1, got {seed}.")
-    if max_seconds is not None and not 0 < max_seconds < math.inf:
-        raise InputError(f"--max-seconds must be positive, got {max_seconds:g}; leave it out for no limit.")
+    _check_limits(seed, max_seconds)
     rejected = rejected_path(written[0], data, *written)
     table = read_training(Asked(data, target, features, sheet, decimal), rejected)
     names, categories, rejects = table.names, table.categories, table.rejects
@@ -98,6 +95,13 @@ def fit(
     if stop.reason is not None:
         stderr().print(f"stopped by {stop.reason}: {model.solution_!r}")
     exit_as_stopped(stop)
+
+
+def _check_limits(seed: int | None, max_seconds: float | None) -> None:
+    if seed is not None and not 0 <= seed < 2**32:
+        raise InputError(f"--seed must lie between 0 and 2**32 - 1, got {seed}.")
+    if max_seconds is not None and not 0 < max_seconds < math.inf:
+        raise InputError(f"--max-seconds must be positive, got {max_seconds:g}; leave it out for no limit.")
 
 
 def _written(out: Path | None, report: Path | None, data: Path, others: dict[str, Path | None]) -> list[Path]:

@@ -69,11 +69,9 @@ def brief(name: str) -> str:
 
 def _without_formulas(figure: Any) -> None:
     """No text of a figure is a formula to matplotlib, but for the ticks of logarithmic axes, which it writes itself."""
-    from matplotlib.text import Text
-
     lines = [line for axes in figure.axes for line in (axes.xaxis, axes.yaxis) if line.get_scale() == "log"]
     kept = {id(text) for line in lines for text in line.get_ticklabels(which="both")}
-    for text in figure.findobj(Text):
+    for text in figure.findobj(lambda artist: hasattr(artist, "set_parse_math")):
         if id(text) not in kept:
             text.set_parse_math(False)
 
