@@ -16,6 +16,9 @@ from sggp.errors import DataFileError
 
 __all__ = ["check_target", "whole_file", "write_whole"]
 
+_STREAMS = ("/dev", "/dev/fd", "/proc/self/fd")
+"""Folders of what is open already, such as /dev/stdout."""
+
 
 def check_target(path: str | os.PathLike[str]) -> Path:
     """Refuse an output path before any work is done.
@@ -104,7 +107,10 @@ def _target(path: Any) -> tuple[Path, Path]:
             f"cannot write {target}: the folder {real.parent if target.is_symlink() else target.parent} does not "
             "exist; create it, or choose another."
         )
-    if not stat.S_ISREG(mode):  # its name would become that of a file
+    stream = (
+        os.path.dirname(os.path.abspath(target)) in _STREAMS
+    )  # a file perhaps, which another program writes to
+    if stream or not stat.S_ISREG(mode):  # its name would become that of a file
         raise DataFileError(f"cannot write {target}: it is a device or a pipe; give the path of a file.")
     return target, real
 

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import scipy
 
-from sggp.checks import finite_number
+from sggp.checks import as_numbers, finite_number
 from sggp.errors import InputError, ShapeError
+from sggp.random import numpy_state
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -106,7 +107,7 @@ class PredictiveDistribution:
         Raises:
             InputError: a probability outside (0, 1).
         """
-        p = np.asarray(probability, dtype=float)
+        p = as_numbers(probability, "probability", "a number between 0 and 1, or several").numpy()
         if not ((p > 0) & (p < 1)).all():
             raise InputError(f"probabilities must lie strictly between 0 and 1, got {probability!r}.")
         quantile = np.asarray(self._standard.ppf(p)).reshape(p.shape + (1,) * self.loc.ndim)
@@ -182,9 +183,8 @@ class _Contaminated:
         return np.array(roots).reshape(p.shape)
 
     def rvs(self, size: Any, random_state: Any = None) -> Any:
-        from sklearn.utils import check_random_state
-
-        generator = check_random_state(random_state)
+        given = isinstance(random_state, np.random.Generator)  # which SciPy takes, too
+        generator = random_state if given else numpy_state(random_state)
         return generator.standard_normal(size) * generator.choice(self.scales, size=size, p=self.weights)
 
     def crps(self, z: Any) -> Any:

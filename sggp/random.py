@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from typing import Any
 
+import numpy as np
 import torch
 
 from sggp.errors import DtypeError, InputError
@@ -58,3 +60,19 @@ def streams(generator: torch.Generator, *names: str) -> tuple[torch.Generator, .
         digest = hashlib.blake2b(f"{root}:{name}".encode(), digest_size=8).digest()
         out.append(torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 2))
     return tuple(out)
+
+
+def numpy_state(seed: Any) -> np.random.RandomState:
+    """What scikit-learn calls a random state: of a seed, itself, or NumPy's own one for None.
+
+    Raises:
+        InputError: anything else, as scikit-learn has it.
+    """
+    from sklearn.utils import check_random_state
+
+    try:
+        return check_random_state(seed)
+    except ValueError as error:
+        raise InputError(
+            f"random_state must be an integer from 0 to 2**32 - 1, a numpy.random.RandomState or None, got {seed!r}."
+        ) from error

@@ -256,3 +256,23 @@ def test_fingerprints_get_tails_but_no_surface():
     model = GPRegressor(kernel="tanimoto", random_state=0, num_samples=2).fit(bits, y)
     assert model.noise_model_.surface is None
     assert np.isfinite(model.predict_dist(bits[:7]).logpdf(y[:7])).all()
+
+
+def test_what_no_random_state_is_and_what_no_quantiles_are():
+    """Each was NumPy's or scikit-learn's own error, which sggp called one to report."""
+    X, y = np.arange(12.0)[:, None], np.arange(12.0) % 3
+    model = GPRegressor("rbf", num_samples=2, random_state=0).fit(X, y)
+    for wrong in (-1, "a", np.random.default_rng(0)):
+        with pytest.raises(InputError, match="random_state must be an integer from 0"):
+            GPRegressor("rbf", random_state=wrong).fit(X, y)
+        with pytest.raises(InputError, match="random_state must be an integer from 0"):
+            model.sample_y(X, random_state=wrong)
+    with pytest.raises(InputError, match="quantiles must be probabilities"):
+        model.predict_quantiles(X, "median")
+
+
+def test_the_noise_of_each_row_is_not_told_as_one():
+    X = np.arange(12.0)[:, None]
+    model = GPRegressor("rbf", num_samples=2, random_state=0)
+    model.fit(X, np.sin(X[:, 0]), noise_variance=np.linspace(0.01, 0.1, 12))
+    assert model.noise_model_.reason == "the noise of each row as it was given"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+from unittest.mock import Mock
 
 import gpytorch
 import numpy as np
@@ -18,6 +19,7 @@ from sklearn.preprocessing import StandardScaler
 
 from sggp import GPRegressor
 from sggp.errors import DataFileError, InputError, NotSaved, ShapeError
+from sggp.estimator import regressor
 from sggp.persistence import read_content, write_content
 from sggp.posterior import Posterior
 from tests.scripts import Scripts
@@ -318,3 +320,22 @@ def test_a_forked_child_predicts(scripts: Scripts):
     """torch's second thread stays with the parent, and the child waited for it for ever."""
     found = scripts.run("-c", FORKED)
     assert (found.returncode, found.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
+def test_a_fit_that_is_interrupted_leaves_the_earlier_one(
+    monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
+) -> None:
+    """The posterior of the one table was read in the units of the other."""
+    X, y = table(40)
+    model = small(kernel="matern52").fit(X, y)
+    mean, names = model.predict(X), set(vars(model))
+    monkeypatch.setattr(regressor, "condition_measured", Mock(side_effect=error))
+    with pytest.raises(error):
+        model.fit(100 * X + 5, 1000 * y)
+    np.testing.assert_array_equal(model.predict(X), mean)
+    assert set(vars(model)) == names
+    new = small(kernel="matern52")
+    with pytest.raises(error):
+        new.fit(X, y)
+    assert not [name for name in vars(new) if name.endswith("_")]

@@ -66,6 +66,8 @@ def test_every_page_is_in_the_navigation_and_every_example_among_the_tutorials()
     navigation = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").split("\nnav:")[1]
     listed = re.findall(r": (\S+\.md)$", navigation, flags=re.M)
     assert sorted(listed) == sorted(str(page.relative_to(ROOT / "docs")) for page in PAGES[1:])
+    overview = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
+    assert sorted({*re.findall(r"\]\((\w+\.md)\)", overview), "index.md"}) == sorted(listed)
     tutorials = (ROOT / "docs" / "tutorials.md").read_text(encoding="utf-8")
     assert [str(e.relative_to(ROOT)) for e in EXAMPLES if f"`{e.relative_to(ROOT)}`" not in tutorials] == []
 

@@ -145,3 +145,10 @@ def test_names_of_many_bytes(tmp_path):
         for write in (check_target, lambda p: write_whole(p, "x")):
             with pytest.raises(DataFileError, match="choose another path"):
                 write(tmp_path / wrong)
+
+
+@pytest.mark.parametrize("path", ["/dev/stdout", "/dev/new.csv", "/dev/fd/1", "/proc/self/fd/1"])
+def test_a_stream_is_no_file_where_it_leads_to_one(path, capfd):
+    """`--out /dev/stdout > p.csv` took the place of the shell's file, with a list of rows beside /dev/stdout."""
+    with pytest.raises(DataFileError, match="a device or a pipe; give the path of a file"):
+        check_target(Path(path))

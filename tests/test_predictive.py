@@ -112,3 +112,20 @@ class TestOutliers:
     def test_refused(self, arguments):
         with pytest.raises(InputError, match="outliers"):
             PredictiveDistribution([0.0], [1.0], **arguments)
+
+
+def test_contaminated_variables_take_a_generator_as_scipys_do():
+    law = PredictiveDistribution(LOC, SCALE, outliers=(0.1, 5.0))
+    first, again = (law.rvs(3, random_state=np.random.default_rng(0)) for _ in range(2))
+    np.testing.assert_array_equal(first, again)
+
+
+@pytest.mark.parametrize("coverage", ["a", [0.5, 0.9], None])
+def test_what_is_no_coverage(coverage):
+    with pytest.raises(InputError, match="coverage must be a finite number"):
+        PredictiveDistribution(LOC, SCALE).interval(coverage)
+
+
+def test_text_is_no_probability():
+    with pytest.raises(InputError, match="probability must be a number between 0 and 1"):
+        PredictiveDistribution(LOC, SCALE).ppf("half")

@@ -8,7 +8,7 @@ import numpy as np
 from sklearn.inspection import PartialDependenceDisplay
 
 from sggp.analysis import FeatureImportance, SobolIndices
-from sggp.cli.report import paragraph, picture, rows_table
+from sggp.cli.report import brief, paragraph, picture, rows_table
 from sggp.estimator import GPRegressor
 from sggp.plotting import new_figure, plot_importance
 
@@ -34,7 +34,7 @@ def drivers(importance: FeatureImportance, sobol: SobolIndices) -> str:
         "Sobol, total": (sobol.total[order], sobol.total_error[order]),
         "length scale": (importance.prior[order], None),
     }
-    names = [importance.names[j] for j in order]
+    names = [brief(importance.names[j]) for j in order]
     figure = new_figure(8.0, 1.0 + 0.4 * min(20, len(names)))
     plot_importance(names, bars, axes=figure.subplots())
     rows = [
@@ -93,7 +93,7 @@ def dependence(model: GPRegressor, inputs: np.ndarray, target: str, importance: 
         model,
         X,
         varied,
-        feature_names=list(importance.names),
+        feature_names=[brief(name) for name in importance.names],
         categorical_features=codes or None,
         kind=["average" if j in codes else "both" for j in varied],
         subsample=30,
@@ -104,9 +104,13 @@ def dependence(model: GPRegressor, inputs: np.ndarray, target: str, importance: 
         pd_line_kw={"color": "#b3432b", "linestyle": "-", "linewidth": 2},
     )
     for axis in display.axes_.reshape(-1):
-        axis.set_ylabel(target)
+        axis.set_ylabel(brief(target))
         if axis.get_legend():
             axis.get_legend().remove()
+    for place, j in enumerate(varied):
+        if j in codes:  # whose levels are the labels of the ticks
+            axis = axes[place]
+            axis.set_xticks(axis.get_xticks(), [brief(label.get_text()) for label in axis.get_xticklabels()])
     text = (
         f"Red: the mean prediction of {len(X)} rows of the table with the column set to each value, the others left as "
         "they are. Blue: some of the rows. Where blue lines are not parallel, the column acts together with others."

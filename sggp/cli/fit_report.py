@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,14 +12,14 @@ import numpy as np
 import sggp
 from sggp.analysis import CalibrationReport, FeatureImportance
 from sggp.cli.fit_drivers import dependence, drivers, together
+from sggp.cli.inputs import Unused
 from sggp.cli.molecules.tables import Reject
-from sggp.cli.report import page, paragraph, picture, rows_table
+from sggp.cli.report import brief, page, paragraph, picture, rows_table
 from sggp.errors import DataFileError
 from sggp.estimator import GPRegressor
 from sggp.plotting import new_figure, plot_parity, plot_residuals
 
 _LISTED = 40  # columns in a table
-_REASONS = 8
 _NOISY_ROWS = 2000
 _METHODS = {
     "exact": "the marginal likelihood of all rows",
@@ -135,12 +134,7 @@ def _data(model: GPRegressor, told: Told) -> str:
         repeats = _counted(rows - distinct, "row")
         said.append(("repeats", f"{repeats} with the inputs of earlier ones, merged with these without loss"))
     if told.rejects:
-        reasons = Counter(reject.reason for reject in told.rejects).most_common()
-        listed = "; ".join(f"{reason} ({count})" for reason, count in reasons[:_REASONS])
-        rest = sum(count for _, count in reasons[_REASONS:])
-        said.append(
-            ("rows not used", f"{len(told.rejects)}: {listed}" + (f"; others ({rest})" if rest else ""))
-        )
+        said.append(("rows not used", f"{len(told.rejects)}: {Unused().add(told.rejects).reasons()}"))
         said.append(("", f"each with its line and reason in {told.rejected.name}"))
     else:
         said.append(("rows not used", "none"))
@@ -295,9 +289,9 @@ def _residuals(told: Told, left_out: Any) -> str:
     y, distribution = np.asarray(left_out.y), left_out.distribution
     figure = new_figure(9.0, 3.9)
     left, right = figure.subplots(1, 2)
-    plot_parity(y, distribution.loc, axes=left, name=told.target)
+    plot_parity(y, distribution.loc, axes=left, name=brief(told.target))
     low, high = distribution.interval(0.95)
-    plot_residuals(y, distribution.loc, (high - low) / 3.92, axes=right, name=told.target)
+    plot_residuals(y, distribution.loc, (high - low) / 3.92, axes=right, name=brief(told.target))
     worst = np.argsort(-np.abs(distribution.z(y)), kind="stable")[:5]
     rows = [
         [
@@ -333,12 +327,16 @@ def _kernel_name(kernel: Any) -> str:
 
 def noise_told(model: GPRegressor, inputs: np.ndarray, digits: int = 4) -> str:
     """Standard deviation of the noise of one measurement, in units of y; where it varies, at up to 2,000 rows."""
+    given = np.ndim(model.noise_variance_) > 0
     every = inputs[:: -(-len(inputs) // _NOISY_ROWS)]
-    low, median, high = np.quantile(model.noise_std(every), [0.1, 0.5, 0.9])
-    if model.noise_model_.surface is None:
-        return f"{median:.{digits}g}"
+    found = np.sqrt(model.noise_variance_) if given else model.noise_std(every)
+    low, median, high = np.quantile(found, [0.1, 0.5, 0.9])
     low_told, told, high_told = (f"{value:.{digits}g}" for value in (low, median, high))
-    return f"{told} in the median; it varies, from {low_told} to {high_told} in the middle 80 %"
+    if low_told == high_told:
+        return told + (", as told with the values" if given else "")
+    adjusted = " and adjusted" if model.noise_adjustment_ != (1.0, 0.0) else ""
+    how = f"it is told with the values{adjusted}" if given else "it varies"
+    return f"{told} in the median; {how}, from {low_told} to {high_told} in the middle 80 %"
 
 
 def unidentified(model: GPRegressor, names: list[str]) -> str:

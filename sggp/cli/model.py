@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import typer
 
 from sggp.checks import one_of, whole_number
 from sggp.cli.console import check_outputs, exit_as_stopped, long_run, progress_lines, say, stderr, stdout
 from sggp.cli.fit_report import Told, check_varies, noise_told, render, unidentified
-from sggp.cli.inputs import copied_rows
+from sggp.cli.inputs import Unused, copied_rows
 from sggp.cli.model_files import SavedModel, load_model, save_model
 from sggp.cli.molecules.tables import Decimal, Sheet
 from sggp.cli.outputs import rejected_path
 from sggp.cli.predictions import Predictor
-from sggp.cli.training import Asked, read_training
+from sggp.cli.training import Asked, read_training, told_noise
 from sggp.defaults import NUM_SAMPLES
 from sggp.errors import InputError, UnidentifiedColumns
 from sggp.estimator import GPRegressor
@@ -62,15 +64,15 @@ def fit(
     written = _written(out, report, data, {"--log": log, "--checkpoint": checkpoint})
     whole_number(num_samples, "--num-samples")
     one_of(kernel, "--kernel", _KERNELS)
+    _check_limits(seed, max_seconds)
     rejected = rejected_path(written[0], data, *written)
     table = read_training(Asked(data, target, features, sheet, decimal), rejected)
     names, categories, rejects = table.names, table.categories, table.rejects
-    inputs, y = table.cells[:, :-1], table.cells[:, -1].astype(float)
+    inputs, y = table.inputs, table.y
     if report is not None:
         check_varies(y, data)
     listed = ", ".join(f"{name} (categories)" if name in categories else name for name in names)
-    first = f", the first in line {rejects[0].line} ({rejects[0].reason})" if rejects else ""
-    stderr().print(f"{len(y)} rows, inputs {listed}; {len(rejects)} unused rows in {rejected}{first}")
+    stderr().print(f"{len(y)} rows, inputs {listed}; {Unused().add(rejects).told(rejected, len(y))}")
     model = GPRegressor(
         None if kernel == _DEFAULT else kernel,
         num_samples=num_samples,
@@ -79,7 +81,7 @@ def fit(
     )
     with warnings.catch_warnings(), long_run(log) as stop:
         warnings.simplefilter("ignore", UnidentifiedColumns)  # which knows no names: told below
-        model.fit(inputs, y, checkpoint=checkpoint)
+        model.fit(inputs, y, noise_variance=told_noise(table, model), checkpoint=checkpoint)
     say(data, copied_rows(model.X_train_, y))
     if listed := unidentified(model, names):
         stderr().print(f"the data say nothing separate about these columns: {listed}")
@@ -93,6 +95,13 @@ def fit(
     if stop.reason is not None:
         stderr().print(f"stopped by {stop.reason}: {model.solution_!r}")
     exit_as_stopped(stop)
+
+
+def _check_limits(seed: int | None, max_seconds: float | None) -> None:
+    if seed is not None and not 0 <= seed < 2**32:
+        raise InputError(f"--seed must lie between 0 and 2**32 - 1, got {seed}.")
+    if max_seconds is not None and not 0 < max_seconds < math.inf:
+        raise InputError(f"--max-seconds must be positive, got {max_seconds:g}; leave it out for no limit.")
 
 
 def _written(out: Path | None, report: Path | None, data: Path, others: dict[str, Path | None]) -> list[Path]:
@@ -138,6 +147,11 @@ def predict(
             "--conformal says how the ends of --interval are found: give --interval 0.95 as well."
         )
     saved = load_model(model)
+    if (include_noise or interval is not None) and np.ndim(saved.model.noise_variance_):
+        raise InputError(
+            f"{model} was fitted to values of {saved.target!r} that told their standard errors (5±0.2), and that of a "
+            "new measurement is not known: leave out --include-noise and --interval."
+        )
     for solution in (posterior.solution for posterior in saved.model._posteriors()):
         if not solution.converged:
             say(model, [f"its solve did not reach its tolerance: {solution.describe_failure()}"])
@@ -145,4 +159,8 @@ def predict(
     predictor = Predictor(saved, data, include_noise, interval, conformal)
     with progress_lines():
         used, unused = predictor.write(out, rejected, sheet=sheet, decimal=decimal)
-    stdout().print(f"{used} predictions of {saved.target!r} in {out}; {unused} unused rows in {rejected}")
+    if unused.rows:
+        stderr().print(f"{unused.told(rejected, used)}")
+    stdout().print(
+        f"{used} predictions of {saved.target!r} in {out}; {unused.rows} unused rows in {rejected}"
+    )

@@ -25,6 +25,20 @@ _KINDS = {
     b"\x1f\x8b": "a packed file",
     b"%PDF": "a PDF",
 }
+_NEVER = (
+    *_PACKED,
+    ".zip",
+    ".xlsx",
+    ".xlsm",
+    ".xls",
+    ".ods",
+    ".parquet",
+    ".arrow",
+    ".feather",
+    ".sdf",
+    ".pdf",
+)
+"""Endings of formats that no command writes: a table of that name would be text, and other programs refuse it."""
 REJECTED_HEADER = "file,line,reason,content"
 
 
@@ -42,8 +56,9 @@ def check_outputs(
 ) -> None:
     """Refuse output paths that would replace an input, each other, or a file of another kind.
 
-    The same file is found by path, symbolic and hard link, other case of letters, the packed form of its name, and
-    among the files that SQLite keeps beside a database.
+    So is a path whose ending stands for a format that no command writes, as .xlsx. The same file is found by path,
+    symbolic and hard link, other case of letters, the packed form of its name, and among the files that SQLite keeps
+    beside a database.
 
     Args:
         outputs: option → path, None where the option is not given.
@@ -69,6 +84,11 @@ def check_outputs(
         check_target(path)
         if name not in resumed:
             _check_kind(path, model=name in models)
+        if path.suffix.lower() in _NEVER:
+            raise DataFileError(
+                f"cannot write {path}: sggp writes no {path.suffix} files, and tables as CSV; choose another ending, "
+                "such as .csv."
+            )
 
 
 def rejected_path(out: Path, *others: Path | None) -> Path:

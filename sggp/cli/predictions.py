@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from sggp.cli.console import csv_text, say
-from sggp.cli.inputs import read_cells, used_lines
+from sggp.cli.inputs import Unused, read_cells, used_lines
 from sggp.cli.model_files import SavedModel
 from sggp.cli.molecules.tables import Reject, check_columns
 from sggp.errors import DataFileError, InputError
@@ -59,8 +59,10 @@ class Predictor:
             )
         return [[line, *row] for line, row in zip(lines, values.tolist(), strict=True)]
 
-    def write(self, out: Path, rejected: Path, *, sheet: str | None, decimal: str | None) -> tuple[int, int]:
-        """Write the predictions of all usable rows to `out`, and list the others in `rejected`: how many of each.
+    def write(
+        self, out: Path, rejected: Path, *, sheet: str | None, decimal: str | None
+    ) -> tuple[int, Unused]:
+        """Write the predictions of all usable rows to `out`, and list the others in `rejected`: how many, and which.
 
         Raises:
             DataFileError, InputError: as `read_table` and `read_cells`; nothing is written to `out` then.
@@ -75,14 +77,14 @@ class Predictor:
                 return self._write_blocks(file, out, rejected)
         table = read_table(self.data, sheet=sheet, decimal=decimal)
         say(self.data.name, table.notes)
-        cells, rejects = read_cells(table, names, categories, rejected)
+        cells, rejects, _ = read_cells(table, names, categories, rejected)
         lines = used_lines(table, rejects)
         write_whole(out, csv_text(self.header, self.rows(cells, lines)))
-        return len(lines), len(rejects)
+        return len(lines), Unused().add(rejects)
 
-    def _write_blocks(self, file: NumberFile, out: Path, rejected: Path) -> tuple[int, int]:
+    def _write_blocks(self, file: NumberFile, out: Path, rejected: Path) -> tuple[int, Unused]:
         """A block of rows at a time is read, predicted for and written: memory does not grow with their number."""
-        used = unused = 0
+        used, unused = 0, Unused()
         told = set[tuple[str, str]]()
         say(self.data.name, file.head.notes)
         with whole_file(out) as stream:
@@ -93,13 +95,13 @@ class Predictor:
                     if len(block.lines):
                         rows = self.rows(block.values, block.lines.tolist())
                         stream.write(csv_rows(rows).encode())
-                    bad = (Reject(self.data.name, row.line, row.reason, row.content) for row in block.bad)
+                    bad = [Reject(self.data.name, row.line, row.reason, row.content) for row in block.bad]
                     left.write(csv_rows(bad).encode())
-                    used, unused = used + len(block.lines), unused + len(block.bad)
+                    used, unused = used + len(block.lines), unused.add(bad)
                     for name, line, words in block.notes:
                         if (name, words) not in told:
                             say(self.data.name, [f"column {name!r}, line {line}: {words}"])
                         told.add((name, words))
             if not used:
-                raise DataFileError(f"{self.data}: no row is complete; {unused} unused rows in {rejected}.")
+                raise DataFileError(f"{self.data}: no row is complete; {unused.listed(rejected)}.")
         return used, unused

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import html
+import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -14,7 +15,8 @@ from sggp.plotting import to_png
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 1080px; margin: 2em auto; padding: 0 1em
 } h1 { font-size: 1.6em } h2 { font-size: 1.2em; margin-top: 2em } img { max-width: 100% } table {
-border-collapse: collapse; font-size: 13px } td, th { padding: 3px 10px; text-align: left } th {
+border-collapse: collapse; font-size: 13px; display: block; overflow-x: auto } td, th { padding: 3px 8px;
+text-align: left; min-width: 4em } td:first-child, th:first-child { min-width: 6.2em } th {
 border-bottom: 2px solid #999 } td { border-bottom: 1px solid #ddd; overflow-wrap: anywhere } .cards {
 display: flex; flex-wrap: wrap; gap: 12px; margin-bottom: 1em } .card { width: 240px;
 border: 1px solid #ddd; border-radius: 6px; padding: 8px; font-size: 12px }
@@ -22,8 +24,10 @@ border: 1px solid #ddd; border-radius: 6px; padding: 8px; font-size: 12px }
 .note { color: #555 }
 .parts { display: flex } .parts figure { flex: 1; margin: 0; min-width: 0; text-align: center }
 .parts figcaption { overflow-wrap: anywhere }
+@media print { table { display: table } img, tr { break-inside: avoid } }
 """
 
+_DRAWN = 30  # characters of a name in a drawing
 Part = tuple[str, str]
 """A small drawing (SVG text, or "" for none) and its name."""
 
@@ -50,9 +54,26 @@ def paragraph(text: str) -> str:
 
 
 def picture(figure: Any, alt: str) -> str:
-    """A matplotlib figure as an inline image."""
-    data = base64.b64encode(to_png(figure)).decode()
+    """A matplotlib figure as an inline image; its texts are drawn as they are, `$` of a price as well."""
+    _without_formulas(figure)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # a box; tables show every character
+        data = base64.b64encode(to_png(figure)).decode()
     return f'<img alt="{_escaped(alt, quote=True)}" src="data:image/png;base64,{data}">'
+
+
+def brief(name: str) -> str:
+    """A name with its middle left out where it is too long for a drawing."""
+    return name if len(name) <= _DRAWN else f"{name[: _DRAWN // 2]}…{name[1 - _DRAWN // 2 :]}"
+
+
+def _without_formulas(figure: Any) -> None:
+    """No text of a figure is a formula to matplotlib, but for the ticks of logarithmic axes, which it writes itself."""
+    lines = [line for axes in figure.axes for line in (axes.xaxis, axes.yaxis) if line.get_scale() == "log"]
+    kept = {id(text) for line in lines for text in line.get_ticklabels(which="both")}
+    for text in figure.findobj(lambda artist: hasattr(artist, "set_parse_math")):
+        if id(text) not in kept:
+            text.set_parse_math(False)
 
 
 def rows_table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:

@@ -8,12 +8,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from sggp.analysis.calibration import conformal_factor
-from sggp.checks import flag, whole_number
+from sggp.checks import as_numbers, flag, whole_number
 from sggp.defaults import DIRECT_ROWS
 from sggp.errors import InputError, MemoryBudgetError, ShapeError
 from sggp.estimator.progress import watching
@@ -24,6 +23,7 @@ from sggp.hyperparameters.coordinates import copy_kernel
 from sggp.parallel import current
 from sggp.posterior import Posterior
 from sggp.predictive import PredictiveDistribution, checked_coverage
+from sggp.random import numpy_state
 
 JUDGED = 10_000  # rows to judge calibration by: coverages are then known to half a per cent
 _CHECKED = 300  # left-out rows that are predicted from twice as many neighbours, to see how much that changes
@@ -72,7 +72,7 @@ class LeaveOneOutPredictions:
 
 def generator_of(random_state: Any) -> torch.Generator:
     """A generator for a seed, a NumPy RandomState or None."""
-    number = int(check_random_state(random_state).randint(2**31 - 1))
+    number = int(numpy_state(random_state).randint(2**31 - 1))
     return torch.Generator().manual_seed(current().agreed(number))
 
 
@@ -134,7 +134,7 @@ class PredictiveDensities:
         Returns:
             (q, k), in the order given; (q, t, k) for several targets.
         """
-        levels = np.atleast_1d(np.asarray(quantiles, dtype=float))
+        levels = np.atleast_1d(as_numbers(quantiles, "quantiles", "probabilities between 0 and 1").numpy())
         return np.moveaxis(self.predict_dist(X).ppf(levels), 0, -1)
 
     def predict_interval(

@@ -7,7 +7,8 @@ import json
 import os
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -40,6 +41,21 @@ _HASHED_ROWS = 65_536  # at once
 _AGAIN = "start again without it"
 Learnt = tuple[FittedModel, Any]
 """A model, and the noise variance that was known, as `sggp.estimator.weights.fit_weighted` gives them."""
+
+
+@contextmanager
+def as_before_if_it_fails(estimator: Any) -> Iterator[None]:
+    """An estimator whose fit in the block fails or is interrupted has the attributes that it had before.
+
+    Else it would predict by the posterior of one table in the units of another.
+    """
+    before = dict(vars(estimator))
+    try:
+        yield
+    except BaseException:
+        vars(estimator).clear()
+        vars(estimator).update(before)
+        raise
 
 
 class LongFit:

@@ -18,7 +18,7 @@ from sggp.errors import InputError
 from sggp.estimator.densities import generator_of
 from sggp.estimator.insight import Insight
 from sggp.estimator.lifecycle import Lifecycle
-from sggp.estimator.long_fit import LongFit, described
+from sggp.estimator.long_fit import LongFit, as_before_if_it_fails, described
 from sggp.estimator.modes.precomputed import (
     is_precomputed,
     precomputed_settings,
@@ -178,7 +178,7 @@ class GPRegressor(Lifecycle, Insight, RegressorMixin, KernelParameters):
                 ends with the same numbers; `max_seconds` counts what the killed one took. The files stay.
 
         Returns:
-            self.
+            self. A fit that fails or is interrupted leaves an earlier one as it was.
 
         Raises:
             ValueError: missing cells (with their rows), infinity, wrong shapes, mismatched lengths (scikit-learn's
@@ -191,39 +191,40 @@ class GPRegressor(Lifecycle, Insight, RegressorMixin, KernelParameters):
             NotConverged: the solver stopped before its tolerance, or learning before its end. UnidentifiedColumns:
                 columns that are constant, or copies of others.
         """
-        long = LongFit(self.max_seconds, checkpoint)
-        given = self.noise_variance if noise_variance is None else noise_variance
-        settings = self._settings(given)
-        X, y, self.columns_ = checked_training(self, as_array(X), as_array(y))
-        settings = replace(settings, blocks=self.columns_.blocks if self.columns_ else ())
-        if is_precomputed(self.kernel):
-            X = training_points(X)
-            settings = precomputed_settings(settings, X)
-        noise = row_noise(len(X), given, sample_weight)
-        if noise.rows is not None:
-            X, y = X[noise.rows], y[noise.rows]
-        self.X_train_, self.y_train_ = np.copy(X), np.copy(y)
-        x = training_tensor(self.X_train_).to(self.device)
-        targets = torch.from_numpy(y.reshape(len(y), -1).astype(float)).to(self.device)
-        fit_stream, sample_stream = streams(generator_of(self.random_state), "hyperparameters", "samples")
-        with watching(self.verbose):
-            tell_plan(len(X), X.shape[1], settings)
-            seed = draw_seed(fit_stream)
-            learning = partial(fit_weighted, x, targets, settings, noise, seed)
-            of = described(settings, X, y, noise, self.random_state) if checkpoint is not None else {}
-            model, self._known_noise = long.learn(learning, settings, of, sample_stream)
-            self._record(model)
-            tell_learnt(model)
-            posteriors = condition_measured(
-                model, x, targets, sample_stream, long.limits_of(targets.shape[1])
-            )
-            tell_solved(posteriors)
-        self.cut_short_ = long.cut
-        long.tell_cut()
-        solutions, single = [posterior.solution for posterior in posteriors], len(posteriors) == 1
-        self.posterior_: Any = posteriors[0] if single else posteriors
-        self.solution_ = solutions[0] if single else solutions
-        self.n_iter_ = max(1, *(int(solution.iterations) for solution in solutions))
+        with as_before_if_it_fails(self):
+            long = LongFit(self.max_seconds, checkpoint)
+            given = self.noise_variance if noise_variance is None else noise_variance
+            settings = self._settings(given)
+            X, y, self.columns_ = checked_training(self, as_array(X), as_array(y))
+            settings = replace(settings, blocks=self.columns_.blocks if self.columns_ else ())
+            if is_precomputed(self.kernel):
+                X = training_points(X)
+                settings = precomputed_settings(settings, X)
+            noise = row_noise(len(X), given, sample_weight)
+            if noise.rows is not None:
+                X, y = X[noise.rows], y[noise.rows]
+            self.X_train_, self.y_train_ = np.copy(X), np.copy(y)
+            x = training_tensor(self.X_train_).to(self.device)
+            targets = torch.from_numpy(y.reshape(len(y), -1).astype(float)).to(self.device)
+            fit_stream, sample_stream = streams(generator_of(self.random_state), "hyperparameters", "samples")
+            with watching(self.verbose):
+                tell_plan(len(X), X.shape[1], settings)
+                seed = draw_seed(fit_stream)
+                learning = partial(fit_weighted, x, targets, settings, noise, seed)
+                of = described(settings, X, y, noise, self.random_state) if checkpoint is not None else {}
+                model, self._known_noise = long.learn(learning, settings, of, sample_stream)
+                self._record(model)
+                tell_learnt(model)
+                posteriors = condition_measured(
+                    model, x, targets, sample_stream, long.limits_of(targets.shape[1])
+                )
+                tell_solved(posteriors)
+            self.cut_short_ = long.cut
+            long.tell_cut()
+            solutions, single = [posterior.solution for posterior in posteriors], len(posteriors) == 1
+            self.posterior_: Any = posteriors[0] if single else posteriors
+            self.solution_ = solutions[0] if single else solutions
+            self.n_iter_ = max(1, *(int(solution.iterations) for solution in solutions))
         return self
 
     def predict(

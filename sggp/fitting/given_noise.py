@@ -6,12 +6,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from sggp.evidence.aside import inputs_aside, repeated_inputs
 from sggp.evidence.given_noise import Adjustment, learn_adjustment, rows_to_judge, scored
 from sggp.evidence.judging import KernelSelection
+from sggp.evidence.spread import NoiseModel
 from sggp.fitting.selection import observed
 from sggp.fitting.smoothness import with_all_steps
 from sggp.hyperparameters import FitResult
@@ -72,3 +74,16 @@ def fit_given_noise(
         return (with_all_steps(fit, fits, fit.message), selection), found
     kept = (with_all_steps(again, fits, again.message), selection) if better else plain
     return kept, replace(found, factor=1.0, added=0.0)
+
+
+def noise_of(variance: Any, adjustment: Adjustment | None, unit: float) -> NoiseModel:
+    """The noise where nothing more is learnt of it: one for all rows, or those given, as adjusted if that was tried.
+
+    Args:
+        variance: a number, (n,) or None. unit: of y, in which one of the model's is measured.
+    """
+    if adjustment is not None:
+        return adjustment.noise_model(unit)
+    if variance is None or np.ndim(variance) == 0:
+        return NoiseModel()
+    return NoiseModel(reason="the noise of each row as it was given")

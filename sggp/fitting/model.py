@@ -19,7 +19,7 @@ from sggp.evidence.judging import KernelSelection
 from sggp.evidence.outliers import without
 from sggp.evidence.spread import LEAST_ROWS, NoiseModel
 from sggp.evidence.timed import learn_noise_in_time, outlying_rows_in_time
-from sggp.fitting.given_noise import AGAIN, fit_given_noise
+from sggp.fitting.given_noise import AGAIN, fit_given_noise, noise_of
 from sggp.fitting.scaling import FAR, Scaling, middle, scaling_of
 from sggp.fitting.selection import fit_selected, observed
 from sggp.fitting.smoothness import fit_smoothness
@@ -246,7 +246,7 @@ def fit_model(x: Tensor, y: Tensor, settings: ModelSettings, generator: Seed) ->
     scale = scaling.x_scale.copy()
     scale[idle] = np.inf
     kept = replace(scaling, x_scale=scale)
-    noise = NoiseModel() if adjustment is None else adjustment.noise_model(float(scaling.y_scale[0]))
+    noise = noise_of(settings.noise_variance, adjustment, float(scaling.y_scale[0]))
     if _learns_noise_model(start, settings, result, x, y):
         table = observed(result, kept.inputs(x), targets)
         if apart is not None:

@@ -20,7 +20,7 @@ from sggp.fitting.smoothness import climbing, learnt_noise, started, with_all_st
 from sggp.hyperparameters import FitResult, choose_optimizer, learn_hyperparameters, named_kernel
 from sggp.hyperparameters.coordinates import copy_kernel
 from sggp.hyperparameters.defaults import KERNEL_NAMES, noise_floor, noise_prior
-from sggp.random import draw_seed, streams
+from sggp.random import draw_seed, numpy_state, streams
 from sggp.running import time_is_up
 
 ROUGHEST_FIRST = ("matern12", "matern32", "matern52", "rbf")
@@ -150,9 +150,7 @@ def select_kernel(
     targets = check_targets(real_numbers(y, "y", "(n,) numbers"), len(rows))[:, None]
     if len(rows) < LEAST_ROWS:
         raise InputError(f"{len(rows)} rows are too few to tell kernels apart: {LEAST_ROWS} are needed.")
-    from sklearn.utils import check_random_state
-
-    seed = int(check_random_state(random_state).randint(2**31 - 1))
+    seed = int(numpy_state(random_state).randint(2**31 - 1))
     choose, learn = streams(torch.Generator().manual_seed(seed), "judged", "learn")
     judged, rest = _held_out(rows, choose)
     kernels = _kernels(candidates, rows.shape[1], choose_optimizer(len(rest)) != "exact")

@@ -110,7 +110,8 @@ def plan_fit(
         >>> ", ".join(part.phase for part in plan.parts)
         'hyperparameters, preconditioner, solve, predictions'
     """
-    rows = whole_number(int(finite_number(n, "n")), "n")
+    given = finite_number(n, "n")
+    rows = whole_number(int(given) if given.is_integer() else given, "n")
     if passes is not None:
         passes = finite_number(passes, "passes")
         if passes <= 0:

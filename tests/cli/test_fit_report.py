@@ -7,6 +7,7 @@ import re
 import sys
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ pytest.importorskip("typer", reason="the extra cli is not installed")
 pytest.importorskip("rich", reason="the extra cli is not installed")
 
 from sggp.cli import main
+from sggp.cli import report as drawings
 from sggp.errors import UnidentifiedColumns
 from tests.cli.commands import check_alone, refused, write
 
@@ -140,3 +142,32 @@ def test_refused(tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     assert 'pip install "sggp[plot]"' in refused(capsys, *fit, "--report", tmp_path / "r.html")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["t.csv"]
+
+
+def test_names_that_are_formulas_to_matplotlib_or_too_long_to_draw(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A `$` ended the report in matplotlib's ParseException; a long name left no room for the drawing."""
+    of = pytest.importorskip("matplotlib.text", reason="the extra plot is not installed").Text
+    drawn, draw = list[Any](), drawings.to_png
+    monkeypatch.setattr(drawings, "to_png", lambda figure: drawn.append(figure) or draw(figure))
+    x = np.random.default_rng(0).uniform(-1, 1, (40, 2)).round(3)
+    long = "the time between the addition of the base and the sample that was taken [min]"
+    levels = ["wet", "a mixture of $5$ and of much else"]
+    rows = [[*v, levels[i % 2], v[0] + v[1] + i % 2] for i, v in enumerate(x.tolist())]
+    data, page = (
+        write(tmp_path / "t.csv", ["cost ($/$)", long, "state $^$", "gain $%$"], rows),
+        tmp_path / "r.html",
+    )
+    line = ["fit", data, "--target", "gain $%$", "--kernel", "matern52", "--seed", "1", "--report", page]
+    assert main([str(word) for word in line]) == 0
+    assert "note:" not in capsys.readouterr().err
+    assert long in page.read_text()
+    shown = {text.get_text() for figure in drawn for text in figure.findobj(of)}
+    assert {
+        "cost ($/$)",
+        "the time betwee…as taken [min]",
+        "state $^$",
+        "a mixture of $5…d of much else",
+    } <= shown
+    assert long not in shown

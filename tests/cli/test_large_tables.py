@@ -115,3 +115,24 @@ def test_bad_requests_are_refused_and_text_is_read_as_text(
     capsys.readouterr()
     assert main(["fit", str(words), "--target", "y", "--out", str(tmp_path / "w.gp"), "--seed", "1"]) == 0
     assert "sort (categories)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("form", ["relation", "errors in the head", "errors below"])
+def test_bounds_and_standard_errors_of_large_tables(
+    form: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bound was learnt as a number where its sign stood in another column, and 5±0.2 was none."""
+    by_blocks(monkeypatch)
+    x = np.random.default_rng(0).random(1200 if form == "errors below" else 90).round(4)
+    rows: list[list[object]] = [[v, round(np.sin(5 * v), 3), "="] for v in x]
+    for row in rows[-3:] if form == "errors below" else rows[:3]:
+        row[1:] = [row[1], ">"] if form == "relation" else [f"{row[1]}±0.2", "="]
+    name = "relation" if form == "relation" else "note"
+    table = write(tmp_path / "t.csv", ["x", "y", name], rows)
+    fit = ["fit", str(table), "--target", "y", "--features", "x", "--kernel", "matern52", "--seed", "1"]
+    assert main([*fit, "--num-samples", "2", "--out", str(tmp_path / "m.gp")]) == 0
+    said, model = capsys.readouterr().err, load_model(tmp_path / "m.gp").model
+    assert ("3 cells are bounds" if form == "relation" else "is read as the standard error") in said
+    assert len(model.X_train_) == len(x) - 3 * (form == "relation")
+    if form != "relation":
+        assert len(np.unique(model.noise_variance_)) == 2  # as told, adjusted perhaps, and as learnt

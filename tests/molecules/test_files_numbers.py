@@ -259,3 +259,18 @@ def test_a_relation_of_the_concentration_is_not_that_of_its_logarithm(tmp_path, 
     assert read_molecules(path, value_column=value, bounds=True).censored == (None, "below", None)
     path.write_text(f"smiles,relation,{scale},{value}\n{rows.replace('>', '=')}")
     assert read_molecules(path, value_column=value).values.tolist() == [7, 5, 8]
+
+
+def test_an_error_in_per_cent_of_its_value_is_no_standard_error(tmp_path):
+    """20±5% was 20 with a standard error of 5 where all were told so; in a column of per cent both are."""
+    path = tmp_path / "t.csv"
+    path.write_text("y,share\n20±5%,20%±5%\n30±2%,30%±2%\n40,50%\n50,60%\n60,70%\n")
+    table = read_table(path)
+    found, share = measured_numbers(table, "y"), measured_numbers(table, "share")
+    assert found.errors == {}
+    assert (
+        found.reasons[0]
+        == "not a number: '20±5%' tells its error in per cent; write it in units of the value"
+    )
+    assert set(found.reasons) == {0, 1}
+    assert share.errors == {0: 5.0, 1: 2.0}

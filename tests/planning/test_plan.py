@@ -94,6 +94,7 @@ def test_a_plan_is_a_table_and_plain_values():
         ({"d": 0}, "d must be"),
         ({"kernel": "tanimoto"}, "kernel"),
         ({"passes": "many"}, "passes"),
+        ({"n": 1.5}, "n must be an integer of at least 1, got 1.5"),
         ({"passes": 0}, "passes must be positive, got 0"),
         ({"passes": -5}, "passes must be positive, got -5"),
         ({"device": None}, "a name such as"),

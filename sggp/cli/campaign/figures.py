@@ -10,8 +10,10 @@ import numpy as np
 
 from sggp.bayesopt import Trial
 from sggp.bayesopt.outcomes import Objective
+from sggp.cli.report import brief
 from sggp.plotting import new_figure, plot_calibration, plot_parity
 
+_CHARACTER = 0.011  # of the width of a figure
 _BLUE, _GREY, _RED = "#0b6e99", "#8a8a8a", "#b3432b"
 
 
@@ -23,13 +25,18 @@ def progress(trials: Sequence[Trial], objective: Objective) -> Any:
     better = np.maximum if objective.maximize else np.minimum
     figure = new_figure(9.0, 4.0)
     axes = figure.subplots()
-    start = 0
+    start, free = 0, 0.0
     for position, (batch, members) in enumerate(groupby(done, key=lambda t: t.batch)):
         count = len(list(members))
         if position % 2:
             axes.axvspan(start + 0.5, start + count + 0.5, color=_GREY, alpha=0.12, linewidth=0)
         name = "before" if batch == 0 else str(batch)
-        axes.text(start + 0.5 + count / 2, 1.01, name, transform=axes.get_xaxis_transform(), ha="center")
+        middle, half = start + 0.5 + count / 2, _CHARACTER * len(done) * (len(name) + 1) / 2
+        if (
+            middle - half >= free or batch == 0
+        ):  # where many batches are small, not each has room for its number
+            axes.text(middle, 1.01, name, transform=axes.get_xaxis_transform(), ha="center")
+            free = middle + half
         start += count
     told = [(i, *t.expected) for i, t in zip(order, done, strict=True) if t.expected is not None]
     if told:
@@ -54,7 +61,7 @@ def judged(values: Any, mean: Any, std: Any, objective: Objective) -> Any:
     """Parity and calibration of predictions."""
     figure = new_figure(9.0, 3.8)
     left, right = figure.subplots(1, 2)
-    plot_parity(values, mean, std, axes=left, name=objective.name)
+    plot_parity(values, mean, std, axes=left, name=brief(objective.name))
     plot_calibration(values, mean, std, axes=right)
     return figure
 
@@ -96,4 +103,5 @@ def front(trials: Sequence[Trial], best: Sequence[Trial], objectives: Sequence[O
 
 
 def _named(objective: Objective) -> str:
-    return f"{objective.name} ({objective.unit})" if objective.unit else objective.name
+    name = brief(objective.name)
+    return f"{name} ({objective.unit})" if objective.unit else name

@@ -269,9 +269,14 @@ def told_errors(table: DataTable, *outcomes: str) -> tuple[str | None, dict[int,
     Raises:
         DataFileError: a cell of it is no number.
     """
-    names = (named(table, one) for one in (*(f"{outcome}_std" for outcome in outcomes), "noise_std"))
-    name = next((one for one in names if one is not None), None)
+    name = error_column(table, *outcomes)
     return name, {} if name is None else filled_numbers(table, name)
+
+
+def error_column(table: DataTable, *outcomes: str) -> str | None:
+    """The column of standard errors of an outcome; None without one."""
+    names = (named(table, one) for one in (*(f"{outcome}_std" for outcome in outcomes), "noise_std"))
+    return next((one for one in names if one is not None), None)
 
 
 def filled_numbers(table: DataTable, name: str) -> dict[int, float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 from sggp.errors import DataFileError
@@ -29,10 +29,10 @@ def measured_numbers(
     ignore: Collection[str] = (),
     units: bool = True,
     mostly: bool = True,
-    errors: bool = True,
 ) -> Numbers:
     """The numbers of a column of measurements, as `DataTable.numbers`, beside its relations and units.
 
+    5±0.2 (or +-, +/-) is 5 with the standard error 0.2.
     A column of =, > and < named relation or qualifier, or as `name` with such an ending, says which values are bounds.
     A row whose relation is none of these (~) has no number.
 
@@ -40,20 +40,18 @@ def measured_numbers(
         among: all measured columns of the table; where they are several, only an ending of `name` says which is meant.
         ignore: columns that mean something else.
         units: whether a column of units that differ is refused.
-        errors: whether 5±0.2 (or +-, +/-) is 5 with the standard error 0.2; else it is no number.
 
     Raises:
         DataFileError: as `DataTable.numbers`; values in several units; relations of one of several columns, or of IC50
             beside pIC50.
     """
-    found = (_with_errors if errors else DataTable.numbers)(table, name, mostly=mostly)
+    found = _with_errors(table, name, mostly=mostly)
     others = {key: cells for key, cells in table.columns.items() if key != name and key not in ignore}
     if units:
         _check_units(table, name, found, _named(others, name, _UNITS, shared=len(among) < 2))
-    own = [key for key in _named(others, name, _RELATIONS, shared=True) if _of_signs(others[key])]
-    if not own:
+    beside = relations_beside(others, name)
+    if beside is None:
         return found
-    beside = own[0]
     if len(among) > 1 and plain(beside) in _RELATIONS:
         if not any(relation(cell) in ("above", "below") for cell in others[beside]):
             return found
@@ -64,6 +62,26 @@ def measured_numbers(
     if plain(beside) in _RELATIONS:
         _refuse_other_scale(table, name, beside, others)
     return _with_relations(name, found, beside, others[beside])
+
+
+def relations_beside(columns: Mapping[str, Collection[str]], name: str) -> str | None:
+    """The column of =, > and < that says which values of the column `name` are bounds; None without one."""
+    others = [key for key in columns if key != name]
+    return next(
+        (key for key in _named(others, name, _RELATIONS, shared=True) if _of_signs(columns[key])), None
+    )
+
+
+def tells_error(cell: str) -> bool:
+    """Whether a cell has the form 5±0.2, of a value and its standard error."""
+    return _PLUS_MINUS.fullmatch(cell) is not None
+
+
+def bound_text(cell: str, side: Censored) -> str:
+    """A bound with its sign, which may stand in a column beside it."""
+    return (
+        cell.strip() if cell.strip()[:1] in "<>≥≤≫≪" else f"{'>' if side == 'above' else '<'}{cell.strip()}"
+    )
 
 
 def _refuse_other_scale(table: DataTable, name: str, beside: str, others: dict[str, list[str]]) -> None:
@@ -97,11 +115,16 @@ def _with_errors(table: DataTable, name: str, *, mostly: bool) -> Numbers:
     told = read_numbers([one[2] for one in split.values()], decimal=table.decimal, others=[cells])
     errors, reasons, values, sides = {}, dict(found.reasons), found.values.copy(), list(found.censored)
     for place, position in enumerate(split):
-        error = float(told.values[place])
-        if position not in reasons and error >= 0 and told.doubt is None and told.censored[place] is None:
+        error, cell = float(told.values[place]), table.columns[name][position].strip()
+        if split[position][2].rstrip().endswith("%") and not split[position][1].rstrip().endswith("%"):
+            reasons[position] = (
+                f"not a number: {cell!r} tells its error in per cent; write it in units of the value"
+            )
+            values[position], sides[position] = float("nan"), None
+        elif position not in reasons and error >= 0 and told.doubt is None and told.censored[place] is None:
             errors[position] = error
         else:
-            reasons[position] = f"not a number: {table.columns[name][position].strip()!r}"
+            reasons[position] = f"not a number: {cell!r}"
             values[position], sides[position] = float("nan"), None
     first = next(iter(split))
     words = f"what follows ± is read as the standard error, as in {table.columns[name][first].strip()!r}"

@@ -17,7 +17,7 @@ from sggp.molecules.files.formats.delimited import read_delimited, read_smi
 from sggp.molecules.files.formats.sdf import is_sdf, read_sdf
 from sggp.molecules.files.formats.sheets import read_workbook
 from sggp.molecules.files.grid import Grid, make_table
-from sggp.molecules.files.measured import measured_numbers
+from sggp.molecules.files.measured import bound_text, measured_numbers
 from sggp.molecules.files.numbers import Censored, bound_reason, is_missing
 from sggp.molecules.files.sources import read_bytes
 from sggp.molecules.files.table import DataTable, RejectedRow
@@ -178,7 +178,9 @@ def read_molecules(
         reasons = dict(found.reasons)
         if not bounds:
             reasons |= {
-                i: bound_reason(_shown(table, guess.value, i, censored)) for i, c in enumerate(censored) if c
+                i: bound_reason(bound_text(table.columns[guess.value][i], side))
+                for i, side in enumerate(censored)
+                if side
             }
         rejected += [table.reject(i, f"{guess.value}: {reason}") for i, reason in reasons.items()]
         keep = np.asarray([i for i in keep if i not in reasons], dtype=np.int64)
@@ -203,11 +205,6 @@ def read_molecules(
 
 def _choices(table: DataTable) -> str:
     return f"Name it; the columns are: {', '.join(map(repr, table.header))}."
-
-
-def _shown(table: DataTable, name: str, position: int, censored: tuple[Censored | None, ...]) -> str:
-    text = table.columns[name][position]
-    return text if text[:1] in "<>≥≤" else f"{'>' if censored[position] == 'above' else '<'}{text}"
 
 
 def tidy_ids(table: DataTable, name: str, notes: list[str] | None = None) -> list[str]:

@@ -145,7 +145,7 @@ def kind_of(path: Path, data: bytes) -> str:
     if is_safetensors(data):
         raise DataFileError(f"{path}: is no table but a model of sggp, or another file of safetensors.")
     start = data[:1000].lstrip().lower()
-    if start.startswith((b"<!doctype html", b"<html")):
+    if start.startswith((b"<!doctype html", b"<html", b"<head", b"<body", b"<table")):
         raise DataFileError(
             f"{path}: is a web page, not a table; was it saved by a download that needs a login?"
         )
