@@ -76,10 +76,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--quick", action="store_true", help="two rounds only")
+    parser.add_argument("--quick", action="store_true", help="one round only")
     parser.add_argument("--seed", type=int, default=1)
     given = parser.parse_args()
-    rounds, batch = (2, 2) if given.quick else (15, 4)
+    rounds, batch = (1, 2) if given.quick else (15, 4)
     objective = Hartmann(negate=True).double()
     ways: dict[str, Chooser] = {"qLogEI": expected_improvement, "Thompson": thompson, "random": random}
     curves = {}

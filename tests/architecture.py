@@ -41,9 +41,12 @@ def module_name(path: Path) -> str:
 
 
 def functions(path: Path) -> Iterator[Function]:
-    for node in ast.walk(tree_of(path)):
+    inside: list[ast.AST] = [tree_of(path)]
+    while inside:
+        node = inside.pop()
         if isinstance(node, Function):
             yield node
+        inside += [part for part in ast.iter_child_nodes(node) if not isinstance(part, ast.expr)]
 
 
 def length_of(node: Function) -> int:

@@ -283,7 +283,7 @@ def _triton_rows() -> list[EngineRow]:
     if torch.cuda.is_available():
         return [EngineRow("triton", triton, "cuda")]
     interprets = os.environ.get("TRITON_INTERPRET") == "1"
-    return [EngineRow("triton-interpreted", triton, most=20_000)] if interprets else []
+    return [EngineRow("triton-interpreted", triton, most=5_000)] if interprets else []
 
 
 ENGINES = [

@@ -59,7 +59,9 @@ def inside(module: str, packages: tuple[str, ...]) -> bool:
 def imports_of(module: str, tree: ast.AST, *, is_package: bool = False) -> Iterator[tuple[str, int]]:
     """Every module named by an import statement, wherever it stands, except under `if TYPE_CHECKING:`."""
     for node in ast.iter_child_nodes(tree):
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+        if isinstance(node, ast.expr) or (
+            isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+        ):
             continue
         if isinstance(node, ast.Import):
             for alias in node.names:

@@ -80,11 +80,11 @@ def heavy_columns(n, rng):
 TABLES = {
     "plain": (plain, 200),
     "two scales": (two_scales, 240),
-    "outliers": (outliers, 360),
-    "repeats": (repeats, 300),
-    "no noise in one half": (noiseless_half, 300),
-    "time": (time_column, 400),
-    "time, fewer rows": (time_column, 240),
+    "outliers": (outliers, 240),
+    "repeats": (repeats, 200),
+    "no noise in one half": (noiseless_half, 200),
+    "time": (time_column, 320),
+    "time, fewer rows": (time_column, 160),
     "wide": (wide, 120),
     "counts": (counts, 240),
     "a constant column": (constant_column, 200),
@@ -226,17 +226,18 @@ def test_a_column_of_categories():
 
 
 @pytest.mark.parametrize("normalize_y", [True, False])
-@pytest.mark.parametrize("unit", [1e-8, 1e8])
-def test_densities_do_not_depend_on_the_unit_of_the_targets(unit, normalize_y):
-    x, y = noiseless_half(300, np.random.default_rng(14))
-    unit = 2.0 ** round(np.log2(unit))  # exact, so that only the unit differs
-    one, other = (fitted(x, c * y, normalize_y=normalize_y) for c in (1.0, unit))
-    ours, theirs = one.predict_dist(x), other.predict_dist(x)
+def test_densities_do_not_depend_on_the_unit_of_the_targets(normalize_y):
+    x, y = noiseless_half(200, np.random.default_rng(14))
+    one = fitted(x, y, normalize_y=normalize_y)
+    ours = one.predict_dist(x)
     assert one.noise_model_.surface is not None
-    assert theirs.df == pytest.approx(ours.df, rel=1e-6)
-    assert other.noise_model_.tail.gain == pytest.approx(one.noise_model_.tail.gain, rel=1e-6)
-    np.testing.assert_allclose(theirs.loc, unit * ours.loc, rtol=1e-6, atol=1e-6 * unit)
-    np.testing.assert_allclose(theirs.scale, unit * ours.scale, rtol=1e-6)
+    for unit in (2.0**-27, 2.0**27):  # exact, so that only the unit differs
+        other = fitted(x, unit * y, normalize_y=normalize_y)
+        theirs = other.predict_dist(x)
+        assert theirs.df == pytest.approx(ours.df, rel=1e-6)
+        assert other.noise_model_.tail.gain == pytest.approx(one.noise_model_.tail.gain, rel=1e-6)
+        np.testing.assert_allclose(theirs.loc, unit * ours.loc, rtol=1e-6, atol=1e-6 * unit)
+        np.testing.assert_allclose(theirs.scale, unit * ours.scale, rtol=1e-6)
 
 
 def test_types_of_inputs():

@@ -97,8 +97,8 @@ def test_no_warning_is_raised_about_columns_where_nothing_was_learnt(settings, r
 
 @pytest.mark.parametrize("optimizer", ["exact", "nearest-neighbour"])
 def test_repeated_rows(optimizer):
-    X, y = _data()
-    again = np.repeat(X, 5, axis=0), np.repeat(y, 5) + np.tile([0.2, -0.2, 0.1, -0.1, 0.0], len(y))
+    X, y = _data(60)
+    again = np.repeat(X, 4, axis=0), np.repeat(y, 4) + np.tile([0.2, -0.2, 0.1, -0.1], len(y))
     model = _model(optimizer=optimizer).fit(*again)
     mean, std = model.predict(X, return_std=True)
     assert np.isfinite(std).all()
@@ -115,7 +115,7 @@ def test_copied_rows_do_not_take_the_noise_to_nothing():
 @pytest.mark.parametrize("optimizer", ["exact", "nearest-neighbour"])
 @pytest.mark.parametrize("size", [1e3, 1e6])
 def test_outliers_in_the_inputs(optimizer, size):
-    X, y = _data(200)
+    X, y = _data(120)
     X[0, 0], X[1, 1], X[2] = size, -size, 3 * size
     Q, truth = _data(60, seed=1, noise=0.0)
     model = _model(optimizer=optimizer).fit(X, y)

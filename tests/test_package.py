@@ -183,6 +183,19 @@ def test_every_folder_with_modules_is_a_package() -> None:
     assert [str(f.relative_to(ROOT)) for f in sorted(folders) if not (f / "__init__.py").is_file()] == []
 
 
+def without_compiling(work: Path) -> dict[str, str]:
+    """Compilers for which every source is empty: make has built the engine, and nothing here runs it."""
+    script, empty = work / "compiler", work / "empty.cpp"
+    empty.touch()
+    script.write_text(
+        "#!/bin/sh\n"
+        f'for word; do shift; case $word in *.cpp) word="{empty}" ;; esac; set -- "$@" "$word"; done\n'
+        'exec c++ "$@"\n'
+    )
+    script.chmod(0o755)
+    return {"CC": str(script), "CXX": str(script)}
+
+
 def installed(work: Path) -> tuple[Path, Path]:
     """The wheel, built from a copy of the sources, and the folder it is installed in."""
     source = work / "source"
@@ -193,9 +206,8 @@ def installed(work: Path) -> tuple[Path, Path]:
     shutil.copytree(ROOT / "sggp", source / "sggp", ignore=skip)
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
     build = [*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(work), str(source)]
-    # compiled without optimisation: half of the time, and nothing here runs it
     settings = {name: value for name, value in os.environ.items() if name != "SGGP_NATIVE"}
-    settings |= {"SGGP_NATIVE_FLAGS": "-O0"}
+    settings |= without_compiling(work)
     done = subprocess.run(build, env=settings, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
     (wheel,) = work.glob("sggp-*.whl")

@@ -46,12 +46,12 @@ def main():
     parser.add_argument("--file", help="CSV, TSV or SMI file of measured molecules (gzip accepted)")
     parser.add_argument("--rows", type=int, default=1500, help="use at most this many molecules")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--quick", action="store_true", help="300 molecules")
+    parser.add_argument("--quick", action="store_true", help="200 molecules")
     arguments = parser.parse_args()
 
     name, smiles, values = load(arguments.file)
     generator = np.random.default_rng(arguments.seed)
-    rows = generator.permutation(len(smiles))[: 300 if arguments.quick else arguments.rows]
+    rows = generator.permutation(len(smiles))[: 200 if arguments.quick else arguments.rows]
     counts = SmilesFingerprinter(radius=2, fp_size=2048).fit_transform([smiles[row] for row in rows])
     y = np.asarray(values)[rows]
     n = int(0.8 * len(rows))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -13,6 +12,7 @@ from gpytorch.kernels import AdditiveKernel, Kernel, RBFKernel, ScaleKernel
 from sggp.errors import DtypeError, InputError
 from sggp.hyperparameters.defaults import log_normal
 from sggp.kernels import TanimotoMinMax
+from sggp.kernels.generic import copied
 
 Ranges = Mapping[str, tuple[int, int]]
 DESCRIPTORS = "descriptors"
@@ -66,7 +66,7 @@ def summed(kernel: ScaleKernel) -> AdditiveKernel:
     terms = []
     for index, term in enumerate(kernel.base_kernel.kernels):
         if shares[index] >= _LEAST_SHARE:
-            own = copy.deepcopy(term).double().requires_grad_(False)
+            own = copied(term).double().requires_grad_(False)
             own.outputscale = (term.outputscale * kernel.outputscale).detach()
             terms.append(own)
     return AdditiveKernel(*terms)

@@ -6,7 +6,6 @@ of 100 alike, whatever transform the kernel's own constraint uses. The kernel is
 
 from __future__ import annotations
 
-import copy
 import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +19,7 @@ from torch import Tensor
 from sggp.errors import DtypeError, InputError, UnsupportedKernel
 from sggp.hyperparameters.adam import Adam
 from sggp.kernels.convert import check_kernel_structure
+from sggp.kernels.generic import copied
 
 _log = logging.getLogger(__name__)
 _LOG_RANGE = 23.0  # values stay within a factor e^23 = 1e10 of one
@@ -112,7 +112,7 @@ def copy_kernel(kernel: Kernel, device: torch.device | None = None) -> Kernel:
     """
     check_kernel(kernel)
     try:
-        duplicate = copy.deepcopy(kernel)
+        duplicate = copied(kernel)
     except RuntimeError as error:
         raise UnsupportedKernel(
             f"the kernel {type(kernel).__name__} cannot be copied ({error}); a module that caches tensors with a graph "

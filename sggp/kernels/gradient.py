@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable
 from functools import partial
@@ -16,7 +15,7 @@ from sggp.autograd import with_gradients
 from sggp.errors import DtypeError, ShapeError
 from sggp.kernels.convert import check_kernel_structure, forward_covariance
 from sggp.kernels.covariance import DEFAULT_BUDGET, BilinearGradient
-from sggp.kernels.generic import dense_tile
+from sggp.kernels.generic import copied, dense_tile
 from sggp.kernels.sharing import worth_sharing
 from sggp.native.tiling import tile_shape, tiles
 from sggp.parallel import Part, current
@@ -103,7 +102,7 @@ def _closed_form(kernel: gk.Kernel, form: Form) -> dict[str, Tensor] | None:
 
     lengthscale, scale, *shape = form.total(some_rows).split([one.lengthscale.numel(), 1, *[1] * shaped])
     found = BilinearGradient(lengthscale, scale[0], shape[0][0] if shape else None)
-    work = copy.deepcopy(kernel)
+    work = copied(kernel)
     scales, base = _unscaled(work)
     values = [float(value.detach()) for value in scales]
     factor = math.prod(values)
@@ -156,7 +155,7 @@ def _by_tiles(kernel: gk.Kernel, form: Form) -> dict[str, Tensor]:
         return {}
 
     def some_rows(part: Part) -> Tensor:
-        work = copy.deepcopy(kernel).to(dtype=dtype, device=part.device or x.device)
+        work = copied(kernel).to(dtype=dtype, device=part.device or x.device)
         rows, left, right = part.here(x.to(dtype)), part.here(form.left), part.here(form.right)
         parameters = [p for p in work.parameters() if p.requires_grad]
         total = [torch.zeros_like(p) for p in parameters]

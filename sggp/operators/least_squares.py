@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from abc import ABC, abstractmethod
 from functools import cached_property
 from typing import Any
@@ -14,6 +13,7 @@ from torch import Tensor
 from sggp.errors import DtypeError, InputError, NoRandomFeatures
 from sggp.kernels import FeatureMap, draw_features
 from sggp.kernels.covariance import Covariance
+from sggp.kernels.generic import copied
 from sggp.kernels.points import Points
 from sggp.operators.matrix import KernelMatrix
 from sggp.operators.rows import tile_bytes
@@ -24,7 +24,7 @@ __all__ = ["KernelLeastSquares", "PenaltyEstimate"]
 
 def detached_copy(kernel: Any) -> Any:
     """The kernel as it is now, so that later changes to its parameters are not seen; covariances are frozen already."""
-    return copy.deepcopy(kernel) if isinstance(kernel, gpytorch.kernels.Kernel) else kernel
+    return copied(kernel) if isinstance(kernel, gpytorch.kernels.Kernel) else kernel
 
 
 class PenaltyEstimate(ABC):

@@ -40,7 +40,7 @@ def known(**settings: object) -> GPRegressor:
 
 
 def test_importance_is_that_of_processes_refitted_without_each_row():
-    X, y = data(25)
+    X, y = data(18)
 
     def without_each(q: np.ndarray) -> np.ndarray:
         keep = ~np.eye(len(y), dtype=bool)

@@ -59,7 +59,7 @@ def test_a_box_is_asked_in_its_own_terms(tmp_path):
 
 
 def test_values_set_apart_and_bounds_that_guarantee_nothing_are_not_the_best(tmp_path):
-    x = torch.randn(200, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    x = torch.randn(80, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     campaign = Campaign(Pool(x), tmp_path / "c.db", maximize=True, seed=1)
     for row in range(20):
         campaign.attach(row, float(x[row].sum()))

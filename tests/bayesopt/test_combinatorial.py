@@ -18,7 +18,9 @@ from sggp.molecules import ProductFilter, Reaction, ReactionLibrary, SmilesFinge
 from tests.molecules.reagents import AMIDE, quinazolinones
 
 pytest.importorskip("rdkit")
-SMALL = SmilesFingerprinter(fp_size=256)
+SMALL = SmilesFingerprinter(fp_size=256, n_jobs=1)
+SIZE = 16
+"""Reagents in each of three lists, where all products are looked at."""
 POOL_RULES = sorted(set(RULES) - {"hypervolume"})
 
 
@@ -35,8 +37,8 @@ def value(smiles: str) -> float:
 
 @pytest.fixture(scope="module")
 def everything() -> Combinatorial:
-    """All 8,000 products, made once."""
-    whole = space(20)
+    """All products, made once."""
+    whole = space(SIZE)
     whole.library.make(np.arange(len(whole)))
     return whole
 
@@ -60,20 +62,20 @@ def test_a_search_finds_what_brute_force_finds(everything: Combinatorial, rule: 
     over_all = make_rule(rule, Pool(everything.library.products), 4)
     posterior = fitted(everything, over_all.num_samples)  # so that a rule has no paths to choose among
     wanted = everything.keys(everything.library.numbers[over_all.suggest(posterior, generator=1)])
-    searched = space(20, effort=Effort(products=8000, rounds=60, bases=8))
+    searched = space(SIZE, effort=Effort(products=SIZE**3, rounds=60, bases=8))
     found = searched.keys(make_rule(rule, searched, 4).suggest(posterior, generator=1))
-    assert len(searched.library.products) < 7000
+    assert len(searched.library.products) < 0.9 * SIZE**3
     # a path may have a second summit that no exchange of one reagent leads to; the top k of top-k is another one
     least = {"thompson": 3, "tempered": 3, "top-k": 1}.get(rule, 4)
     assert len(set(wanted) & set(found)) >= least
 
 
 def test_a_search_looks_at_a_small_part_and_says_so(model: object) -> None:
-    searched = space(20, effort=Effort(products=300, rounds=2, bases=1, random=50))
+    searched = space(SIZE, effort=Effort(products=300, rounds=2, bases=1, random=50))
     make_rule("greedy", searched, 3).suggest(model, generator=0)
     report = searched.last_search
     assert report is not None
-    assert report.looked_at == len(searched.library.products) <= 50 + 2 * (57 + 125)
+    assert report.looked_at == len(searched.library.products) <= 50 + 2 * (3 * (SIZE - 1) + 125)
     assert report.bases == 2
     assert not report.converged
     assert f"{report.looked_at:,} products looked at" in str(report)
@@ -84,7 +86,7 @@ def test_more_effort_finds_no_worse(model: object) -> None:
     best = []
     effort = Effort(products=1, rounds=1, bases=1, random=2)
     for _ in range(4):
-        searched = space(20, effort=effort)
+        searched = space(SIZE, effort=effort)
         best.append(float(make_rule("greedy", searched, 1).choose(model, generator=0).values[0]))
         effort = effort.doubled()
     assert best[0] < best[-1]
@@ -92,10 +94,10 @@ def test_more_effort_finds_no_worse(model: object) -> None:
 
 
 def test_the_gap_is_what_twice_the_effort_finds(model: object) -> None:
-    hasty = space(20, effort=Effort(products=10, rounds=1, bases=1, random=10))
+    hasty = space(SIZE, effort=Effort(products=10, rounds=1, bases=1, random=10))
     once, twice = hasty.gap(make_rule("greedy", hasty, 2), model, generator=0)
     assert once < twice
-    thorough = space(20, effort=Effort(products=8000, rounds=60))
+    thorough = space(SIZE, effort=Effort(products=SIZE**3, rounds=60))
     rule = make_rule("greedy", thorough, 2)
     once, twice = thorough.gap(rule, model, generator=0)
     assert once == pytest.approx(twice, abs=1e-9)
@@ -112,13 +114,13 @@ def test_what_is_excluded_or_pending_is_not_proposed(model: object) -> None:
 
 
 def test_a_batch_of_a_thousand(model: object) -> None:
-    found = make_rule("ucb", space(20, effort=Effort(products=500)), 1000).suggest(model, generator=0)
+    found = make_rule("ucb", space(SIZE, effort=Effort(products=500)), 1000).suggest(model, generator=0)
     assert len(set(found.tolist())) == 1000
 
 
 def test_where_neighbours_are_many_contributions_rank_them(model: object) -> None:
-    effort = Effort(products=8000, rounds=40, bases=8)
-    whole, cut = space(20, effort=effort), space(20, effort=replace(effort, cut=12))
+    effort = Effort(products=SIZE**3, rounds=40, bases=8)
+    whole, cut = space(SIZE, effort=effort), space(SIZE, effort=replace(effort, cut=12))
     best = [make_rule("greedy", one, 12).choose(model, generator=0) for one in (whole, cut)]
     assert whole.last_search.cut_accuracy is None
     assert cut.last_search.cut_accuracy > 0.5
@@ -147,12 +149,12 @@ def test_effects_of_reagents_are_those_of_a_sum() -> None:
 def test_a_search_begins_with_the_reagents_that_the_model_likes(
     model: object, everything: Combinatorial
 ) -> None:
-    once = space(20, effort=Effort(products=1, rounds=1, bases=1, random=400))
+    once = space(SIZE, effort=Effort(products=1, rounds=1, bases=1, random=200))
     make_rule("greedy", once, 1).suggest(model, generator=0)
-    first = once.library.numbers[:400]
+    first = once.library.numbers[:200]
     recipes = np.asarray([recipe.rows for recipe in once.library.recipes(first)])
     means = model.mean_and_variance(everything.rows(torch.from_numpy(first)))[0].detach().numpy()
-    wanted = best_combinations(additive_effects(means, recipes, (20, 20, 20)), 4)
+    wanted = best_combinations(additive_effects(means, recipes, (SIZE, SIZE, SIZE)), 4)
     assert set(once.library.number(0, wanted)) <= set(once.library.numbers)
 
 

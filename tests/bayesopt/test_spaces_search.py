@@ -67,7 +67,7 @@ def test_samples_and_proposals_are_points_of_the_box(name):
     box = SPACES[name]
     generator = torch.Generator().manual_seed(1)
     sampled = box.scaled.sample(300, generator=generator)
-    slopes = torch.randn(6, box.dimension, generator=generator, dtype=torch.float64)
+    slopes = torch.randn(3, box.dimension, generator=generator, dtype=torch.float64)
     proposed = suggest(box, [lambda p, w=w: torch.sin(3 * p) @ w for w in slopes])
     started = box.start(20, [], seed=5, generator=generator)
     places = [*box.places(sampled), *box.places(proposed), *started]

@@ -38,7 +38,7 @@ def fitted(
     """A folder with a model file and a table of new rows, and the estimator of the same table and seed."""
     folder = tmp_path_factory.mktemp(request.param)
     even, outliers = TABLES[request.param]
-    x, y = table(250, even=even)
+    x, y = table(160, even=even)
     y[:outliers] += 300
     data = written(folder / "data.csv", x, y)
     options = ["--target", "y", "--out", str(folder / "model"), "--seed", "3", "--num-samples", "4"]

@@ -43,7 +43,7 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return _fitted(tmp_path_factory.mktemp("own") / "units", X, Y)
 
 
-@pytest.mark.parametrize("c", [1e200, 1e-170, 1e150, 1e-150, 1e300])
+@pytest.mark.parametrize("c", [1e-170, 1e150, 1e300])
 def test_tables_in_any_units(
     c: float, own: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -21,7 +21,7 @@ def test_columns_in_other_units(kernel: str | None) -> None:
     expected = answers(1.0)
     for found, own in zip(answers(2.0**60), expected, strict=True):
         assert np.array_equal(found, own)
-    for c in (1e150, 1e-200, 1e-310, 1.7e308):
+    for c in (1e150, 1e-310, 1.7e308):
         for found, own in zip(answers(c), expected, strict=True):
             assert np.abs(found - own).max() <= SEARCHED * np.abs(own).max()
 

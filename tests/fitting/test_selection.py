@@ -44,7 +44,7 @@ def fitted(table, kernel=None):
 
 
 def test_a_rough_function_gets_a_rough_kernel_and_a_smooth_one_a_smooth_one():
-    first, second = fitted(rough(400)), fitted(wave(600))
+    first, second = fitted(rough(300)), fitted(wave(300))
     assert first.kernel_selection_.chosen == "matern12"
     assert first.kernel_.base_kernel.nu == 0.5
     assert second.kernel_selection_.chosen in ("matern52", "rbf")

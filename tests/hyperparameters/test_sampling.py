@@ -77,12 +77,12 @@ def test_length_scale_draws_follow_the_posterior_on_a_grid():
         y,
         noise_variance=0.1,
         mean=0.0,
-        num_samples=400,
+        num_samples=240,
         thinning=1,
-        warmup=100,
+        warmup=80,
         generator=0,
     )
-    grid = np.linspace(1e-2, 12, 1200)
+    grid = np.linspace(1e-2, 12, 400)
     log_density = np.array([_log_likelihood(x, y, value, 0.1) for value in grid])
     log_density += stats.gamma.logpdf(grid, 2.0, scale=1 / 1.5)
     size = draws.effective_sample_size["base_kernel.lengthscale"]
@@ -102,13 +102,13 @@ def test_noise_and_length_scale_draws_follow_the_joint_posterior():
         mean=0.0,
         noise_prior=LogNormalPrior(-2.0, 1.0),
         noise_floor=0.0,
-        num_samples=400,
+        num_samples=200,
         thinning=1,
-        warmup=100,
+        warmup=80,
         generator=1,
     )
-    u = np.linspace(np.log(1e-3), np.log(200), 70)  # log length scale
-    v = np.linspace(np.log(1e-3), np.log(5), 60)  # log noise
+    u = np.linspace(np.log(1e-3), np.log(200), 45)  # log length scale
+    v = np.linspace(np.log(1e-3), np.log(5), 40)  # log noise
     prior = stats.norm.logpdf(u, 0.5 * np.log(x.numpy().var()), 2.0)[:, None]
     prior = prior + stats.lognorm.logpdf(np.exp(v), 1.0, scale=np.exp(-2.0)) + v
     log_density = prior + [[_log_likelihood(x, y, np.exp(a), np.exp(b)) for b in v] for a in u]

@@ -51,7 +51,8 @@ def test_entries_are_within_the_tolerance(family: str, d: int) -> None:
         a, profile = rows("spread", n, d) / lengthscale, Profile(family, scale=2.5)
         field = FarField(a, None, profile, tolerance, capacity=30)
         assert field.near.entries < n**2
-        wrong = field.matmul(torch.eye(n, dtype=torch.float64)) - dense(a, a, profile)
+        columns = torch.eye(n, dtype=torch.float64)[:, :: 8 if d == 3 else 1]
+        wrong = field.matmul(columns) - dense(a, a, profile) @ columns
         assert float(wrong.abs().max()) <= tolerance * profile.scale
         v = torch.randn(n, 1, dtype=torch.float32, generator=torch.Generator().manual_seed(1))
         near = (field.matmul(v).double() - dense(a, a, profile) @ v.double()).norm()
@@ -63,7 +64,8 @@ def test_points_may_lie_anyhow(kind: str) -> None:
     for lengthscale in (0.02, 0.5):
         a = rows(kind, 400, 3) / lengthscale
         field = FarField(a, None, Profile("matern32"), 1e-4, capacity=40)
-        wrong = field.matmul(torch.eye(400, dtype=torch.float64)) - dense(a, a, Profile("matern32"))
+        columns = torch.eye(400, dtype=torch.float64)[:, ::8]
+        wrong = field.matmul(columns) - dense(a, a, Profile("matern32")) @ columns
         assert float(wrong.abs().max()) <= 1e-4
 
 

@@ -17,15 +17,15 @@ from tests.native.test_far import rows
 def test_values_are_those_of_dense_sums(kind: str, d: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Among the sources, between them and half their extent outside; with groups and blocks of a few points."""
     monkeypatch.setattr(module, "_GROUP", 7)
-    monkeypatch.setattr(module, "_ROWS", 250)
-    b, profile = 4 * rows(kind, 600, d), Profile("matern32", scale=2.0)
+    monkeypatch.setattr(module, "_ROWS", 150)
+    b, profile = 4 * rows(kind, 400, d), Profile("matern32", scale=2.0)
     function = FarFunction(b, profile, 1e-4, capacity=20)
     low, high = b.min(0).values, b.max(0).values
-    x = torch.cat([low + (high - low) * (2 * rows("spread", 300, d, seed=4) - 0.5), b[:100]])
+    x = torch.cat([low + (high - low) * (2 * rows("spread", 200, d, seed=4) - 0.5), b[:60]])
     assert bool(function.inside(x).all())
     assert not bool(function.inside(high[None] + 0.6 * (high - low)).any())
     dense = stationary_block(x, b, profile, dtype=torch.float64)
-    v = torch.randn(600, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    v = torch.randn(400, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     v[0, 0], v[1:, 0] = 1.0, 0.0  # one entry of each row
     function.weigh(v)
     wide = function(x)

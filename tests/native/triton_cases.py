@@ -78,9 +78,9 @@ def same(found: torch.Tensor, expected: torch.Tensor, bound: np.ndarray | torch.
 
 @every_profile
 def test_stationary_entries(profile, formula, dtype):
-    shapes = ((1, 1, 1), (5, 70, 2), (33, 67, 12), (7, 65, 13), (4, 40, 31))
+    shapes = [(1, 1, 1), (5, 70, 2), (33, 35, 3), (4, 40, 5)]
     if profile is PROFILES[0][0]:  # distances are found before there is a family
-        shapes += ((3, 9, 300),)
+        shapes += [(33, 67, 12), (7, 65, 13), (4, 40, 31), (3, 9, 300)]
     for (n, m, d), spread in zip(shapes, itertools.cycle((1.0, 0.05, 4.0, 40.0)), strict=False):
         a, b = cloud(n, d, spread, dtype, d), cloud(m, d, spread, dtype, 100 + d)
         rows = min(n, m, 3)
@@ -112,10 +112,11 @@ def test_stationary_slow_tails_beyond_the_range_of_float32():
 
 @every_profile
 def test_stationary_square_blocks_are_symmetric_with_an_exact_diagonal(profile, formula, dtype):
-    a = cloud(70, 5, 2.0, dtype, 1)
+    n = 70 if dtype == torch.float32 else 40  # two tiles
+    a = cloud(n, 3, 2.0, dtype, 1)
     found = block(a, a, profile)
     assert torch.equal(found, found.T)
-    assert torch.equal(found.diagonal(), torch.full((70,), profile.scale, dtype=dtype))
+    assert torch.equal(found.diagonal(), torch.full((n,), profile.scale, dtype=dtype))
 
 
 def test_stationary_extremes_and_nan(dtype):
@@ -153,10 +154,10 @@ def test_stationary_far_from_the_centre_takes_the_unscaled_rows(given):
         assert worst(block(a, b, profile, dtype=torch.float32), expected, profile) < LIMIT[torch.float32]
 
 
-@pytest.mark.parametrize("s", [1, 2, 3, 7, 8, 15, 16, 17, 31, 33, 64, 65, 128, 130])
+@pytest.mark.parametrize("s", [1, 2, 3, 8, 15, 16, 65, 130])
 def test_stationary_products(s, dtype):
     profile, formula = PROFILES[s % 6]
-    for n, m, d in ((1, 1, 1), (35, 75, 5)):
+    for n, m, d in ((1, 1, 1), (35, 75, 3)):
         a, b = cloud(n, d, 1.0, dtype, s), cloud(m, d, 1.0, dtype, 50 + s)
         v = torch.randn(m, s, generator=torch.Generator().manual_seed(s), dtype=dtype)
         k, columns = exact(a, b, profile, formula), v.numpy().astype(np.longdouble)
@@ -168,9 +169,9 @@ def test_stationary_products(s, dtype):
 
 @pytest.mark.parametrize("s", [1, 4, 16])
 def test_stationary_rows_do_not_depend_on_their_company_nor_on_the_budget(s, monkeypatch):
-    monkeypatch.setattr(host, "SPAN", 128)
+    monkeypatch.setattr(host, "SPAN", 64)
     profile, formula = PROFILES[2]
-    m = host.SPAN * 2 + 70
+    m = host.SPAN * 2 + 6
     a, b = cloud(70, 2, 1.0, torch.float32, 0), cloud(m, 2, 1.0, torch.float32, 1)
     v = torch.ones(m, s)
     whole = matmul(a, b, v, profile)
@@ -219,7 +220,7 @@ def test_stationary_empty_shapes():
 @every_profile
 def test_gradient_is_that_of_finite_differences(profile, formula, dtype):
     generator = torch.Generator().manual_seed(3)
-    for n, m, d, s in ((1, 1, 1, 1), (40, 70, 3, 2), (5, 35, 17, 20)):
+    for n, m, d, s in ((1, 1, 1, 1), (33, 40, 3, 2), (5, 35, 13, 3)):
         a, b = cloud(n, d, 1.5, dtype, 1), cloud(m, d, 1.5, dtype, 2)
         left, right = (torch.randn(k, s, generator=generator, dtype=dtype) for k in (n, m))
         lengths, scale = (
@@ -242,14 +243,14 @@ def test_gradient_is_that_of_finite_differences(profile, formula, dtype):
 
 
 def test_gradient_at_repeated_rows_over_spans_and_within_a_budget(monkeypatch):
-    monkeypatch.setattr(host, "SPAN", 128)
+    monkeypatch.setattr(host, "SPAN", 64)
     for profile, _ in PROFILES[:5]:
         a = torch.zeros(6, 2, device=DEVICE)
         ones = torch.ones(6, 1, device=DEVICE)
         lengths, scale = triton.stationary_gradient(a, a, ones, ones, profile)
         assert torch.equal(lengths.cpu(), torch.zeros(2, dtype=torch.float64))
         assert float(scale) == pytest.approx(36.0)
-    a, b = cloud(70, 2, 1.0, torch.float64, 0), cloud(host.SPAN + 40, 2, 1.0, torch.float64, 1)
+    a, b = cloud(40, 2, 1.0, torch.float64, 0), cloud(host.SPAN + 10, 2, 1.0, torch.float64, 1)
     generator = torch.Generator().manual_seed(0)
     sides = [torch.randn(len(x), 1, generator=generator, dtype=torch.float64) for x in (a, b)]
     whole = reference.stationary_gradient(a, b, *sides, PROFILES[0][0])
@@ -280,7 +281,7 @@ def quotient(a: torch.Tensor, b: torch.Tensor, dtype: torch.dtype) -> np.ndarray
 
 @pytest.mark.parametrize(("largest", "density"), [(1, 0.05), (1, 0.9), (4, 0.3), (20, 1.0), (255, 0.5)])
 def test_tanimoto_blocks_are_the_correctly_rounded_quotients(largest, density, dtype):
-    for n, m, d in ((1, 1, 1), (3, 70, 31), (65, 33, 64), (9, 20, 170)):
+    for n, m, d in ((1, 1, 1), (3, 70, 31), (65, 33, 32), (9, 20, 45)):
         a, b = counts(n, d, largest, density, d), counts(m, d, largest, density, 50 + d)
         b[0] = a[0]
         found = triton.tanimoto_block(a.to(DEVICE), b.to(DEVICE), dtype=dtype)
@@ -291,8 +292,8 @@ def test_tanimoto_blocks_are_the_correctly_rounded_quotients(largest, density, d
 @pytest.mark.parametrize("s", [1, 3, 16, 130])
 def test_tanimoto_products(s, dtype, monkeypatch):
     monkeypatch.setattr(host, "SPAN", 64)
-    m = 90
-    a, b = counts(70, 40, 3, 0.3, 0), counts(m, 40, 3, 0.3, 1)
+    m, block_n = 70, 32 if s == 3 or dtype == torch.float64 else 64
+    a, b = counts(40, 12, 3, 0.3, 0), counts(m, 12, 3, 0.3, 1)
     a[3] = b[7] = 0
     v = torch.randn(m, s, generator=torch.Generator().manual_seed(0), dtype=dtype)
     k, moved = quotient(a, b, torch.float64), [x.to(DEVICE) for x in (a, b, v)]
@@ -301,7 +302,7 @@ def test_tanimoto_products(s, dtype, monkeypatch):
     bound = 40 * UNIT[dtype] * (k @ np.abs(v.numpy().astype(np.float64)))
     assert (np.abs(found.cpu().numpy() - k @ v.numpy().astype(np.float64)) <= bound).all()
     same(triton.tanimoto_matmul(moved[0][5:20], *moved[1:]), found[5:20], bound[5:20])
-    smallest = 64 * (2 * found.element_size() + 8) * s  # a block or two of rows at a time
+    smallest = block_n * (2 * found.element_size() + 8) * s  # a block of rows at a time
     same(triton.tanimoto_matmul(*moved, smallest), found, bound)
     with pytest.raises(MemoryBudgetError, match="raise memory_budget"):
         triton.tanimoto_matmul(*moved, 10)

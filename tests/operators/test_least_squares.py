@@ -108,7 +108,8 @@ def test_the_penalty_estimate_has_no_bias(kind, generator):
     assert operator.draws_features is (kind != "columns")
     u = normal(generator, 25, 1)
     k = operator.dense() - 0.1 * torch.eye(25, dtype=torch.float64)
-    score = z_scores(lambda: operator.penalty_estimate(u, 8, generator)[:, 0], (k @ u)[:, 0], 1000)
+    each, replicates = (8, 1000) if kind == "columns" else (32, 250)  # of 25 columns
+    score = z_scores(lambda: operator.penalty_estimate(u, each, generator)[:, 0], (k @ u)[:, 0], replicates)
     assert float(score.abs().max()) < 4.5
     assert float(score.square().mean()) < 3  # all from the same draws, so not independent
 
@@ -129,11 +130,11 @@ def test_the_gradient_estimate_has_no_bias(case, inducing, generator):
     target = operator.anchored_target(anchor, r)
 
     def draw():
-        rows = torch.randperm(N, generator=generator)[:10]
+        rows = torch.randperm(N, generator=generator)[:20]
         data = operator.data_gradient(rows, u, anchor, target)[0]
-        return (data + operator.penalty_estimate(u - anchor, 10, generator))[:, 0]
+        return (data + operator.penalty_estimate(u - anchor, 32, generator))[:, 0]
 
-    score = z_scores(draw, wanted[:, 0], 1000)
+    score = z_scores(draw, wanted[:, 0], 400)
     assert float(score.abs().max()) < 4.5
     assert float(score.square().mean()) < 3
 

@@ -137,7 +137,7 @@ def solved(folder: Path, callback: Any = None) -> Any:
     return StochasticDualDescent().solve(
         sggp.KernelOperator(work.matern(), work.rows(), 0.1),
         work.numbers(work.N, 2, seed=4),
-        tolerance=1e-2,  # fifty iterations, each with a write
+        tolerance=5e-2,  # some iterations, each with a write
         generator=5,
         callback=callback,
         checkpoint=folder / "solve.ckpt",
@@ -185,7 +185,7 @@ def main(folder: Path) -> None:
     torch.set_num_threads(1)
     torch.save({"everything": work.everything(), "x": solved(folder).x}, folder / "one.pt")
     ranks(2, killed, folder / "killed")
-    for size in (1, 2, 4):
+    for size in (1, 2, 3):
         ranks(size, alike, folder / f"alike-{size}")
     ranks(2, wrong, folder / "wrong")
     ranks(2, fails, folder / "fails")

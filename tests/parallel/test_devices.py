@@ -147,9 +147,11 @@ def test_shares_cover_all_rows(n: int, size: int) -> None:
 def test_checksums_tell_tensors_apart() -> None:
     x = work.rows()
     same = checksum([x, x[:3]])
-    nudged = x.clone()
-    nudged[7, 1] = torch.nextafter(x[7, 1], x[7, 1] + 1)
-    others = ([x], [x[:3], x], [x.T, x[:3]], [x.float(), x[:3]], [x.flip(0), x[:3]], [nudged, x[:3]])
+    others = [[x], [x[:3], x], [x.T, x[:3]], [x.float(), x[:3]], [x.flip(0), x[:3]]]
+    for row in (7, -1):  # the last entry is beyond whole pieces
+        nudged = x.clone()
+        nudged[row, -1] = torch.nextafter(x[row, -1], x[row, -1] + 1)
+        others.append([nudged, x[:3]])
     assert same == checksum([x.clone(), x[:3].clone()])
     assert same not in [checksum(other) for other in others]
     assert checksum([work.counts()]) != checksum([work.counts() + 1])

@@ -154,7 +154,7 @@ def fits() -> Found:
         solver=ConjugateGradients(),
         num_probes=4,
         num_features=64,
-        max_steps=2,
+        max_steps=1,
         solve_tolerance=1e-8,
         start=None,
         evaluate=False,

@@ -279,7 +279,7 @@ def test_defaults_reach_the_predictions(d, lengthscale, noise, generator, dtype)
     error = cross @ (solution.x - torch.linalg.solve(dense, y))
     assert float(error.norm()) <= predictions_bound(cross, dense, tolerance, y)
     plain = StochasticGradientDescent(preconditioner=None).solve(
-        operator, y, tolerance=tolerance, max_epochs=100, generator=0, on_failure="return"
+        operator, y, tolerance=tolerance, max_epochs=2 * solution.epochs, generator=0, on_failure="return"
     )
     assert not plain.converged
 

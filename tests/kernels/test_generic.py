@@ -1,0 +1,33 @@
+"""Kernels of GPyTorch that have no engine: their copies."""
+
+from __future__ import annotations
+
+import gpytorch.kernels as gk
+import torch
+from gpytorch.priors import GammaPrior
+
+from sggp.kernels.generic import copied, dense_tile
+
+
+def test_a_copy_shares_nothing_that_can_be_changed():
+    prior = GammaPrior(2.0, 1.0)
+    base = gk.MaternKernel(ard_num_dims=2, lengthscale_prior=prior, active_dims=(0, 2))
+    kernel = gk.ScaleKernel(base) + gk.ScaleKernel(gk.PeriodicKernel())
+    twin = copied(kernel)
+    for one, other in zip(kernel.modules(), twin.modules(), strict=True):
+        assert type(one) is type(other)
+        for name, value in vars(one).items():
+            mine = vars(other)[name]
+            assert type(mine) is type(value)
+            if isinstance(value, (dict, set, list, torch.Tensor, torch.nn.Module)):
+                assert mine is not value, name
+            elif not callable(value):
+                assert mine == value, name
+    twin.kernels[0].outputscale = 7.0
+    twin.register_forward_hook(lambda *_: None)
+    twin.kernels[1].register_buffer("more", torch.zeros(1), persistent=False)
+    assert float(kernel.kernels[0].outputscale.detach()) != 7.0
+    assert not kernel._forward_hooks
+    assert "more" not in dict(kernel.named_buffers())
+    x = torch.rand(4, 3, dtype=torch.float32, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(dense_tile(copied(kernel), x), dense_tile(kernel, x))
