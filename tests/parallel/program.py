@@ -185,7 +185,7 @@ def main(folder: Path) -> None:
     torch.set_num_threads(1)
     torch.save({"everything": work.everything(), "x": solved(folder).x}, folder / "one.pt")
     ranks(2, killed, folder / "killed")
-    for size in (1, 2, 3):
+    for size in (1, 2, 4):
         ranks(size, alike, folder / f"alike-{size}")
     ranks(2, wrong, folder / "wrong")
     ranks(2, fails, folder / "fails")

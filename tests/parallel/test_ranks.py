@@ -1,4 +1,4 @@
-"""The ranks of a run: 1, 2 and 3 of them by gloo on the CPU, started once each, and what they saved."""
+"""The ranks of a run: 1, 2 and 4 of them by gloo on the CPU, started once each, and what they saved."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.scripts import ROOT, Scripts
 pytestmark = pytest.mark.skipif(
     not (dist.is_available() and dist.is_gloo_available()), reason="this torch has no gloo"
 )
-SIZES = (1, 2, 3)
+SIZES = (1, 2, 4)
 CLOSE = {"fit mean": 1e-3}
 """What a solve leaves open; the rest agrees to rounding, or to what a tolerance of 1e-6 leaves."""
 
@@ -98,7 +98,7 @@ def test_the_error_of_a_rank_is_told_to_the_others(saved: Path) -> None:
     assert second["said"] == "ValueError: the disk is full"
 
 
-@pytest.mark.parametrize("size", [1, 3])
+@pytest.mark.parametrize("size", [1, 4])
 def test_a_killed_solve_goes_on_with_another_number_of_ranks(saved: Path, size: int) -> None:
     unbroken = torch.load(saved / "one.pt", weights_only=True)["x"]
     assert not (saved / "killed" / "1.pt").exists()
