@@ -110,6 +110,11 @@ def test_no_command_and_unknown_commands_are_refused_in_one_line(capsys):
         assert name in said
 
 
+def test_the_package_is_the_command() -> None:
+    done = subprocess.run([sys.executable, "-m", "sggp", "--version"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, f"sggp {sggp.__version__}\n")
+
+
 def test_without_typer_the_extra_is_named(capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "typer", None)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "typer" else object())

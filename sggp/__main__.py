@@ -1,4 +1,6 @@
-"""`python -m sggp.cli` is the `sggp` command."""
+"""`python -m sggp`: the command line."""
+
+from __future__ import annotations
 
 import sys
 
