@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from sggp import GPRegressor
-from sggp.cli.__main__ import main
+from sggp.cli import main
 from sggp.cli.model_files import load_model
 from sggp.molecules.files.numeric import opening
 
