@@ -107,9 +107,8 @@ def _target(path: Any) -> tuple[Path, Path]:
             f"cannot write {target}: the folder {real.parent if target.is_symlink() else target.parent} does not "
             "exist; create it, or choose another."
         )
-    stream = (
-        os.path.dirname(os.path.abspath(target)) in _STREAMS
-    )  # a file perhaps, which another program writes to
+    # what a stream leads to may be a file, which another program writes to
+    stream = os.path.dirname(os.path.abspath(target)) in _STREAMS
     if stream or not stat.S_ISREG(mode):  # its name would become that of a file
         raise DataFileError(f"cannot write {target}: it is a device or a pipe; give the path of a file.")
     return target, real

@@ -258,6 +258,17 @@ class TestWhatTheModelLearns:
         assert "line 2" in (said := capsys.readouterr().err)
         assert repr(column) in said
 
+    def test_values_are_not_their_own_standard_errors(self, tmp_path, capsys):
+        rows = [[name, 5 + 0.3 * name.count("C")] for name in ALCOHOLS]
+        files = {
+            "m": write(tmp_path / "m.csv", ["smiles", "noise_std"], rows),
+            "l": write(tmp_path / "l.csv", ["smiles"], [["CCCCCCCO"], ["CCN"]]),
+            "out": tmp_path / "o.csv",
+        }
+        line = suggest_line(files, "--maximize", "-q", 2, "--value-column", "noise_std")
+        assert main([str(part) for part in line]) == 0
+        assert "standard errors" not in capsys.readouterr().err
+
     def test_the_report_and_the_stream_know_bounds(self, tmp_path):
         report, state = tmp_path / "r.html", tmp_path / "s.state"
         assert self.predicted(tmp_path, ">9", "--report", report) == self.predicted(

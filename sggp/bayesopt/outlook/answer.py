@@ -235,7 +235,7 @@ class Outlook:
         if self.conditions:
             said.append(
                 f"Only what meets every constraint counts ({', '.join(self.conditions)}): measured values decide for "
-                f"what was measured, the same paths for every other {self.names[0]}."
+                f"what was measured, joint samples for every other {self.names[0]}."
             )
         if self.part_of is not None:
             said.append(

@@ -105,9 +105,8 @@ def outlook(
         )
     values = as_numbers(values, "values", "(n,) measured numbers").flatten().cpu()
     if not len(values):
-        raise InputError(
-            "nothing has been measured yet, with its constraints: there is no outlook without a measurement."
-        )
+        what = "nothing, with all that is constrained," if options.get("conditions") else "nothing"
+        raise InputError(f"{what} has been measured yet: there is no outlook without a measurement.")
     if not bool(torch.isfinite(values).all()):
         raise InputError("a measured value is not finite; leave failed measurements out.")
     if float(values.abs().max()) > _LARGEST:

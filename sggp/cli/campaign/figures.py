@@ -32,9 +32,8 @@ def progress(trials: Sequence[Trial], objective: Objective) -> Any:
             axes.axvspan(start + 0.5, start + count + 0.5, color=_GREY, alpha=0.12, linewidth=0)
         name = "before" if batch == 0 else str(batch)
         middle, half = start + 0.5 + count / 2, _CHARACTER * len(done) * (len(name) + 1) / 2
-        if (
-            middle - half >= free or batch == 0
-        ):  # where many batches are small, not each has room for its number
+        # where many batches are small, not each has room for its number
+        if middle - half >= free or batch == 0:
             axes.text(middle, 1.01, name, transform=axes.get_xaxis_transform(), ha="center")
             free = middle + half
         start += count

@@ -274,9 +274,9 @@ def told_errors(table: DataTable, *outcomes: str) -> tuple[str | None, dict[int,
 
 
 def error_column(table: DataTable, *outcomes: str) -> str | None:
-    """The column of standard errors of an outcome; None without one."""
+    """The column of standard errors of an outcome, which is not its own; None without one."""
     names = (named(table, one) for one in (*(f"{outcome}_std" for outcome in outcomes), "noise_std"))
-    return next((one for one in names if one is not None), None)
+    return next((one for one in names if one is not None and one not in outcomes), None)
 
 
 def filled_numbers(table: DataTable, name: str) -> dict[int, float]:
