@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -57,8 +58,86 @@ def test_some_rows():
     assert some.df == 3.0
 
 
+@pytest.mark.parametrize("df", [2.5, 6.0, math.inf])
+@pytest.mark.parametrize("power", [0.4, 1.0, 3.0, 40.0])
+class TestGeneralizedT:
+    """Against integrals of the density, which is written here anew."""
+
+    @staticmethod
+    def shape(z, df, power):
+        log_size = power * np.log(np.abs(z))
+        if math.isinf(df):
+            return np.exp(-np.exp(np.minimum(log_size, 700.0)) / power)
+        return np.exp(-(df + 1) / power * np.logaddexp(0.0, log_size - math.log(df)))
+
+    def integral(self, of, low, df, power):
+        """∫ of(z)·shape(z) dz from low ≥ 0 on, by pieces of the logarithm of z."""
+        ends = np.log(max(low, 1e-12)) + np.arange(0, 140, 2.0) if low else np.arange(-60, 120, 2.0)
+
+        def inner(t):
+            return of(math.exp(t)) * float(self.shape(math.exp(t), df, power)) * math.exp(t)
+
+        pieces = pairwise(ends)
+        return sum(integrate.quad(inner, a, b, epsabs=1e-14, limit=200)[0] for a, b in pieces)
+
+    def test_density_probability_moments_and_score(self, df, power):
+        law, total = (
+            PredictiveDistribution([1.0], [0.5], df, power=power),
+            self.integral(lambda z: 1.0, 0.0, df, power),
+        )
+        second = self.integral(lambda z: z * z, 0.0, df, power) / total
+        assert float(law.std()[0]) == pytest.approx(0.5 * math.sqrt(second), rel=1e-6)
+        for z in (0.02, 0.9, 1.3, 7.0):
+            expected = float(self.shape(z, df, power)) / (2 * total) / 0.5
+            assert float(law.pdf(1 - 0.5 * z)[0]) == pytest.approx(expected, rel=1e-8, abs=1e-300)
+            beyond = self.integral(lambda v: 1.0, z, df, power) / (2 * total)
+            assert float(law.cdf(1 - 0.5 * z)[0]) == pytest.approx(beyond, rel=1e-7, abs=1e-14)
+            assert float(law.cdf(1 + 0.5 * z)[0]) == pytest.approx(1 - beyond, rel=1e-7)
+
+    @pytest.mark.parametrize("z", [-0.3, 1.6])
+    def test_score(self, df, power, z):
+        """∫ (F(v) − 1[v > z])² dv, on each side of z in the logarithm of the distance."""
+        law = PredictiveDistribution([0.0], [1.0], df, power=power)
+
+        def squared(t, sign):
+            return (float(law.cdf(z + sign * math.exp(t))[0]) - (sign > 0)) ** 2 * math.exp(t)
+
+        sides = [
+            integrate.quad(squared, -40, 60, (sign,), limit=2000, epsabs=1e-10)[0] for sign in (1.0, -1.0)
+        ]
+        assert float(law.crps(z)[0]) == pytest.approx(sum(sides), rel=1e-5)
+
+    def test_quantiles_invert_the_probability(self, df, power):
+        law = PredictiveDistribution([0.0], [1.0], df, power=power)
+        p = np.array([1e-9, 0.02, 0.3, 0.4999, 0.5, 0.7, 0.975])
+        np.testing.assert_allclose(law.cdf(law.ppf(p)[:, 0]), p, rtol=1e-8)
+        assert float(law.ppf(0.5)[0]) == 0.0
+        assert law[:1].power == power
+
+    def test_draws(self, df, power):
+        law = PredictiveDistribution([2.0], [3.0], df, power=power)
+        draws = law.rvs(3000, random_state=0)[:, 0]
+        assert stats.kstest(draws, law.cdf).pvalue > 1e-3
+
+
+def test_the_exponential_power_law_is_scipys():
+    ours = PredictiveDistribution(LOC, SCALE, power=1.3)
+    other = stats.gennorm(1.3, LOC, SCALE * 1.3 ** (1 / 1.3))
+    np.testing.assert_allclose(ours.logpdf(Y), other.logpdf(Y), rtol=1e-12)
+    np.testing.assert_allclose(ours.cdf(Y), other.cdf(Y), rtol=1e-12)
+    np.testing.assert_allclose(ours.std(), other.std(), rtol=1e-12)
+
+
 @pytest.mark.parametrize(
-    "arguments", [([0.0], [0.0]), ([0.0], [np.nan]), ([0.0], [1.0], 1.0), ([0.0], [1.0], math.nan)]
+    "arguments",
+    [
+        ([0.0], [0.0]),
+        ([0.0], [np.nan]),
+        ([0.0], [1.0], 1.0),
+        ([0.0], [1.0], math.nan),
+        ([0.0], [1.0], 4.0, None, 0.0),
+        ([0.0], [1.0], 4.0, None, math.inf),
+    ],
 )
 def test_refused(arguments):
     with pytest.raises(InputError):

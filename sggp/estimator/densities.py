@@ -22,7 +22,7 @@ from sggp.evidence.spread import NoiseModel, leave_out_with
 from sggp.hyperparameters.coordinates import copy_kernel
 from sggp.parallel import current
 from sggp.posterior import Posterior
-from sggp.predictive import PredictiveDistribution, checked_coverage
+from sggp.predictive import PredictiveDistribution, checked_coverage, generalized_t
 from sggp.random import numpy_state
 
 JUDGED = 10_000  # rows to judge calibration by: coverages are then known to half a per cent
@@ -104,7 +104,8 @@ class PredictiveDensities:
 
         Returns:
             A `PredictiveDistribution` with `loc` (q,) or (q, t): normal, or Student-t where left-out rows asked for
-            heavier tails; `logpdf`, `cdf`, `ppf`, `interval`, `crps` and `rvs` work on it.
+            heavier tails, or generalised t where they asked for another shape; `logpdf`, `cdf`, `ppf`, `interval`,
+            `crps` and `rvs` work on it.
 
         Raises:
             InputError: a noise per training row, and none for the new rows.
@@ -123,7 +124,7 @@ class PredictiveDensities:
 
         loc, spread = in_blocks(located, rows)
         spread, tail = np.maximum(spread, np.finfo(float).tiny), self.noise_model_.tail
-        return PredictiveDistribution(self._squeeze(loc), self._squeeze(spread), tail.df, tail.outliers)
+        return PredictiveDistribution(self._squeeze(loc), self._squeeze(spread), **tail.law)
 
     def predict_quantiles(self, X: Any, quantiles: Any = (0.05, 0.5, 0.95)) -> np.ndarray:
         """Quantiles of a measurement at each row.
@@ -261,7 +262,7 @@ class PredictiveDensities:
         scale = (left.variance * log_scale.exp()).sqrt().cpu().numpy() * unit
         scale = np.maximum(scale, np.finfo(float).tiny)
         tail = self.noise_model_.tail
-        return PredictiveDistribution(mean.cpu().numpy() * unit + offset, scale, tail.df, tail.outliers)
+        return PredictiveDistribution(mean.cpu().numpy() * unit + offset, scale, **tail.law)
 
     def _moments(self, x: Tensor) -> list[tuple[Tensor, Tensor]]:  # (q, d) -> (q,), (q,) per target
         """Mean and latent variance of each posterior, float64."""
@@ -316,8 +317,8 @@ class PredictiveDensities:
 
     def _variance_factor(self, x: Tensor, mean: Tensor, latent: Tensor) -> np.ndarray:  # -> (q, t)
         """What the noise model multiplies variances by."""
-        df = self.noise_model_.tail.df
-        heavy = df / (df - 2) if np.isfinite(df) else 1.0
+        tail = self.noise_model_.tail
+        heavy = generalized_t(tail.df, tail.power).std() ** 2
         return heavy * self._squared_scale(x, mean, latent).cpu().numpy()
 
     def _new_noise(self, noise_variance: Any, rows: int) -> np.ndarray:  # -> (t,) or (q, t)

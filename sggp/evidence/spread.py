@@ -2,7 +2,7 @@
 
 A Gaussian process with one noise for all rows predicts row i, left out, with mean mᵢ and variance vᵢ. Where the model
 is true zᵢ² = (yᵢ − mᵢ)²/vᵢ is χ² of one degree everywhere. A second process, of log zᵢ² over the inputs, mᵢ and log vᵢ,
-learns where it is not: yᵢ ~ mᵢ + √vᵢ · exp((b + a·h(xᵢ))/2)·t(df).
+learns where it is not: yᵢ ~ mᵢ + √vᵢ · exp((b + a·h(xᵢ))/2)·t(df), or a generalised t variable.
 
 The residual of a row saw its neighbours' targets, and theirs saw its own. So a, b, the degrees of freedom and whether
 any of it is worth having are decided on rows that were set aside: predicted, mean and spread alike, from the others
@@ -14,8 +14,7 @@ residuals, so that it holds the errors of the mean as well.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -34,18 +33,17 @@ from sggp.evidence.contest import (
     IN_THE_SOLVE,
     ONE_NOISE,
     RESCALED,
+    Judged,
     NoiseScore,
-    Scores,
-    Trials,
-    best_of,
+    Residuals,
+    decide,
 )
 from sggp.evidence.leave_one_out import NEIGHBOURS, LeftOut, Observed, leave_out, predict
-from sggp.evidence.tails import Tail, fit_tail, log_density
+from sggp.evidence.tails import Tail, fit_tail
 from sggp.hyperparameters import choose_optimizer, learn_hyperparameters, named_kernel
 from sggp.hyperparameters.defaults import noise_prior
 from sggp.kernels import TanimotoDotProduct, TanimotoMinMax
 from sggp.posterior.merge import group_rows
-from sggp.predictive import PredictiveDistribution
 from sggp.random import draw_seed, streams
 
 LEAST_ROWS = 100
@@ -56,7 +54,6 @@ _TINY = 1e-6  # beside z²: the logarithm of a residual of zero
 _LOG_CHI_SQUARE = -1.27  # mean of log χ² of one degree
 _STEPS = 200
 _MOST_NOISE = 1e300
-_REFUTED = 8.0  # standard deviations at which no row of a normal distribution lies
 _ROWS_PER_FEATURE = 5  # with fewer, length scales fit the residuals of the very rows that judge them
 _LEARNT_FROM = 10_000  # rows whose residuals the surface of the rows set aside is made of
 
@@ -174,54 +171,50 @@ def learn_noise_model(
     surface = None
     fingerprints = any(isinstance(k, TanimotoMinMax | TanimotoDotProduct) for k in observed.kernel.modules())
     if not fingerprints and observed.x.is_floating_point():  # those have no columns to learn a surface over
-        plain = _Evidence.of(observed, rows, leave_out(observed, rows), noise_variance)
+        plain = Residuals.of(observed, rows, leave_out(observed, rows), noise_variance)
         surface = learn_surface(observed.x, plain, draw_seed(learn))
     groups = repeated_inputs(observed.x)
-    member, beside = None if groups is None else groups.member, None
     aside = rows_aside(n, parts) if groups is None else inputs_aside(groups, parts)
-    trials = _on_rows_set_aside(observed, noise_variance, surface, aside, apart)
-    if groups is not None:
-        tails = {name: tail for name, (tail, _) in trials.items()}
-        aside = rows_aside(n, parts)
-        beside = _on_rows_set_aside(observed, noise_variance, surface, aside, apart, tails)
-    best, told = best_of(trials, beside, member)
-    tail, reason = trials[best][0], f"{best}: {told[list(trials).index(best)]}"
+    judged = _on_rows_set_aside(observed, noise_variance, surface, aside)
+    found = decide(
+        judged,
+        None
+        if groups is None
+        else _on_rows_set_aside(observed, noise_variance, surface, rows_aside(n, parts)),
+        None if apart is None else _outliers(judged[ONE_NOISE].residuals, apart),
+        None if groups is None else groups.member,
+    )
+    tail, reason = found.tail, found.reason
     if apart is not None:
         reason += f"; {len(apart)} outlying rows have no say"
     kept = None if apart is None else observed.noise
-    model = NoiseModel(tail, None, kept, noise_variance, apart, told, reason)
-    if best in (ONE_NOISE, RESCALED) or surface is None:
+    model = NoiseModel(tail, None, kept, noise_variance, apart, found.scores, reason)
+    if found.name in (ONE_NOISE, RESCALED) or surface is None:
         return model
-    if best == DEPENDING:
+    if found.name == DEPENDING:
         return replace(model, surface=surface)
     noise = _row_noise(observed, surface, rows, tail)
     left = leave_out(replace(observed, noise=noise), rows)
-    again = learn_surface(observed.x, _Evidence.of(observed, rows, left, noise_variance), 0, surface)
+    again = learn_surface(observed.x, Residuals.of(observed, rows, left, noise_variance), 0, surface)
     return replace(model, surface=again, row_noise=noise)
 
 
 def _on_rows_set_aside(
-    observed: Observed,
-    noise_variance: float,
-    known: SpreadSurface | None,
-    parts: list[Split],
-    apart: Tensor | None,
-    tails: Mapping[str, Tail] | None = None,
-) -> Trials:
-    """The models with their scores on the rows set aside, simplest first; none of those rows helped to predict itself.
+    observed: Observed, noise_variance: float, known: SpreadSurface | None, parts: list[Split]
+) -> dict[str, Judged]:
+    """What the models say of the rows set aside, simplest first; none of those rows helped to predict itself.
 
     Args:
-        known: a surface whose hyperparameters are taken; None for models without one. tails: of the models, by name;
-            None has them learnt.
+        known: a surface whose hyperparameters are taken; None for models without one.
     """
     plain, weighted, surfaces, again = [], [], [], []
     for aside, others in parts:
-        found = _Evidence.of(observed, aside, leave_out(observed, aside, given=others), noise_variance)
+        found = Residuals.of(observed, aside, leave_out(observed, aside, given=others), noise_variance)
         plain.append(found)
         if known is None:
             continue
         rows = others[:_LEARNT_FROM]
-        left = _Evidence.of(observed, rows, leave_out(observed, rows, given=others), noise_variance)
+        left = Residuals.of(observed, rows, leave_out(observed, rows, given=others), noise_variance)
         surface = learn_surface(observed.x, left, 0, known)
         surfaces.append(surface.at(observed.x[aside], found.mean, found.variance))
         if len(rows) < len(others):
@@ -229,32 +222,21 @@ def _on_rows_set_aside(
         # once more with the surface's noise in the solve
         noise = _row_noise(observed, surface, rows, fit_tail(left.z_square, surface.left_out().numpy()))
         inner = replace(observed, noise=noise)
-        left = _Evidence.of(observed, rows, leave_out(inner, rows, given=others), noise_variance)
+        left = Residuals.of(observed, rows, leave_out(inner, rows, given=others), noise_variance)
         surface = learn_surface(observed.x, left, 0, known)
-        found = _Evidence.of(observed, aside, leave_out(inner, aside, given=others), noise_variance)
+        found = Residuals.of(observed, aside, leave_out(inner, aside, given=others), noise_variance)
         weighted.append(found)
         again.append(surface.at(observed.x[aside], found.mean, found.variance))
-    every = _Evidence.joined(plain)
-    outliers = None if apart is None else _outliers(every, apart)
-    models: dict[str, tuple[_Evidence, np.ndarray | None]] = {
-        ONE_NOISE: (every, None),
-        RESCALED: (every, None),
-    }
+    every = Residuals.joined(plain)
+    models = {ONE_NOISE: Judged(every), RESCALED: Judged(every)}
     if surfaces:
-        models[DEPENDING] = (every, torch.cat(surfaces).numpy())
+        models[DEPENDING] = Judged(every, torch.cat(surfaces).numpy())
     if weighted and len(weighted) == len(plain):
-        models[IN_THE_SOLVE] = (_Evidence.joined(weighted), torch.cat(again).numpy())
-    out = {}
-    for name, (evidence, h) in models.items():
-        if tails is not None:
-            tail = tails.get(name, Tail())
-        else:
-            tail = Tail(outliers=outliers) if name == ONE_NOISE else fit_tail(evidence.z_square, h, outliers)
-        out[name] = (tail, evidence.scores(tail, h))
-    return out
+        models[IN_THE_SOLVE] = Judged(Residuals.joined(weighted), torch.cat(again).numpy())
+    return models
 
 
-def _outliers(evidence: _Evidence, apart: Tensor) -> tuple[float, float]:
+def _outliers(evidence: Residuals, apart: Tensor) -> tuple[float, float]:
     """Share of the rows that were set apart, and how many times as far as the others they lie."""
     found = np.isin(evidence.rows.numpy(), apart.numpy())
     found[np.argmax(evidence.z_square)] = True  # one at least, where none of those apart were set aside
@@ -271,44 +253,8 @@ def _row_noise(observed: Observed, surface: SpreadSurface, rows: Tensor, tail: T
     return noise
 
 
-@dataclass(frozen=True)
-class _Evidence:
-    """Left-out residuals of one target."""
-
-    rows: Tensor  # (m,)
-    mean: Tensor  # (m,)
-    variance: Tensor  # (m,) of the measurement
-    residual: Tensor  # (m,)
-
-    @classmethod
-    def of(cls, observed: Observed, rows: Tensor, left: LeftOut, noise_variance: float) -> _Evidence:
-        """Whatever the noise of the solve, measurements have the one noise of all rows before any surface."""
-        mean = left.mean[:, 0]
-        return cls(rows, mean, left.latent + noise_variance, observed.residual[rows, 0] - mean)
-
-    @classmethod
-    def joined(cls, parts: list[_Evidence]) -> _Evidence:
-        return cls(*(torch.cat([getattr(part, f.name) for part in parts]) for f in fields(cls)))
-
-    @property
-    def z_square(self) -> np.ndarray:  # (m,)
-        return (self.residual.square() / self.variance).numpy()
-
-    def scores(self, tail: Tail, h: np.ndarray | None) -> Scores:
-        log_scale = tail.log_scale + tail.gain * (np.zeros(len(self.rows)) if h is None else h)
-        density = (
-            log_density(self.z_square, log_scale, tail.df, tail.outliers) - 0.5 * self.variance.log().numpy()
-        )
-        scale = np.sqrt(self.variance.numpy() * np.exp(log_scale))
-        law = PredictiveDistribution(np.zeros(len(scale)), np.maximum(scale, 1e-300), tail.df, tail.outliers)
-        residual = self.residual.numpy()
-        normal = bool(np.isinf(tail.df)) and tail.outliers is None
-        far = normal and bool(np.abs(law.z(residual)).max() > _REFUTED)
-        return Scores(self.rows.numpy(), density, law.crps(residual), residual**2, far)
-
-
 def learn_surface(
-    x: Tensor, evidence: _Evidence, seed: int, known: SpreadSurface | None = None
+    x: Tensor, evidence: Residuals, seed: int, known: SpreadSurface | None = None
 ) -> SpreadSurface:
     """A process for log z² over inputs, means and log variances; with the hyperparameters of one that is known.
 

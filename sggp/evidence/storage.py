@@ -60,7 +60,7 @@ def evidence_parts(value: Any) -> Any:
 
 def _check_shapes(model: NoiseModel) -> None:
     """Raise ValueError where the parts of a file do not go together."""
-    if not (isinstance(model, NoiseModel) and model.tail.df > 2):
+    if not (isinstance(model, NoiseModel) and model.tail.df > 2 and model.tail.power > 0):
         raise ValueError(f"not a noise model with a variance: {model!r}")
     surface = model.surface
     if surface is None:

@@ -9,6 +9,7 @@ import torch
 from sggp.evidence.leave_one_out import Observed, leave_out
 from sggp.evidence.spread import NoiseModel, learn_noise_model, leave_out_with
 from sggp.hyperparameters import named_kernel
+from sggp.predictive import PredictiveDistribution
 
 
 def table(spread, n=700, seed=0, noise=0.04):
@@ -47,6 +48,27 @@ def test_one_noise_for_all_rows_is_left_alone():
         assert score.gain <= 2 * score.error
 
 
+@pytest.mark.parametrize("repeated", [False, True])
+def test_uniform_noise_gets_a_flat_law_whose_intervals_hold_what_they_say(repeated):
+    n = 900
+    g = torch.Generator().manual_seed(7)
+    observed = table(lambda x: torch.zeros(len(x), dtype=torch.float64), n, 7, 0.08)
+    x = observed.x
+    if repeated:
+        x = x[: n // 3].repeat(3, 1)
+    noise = torch.rand(n, generator=g, dtype=torch.float64) - 0.5
+    y = torch.sin(3 * x[:, 0]) + noise
+    observed = Observed(observed.kernel, x, y[:, None], observed.noise)
+    model = learn_noise_model(observed, float(observed.noise[0]), torch.Generator().manual_seed(1))
+    assert model.tail.power > 5
+    assert model.reason.startswith("rescaled, with tails, of a shape of its own: ")
+    assert model.scores[-1].gain > 2 * model.scores[-1].error
+    law = PredictiveDistribution([0.0], [np.sqrt(0.08 * np.exp(model.tail.log_scale))], **model.tail.law)
+    low, high = law.interval(0.95)
+    assert float(high[0]) == pytest.approx(0.475, abs=0.04)  # of uniform noise; a normal one's end is .57
+    assert float(low[0]) == -float(high[0])
+
+
 def test_a_wrong_noise_variance_is_corrected():
     observed = table(lambda x: 0.2 * torch.ones(len(x), dtype=torch.float64), noise=0.4, seed=3)
     model = learn_noise_model(observed, float(observed.noise[0]), torch.Generator().manual_seed(1))
@@ -74,9 +96,7 @@ def test_what_left_out_rows_say_holds_for_new_rows():
     latent = every.kernel.outputscale - (cross * torch.linalg.solve(matrix, cross.T).T).sum(1)
     variance = latent + 0.04
     squared = variance * model.log_scale(other.x, mean, variance).exp()
-    from sggp.predictive import PredictiveDistribution
-
-    density = PredictiveDistribution(mean, squared.sqrt(), model.tail.df).logpdf(other.residual[:, 0])
+    density = PredictiveDistribution(mean, squared.sqrt(), **model.tail.law).logpdf(other.residual[:, 0])
     plain = PredictiveDistribution(mean, variance.sqrt()).logpdf(other.residual[:, 0])
     error = density.std() / 30
     assert density.mean() == pytest.approx(told, abs=3 * error)

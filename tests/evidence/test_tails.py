@@ -36,3 +36,27 @@ def test_a_surface_gets_its_gain():
     assert tail.gain == pytest.approx(0.7, abs=0.04)
     assert tail.log_scale == pytest.approx(0.5, abs=0.05)
     assert fit_tail(z_square).df < 10  # what is not explained looks like tails
+
+
+@pytest.mark.parametrize(
+    ("law", "power"), [(stats.uniform(-1.7, 3.4), 20.0), (stats.laplace(), 1.0), (stats.gennorm(4.0), 4.0)]
+)
+def test_shapes_are_found(law, power):
+    """Within three standard errors of 20,000 draws; a uniform variable has any large power, a Laplace one the least."""
+    z = law.rvs(20_000, random_state=0)
+    plain = fit_tail(z**2)
+    found = fit_tail(z**2, shaped=plain)
+    assert found.power >= 20 if power == 20 else found.power == pytest.approx(power, rel=0.1)
+    gain = found.log_density(z**2).mean() - plain.log_density(z**2).mean()
+    assert gain > 0.005
+    assert found.log_density(z**2).mean() == pytest.approx(law.logpdf(z).mean(), abs=0.01)
+
+
+def test_a_shape_that_says_nothing_is_two():
+    z_square = stats.t(5).rvs(20_000, random_state=2) ** 2
+    plain = fit_tail(z_square)
+    found = fit_tail(z_square, shaped=plain)
+    assert found.power == pytest.approx(
+        2.0, abs=0.3
+    )  # three standard errors: power and df say nearly the same
+    assert found.log_density(z_square).mean() >= plain.log_density(z_square).mean() - 1e-6
