@@ -23,7 +23,8 @@ from sggp.bayesopt.outcomes.beliefs import Beliefs, build_beliefs
 from sggp.bayesopt.outcomes.define import Outcomes
 from sggp.bayesopt.outcomes.results import standing
 from sggp.bayesopt.outcomes.tables import BeliefSettings
-from sggp.bayesopt.outlook import Condition, Outlook, outlook
+from sggp.bayesopt.outlook import Outlook, outlook
+from sggp.bayesopt.outlook.conditions import conditions_of
 from sggp.bayesopt.record import Record
 from sggp.bayesopt.rules import RULES, Rule, RuleLike, make_rule
 from sggp.bayesopt.spaces.base import Space, check_room
@@ -250,10 +251,10 @@ class Campaign(Record):
 
         Of the first objective, without values that the model sets apart and bounds that guarantee nothing ("<5" where
         larger is better): their rows count as unmeasured. With constraints, of what meets all those that were measured
-        at all; rows where one is unknown count as unmeasured, too. Failures are not asked about. See
-        `sggp.bayesopt.outlook.outlook` for what is asked, how it is calibrated and what it costs. Over a
-        `Combinatorial` space it speaks of the products that searches looked at, and says so; where none was made since
-        it was opened, one is.
+        at all; rows where one is unknown count as unmeasured, too. What failed does not count, and what is unmeasured
+        where the model of failure lets it succeed. See `sggp.bayesopt.outlook.outlook` for what is asked, how it is
+        calibrated and what it costs. Over a `Combinatorial` space it speaks of the products that searches looked at,
+        and says so; where none was made since it was opened, one is.
 
         Args:
             top, epsilon: as there.
@@ -277,11 +278,14 @@ class Campaign(Record):
         rows = [-1 if t.index is None else t.index for t in done]
         places = torch.tensor(rows) if self._bound.of_rows else self._bound.features(done)
         batch = self._next(trials, batch_size, choose)
+        failed = self._bound.taken([t for t in trials if t.state == "failed"]) if self._bound.of_rows else ()
         size = len(where) if hasattr(where, "looked_at") else None
         if size is not None:
             if where.last_search is None:
                 self._next(trials, 1, choose)
-            where, (places, *rest) = where.looked_at(places, *([] if batch is None else [batch]))
+            where, (places, failed, *rest) = where.looked_at(
+                places, failed, *([] if batch is None else [batch])
+            )
             batch = rest[0] if rest else None
         found = outlook(
             model,
@@ -293,8 +297,9 @@ class Campaign(Record):
             epsilon=epsilon,
             batch=batch,
             search=self._search,
-            conditions={c.name: Condition.of(beliefs.models[c.name], c) for c in limits.constraints},
+            conditions=conditions_of(beliefs, limits.constraints),
             met=[standing(t, limits) for t in done],
+            failed=failed,
             generator=look,
         )
         return found if size is None else found.of_part(size)

@@ -43,7 +43,7 @@ def test_what_is_impure_is_neither_the_best_found_nor_the_best_there_is(tmp_path
     assert said.regret_90.value < 0.2  # 1.0 is .45 better, and impure
     assert 0.0 < said.gain.value < 0.1
     assert said.found[0].expected.value < 0.2  # the best of all that are pure is not yet found
-    (sentence,) = (one for one in said.sentences() if "constraint" in one)
+    (sentence,) = (one for one in said.sentences() if "condition" in one)
     assert "purity at least 0.4" in sentence
     assert said.as_dict()["conditions"] == ("purity at least 0.4",)
     plain = Campaign(Pool(x), tmp_path / "plain.db", maximize=True, seed=3)

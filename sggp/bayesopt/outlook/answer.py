@@ -234,7 +234,7 @@ class Outlook:
         said = []
         if self.conditions:
             said.append(
-                f"Only what meets every constraint counts ({', '.join(self.conditions)}): measured values decide for "
+                f"Only what meets every condition counts ({', '.join(self.conditions)}): measurements decide for "
                 f"what was measured, joint samples for every other {self.names[0]}."
             )
         if self.part_of is not None:

@@ -45,6 +45,7 @@ class Question:
         search: how hard to look in a box.
         conditions: by name, what a place must meet to count: the best there is is then the best of those that do, along
             the paths of these models. met: (n,) bool, which measurements met them; None for all.
+        failed: (f,) rows of a pool whose measurements failed, -1 for others: they do not count.
         progress: called with the number of pool rows done.
     """
 
@@ -55,6 +56,7 @@ class Question:
     search: BoxSearch | None = None
     conditions: Mapping[str, Condition] = field(default_factory=dict)
     met: Any = None
+    failed: Any = ()
     progress: Callable[[int], Any] | None = None
 
 
@@ -84,7 +86,7 @@ def outlook(
         maximize: whether larger is better.
         generator: seed or generator.
         options: what is asked beyond the defaults, by the names of `Question`: top, epsilon, batch, noise_std, search,
-            conditions, met, progress.
+            conditions, met, failed, progress.
 
     Raises:
         InputError: nothing of the space has been measured, or nothing that meets the conditions, too few paths, or an
@@ -163,7 +165,9 @@ def _over_pool(asked: _Asked, pool: Any, measured: Any, values: Tensor) -> Outlo
     rows = all_rows[good]
     question, top = asked.question, _tops(asked.question.top)
     chosen = as_indices(() if question.batch is None else question.batch, len(pool), what="batch")
-    size, closed = int(pool.capacity), pool.closed(all_rows)  # of twins only one counts
+    failed = as_indices(question.failed, None, what="failed")
+    closed = pool.closed(torch.cat([all_rows, failed[failed >= 0]]).unique())  # of twins only one counts
+    size = int(pool.capacity)
     of_batch = pool.find(pool.keys(chosen))
     if bool(torch.isin(of_batch, all_rows).any()) or len(of_batch.unique()) != len(chosen):
         raise InputError(

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from sggp.bayesopt.outcomes.beliefs import Beliefs
 from sggp.bayesopt.outcomes.define import Constraint
+from sggp.bayesopt.outcomes.failures import Failures
 from sggp.bayesopt.outcomes.utility import Limits, Utility, UtilityPaths
 from sggp.bayesopt.outlook.sweep import RowNoise, Truths
 from sggp.bayesopt.surrogate import Surrogate
 from sggp.errors import InputError
 
-_OBJECTIVE = "the objective"
+_OBJECTIVE, _MEASUREMENT = "the objective", "the measurement"
 
 
 @dataclass(frozen=True)
@@ -25,17 +27,27 @@ class Condition:
     Attributes:
         model: of the outcome, with as many sample paths as the objective's and in the same coordinates.
         low, high: the limits, in the outcome's units; infinite for none.
+        said: the limits in words; "" has them made of the numbers.
     """
 
     model: Surrogate
     low: float = -math.inf
     high: float = math.inf
+    said: str = ""
 
     @classmethod
     def of(cls, model: Surrogate, constraint: Constraint) -> Condition:
         """A campaign's constraint on the outcome of this model."""
         low, high = constraint.at_least, constraint.at_most
         return cls(model, -math.inf if low is None else low, math.inf if high is None else high)
+
+    @classmethod
+    def of_success(cls, failures: Failures) -> Condition:
+        """That a measurement does not fail: g + N(0, 1) ≥ 0, which has the probability Φ(g) on a path of g."""
+        model = Surrogate(
+            failures.posterior, failures.mean, failures.scale, learned=True, new_noise=failures.scale**-2
+        )
+        return cls(model, low=0.0, said="succeeds")
 
     def limits(self, name: str) -> Limits:
         """The limits in the model's units, for `Utility`."""
@@ -44,8 +56,16 @@ class Condition:
 
     def __str__(self) -> str:
         """The limits in words."""
+        if self.said:
+            return self.said
         ends = [f"at least {self.low:g}"] if math.isfinite(self.low) else []
         return " and ".join(ends + ([f"at most {self.high:g}"] if math.isfinite(self.high) else []))
+
+
+def conditions_of(beliefs: Beliefs, constraints: Sequence[Constraint]) -> dict[str, Condition]:
+    """What a campaign's places must meet: its constraints, and that a measurement does not fail where some did."""
+    out = {c.name: Condition.of(beliefs.models[c.name], c) for c in constraints}
+    return out if beliefs.failures is None else out | {_MEASUREMENT: Condition.of_success(beliefs.failures)}
 
 
 def checked_conditions(conditions: Mapping[str, Condition], paths: int) -> None:
