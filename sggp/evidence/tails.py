@@ -20,6 +20,8 @@ MOST_DF = 100.0
 """Above this a Student-t variable counts as normal."""
 LEAST_POWER, MOST_POWER = 1.0, 50.0
 """Of a generalised t variable."""
+FLAT_DF = 30.0
+"""Most degrees of freedom of one whose top is flatter than a normal one's: without them nothing could lie beyond it."""
 _STEP = np.array([1.0, 1.0, 0.3, 0.5])
 
 
@@ -88,6 +90,7 @@ def fit_tail(
     def tail(p: Array) -> Tail:
         df = math.inf if outliers is not None else _df(p[1])
         power = 2.0 if shaped is None else _power(p[3])
+        df = min(df, FLAT_DF) if power > 2 else df
         return Tail(float(p[0]), df, 1.0 if surface is None else float(p[2]), outliers, power)
 
     # χ² of one degree has the median .455, whatever the tails

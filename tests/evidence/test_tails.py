@@ -39,17 +39,23 @@ def test_a_surface_gets_its_gain():
 
 
 @pytest.mark.parametrize(
-    ("law", "power"), [(stats.uniform(-1.7, 3.4), 20.0), (stats.laplace(), 1.0), (stats.gennorm(4.0), 4.0)]
+    ("law", "least", "most"),
+    [(stats.uniform(-1.7, 3.4), 20, 50), (stats.laplace(), 1, 1.1), (stats.gennorm(4.0), 4, 6)],
 )
-def test_shapes_are_found(law, power):
-    """Within three standard errors of 20,000 draws; a uniform variable has any large power, a Laplace one the least."""
+def test_shapes_are_found(law, least, most):
+    """Any large power for uniform variables, and more than 4 for one of 4, whose tails are as steep as none may be.
+
+    Of a flat law 1/31 lies beyond its top, at 30 degrees of freedom: .033 nats; the rest is the error of 20,000 draws.
+    """
     z = law.rvs(20_000, random_state=0)
     plain = fit_tail(z**2)
     found = fit_tail(z**2, shaped=plain)
-    assert found.power >= 20 if power == 20 else found.power == pytest.approx(power, rel=0.1)
+    assert least <= found.power <= most
     gain = found.log_density(z**2).mean() - plain.log_density(z**2).mean()
     assert gain > 0.005
-    assert found.log_density(z**2).mean() == pytest.approx(law.logpdf(z).mean(), abs=0.01)
+    assert found.log_density(z**2).mean() == pytest.approx(
+        law.logpdf(z).mean(), abs=0.043 if least > 2 else 0.01
+    )
 
 
 def test_a_shape_that_says_nothing_is_two():
@@ -60,3 +66,11 @@ def test_a_shape_that_says_nothing_is_two():
         2.0, abs=0.3
     )  # three standard errors: power and df say nearly the same
     assert found.log_density(z_square).mean() >= plain.log_density(z_square).mean() - 1e-6
+
+
+def test_a_flat_law_has_tails():
+    """A measurement at twice the end of uniform noise is improbable, and no more: a normal one's 9 deviations off."""
+    z = stats.uniform(-1, 2).rvs(2000, random_state=3)
+    found = fit_tail(z**2, shaped=fit_tail(z**2))
+    assert found.df <= 30
+    assert float(found.log_density(np.array([4.0]))[0]) > -40
