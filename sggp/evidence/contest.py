@@ -142,7 +142,10 @@ def decide(
         name, last = best(tails)
         told = (*told, last[1])
         score = last[1] if name == shaped else score
-    return Verdict(name.removesuffix(SHAPED), tails[name], told, f"{name}: {score}")
+    tail, said = tails[name], ""
+    if tail.power != 2:
+        said = f" ({'flat' if tail.power > 2 else 'peaked'}, power {tail.power:.3g})"
+    return Verdict(name.removesuffix(SHAPED), tail, told, f"{name}{said}: {score}")
 
 
 def best_of(

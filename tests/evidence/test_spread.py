@@ -61,7 +61,7 @@ def test_uniform_noise_gets_a_flat_law_whose_intervals_hold_what_they_say(repeat
     observed = Observed(observed.kernel, x, y[:, None], observed.noise)
     model = learn_noise_model(observed, float(observed.noise[0]), torch.Generator().manual_seed(1))
     assert model.tail.power > 5
-    assert model.reason.startswith("rescaled, with tails, of a shape of its own: ")
+    assert model.reason.startswith("rescaled, with tails, of a shape of its own (flat, power ")
     assert model.scores[-1].gain > 2 * model.scores[-1].error
     law = PredictiveDistribution([0.0], [np.sqrt(0.08 * np.exp(model.tail.log_scale))], **model.tail.law)
     low, high = law.interval(0.95)
