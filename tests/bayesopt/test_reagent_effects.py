@@ -85,6 +85,9 @@ def test_the_outlook_speaks_of_what_was_looked_at(tmp_path: Path) -> None:
     again = campaign.outlook(num_samples=64, generator=0)  # no search is needed now
     assert again.size is not None
     assert again.size >= looked_at
+    trials = campaign.ask(2)
+    campaign.fail(trials[0].id, "no product")
+    assert campaign.outlook(num_samples=64, generator=0).conditions == ("the measurement succeeds",)
 
 
 def test_a_product_that_was_known_by_its_smiles_gets_its_reagents() -> None:
