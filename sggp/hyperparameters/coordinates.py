@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from gpytorch.kernels import Kernel, ScaleKernel
+from gpytorch.priors import LogNormalPrior
 from torch import Tensor
 
 from sggp.errors import DtypeError, InputError, UnsupportedKernel
@@ -22,6 +23,7 @@ from sggp.kernels.convert import check_kernel_structure
 from sggp.kernels.generic import copied
 
 _log = logging.getLogger(__name__)
+_HALF_LOG_TWO_PI = 0.5 * math.log(2 * math.pi)
 _LOG_RANGE = 23.0  # values stay within a factor e^23 = 1e10 of one
 
 
@@ -234,7 +236,9 @@ class Coordinates:
         parts = [torch.zeros(0, dtype=torch.float64)]
         for item, part in self._pieces(u):
             pulled = torch.zeros_like(part)
-            if item.parameter.grad is not None:
+            if item.parameter.grad is not None and item.to_raw is _identity:
+                pulled = item.parameter.grad
+            elif item.parameter.grad is not None:
                 place = part.detach().requires_grad_(True)
                 (pulled,) = torch.autograd.grad(item.to_raw(place), place, item.parameter.grad)
             parts.append((pulled if item.ties is None else item.ties.mean(pulled)).reshape(-1).cpu())
@@ -261,10 +265,10 @@ class Coordinates:
         device = self.items[0].parameter.device if self.items else torch.device("cpu")
         total = torch.zeros((), dtype=torch.float64, device=device)
         for name, module, prior, closure, _ in self.kernel.named_priors():
-            density, ties = prior.log_prob(closure(module)), _ties(module, name)
+            density, ties = _log_density(prior, closure(module)), _ties(module, name)
             total = total + (density if ties is None else density / ties.counts.to(density)).sum()
         if self.noise_prior is not None and self.raw_noise is not None:
-            total = total + self.noise_prior.log_prob(self.noise()).sum()
+            total = total + _log_density(self.noise_prior, self.noise()).sum()
         return total
 
     def values(self) -> dict[str, Any]:
@@ -281,6 +285,14 @@ class Coordinates:
             if self.raw_mean is not None:
                 out["mean"] = self.raw_mean.tolist() if self.raw_mean.numel() > 1 else float(self.raw_mean)
         return out
+
+
+def _log_density(prior: Any, value: Tensor) -> Tensor:
+    """The log density of a GPyTorch prior; of a log-normal one by its formula, without checks at every evaluation."""
+    if type(prior) is not LogNormalPrior or prior._transform is not None:
+        return prior.log_prob(value)
+    log, spread = value.log(), prior.scale
+    return -0.5 * ((log - prior.loc) / spread).square() - log - (spread.log() + _HALF_LOG_TWO_PI)
 
 
 def _ties(module: torch.nn.Module, name: str) -> Ties | None:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 from gpytorch.kernels import MaternKernel, RBFKernel, ScaleKernel
-from gpytorch.priors import GammaPrior
+from gpytorch.priors import GammaPrior, LogNormalPrior
 from scipy.optimize import approx_fprime
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process import kernels as sk
@@ -145,11 +145,14 @@ def test_priors_and_constraints_are_honoured():
     )
 
 
-def test_map_objective_is_gpytorchs():
+@pytest.mark.parametrize(
+    "lengthscale",
+    [GammaPrior(3.0, 6.0), LogNormalPrior(0.4, 0.7), LogNormalPrior(0.4, 0.7, transform=torch.square)],
+    ids=["gamma", "log-normal", "log-normal of the square"],
+)
+def test_map_objective_is_gpytorchs(lengthscale):
     x, y = _data(40)
-    kernel = ScaleKernel(
-        RBFKernel(lengthscale_prior=GammaPrior(3.0, 6.0)), outputscale_prior=GammaPrior(2.0, 0.15)
-    )
+    kernel = ScaleKernel(RBFKernel(lengthscale_prior=lengthscale), outputscale_prior=GammaPrior(2.0, 0.15))
     fit = fit_exact(kernel, x, y, noise_variance=0.02, mean=0.0)
 
     class Model(gpytorch.models.ExactGP):

@@ -85,29 +85,25 @@ class GramMatrix:
             self._points = z
             out.copy_(self._value)
 
-    def backward(self, sensitivity: Sensitivity) -> None:
-        """Add the derivatives of a function with ∂/∂H = S to the `.grad` of the raw parameters.
+    def pulled(self, sensitivity: Sensitivity) -> list[tuple[Tensor, Tensor]]:
+        """Tensors on which K depends and, of a function with ∂/∂H = S, the derivatives in them: for autograd.
 
         Belongs to the last `evaluate`, whose parameters must not have moved since; once.
         """
         everything = slice(None)
         if self.phi is None or self.parts is None:
-            if self._autograd is not None and self._autograd.requires_grad:
-                torch.autograd.backward(self._autograd, sensitivity.tile(everything, everything))
-            self._autograd = None
-            return
+            gram, self._autograd = self._autograd, None
+            if gram is None or not gram.requires_grad:
+                return []
+            return [(gram, sensitivity.tile(everything, everything))]
         with torch.no_grad():
             total, moments = self._moments(sensitivity)
         with torch.enable_grad():
             scale, lengthscale = total_scale(self.parts[0], self.x), self.parts[1].lengthscale
             pulled = moments * (-2.0 * scale.detach())
             pulled = pulled.sum_to_size(lengthscale.reshape(-1).shape).reshape(lengthscale.shape)
-            for output, slope in (
-                (scale, total / scale.detach()),
-                (lengthscale, pulled / lengthscale.detach()),
-            ):
-                if output.requires_grad:
-                    output.backward(slope)
+            both = (scale, total / scale.detach()), (lengthscale, pulled / lengthscale.detach())
+            return [(output, slope) for output, slope in both if output.requires_grad]
 
     def _moments(self, sensitivity: Sensitivity) -> tuple[Tensor, Tensor]:  # (), (d,)
         """Σ_ab S_ab K_ab and Σ_ab S_ab (dφ/dr²)_ab (z_a − z_b)², over all a and b."""

@@ -159,14 +159,17 @@ class Objective:
                 return 1e6 + self.best.objective, np.zeros_like(u)
             torch.cholesky_inverse(found.factor, out=inverse)
             sensitivity = Sensitivity(inverse, found.weights, self.rows.y.shape[1])
-        self.gram.backward(sensitivity)
+        heights = self.gram.pulled(sensitivity)
         with torch.enable_grad():
             if shared is not None:
                 # dL/dσ² = Σ_g S_gg/r_g over distinct inputs, and that of what merging left behind
-                (within + (sensitivity.diagonal() * self.rows.shares).sum() * shared).backward()
+                height = within + (sensitivity.diagonal() * self.rows.shares).sum() * shared
+                heights.append((height, torch.ones_like(height)))
             prior = coordinates.log_prior()
             if prior.requires_grad:
-                prior.backward(torch.full_like(prior, self.count / self.whole))
+                heights.append((prior, torch.full_like(prior, self.count / self.whole)))
+        if heights:
+            torch.autograd.backward(*zip(*heights, strict=True))
         gradient = coordinates.gradient(vector) / self.count
         likelihood = found.value + float(within.detach())
         value = likelihood / self.count + float(prior.detach()) / self.whole
