@@ -20,7 +20,8 @@ from sggp.hyperparameters.units import is_relative
 from tests.fitting.tables import QUERIES, SEARCHED, TRUTH, X, Y
 
 POWER = 2.0**-400
-UNITS = [30.0, 1e150]
+UNITS = [1e150]
+"""No power of two, and far from one: what a smaller factor changes this one does."""
 BEYOND = [1e-170, 1e200, 1e300]
 
 
@@ -168,9 +169,10 @@ def test_what_is_learnt_is_told_in_the_units_of_the_targets() -> None:
 
 def test_learn_hyperparameters_is_the_same_in_other_units() -> None:
     x, y = torch.from_numpy(X), torch.from_numpy(Y)
-    for optimizer in ("exact", "iterative"):
+    for optimizer, options in (("exact", {}), ("iterative", {"max_steps": 8})):
         one, other = (
-            learn_hyperparameters(_free(), x, c * y, optimizer=optimizer, generator=0) for c in (1.0, 2.0**30)
+            learn_hyperparameters(_free(), x, c * y, optimizer=optimizer, generator=0, **options)
+            for c in (1.0, 2.0**30)
         )
         assert float(other.kernel.outputscale) == pytest.approx(
             2.0**60 * float(one.kernel.outputscale), rel=1e-12
@@ -240,7 +242,7 @@ def test_noise_that_is_given_counts_in_squared_units_of_y(normalize_y: bool) -> 
 
 
 @pytest.mark.parametrize("normalize_y", [True, False])
-@pytest.mark.parametrize("offset", [1e3, 1e9, 1e12])
+@pytest.mark.parametrize("offset", [1e3, 1e12])
 def test_a_spread_far_below_the_offset(offset: float, normalize_y: bool) -> None:
     """y = offset + f is the model of what float64 holds of f, and the offset."""
     y = offset + Y
