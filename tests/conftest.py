@@ -41,6 +41,11 @@ def pytest_collection() -> Iterator[None]:
         gc.enable()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What runs scripts comes first: one of two workers takes it all, with one server, and short tests end the run."""
+    items.sort(key=lambda item: "scripts" not in getattr(item, "fixturenames", ()))
+
+
 def pytest_collection_finish() -> None:
     """What torch logs reaches the root logger: pytest would else visit its loggers, some forty, six times a test."""
     for name, logger in logging.root.manager.loggerDict.items():
