@@ -23,20 +23,20 @@ HERE = pathlib.Path(__file__).parent
 needs_triton = pytest.mark.skipif(not triton.available(), reason="Triton is not installed")
 
 
-def cases(scripts: Scripts, name: str, part: str) -> None:
-    """The tests of a file whose names hold this word all pass, on the GPU or in the interpreter, and there are some."""
+@needs_triton
+def test_cases_and_the_properties_of_every_engine(scripts: Scripts) -> None:
+    """On the GPU or in the interpreter all of them pass, and of either file there are some.
+
+    The properties are those of test_engines.py, whose catalogue has a row for Triton in a process that interprets it.
+    """
     interpret = "0" if torch.cuda.is_available() else "1"
-    command = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", part, HERE / name)
+    files = (HERE / "triton_cases.py", HERE / "test_engines.py")
+    command = ("-m", "pytest", "-v", "-p", "no:cacheprovider", "-k", "triton", *files)
     found = scripts.run(*command, OMP_NUM_THREADS="1", TRITON_INTERPRET=interpret)
     assert found.returncode == 0, found.stdout + found.stderr
-    assert re.search(r"[1-9]\d* passed", found.stdout)
-    assert "skipped" not in found.stdout
-
-
-@needs_triton
-@pytest.mark.parametrize("part", ["stationary", "not stationary"])
-def test_cases(part: str, scripts: Scripts) -> None:
-    cases(scripts, "triton_cases.py", part)
+    for file in files:
+        assert re.search(rf"{file.name}::\S+ PASSED", found.stdout)
+    assert "SKIPPED" not in found.stdout
 
 
 @needs_triton
@@ -47,12 +47,6 @@ def test_every_kernel_compiles_without_a_gpu(scripts: Scripts, tmp_path: pathlib
     lines = found.stdout.splitlines()
     assert len(lines) == 2 * (len(FAMILIES) + 2 * (5 + 3 + 8))
     assert not [line for line in lines if "tf32" in line or "lg2.approx" in line]
-
-
-@needs_triton
-def test_the_properties_of_every_engine(scripts: Scripts) -> None:
-    """Those of test_engines.py, whose catalogue has a row for Triton in a process that interprets it."""
-    cases(scripts, "test_engines.py", "triton")
 
 
 def fake(name: str) -> object:
