@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import importlib
+
 import pytest
 import torch
 
@@ -47,9 +50,12 @@ def test_a_pool_that_is_measured_whole_leaves_nothing_to_gain(tmp_path):
     assert said.within[0].probability.value == 1.0
 
 
-def test_a_box_is_asked_in_its_own_terms(tmp_path):
+def test_a_box_is_asked_in_its_own_terms(tmp_path, monkeypatch):
+    """One column needs no long search, of a path as of the next batch."""
+    short = functools.partial(BoxSearch, rounds=2, candidates=256, starts=1, steps=10)
+    monkeypatch.setattr(importlib.import_module("sggp.bayesopt.outlook.ask"), "BoxSearch", short)
     box = Box({"dose": (10.0, 20.0)})
-    campaign = Campaign(box, tmp_path / "c.db", maximize=True, seed=3)
+    campaign = Campaign(box, tmp_path / "c.db", maximize=True, seed=3, search=short())
     for dose in (10.0, 12.0, 13.5, 15.0, 17.0, 20.0):
         campaign.attach({"dose": dose}, -((dose - 14.0) ** 2))
     said = campaign.outlook(num_samples=32, batch_size=1)

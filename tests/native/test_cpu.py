@@ -221,7 +221,6 @@ def test_a_row_does_not_depend_on_its_company_nor_on_the_threads() -> None:
 
 
 @functools.cache
-@functools.cache
 def square_product(n: int, d: int, s: int, seed: int, dtype: torch.dtype) -> tuple[Any, ...]:
     """Points, a matrix, the profile, and their product with its rounding: the same for every instruction set."""
     profile = profile_of(FAMILIES[seed])
