@@ -169,7 +169,7 @@ class Objective:
             if prior.requires_grad:
                 heights.append((prior, torch.full_like(prior, self.count / self.whole)))
         if heights:
-            torch.autograd.backward(*zip(*heights, strict=True))
+            torch.autograd.backward([height for height, _ in heights], [slope for _, slope in heights])
         gradient = coordinates.gradient(vector) / self.count
         likelihood = found.value + float(within.detach())
         value = likelihood / self.count + float(prior.detach()) / self.whole
