@@ -20,6 +20,7 @@ from sggp.bayesopt.rules import DEFAULT_RULE
 from sggp.cli import main
 from sggp.datasets import nci_first_5k
 from tests.cli.commands import check_alone, read, refused, write
+from tests.scripts import Scripts
 
 
 class TestFitAndPredict:
@@ -110,8 +111,8 @@ def test_no_command_and_unknown_commands_are_refused_in_one_line(capsys):
         assert name in said
 
 
-def test_the_package_is_the_command() -> None:
-    done = subprocess.run([sys.executable, "-m", "sggp", "--version"], capture_output=True, text=True)
+def test_the_package_is_the_command(scripts: Scripts) -> None:
+    done = scripts.run("-m", "sggp", "--version", anew=("sggp",))
     assert (done.returncode, done.stdout) == (0, f"sggp {sggp.__version__}\n")
 
 
