@@ -19,7 +19,7 @@ from sggp.bayesopt.rules import make_rule
 from sggp.bayesopt.rules.scores import ScoreRule
 from sggp.defaults import DIRECT_ROWS
 
-__all__ = ["LIBRARIES", "SHARE", "STAGES", "replay"]
+__all__ = ["LIBRARIES", "STAGES", "TOP", "Truth", "first_known", "judged", "molecules", "replay"]
 
 LIBRARIES.setdefault("dockstring", Source("dockstring_small_5000x58.csv.gz", "smiles", "F2"))
 LIBRARIES.setdefault("lipophilicity", Source("lipophilicity.csv.gz", "smiles", "exp", maximize=True))
@@ -49,9 +49,15 @@ class Truth:
 
 
 @functools.cache
-def _features(name: str, cache: Path | None) -> tuple[Tensor, Library]:
+def molecules(name: str, cache: Path | None) -> tuple[Tensor, Library]:
+    """The fingerprints (N, d) of a library, and the library."""
     library = load(name, None, cache)
     return torch.cat([rows for _, rows in Pool(library.table).chunks()]), library
+
+
+def first_known(rows: int) -> int:
+    """Molecules that are known at first, and that a batch is."""
+    return max(LEAST, math.ceil(SHARE * rows))
 
 
 def replay(setup: dict[str, Any], cache: Path | None) -> list[dict[str, Any]]:
@@ -59,12 +65,12 @@ def replay(setup: dict[str, Any], cache: Path | None) -> list[dict[str, Any]]:
 
     The model is a campaign's: a kernel for each part of the fingerprints. Rules that ask no paths share its fit.
     """
-    features, library = _features(setup["library"], cache)
+    features, library = molecules(setup["library"], cache)
     draw = seeded(setup["seed"])
     rows = torch.randperm(len(features), generator=draw)[: setup["rows"] or len(features)]
     pool, values = Pool(features[rows]), library.values[rows]
     truth = Truth(values if library.maximize else -values)
-    batch = max(LEAST, math.ceil(SHARE * len(rows)))
+    batch = first_known(len(rows))
     known, told = list(range(batch)), []
     rule = make_rule(setup["rule"], pool, batch, maximize=library.maximize)
     for stage in range(max(STAGES) + 1):

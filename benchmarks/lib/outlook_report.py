@@ -18,7 +18,7 @@ BINS = (0.0, 0.05, 0.2, 0.4, 0.6, 0.8, 0.95, 1.0001)
 
 def key(record: dict[str, Any]) -> tuple[Any, ...]:
     """What makes a replay the same as another."""
-    return tuple(record[name] for name in KEY)
+    return (*(record[name] for name in KEY), record.get("constraint", False))
 
 
 def report(runs: Iterable[dict[str, Any]]) -> None:
