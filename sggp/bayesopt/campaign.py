@@ -188,8 +188,8 @@ class Campaign(Record):
     ) -> list[Trial]:
         """Ask, evaluate and tell until `budget` trials have ended, the pending ones first.
 
-        Several runs of a campaign file on one machine may go on together: one that begins while another goes on leaves
-        it the trials that are pending.
+        Several runs may go on together, of a campaign file on one machine, of a PostgreSQL database on any (each keeps
+        a connection open): one that begins while another goes on leaves it the trials that are pending.
 
         With an executor up to `batch_size` evaluations run at once, and a new point is asked for as soon as one ends.
         Whatever stops this (a kill, Ctrl-C, a broken executor), trials without a result stay pending, and another call

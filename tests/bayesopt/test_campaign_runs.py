@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -18,11 +19,11 @@ BOX = Box([[0.0, 1.0]])
 LOCKS = pytest.mark.skipif(sys.platform == "win32", reason="there are no file locks of this kind on Windows")
 
 
-def opened(path: Path) -> Campaign:
-    return Campaign(BOX, path, maximize=True, seed=1, num_initial=50)
+def opened(place: Path | str) -> Campaign:
+    return Campaign(BOX, place, maximize=True, seed=1, num_initial=50)
 
 
-def evaluate_for_ever(path: Path, begun: multiprocessing.synchronize.Event) -> None:
+def evaluate_for_ever(place: Path | str, begun: multiprocessing.synchronize.Event) -> None:
     """A run in a process of its own, in the middle of its second trial."""
     tries: list[int] = []
 
@@ -33,13 +34,29 @@ def evaluate_for_ever(path: Path, begun: multiprocessing.synchronize.Event) -> N
             signal.pause()
         return 0.0
 
-    opened(path).run(objective, budget=3, batch_size=2)
+    opened(place).run(objective, budget=3, batch_size=2)
+
+
+BEGUN: list[multiprocessing.queues.Queue] = []  # of the process that was forked
+
+
+def wait_in_worker(trial) -> float:
+    BEGUN[0].put(os.getpid())
+    signal.pause()
+    return 0.0
+
+
+def evaluate_in_a_worker(place: Path | str, begun: multiprocessing.queues.Queue) -> None:
+    """A run whose only trial is with a worker that outlives it."""
+    BEGUN.append(begun)
+    workers = ProcessPoolExecutor(1, multiprocessing.get_context("fork"))
+    opened(place).run(wait_in_worker, budget=1, executor=workers)
 
 
 @LOCKS
-def test_runs_in_threads_share_the_work(tmp_path):
-    path, evaluated = tmp_path / "c.db", Counter[int]()
-    opened(path).ask(1)  # left by somebody: the first run takes it up
+def test_runs_in_threads_share_the_work(place, tmp_path):
+    evaluated = Counter[int]()
+    opened(place).ask(1)  # left by somebody: the first run takes it up
     begun, go_on = threading.Event(), threading.Event()
 
     def slow(trial) -> float:
@@ -52,39 +69,77 @@ def test_runs_in_threads_share_the_work(tmp_path):
         evaluated[trial.id] += 1
         return float(trial.x[0])
 
-    first = threading.Thread(target=lambda: opened(path).run(slow, budget=2, batch_size=2))
+    first = threading.Thread(target=lambda: opened(place).run(slow, budget=2, batch_size=2))
     first.start()
     assert begun.wait(60)
-    ended = opened(path).run(quick, budget=3)
+    ended = opened(place).run(quick, budget=3)
     go_on.set()
     first.join()
     assert [trial.id for trial in ended] == sorted(trial.id for trial in ended)
     assert 1 not in {trial.id for trial in ended}
     assert set(evaluated.values()) == {1}
-    assert [trial.state for trial in opened(path).results()] == ["measured"] * 5
+    assert [trial.state for trial in opened(place).results()] == ["measured"] * 5
     assert not list(tmp_path.glob("*.running"))
 
 
 @LOCKS
-def test_a_run_leaves_what_another_process_evaluates_and_takes_up_what_a_dead_one_left(tmp_path):
-    path = tmp_path / "c.db"
+def test_a_run_leaves_what_another_process_evaluates_and_takes_up_what_a_dead_one_left(place):
     context = multiprocessing.get_context("spawn")
     begun = context.Event()
-    other = context.Process(target=evaluate_for_ever, args=(path, begun))
+    other = context.Process(target=evaluate_for_ever, args=(place, begun))
     other.start()
     try:
         assert begun.wait(120)
-        (waiting,) = opened(path).pending
-        ended = opened(path).run(lambda trial: 1.0, budget=2)
+        (waiting,) = opened(place).pending
+        ended = opened(place).run(lambda trial: 1.0, budget=2)
         assert waiting.id not in {trial.id for trial in ended}
-        assert [trial.id for trial in opened(path).pending] == [waiting.id]
-        assert list(tmp_path.glob("*.running"))
+        assert [trial.id for trial in opened(place).pending] == [waiting.id]
     finally:
         os.kill(other.pid, signal.SIGKILL)
         other.join()
-    (again,) = opened(path).run(lambda trial: 2.0, budget=1)
+    (again,) = opened(place).run(lambda trial: 2.0, budget=1)
     assert again.id == waiting.id
-    assert not list(tmp_path.glob("*.running"))
+
+
+@LOCKS
+def test_the_workers_of_a_killed_run_hold_nothing(place):
+    context = multiprocessing.get_context("spawn")
+    begun = context.Queue()
+    other = context.Process(target=evaluate_in_a_worker, args=(place, begun))
+    other.start()
+    worker = begun.get(timeout=120)
+    try:
+        assert opened(place).run(lambda trial: 1.0, budget=1)[0].id == 2
+        os.kill(other.pid, signal.SIGKILL)
+        other.join()
+        os.kill(worker, 0)  # it lives
+        assert opened(place).run(lambda trial: 2.0, budget=1)[0].id == 1
+    finally:
+        os.kill(worker, signal.SIGKILL)
+
+
+@LOCKS
+@pytest.mark.parametrize("links", ["folder", "file"])
+def test_a_file_with_two_names_is_one_campaign(tmp_path, links):
+    (tmp_path / "data").mkdir()
+    path = tmp_path / "data" / "c.db"
+    opened(path).ask(1)
+    if links == "folder":
+        (tmp_path / "link").symlink_to(tmp_path / "data")
+        other = tmp_path / "link" / "c.db"
+    else:
+        other = tmp_path / "other.db"
+        other.symlink_to(path)
+
+    def objective(trial) -> float:
+        if trial.id == 1:
+            (ended,) = opened(other).run(objective, budget=1)
+            assert ended.id == 2
+        return 0.0
+
+    assert [trial.id for trial in opened(path).run(objective, budget=1)] == [1]
+    assert [trial.state for trial in opened(path).results()] == ["measured"] * 2
+    assert not list(tmp_path.rglob("*.running"))
 
 
 @LOCKS

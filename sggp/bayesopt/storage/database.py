@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from sggp.bayesopt.storage.rows import EVENT_COLUMNS, TABLES, TRIAL_COLUMNS, Connection, RowStorage
+from sggp.bayesopt.storage.running import RunLock
+from sggp.bayesopt.storage.server_lock import ServerLock
 from sggp.bayesopt.storage.sqlite import SQLiteStorage
 from sggp.errors import DataFileError, InputError, MissingExtra
 
@@ -94,6 +96,12 @@ class SQLAlchemyStorage(RowStorage):
         with self._connect() as db:
             return not self._empty(db)
 
+    def run_lock(self) -> RunLock:
+        """The lock that the runs of this campaign share; see `sggp.bayesopt.storage.running`."""
+        if self._file is not None:
+            return self._file.run_lock()
+        return ServerLock(self._engine.connect, self._saying, self._error)
+
     @contextmanager
     def _reading(self) -> Iterator[Connection]:
         self._check()
@@ -117,18 +125,23 @@ class SQLAlchemyStorage(RowStorage):
 
     @contextmanager
     def _connect(self, *, change: bool = False) -> Iterator[Connection]:
+        with self._saying(), self._engine.connect() as db:
+            if self._file is not None:
+                db.exec_driver_sql("BEGIN IMMEDIATE" if change else "BEGIN")
+            elif change:
+                db.exec_driver_sql(f"SET LOCAL lock_timeout = '{_WAIT}'")
+                db.exec_driver_sql("SET LOCAL synchronous_commit = on")
+                db.exec_driver_sql("SELECT pg_advisory_xact_lock(hashtext('sggp ' || current_schema()))")
+            else:
+                db.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+            yield _Transaction(db)
+            db.commit()
+
+    @contextmanager
+    def _saying(self) -> Iterator[None]:
+        """What is wrong with the database, in words."""
         try:
-            with self._engine.connect() as db:
-                if self._file is not None:
-                    db.exec_driver_sql("BEGIN IMMEDIATE" if change else "BEGIN")
-                elif change:
-                    db.exec_driver_sql(f"SET LOCAL lock_timeout = '{_WAIT}'")
-                    db.exec_driver_sql("SET LOCAL synchronous_commit = on")
-                    db.exec_driver_sql("SELECT pg_advisory_xact_lock(hashtext('sggp ' || current_schema()))")
-                else:
-                    db.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-                yield _Transaction(db)
-                db.commit()
+            yield
         except self._error as error:
             said = " ".join(str(getattr(error, "orig", None) or error).split())
             raise DataFileError(

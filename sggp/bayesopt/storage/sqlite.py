@@ -13,6 +13,7 @@ from typing import Any
 from sggp.bayesopt.storage.first_version import SCHEMA as FIRST_SCHEMA
 from sggp.bayesopt.storage.first_version import migrate
 from sggp.bayesopt.storage.rows import TABLES, VERSION, Connection, RowStorage
+from sggp.bayesopt.storage.running import FileLock
 from sggp.checks import as_path
 from sggp.errors import DataFileError, InputError
 
@@ -80,6 +81,10 @@ class SQLiteStorage(RowStorage):
     @property
     def name(self) -> str:
         return self._name
+
+    def run_lock(self) -> FileLock:
+        """The lock that the runs of this campaign share; see `sggp.bayesopt.storage.running`."""
+        return FileLock(self.path)
 
     @property
     def exists(self) -> bool:
