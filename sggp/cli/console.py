@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from rich.text import Text
 from sggp.cli.outputs import check_output, check_outputs
 from sggp.errors import InputError, Stopped
 from sggp.molecules.files import csv_text, visible
-from sggp.running import JsonLines, ProgressLines, Stop, listening, stop_on_signals
+from sggp.running import JsonLines, ProgressLines, Stop, listening
 
 __all__ = [
     "check_output",
@@ -77,18 +77,15 @@ def progress() -> Progress:
 
 
 @contextmanager
-def long_run(log: Path | None = None) -> Iterator[Stop]:
-    """Progress of the block on stderr; its steps in `log`, as JSON lines; SIGTERM and Ctrl-C end it at its next step.
+def long_run(stop: Stop, log: Path | None = None) -> Iterator[None]:
+    """Progress of the block on stderr; its steps in `log`, as JSON lines.
 
-    A second signal ends the process at once. Where the block raises `Stopped`, the command exits as after a signal.
+    Where the block raises `Stopped`, the command exits as after the signal of `stop`.
     """
-    with ExitStack() as stack:
-        stop = stack.enter_context(stop_on_signals(at_once=True))
-        if log is not None:
-            stack.enter_context(JsonLines(log))
+    with nullcontext() if log is None else JsonLines(log):
         try:
             with progress_lines():
-                yield stop
+                yield
         except Stopped as error:
             stderr().print(str(error))
             exit_as_stopped(stop)

@@ -24,6 +24,7 @@ from sggp.errors import InputError, UnidentifiedColumns
 from sggp.estimator import GPRegressor
 from sggp.files import write_whole
 from sggp.plotting import new_figure
+from sggp.running import apart, stop_on_signals
 
 _DEFAULT = "auto"
 _KERNELS = (_DEFAULT, "matern12", "matern32", "matern52", "rbf")
@@ -79,17 +80,19 @@ def fit(
         max_seconds=max_seconds,
         random_state=seed,
     )
-    with warnings.catch_warnings(), long_run(log) as stop:
-        warnings.simplefilter("ignore", UnidentifiedColumns)  # which knows no names: told below
-        model.fit(inputs, y, noise_variance=told_noise(table, model), checkpoint=checkpoint)
-    say(data, copied_rows(model.X_train_, y))
-    if listed := unidentified(model, names):
-        stderr().print(f"the data say nothing separate about these columns: {listed}")
-    if out is not None:
-        save_model(out, SavedModel(target, names, model))
-    if report is not None:
-        told = Told(data, target, names, table.others, table.lines, inputs, rejects, rejected)
-        write_whole(report, render(model, told))
+    with stop_on_signals(at_once=True) as stop:
+        with long_run(stop, log), warnings.catch_warnings():
+            warnings.simplefilter("ignore", UnidentifiedColumns)  # which knows no names: told below
+            model.fit(inputs, y, noise_variance=told_noise(table, model), checkpoint=checkpoint)
+        say(data, copied_rows(model.X_train_, y))
+        if listed := unidentified(model, names):
+            stderr().print(f"the data say nothing separate about these columns: {listed}")
+        with apart():  # what was found is written, whoever has asked to stop
+            if out is not None:
+                save_model(out, SavedModel(target, names, model))
+            if report is not None:
+                told = Told(data, target, names, table.others, table.lines, inputs, rejects, rejected)
+                write_whole(report, render(model, told))
     files = " and ".join(map(str, written))
     stdout().print(f"model of {target!r} in {files}; noise of one measurement {noise_told(model, inputs)}")
     if stop.reason is not None:

@@ -27,6 +27,7 @@ __all__ = [
     "OutOfTime",
     "Step",
     "Stop",
+    "apart",
     "deadline",
     "go_on",
     "heard",
@@ -236,6 +237,13 @@ def within_time() -> Iterator[None]:
     """In the block `go_on` raises `OutOfTime` once `time_is_up`: for what is of no use before its end."""
     until = _SCOPE.get().best_until
     with deadline(None if until == math.inf else until, current().agreed):
+        yield
+
+
+@contextmanager
+def apart() -> Iterator[None]:
+    """In the block nobody listens, limits or has asked to stop: it belongs to what is finished."""
+    with _within(_NOTHING):
         yield
 
 

@@ -15,6 +15,7 @@ from sggp.cli import main
 from sggp.cli import model as command
 from sggp.errors import Stopped
 from sggp.estimator import GPRegressor, regressor
+from sggp.running import stop_asked
 from sggp.solvers import Status
 
 OPTIONS = ("--target", "y", "--kernel", "matern52")
@@ -55,6 +56,31 @@ def test_a_signal_keeps_the_model(number, code, table, tmp_path, capsys, monkeyp
     assert signal.getsignal(number) is before
     assert f"stopped by {signal.Signals(number).name}: Solution(" in capsys.readouterr().err
     assert GPRegressor.load(tmp_path / "m.gp").solution_.converged
+
+
+@pytest.mark.parametrize("early", [False, True])
+def test_a_signal_while_files_are_written_lets_them_be_finished(early, table, tmp_path, monkeypatch, request):
+    given = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGTERM, given))
+    number = signal.SIGTERM
+    heard = []
+
+    def before(*arguments):
+        if not early:
+            os.kill(os.getpid(), number)
+        heard.append(stop_asked())
+        return save(*arguments)
+
+    save = command.save_model
+    monkeypatch.setattr(command, "save_model", before)
+    if early:
+        fitted_then(monkeypatch, lambda: os.kill(os.getpid(), number))
+    files = tmp_path / "m.gp", tmp_path / "m.html"
+    assert run("fit", table, *OPTIONS, "--out", files[0], "--report", files[1]) == 143
+    assert heard == [None]  # or the figures of a report would be those of solves that were cut short
+    assert GPRegressor.load(files[0]).solution_.converged
+    assert "</html>" in files[1].read_text()
+    assert signal.getsignal(number) is signal.default_int_handler
 
 
 def test_a_stop_before_there_was_a_model_writes_none(table, tmp_path, capsys, monkeypatch):
