@@ -23,6 +23,7 @@ from botorch.models.kernels.downsampling import DownsamplingKernel
 from botorch.models.kernels.exponential_decay import ExponentialDecayKernel
 from botorch.models.transforms import Normalize
 from botorch.optim import optimize_acqf, optimize_acqf_mixed
+from botorch.sampling.pathwise import get_matheron_path_model
 from botorch.utils.datasets import SupervisedDataset
 
 from sggp.botorch import PathwiseMixedGP, PathwiseMultiFidelityGP
@@ -244,6 +245,11 @@ class TestFidelities:
             InputError,
             r"column 3 \(iteration_fidelity\) must be from 0 to 1.*Normalize",
         ),
+        (
+            lambda: PathwiseMultiFidelityGP(*fidelities(), data_fidelities=torch.tensor([2, 3])),
+            InputError,
+            "data_fidelities must be a list of columns",
+        ),
     ],
 )
 def test_bad_input(call: Callable[[], Any], error: type[Exception], message: str) -> None:
@@ -251,9 +257,23 @@ def test_bad_input(call: Callable[[], Any], error: type[Exception], message: str
         call()
 
 
-def test_a_fidelity_out_of_range_is_refused_when_asked_for() -> None:
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda m, q: m.posterior(q),
+        lambda m, q: m.gaussian().posterior(q),
+        lambda m, q: get_matheron_path_model(m).posterior(q),
+        lambda m, q: m.condition_on_observations(q, q[:, :1]),
+        lambda m, q: m.get_fantasy_model(q, q[:, 0]),
+        lambda m, q: m.gaussian().condition_on_observations(q, q[:, :1]),
+        lambda m, q: m.set_train_data(q.expand(30, 4)),
+    ],
+)
+def test_a_fidelity_out_of_range_is_refused(call: Callable[[Any, Tensor], Any]) -> None:
+    x, y = fidelities()
     model = PathwiseMultiFidelityGP(
-        *fidelities(), None, None, [2], MaternKernel(), noise_variance=NOISE, optimizer=None, num_samples=2
+        x, y, None, None, [2], MaternKernel(), noise_variance=NOISE, optimizer=None, num_samples=2
     )
     with pytest.raises(InputError, match=r"column 2 \(data_fidelities\).*got 1\.5"):
-        model.posterior(torch.full((1, 4), 1.5).double())
+        call(model, torch.full((1, 4), 1.5).double())
+    call(model, x[:1])

@@ -34,6 +34,11 @@ from sggp.kernels import TaskKernel
 NUMBERS = (0, 3, 5)
 FACTOR = [[1.0, 0.0, 0.0], [-0.8, 0.5, 0.0], [0.3, 0.2, 0.7]]
 NOISE = 0.05
+UNKNOWN = (
+    (torch.tensor([0, 1.0, 0]), "task 1 is not among the known ones"),
+    (torch.tensor([0, 9.0, 0]), "task 9 is not among the known ones"),
+    (torch.tensor([0, 0.5, 0]), "tasks are named by whole numbers"),
+)
 UNIT_SQUARE = torch.tensor([[0.0, 0.0], [1.0, 1.0]], dtype=torch.float64)
 
 
@@ -360,6 +365,18 @@ class TestUse:
             lambda m, q: PathwiseMultiTaskGP(*table(), task_feature=0),
             InputError,
             "tasks are named by whole numbers",
+        ),
+        (lambda m, q: build(output_tasks=3), InputError, r"some of the tasks \[0, 3, 5\], got 3"),
+        (lambda m, q: build(all_tasks=3), InputError, "tasks must be a list of whole numbers"),
+        (
+            lambda m, q: build(rank=1.5, covar_module=None, optimizer="auto"),
+            InputError,
+            "rank must be an int",
+        ),
+        *(
+            (lambda m, q, w=w, k=k: k(m).condition_on_observations(q[:1] + w, q[:1, :1]), InputError, said)
+            for w, said in UNKNOWN
+            for k in (lambda m: m, lambda m: m.gaussian())
         ),
         (lambda m, q: PathwiseMultiTaskGP(*table(), task_feature=3), InputError, "from -3 to 2, got 3"),
         (lambda m, q: PathwiseMultiTaskGP(table()[0], table()[0], 1), ShapeError, "a row of its own"),

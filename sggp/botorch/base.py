@@ -235,7 +235,9 @@ class OutputsModel(Model, GP):
         transform = getattr(self, "input_transform", None)
         if transform is None or not transform.is_one_to_many:
             check_points(X, self.input_dim)
-            return self.inside(X)
+            rows = self.inside(X)
+            self.check_columns(rows)
+            return rows
         check_points(X, None)
         rows, d = self.inside(X), self.output_models[0].x.shape[-1]
         if rows.shape[-1] != d:
@@ -243,7 +245,15 @@ class OutputsModel(Model, GP):
                 f"X has shape {tuple(X.shape)}, of which {type(transform).__name__} makes {rows.shape[-1]} columns; "
                 f"the model was given {d}: leave out of X the columns that the transform appends."
             )
+        self.check_columns(rows)
         return rows
+
+    def check_columns(self, rows: Tensor) -> None:
+        """Refuse rows (..., d), after the input transform, with numbers that have no meaning in their column: none.
+
+        Raises:
+            InputError: in models whose columns have a meaning.
+        """
 
     def _set_transformed_inputs(self) -> None:
         self._has_transformed_inputs = hasattr(self, "input_transform")

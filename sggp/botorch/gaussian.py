@@ -166,6 +166,7 @@ class JointGaussianModel(Model, FantasizeMixin):
         X = self.model.completed(X)
         check_observations(X, Y, noise, self.model.input_dim, self.num_outputs)
         x = self.model.inside(X).double()
+        self.model.check_columns(x)
         if hasattr(self.model, "outcome_transform"):
             Y, _ = copy.deepcopy(self.model.outcome_transform).eval().double()(Y=Y.double(), X=X)
         own = self.model.mean_noise(range(self.num_outputs)) if noise is None else noise

@@ -279,6 +279,7 @@ class PathwiseGPModel(OutputsModel):
         """
         X, Y, noise = check_new_rows(self.completed(X), Y, noise, self.input_dim, self.num_processes)
         self.eval()
+        self._checked_inside(X)  # before an outcome transform looks at a column
         with torch.no_grad():
             if hasattr(self, "outcome_transform"):
                 Y, _ = self.outcome_transform(Y=Y.to(X.device, torch.float64), X=X.to(self._raw_X).double())
@@ -304,16 +305,22 @@ class PathwiseGPModel(OutputsModel):
     def _with_rows(self, X: Tensor, Y: Tensor, noise: Tensor | None) -> PathwiseGPModel:
         """The model given further rows, inputs as the user has them and outcomes after the transform."""
         raw = X.to(self._raw_X)
-        with torch.no_grad():
-            inputs = raw.double()
-            if hasattr(self, "input_transform"):
-                inputs = self.input_transform.preprocess_transform(inputs)
+        inputs = self._checked_inside(raw)
         targets = Y.to(inputs)
         outputs = [
             output.updated(inputs, targets[:, j], None if noise is None else noise[:, j].to(inputs))
             for j, output in enumerate(self.output_models)
         ]
         return self._sibling(outputs, torch.cat([self._raw_X, raw])).eval()
+
+    def _checked_inside(self, X: Tensor) -> Tensor:
+        """Training rows after the input transform, in float64."""
+        with torch.no_grad():
+            inside = X.to(self._raw_X).double()
+            if hasattr(self, "input_transform"):
+                inside = self.input_transform.preprocess_transform(inside)
+        self.check_columns(inside)
+        return inside
 
     def gaussian(self) -> JointGaussianModel:
         """This model with joint Gaussians as posteriors, for few points at a time (q up to about 200).
@@ -353,10 +360,7 @@ class PathwiseGPModel(OutputsModel):
         if known and len(X) != len(self._raw_X):
             raise ShapeError("the noise is known per row, so the number of rows is fixed: build a new model.")
         check_training_data(X, Y.T, None)
-        with torch.no_grad():
-            inside = X.double()
-            if hasattr(self, "input_transform"):
-                inside = self.input_transform.preprocess_transform(inside)
+        inside = self._checked_inside(X)
         for output, y in zip(self.output_models, Y.double(), strict=True):
             output.x, output.y = inside.detach(), y.detach()
             output.invalidate()

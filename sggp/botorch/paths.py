@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -34,8 +34,10 @@ class PosteriorPaths(SamplePath):
         input_transform: Any = None,
         output_transform: Any = None,
         dtype: torch.dtype = torch.float64,
+        check: Callable[[Tensor], None] | None = None,
     ) -> None:
         super().__init__()
+        self._check = check
         self._dtype = dtype
         self._outputs = tuple(outputs)
         self.sample_shape = torch.Size(sample_shape)
@@ -50,6 +52,8 @@ class PosteriorPaths(SamplePath):
 
     def forward(self, x: Tensor) -> Tensor:
         """Values of the paths at `x`; see the class for the shapes."""
+        if self._check is not None:
+            self._check(x)
         if len(self._outputs) == 1:
             return self._one_output(self._outputs[0], x)
         if x.ndim < 3 or x.shape[-3] != 1:
@@ -124,4 +128,5 @@ def _draw_posterior_paths(
     model.eval()
     first = model.claim_paths(torch.Size(sample_shape).numel())
     transforms = get_input_transform(model), get_output_transform(model)
-    return PosteriorPaths(model.output_models, sample_shape, first, *transforms, dtype=model._raw_X.dtype)
+    dtype, check = model._raw_X.dtype, model.check_columns
+    return PosteriorPaths(model.output_models, sample_shape, first, *transforms, dtype=dtype, check=check)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from gpytorch.kernels import IndexKernel
 from torch import Tensor
 from torch.nn.functional import one_hot
 
+from sggp.checks import as_numbers, whole_number
 from sggp.errors import InputError
 
 __all__ = ["TaskKernel"]
@@ -50,11 +51,17 @@ class TaskKernel(IndexKernel):
     tasks: Tensor
 
     def __init__(self, tasks: Iterable[int], rank: int | None = None, **options: Any) -> None:
-        names = _whole(torch.as_tensor(list(tasks), dtype=torch.float64)).unique()
+        expected, given = "a list of whole numbers", cast(Any, tasks)
+        if isinstance(given, Iterable) and not isinstance(given, str):
+            given = list(given)
+        numbers = as_numbers(given, "tasks", expected)
+        if numbers.ndim != 1:
+            raise InputError(f"tasks must be {expected}; got {given!r:.60}.")
+        names = _whole(numbers).unique()
         count = len(names)
         if count == 0:
             raise InputError("tasks is empty: name at least one task by a whole number.")
-        if rank is not None and not 1 <= rank <= count:
+        if rank is not None and whole_number(rank, "rank", least=None) not in range(1, count + 1):
             raise InputError(f"rank must be from 1 to the number of tasks, {count}; got {rank}.")
         with torch.random.fork_rng(devices=[]):  # GPyTorch draws a start, which is replaced
             super().__init__(num_tasks=count, rank=rank or count, **options)

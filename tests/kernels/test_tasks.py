@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import pickle
 from pathlib import Path
+from typing import Any
 
 import gpytorch.kernels as gk
 import pytest
@@ -191,8 +192,20 @@ def test_other_numbers_are_refused_with_what_to_do(number: float, message: str) 
 
 @pytest.mark.parametrize(
     ("numbers", "rank", "message"),
-    [([], None, "tasks is empty"), ([1, 2], 3, "from 1 to the number of tasks, 2")],
+    [
+        ([], None, "tasks is empty"),
+        ([1, 2], 3, "from 1 to the number of tasks, 2"),
+        ([1, 2], 1.5, "rank must be an integer"),
+        ([1, 2], "1", "rank must be an integer"),
+        ([1, 2], True, "rank must be an integer"),
+        (3, None, "tasks must be a list of whole numbers; got 3"),
+        (None, None, "tasks must be a list of whole numbers; got None"),
+        ("12", None, "tasks must be a list of whole numbers; got '12'"),
+        (["a", "b"], None, "tasks must be a list of whole numbers"),
+        ([[0, 1]], None, "tasks must be a list of whole numbers"),
+        ([math.nan], None, "whole numbers, got nan"),
+    ],
 )
-def test_bad_tasks(numbers: list[int], rank: int | None, message: str) -> None:
+def test_bad_tasks(numbers: Any, rank: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         TaskKernel(numbers, rank)

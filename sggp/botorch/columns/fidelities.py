@@ -71,7 +71,8 @@ class PathwiseMultiFidelityGP(PathwiseGPModel):
         self._iteration = (
             [] if iteration_fidelity is None else [column_number(iteration_fidelity, d, "iteration_fidelity")]
         )
-        self._data = [] if not data_fidelities else column_numbers(data_fidelities, d, "data_fidelities")
+        none = data_fidelities is None or (isinstance(data_fidelities, Sequence) and not data_fidelities)
+        self._data = [] if none else column_numbers(data_fidelities, d, "data_fidelities")
         if set(self._iteration) & set(self._data):
             raise InputError("iteration_fidelity is among data_fidelities: each column has one meaning.")
         if not 0 < len(self._iteration) + len(self._data) < d:
@@ -92,13 +93,9 @@ class PathwiseMultiFidelityGP(PathwiseGPModel):
             options["data_fidelities"] = options.pop("fidelity_features")
         return super().construct_inputs(training_data, **options)
 
-    def candidates(self, X: Tensor) -> Tensor:
-        """Checked, and after the input transform; see `PathwiseGPModel`."""
-        rows = super().candidates(X)
-        self._check_fidelities(rows.reshape(-1, rows.shape[-1]))
-        return rows
-
-    def _check_fidelities(self, rows: Tensor) -> None:
+    def check_columns(self, rows: Tensor) -> None:
+        """Refuse fidelities that are not from 0 to 1; see `PathwiseGPModel`."""
+        rows = rows.reshape(-1, rows.shape[-1])
         for name, columns in (("iteration_fidelity", self._iteration), ("data_fidelities", self._data)):
             for column in columns:
                 bad = rows[:, column][~((rows[:, column] >= 0) & (rows[:, column] <= 1))]
@@ -109,7 +106,7 @@ class PathwiseMultiFidelityGP(PathwiseGPModel):
                     )
 
     def _kernels(self, given: Any, x: Tensor, y: Tensor) -> list[Kernel | None]:
-        self._check_fidelities(x)
+        self.check_columns(x)
         others = [j for j in range(x.shape[-1]) if j not in self._iteration + self._data]
         kernels: list[Kernel | None] = []
         for kernel, target in zip(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -124,12 +124,9 @@ class PathwiseMultiTaskGP(PathwiseGPModel):
         at = self._task_feature
         return torch.cat([each[..., :at], column, each[..., at:]], dim=-1).flatten(-3, -2)
 
-    def candidates(self, X: Tensor) -> Tensor:
-        """Checked, and after the input transform; see `PathwiseGPModel`."""
-        rows = super().candidates(X)
-        numbers = rows[..., self._task_feature]
-        _tasks_of(numbers.reshape(-1), self._tasks)
-        return rows
+    def check_columns(self, rows: Tensor) -> None:
+        """Refuse rows of unknown tasks; see `PathwiseGPModel`."""
+        _tasks_of(rows[..., self._task_feature].reshape(-1), self._tasks)
 
     def output_numbers(self, indices: Sequence[int] | None) -> list[int]:
         """The one process."""
@@ -266,10 +263,10 @@ def _checked(asked: Sequence[int] | None, tasks: list[int]) -> list[int]:
     """The output tasks, all for None."""
     if asked is None:
         return tasks
-    unknown = [task for task in asked if task not in tasks]
-    if unknown or not len(asked):
-        raise InputError(f"output tasks must be some of the tasks {tasks}, got {list(asked)}.")
-    return [int(task) for task in asked]
+    listed = list(asked) if isinstance(asked, Iterable) else []
+    if not listed or any(task not in tasks for task in listed):
+        raise InputError(f"output tasks must be some of the tasks {tasks}, got {listed or asked}.")
+    return [int(task) for task in listed]
 
 
 class TaskPaths(PosteriorPaths):
