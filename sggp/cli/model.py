@@ -68,18 +68,13 @@ def fit(
     _check_limits(seed, max_seconds)
     rejected = rejected_path(written[0], data, *written)
     table = read_training(Asked(data, target, features, sheet, decimal), rejected)
-    names, categories, rejects = table.names, table.categories, table.rejects
-    inputs, y = table.inputs, table.y
+    names, inputs, y, rejects = table.names, table.inputs, table.y, table.rejects
     if report is not None:
         check_varies(y, data)
-    listed = ", ".join(f"{name} (categories)" if name in categories else name for name in names)
+    listed = ", ".join(f"{name} (categories)" if name in table.categories else name for name in names)
     stderr().print(f"{len(y)} rows, inputs {listed}; {Unused().add(rejects).told(rejected, len(y))}")
-    model = GPRegressor(
-        None if kernel == _DEFAULT else kernel,
-        num_samples=num_samples,
-        max_seconds=max_seconds,
-        random_state=seed,
-    )
+    named = None if kernel == _DEFAULT else kernel
+    model = GPRegressor(named, num_samples=num_samples, max_seconds=max_seconds, random_state=seed)
     with stop_on_signals(at_once=True) as stop:
         with long_run(stop, log), warnings.catch_warnings():
             warnings.simplefilter("ignore", UnidentifiedColumns)  # which knows no names: told below
@@ -87,11 +82,11 @@ def fit(
         say(data, copied_rows(model.X_train_, y))
         if listed := unidentified(model, names):
             stderr().print(f"the data say nothing separate about these columns: {listed}")
+        told = Told(data, target, names, table.others, table.lines, inputs, rejects, rejected)
         with apart():  # what was found is written, whoever has asked to stop
             if out is not None:
                 save_model(out, SavedModel(target, names, model))
             if report is not None:
-                told = Told(data, target, names, table.others, table.lines, inputs, rejects, rejected)
                 write_whole(report, render(model, told))
     files = " and ".join(map(str, written))
     stdout().print(f"model of {target!r} in {files}; noise of one measurement {noise_told(model, inputs)}")
