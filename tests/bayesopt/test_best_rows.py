@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from gpytorch.kernels import RBFKernel
 
+from sggp import condition
 from sggp.bayesopt.streaming import PathSearch
 from sggp.errors import DataFileError, InputError, ShapeError
 from tests.scripts import ROOT, Scripts
@@ -48,6 +50,15 @@ def test_counts_and_tensors_are_tables_too() -> None:
     np.testing.assert_array_equal(PathSearch(paths, 2).shard(table).rows, [[8, 7], [8, 7], [0, 1]])
 
 
+def test_truth_values_are_zeros_and_ones() -> None:
+    """As fingerprints are kept, for a posterior that takes numbers."""
+    x = torch.eye(3, dtype=torch.float64)
+    posterior = condition(RBFKernel().double(), x, x[:, 0], noise_variance=0.1, num_samples=2, generator=0)
+    search = PathSearch(posterior.samples, 3)
+    best = search.shard(np.eye(3, dtype=bool))
+    np.testing.assert_array_equal(best.values, search.shard(np.eye(3, dtype=np.uint8)).values)
+
+
 def test_joblib_finds_what_one_process_finds(scripts: Scripts, tmp_path: Path) -> None:
     """In processes of its own, from files."""
     done = scripts.run(ROOT / "tests" / "bayesopt" / "map_shards.py", tmp_path)
@@ -73,11 +84,13 @@ def test_misuse(tmp_path: Path) -> None:
         search.shard(tmp_path / "text.npy")
     with pytest.raises(DataFileError, match=r"none\.npy"):
         search.shard(tmp_path / "none.npy")
-    for rows in (np.zeros(3), np.zeros((2, 2, 1)), np.array([["a"]])):
+    for rows in (np.zeros(3), np.zeros((2, 2, 1)), np.array([["a"]]), [[1.0, 2.0], [3.0]], None):
         with pytest.raises(ShapeError, match=r"\(n, d\) numbers"):
             search.shard(rows)
     with pytest.raises(InputError, match="nothing to join"):
         search.reduce()
+    with pytest.raises(InputError, match="of 3 and of 1 paths"):
+        search.reduce(search.shard(TABLE), PathSearch(lambda points: points.T).shard(TABLE))
     with pytest.raises(InputError, match="samples must be functions"):
         PathSearch(samples=3)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="not finite"):

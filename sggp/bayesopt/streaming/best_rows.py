@@ -106,6 +106,9 @@ class PathSearch:
         """The best of several shards; the order of the parts does not matter."""
         if not parts:
             raise InputError("there is nothing to join: give what `shard` found.")
+        if len(counts := {len(part.values) for part in parts}) > 1:
+            listed = " and ".join(f"of {count}" for count in sorted(counts, reverse=True))
+            raise InputError(f"these parts are {listed} paths: join what one search found.")
         values = np.concatenate([part.values for part in parts], axis=1)
         rows = np.concatenate([part.rows for part in parts], axis=1)
         order = np.lexsort((rows, -values if self.maximize else values), axis=1)[:, : self.k]
@@ -119,13 +122,18 @@ def _opened(rows: Any) -> Any:
             rows = np.load(rows, mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError, EOFError) as error:
             raise DataFileError(f"cannot map {os.fspath(rows)} as a .npy file: {error}") from error
-    table = rows.detach().cpu().numpy() if isinstance(rows, Tensor) else np.asarray(rows)
+    try:
+        table = rows.detach().cpu().numpy() if isinstance(rows, Tensor) else np.asarray(rows)
+    except (TypeError, ValueError) as error:
+        raise ShapeError(f"a shard must be (n, d) numbers: {error}.") from error
     if table.ndim != 2 or table.dtype.kind not in "fiub":
         raise ShapeError(f"a shard must be (n, d) numbers, got {table.dtype} of shape {table.shape}.")
     return table
 
 
 def _native(rows: np.ndarray) -> np.ndarray:
-    """A copy in a type that torch has."""
+    """A copy in a type of numbers that torch has."""
+    if rows.dtype.kind == "b":
+        return rows.astype(np.uint8)
     long = rows.dtype.kind == "f" and rows.dtype.itemsize > 8
     return np.array(rows, dtype=np.float64 if long else rows.dtype.newbyteorder("="))
