@@ -318,6 +318,9 @@ class TestRefusals:
             ({"fingerprinter": SmilesFingerprinter(fp_size=32)}, "64 columns and the fingerprinter gives 32"),
             ({"block": 0}, "at least 1"),
             ({"exclude": ["what"]}, "what"),
+            ({"exclude": "CCO"}, "exclude must be a list of SMILES, got 'CCO'"),
+            ({"columns": "smiles"}, "columns must be the names of two columns"),
+            ({"columns": ("smiles", 3)}, "columns must be the names of two columns"),
         ):
             with pytest.raises(InputError, match=words):
                 search_of(posterior, table, **settings)
@@ -325,8 +328,20 @@ class TestRefusals:
             LibrarySearch(posterior, "thompson", 65, fingerprinter=FINGERPRINT)
 
     def test_too_few_molecules(self, posterior, table, tmp_path):
-        (tmp_path / "few.smi").write_text(f"CCCCO\nOCCCC\n{table.smiles[0]}\nCCCCCO\n")
+        path = tmp_path / "few.smi"
+        path.write_text(f"CCCCO\nOCCCC\n{table.smiles[0]}\nCCCCCO\n")
         with pytest.raises(InputError, match=r"hold only 2 that may be proposed \(4 rows, 0 of them"):
-            suggest_from_files(search_of(posterior, table), [tmp_path / "few.smi"])
+            suggest_from_files(search_of(posterior, table), [path])
         with pytest.raises(InputError, match="no files to read"):
             suggest_from_files(search_of(posterior, table), [])
+
+    def test_what_is_no_list_of_files(self, posterior, table, files):
+        search = search_of(posterior, table)
+        for wrong in (str(files[0]), files[0], None):
+            with pytest.raises(InputError, match="files must be a list of paths"):
+                suggest_from_files(search, wrong)
+        for number in (-1, 1.5):
+            with pytest.raises(InputError, match="number must be"):
+                search.shard(files[0], number)
+        with pytest.raises(InputError, match="path must be a path"):
+            search.shard(3)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -121,6 +121,8 @@ def suggest_from_files(
     Cost: fingerprints, 0.2 ms (Morgan counts) to 1.1 ms (five parts) per molecule and core, and one evaluation of the
         posterior each; memory of a block and of the rows kept, whatever the number of molecules.
     """
+    if isinstance(files, str | os.PathLike) or not isinstance(files, Iterable):
+        raise InputError(f"files must be a list of paths, got {files!r:.60}.")
     paths = [as_path(file, "a file") for file in files]
     if not paths:
         raise InputError("there are no files to read: give at least one.")

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from types import NoneType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,7 +20,7 @@ from sggp.bayesopt.rules.base import mean_and_std, mean_at
 from sggp.bayesopt.rules.scores import SLACK, ScoreRule, has_bounds
 from sggp.bayesopt.spaces.pool import Pool
 from sggp.bayesopt.streaming.shortlist import Deepest, Frontier, Lists, Molecule, Shortlist
-from sggp.checks import flag, one_of, whole_number
+from sggp.checks import as_path, flag, one_of, whole_number
 from sggp.errors import InputError
 from sggp.molecules import SmilesFingerprinter
 from sggp.molecules.encoding.parts import COMBINED
@@ -39,6 +40,7 @@ _TOGETHER = 1024
 _SPARE = 16
 """Rows beyond those that are needed, so that rounding decides nothing about equal ones."""
 _EXAMPLES, _KINDS = 1000, 100
+_PAIRS = [[first, second] for first in (str, NoneType) for second in (str, NoneType)]
 _NUMBER = re.compile(r"\d+")
 
 
@@ -124,6 +126,13 @@ class LibrarySearch:
         whole_number(self.seed, "seed", least=None)
         whole_number(self.block, "block")
         flag(self.maximize, "maximize")
+        if isinstance(self.exclude, str):
+            raise InputError(
+                f"exclude must be a list of SMILES, got {self.exclude!r:.60}: put it in brackets."
+            )
+        pair: Any = self.columns
+        if not isinstance(pair, tuple | list) or [*map(type, pair)] not in _PAIRS:
+            raise InputError(f"columns must be the names of two columns, None for a guess; got {pair!r:.60}.")
         given = list(self.exclude)
         known = frozenset(property_of_each(given, "canonical SMILES")) if given else frozenset()
         object.__setattr__(self, "exclude", known)
@@ -152,9 +161,11 @@ class LibrarySearch:
 
         Raises:
             DataFileError: the file cannot be read line by line, has no column of SMILES, or is damaged.
+            InputError: no path, or a number below 0.
         """
+        path, number = as_path(path, "path"), whole_number(number, "number", least=0)
         last = Found()
-        for step in self.steps(Path(path), number):
+        for step in self.steps(path, number):
             last = step.found
         return last
 
