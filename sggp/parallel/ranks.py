@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import pickle
 import struct
 import zlib
 from collections.abc import Callable, Iterable
@@ -196,16 +197,26 @@ def _difference(step: str, what: str, rank: int, header: _Header, first: _Header
     )
 
 
-def _tried(make: Callable[[], Any]) -> tuple[bool, Any]:
-    """Whether it went well, and the value or the exception."""
+def _tried(make: Callable[[], Any]) -> bytes:
+    """Whether it went well, and the value or the exception, pickled: one that cannot be is no reason to miss a rank."""
     try:
-        return True, make()
+        value = make()
     except Exception as error:  # noqa: BLE001 (raised again, on every rank)
-        return False, error
+        try:
+            pickle.loads(sent := pickle.dumps((False, error)))
+        except Exception:  # noqa: BLE001 (an exception may have a constructor of its own)
+            sent = pickle.dumps((False, RuntimeError(f"{type(error).__qualname__}: {error}")))
+        return sent
+    try:
+        return pickle.dumps((True, value))
+    except Exception as error:  # noqa: BLE001 (raised again, on every rank)
+        kind = type(value).__name__
+        said = f"a result ({kind}) cannot be pickled for the other ranks: {error}. Return numbers or arrays."
+        return pickle.dumps((False, InputError(said)))
 
 
-def _value(found: tuple[bool, Any]) -> Any:
-    well, value = found
+def _value(sent: bytes) -> Any:
+    well, value = pickle.loads(sent)
     if well:
         return value
     raise value

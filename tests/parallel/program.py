@@ -82,9 +82,29 @@ def wrong(folder: Path) -> dict[str, Any]:
     with sggp.distributed() as workers:
         operator = sggp.KernelOperator(work.matern(), work.rows(), 0.1)
         said["map"] = refused(lambda: workers.map(len, [1]), TypeError)
+        said["map error"] = refused(lambda: workers.map(fails_unpickled, [0, 1]), RuntimeError)
+        said["map result"] = refused(lambda: workers.map(gives_unpickled, [0, 1]), sggp.SggpError)
+        said["shared result"] = refused(lambda: workers.shared(lambda: gives_unpickled(1)), sggp.SggpError)
         said["inner block"] = refused(lambda: sggp.distributed().__enter__(), sggp.SggpError)
     said["outside"] = refused(lambda: operator.matmul(work.numbers(work.N, 1)), sggp.SggpError)
     return said
+
+
+class OfTwo(Exception):
+    """Is pickled, and cannot be made from what was pickled."""
+
+    def __init__(self, name: str, number: int) -> None:
+        super().__init__(f"{name} number {number}")
+
+
+def fails_unpickled(item: int) -> int:
+    if item:
+        raise OfTwo("reactor", item)
+    return item
+
+
+def gives_unpickled(item: int) -> Any:
+    return (lambda: item) if item else item
 
 
 def refused(call: Callable[[], Any], kind: type[Exception]) -> str:

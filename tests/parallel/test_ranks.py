@@ -82,6 +82,9 @@ def test_ranks_that_diverge_are_told(saved: Path, mistake: str, said: str) -> No
 def test_refusals_on_every_rank(saved: Path) -> None:
     for found in of_ranks(saved, "wrong", 2):
         assert "has no len()" in found["map"]
+        assert found["map error"] == "OfTwo: reactor number 1"
+        for name in ("map result", "shared result"):
+            assert "cannot be pickled for the other ranks" in found[name]
         assert "another `with sggp.distributed()`" in found["inner block"]
         assert "has ended" in found["outside"]
 
