@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from sggp.bayesopt import Box, Campaign
+from sggp.bayesopt.storage import running
 
 BOX = Box([[0.0, 1.0]])
 LOCKS = pytest.mark.skipif(sys.platform == "win32", reason="there are no file locks of this kind on Windows")
@@ -153,3 +154,19 @@ def test_a_folder_that_takes_no_lock_keeps_nobody_from_running(tmp_path, monkeyp
     monkeypatch.setattr("sggp.bayesopt.storage.running.fcntl.lockf", refused)
     assert [trial.id for trial in campaign.run(lambda trial: 0.0, budget=2)] == [left.id, 2]
     assert not list(tmp_path.glob("*.running"))
+
+
+@LOCKS
+def test_a_run_that_is_stopped_while_it_waits_leaves_others_their_turn(tmp_path, monkeypatch):
+    """In this process they wait for one another first."""
+    campaign = opened(tmp_path / "c.db")
+
+    def stopped(path: Path) -> tuple[int, bool]:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(running, "_locked", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            campaign.run(lambda trial: 0.0, budget=1)
+    assert not running._HERE.starting.locked()
+    assert len(campaign.run(lambda trial: 0.0, budget=1)) == 1
