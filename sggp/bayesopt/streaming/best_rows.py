@@ -25,7 +25,8 @@ class Best:
 
     Attributes:
         values: (s, c) float64 of each path, the best first; c is k, or all rows where there are fewer.
-        rows: (s, c) their numbers in the whole table; of equal values the lower row comes first.
+        rows: (s, c) their numbers in the whole table; of equal values the lower row comes first. (Equal rows of the
+            table may have values that differ in the last digit, where they stand in blocks of different sizes.)
     """
 
     values: np.ndarray
