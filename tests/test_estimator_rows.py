@@ -216,7 +216,7 @@ def test_partial_fit_takes_noise_and_weights_and_refuses_bad_rows():
     X, y = table(70)
     noise = np.full(60, 0.2)
     model = small().fit(X[:60], y[:60], noise_variance=noise)
-    with pytest.raises(InputError, match="one per training row"):
+    with pytest.raises(InputError, match="one noise variance per training row"):
         model.partial_fit(X[60:], y[60:])
     model.partial_fit(X[60:], y[60:], noise_variance=0.2, sample_weight=np.full(10, 4.0))
     found = model.posterior_.data.noise_variance * float(model.y_scale_[0]) ** 2
