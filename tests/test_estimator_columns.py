@@ -364,3 +364,25 @@ def test_arrow_tables_are_tables_of_named_columns() -> None:
     numbers = GPRegressor(random_state=0).fit(table.select(["x"]), x)
     assert numbers.columns_ is None
     np.testing.assert_allclose(numbers.predict(pyarrow.table({"x": x})), x, atol=0.01)
+
+
+@pytest.mark.parametrize("kind", ["numbers", "whole names", "categories", "arrow"])
+def test_two_columns_of_one_name_are_refused(kind):
+    """scikit-learn's own refusal was an error of a library that users never heard of."""
+    X, y = np.random.default_rng(0).normal(size=(20, 3)), np.arange(20.0)
+    if kind == "arrow":
+        arrow = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+        table = arrow.Table.from_arrays([arrow.array(column) for column in X.T], names=["a", "b", "a"])
+    else:
+        pandas = pytest.importorskip("pandas", reason="pandas is not installed")
+        table = pandas.DataFrame(X, columns=[1, 2, 1] if kind == "whole names" else ["a", "b", "a"])
+    if kind == "categories":
+        table.insert(1, "c", ["u", "v"] * 10)
+    fitted = GPRegressor(optimizer=None, noise_variance=0.1, num_samples=0).fit(X, y)
+    for wrong in (
+        lambda: GPRegressor().fit(table, y),
+        lambda: GPRegressor().predict(table),
+        lambda: fitted.predict(table),
+    ):
+        with pytest.raises(InputError, match="2 columns of X are named"):
+            wrong()

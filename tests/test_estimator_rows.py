@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from scipy import sparse
+from scipy.stats import multivariate_normal
 from sklearn import config_context
 from sklearn.gaussian_process import kernels as sk
 from sklearn.model_selection import GridSearchCV, cross_validate
@@ -215,7 +216,7 @@ def test_partial_fit_takes_noise_and_weights_and_refuses_bad_rows():
     X, y = table(70)
     noise = np.full(60, 0.2)
     model = small().fit(X[:60], y[:60], noise_variance=noise)
-    with pytest.raises(InputError, match="one per training row"):
+    with pytest.raises(InputError, match="one noise variance per training row"):
         model.partial_fit(X[60:], y[60:])
     model.partial_fit(X[60:], y[60:], noise_variance=0.2, sample_weight=np.full(10, 4.0))
     found = model.posterior_.data.noise_variance * float(model.y_scale_[0]) ** 2
@@ -252,3 +253,89 @@ def test_noise_and_weights_may_stand_in_a_column_of_pandas():
     assert model.predict_dist(X, noise_variance=columns[0]).scale.shape == (60,)
     with pytest.raises(DtypeError, match="sample_weight must be"):
         small().fit(X, y, sample_weight=["a"] * 60)
+
+
+# what further rows say of their noise, and what is asked of a grown table
+
+
+def _grown(**more):
+    X, y = table(40)
+    further = table(10, seed=1)
+    model = small(kernel="matern52").fit(X, y)
+    before = model.noise_std(X[:3])
+    return model, before, model.partial_fit(*further, **more)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [{"noise_variance": 3.0}, {"noise_variance": np.full(10, 3.0)}, {"sample_weight": np.full(10, 0.1)}],
+)
+def test_the_noise_of_further_rows_is_not_that_of_a_new_measurement(more):
+    """The largest noise of any row became that of every prediction."""
+    model, before, grown = _grown(**more)
+    X, _ = table(40)
+    assert np.allclose(grown.noise_std(X[:3]), before, rtol=1e-12)
+    std, noisy = (model.predict(X[:3], return_std=True, include_noise=noise)[1] for noise in (False, True))
+    assert np.allclose(noisy**2 - std**2, model.noise_variance_, rtol=1e-6)
+    assert np.allclose(model.predict_dist(X[:3]).std(), noisy, rtol=1e-12)
+
+
+def test_the_likelihood_knows_the_noise_of_further_rows():
+    model, _, grown = _grown(noise_variance=np.linspace(0.1, 3.0, 10))
+    X, y = (np.concatenate(parts) for parts in zip(table(40), table(10, seed=1), strict=True))
+    x, scale = model.scaling_.inputs(torch.from_numpy(X)), float(model.y_scale_[0])
+    noise = np.r_[np.full(40, model.noise_variance_), np.linspace(0.1, 3.0, 10)] / scale**2
+    matrix = model.kernel_(x).to_dense().detach().numpy() + np.diag(noise)
+    mean = float(model.fit_result_.mean) * np.ones(50)
+    expected = multivariate_normal(mean, matrix).logpdf((y - model.y_offset_[0]) / scale)
+    value, slope = grown.log_marginal_likelihood(grown.theta_, eval_gradient=True)
+    assert value == pytest.approx(expected, rel=1e-9)
+    step = np.eye(len(slope))[-1] * 1e-4
+    ends = [grown.log_marginal_likelihood(grown.theta_ + sign * step) for sign in (1, -1)]
+    assert (ends[0] - ends[1]) / 2e-4 == pytest.approx(slope[-1], rel=1e-4)
+
+
+def test_the_likelihood_of_several_targets_has_the_noise_of_each():
+    X, y = table(40)
+    Y = np.stack([y, 100 * np.cos(X[:, 1])], axis=1)
+    model = small(kernel="rbf", noise_variance=0.5).fit(X, Y)
+    x, expected = model.scaling_.inputs(torch.from_numpy(X)), 0.0
+    for j in range(2):
+        scale = float(model.y_scale_[j])
+        matrix = model.kernel_(x).to_dense().detach().numpy() + 0.5 / scale**2 * np.eye(40)
+        mean = float(model.fit_result_.mean.reshape(-1)[j]) * np.ones(40)
+        expected += multivariate_normal(mean, matrix).logpdf((Y[:, j] - model.y_offset_[j]) / scale)
+    assert model.log_marginal_likelihood(model.theta_) == pytest.approx(expected, rel=1e-8)
+
+
+@pytest.mark.parametrize("kind", ["spread", "outliers"])
+def test_a_table_with_a_noise_model_is_judged_after_further_rows(kind):
+    """Left-out rows ended in an error of torch: the noise model knew the rows of the fit alone."""
+    rng = np.random.default_rng(0)
+    X = rng.uniform(-2, 2, (200, 2))
+    spread = np.where(X[:, 0] > 0, 0.5, 0.02) if kind == "spread" else 0.05
+    y = np.sin(2 * X[:, 0]) + spread * rng.standard_normal(200)
+    if kind == "outliers":
+        y[:3] += 50
+    model = small(kernel="rbf").fit(X[:180], y[:180])
+    noise = model.noise_model_
+    assert noise.surface is not None if kind == "spread" else len(model.outliers_) == 3
+    base = (
+        noise.noise_variance
+        if noise.row_noise is not None
+        else float(model.posterior_.data.noise_variance[0])
+    )
+    model.partial_fit(X[180:], y[180:])
+    found, data = model.loo_predict(), model.posterior_.data
+    matrix = model.posterior_.covariance.block(data.x).double().numpy() + np.diag(data.noise_variance.numpy())
+    precision = torch.from_numpy(np.linalg.inv(matrix))
+    residual = data.y - model.posterior_.prior_mean
+    mean = residual - precision @ residual / precision.diagonal()
+    unit = float(model.y_scale_[0])
+    expected = (mean + model.posterior_.prior_mean).numpy() * unit + model.y_offset_[0]
+    assert np.allclose(found.mean, expected, atol=1e-8)
+    variance = precision.diagonal().reciprocal() - data.noise_variance + base
+    squared = variance * noise.log_scale(data.x, mean, variance).exp()
+    further = slice(180, 200)  # at rows of the fit the surface is judged without them, too
+    assert np.allclose(found.distribution.scale[further], squared.sqrt()[further] * unit, rtol=1e-8)
+    assert np.isfinite(model.predict_interval(X[:3], conformal=True)).all()

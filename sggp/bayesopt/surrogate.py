@@ -45,6 +45,10 @@ class Surrogate:
             the only one where it was learnt.
         kernel: as learnt, without the unknown constant that may be a part of the posterior's; None where loaded.
         weights: the share of each part of the fingerprint in the prior variance; empty where there is one kernel.
+        told: (n,) float64 the values as they were told, in their own units: a bound where `side` is not 0, NaN where a
+            failure stands for a bad value. None where all of `target` was measured.
+        side: (n,) 1 where the truth is known to lie above `told`, -1 below, else 0; None as `told`. `target` holds
+            pseudo-values there, with their noise in the posterior.
     """
 
     posterior: Posterior
@@ -57,6 +61,8 @@ class Surrogate:
     new_noise: float | None = None
     kernel: gpytorch.kernels.Kernel | None = None
     weights: Mapping[str, float] = field(default_factory=dict)
+    told: Tensor | None = None
+    side: Tensor | None = None
 
     @property
     def noise_std(self) -> float:
@@ -73,6 +79,23 @@ class Surrogate:
     def has_scale(self) -> bool:
         """Whether the values differ at all: if not, nothing is known of how far others lie, and no std says it."""
         return self.learned or self.target is None or bool((self.target != 0).any())
+
+    @property
+    def told_values(self) -> tuple[Tensor, Tensor]:
+        """`told` and `side`, (n,) each, also where all of `target` was measured.
+
+        Raises:
+            InputError: the model was loaded, so its measurements are not known one by one.
+        """
+        if self.told is not None and self.side is not None:
+            return self.told, self.side
+        value = self.offset + self.scale * self._measurements()[1].double()
+        return value, torch.zeros_like(value)
+
+    def _measurements(self) -> tuple[Tensor, Tensor]:
+        if self.x is None or self.target is None:
+            raise InputError("leave-one-out needs the measurements; this model was loaded without them.")
+        return self.x, self.target
 
     def predict(
         self,
@@ -91,7 +114,8 @@ class Surrogate:
     def leave_one_out(self) -> tuple[Tensor, Tensor]:
         """Each measurement predicted from all the others: mean and standard deviation (n,), noise included.
 
-        With C = K + noise: mean_i = y_i - [C^-1 (y - mean)]_i / [C^-1]_ii and variance_i = 1 / [C^-1]_ii.
+        With C = K + noise: mean_i = y_i - [C^-1 (y - mean)]_i / [C^-1]_ii and variance_i = 1 / [C^-1]_ii. Where only a
+        bound was told, the noise is that of a new measurement, not that of the pseudo-value.
 
         Raises:
             InputError: the model was loaded, so its measurements are not known one by one.
@@ -99,16 +123,24 @@ class Surrogate:
         Cost: O(n^3) time, O(n^2) memory.
         Source: Rasmussen & Williams (2006), equation 5.12.
         """
-        if self.x is None or self.target is None:
-            raise InputError("leave-one-out needs the measurements; this model was loaded without them.")
-        gram = as_covariance(self.posterior.kernel, dtype=torch.float64).block(self.x).to(torch.float64)
-        gram.diagonal().add_(self.posterior.data.noise_variance)
+        x, target = self._measurements()
+        gram = as_covariance(self.posterior.kernel, dtype=torch.float64).block(x).to(torch.float64)
+        noise = self.posterior.data.noise_variance
+        gram.diagonal().add_(noise)
         factor = cholesky(gram, "K + noise")
         inverse = torch.cholesky_inverse(factor)
-        residual = self.target.to(torch.float64) - self.mean
+        residual = target.to(torch.float64) - self.mean
         precision = inverse.diagonal()
-        mean = self.target.to(torch.float64) - (inverse @ residual) / precision
-        return self.offset + self.scale * mean, self.scale * precision.rsqrt()
+        mean = target.to(torch.float64) - (inverse @ residual) / precision
+        own = self.own_noise
+        variance = (precision.reciprocal() + (own - noise)).maximum(own)
+        return self.offset + self.scale * mean, self.scale * variance.sqrt()
+
+    @property
+    def own_noise(self) -> Tensor:  # (n,)
+        """Noise variances of measurements of the rows, in the model's units: where a bound was told, of a new one."""
+        noise = self.posterior.data.noise_variance.double()
+        return noise if self.side is None else torch.where(self.side != 0, self._noise_variance, noise)
 
 
 def fit_surrogate(

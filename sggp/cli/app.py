@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import sys
 import warnings
+from collections import Counter
 from contextlib import suppress
 from typing import Annotated, Any, cast
 
 import typer
+import typer.core
 
 from sggp import __version__
 from sggp.cli import bench, campaign, model, plan
@@ -23,6 +25,27 @@ _HELP = "Gaussian processes at scale: fit, predict, and choose what to measure n
 _UsageError = cast(type[Exception], typer.BadParameter.__mro__[2])
 
 
+class _Once(typer.core.TyperCommand):
+    """A command that takes no option of one value twice: by itself the last would win, unsaid."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        given = Counter(id(one) for one in self.make_parser(ctx).parse_args(list(args))[2])
+        for option in self.params:
+            single = option.param_type_name == "option" and not getattr(option, "multiple", False)
+            if single and not getattr(option, "is_flag", False) and given[id(option)] > 1:
+                name, times = "/".join(option.opts), given[id(option)]
+                raise _UsageError(f"{name} is given {times} times, but it takes one value: give it once.")
+        return super().parse_args(ctx, args)
+
+
+def _take_options_once(app: typer.Typer) -> None:
+    for command in app.registered_commands:
+        command.cls = _Once
+    for group in app.registered_groups:
+        if group.typer_instance is not None:
+            _take_options_once(group.typer_instance)
+
+
 def build() -> typer.Typer:
     """The command tree."""
     app = typer.Typer(name="sggp", help=_HELP, add_completion=False, no_args_is_help=True)
@@ -34,6 +57,7 @@ def build() -> typer.Typer:
     app.command("plan")(plan.plan)
     app.add_typer(campaign.app, name="campaign")
     app.add_typer(bench.app, name="bench")
+    _take_options_once(app)
     return app
 
 

@@ -8,9 +8,11 @@ import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
+
 from sggp.cli.console import shown
 from sggp.molecules.files import visible
-from sggp.plotting import to_png
+from sggp.plotting import new_figure, plot_calibration, plot_parity, to_png
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 1080px; margin: 2em auto; padding: 0 1em
@@ -27,6 +29,7 @@ border: 1px solid #ddd; border-radius: 6px; padding: 8px; font-size: 12px }
 @media print { table { display: table } img, tr { break-inside: avoid } }
 """
 
+_BOUND = "#b3432b"
 _DRAWN = 30  # characters of a name in a drawing
 Part = tuple[str, str]
 """A small drawing (SVG text, or "" for none) and its name."""
@@ -60,6 +63,31 @@ def picture(figure: Any, alt: str) -> str:
         warnings.filterwarnings("ignore", "Glyph .* missing from font")  # a box; tables show every character
         data = base64.b64encode(to_png(figure)).decode()
     return f'<img alt="{_escaped(alt, quote=True)}" src="data:image/png;base64,{data}">'
+
+
+def judged(predicted: tuple[Any, Any, Any, Any], name: str, alt: str) -> str:
+    """Parity and calibration of predictions, as HTML: bounds are drawn, count in no score, and are told.
+
+    Args:
+        predicted: values as told (n,), predicted means and standard deviations (n,), and sides (n,): 1 where the truth
+            lies above the value, -1 below, 0 where it was measured.
+        name: what the values are. alt: words for who does not see the picture.
+    """
+    value, mean, std, side = (np.asarray(part, dtype=float) for part in predicted)
+    exact, bounds = side == 0, int((side != 0).sum())
+    if not exact.any():
+        return paragraph(f"All {bounds} values are bounds: there is none to compare a prediction with.")
+    figure = new_figure(9.0, 3.8)
+    left, right = figure.subplots(1, 2)
+    plot_parity(value[exact], mean[exact], std[exact], axes=left, name=brief(name))
+    for sign, arrow in ((1, ">"), (-1, "<")):
+        left.plot(value[side == sign], mean[side == sign], arrow, color=_BOUND, markersize=5)
+    plot_calibration(value[exact], mean[exact], std[exact], axes=right)
+    said = (
+        f"{bounds} of the {len(side)} values are bounds, the arrows, which point to where the truth lies: neither R² "
+        "nor the coverage counts them."
+    )
+    return picture(figure, alt) + paragraph(said) * bool(bounds)
 
 
 def brief(name: str) -> str:

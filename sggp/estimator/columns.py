@@ -51,7 +51,11 @@ class Column:
             return self._numbers(cells)
         codes = {level: i for i, level in enumerate(self.levels)}
         fill = None if None in codes else self.fill
-        levels = [fill if gap else _plain(cell) for cell, gap in zip(cells, missing(cells), strict=True)]
+        words = {level.casefold(): level for level in codes if isinstance(level, str)}
+        levels = [
+            fill if gap else _as_word(_plain(cell), words)
+            for cell, gap in zip(cells, missing(cells), strict=True)
+        ]
         unknown: dict[Any, int] = {}
         for row, level in enumerate(levels):
             if level not in codes:
@@ -353,6 +357,11 @@ def _is_missing(cell: Any) -> bool:
 def _plain(cell: Any) -> Any:
     """A level as Python has it: files and messages know no NumPy types."""
     return cell.item() if isinstance(cell, np.generic) else cell
+
+
+def _as_word(cell: Any, words: dict[str, Any]) -> Any:
+    """A truth value by the level that is its word, where a table of text was learnt from, as by `sggp fit`."""
+    return words.get(str(cell).casefold(), cell) if isinstance(cell, bool) else cell
 
 
 def _sorted(levels: Any) -> list[Any]:

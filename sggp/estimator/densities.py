@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -243,11 +243,16 @@ class PredictiveDensities:
         factor = self._variance_factor(x, mean, latent)
         return self._squeeze(np.sqrt(self._measurement_noise() * factor) * self.scaling_.y_scale)
 
+    @property
+    def _solves_otherwise(self) -> bool:
+        """Whether rows may count in the solve with a noise that is not that of a measurement before the noise model."""
+        return self.noise_model_.row_noise is not None or self.noise_model_.surface is not None
+
     def _observed(self, posterior: Posterior) -> Observed:
         """The table as the posterior has it, with the noise of a measurement and not that of the solve."""
         data = posterior.data
         noise = data.noise_variance.double().cpu()
-        if self.noise_model_.row_noise is not None:
+        if self._solves_otherwise:
             noise = noise.new_tensor(float(self._base_noise())).expand(len(data.x))
         residual = data.y.double().cpu()[:, None] - posterior.prior_mean
         kernel = copy_kernel(posterior.kernel, torch.device("cpu"))
@@ -256,8 +261,11 @@ class PredictiveDensities:
     def _left_out(
         self, observed: Observed, rows: Tensor, neighbours: int = NEIGHBOURS
     ) -> PredictiveDistribution:
-        left, log_scale = leave_out_with(self.noise_model_, observed, rows, neighbours)
-        mean = left.mean[:, 0] + self._posteriors()[0].prior_mean
+        posterior, model = self._posteriors()[0], self.noise_model_
+        if self._solves_otherwise:  # further rows included
+            model = replace(model, row_noise=posterior.data.noise_variance.double().cpu())
+        left, log_scale = leave_out_with(model, observed, rows, neighbours)
+        mean = left.mean[:, 0] + posterior.prior_mean
         offset, unit = float(self.scaling_.y_offset[0]), float(self.scaling_.y_scale[0])
         scale = (left.variance * log_scale.exp()).sqrt().cpu().numpy() * unit
         scale = np.maximum(scale, np.finfo(float).tiny)
@@ -301,7 +309,7 @@ class PredictiveDensities:
     def _base_noise(self) -> float:
         """The learnt noise variance that all rows share, in units of the posterior."""
         if self.noise_model_.row_noise is None:
-            return float(self._posteriors()[0].data.noise_variance.max())
+            return float(self._posteriors()[0].data.noise_variance[0])  # further rows may have told their own
         return self.noise_model_.noise_variance
 
     def _squared_scale(

@@ -241,7 +241,9 @@ class Lifecycle(PredictiveDensities):
         """Log marginal likelihood of the training targets at other hyperparameters.
 
         Args:
-            theta: (p,) as `theta_`; None gives `log_marginal_likelihood_value_`. The mean stays as learnt.
+            theta: (p,) as `theta_`; None gives `log_marginal_likelihood_value_`. The mean stays as learnt, and so does
+                noise that was given: of several targets each has its own here, and the mean of them, in units of
+                normalised targets, in learning and in `log_marginal_likelihood_value_`.
             eval_gradient: also the (p,) gradient in theta.
 
         Returns:
@@ -288,19 +290,10 @@ class Lifecycle(PredictiveDensities):
             parameter.data.copy_(raw.detach())
             raws.append((part, raw, parameter.requires_grad_(True)))
         last = theta[place:].clone().requires_grad_(True)
-        noise = last.exp()
-        if not self._has_one_noise():
-            unit = 1.0 if self.scaling_.normalised else float(self.scaling_.y_scale[0]) ** 2
-            noise = self._posteriors()[0].data.noise_variance * unit
-        matrix = gram_function(kernel)(x.double()) + torch.diag(noise.double().expand(len(x)))
-        lower, wrong = torch.linalg.cholesky_ex(matrix)
-        if bool(wrong) or not bool(torch.isfinite(theta).all()):
-            raise InputError("the covariance is not positive definite at this theta: raise noise_variance.")
+        gram = gram_function(kernel)(x.double())
         residual = y - torch.as_tensor(self.fit_result_.mean, dtype=torch.float64)
-        white = torch.linalg.solve_triangular(lower, residual, upper=False)
-        value = -0.5 * white.square().sum() - y.shape[1] * (
-            lower.diagonal().log().sum() + 0.5 * len(x) * LOG_TWO_PI
-        )
+        each = [self._log_density(gram, noise, residual[:, columns]) for noise, columns in self._noises(last)]
+        value = torch.stack(each).sum()
         inner = [p for *_, p in raws] + ([last] if self._has_one_noise() else [])
         slopes = torch.autograd.grad(value, inner, allow_unused=True) if inner else ()
         parts = []
@@ -309,6 +302,31 @@ class Lifecycle(PredictiveDensities):
             parts.append(torch.autograd.grad(raw, part, pulled)[0])
         parts += list(slopes[len(raws) :])
         return float(value.detach()), torch.cat(parts).detach().numpy() if parts else np.zeros(0)
+
+    def _noises(self, log_noise: Tensor) -> list[tuple[Tensor, list[int]]]:
+        """Noise (n,) of the rows, in the units of `kernel_`, that is given or learnt, with the targets that have it."""
+        out: list[tuple[Tensor, list[int]]] = []
+        for j, posterior in enumerate(self._posteriors()):
+            told = posterior.data.noise_variance.double()
+            unit = 1.0 if self.scaling_.normalised else float(self.scaling_.y_scale[j]) ** 2
+            noise = told * unit
+            if self._has_one_noise():  # further rows may have told their own
+                noise = torch.where(told == told[0], log_noise.exp(), noise)
+            same = next((columns for other, columns in out if torch.equal(other, noise)), None)
+            if same is None:
+                out.append((noise, [j]))
+            else:
+                same.append(j)
+        return out
+
+    @staticmethod
+    def _log_density(gram: Tensor, noise: Tensor, residual: Tensor) -> Tensor:  # (n, n), (n,), (n, t) -> ()
+        lower, wrong = torch.linalg.cholesky_ex(gram + torch.diag(noise))
+        if bool(wrong) or not bool(torch.isfinite(lower.diagonal()).all()):
+            raise InputError("the covariance is not positive definite at this theta: raise noise_variance.")
+        white = torch.linalg.solve_triangular(lower, residual, upper=False)
+        logs = lower.diagonal().log().sum() + 0.5 * len(gram) * LOG_TWO_PI
+        return -0.5 * white.square().sum() - residual.shape[1] * logs
 
     def _has_one_noise(self) -> bool:
         return self._known_noise is None and self.noise_model_.row_noise is None

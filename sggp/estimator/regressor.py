@@ -75,7 +75,8 @@ class GPRegressor(Lifecycle, Insight, RegressorMixin, KernelParameters):
             leave, a fifth of that at least), the solve all that is left, and a tenth at least. Each ends with the best
             it has, a warning (`NotConverged`) and `cut_short_` say what was, and `converged_` is false. Looked at
             between steps: see docs/long_runs.md. None sets no limit.
-        random_state: seed, numpy RandomState or None. Up to 3,000 rows predictions do not depend on it.
+        random_state: seed, numpy RandomState or None. Up to 3,000 rows predictions do not depend on it, but for what
+            noise="auto" learns from 100 rows on: it draws the rows that it sets aside.
         verbose: 1 tells phases, residuals and the time left on standard error, see docs/long_runs.md.
 
     Inputs are standardised (column mean and spread of the training rows; median and quantiles where outliers swamp
@@ -375,7 +376,7 @@ class GPRegressor(Lifecycle, Insight, RegressorMixin, KernelParameters):
         noise = np.asarray(self.noise_variance_, dtype=float)
         if noise.ndim:
             raise InputError(
-                "include_noise needs one noise variance, but the model was given one per training row: "
-                "predict the latent function and add the noise of the new rows yourself."
+                "the model was given one noise variance per training row, and that of other rows is not known: "
+                "pass noise_variance to predict_dist or partial_fit, or ask for the latent function alone."
             )
         return noise / scale / scale

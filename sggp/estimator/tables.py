@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -105,9 +106,11 @@ def dense_rows(X: Any, kernel: Any) -> Any:
     """A sparse matrix as an array, of bytes where the kernel is one on counts and they fit; RDKit's vectors as one.
 
     Raises:
-        MemoryBudgetError: it would take more than 4 GiB. DtypeError: vectors that are not folded.
+        MemoryBudgetError: it would take more than 4 GiB. DtypeError: vectors that are not folded. InputError: a table
+            with two columns of one name.
     """
     if not issparse(X):
+        _refuse_repeated_names(X)
         return fingerprint_rows(X)
     X = X.tocsr()
     parts = kernel.modules() if isinstance(kernel, Kernel) else ()
@@ -186,6 +189,15 @@ def _labels(X: Any) -> list[Any] | None:
     """Names of a frame's columns that are not all text: scikit-learn compares those that are."""
     names = list(X.columns) if is_frame(X) else []
     return names if any(not isinstance(name, str) for name in names) else None
+
+
+def _refuse_repeated_names(X: Any) -> None:
+    names = [*X.columns] if is_frame(X) else [*getattr(X, "column_names", ())]
+    if len(set(names)) < len(names):
+        name, times = Counter(names).most_common(1)[0]
+        raise InputError(
+            f"{times} columns of X are named {name!r}: names must differ; rename them, or pass X.to_numpy()."
+        )
 
 
 def _refuse_missing(estimator: Any, X: np.ndarray) -> None:

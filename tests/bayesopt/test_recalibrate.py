@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 from sggp.bayesopt import Surrogate
+from sggp.bayesopt.outcomes import BeliefSettings, Objective, Outcomes, build_beliefs
 from sggp.bayesopt.outlook import Recalibration
 from sggp.bayesopt.outlook.recalibrate import recalibrate
+from sggp.bayesopt.trials import Measurement, Trial
 
 
 def seeded(seed: int) -> torch.Generator:
@@ -104,3 +106,61 @@ def test_repeats_and_too_few_measurements_teach_nothing() -> None:
     deviation = torch.randn(3, 2, generator=seeded(2), dtype=torch.float64)
     mean = torch.tensor([-0.4, 2.0], dtype=torch.float64)
     assert torch.allclose(nothing(mean, deviation), mean + deviation)
+
+
+def told(number: int, value: float | str | None) -> Trial:
+    """A measured trial, or a failed one that the model takes for the worst value."""
+    y = {} if value is None else {"y": Measurement.parse(value)}
+    first = y["y"].value if y else None
+    state, policy = ("measured", None) if y else ("failed", "imputed")
+    return Trial(number, None, None, None, state, first, None, 0, "asked", "", "", values=y, policy=policy)
+
+
+def believed(x: Tensor, values: list[float | str | None]) -> Surrogate:
+    trials = [told(number, value) for number, value in enumerate(values, start=1)]
+    wanted = Outcomes([Objective("y", True)])
+    return build_beliefs(x, wanted, trials, BeliefSettings(num_samples=0, num_features=64), 7).surrogate
+
+
+def noisy_height(rows: int, seed: int) -> tuple[Tensor, Tensor]:  # (n, 2), (n,)
+    x = torch.rand(rows, 2, generator=seeded(seed), dtype=torch.float64)
+    noise = 0.1 * torch.randn(rows, generator=seeded(seed + 50), dtype=torch.float64)
+    return x, torch.sin(5 * x[:, 0]) + x[:, 1] + noise
+
+
+def test_bounds_are_no_measurements_that_were_predicted_well() -> None:
+    """Their pseudo-values with their large noise made a third of a table look far too timid: widths times 0.7."""
+    widths = []
+    for seed in range(3):
+        x, y = noisy_height(40, seed)
+        model = believed(x, [">1.2" if v > 1.2 else float(v) for v in y])
+        found = recalibrate(model, 1.0, seeded(0))
+        assert found.judged == 40
+        widths.append(float(found.mean[2]))
+    assert sum(widths) / 3 > -0.15
+
+
+def test_bounds_say_on_which_side_the_truth_lies() -> None:
+    mean = torch.randn(800, generator=seeded(1), dtype=torch.float64)
+    truth = mean - 1.0 + 0.5 * torch.randn(800, generator=seeded(2), dtype=torch.float64)
+    side = torch.where(truth > 0, 1.0, 0.0).double()
+    model = replace(judged(truth, mean, torch.full_like(mean, 0.5)), told=truth.clamp_max(0.0), side=side)
+    found = recalibrate(model, 1.0, seeded(0))
+    assert float(found.mean[0]) == pytest.approx(-1.0, abs=0.1)
+    assert found.mean[1:].abs().max() < 0.2
+
+
+def test_a_failure_that_counts_as_a_bad_value_is_no_measurement() -> None:
+    x, y = noisy_height(24, 3)
+    model = believed(x, [None if row < 6 else float(v) for row, v in enumerate(y)])
+    assert recalibrate(model, 1.0, seeded(0)).judged == 18
+
+
+def test_a_left_out_bound_has_the_noise_of_a_measurement() -> None:
+    x, y = noisy_height(40, 0)
+    model = believed(x, [">1.2" if v > 1.2 else float(v) for v in y])
+    _, std = model.leave_one_out()
+    bound = y > 1.2
+    assert 10 < int(bound.sum()) < 30
+    assert float(std[bound].max()) < 3 * float(std[~bound].max())  # of pseudo-values it was 2 where y spans 3
+    assert float(std.min()) > model.noise_std

@@ -14,6 +14,7 @@ pytest.importorskip("rdkit", reason="the extra molecules is not installed")
 
 from sggp.bayesopt import Trial
 from sggp.bayesopt.outcomes import Objective
+from sggp.bayesopt.trials import Measurement
 from sggp.cli import main
 from sggp.cli.campaign.figures import progress
 from tests.cli.commands import ALCOHOLS, LIBRARY, read, refused, write
@@ -205,3 +206,64 @@ def test_the_numbers_of_batches_do_not_run_into_each_other(batches: int) -> None
     assert figure.axes[0].texts[0].get_text() == "before"
     assert len(boxes) >= min(batches, 20)
     assert all(left.x1 < right.x0 for left, right in pairwise(boxes))
+
+
+def scored(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The titles that drawings will have, as a list that grows."""
+    from matplotlib.axes import Axes
+
+    titles: list[str] = []
+    monkeypatch.setattr(Axes, "set_title", lambda self, text, **_: titles.append(text))
+    return titles
+
+
+def test_bounds_count_in_no_score_of_a_report(tmp_path, monkeypatch):
+    """`>1.2` was compared with its pseudo-value, as if that had been measured, and told to be predicted well."""
+    pytest.importorskip("matplotlib", reason="the extra plot is not installed")
+    store, titles = tmp_path / "c.db", scored(monkeypatch)
+    assert run("campaign", "init", store, "--bound", "a=0:1", "--maximize", "--seed", 1) == 0
+    rows = [[i / 20, f">{1.2}" if i > 13 else 2.0 * i / 20 + 0.01 * (i * 7 % 5)] for i in range(20)]
+    told = write(tmp_path / "told.csv", ["a", "value"], rows)
+    assert run("campaign", "attach", store, "--from", told) == 0
+    assert run("campaign", "ask", store, "-q", 7) == 0
+    for number in range(21, 28):
+        assert run("campaign", "tell", store, number, ">1.9" if number > 25 else 1.5 + number / 100) == 0
+    assert run("campaign", "report", store, "--out", tmp_path / "r.html") == 0
+    page = (tmp_path / "r.html").read_text()
+    left, last = (page[page.index(f"<h2>{head}") :] for head in ("How good the model is", "The last batch"))
+    assert run("campaign", "report", store, "--out", tmp_path / "again.html") == 0
+    assert (tmp_path / "again.html").read_text()[page.index("Best found") :] == page[
+        page.index("Best found") :
+    ]
+    assert "8 of the 27 values are bounds" in left[: left.index("<h2>", 1)]
+    assert "of 5 values lie within" in last
+    assert "2 of the 7 values are bounds" in last[: last.index("<h2>", 1)]
+    assert [title.split(", ")[1] for title in titles if title.startswith("R²")][:2] == ["n = 19", "n = 5"]
+
+
+def test_where_all_are_bounds_a_report_scores_nothing(store, tmp_path):
+    pytest.importorskip("matplotlib", reason="the extra plot is not installed")
+    for smiles, value in zip(ALCOHOLS[:6], ("<1", "<2", "<3", "<2", "<1", "<4"), strict=True):
+        assert run("campaign", "attach", store, smiles, value) == 0
+    assert run("campaign", "report", store, "--out", tmp_path / "r.html") == 0
+    page = (tmp_path / "r.html").read_text()
+    assert "All 6 values are bounds" in page
+    assert "to beat the best measured" not in page  # which is not known
+
+
+@pytest.mark.parametrize("maximize", [True, False])
+def test_the_best_so_far_is_no_bound_that_guarantees_nothing(maximize: bool) -> None:
+    """Where larger is better `<9` was drawn as the best value so far, 9."""
+    pytest.importorskip("matplotlib", reason="the extra plot is not installed")
+    values = ["<9", "2", ">5", "4", "7", "<8"] if maximize else [">-9", "-2", "<-5", "-4", "-7", ">-8"]
+    measured = [Measurement.parse(text) for text in values]
+    trials = [
+        Trial(i, None, None, None, "measured", m.value, None, 0, "asked", "", "", values={"y": m})
+        for i, m in enumerate(measured, start=1)
+    ]
+    axes = progress(trials, Objective("y", maximize)).axes[0]
+    (line,) = [line for line in axes.lines if line.get_label() == "best so far"]
+    best = [abs(value) for value in line.get_ydata()]
+    assert best[0] != best[0]
+    assert best[1:] == [2, 5, 5, 7, 7]
+    assert {"a bound (>)", "a bound (<)"} <= {line.get_label() for line in axes.lines}

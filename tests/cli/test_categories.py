@@ -80,3 +80,18 @@ def test_an_encoding_that_does_not_fit_is_a_damaged_model(table, tmp_path, capsy
     content["columns"]["columns"].pop()
     write_content(model, "estimator", content)
     assert "fit it again" in refused(capsys, "predict", model, table, "--out", tmp_path / "p.csv")
+
+
+@pytest.mark.parametrize("words", [("True", "False"), ("TRUE", "FALSE"), ("true", "false")])
+def test_truth_values_of_a_file_are_those_of_a_program(words, tmp_path):
+    """pandas and spreadsheets read them as truth values, which a model of the same file did not know."""
+    rows = [
+        [width, words[i % 3 != 0], 100 + 10 * width + 5 * (i % 3 == 0)]
+        for i, (width, *_) in enumerate(_rows())
+    ]
+    table, out = write(tmp_path / "t.csv", ["width", "wet", "y"], rows), tmp_path / "p.csv"
+    assert _fit(table, tmp_path / "m") == 0
+    assert main(["predict", str(tmp_path / "m"), str(table), "--out", str(out)]) == 0
+    cells = np.array([[row[0], row[1] == words[0]] for row in rows], dtype=object)
+    mean = GPRegressor.load(tmp_path / "m").predict(cells)
+    np.testing.assert_allclose(mean, [float(row["mean"]) for row in read(out)], rtol=1e-9)

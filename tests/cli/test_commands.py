@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -16,8 +18,11 @@ import sggp.cli
 pytest.importorskip("typer", reason="the extra cli is not installed")
 pytest.importorskip("rich", reason="the extra cli is not installed")
 
+import typer
+
 from sggp.bayesopt.rules import DEFAULT_RULE
 from sggp.cli import main
+from sggp.cli.app import build
 from sggp.datasets import nci_first_5k
 from tests.cli.commands import check_alone, read, refused, write
 from tests.scripts import Scripts
@@ -109,6 +114,45 @@ def test_no_command_and_unknown_commands_are_refused_in_one_line(capsys):
     said = capsys.readouterr().out
     for name in ("demo", "suggest", "fit", "predict", "plan", "campaign", "bench"):
         assert name in said
+
+
+def _single_valued() -> list[tuple[list[str], str, str]]:
+    """Command, first and last name of every option of one value."""
+
+    def below(command: Any, words: list[str]) -> Iterator[tuple[list[str], str, str]]:
+        for name, inner in getattr(command, "commands", {}).items():
+            yield from below(inner, [*words, name])
+        for option in command.params:
+            if option.param_type_name == "option" and not option.is_flag and not option.multiple:
+                yield words, option.opts[0], option.opts[-1]
+
+    return [*below(typer.main.get_command(build()), [])]
+
+
+def test_an_option_of_one_value_is_given_once(capsys):
+    options = _single_valued()
+    assert len(options) > 80
+    for words, option, other in options:
+        said = refused(capsys, *words, option, "1", other, "2")  # the last won, and nobody was told
+        assert "is given 2 times" in said
+        assert option in said
+
+
+def test_options_of_several_values_and_flags_may_be_given_again(tmp_path, capsys):
+    store = tmp_path / "c.db"
+    line = [
+        "campaign",
+        "init",
+        store,
+        "--bound",
+        "a=0:1",
+        "--bound",
+        "b=0:2",
+        "--maximize",
+        "--maximize",
+        "--json",
+    ]
+    assert main([str(word) for word in [*line, "--json"]]) == 0
 
 
 def test_the_package_is_the_command(scripts: Scripts) -> None:

@@ -157,7 +157,7 @@ class TestOutputs:
     def test_the_unpacked_name_of_a_packed_input(self, files, tmp_path, capsys, line):
         packed = tmp_path / "p.csv.gz"
         packed.write_bytes(gzip.compress(files["l"].read_bytes()))
-        line = [*line, "--library", packed]
+        line[line.index("--library") + 1] = packed
         assert "read as an input" in refused(capsys, *line, "--out", tmp_path / "p.csv")
 
     def test_two_outputs_of_one_name(self, files, tmp_path, capsys, line):

@@ -116,8 +116,8 @@ class TestSuggest:
     @pytest.mark.parametrize("stream", [False, True])
     def test_one_absurd_value_does_not_choose(self, files, tmp_path, capsys, stream):
         rows = [[name, float(name.count("C"))] for name in ALCOHOLS]
-        line = [*suggest_line(files, "--maximize", "-q", 3, "--seed", 4), "--measured"]
-        line += [write(tmp_path / "s.csv", ["smiles", "y"], rows)]
+        small = {**files, "m": write(tmp_path / "s.csv", ["smiles", "y"], rows)}
+        line = suggest_line(small, "--maximize", "-q", 3, "--seed", 4)
         if stream:
             line = [part for part in line if part != "--no-cache"] + ["--stream", tmp_path / "one"]
         assert main([str(part) for part in line]) == 0
@@ -275,6 +275,7 @@ class TestWhatTheModelLearns:
             tmp_path, ">9", "--stream", state
         )
         check_alone(report.read_text())
+        assert "1 of the 10 values are bounds" in report.read_text()
 
     def test_equal_values_have_no_scale(self, tmp_path, capsys):
         """6, 6, 6 gave 6 ± 7.9, which was the next power of two."""

@@ -85,8 +85,9 @@ def test_what_cannot_be_streamed_is_refused(files, shards, tmp_path, capsys):
         (["--rule", "top-k"], "--rule with --stream"),
         (["--standardise", "parent"], "leave it out with --stream"),
         (["--library-sheet", "a"], "not read line by line"),
-        (["--out", str(state)], "read as an input"),
     ):
         assert words in refused(capsys, *line_of(files, shards, "--stream", state, *more))
+    over = line_of({**files, "out": state}, shards, "--stream", state)
+    assert "read as an input" in refused(capsys, *over)
     assert "no file matches" in refused(capsys, *line_of(files, tmp_path / "none-*", "--stream", state))
     assert not state.exists()

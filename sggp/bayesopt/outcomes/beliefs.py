@@ -133,9 +133,14 @@ def build_beliefs(
         if settings.outliers == "apart":
             table, found = set_apart(table, name, sign, settings, stream)
             parts.apart += found
+        measured = len(table)
         if name in objectives:
             table = _with_imputed(table, x, trials, sign)
-        parts.tables[name], parts.models[name] = table, fit_censored(table, settings, stream)
+        model = fit_censored(table, settings, stream)
+        if len(table) > measured:
+            stands = torch.arange(len(table)) >= measured
+            model = replace(model, told=table.value.masked_fill(stands, torch.nan), side=table.side)
+        parts.tables[name], parts.models[name] = table, model
     warn_apart(parts.apart)
     if plain:
         (model,) = parts.models.values()

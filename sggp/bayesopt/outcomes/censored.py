@@ -69,7 +69,15 @@ def fit_censored(table: Table, settings: BeliefSettings, generator: torch.Genera
         generator=final,
     )
     new_noise = (model.noise_std / model.scale) ** 2
-    return replace(model, posterior=posterior, x=table.x, target=target, new_noise=new_noise)
+    return replace(
+        model,
+        posterior=posterior,
+        x=table.x,
+        target=target,
+        new_noise=new_noise,
+        told=table.value,
+        side=table.side,
+    )
 
 
 def _row_noise(table: Table, model: Surrogate) -> Tensor:  # (n,)

@@ -16,7 +16,8 @@ from sggp.defaults import NUM_FEATURES
 from sggp.random import as_generator, streams
 
 _ALONE = 20  # rows of unknown noise from which on it is learnt from them alone
-_SIDES = {None: 0.0, "above": 1.0, "below": -1.0}
+SIDES = {None: 0.0, "above": 1.0, "below": -1.0}
+"""Where the truth lies beyond a measurement's number, by its `censored`."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ def table_of(x: Tensor, trials: Sequence[Trial], name: str, first: str) -> Table
     found = [(i, trial.id, measurement_of(trial, name, first)) for i, trial in enumerate(trials)]
     rows = [(i, id, m) for i, id, m in found if m is not None]
     columns = [
-        (m.value, torch.nan if m.noise_std is None else m.noise_std, _SIDES[m.censored]) for _, _, m in rows
+        (m.value, torch.nan if m.noise_std is None else m.noise_std, SIDES[m.censored]) for _, _, m in rows
     ]
     numbers = torch.tensor(columns, dtype=torch.float64).reshape(-1, 3)
     index = torch.tensor([i for i, _, _ in rows], dtype=torch.long)

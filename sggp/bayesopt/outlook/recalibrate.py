@@ -104,8 +104,9 @@ def recalibrate(model: Surrogate, sign: float, generator: torch.Generator) -> Re
     left = _left_out(model, generator)
     if left is None:
         return Recalibration.nothing()
-    truth, mean, std = left
-    truth, mean = sign * truth, sign * mean
+    truth, mean, side, std = left
+    truth, mean, side = sign * truth, sign * mean, sign * side
+    bound = side != 0
     prior = torch.tensor(PRIOR_STD, dtype=torch.float64)
 
     def loss(p: Tensor) -> Tensor:
@@ -115,7 +116,9 @@ def recalibrate(model: Surrogate, sign: float, generator: torch.Generator) -> Re
         error = _bent(truth, exponent) - _bent(mean, exponent) - shift - slope * mean
         z = error / (std * log_width.exp())
         slopes = (exponent - 1) * truth.clamp_min(0.0).log1p()
-        return (0.5 * z.square() + log_width - slopes).sum() + 0.5 * (p / prior).square().sum()
+        exact = (0.5 * z.square() + log_width - slopes)[~bound].sum()
+        beyond = torch.special.log_ndtr(-(side * z)[bound]).sum()  # of a bound only the side is known
+        return exact - beyond + 0.5 * (p / prior).square().sum()
 
     def with_slope(p: np.ndarray) -> tuple[float, np.ndarray]:
         at = torch.tensor(p, requires_grad=True)
@@ -130,13 +133,16 @@ def recalibrate(model: Surrogate, sign: float, generator: torch.Generator) -> Re
     return Recalibration(best, covariance, len(truth))
 
 
-def _left_out(model: Surrogate, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor] | None:
-    """Standardised measurements (m,) without repeats, and what the others say of them: mean and std."""
+def _left_out(model: Surrogate, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor] | None:
+    """Standardised measurements (m,) without repeats, the mean that the others predict, sides of bounds, and std."""
     if not model.learned or model.x is None or model.target is None:
         return None
     groups = group_rows(model.x)
     counts = torch.bincount(groups.member)
-    alone = (counts[groups.member] == 1).nonzero()[:, 0]  # a repeat would be predicted from its twin
+    told, side = model.told_values
+    told = (told - model.offset) / model.scale
+    # a repeat would be predicted from its twin, and what stands for a failure is no measurement
+    alone = ((counts[groups.member] == 1) & ~told.isnan()).nonzero()[:, 0]
     if len(alone) < _LEAST:
         return None
     if len(model.x) <= DIRECT_ROWS:
@@ -147,12 +153,12 @@ def _left_out(model: Surrogate, generator: torch.Generator) -> tuple[Tensor, Ten
         residual = (model.target.double() - model.mean)[:, None]
         noise = model.posterior.data.noise_variance.double()
         left = leave_rows_out(Observed(model.posterior.kernel, model.x, residual, noise), alone)
-        mean, std = left.mean[:, 0] + model.mean, left.variance.sqrt()
+        mean, std = left.mean[:, 0] + model.mean, (left.latent + model.own_noise[alone]).sqrt()
     if not bool(torch.isfinite(mean).all()) or not bool((std > 0).all()):
         raise InputError(
             "left-out predictions are not finite: the model cannot be judged by its own measurements."
         )
-    return model.target[alone].double(), mean.detach(), std.detach()
+    return told[alone], mean.detach(), side[alone], std.detach()
 
 
 def _log_width(spread: Tensor, tilt: Tensor, reach: Tensor) -> Tensor:

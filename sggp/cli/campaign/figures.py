@@ -10,8 +10,10 @@ import numpy as np
 
 from sggp.bayesopt import Trial
 from sggp.bayesopt.outcomes import Objective
+from sggp.bayesopt.outcomes.results import guaranteed
+from sggp.bayesopt.outcomes.tables import measurement_of
 from sggp.cli.report import brief
-from sggp.plotting import new_figure, plot_calibration, plot_parity
+from sggp.plotting import new_figure
 
 _CHARACTER = 0.011  # of the width of a figure
 _BLUE, _GREY, _RED = "#0b6e99", "#8a8a8a", "#b3432b"
@@ -22,7 +24,9 @@ def progress(trials: Sequence[Trial], objective: Objective) -> Any:
     done = sorted((t for t in trials if t.value is not None), key=lambda t: (t.batch, t.id))
     values = np.array([t.value for t in done], dtype=float)
     order = np.arange(1, len(done) + 1)
-    better = np.maximum if objective.maximize else np.minimum
+    told = [measurement_of(t, objective.name, objective.name) for t in done]
+    least = np.array([guaranteed(measured, objective) for measured in told])  # larger being better
+    best = objective.sign * np.maximum.accumulate(least)
     figure = new_figure(9.0, 4.0)
     axes = figure.subplots()
     start, free = 0, 0.0
@@ -37,31 +41,24 @@ def progress(trials: Sequence[Trial], objective: Objective) -> Any:
             axes.text(middle, 1.01, name, transform=axes.get_xaxis_transform(), ha="center")
             free = middle + half
         start += count
-    told = [(i, *t.expected) for i, t in zip(order, done, strict=True) if t.expected is not None]
-    if told:
-        at, mean, std = (np.array(column, dtype=float) for column in zip(*told, strict=True))
+    expected = [(i, *t.expected) for i, t in zip(order, done, strict=True) if t.expected is not None]
+    if expected:
+        at, mean, std = (np.array(column, dtype=float) for column in zip(*expected, strict=True))
         axes.errorbar(
             at, mean, yerr=2 * std, fmt="_", color=_GREY, elinewidth=0.8, label="expected before (± 2 s.d.)"
         )
-    exact = np.array([t.measurement is None or t.measurement.censored is None for t in done])
+    exact = np.array([measured is None or measured.censored is None for measured in told])
     axes.plot(order[exact], values[exact], "o", color=_BLUE, markersize=4, label="measured")
-    if not exact.all():
-        axes.plot(order[~exact], values[~exact], "^", color=_RED, markersize=5, label="a bound (> or <)")
-    axes.step(
-        order, better.accumulate(values), where="post", color="black", linewidth=1.2, label="best so far"
-    )
+    for side, marker, sign in (("above", "^", ">"), ("below", "v", "<")):
+        bound = np.array([measured is not None and measured.censored == side for measured in told])
+        if bound.any():
+            label = f"a bound ({sign})"
+            axes.plot(order[bound], values[bound], marker, color=_RED, markersize=5, label=label)
+    best = np.where(np.isfinite(best), best, np.nan)  # of "<5", where larger is better, nothing is known
+    axes.step(order, best, where="post", color="black", linewidth=1.2, label="best so far")
     axes.set_xlabel("measurements; batches above")
     axes.set_ylabel(_named(objective))
     axes.legend(fontsize="small")
-    return figure
-
-
-def judged(values: Any, mean: Any, std: Any, objective: Objective) -> Any:
-    """Parity and calibration of predictions."""
-    figure = new_figure(9.0, 3.8)
-    left, right = figure.subplots(1, 2)
-    plot_parity(values, mean, std, axes=left, name=brief(objective.name))
-    plot_calibration(values, mean, std, axes=right)
     return figure
 
 
@@ -85,20 +82,24 @@ def front(trials: Sequence[Trial], best: Sequence[Trial], objectives: Sequence[O
     first, second = objectives[:2]
     figure = new_figure(5.5, 4.2)
     axes = figure.subplots()
+    bounds: list[list[float]] = []
     for chosen, colour, label in ((trials, _GREY, "measured"), (best, _RED, "not beaten in both")):
         both = [t for t in chosen if first.name in t.values and second.name in t.values]
-        axes.plot(
-            [t.values[first.name].value for t in both],
-            [t.values[second.name].value for t in both],
-            "o",
-            color=colour,
-            markersize=4 if colour == _GREY else 6,
-            label=label,
-        )
+        places = [[t.values[o.name].value for o in (first, second)] for t in both]
+        bounds += [p for p, t in zip(places, both, strict=True) if _bounded(t, (first, second))]
+        size = 4 if colour == _GREY else 6
+        axes.plot(*np.reshape(places, (-1, 2)).T, "o", color=colour, markersize=size, label=label)
+    if bounds:
+        label = "of these, with a bound (> or <)"
+        axes.plot(*np.array(bounds).T, "s", color="black", fillstyle="none", markersize=8, label=label)
     axes.set_xlabel(f"{_named(first)} ({'larger' if first.maximize else 'smaller'} is better)")
     axes.set_ylabel(f"{_named(second)} ({'larger' if second.maximize else 'smaller'} is better)")
     axes.legend(fontsize="small")
     return figure
+
+
+def _bounded(trial: Trial, objectives: Sequence[Objective]) -> bool:
+    return any(trial.values[objective.name].censored is not None for objective in objectives)
 
 
 def _named(objective: Objective) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 import warnings
 from collections import Counter
@@ -16,6 +17,8 @@ import torch
 
 from sggp.bayesopt import Campaign, Surrogate, Trial
 from sggp.bayesopt.outcomes import Objective, stated
+from sggp.bayesopt.outcomes.results import guaranteed
+from sggp.bayesopt.outcomes.tables import SIDES, measurement_of
 from sggp.bayesopt.screening import predict_rows
 from sggp.cli.campaign import figures
 from sggp.cli.campaign.listing import is_molecules, library_ids, listing, place, places, same_molecules
@@ -23,7 +26,7 @@ from sggp.cli.campaign.naming import JOINT
 from sggp.cli.campaign.opening import is_products
 from sggp.cli.campaign.reagents import PATHS, reagent_parts, useful_reagents
 from sggp.cli.molecules.products import is_reagent_smiles, narrow
-from sggp.cli.report import Part, cards, facts, page, paragraph, picture, rows_table
+from sggp.cli.report import Part, cards, facts, judged, page, paragraph, picture, rows_table
 from sggp.errors import SggpError
 from sggp.molecules import molecule_svg
 
@@ -133,14 +136,16 @@ def _modelled(campaign: Campaign, trials: Sequence[Trial], objective: Objective)
     try:
         with warnings.catch_warnings(record=True) as notes:
             warnings.simplefilter("always")
-            beliefs = campaign.beliefs(PATHS if is_products(campaign) else 1)
+            paths = PATHS if is_products(campaign) else 1
+            beliefs = campaign.beliefs(paths, generator=campaign.settings["seed"])
             model = beliefs.surrogate
             sections = [*_outlook(campaign), *_judged(model, trials, objective)]
             sections += useful_reagents(campaign, model, objective)
             apart = {one.trial for one in beliefs.apart if one.outcome == objective.name}
             best = next((t for t in campaign.best(len(trials)) if t.id not in apart), None)
-            if best is not None and best.value is not None:
-                sections += _library(campaign, model, trials, best.value)
+            found = None if best is None else measurement_of(best, objective.name, objective.name)
+            if found is not None and math.isfinite(guaranteed(found, objective)):
+                sections += _library(campaign, model, trials, found.value)
     except SggpError as error:
         return [("Model", paragraph(f"There is no model: {error}"))]
     said = "".join(paragraph(f"Note: {note.message}") for note in notes)
@@ -158,33 +163,41 @@ def _outlook(campaign: Campaign) -> list[Section]:
 def _judged(model: Surrogate, trials: Sequence[Trial], objective: Objective) -> list[Section]:
     sections = []
     if model.learned and model.x is not None and model.target is not None and len(model.x) <= _JUDGED:
+        values, side = model.told_values
+        kept = ~values.isnan()  # what stands for a failure is no measurement
         mean, std = model.leave_one_out()
-        values = model.offset + model.scale * model.target.double()
         text = (
             "Each measurement predicted from all the others. Left: predicted against measured. Right: the share of "
             "measurements inside the intervals of each level; below the diagonal the model is too sure of itself."
         )
-        shown = figures.judged(values.numpy(), mean.numpy(), std.numpy(), objective)
-        sections.append(
-            ("How good the model is", paragraph(text) + picture(shown, "parity and calibration, left out"))
-        )
-    told = [t for t in trials if t.value is not None and t.expected is not None]
-    last = max((trial.batch for trial in told), default=0)
-    latest = [trial for trial in told if trial.batch == last]
-    if len(latest) >= _LEAST:
-        truth = np.array([trial.value for trial in latest], dtype=float)
-        mean_, std_ = np.array([trial.expected for trial in latest], dtype=float).T
-        spread = np.sqrt(std_**2 + model.noise_std**2)
-        inside = int((np.abs(truth - mean_) <= 2 * spread).sum())
-        text = (
-            f"What was expected of batch {last} before it was measured: {inside} of {len(latest)} values lie within "
-            "two standard deviations."
-        )
-        shown = figures.judged(truth, mean_, spread, objective)
-        sections.append(
-            ("The last batch", paragraph(text) + picture(shown, "parity and calibration, last batch"))
-        )
-    return sections
+        left = (values[kept], mean[kept], std[kept], side[kept])
+        shown = judged(left, objective.name, "parity and calibration, left out")
+        sections.append(("How good the model is", paragraph(text) + shown))
+    return sections + _last_batch(model, trials, objective)
+
+
+def _last_batch(model: Surrogate, trials: Sequence[Trial], objective: Objective) -> list[Section]:
+    told = [
+        (trial, measured)
+        for trial in trials
+        if trial.expected is not None and (measured := measurement_of(trial, objective.name, objective.name))
+    ]
+    last = max((trial.batch for trial, _ in told), default=0)
+    latest = [one for one in told if one[0].batch == last]
+    truth = np.array([measured.value for _, measured in latest])
+    side = np.array([SIDES[measured.censored] for _, measured in latest])
+    exact = side == 0
+    if exact.sum() < _LEAST:
+        return []
+    mean, std = np.array([trial.expected for trial, _ in latest], dtype=float).T
+    spread = np.sqrt(std**2 + model.noise_std**2)
+    inside = int((np.abs(truth - mean) <= 2 * spread)[exact].sum())
+    text = (
+        f"What was expected of batch {last} before it was measured: {inside} of {exact.sum()} values lie within "
+        "two standard deviations."
+    )
+    shown = judged((truth, mean, spread, side), objective.name, "parity and calibration, last batch")
+    return [("The last batch", paragraph(text) + shown)]
 
 
 def _library(campaign: Campaign, model: Surrogate, trials: Sequence[Trial], best: float) -> list[Section]:

@@ -11,7 +11,7 @@ import typer
 from sggp.bayesopt import Combinatorial, Pool, Surrogate
 from sggp.bayesopt.outcomes.censored import fit_censored
 from sggp.bayesopt.outcomes.outliers import set_apart
-from sggp.bayesopt.outcomes.tables import BeliefSettings, Table
+from sggp.bayesopt.outcomes.tables import SIDES, BeliefSettings, Table
 from sggp.bayesopt.rules import DEFAULT_RULE, RULES, Choice, Rule, check_rule, make_rule
 from sggp.bayesopt.surrogate import NO_SCALE
 from sggp.checks import one_of, whole_number
@@ -295,12 +295,11 @@ def _learnt(
         words = f"{len(bounds)} values are bounds ({first}): measured, so not suggested again"
         say(file.name, [f"{words}; the model learns that the truth lies beyond"])
     say(file.name, _decades(known.values))
-    sides = [{None: 0.0, "above": 1.0, "below": -1.0}[side] for side in known.censored]
     table = Table(
         known.counts,
         known.values,
         known.errors,
-        torch.tensor(sides, dtype=torch.float64),
+        torch.tensor([SIDES[side] for side in known.censored], dtype=torch.float64),
         tuple(range(len(known))),
         torch.arange(len(known)),
     )

@@ -7,9 +7,8 @@ from typing import Any
 from sggp.bayesopt import Surrogate
 from sggp.cli.molecules.products import is_reagent_smiles, narrow, small_drawing
 from sggp.cli.molecules.tables import Measured
-from sggp.cli.report import Part, cards, page, paragraph, picture, rows_table
+from sggp.cli.report import Part, cards, judged, page, paragraph, rows_table
 from sggp.molecules import molecule_svg
-from sggp.plotting import new_figure, plot_calibration, plot_parity
 
 _DRAWN = 24
 _LARGEST = 5000
@@ -26,14 +25,10 @@ def render(
     )
     sections = [("What was asked", paragraph(asked))]
     if model.learned and known.exact and len(known) <= _LARGEST:
-        mean, std = (of_all[known.exact] for of_all in model.leave_one_out())
-        values = known.values[known.exact].numpy()
-        figure = new_figure(9.0, 3.8)
-        left, right = figure.subplots(1, 2)
-        plot_parity(values, mean.numpy(), std.numpy(), axes=left, name="value")
-        plot_calibration(values, mean.numpy(), std.numpy(), axes=right)
+        values, side = model.told_values
+        shown = judged((values, *model.leave_one_out(), side), "value", "parity, calibration")
         text = "Each measurement predicted from all the others; left: values, right: coverage of intervals."
-        sections.append(("How good the model is", paragraph(text) + picture(figure, "parity, calibration")))
+        sections.append(("How good the model is", paragraph(text) + shown))
     smiles, mean_at = header.index("smiles"), header.index("predicted_mean")
     drawn: list[tuple[str, list[str], list[Part]]] = []
     for row in listed[:_DRAWN]:
