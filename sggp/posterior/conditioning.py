@@ -72,7 +72,7 @@ def condition(
         generator: seed or generator; None draws fresh entropy.
         tolerance: relative residual, one number or a pair (mean, samples). The default for the mean is a tenth of the
             noise's standard deviation over the root mean square of y, so that what the solve leaves open drowns in
-            the noise, within 1e-6 and 1e-3; ten times that for samples. With centres a thousandth of both, since the
+            the noise, within 1e-6 and 1e-3; three times that for samples. With centres a thousandth of both, since the
             residual of a normal equation says less about predictions.
         max_epochs, max_seconds, on_failure: as in `Solver.solve`; the seconds are those of this call, the prior draws
             among them, but for a tenth that the solve has anyway.

@@ -331,7 +331,7 @@ def test_default_tolerance_follows_the_noise(data):
         )
         share = 0.1 * noise**0.5 / float(y.square().mean().sqrt())
         expected = min(1e-3, max(1e-6, share))
-        assert posterior.solution.tolerance.tolist() == pytest.approx([expected] + [10 * expected] * 3)
+        assert posterior.solution.tolerance.tolist() == pytest.approx([expected] + [3 * expected] * 3)
 
 
 def test_unconverged_solves_are_told(data):
