@@ -23,9 +23,9 @@ LEAST_SOLVE = 0.1
 """The share of `max_seconds` that a solve has, however long merging rows and drawing samples took."""
 MEAN_TOLERANCE = 1e-3
 SAMPLE_RATIO = 3.0
-"""Tolerance of samples, in that of the mean. With ten, variances were wrong by up to 10 % (3,300 rows in the unit square,
-Matérn-3/2, length scale .3, a signal of 630 and 63,000 times the noise), with three by 1 %, in as many steps, since the
-mean has to go further anyway."""
+"""Tolerance of samples, in that of the mean. With ten, variances were wrong by up to 10 % (3,300 rows in the unit
+square, Matérn-3/2, length scale .3, a signal of 630 and 63,000 times the noise), with three by 1 %, in as many steps,
+since the mean has to go further anyway."""
 LEAST_TOLERANCE = 1e-6
 NOISE_SHARE = 0.1
 """The residual of the mean is kept below this share of the noise, where that is less than `MEAN_TOLERANCE`."""
