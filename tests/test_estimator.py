@@ -342,7 +342,7 @@ def test_noise_per_row():
     centred = (y - model.y_offset_) / model.y_scale_ - model.fit_result_.mean
     expected = K @ np.linalg.solve(K + np.diag(noise / y.var()), centred) + model.fit_result_.mean
     np.testing.assert_allclose(model.predict(X), expected * y.std() + y.mean(), atol=1e-7)
-    with pytest.raises(InputError, match="include_noise"):
+    with pytest.raises(InputError, match="one noise variance per training row"):
         model.predict(X, return_std=True, include_noise=True)
 
 
