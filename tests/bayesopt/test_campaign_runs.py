@@ -17,6 +17,8 @@ from sggp.bayesopt import Box, Campaign
 from sggp.bayesopt.storage import running
 
 BOX = Box([[0.0, 1.0]])
+# a file that a URL names has the lock of the file
+KINDS_OF_LOCK = pytest.mark.parametrize("place", ["file", "postgres"], indirect=True)
 LOCKS = pytest.mark.skipif(sys.platform == "win32", reason="there are no file locks of this kind on Windows")
 
 
@@ -84,6 +86,7 @@ def test_runs_in_threads_share_the_work(place, tmp_path):
 
 
 @LOCKS
+@KINDS_OF_LOCK
 def test_a_run_leaves_what_another_process_evaluates_and_takes_up_what_a_dead_one_left(place):
     context = multiprocessing.get_context("spawn")
     begun = context.Event()
@@ -103,6 +106,7 @@ def test_a_run_leaves_what_another_process_evaluates_and_takes_up_what_a_dead_on
 
 
 @LOCKS
+@KINDS_OF_LOCK
 def test_the_workers_of_a_killed_run_hold_nothing(place):
     context = multiprocessing.get_context("spawn")
     begun = context.Queue()

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from sggp.bayesopt import Box, Campaign, Pool
+from sggp.bayesopt import Box, BoxSearch, Campaign, Pool
 from sggp.bayesopt.outlook.conditions import conditions_of, rows_met
 
 ROWS = 61
@@ -74,7 +74,9 @@ def test_a_place_succeeds_with_the_probability_of_the_model(tmp_path):
 
 def test_the_best_of_a_box_is_where_more_succeed_than_fail(tmp_path):
     """Against a grid on every path."""
-    campaign = Campaign(Box([[0.0, 1.0]]), tmp_path / "c.db", maximize=True, seed=1, num_initial=12)
+    search = BoxSearch(rounds=2, candidates=256, starts=4, steps=30)
+    place = tmp_path / "c.db"
+    campaign = Campaign(Box([[0.0, 1.0]]), place, maximize=True, seed=1, num_initial=12, search=search)
     for trial in campaign.ask(12):
         if trial.x[0] > 0.6:
             campaign.fail(trial.id, "boils over")
