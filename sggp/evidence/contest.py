@@ -127,8 +127,7 @@ def decide(
     tails = {name: plain if name == ONE_NOISE else model.fitted(outliers) for name, model in judged.items()}
 
     def trials(of: Mapping[str, Judged], tails: Mapping[str, Tail]) -> Trials:
-        scored = {name: of[name.removesuffix(SHAPED)].scores(tail) for name, tail in tails.items()}
-        return {name: (tails[name], scores) for name, scores in scored.items()}
+        return {name: (tail, of[name.removesuffix(SHAPED)].scores(tail)) for name, tail in tails.items()}
 
     def best(tails: Mapping[str, Tail]) -> tuple[str, tuple[NoiseScore, ...]]:
         return best_of(trials(judged, tails), None if beside is None else trials(beside, tails), member)
