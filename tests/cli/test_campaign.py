@@ -234,7 +234,10 @@ def test_bad_requests_are_refused(box, tmp_path, capsys):
     assert "NAME=A,B" in refused(capsys, *init, "--maximize", "--levels", "x=1,two")
     assert "twice" in refused(capsys, *init, "--maximize", "--bound", "x=0:1", "--integer", "x=0:1")
     assert "NAME:max" in refused(capsys, *init, "--objective", "y", "--bound", "x=0:1")
-    assert "NAME>=NUMBER" in refused(capsys, *init, "--maximize", "--constraint", "y", "--bound", "x=0:1")
+    for limit in ("y", "y:>=1"):
+        assert "NAME>=NUMBER" in refused(
+            capsys, *init, "--maximize", "--constraint", limit, "--bound", "x=0:1"
+        )
     assert "no such campaign" in refused(capsys, "campaign", "ask", store)
     assert not store.exists()
     assert "never overwritten" in refused(capsys, "campaign", "init", box, "--maximize", "--bound", "x=0:1")

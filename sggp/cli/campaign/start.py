@@ -274,8 +274,8 @@ def _limit(text: str) -> Constraint:
         limit = float(found[3]) if found else None
     except ValueError:
         limit = None
-    if found is None or limit is None:
-        raise InputError(f"--constraint must be NAME>=NUMBER or NAME<=NUMBER, got {text!r}.")
+    if found is None or limit is None or found[1].endswith(":"):
+        raise InputError(f"--constraint must be NAME>=NUMBER or NAME<=NUMBER, without a colon, got {text!r}.")
     return (
         Constraint(found[1], at_least=limit)
         if found[2] in (">=", "≥")
