@@ -18,8 +18,8 @@ __all__ = ["Job", "Part", "communication", "entry_seconds", "far_of", "product_s
 _SYMMETRIC = 0.65
 """Evaluations that a product with a symmetric matrix makes, measured: half of the entries, and the tiles' turning."""
 _BATCH = 512
-_STEPS = 870.0
-"""Steps of learning with a choice of kernels, typical; at most 970, or 1,620. A kernel that is named takes a third."""
+_STEPS, _STEPS_ONE = 580.0, 240.0
+"""Steps of learning, typical, with a choice of kernels (at most 690, or 1,340) and of a kernel that is named."""
 _OVERHEAD = 3.8e-3
 """Seconds of a step that no arithmetic takes: autograd, the optimiser, Python."""
 _SEARCH = 0.18
@@ -133,10 +133,10 @@ def _learning(job: Job, device: Device) -> Part:
         steps = 40.0 if chosen else 20.0
         seconds = steps * (3.0 * n**3 / (_FACTOR * device.flops64) + _OVERHEAD) + noise / device.systems
         return Part("hyperparameters", seconds, f"{steps:.0f} values of the exact likelihood, and noise")
-    steps = _STEPS if chosen else _STEPS / 3
+    steps = _STEPS if chosen else _STEPS_ONE
     system = (1.0 + 0.02 * max(d - 3, 0)) / device.systems
     search = n * d / (_SEARCH * device.flops)
-    aside = 4.0 * _JUDGING * min(n / 4, _JUDGED_ROWS) if chosen else 0.0
+    aside = 3.0 * _JUDGING * min(n / 4, _JUDGED_ROWS) if chosen else 0.0
     evaluated = min(n, _EVALUATED) * (5.0 if chosen else 1.0)
     seconds = steps * (_OVERHEAD + _BATCH * (system + search)) + (aside + evaluated + noise) / device.systems
     what = f"{steps:.0f} steps of {_BATCH} rows, noise{' and kernel' if chosen else ''} by rows set aside"

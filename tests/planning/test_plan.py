@@ -51,7 +51,7 @@ def test_what_grows_with_what():
     fewer = plan_fit(1e6, 4, device=ROUND, passes=20, samples=0)
     assert fewer.parts[2].seconds < 0.5 * base.parts[2].seconds
     named = plan_fit(1e6, 4, device=ROUND, passes=20, kernel="rbf")
-    assert named.parts[0].seconds < 0.5 * base.parts[0].seconds
+    assert named.parts[0].seconds < 0.7 * base.parts[0].seconds
     assert plan_fit(1e6, 4, device=ROUND).memory < plan_fit(1e6, 4, device=ROUND, samples=256).memory
     assert not plan_fit(1e8, 3, device=ROUND).fits
 

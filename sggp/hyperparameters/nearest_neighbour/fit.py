@@ -43,8 +43,8 @@ class NearestNeighbourSettings:
 
     neighbours: int | None = None
     batch_size: int = 512
-    max_steps: int = 500
-    learning_rate: float = 0.1
+    max_steps: int = 350
+    learning_rate: float = 0.2
     final_learning_rate: float = 0.005
     evaluation_rows: int = 16384
 
