@@ -54,6 +54,11 @@ class Residuals:
     def joined(cls, parts: list[Residuals]) -> Residuals:
         return cls(*(torch.cat([getattr(part, f.name) for part in parts]) for f in fields(cls)))
 
+    def split(self, count: int) -> tuple[Residuals, Residuals]:
+        """The first rows, and the rest."""
+        columns = [getattr(self, f.name) for f in fields(self)]
+        return Residuals(*(c[:count] for c in columns)), Residuals(*(c[count:] for c in columns))
+
     @property
     def z_square(self) -> np.ndarray:  # (m,)
         return (self.residual.square() / self.variance).numpy()

@@ -99,47 +99,82 @@ def judge(candidates: Mapping[str, Observed], judged: Tensor, rest: Tensor) -> K
 
     Cost: for each candidate and density, `leave_rows_out` of the judged rows.
     """
-    levels = densities(len(rest))
-    results = {name: [_at(o, judged, rest[:m]) for m in levels] for name, o in candidates.items()}
-    first = next(iter(results.values()))
-    units = [(level.crps.mean(), level.squared_error.mean()) for level in first]
-    weights = [1.0] if len(levels) == 1 else [0.5, *[0.5 / (len(levels) - 1)] * (len(levels) - 1)]
-    rows = {name: _averaged(each, units, weights) for name, each in results.items()}
-    chosen, reason = choose(rows)
-    by = {
-        name: tuple(
+    contest = Contest(judged, rest)
+    for name, observed in candidates.items():
+        contest.add(name, observed)
+    return contest.selection(list(candidates))
+
+
+class Contest:
+    """Candidates of `judge`, each scored when it comes.
+
+    Args:
+        judged, rest: as `judge` has them.
+    """
+
+    def __init__(self, judged: Tensor, rest: Tensor) -> None:
+        self._judged, self._rest, self._levels = judged, rest, densities(len(rest))
+        self._results: dict[str, list[_Rows]] = {}
+
+    def add(self, name: str, observed: Observed) -> None:
+        """Score a candidate at all densities."""
+        self._results[name] = [_at(observed, self._judged, self._rest[:m]) for m in self._levels]
+
+    def left(self) -> Sequence[str]:
+        """Those that nothing excludes so far, in the order in which they came."""
+        return _left(self._rows(list(self._results)))[0]
+
+    def selection(self, order: Sequence[str]) -> KernelSelection:
+        """The scores of the candidates in this order, and the choice."""
+        rows = self._rows(order)
+        chosen, reason = choose(rows)
+        behind = {
+            score: _behind({name: sign * getattr(r, score) for name, r in rows.items()})
+            for score, sign in (("log_density", -1.0), ("crps", 1.0), ("squared_error", 1.0))
+        }
+        scores = tuple(
+            KernelScore(
+                name,
+                log_density=float(r.log_density.mean()),
+                crps=float(r.crps.mean()),
+                squared_error=float(r.squared_error.mean()),
+                log_density_behind=behind["log_density"][name],
+                crps_behind=behind["crps"][name],
+                squared_error_behind=behind["squared_error"][name],
+                by_density=self._by_density(name),
+            )
+            for name, r in rows.items()
+        )
+        return KernelSelection(chosen, reason, scores, len(self._judged))
+
+    def _rows(self, order: Sequence[str]) -> dict[str, _Rows]:
+        """One score per row and candidate; CRPS and squared error in shares of the first one's."""
+        units = [(level.crps.mean(), level.squared_error.mean()) for level in self._results[order[0]]]
+        coarser = len(self._levels) - 1
+        weights = [0.5, *[0.5 / coarser] * coarser] if coarser else [1.0]
+        return {name: _averaged(self._results[name], units, weights) for name in order}
+
+    def _by_density(self, name: str) -> tuple[tuple[int, float, float, float], ...]:
+        return tuple(
             (
                 m,
                 float(r.log_density.mean()),
                 float(r.crps.mean()),
                 float(np.sqrt(r.squared_error.mean())),
             )
-            for m, r in zip(levels, each, strict=True)
+            for m, r in zip(self._levels, self._results[name], strict=True)
         )
-        for name, each in results.items()
-    }
-    behind = {
-        score: _behind({name: sign * getattr(r, score) for name, r in rows.items()})
-        for score, sign in (("log_density", -1.0), ("crps", 1.0), ("squared_error", 1.0))
-    }
-    scores = tuple(
-        KernelScore(
-            name,
-            log_density=float(r.log_density.mean()),
-            crps=float(r.crps.mean()),
-            squared_error=float(r.squared_error.mean()),
-            log_density_behind=behind["log_density"][name],
-            crps_behind=behind["crps"][name],
-            squared_error_behind=behind["squared_error"][name],
-            by_density=by[name],
-        )
-        for name, r in rows.items()
-    )
-    return KernelSelection(chosen, reason, scores, len(judged))
 
 
 def choose(rows: Mapping[str, _Rows]) -> tuple[str, str]:
     """The rule of `judge`, and a sentence that says what decided."""
+    left, told = _left(rows)
+    tied = f"; nothing tells {', '.join(left)} apart, so the first" if len(left) > 1 else ""
+    return left[0], f"{left[0]} chosen: {'; '.join(told) or 'no score excludes any'}{tied}"
+
+
+def _left(rows: Mapping[str, _Rows]) -> tuple[Sequence[str], list[str]]:
+    """The names that no score excludes, and what excluded the others."""
     left: Sequence[str] = list(rows)
     told = []
     for score, sign, label in (
@@ -152,8 +187,7 @@ def choose(rows: Mapping[str, _Rows]) -> tuple[str, str]:
         if out:
             told.append(f"{label} excludes {', '.join(out)}")
         left = [name for name in left if name not in out]
-    tied = f"; nothing tells {', '.join(left)} apart, so the first" if len(left) > 1 else ""
-    return left[0], f"{left[0]} chosen: {'; '.join(told) or 'no score excludes any'}{tied}"
+    return left, told
 
 
 def _behind(losses: Mapping[str, Array]) -> dict[str, tuple[float, float]]:

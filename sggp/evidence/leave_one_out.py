@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sggp.defaults import DIRECT_ROWS
 from sggp.kernels import as_covariance
-from sggp.kernels.covariance import Covariance
+from sggp.kernels.covariance import Covariance, Points
 from sggp.linalg import cholesky
 from sggp.native import engine
 from sggp.posterior.merge import Groups, group_rows
@@ -18,6 +18,8 @@ from sggp.posterior.variance import local_posteriors, nearest_rows
 
 NEIGHBOURS = 128
 """Distinct rows that a left-out row is predicted from where all of them would be too many."""
+MOST_ROWS = 50_000
+"""Rows of a table whose residuals are looked at."""
 _DENSE_ROWS = 1000
 _TILE_BYTES = 64 * 2**20
 _LEAST_NOISE = 1e-12  # of k(x, x): repeats without noise would have no precision to take their own share from
@@ -64,6 +66,27 @@ class LeftOut:
         return self.latent + self.noise
 
 
+@dataclass(frozen=True)
+class Seen:
+    """Left-out predictions of a table's rows, up to 50,000 of them: `rows` (m,), ascending."""
+
+    rows: Tensor
+    left: LeftOut
+
+    @classmethod
+    def of(cls, observed: Observed, generator: torch.Generator) -> Seen:
+        """Cost: as `leave_out`, of all rows or of 50,000 random ones."""
+        n = len(observed.x)
+        rows = torch.arange(n)
+        if n > MOST_ROWS:
+            rows = torch.randperm(n, generator=generator)[:MOST_ROWS].sort().values
+        return cls(rows, leave_out(observed, rows))
+
+    def z(self, observed: Observed) -> Tensor:  # (m,)
+        """Residuals of the first target over their standard deviations."""
+        return (observed.residual[self.rows, 0] - self.left.mean[:, 0]) / self.left.variance.sqrt()
+
+
 def leave_out(
     observed: Observed, rows: Tensor, neighbours: int = NEIGHBOURS, given: Tensor | None = None
 ) -> LeftOut:
@@ -83,11 +106,12 @@ def leave_out(
     inside = place[rows] >= 0
     mean = own.residual.new_empty(len(rows), own.residual.shape[1])
     latent = mean.new_empty(len(rows))
+    system = _System.of(own)
     if bool(inside.any()):
-        left = leave_each_out(own)
+        left = system.leave_each_out()
         mean[inside], latent[inside] = left.mean[place[rows[inside]]], left.latent[place[rows[inside]]]
     if not bool(inside.all()):
-        mean[~inside], latent[~inside] = _predict_all(own, observed.x[rows[~inside]])
+        mean[~inside], latent[~inside] = system.predict(observed.x[rows[~inside]])
     return LeftOut(mean, latent, observed.noise.double().expand(n)[rows])
 
 
@@ -98,15 +122,7 @@ def leave_each_out(observed: Observed) -> LeftOut:
 
     Source: Rasmussen & Williams 2006, equation 5.12.
     """
-    covariance = as_covariance(observed.kernel, dtype=torch.float64)
-    matrix = covariance.block(observed.x).detach().double()
-    prior = matrix.diagonal().clone()
-    noise = observed.positive_noise(float(prior.mean()))
-    matrix.diagonal().add_(noise)
-    inverse = torch.cholesky_inverse(cholesky(matrix, "K + noise of the table"))
-    precision = inverse.diagonal()
-    mean = observed.residual - inverse @ observed.residual / precision[:, None]
-    return LeftOut(mean, (precision.reciprocal() - noise).clamp_min(0.0).minimum(prior), noise)
+    return _System.of(observed).leave_each_out()
 
 
 def leave_rows_out(
@@ -140,7 +156,7 @@ def predict(observed: Observed, queries: Tensor, neighbours: int = NEIGHBOURS) -
     Cost: n³/3 + n²·q flops, or as `leave_rows_out`.
     """
     if len(observed.x) <= _DENSE_ROWS:
-        return _predict_all(observed, queries)
+        return _System.of(observed).predict(queries)
     covariance = as_covariance(observed.kernel, dtype=torch.float64)
     merged = _Merged.of(observed, None, covariance)
     near = merged.nearest(covariance, queries, neighbours)
@@ -203,18 +219,42 @@ class _Merged:
         return torch.cat([self.weighted / every[:, None], targets]), torch.cat([every.reciprocal(), noise])
 
 
-def _predict_all(observed: Observed, queries: Tensor) -> tuple[Tensor, Tensor]:  # (q, d) -> (q, t), (q,)
-    """Dense conditioning on the whole table."""
-    covariance = as_covariance(observed.kernel, dtype=torch.float64)
-    points = covariance.prepare(observed.x)
-    matrix = covariance.block(points).detach().double()
-    prior = covariance.diagonal(queries).detach().double()
-    matrix.diagonal().add_(observed.positive_noise(float(prior.mean())))
-    factor = cholesky(matrix, "K + noise of the table")
-    cross = covariance.block(points, queries).detach().double()
-    half = torch.linalg.solve_triangular(factor, cross, upper=False)
-    solved = torch.cholesky_solve(observed.residual, factor)
-    return cross.T @ solved, (prior - half.square().sum(dim=0)).clamp_min(0.0)
+@dataclass(frozen=True)
+class _System:
+    """K + Σ of a table as one Cholesky factor, and the prior variances and the noise of its rows."""
+
+    observed: Observed
+    covariance: Covariance
+    points: Points
+    prior: Tensor  # (n,)
+    noise: Tensor  # (n,)
+    factor: Tensor  # (n, n)
+
+    @classmethod
+    def of(cls, observed: Observed) -> _System:
+        covariance = as_covariance(observed.kernel, dtype=torch.float64)
+        points = covariance.prepare(observed.x)
+        matrix = covariance.block(points).detach().double()
+        prior = matrix.diagonal().clone()
+        noise = observed.positive_noise(float(prior.mean()))
+        matrix.diagonal().add_(noise)
+        factor = cholesky(matrix, "K + noise of the table")
+        return cls(observed, covariance, points, prior, noise, factor)
+
+    def leave_each_out(self) -> LeftOut:
+        residual = self.observed.residual
+        inverse = torch.cholesky_inverse(self.factor)
+        precision = inverse.diagonal()
+        mean = residual - inverse @ residual / precision[:, None]
+        latent = (precision.reciprocal() - self.noise).clamp_min(0.0).minimum(self.prior)
+        return LeftOut(mean, latent, self.noise)
+
+    def predict(self, queries: Tensor) -> tuple[Tensor, Tensor]:  # (q, d) -> (q, t), (q,)
+        prior = self.covariance.diagonal(queries).detach().double()
+        cross = self.covariance.block(self.points, queries).detach().double()
+        half = torch.linalg.solve_triangular(self.factor, cross, upper=False)
+        solved = torch.cholesky_solve(self.observed.residual, self.factor)
+        return cross.T @ solved, (prior - half.square().sum(dim=0)).clamp_min(0.0)
 
 
 def _predict(

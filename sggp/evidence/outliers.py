@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sggp.evidence.leave_one_out import Observed, leave_out
+from sggp.evidence.leave_one_out import Observed, Seen, leave_out
 
 _FAR = 8.0  # robust standard deviations of left-out residuals
 _MOST = 0.03  # share of rows: more of them are the noise, not outliers
@@ -19,7 +19,7 @@ _NO_PULL = (
 )
 
 
-def outlying_rows(observed: Observed, generator: torch.Generator) -> Tensor | None:
+def outlying_rows(observed: Observed, seen: Seen, generator: torch.Generator) -> Tensor | None:
     """Rows that the others are better predicted without, (k,); None where there are none.
 
     Candidates lie more than eight robust standard deviations (of the left-out z-scores) from their own left-out
@@ -27,21 +27,19 @@ def outlying_rows(observed: Observed, generator: torch.Generator) -> Tensor | No
     if the squared errors of up to 2,000 of the other rows fall without them, by two standard errors.
 
     Args:
-        observed: one target, (n, 1).
+        observed: one target, (n, 1). seen: its rows, left out.
 
-    Cost: left-out predictions of at most 10,000 rows, and of 2,000 where there are candidates.
+    Cost: where there are candidates, left-out predictions of 2,000 rows, and of all where not all were seen.
     """
-    n = len(observed.x)
-    rows = torch.randperm(n, generator=generator)[:10_000] if n > 10_000 else torch.arange(n)
-    z = _z(observed, rows)
+    z = seen.z(observed)
     far = _far(z)
     share = float(z[far].square().sum() / z.square().sum().clamp_min(1e-300))
     if not bool(far.any()) or float(far.double().mean()) > _MOST or share < _SHARE:
         return None
-    if len(rows) < n:
-        rows = torch.arange(n)
-        far = _far(_z(observed, rows))
-    apart, others = rows[far], rows[~far]
+    every = torch.arange(len(observed.x))
+    if len(far) < len(every):
+        far = _far(Seen(every, leave_out(observed, every)).z(observed))
+    apart, others = every[far], every[~far]
     judged = others[torch.randperm(len(others), generator=generator)[:_JUDGED]]
     before = observed.residual[judged] - leave_out(observed, judged).mean
     after = observed.residual[judged] - leave_out(observed, judged, given=others).mean
@@ -57,11 +55,6 @@ def without(observed: Observed, apart: Tensor) -> Observed:
     far = _NO_PULL * observed.residual[apart].square().amax(dim=1)
     noise[apart] = torch.maximum(APART * noise[apart], far)
     return Observed(observed.kernel, observed.x, observed.residual, noise)
-
-
-def _z(observed: Observed, rows: Tensor) -> Tensor:  # (m,)
-    left = leave_out(observed, rows)
-    return (observed.residual[rows, 0] - left.mean[:, 0]) / left.variance.sqrt()
 
 
 def _far(z: Tensor) -> Tensor:

@@ -38,7 +38,7 @@ from sggp.evidence.contest import (
     Residuals,
     decide,
 )
-from sggp.evidence.leave_one_out import NEIGHBOURS, LeftOut, Observed, leave_out, predict
+from sggp.evidence.leave_one_out import NEIGHBOURS, LeftOut, Observed, Seen, leave_out, predict
 from sggp.evidence.tails import Tail, fit_tail
 from sggp.hyperparameters import choose_optimizer, learn_hyperparameters, named_kernel
 from sggp.hyperparameters.defaults import noise_prior
@@ -48,11 +48,10 @@ from sggp.random import draw_seed, streams
 
 LEAST_ROWS = 100
 """Fewer rows say too little about their own spread."""
-MOST_ROWS = 50_000
-"""Rows whose residuals are looked at."""
 _TINY = 1e-6  # beside z²: the logarithm of a residual of zero
 _LOG_CHI_SQUARE = -1.27  # mean of log χ² of one degree
-_STEPS = 200
+_ROUGHLY: dict[str, Any] = {"tolerance": 1e-3}
+_IN_STEPS: dict[str, Any] = {"max_steps": 100}
 _MOST_NOISE = 1e300
 _ROWS_PER_FEATURE = 5  # with fewer, length scales fit the residuals of the very rows that judge them
 _LEARNT_FROM = 10_000  # rows whose residuals the surface of the rows set aside is made of
@@ -149,7 +148,11 @@ def leave_out_with(
 
 
 def learn_noise_model(
-    observed: Observed, noise_variance: float, generator: torch.Generator, apart: Tensor | None = None
+    observed: Observed,
+    noise_variance: float,
+    generator: torch.Generator,
+    apart: Tensor | None = None,
+    seen: Seen | None = None,
 ) -> NoiseModel:
     """The model of the noise that rows set aside ask for.
 
@@ -161,17 +164,18 @@ def learn_noise_model(
         observed: one target, (n, 1), with the noise of the solve.
         noise_variance: of a measurement, that was learnt for all rows.
         apart: rows whose noise was raised so that they have no say, see `sggp.evidence.outliers`.
+        seen: the table's rows, left out, where that was done before.
 
     Cost: left-out predictions of at most 50,000 rows twice, of 10,000 and of the rows set aside twice as well, and one
     fit of hyperparameters.
     """
     pick, learn, parts = streams(generator, "rows", "surface", "parts")
-    n = len(observed.x)
-    rows = torch.arange(n) if n <= MOST_ROWS else torch.randperm(n, generator=pick)[:MOST_ROWS].sort().values
-    surface = None
+    n, surface = len(observed.x), None
+    seen = Seen.of(observed, pick) if seen is None else seen
+    rows = seen.rows
     fingerprints = any(isinstance(k, TanimotoMinMax | TanimotoDotProduct) for k in observed.kernel.modules())
     if not fingerprints and observed.x.is_floating_point():  # those have no columns to learn a surface over
-        plain = Residuals.of(observed, rows, leave_out(observed, rows), noise_variance)
+        plain = Residuals.of(observed, rows, seen.left, noise_variance)
         surface = learn_surface(observed.x, plain, draw_seed(learn))
     groups = repeated_inputs(observed.x)
     aside = rows_aside(n, parts) if groups is None else inputs_aside(groups, parts)
@@ -209,22 +213,22 @@ def _on_rows_set_aside(
     """
     plain, weighted, surfaces, again = [], [], [], []
     for aside, others in parts:
-        found = Residuals.of(observed, aside, leave_out(observed, aside, given=others), noise_variance)
+        rows = others[: 0 if known is None else _LEARNT_FROM]
+        both = torch.cat([aside, rows])
+        outer = leave_out(observed, both, given=others)
+        found, left = Residuals.of(observed, both, outer, noise_variance).split(len(aside))
         plain.append(found)
         if known is None:
             continue
-        rows = others[:_LEARNT_FROM]
-        left = Residuals.of(observed, rows, leave_out(observed, rows, given=others), noise_variance)
         surface = learn_surface(observed.x, left, 0, known)
         surfaces.append(surface.at(observed.x[aside], found.mean, found.variance))
         if len(rows) < len(others):
             continue
         # once more with the surface's noise in the solve
         noise = _row_noise(observed, surface, rows, fit_tail(left.z_square, surface.left_out().numpy()))
-        inner = replace(observed, noise=noise)
-        left = Residuals.of(observed, rows, leave_out(inner, rows, given=others), noise_variance)
+        inner = leave_out(replace(observed, noise=noise), both, given=others)
+        found, left = Residuals.of(observed, both, inner, noise_variance).split(len(aside))
         surface = learn_surface(observed.x, left, 0, known)
-        found = Residuals.of(observed, aside, leave_out(inner, aside, given=others), noise_variance)
         weighted.append(found)
         again.append(surface.at(observed.x[aside], found.mean, found.variance))
     every = Residuals.joined(plain)
@@ -281,10 +285,8 @@ def learn_surface(
         kernel, noise, prior = known.observed.kernel, known.observed.noise[:1], 0.0
     else:
         many = choose_optimizer(len(values)) != "exact"
-        more: dict[str, Any] = {"max_steps": _STEPS} if many else {}
-        some = (
-            slice(None) if many else slice(None, None, -(-len(values) // EXACT_ROWS))
-        )  # of these the exact likelihood is
+        # an exact likelihood is one of some rows
+        some = slice(None) if many else slice(None, None, -(-len(values) // EXACT_ROWS))
         fit = learn_hyperparameters(
             named_kernel("matern32", features.shape[1], many_rows=many),
             features[some],
@@ -293,7 +295,7 @@ def learn_surface(
             initial_noise_variance=0.8,
             scale_free=False,
             generator=seed,
-            **more,
+            **(_IN_STEPS if many else _ROUGHLY),
         )
         kernel, noise, prior = fit.kernel, torch.as_tensor(fit.noise_variance).reshape(1), float(fit.mean)
     observed = Observed(kernel, features, (values - prior)[:, None], noise.double().expand(len(values)))

@@ -8,7 +8,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from sggp.evidence.leave_one_out import Observed
+from sggp.evidence.leave_one_out import Observed, Seen
 from sggp.evidence.outliers import outlying_rows
 from sggp.evidence.spread import NoiseModel, learn_noise_model
 from sggp.running import OutOfTime, go_on, share_of_time, time_is_up, within_time
@@ -19,18 +19,30 @@ T = TypeVar("T")
 
 @share_of_time(1.0, "noise model")
 def learn_noise_in_time(
-    observed: Observed, noise_variance: float, generator: torch.Generator, apart: Tensor | None = None
+    observed: Observed,
+    noise_variance: float,
+    generator: torch.Generator,
+    apart: Tensor | None = None,
+    seen: Seen | None = None,
 ) -> NoiseModel:
     """`learn_noise_model`, or one normal noise where the seconds of `sggp.running.in_time` are over before its end."""
     kept = None if apart is None else observed.noise
     plain = NoiseModel(row_noise=kept, noise_variance=noise_variance, apart=apart, reason=_NO_TIME)
-    return _in_time(lambda: learn_noise_model(observed, noise_variance, generator, apart), plain)
+    return _in_time(lambda: learn_noise_model(observed, noise_variance, generator, apart, seen), plain)
 
 
 @share_of_time(1.0, "outlying rows")
-def outlying_rows_in_time(observed: Observed, generator: torch.Generator) -> Tensor | None:  # -> (k,)
-    """`outlying_rows`, or none where the seconds of `sggp.running.in_time` are over before its end."""
-    return _in_time(lambda: outlying_rows(observed, generator), None)
+def outlying_rows_in_time(
+    observed: Observed, generator: torch.Generator
+) -> tuple[Tensor | None, Seen | None]:  # -> (k,)
+    """`outlying_rows`, and what they were sought by; neither where the seconds of `in_time` are over before its end."""
+    neither: tuple[Tensor | None, Seen | None] = (None, None)
+
+    def look() -> tuple[Tensor | None, Seen | None]:
+        seen = Seen.of(observed, generator)
+        return outlying_rows(observed, seen, generator), seen
+
+    return _in_time(look, neither)
 
 
 def _in_time(learn: Callable[[], T], otherwise: T) -> T:

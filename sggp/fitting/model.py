@@ -14,13 +14,14 @@ from torch import Tensor
 
 from sggp.arrays import check_noise
 from sggp.defaults import NUM_FEATURES, NUM_SAMPLES
-from sggp.errors import InputError, NoRandomFeatures
+from sggp.errors import NoRandomFeatures
 from sggp.evidence.judging import KernelSelection
+from sggp.evidence.leave_one_out import Observed
 from sggp.evidence.outliers import without
 from sggp.evidence.spread import LEAST_ROWS, NoiseModel
 from sggp.evidence.timed import learn_noise_in_time, outlying_rows_in_time
 from sggp.fitting.given_noise import AGAIN, fit_given_noise, noise_of
-from sggp.fitting.scaling import FAR, Scaling, middle, scaling_of
+from sggp.fitting.scaling import Scaling, check_range, middle, scaling_of
 from sggp.fitting.selection import fit_selected, observed
 from sggp.fitting.smoothness import fit_smoothness
 from sggp.fitting.start import StartingPoint, starting_point
@@ -210,11 +211,11 @@ def fit_model(x: Tensor, y: Tensor, settings: ModelSettings, generator: Seed) ->
     scaling = scaling.with_codes(settings.blocks)
     inputs, targets = scaling.inputs(x), scaling.targets(y)
     if scaling.standardised:
-        _check_range(inputs, x)
+        check_range(inputs, x)
     learn, judge, spread = streams(as_generator(generator), "learn", "kernel", "noise")
     generators, adjustment = (draw_seed(learn), judge), None
     finds = isinstance(settings.kernel, str | None) and settings.options.get("mean") is None
-    apart = None
+    apart, seen = None, None
     if finds and scaling.normalised and start.standardise and _may_learn_noise_model(settings, x, y):
         apart = _far_out(start, inputs, targets, scaling, settings, generators, spread)
     if apart is not None:
@@ -237,26 +238,36 @@ def fit_model(x: Tensor, y: Tensor, settings: ModelSettings, generator: Seed) ->
     elif apart is None:
         result, selection = _learn(start, inputs, targets, scaling, settings, generators)
         if isinstance(settings.kernel, str | None) and _learns_noise_model(start, settings, result, x, y):
-            apart = outlying_rows_in_time(observed(result, inputs, targets), spread)
+            kept = scaling.with_constant(_idle(start, result, inputs))
+            apart, seen = outlying_rows_in_time(_table(result, kept, settings, x, targets), spread)
     if apart is not None:
-        others = _others(apart, len(x))
+        others, seen = _others(apart, len(x)), None
         parts = (inputs[others], targets[others])
         result, selection = _learn(start, *parts, scaling, settings, (draw_seed(learn), judge))
-    idle = columns_without_influence(result.kernel, inputs) if start.standardise else []
-    scale = scaling.x_scale.copy()
-    scale[idle] = np.inf
-    kept = replace(scaling, x_scale=scale)
+    idle = _idle(start, result, inputs)
+    kept = scaling.with_constant(idle)
     noise = noise_of(settings.noise_variance, adjustment, float(scaling.y_scale[0]))
     if _learns_noise_model(start, settings, result, x, y):
-        table = observed(result, kept.inputs(x), targets)
+        table = _table(result, kept, settings, x, targets)
         if apart is not None:
             table = without(table, apart)
-        if settings.options.get("mean") is None:
-            table = replace(table, kernel=with_unknown_constant(table.kernel, len(x), settings.solver))
-        noise = learn_noise_in_time(table, float(result.noise_variance), spread, apart)
+        noise = learn_noise_in_time(table, float(result.noise_variance), spread, apart, seen)
     return FittedModel(
         settings, kept, result, idle, scaling.x_scale, y.numel(), noise_model=noise, selection=selection
     )
+
+
+def _idle(start: StartingPoint, fit: FitResult, inputs: Tensor) -> list[int]:
+    """The columns whose learnt length scales make no difference."""
+    return columns_without_influence(fit.kernel, inputs) if start.standardise else []
+
+
+def _table(fit: FitResult, scaling: Scaling, settings: ModelSettings, x: Tensor, targets: Tensor) -> Observed:
+    """The whole table as a fit has it, its constant mean as uncertain as it will be in the posterior."""
+    table = observed(fit, scaling.inputs(x), targets)
+    if settings.options.get("mean") is not None:
+        return table
+    return replace(table, kernel=with_unknown_constant(table.kernel, len(x), settings.solver))
 
 
 def _may_learn_noise_model(settings: ModelSettings, x: Tensor, y: Tensor) -> bool:
@@ -294,7 +305,7 @@ def _far_out(
         return None
     near = ((y - median) / scale).clamp(-_DRAWN_IN, _DRAWN_IN)
     fit, _ = _learn(start, x, near, scaling, settings, generators)
-    return outlying_rows_in_time(observed(fit, x, near), spread)
+    return outlying_rows_in_time(observed(fit, x, near), spread)[0]
 
 
 def _adjusts_noise(start: StartingPoint, settings: ModelSettings, y: Tensor) -> bool:
@@ -303,17 +314,6 @@ def _adjusts_noise(start: StartingPoint, settings: ModelSettings, y: Tensor) -> 
     if settings.noise != "auto" or settings.noise_variance is None or not learns:
         return False
     return np.asarray(settings.noise_variance).size == len(y) and y.shape[1] == 1
-
-
-def _check_range(inputs: Tensor, x: Tensor) -> None:
-    """Refuse standardised inputs of which one is so far out that distances to it overflow."""
-    if len(inputs) and max(map(abs, map(float, inputs.aminmax()))) >= FAR:
-        far = (inputs.abs() >= FAR).nonzero()
-        row, column = far[0].tolist()
-        raise InputError(
-            f"x holds {float(x[row, column]):.3g} in row {row}, column {column}, more than {FAR:.0e} times as far from "
-            "the other rows as they are from each other: float64 holds no such distance. Correct or remove the row."
-        )
 
 
 def default_kernel(x: Tensor, y: Tensor) -> Kernel:

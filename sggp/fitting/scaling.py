@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from sggp.arrays import mean_and_std, near_one
+from sggp.errors import InputError
 from sggp.hyperparameters.units import TargetUnits, scaled, scaled_noise
 
 FAR = 1e120
@@ -117,6 +118,12 @@ class Scaling:
             offset[list(block)], scale[list(block)] = 0.0, 1.0 if len(block) > 1 else math.sqrt(0.5)
         return replace(self, x_offset=offset, x_scale=scale)
 
+    def with_constant(self, columns: list[int]) -> Scaling:
+        """The same, but for some columns of the inputs, which become constant."""
+        scale = self.x_scale.copy()
+        scale[columns] = np.inf
+        return replace(self, x_scale=scale)
+
     def of_targets(self, y: Tensor) -> Scaling:  # (m, t)
         """The same for inputs, with the means and deviations of some rows' targets."""
         offset, scale = target_location_and_scale(y.detach().cpu().double().numpy())
@@ -142,3 +149,18 @@ def scaling_of(
     elif learnt is not None:
         y_offset, y_scale = learnt.offset.cpu().numpy(), np.full(t, learnt.scale)
     return Scaling(x_offset, x_scale, y_offset, y_scale, standardise, normalise)
+
+
+def check_range(inputs: Tensor, x: Tensor) -> None:
+    """Refuse standardised inputs of which one is so far out that distances to it overflow.
+
+    Raises:
+        InputError: names the value, its row and its column.
+    """
+    if len(inputs) and max(map(abs, map(float, inputs.aminmax()))) >= FAR:
+        far = (inputs.abs() >= FAR).nonzero()
+        row, column = far[0].tolist()
+        raise InputError(
+            f"x holds {float(x[row, column]):.3g} in row {row}, column {column}, more than {FAR:.0e} times as far from "
+            "the other rows as they are from each other: float64 holds no such distance. Correct or remove the row."
+        )

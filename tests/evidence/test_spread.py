@@ -127,7 +127,7 @@ def test_left_out_rows_do_not_see_their_own_residual():
 
 
 def test_many_rows_are_looked_at_in_part(monkeypatch):
-    monkeypatch.setattr("sggp.evidence.spread.MOST_ROWS", 250)
+    monkeypatch.setattr("sggp.evidence.leave_one_out.MOST_ROWS", 250)
     monkeypatch.setattr("sggp.evidence.spread._LEARNT_FROM", 100)
     observed = table(half, 600, 7)
     model = learn_noise_model(observed, float(observed.noise[0]), torch.Generator().manual_seed(1))

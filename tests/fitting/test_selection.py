@@ -65,6 +65,7 @@ def test_a_kernel_that_was_named_is_kept():
 CANDIDATES = {name: named_kernel(name, 2) for name in ROUGHEST_FIRST}
 X = torch.rand(200, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 Y = torch.sin(3 * X[:, :1])
+NOISE = torch.randn(200, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
 
 def result(kernel, value=0.0, **changes):
@@ -75,8 +76,23 @@ def result(kernel, value=0.0, **changes):
     return replace(base, **changes)
 
 
-def run(fit):
-    return fit_selected(CANDIDATES, X, Y, fit, torch.Generator().manual_seed(0))
+def run(fit, y=Y):
+    return fit_selected(CANDIDATES, X, y, fit, torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize(
+    ("y", "tried"),
+    [
+        (Y, ["matern32", "matern52", "rbf"]),
+        ((5 * X[:, :1]).floor() % 2, ["matern12", "matern32", "matern52"]),
+        (NOISE, list(ROUGHEST_FIRST)),
+    ],
+)
+def test_what_lies_beyond_an_excluded_kernel_is_not_tried(y, tried):
+    _, selection = run(lambda kernel, **_: result(copy_kernel(kernel)), y)
+    assert [score.name for score in selection.scores] == tried
+    for name in ROUGHEST_FIRST:
+        assert (f"{name} not tried" in selection.reason) == (name not in tried)
 
 
 def test_no_trial_sees_a_judged_row_and_the_last_fit_sees_all():
@@ -90,47 +106,52 @@ def test_no_trial_sees_a_judged_row_and_the_last_fit_sees_all():
     chosen, selection = run(fit)
     *trials, last = seen
     assert last is None
-    assert len(trials) == 5
+    assert len(trials) == 4
     assert all(torch.equal(rows, trials[0]) for rows in trials)
     assert len(trials[0]) == 150
     assert selection.rows == 50
-    assert calls == [None, *[0.1] * 4, None]
-    assert (chosen.steps, len(chosen.trace), chosen.seconds) == (30, 6, 12.0)
+    assert calls == [None, *[0.1] * 3, None]
+    assert (chosen.steps, len(chosen.trace), chosen.seconds) == (25, 5, 10.0)
 
 
 def test_candidates_start_from_what_the_first_fit_learnt():
-    starts = []
+    starts = {}
 
     def fit(kernel, rows=None, **_):
-        starts.append(kernel)
+        starts.setdefault(getattr(kernel.base_kernel, "nu", None), []).append(kernel)
         learnt = copy_kernel(kernel)
         learnt.base_kernel.lengthscale, learnt.outputscale = torch.tensor([[0.3, 4.0]]), 2.5
         return result(learnt)
 
-    run(fit)
-    scales = [float(kernel.base_kernel.lengthscale[0, 1].detach()) for kernel in starts[1:5]]
-    assert scales == pytest.approx([8.0, 4.0, 3.2, 2.4], rel=1e-5)
+    run(fit, NOISE)
+    scales = {
+        nu: float(kernels[nu == 1.5].base_kernel.lengthscale[0, 1].detach()) for nu, kernels in starts.items()
+    }
+    assert scales == pytest.approx({1.5: 4.0, 2.5: 3.2, 0.5: 8.0, None: 2.4}, rel=1e-5)
     assert float(CANDIDATES["matern12"].outputscale.detach()) == pytest.approx(
         1.0
     )  # the caller's is left alone
 
 
 @pytest.mark.parametrize(("anew", "kept"), [(1.0, 4.0), (-1.0, 0.3)])
-def test_a_first_fit_that_still_climbs_is_made_anew_and_the_better_one_kept(anew, kept):
-    starts = []
+@pytest.mark.parametrize(("last", "further"), [(-1.0, 1), (2.0, 0)])
+def test_a_first_fit_that_still_climbs_is_made_anew_and_the_better_one_kept(anew, kept, last, further):
+    """And the winner goes on from its trial where the fit to all rows ends less likely a row."""
+    calls = []
 
     def fit(kernel, rows=None, **settings):
-        starts.append(kernel)
-        learnt = copy_kernel(kernel)
-        learnt.base_kernel.lengthscale = 4.0 if settings.get("learning_rate") == 0.2 else 0.3
-        found = result(learnt, anew if settings.get("learning_rate") == 0.2 else 0.0)
+        calls.append((kernel, rows, settings))
+        learnt, steps = copy_kernel(kernel), settings.get("max_steps")
+        learnt.base_kernel.lengthscale = 4.0 if steps == 300 else 0.3
+        found = result(learnt, last if rows is None else anew if steps == 300 else 0.0)
         return replace(found, trace=[{**found.trace[0], "step": j, "value": 0.03 * j} for j in (1, 2, 3)])
 
     run(fit)
-    assert len(starts) == 8
-    assert float(starts[3].base_kernel.lengthscale[0, 0].detach()) == pytest.approx(
+    assert float(calls[2][0].base_kernel.lengthscale[0, 0].detach()) == pytest.approx(
         kept, rel=1e-5
     )  # Matérn-3/2 goes on
+    whole = [settings.get("max_steps") for _, rows, settings in calls if rows is None]
+    assert whole == [None, *[350] * further]
 
 
 def test_noise_given_per_point_is_not_started_from():
