@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import gpytorch.kernels as gk
+import pytest
 import torch
 from gpytorch.priors import GammaPrior
 
+from sggp.errors import ShapeError
+from sggp.kernels import as_covariance
 from sggp.kernels.generic import copied, dense_tile
 
 
@@ -31,3 +34,18 @@ def test_a_copy_shares_nothing_that_can_be_changed():
     assert "more" not in dict(kernel.named_buffers())
     x = torch.rand(4, 3, dtype=torch.float32, generator=torch.Generator().manual_seed(0))
     assert torch.equal(dense_tile(copied(kernel), x), dense_tile(kernel, x))
+
+
+@pytest.mark.parametrize(
+    "kernel",
+    [
+        gk.LinearKernel(ard_num_dims=2),
+        gk.ScaleKernel(gk.LinearKernel(ard_num_dims=2)),
+        gk.PeriodicKernel(ard_num_dims=2),
+        gk.SpectralMixtureKernel(num_mixtures=2, ard_num_dims=2),
+    ],
+    ids=lambda k: type(k).__name__,
+)
+def test_values_for_other_columns_than_there_are_is_an_error_that_says_so(kernel):
+    with pytest.raises(ShapeError, match="set ard_num_dims=3"):
+        as_covariance(kernel).block(torch.ones(4, 3))
