@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import operator
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import reduce
 from typing import Any
 
 import gpytorch
@@ -28,6 +30,10 @@ _EQUAL_TOLERANCE = 1e-3
 # What an unknown kernel keeps alive per entry cannot be known: d coordinates of one pair, and a few temporaries.
 _BYTES_PER_ENTRY = 96
 _PROBE_DIMENSIONS = (1, 2, 3, 4, 6, 8, 16)
+_COMBINED: dict[type, Callable[[Tensor, Tensor], Tensor]] = {
+    gpytorch.kernels.AdditiveKernel: operator.add,
+    gpytorch.kernels.ProductKernel: operator.mul,
+}
 _SETTINGS = threading.RLock()
 """GPyTorch's settings are those of the process: threads that set and reset them at the same time leave them changed."""
 
@@ -35,11 +41,14 @@ _SETTINGS = threading.RLock()
 def dense_tile(kernel: gpytorch.kernels.Kernel, x: Tensor, z: Tensor | None = None) -> Tensor:
     """kernel(x, z) as a dense (..., n, m) tensor, through `__call__` so that `active_dims` apply; None stands for x.
 
+    Sums and products are those of dense terms: GPyTorch takes those with a term of low rank, such as `LinearKernel`, by
+    way of Cholesky roots, which adds jitter to the others or fails.
+
     Raises:
         UnsupportedKernel: the tile is not one number per pair of rows.
     """
     with _SETTINGS, gpytorch.settings.lazily_evaluate_kernels(False):
-        tile = to_dense(kernel(x, z))
+        tile = _dense(kernel, x, z)
     expected = (*x.shape[:-1], (x if z is None else z).shape[-2])
     if tile.shape != expected:
         raise UnsupportedKernel(
@@ -47,6 +56,15 @@ def dense_tile(kernel: gpytorch.kernels.Kernel, x: Tensor, z: Tensor | None = No
             "per pair of rows (no batch_shape, one output per input)."
         )
     return tile
+
+
+def _dense(kernel: gpytorch.kernels.Kernel, x: Tensor, z: Tensor | None) -> Tensor:
+    inner = kernel.base_kernel if type(kernel) is gpytorch.kernels.ScaleKernel else kernel
+    combine = _COMBINED.get(type(inner))
+    if combine is None or kernel.active_dims is not None or inner.active_dims is not None:
+        return to_dense(kernel(x, z))
+    value = reduce(combine, (_dense(term, x, z) for term in inner.kernels))
+    return value if inner is kernel else value * kernel.outputscale
 
 
 class GenericCovariance(Covariance):
