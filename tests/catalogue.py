@@ -182,7 +182,7 @@ TANIMOTO_ROWS = [
 ]
 
 GENERIC_ROWS = [
-    KernelRow("periodic", _periodic, fast=False, tolerance=(1e-5, 1e-10)),
+    KernelRow("periodic", _periodic, embeds=True, tolerance=(1e-5, 1e-10)),
     KernelRow("linear", lambda d: _scaled(gk.LinearKernel(), 0.9), fast=False, tolerance=(1e-5, 1e-12)),
     KernelRow(
         "rbf-plus-periodic",

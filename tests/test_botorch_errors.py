@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from gpytorch.kernels import InducingPointKernel, MaternKernel, ScaleKernel
+from gpytorch.kernels import InducingPointKernel, MaternKernel, RBFKernel, ScaleKernel
 from gpytorch.likelihoods import GaussianLikelihood
 from torch import Tensor
 
@@ -19,6 +19,7 @@ from botorch.acquisition.joint_entropy_search import qJointEntropySearch
 from botorch.acquisition.max_value_entropy_search import qLowerBoundMaxValueEntropy, qMaxValueEntropy
 from botorch.acquisition.predictive_entropy_search import qPredictiveEntropySearch
 from botorch.models.transforms import Log
+from botorch.models.transforms.input import InputStandardize, Log10
 
 from sggp.botorch import PathwiseGPModel
 from sggp.errors import InputError, NoJointGaussian, SggpError, UnsupportedKernel
@@ -116,3 +117,23 @@ def test_outputs_by_a_tensor_and_noise_by_a_numpy_bool() -> None:
     model, given = build(num_samples=8, num_features=64), torch.tensor([0])
     posterior = model.posterior(X[:3], output_indices=given, observation_noise=np.bool_(True))
     torch.testing.assert_close(posterior.variance, model.posterior(X[:3], observation_noise=True).variance)
+
+
+@pytest.mark.filterwarnings("ignore:std_mean")
+@pytest.mark.parametrize("optimizer", ["auto", None])
+@pytest.mark.parametrize(
+    ("settings", "rows", "why"),
+    [
+        ({"input_transform": Log10([0])}, 4, r"input_transform Log10 .* of train_X in rows \[1\]"),
+        ({"input_transform": InputStandardize(1)}, 1, r"input_transform InputStandardize .* \[0\]"),
+        ({"outcome_transform": Log()}, 4, r"outcome_transform Log .* of train_Y in rows \[0, 1\]"),
+    ],
+    ids=["log of inputs", "one row", "log of outcomes"],
+)
+def test_a_transform_that_is_not_defined_for_the_data_is_named(
+    settings: dict[str, Any], rows: int, why: str, optimizer: Any
+) -> None:
+    X = torch.tensor([[0.5], [-1.0], [2.0], [3.0]], dtype=torch.float64)[:rows]
+    known = {} if optimizer else {"covar_module": RBFKernel(), "noise_variance": 0.1}
+    with pytest.raises(InputError, match=why):
+        PathwiseGPModel(X, X - 0.7, optimizer=optimizer, **known, **settings)

@@ -45,6 +45,21 @@ def check_training_data(X: Any, Y: Any, Yvar: Any) -> None:
             raise InputError("train_Yvar holds negative numbers: pass variances.")
 
 
+def check_transformed(transform: Any, name: str, **results: Tensor | None) -> None:
+    """What a transform has made of finite training data is finite.
+
+    Raises:
+        InputError: naming the transform and rows: a logarithm of what is not positive, a standard deviation of one row.
+    """
+    for data, values in results.items():
+        bad = [] if values is None else (~values.isfinite()).any(dim=-1).nonzero()[:, 0].tolist()
+        if bad:
+            raise InputError(
+                f"{name} {type(transform).__name__} makes NaN or infinity of {data} in rows {bad[:10]}: it is not "
+                "defined for these values, or for so few rows."
+            )
+
+
 def check_spread(Y: Tensor) -> None:
     """The variances of answers, in the type and squared units of Y (n, m), can be held.
 

@@ -30,6 +30,7 @@ from sggp.botorch.checks import (
     check_settings,
     check_spread,
     check_training_data,
+    check_transformed,
     per_output,
 )
 from sggp.botorch.combined import averaged, of_paths, transformed, untransformed
@@ -189,6 +190,7 @@ class PathwiseGPModel(OutputsModel):
                 self.input_transform.train()
                 self.input_transform(X)
                 given, X = X, self.input_transform.preprocess_transform(X)
+                check_transformed(input_transform, "input_transform", train_X=X)
                 self._check_transformed(given, X)
             if outcome_transform == DEFAULT:
                 size = Y.abs().amax(
@@ -200,6 +202,7 @@ class PathwiseGPModel(OutputsModel):
                 self.outcome_transform = of_paths(outcome_transform.double())
                 self.outcome_transform.train()
                 Y, Yvar = self.outcome_transform(Y=Y, Yvar=Yvar, X=X)
+                check_transformed(outcome_transform, "outcome_transform", train_Y=Y, train_Yvar=Yvar)
         return X.detach(), Y.detach(), None if Yvar is None else Yvar.detach()
 
     def _check_transformed(self, given: Tensor, x: Tensor) -> None:

@@ -21,6 +21,7 @@ __all__ = [
     "ProductCovariance",
     "ScaledCovariance",
     "SumCovariance",
+    "Wrapper",
 ]
 
 
@@ -152,7 +153,7 @@ class ConstantCovariance(Covariance):
         return self
 
 
-class _Wrapper(Covariance):
+class Wrapper(Covariance):
     """A covariance of one other, whose rows are its only children."""
 
     def __init__(self, inner: Covariance) -> None:
@@ -165,6 +166,9 @@ class _Wrapper(Covariance):
     @property
     def scale(self) -> float:
         return self.inner.scale
+
+    def recomputes(self, device: torch.device) -> bool:
+        return self.inner.recomputes(device)
 
     def _tile_shape(self, x: Points, z: Points, v: Tensor, memory_budget: int) -> tuple[int, int]:
         return self.inner._tile_shape(x.children[0], z.children[0], v, memory_budget * 3 // 4)
@@ -186,7 +190,7 @@ class _Wrapper(Covariance):
         return self.inner.embedding(self.prepare(x).children[0])
 
 
-class ScaledCovariance(_Wrapper):
+class ScaledCovariance(Wrapper):
     """k = outputscale · k_inner, for kernels whose engine has no scale of its own."""
 
     def __init__(self, inner: Covariance, outputscale: float) -> None:
@@ -222,7 +226,7 @@ class ScaledCovariance(_Wrapper):
         return self.inner._small_blocks(x).mul_(self.outputscale)
 
 
-class ColumnsCovariance(_Wrapper):
+class ColumnsCovariance(Wrapper):
     """k(x, z) = k_inner(x[columns], z[columns]): GPyTorch's `active_dims` for any inner covariance."""
 
     def __init__(self, inner: Covariance, columns: Tensor) -> None:

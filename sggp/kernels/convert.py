@@ -19,6 +19,7 @@ from sggp.kernels.composite import (
 )
 from sggp.kernels.covariance import Covariance
 from sggp.kernels.generic import GenericCovariance
+from sggp.kernels.periodic import PeriodicCovariance
 from sggp.kernels.stationary import StationaryCovariance, profile_of
 from sggp.kernels.tanimoto import TanimotoDotProduct, TanimotoMinMax
 from sggp.kernels.tanimoto_covariance import DotProductCovariance, MinMaxCovariance
@@ -156,6 +157,13 @@ def _(kernel: Any, dtype: torch.dtype | None) -> Covariance | None:
 def _(kernel: gk.ConstantKernel, dtype: torch.dtype | None) -> Covariance | None:
     constant = _number(kernel.constant, "constant of ConstantKernel")
     return ConstantCovariance(constant, dtype=dtype, name="ConstantKernel")
+
+
+@register
+def _(kernel: gk.PeriodicKernel, dtype: torch.dtype | None) -> Covariance | None:
+    if type(kernel).period_length is not gk.PeriodicKernel.period_length:
+        return None
+    return PeriodicCovariance(kernel.lengthscale, kernel.period_length, dtype=dtype, name="PeriodicKernel")
 
 
 @register

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import copy
+import operator
 import threading
 from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from functools import reduce
 from typing import Any
 
 import gpytorch
@@ -13,7 +16,7 @@ from linear_operator import to_dense
 from torch import Tensor
 
 from sggp.autograd import undisturbed
-from sggp.errors import UnsupportedKernel
+from sggp.errors import ShapeError, UnsupportedKernel
 from sggp.kernels.covariance import Covariance
 from sggp.kernels.points import Points
 from sggp.native.tiling import tile_shape
@@ -27,6 +30,10 @@ _EQUAL_TOLERANCE = 1e-3
 # What an unknown kernel keeps alive per entry cannot be known: d coordinates of one pair, and a few temporaries.
 _BYTES_PER_ENTRY = 96
 _PROBE_DIMENSIONS = (1, 2, 3, 4, 6, 8, 16)
+_COMBINED: dict[type, Callable[[Tensor, Tensor], Tensor]] = {
+    gpytorch.kernels.AdditiveKernel: operator.add,
+    gpytorch.kernels.ProductKernel: operator.mul,
+}
 _SETTINGS = threading.RLock()
 """GPyTorch's settings are those of the process: threads that set and reset them at the same time leave them changed."""
 
@@ -34,11 +41,14 @@ _SETTINGS = threading.RLock()
 def dense_tile(kernel: gpytorch.kernels.Kernel, x: Tensor, z: Tensor | None = None) -> Tensor:
     """kernel(x, z) as a dense (..., n, m) tensor, through `__call__` so that `active_dims` apply; None stands for x.
 
+    Sums and products are those of dense terms: GPyTorch takes those with a term of low rank, such as `LinearKernel`, by
+    way of Cholesky roots, which adds jitter to the others or fails.
+
     Raises:
         UnsupportedKernel: the tile is not one number per pair of rows.
     """
     with _SETTINGS, gpytorch.settings.lazily_evaluate_kernels(False):
-        tile = to_dense(kernel(x, z))
+        tile = _dense(kernel, x, z)
     expected = (*x.shape[:-1], (x if z is None else z).shape[-2])
     if tile.shape != expected:
         raise UnsupportedKernel(
@@ -46,6 +56,15 @@ def dense_tile(kernel: gpytorch.kernels.Kernel, x: Tensor, z: Tensor | None = No
             "per pair of rows (no batch_shape, one output per input)."
         )
     return tile
+
+
+def _dense(kernel: gpytorch.kernels.Kernel, x: Tensor, z: Tensor | None) -> Tensor:
+    inner = kernel.base_kernel if type(kernel) is gpytorch.kernels.ScaleKernel else kernel
+    combine = _COMBINED.get(type(inner))
+    if combine is None or kernel.active_dims is not None or inner.active_dims is not None:
+        return to_dense(kernel(x, z))
+    value = reduce(combine, (_dense(term, x, z) for term in inner.kernels))
+    return value if inner is kernel else value * kernel.outputscale
 
 
 class GenericCovariance(Covariance):
@@ -75,6 +94,18 @@ class GenericCovariance(Covariance):
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._local = threading.local()
+
+    def _parts(self, raw: Tensor, centre: Tensor | None) -> Mapping[str, Tensor]:
+        kernel, columns = self._kernel, self._kernel.active_dims
+        seen = raw.shape[1] if columns is None else len(columns)
+        while isinstance(kernel, gpytorch.kernels.ScaleKernel) and kernel.ard_num_dims is None:
+            kernel = kernel.base_kernel
+        if kernel.ard_num_dims not in (None, seen):
+            raise ShapeError(
+                f"{type(kernel).__name__} has values for {kernel.ard_num_dims} columns and sees {seen}: set "
+                f"ard_num_dims={seen}."
+            )
+        return {}
 
     def _copy(self, dtype: torch.dtype, device: torch.device) -> gpytorch.kernels.Kernel:
         """This thread's copy. Rows of another dtype meet the parameters as they are, as they do in GPyTorch."""
@@ -125,14 +156,14 @@ class GenericCovariance(Covariance):
         if not self._checked:
             self._check(x, z)
         self._width = x.shape[1]
-        kernel = self._copy(x.dtype, x.device)
+        dtype = torch.promote_types(_seen_in(x), _seen_in(z))
+        kernel, left, right = self._copy(dtype, x.device), x.raw.to(dtype), z.raw.to(dtype)
         if torch.is_grad_enabled() and (x.requires_grad or z.requires_grad):
             # Some kernels take a short cut when both arguments are equal, and then lose the gradient in the second:
             # one more row makes them differ.
-            more = torch.cat([z.raw, z.raw[:1].detach()]).to(x.dtype)
-            return dense_tile(kernel, x.raw.to(x.dtype), more).to(x.dtype)[:, :-1]
+            return dense_tile(kernel, left, torch.cat([right, right[:1].detach()])).to(x.dtype)[:, :-1]
         with torch.no_grad():
-            return dense_tile(kernel, x.raw.detach().to(x.dtype), z.raw.detach().to(x.dtype)).to(x.dtype)
+            return dense_tile(kernel, left.detach(), right.detach()).to(x.dtype)
 
     def diagonal(self, x: Tensor | Points) -> Tensor:
         """kernel(x, diag=True), differentiable in the rows."""
@@ -140,7 +171,7 @@ class GenericCovariance(Covariance):
         self._width = x.shape[1]
         if not self._diagonal_checked and len(x):
             self._check_diagonal(x.raw.detach()[:_CHECK_ROWS].double())
-        diagonal = self._diagonal(x.raw, x.dtype).to(x.dtype)
+        diagonal = self._diagonal(x.raw, _seen_in(x)).to(x.dtype)
         if self._scale is None and len(x):
             self._scale = float(diagonal.detach().abs().max())
         return diagonal.expand(len(x))
@@ -191,6 +222,14 @@ class GenericCovariance(Covariance):
                 "Use a kernel whose entries depend on their two rows only (fix random weights in the constructor, "
                 "not in forward)."
             )
+
+
+def _seen_in(x: Points) -> torch.dtype:
+    """What the kernel sees the rows in: never narrower than they were given, so that only entries are narrowed.
+
+    In a lower precision, rows many periods from the origin would lose their phases.
+    """
+    return torch.promote_types(x.raw.dtype, x.dtype) if x.raw.is_floating_point() else x.dtype
 
 
 def copied(kernel: gpytorch.kernels.Kernel) -> gpytorch.kernels.Kernel:

@@ -22,8 +22,8 @@ from sggp.posterior.solving import (
     Process,
     SolveOptions,
     check_solver_argument,
-    posterior_tolerances,
 )
+from sggp.posterior.tolerance import noise_tolerances, posterior_tolerances
 from sggp.random import as_generator, streams
 from sggp.solvers import Solver
 from sggp.typing import FailurePolicy, Seed
@@ -72,8 +72,9 @@ def condition(
         generator: seed or generator; None draws fresh entropy.
         tolerance: relative residual, one number or a pair (mean, samples). The default for the mean is a tenth of the
             noise's standard deviation over the root mean square of y, so that what the solve leaves open drowns in
-            the noise, within 1e-6 and 1e-3; three times that for samples. With centres a thousandth of both, since the
-            residual of a normal equation says less about predictions.
+            the noise, within 1e-6 and 1e-3; three times that for samples; and for both less where a quarter of the
+            posterior standard deviation at the rows, estimated from 512 of them, is less. With centres a thousandth of
+            what the noise says, since the residual of a normal equation says less about predictions.
         max_epochs, max_seconds, on_failure: as in `Solver.solve`; the seconds are those of this call, the prior draws
             among them, but for a tenth that the solve has anyway.
         dtype: working precision of the solve; default float64 up to 3,000 distinct inputs, float32 with float64
@@ -103,8 +104,10 @@ def condition(
     num_features = whole_number(num_features, "num_features")
     check_solver_argument(solver)
     if tolerance is None:
-        share = 1.0 if centres is None else NORMAL_SHARE
-        tolerance = posterior_tolerances(data.y - mean, data.noise_variance) * share
+        if centres is None:
+            tolerance = posterior_tolerances(kernel, data, mean, solver)
+        else:
+            tolerance = noise_tolerances(data, mean) * NORMAL_SHARE
     options = SolveOptions(
         solver=solver,
         tolerance=tolerance,

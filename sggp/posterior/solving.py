@@ -21,22 +21,6 @@ NORMAL_SHARE = 1e-3
 """Default tolerances with centres, as a share of those without: a normal equation squares the condition."""
 LEAST_SOLVE = 0.1
 """The share of `max_seconds` that a solve has, however long merging rows and drawing samples took."""
-MEAN_TOLERANCE = 1e-3
-SAMPLE_RATIO = 3.0
-"""Tolerance of samples, in that of the mean. With ten, variances were wrong by up to 10 % (3,300 rows in the unit
-square, Matérn-3/2, length scale .3, a signal of 630 and 63,000 times the noise), with three by 1 %, in as many steps,
-since the mean has to go further anyway."""
-LEAST_TOLERANCE = 1e-6
-NOISE_SHARE = 0.1
-"""The residual of the mean is kept below this share of the noise, where that is less than `MEAN_TOLERANCE`."""
-
-
-def posterior_tolerances(target: Tensor, noise_variance: Tensor) -> Tensor:  # -> (2,)
-    """Default tolerances of the mean and of samples; see `condition`."""
-    size = float(target.square().mean().sqrt())
-    share = NOISE_SHARE * float(noise_variance.mean().sqrt()) / size if size > 0 else MEAN_TOLERANCE
-    mean = min(MEAN_TOLERANCE, max(LEAST_TOLERANCE, share))
-    return torch.tensor([mean, mean * SAMPLE_RATIO], dtype=torch.float64)
 
 
 def check_solver_argument(solver: Any) -> None:

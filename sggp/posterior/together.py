@@ -14,7 +14,8 @@ from sggp.autograd import undisturbed
 from sggp.defaults import MEMORY_BUDGET
 from sggp.posterior.data import Data, draw_prior
 from sggp.posterior.posterior import Posterior
-from sggp.posterior.solving import Process, SolveOptions, check_solver_argument, posterior_tolerances
+from sggp.posterior.solving import Process, SolveOptions, check_solver_argument
+from sggp.posterior.tolerance import posterior_tolerances
 from sggp.random import as_generator, streams
 from sggp.solvers import Solver
 from sggp.typing import FailurePolicy, Seed
@@ -60,9 +61,7 @@ def condition_together(
         data = Data.checked(x, y[:, j], noise_variance)
         draw, eps, solve, _ = streams(as_generator(seed), "prior", "noise", "solver", "centres")
         allowed = (
-            posterior_tolerances(data.y - mean, data.noise_variance)
-            if how.tolerance is None
-            else how.tolerance
+            posterior_tolerances(kernel, data, mean, how.solver) if how.tolerance is None else how.tolerance
         )
         options = SolveOptions(
             how.solver,

@@ -23,16 +23,17 @@ def pivoted_cholesky(operator: Any, rank: int) -> Tensor:  # -> (n, rank)
     Cost: rank columns of K, 2·n·rank² flops. Source: Harbrecht, Peters and Schneider 2012, algorithm 1.
     """
     left, scale, everything, factor = _begin(operator, rank)
+    floor = _JITTER * scale
     for k in range(factor.shape[1]):
         go_on()
         pivot = int(left.argmax())
-        if float(left[pivot]) <= _JITTER * scale:
+        if float(left[pivot]) <= floor:
             return factor[:, :k]
         column = operator.cross_block(everything, everything[pivot : pivot + 1])[:, 0]
         require_finite(f"column {pivot} of K", column)
         column = (column - factor[:, :k] @ factor[pivot, :k]) / left[pivot].sqrt()
         factor[:, k] = column
-        left = (left - column.square()).clamp_min(0)
+        left, floor = _less(left, column[:, None], floor)
         left[pivot] = 0
     return factor
 
@@ -49,22 +50,22 @@ def random_pivoted_cholesky(
     left, scale, everything, factor = _begin(operator, rank)
     # small blocks, so that later landmarks see what earlier ones left
     block = max(4, min(_BLOCK, factor.shape[1] // 8))
-    k = 0
+    k, floor = 0, _JITTER * scale
     if start is not None:
         k = start.shape[1]
         factor[:, :k] = start
-        left = (left - start.square().sum(1)).clamp_min(0)
+        left, floor = _less(left, start, floor)
     while k < factor.shape[1]:
         go_on()
         tell("preconditioner, low rank", k, factor.shape[1])
-        candidates = torch.where(left > _JITTER * scale, left, 0.0).cpu()
+        candidates = torch.where(left > floor, left, 0.0).cpu()
         size = min(block, factor.shape[1] - k, int(candidates.count_nonzero()))
         if size == 0:
             break
         pivots = _weighted_draw(candidates, size, generator).to(left.device)
         columns = operator.cross_block(everything, pivots) - factor[:, :k] @ factor[pivots, :k].T
-        factor[:, k : k + size] = _columns_to_factor(columns, pivots, scale)
-        left = (left - factor[:, k : k + size].square().sum(1)).clamp_min(0)
+        factor[:, k : k + size] = _columns_to_factor(columns, pivots, scale, floor / scale)
+        left, floor = _less(left, factor[:, k : k + size], floor)
         left[pivots] = 0
         k += size
     return factor[:, :k]
@@ -87,7 +88,17 @@ def _begin(operator: Any, rank: int) -> tuple[Tensor, float, Tensor, Tensor]:
     return left, float(left.max()), torch.arange(n, device=left.device), left.new_zeros(n, min(rank, n))
 
 
-def _columns_to_factor(columns: Tensor, pivots: Tensor, scale: float) -> Tensor:
+def _less(left: Tensor, factor: Tensor, floor: float) -> tuple[Tensor, float]:  # (n,), (n, k) -> (n,), floor
+    """What a factor leaves of the diagonal, and the floor below which what is left is rounding.
+
+    Exactly, nothing is left below zero. As far as it is, entries were evaluated with such errors, and pivots of that
+    size would only multiply them.
+    """
+    left = left - factor.square().sum(1)
+    return left.clamp_min(0), max(floor, -float(left.min()))
+
+
+def _columns_to_factor(columns: Tensor, pivots: Tensor, scale: float, jitter: float = _JITTER) -> Tensor:
     """F with FFᵀ = G M⁻¹ Gᵀ for columns G of a positive semi-definite matrix and their pivot block M.
 
     Raises:
@@ -95,7 +106,7 @@ def _columns_to_factor(columns: Tensor, pivots: Tensor, scale: float) -> Tensor:
     """
     core = require_finite(f"{columns.shape[1]} columns of K", columns)[pivots]
     core = 0.5 * (core + core.T)
-    lower = cholesky(core, "the kernel matrix of the pivots", scale=scale, least=_JITTER)
+    lower = cholesky(core, "the kernel matrix of the pivots", scale=scale, least=jitter)
     return torch.linalg.solve_triangular(lower, columns.T, upper=False).T
 
 

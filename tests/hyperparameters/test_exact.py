@@ -44,8 +44,11 @@ def _scaled(base, lengthscale, outputscale):
         (_scaled(RBFKernel(), 0.9, 2.0), 2.0 * sk.RBF(0.9)),
     ],
 )
-def test_value_agrees_with_scikit_learn(ours, theirs):
+@pytest.mark.parametrize("apart", [0.0, 1e5])
+def test_value_agrees_with_scikit_learn(ours, theirs, apart):
+    """Also of two crowds far from each other, within which rows are near."""
     x, y = _data()
+    x[:30] += apart
     reference = GaussianProcessRegressor(theirs, alpha=0.03, optimizer=None).fit(x.numpy(), y.numpy())
     value = exact_log_marginal_likelihood(ours, x, y, noise_variance=0.03)
     assert value == pytest.approx(reference.log_marginal_likelihood_value_, abs=1e-8)

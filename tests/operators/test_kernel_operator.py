@@ -274,3 +274,25 @@ def test_residuals_are_those_of_the_inputs_as_given(generator):
     true = (rhs - exact @ solution.x).norm(dim=0) / rhs.norm(dim=0)
     torch.testing.assert_close(true, solution.residual, rtol=1e-3, atol=0)
     assert bool((true <= 1e-2).all())
+
+
+class Waves(gpytorch.kernels.Kernel):
+    """cos(9(x − z)) of one column, which no engine knows."""
+
+    def forward(self, x1, x2, diag=False, **params):
+        difference = x1[..., 0] - x2[..., 0] if diag else x1[..., 0][..., :, None] - x2[..., 0][..., None, :]
+        return torch.cos(9.0 * difference)
+
+
+@pytest.mark.parametrize("single", [False, True])
+@pytest.mark.parametrize("further", ["alone", "sum", "product"])
+@pytest.mark.parametrize("kind", [gpytorch.kernels.PeriodicKernel, Waves])
+def test_float32_products_of_other_kernels_see_the_inputs_as_given(generator, kind, further, single):
+    """Hours since 1970: only entries are narrowed, whatever the parameters are in and the kernel is joined to."""
+    base, near = kind(), 40 * torch.rand(60, 1, generator=generator, dtype=torch.float64)
+    base = base if single else base.double()
+    kernel = {"alone": base, "sum": base + make_kernel(1), "product": base * make_kernel(1)}[further]
+    x = near + 4e5
+    expected = KernelOperator(kernel, x - 4e5, 0.0).dense()
+    found = KernelOperator(kernel, x, 0.0, dtype=torch.float32).matmul(torch.eye(60))
+    torch.testing.assert_close(found.double(), expected, rtol=0, atol=1e-6 * float(expected.max()))

@@ -73,7 +73,7 @@ def wrong(folder: Path) -> dict[str, Any]:
     dist.init_process_group("gloo")
     roll_calls.SECONDS = 0.3
     said = {}
-    for mistake in (another_seed, another_table, another_kernel, another_period, another_place, alone):
+    for mistake in (another_seed, another_table, another_kernel, another_lengthscale, another_place, alone):
         try:
             with sggp.distributed() as workers:
                 mistake(workers)
@@ -131,10 +131,10 @@ def another_kernel(workers: Workers) -> None:
     sggp.condition(kernel, work.rows(), work.targets(), noise_variance=0.1, solver=CG, num_samples=0)
 
 
-def another_period(workers: Workers) -> None:
+def another_lengthscale(workers: Workers) -> None:
     """Of a matrix that is kept, by rows."""
-    kernel = work.periodic()
-    kernel.base_kernel.period_length = 1.0 + workers.rank
+    kernel = work.polynomial()
+    kernel.base_kernel.lengthscale = 1.0 + workers.rank
     CG.solve(sggp.KernelOperator(kernel, work.rows(), 0.1), work.targets())
 
 

@@ -39,7 +39,7 @@ def test_threads_leave_the_settings_of_gpytorch_alone(monkeypatch: pytest.Monkey
     before = gpytorch.settings.lazily_evaluate_kernels.on()
     with sggp.distributed(["cpu"] * 4):
         for _ in range(20):
-            sggp.as_covariance(work.periodic()).matmul(work.rows(), None, work.numbers(work.N, 1))
+            sggp.as_covariance(work.polynomial()).matmul(work.rows(), None, work.numbers(work.N, 1))
     assert gpytorch.settings.lazily_evaluate_kernels.on() == before
 
 

@@ -67,7 +67,7 @@ def test_chance_and_clocks_are_those_of_the_first(saved: Path, size: int) -> Non
         ("another_seed", "hold different numbers"),
         ("another_table", "hold different numbers (right-hand sides)"),
         ("another_kernel", "hold different numbers"),
-        ("another_period", "hold different numbers"),
+        ("another_lengthscale", "hold different numbers"),
         ("another_place", "something of another kind or size"),
         ("alone", "rank 0 is about to gather and rank 1 to leave the block"),
     ],

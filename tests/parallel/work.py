@@ -42,9 +42,9 @@ def matern() -> Any:
     return kernel.requires_grad_(True)
 
 
-def periodic() -> Any:
+def polynomial() -> Any:
     """A kernel that no engine knows: its matrix is kept."""
-    return gpytorch.kernels.ScaleKernel(gpytorch.kernels.PeriodicKernel()).double()
+    return gpytorch.kernels.ScaleKernel(gpytorch.kernels.PiecewisePolynomialKernel(q=2)).double()
 
 
 def numbers(*shape: int, seed: int = 0) -> Tensor:
@@ -69,7 +69,7 @@ def products() -> Found:
     systems = {
         "matern": KernelOperator(matern(), rows(), 0.1),
         "matern float32": KernelOperator(matern(), rows(), 0.1, dtype=torch.float32),
-        "periodic": KernelOperator(periodic(), rows(), 0.1),
+        "polynomial": KernelOperator(polynomial(), rows(), 0.1),
         "tanimoto": KernelOperator(TanimotoMinMax(), counts(), 0.1, dtype=torch.float64),
     }
     for name, operator in systems.items():
@@ -81,7 +81,7 @@ def products() -> Found:
         found[f"{name} block"] = operator.block(some, some)
         found[f"{name} dense"] = operator.dense()
         found[f"{name} entries"] = torch.tensor(operator.entries_evaluated)
-    assert systems["periodic"].keeps_matrix
+    assert systems["polynomial"].keeps_matrix
     assert not systems["matern"].keeps_matrix
     order = torch.randperm(4500, generator=torch.Generator().manual_seed(16))
     found["neighbours"] = earlier_neighbours(numbers(4500, 2), order, 3, method="tree")
@@ -113,7 +113,7 @@ def solves() -> Found:
             operator, rhs, tolerance=1e-10, max_epochs=4, generator=5, on_failure="return"
         )
         found[solver.describe()] = solution.x
-    kept = KernelOperator(periodic(), rows(), 0.1)
+    kept = KernelOperator(polynomial(), rows(), 0.1)
     sgd = StochasticGradientDescent()
     found["SGD kept"] = sgd.solve(kept, rhs, max_epochs=3, generator=6, on_failure="return").x
     return found
@@ -138,7 +138,7 @@ def inducing() -> Found:
 def gradients() -> Found:
     left, right = numbers(N, 2, seed=8), numbers(N, 2, seed=9)
     rational = gpytorch.kernels.ScaleKernel(gpytorch.kernels.RQKernel()).double()
-    kernels = {"matern": matern(), "rational": rational, "periodic": periodic()}
+    kernels = {"matern": matern(), "rational": rational, "polynomial": polynomial()}
     return {
         f"{name} {parameter}": value
         for name, kernel in kernels.items()

@@ -323,15 +323,19 @@ def test_working_precision_is_an_argument(data):
 
 
 def test_default_tolerance_follows_the_noise(data):
-    """Little noise asks for a small residual: what the solve leaves open stays below a tenth of the noise."""
-    x, y, q = data
+    """What the solve leaves open stays below a tenth of the noise, and a quarter of the latent deviation."""
+    x, y, _ = data
+    size = float(y.square().mean().sqrt())
     for noise in (1.0, 1e-4, 1e-20):
-        posterior = condition(
-            matern(), x, y, noise_variance=noise, solver=ConjugateGradients(), num_samples=3
-        )
-        share = 0.1 * noise**0.5 / float(y.square().mean().sqrt())
-        expected = min(1e-3, max(1e-6, share))
-        assert posterior.solution.tolerance.tolist() == pytest.approx([expected] + [3 * expected] * 3)
+        exact = condition(matern(), x, y, noise_variance=noise, num_samples=0)
+        latent = 0.25 * float(exact.variance(x).mean().sqrt())
+        prior = float(exact.covariance.diagonal(x).mean() + noise) ** 0.5
+        drowned = min(1e-3, max(1e-6, 0.1 * noise**0.5 / size))
+        expected = [max(1e-6, min(drowned, latent / size))] + [
+            max(1e-6, min(3 * drowned, latent / prior))
+        ] * 3
+        found = condition(matern(), x, y, noise_variance=noise, solver=ConjugateGradients(), num_samples=3)
+        assert found.solution.tolerance.tolist() == pytest.approx(expected)
 
 
 def test_unconverged_solves_are_told(data):

@@ -247,6 +247,27 @@ def test_more_rank_than_the_kernel_has(generator):
         torch.testing.assert_close(product, torch.eye(N, dtype=torch.float64), rtol=0, atol=1e-5)
 
 
+def test_pivots_are_not_taken_where_only_the_errors_of_entries_are_left():
+    """A smooth kernel whose entries are right to 1e-9: so is the factor; such pivots would multiply errors."""
+    n, error, generator = 100, 1e-9, torch.Generator().manual_seed(1)
+    kernel = gpytorch.kernels.RBFKernel().double()
+    kernel.lengthscale = 0.1
+    exact = KernelOperator(kernel, torch.rand(n, 1, generator=generator, dtype=torch.float64), 0.0).dense()
+    wrong = error * torch.randn(n, n, generator=generator, dtype=torch.float64)
+    entries = exact + wrong + wrong.T
+
+    class Inexact:
+        def kernel_diagonal(self):
+            return entries.diagonal().clone()
+
+        def cross_block(self, rows, columns):
+            return entries[rows][:, columns]
+
+    greedy, drawn = pivoted_cholesky(Inexact(), n), random_pivoted_cholesky(Inexact(), n // 2, generator)
+    assert float((greedy @ greedy.T - exact).abs().max()) < 100 * error
+    assert float((drawn @ drawn.T - exact).abs().max()) < 1e5 * error
+
+
 def test_a_kernel_that_returns_nan_is_an_error(generator):
     """Of the low-rank factor; it raised its jitter for ever."""
 

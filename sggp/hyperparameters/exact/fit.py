@@ -26,9 +26,9 @@ from sggp.hyperparameters.exact.quasi_newton import (
     lbfgs,
     positive_part,
 )
-from sggp.hyperparameters.gram import gram_function
 from sggp.hyperparameters.problem import CommonOptions, FitProblem, Options, at_least
 from sggp.hyperparameters.result import FitResult, Trace
+from sggp.kernels import as_covariance
 from sggp.posterior.merge import group_rows
 from sggp.running import time_is_up
 
@@ -84,7 +84,8 @@ def exact_log_marginal_likelihood(
 @torch.no_grad()
 def log_density(kernel: Kernel, problem: FitProblem) -> float:
     """`exact_log_marginal_likelihood` of a float64 kernel, at the noise and mean that the problem knows."""
-    covariance = gram_function(kernel)(problem.x).to(torch.float64).clone()
+    # of differences of coordinates, whatever the kernel: products would lose rows that are near but far from others
+    covariance = as_covariance(kernel, dtype=torch.float64).block(problem.x)
     covariance.diagonal().add_(problem.known_noise())
     return evaluate(covariance, problem.y, problem.mean).value
 

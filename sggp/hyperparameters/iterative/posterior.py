@@ -11,7 +11,8 @@ from sggp.hyperparameters.iterative.warm_start import WarmSolves, Weights
 from sggp.hyperparameters.problem import FitProblem
 from sggp.posterior import Posterior
 from sggp.posterior.data import Data
-from sggp.posterior.solving import Process, SolveOptions, posterior_tolerances
+from sggp.posterior.solving import Process, SolveOptions
+from sggp.posterior.tolerance import posterior_tolerances
 
 __all__ = ["posterior_of"]
 
@@ -31,16 +32,17 @@ def posterior_of(
     tolerance of `sggp.condition`. What the posterior solves later it solves with the solver that was asked for.
     """
     y, mean, noise = problem.y[:, 0], float(solved.mean), row_noise.contiguous()
+    data = Data(problem.x, y, noise, probes.noise(row_noise))
     options = SolveOptions(
         solver=solves.asked,
-        tolerance=posterior_tolerances(y - mean, noise),
+        tolerance=posterior_tolerances(kernel, data, mean, solves.asked),
         num_features=probes.num_features,
         dtype=solves.dtype,
         memory_budget=solves.memory_budget,
     )
     return Posterior.from_weights(
         Process(kernel, mean, probes.prior(kernel), options),
-        Data(problem.x, y, noise, probes.noise(row_noise)),
+        data,
         torch.cat([solved.targets, solved.probes], dim=1),
         generator,
         solver=solves.solver,
