@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from typing import Any
+from unittest import mock
 
-import pytest
 
-
-@contextlib.contextmanager
-def shortened() -> Iterator[None]:
+def shortened() -> AbstractContextManager[Any]:
     """A search of the exact marginal likelihood ends, converged, where a step wins less than a hundredth."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sggp.hyperparameters.exact.fit._PROGRESS", 1e-2)
-        patch.setattr("sggp.hyperparameters.exact.fit._STEEP", math.inf)
-        yield
+    return mock.patch.multiple("sggp.hyperparameters.exact.fit", _PROGRESS=1e-2, _STEEP=math.inf)
