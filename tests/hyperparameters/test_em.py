@@ -111,7 +111,7 @@ def test_fit_ends_where_the_likelihood_is_stationary(name):
         root = torch.linalg.cholesky(covariance)
         y = root @ torch.randn(120, generator=seeded(3), dtype=torch.float64)
         kernel.outputscale = 0.1
-    fit = fit_em(kernel, x, y, num_samples=512, num_features=512, max_steps=300, tolerance=1e-4, generator=0)
+    fit = fit_em(kernel, x, y, num_samples=256, num_features=256, max_steps=300, tolerance=1e-4, generator=0)
     assert fit.converged
     scale = float(fit.kernel.outputscale.detach())
     gradient, fisher = slopes(fit.kernel, x, y, scale, fit.noise_variance, fit.mean)
