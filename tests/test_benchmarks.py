@@ -117,7 +117,7 @@ SCRIPTS = {
     "variance.py": ["--rows", "300", "--points", "20", "--seeds", "1", "--many", "100"],
 }
 SLOW = {"suggest.py", "screening.py", "faces.py", "outlook.py", "combinatorial.py", "scale.py", "small_bo.py"}
-"""These take four seconds or more at any size, of models and campaigns that have tests, examples and pages of theirs."""
+"""These take four seconds or more at any size; their models and campaigns have tests and examples of their own."""
 OPTIMA: dict[str, tuple[list[float], float]] = {
     "branin": ([(3.141592653589793 + 5) / 15, 2.275 / 15], 1e-6),
     "hartmann6": ([0.20169, 0.150011, 0.476874, 0.275332, 0.311652, 0.6573], 1e-5),

@@ -219,7 +219,9 @@ def test_a_column_of_categories():
 
 
 @pytest.mark.parametrize(("normalize_y", "unit"), [(True, 2.0**-27), (False, 2.0**27)])
-def test_densities_do_not_depend_on_the_unit_of_the_targets(normalize_y, unit):  # exact, so that only the unit differs
+def test_densities_do_not_depend_on_the_unit_of_the_targets(
+    normalize_y, unit
+):  # exact, so that only the unit differs
     x, y = noiseless_half(200, np.random.default_rng(14))
     one = fitted(x, y, normalize_y=normalize_y)
     ours = one.predict_dist(x)

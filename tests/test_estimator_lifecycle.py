@@ -24,6 +24,8 @@ from sggp.persistence import read_content, write_content
 from sggp.posterior import Posterior
 from tests.scripts import Scripts
 
+pytestmark = pytest.mark.usefixtures("short_searches")
+
 
 def table(n=60, d=2, seed=0, noise=0.2, weights=None):
     rng = np.random.default_rng(seed)

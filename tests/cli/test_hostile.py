@@ -32,11 +32,6 @@ HOSTILE = [
 ESCAPES = ["\x1b[31mred", "\x1b]0;title\x07", "\x9b2J", "back\b\b", "a\rb", "\x7f"]
 
 
-@pytest.fixture(autouse=True)
-def _no_pictures() -> None:
-    """Here they are drawn."""
-
-
 def run(*argv: object) -> int:
     return main([str(part) for part in argv])
 

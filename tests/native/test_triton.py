@@ -31,7 +31,8 @@ def test_cases_and_the_properties_of_every_engine(scripts: Scripts) -> None:
     """
     interpret = "0" if torch.cuda.is_available() else "1"
     files = (HERE / "triton_cases.py", HERE / "test_engines.py")
-    command = ("-m", "pytest", "-v", "-p", "no:cacheprovider", "-k", "triton", *files)
+    plugins = ("-p", "no:cacheprovider", "-p", "tests.native.quick_interpreter")
+    command = ("-m", "pytest", "-v", *plugins, "-k", "triton", *files)
     found = scripts.run(*command, OMP_NUM_THREADS="1", TRITON_INTERPRET=interpret)
     assert found.returncode == 0, found.stdout + found.stderr
     for file in files:
