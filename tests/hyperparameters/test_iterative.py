@@ -222,7 +222,7 @@ def fitted():
     """A fit of 300 rows from a start far off in every value, and the exact optimum."""
     x, y = drawn(300)
     kernel = scaled(MaternKernel(nu=1.5, ard_num_dims=2), [[3.0, 0.3]], outputscale=0.2)
-    best = fit_exact(kernel, x, y, restarts=2, generator=0)
+    best = fit_exact(kernel, x, y, restarts=1, generator=0)
     records = []
     fit = fit_iterative(
         kernel,
