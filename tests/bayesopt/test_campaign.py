@@ -17,6 +17,11 @@ from sggp.errors import DataFileError, InputError, ShapeError
 BOX = [[0.0, 1.0], [-2.0, 2.0]]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _short_searches() -> None:
+    """Here models are learnt as users learn them."""
+
+
 def height(x) -> float:
     return -((x[0] - 0.7) ** 2) - (x[1] - 0.5) ** 2
 

@@ -19,6 +19,11 @@ TWO = [Objective("near", False), Objective("far", False)]
 NUMBERS = torch.float64
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _short_searches() -> None:
+    """Here models are learnt as users learn them."""
+
+
 def campaign(folder, space=None, **options) -> Campaign:
     options = {"seed": 3, "num_features": 128, "search": QUICK, **options}
     return Campaign(space or Box(UNIT), folder / "c.db", **options)
