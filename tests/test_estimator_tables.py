@@ -100,6 +100,8 @@ def test_repeated_rows(optimizer):
     X, y = _data(60)
     again = np.repeat(X, 4, axis=0), np.repeat(y, 4) + np.tile([0.2, -0.2, 0.1, -0.1], len(y))
     model = _model(optimizer=optimizer).fit(*again)
+    assert model.fit_result_.method == optimizer
+    assert len(model.trace_) > 3
     mean, std = model.predict(X, return_std=True)
     assert np.isfinite(std).all()
     assert np.sqrt(np.mean((mean - y) ** 2)) < 0.35
