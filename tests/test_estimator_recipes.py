@@ -21,6 +21,7 @@ def test_every_recipe_by_its_name():
         assert model.score(X, y) == pytest.approx(exact.score(X, y), abs=0.02)
 
 
+@pytest.mark.slow  # of `fit_iterative` itself tests/hyperparameters/test_iterative.py tells
 def test_the_solves_of_an_iterative_fit_are_its_posterior(monkeypatch):
     X, y = _data(60)
 

@@ -71,6 +71,7 @@ def test_columns_without_influence_are_constant_and_rows_become_repeats(monkeypa
     np.testing.assert_allclose(model.predict(X), expected, rtol=1e-6)
 
 
+@pytest.mark.slow  # 3,100 rows; the floors themselves are below
 def test_a_noise_learnt_from_many_rows_may_all_but_vanish():
     X = np.linspace(0, 12, 3100)[:, None]
     model = GPRegressor("matern52", noise="constant", num_samples=0, random_state=0).fit(X, np.sin(X[:, 0]))

@@ -96,7 +96,7 @@ def test_moments_by_samples_are_those_of_dense_algebra(repeats):
     assert second["values"]["noise_variance"] == pytest.approx(noise, rel=1e-6)
 
 
-@pytest.mark.parametrize("name", ["matern", "linear", "tanimoto"])
+@pytest.mark.parametrize("name", ["matern", "linear", pytest.param("tanimoto", marks=pytest.mark.slow)])
 def test_fit_ends_where_the_likelihood_is_stationary(name):
     """Within what the Monte Carlo error of γ moves the optimum; a linear kernel has exact features."""
     x, y = table(120)
