@@ -13,7 +13,7 @@ from sggp.operators import KernelOperator
 from sggp.solvers import Solution, StochasticDualDescent, stochastic_dual_descent
 from tests.memory import peak_bytes
 
-ROWS, COLUMNS = 1000, 800
+ROWS, COLUMNS = 2000, 400
 
 
 @pytest.fixture
