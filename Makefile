@@ -14,11 +14,12 @@ READY := $(VENV)/.ready
 PIP := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check $(PIP_ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-machines setup lint format docs bench sanitize clean
+.PHONY: help demo test test-slow test-machines setup lint format docs bench sanitize clean
 
 help:
 	@echo "make demo    set up, then find good molecules in a library of 5,000: results.csv, report.html"
 	@echo "make test    set up, then lint, types and tests"
+	@echo "make test-slow    the tests that make test leaves out: some minutes"
 	@echo "make test-machines    the tests on every instruction set of torch, MKL and the engine: an hour"
 	@echo "make lint | format | docs | bench | sanitize | clean"
 
@@ -31,6 +32,9 @@ test test-machines: export PYTHONDONTWRITEBYTECODE :=
 test: lint
 	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS)
 	$(if $(PYTEST_ARGS),,$(BIN)/python -m tests.machines --workers $(WORKERS) --short --only lowest avx2)
+
+test-slow: $(READY)
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m slow
 
 # MACHINES_ARGS="--only lowest avx2", "--numerical", "-- tests/solvers -k auto": see tests/machines.py
 test-machines: $(READY)

@@ -69,10 +69,10 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="fewer digits, epochs and samples")
     quick = parser.parse_args().quick
     generator = torch.Generator().manual_seed(0)
-    x, y, x_test, y_test = digits(150 if quick else 400, generator)
-    network = train_network(x, y, 40 if quick else 100, generator)
+    x, y, x_test, y_test = digits(100 if quick else 400, generator)
+    network = train_network(x, y, 25 if quick else 100, generator)
 
-    settings = {"likelihood": "softmax", "num_samples": 8 if quick else 32, "tolerance": 1e-2}
+    settings = {"likelihood": "softmax", "num_samples": 4 if quick else 32, "tolerance": 1e-2}
     posteriors = {
         "last layer": LinearisedLaplace(network, parameters=["5.weight", "5.bias"], **settings),
         "all weights": LinearisedLaplace(network, **settings),

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.scripts import Scripts
+from tests.searches import shortened
 
 if TYPE_CHECKING:
     import torch
@@ -106,6 +107,13 @@ def _no_global_leaks() -> Iterator[None]:
     after = _process_wide()
     torch.set_default_dtype(before["default dtype"])
     assert after == before
+
+
+@pytest.fixture
+def short_searches() -> Iterator[None]:
+    """See `tests.searches`."""
+    with shortened():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -62,6 +62,7 @@ class Scripts:
         *command: object,
         cwd: Path | None = None,
         strict: bool = False,
+        short: bool = False,
         anew: Iterable[str] = (),
         **environment: str,
     ) -> subprocess.CompletedProcess[str]:
@@ -69,6 +70,7 @@ class Scripts:
 
         Args:
             strict: sggp's own warnings are errors: an example that does not converge is a broken example.
+            short: searches end early, see `tests.searches`; not where there is no fork.
             anew: packages that the script is to import itself: nothing that they do when they are imported was done in
                 its process. It was in the server, so what they change elsewhere may be there.
             environment: variables beside this process's own.
@@ -79,6 +81,7 @@ class Scripts:
             "command": [str(part) for part in command],
             "cwd": str(cwd or ROOT),
             "strict": strict,
+            "short": short,
             "anew": list(anew),
             "environment": {**inherited, "PYTHONPATH": paths, "MPLBACKEND": "Agg", **environment},
         }
@@ -175,6 +178,10 @@ def main() -> None:
     request = _serve() if forks else json.loads(sys.stdin.readline())
     _become(request)
     if forks:
+        if request["short"]:
+            from tests.searches import shortened  # PYTHONPATH names the root
+
+            shortened().__enter__()
         context = multiprocessing.get_context
         multiprocessing.get_context = lambda method=None: (
             _AsSpawning() if method == "spawn" else context(method)

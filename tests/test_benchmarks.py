@@ -116,6 +116,8 @@ SCRIPTS = {
     ],
     "variance.py": ["--rows", "300", "--points", "20", "--seeds", "1", "--many", "100"],
 }
+SLOW = {"suggest.py", "screening.py", "faces.py", "outlook.py", "combinatorial.py", "scale.py", "small_bo.py"}
+"""These take four seconds or more at any size; their models and campaigns have tests and examples of their own."""
 OPTIMA: dict[str, tuple[list[float], float]] = {
     "branin": ([(3.141592653589793 + 5) / 15, 2.275 / 15], 1e-6),
     "hartmann6": ([0.20169, 0.150011, 0.476874, 0.275332, 0.311652, 0.6573], 1e-5),
@@ -138,7 +140,7 @@ def test_every_benchmark_is_listed_here(root: Path) -> None:
 
 def printed(scripts: Scripts, script: str, *arguments: str) -> list[str]:
     """The rows of the tables that a script prints."""
-    done = scripts.run(ROOT / "benchmarks" / script, *arguments)
+    done = scripts.run(ROOT / "benchmarks" / script, *arguments, short=True)
     assert done.returncode == 0, done.stderr[-2000:]
     assert "machine:" in done.stdout
     assert "versions:" in done.stdout
@@ -151,7 +153,14 @@ def test_screening_for_the_largest_values(scripts: Scripts, data_dir: Path) -> N
     assert len(printed(scripts, "screening.py", *asked)) >= 3
 
 
-@pytest.mark.parametrize("script", [name for name in SCRIPTS if name != "readme.py"])
+@pytest.mark.parametrize(
+    "script",
+    [
+        pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name
+        for name in SCRIPTS
+        if name != "readme.py"
+    ],
+)
 def test_benchmark_runs_and_prints_its_table(script: str, scripts: Scripts, data_dir: Path) -> None:
     assert len(printed(scripts, script, *SCRIPTS[script])) >= 3
 

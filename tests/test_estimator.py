@@ -37,6 +37,7 @@ NO_COUNTS = {
 SMALL = {"num_samples": 4, "num_features": 64}
 
 
+@pytest.mark.usefixtures("short_searches")  # of a fit the checks ask whether there is one, and twice the same
 @parametrize_with_checks([GPRegressor(**SMALL)], expected_failed_checks=lambda estimator: NO_COUNTS)
 def test_scikit_learn_checks_raise_nothing(estimator, check):
     assert check(estimator) is None

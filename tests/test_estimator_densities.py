@@ -129,8 +129,8 @@ def test_left_out_predictions_of_many_rows_say_their_error(monkeypatch):
 
 def test_outliers_move_neither_the_mean_nor_the_intervals_of_the_others():
     """One row in a hundred, twenty standard deviations off."""
-    x, y = table(600, seed=7, outliers=0.01)
-    clean = table(600, seed=7)[1]
+    x, y = table(400, seed=7, outliers=0.01)
+    clean = table(400, seed=7)[1]
     assert (y != clean).sum() >= 3
     model = GPRegressor(random_state=0, num_samples=2).fit(x, y)
     queries = table(500, seed=8)
@@ -162,22 +162,21 @@ def test_columns_without_influence_are_those_of_the_last_fit(monkeypatch):
     assert np.isfinite(model.x_scale_).all()
 
 
-@pytest.mark.parametrize("far", [40.0, 1e6, -1e12])
-def test_one_value_that_is_endlessly_far_off_changes_nothing_for_the_others(far):
+def test_one_value_that_is_endlessly_far_off_changes_nothing_for_the_others():
     """In units of a standard deviation that it decides, the others would all be one number."""
     rng = np.random.default_rng(0)
     x = rng.uniform(-1, 1, (150, 2))
     y = np.sin(3 * x[:, 0]) + x[:, 1] + 0.1 * rng.standard_normal(150)
     clean = GPRegressor(random_state=0, num_samples=2).fit(np.delete(x, 17, 0), np.delete(y, 17))
-    y[17] += far
-    model = GPRegressor(random_state=0, num_samples=2).fit(x, y)
-    assert model.outliers_.tolist() == [17]
     new = rng.uniform(-1, 1, (50, 2))
-    (mean, std), (other, least) = (
-        m.predict(new, return_std=True, include_noise=True) for m in (model, clean)
-    )
-    assert np.abs(mean - other).max() < 0.01 * least.min()
-    np.testing.assert_allclose(std, least, rtol=0.05)
+    other, least = clean.predict(new, return_std=True, include_noise=True)
+    for far in (40.0, 1e6, -1e12):
+        moved = y + far * (np.arange(150) == 17)
+        model = GPRegressor(random_state=0, num_samples=2).fit(x, moved)
+        assert model.outliers_.tolist() == [17]
+        mean, std = model.predict(new, return_std=True, include_noise=True)
+        assert np.abs(mean - other).max() < 0.01 * least.min()
+        np.testing.assert_allclose(std, least, rtol=0.05)
 
 
 def test_left_out_rows_of_a_fit_are_predicted_once(monkeypatch):
@@ -235,7 +234,7 @@ def test_noise_per_row_needs_that_of_new_rows():
     assert np.isfinite(model.loo_predict().log_density).all()
 
 
-def test_settings_and_hosts():
+def test_settings_and_hosts(short_searches):
     with pytest.raises(InputError, match="noise"):
         GPRegressor(noise="student").fit(*table(20))
     model = clone(GPRegressor(random_state=0, num_samples=2)).fit(*table(200, seed=11))
@@ -243,10 +242,6 @@ def test_settings_and_hosts():
     again = pickle.loads(pickle.dumps(model))
     np.testing.assert_array_equal(again.predict_quantiles(x), model.predict_quantiles(x))
     assert cross_val_predict(GPRegressor(num_samples=2), *table(120, seed=13), cv=3).shape == (120,)
-    np.testing.assert_array_equal(
-        GPRegressor(random_state=3, num_samples=2).fit(*table(200)).predict_dist(x).scale,
-        GPRegressor(random_state=3, num_samples=2).fit(*table(200)).predict_dist(x).scale,
-    )
 
 
 def test_fingerprints_get_tails_but_no_surface():

@@ -197,7 +197,7 @@ def test_pairs_of_points_of_the_kernel():
         kernel(new, new).to_dense()
 
 
-def test_scikit_learn_checks_of_pairwise_estimators():
+def test_scikit_learn_checks_of_pairwise_estimators(short_searches):
     others = {
         f"check_sample_weight_equivalence_on_{kind}_data": "weights divide the noise variance"
         for kind in ("dense", "sparse")

@@ -12,24 +12,16 @@ def _data(n):
     return X, 4.0 + 3.0 * (np.sin(2 * X[:, 0]) + 0.5 * X[:, 1] + 0.1 * rng.standard_normal(n))
 
 
-def test_nearest_neighbour_recipe_end_to_end():
-    X, y = _data(250)
-    model = GPRegressor(optimizer="nearest-neighbour", random_state=0, num_samples=4).fit(X, y)
-    exact = GPRegressor(optimizer="exact", num_samples=4).fit(X, y)
-    assert model.fit_result_.method == "nearest-neighbour"
-    assert len(model.trace_) > 3
-    assert model.score(X, y) == pytest.approx(exact.score(X, y), abs=0.01)
-
-
 def test_every_recipe_by_its_name():
     X, y = _data(60)
     exact = GPRegressor(optimizer="exact", num_samples=4).fit(X, y)
-    for name in ("subset", "iterative"):
+    for name in ("subset", "iterative"):  # nearest-neighbour: test_estimator_tables.py
         model = GPRegressor(optimizer=name, random_state=0, num_samples=16, num_features=256).fit(X, y)
         assert model.fit_result_.method == name
         assert model.score(X, y) == pytest.approx(exact.score(X, y), abs=0.02)
 
 
+@pytest.mark.slow  # of `fit_iterative` itself tests/hyperparameters/test_iterative.py tells
 def test_the_solves_of_an_iterative_fit_are_its_posterior(monkeypatch):
     X, y = _data(60)
 

@@ -98,7 +98,7 @@ def test_python_blocks_run(code: str, scripts: Scripts, tmp_path: Path) -> None:
     need_extras_of(code)
     script = tmp_path / "block.py"
     script.write_text(code, encoding="utf-8")
-    done = scripts.run(script, cwd=tmp_path, strict=True)
+    done = scripts.run(script, cwd=tmp_path, strict=True, short=True)
     assert done.returncode == 0, done.stderr
 
 
@@ -120,7 +120,7 @@ def test_commands_and_options_exist(words: list[str]) -> None:
 @pytest.mark.parametrize("example", [pytest.param(path, id=str(path.relative_to(ROOT))) for path in EXAMPLES])
 def test_examples_run_at_their_quick_size(example: Path, scripts: Scripts, tmp_path: Path) -> None:
     need_extras_of(example.read_text(encoding="utf-8"))
-    done = scripts.run(example, "--quick", cwd=tmp_path, strict=True)
+    done = scripts.run(example, "--quick", cwd=tmp_path, strict=True, short=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.strip(), "an example shows its result"
 

@@ -7,10 +7,12 @@ import sys
 import warnings
 from collections import Counter
 from contextlib import suppress
+from functools import cache
 from typing import Annotated, Any, cast
 
 import typer
 import typer.core
+import typer.main
 
 from sggp import __version__
 from sggp.cli import bench, campaign, model, plan
@@ -61,6 +63,12 @@ def build() -> typer.Typer:
     return app
 
 
+@cache
+def _command() -> Any:
+    """The tree as it is run, made once: to read the signatures of all commands takes longer than most of them do."""
+    return typer.main.get_command(build())
+
+
 def _show_version(wanted: bool) -> None:
     if wanted:
         sys.stdout.write(f"sggp {__version__}\n")
@@ -81,7 +89,7 @@ def run(argv: list[str]) -> int:
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
-            code = build()(args=argv, prog_name="sggp", standalone_mode=False)
+            code = _command()(args=argv, prog_name="sggp", standalone_mode=False)
             return code if isinstance(code, int) else 0
     except (SggpError, OSError) as error:
         return _report(str(error))

@@ -60,14 +60,29 @@ def log_density(
     power: float = 2.0,
 ) -> Array:
     """Log density of z at so many squares under exp(log_scale/2)·t(df, power)."""
+    return _density_of_logs(_logs(z_square), log_scale, df, outliers, power)
+
+
+def _logs(z_square: Array) -> Array:
+    with np.errstate(divide="ignore"):
+        return np.log(z_square)
+
+
+def _density_of_logs(
+    log_square: Array,
+    log_scale: Array | float,
+    df: float,
+    outliers: tuple[float, float] | None,
+    power: float,
+) -> Array:
+    """`log_density` at logarithms of squares, which a search takes once."""
     if outliers is not None:
         share, factor = outliers
-        inner = log_density(z_square, log_scale, df) + math.log1p(-share)
-        outer = log_density(z_square, log_scale + 2 * math.log(factor), df) + math.log(share)
+        inner = _density_of_logs(log_square, log_scale, df, None, 2.0) + math.log1p(-share)
+        moved = log_scale + 2 * math.log(factor)
+        outer = _density_of_logs(log_square, moved, df, None, 2.0) + math.log(share)
         return np.logaddexp(inner, outer)
-    with np.errstate(divide="ignore"):
-        log_size = 0.5 * (np.log(z_square) - log_scale)
-    return GeneralizedT(df, power).log_density(log_size) - 0.5 * log_scale
+    return GeneralizedT(df, power).log_density(0.5 * (log_square - log_scale)) - 0.5 * log_scale
 
 
 def fit_tail(
@@ -102,9 +117,14 @@ def fit_tail(
         starts = [[level, heavy, shaped.gain, math.log(p)] for p in (2.0, 0.7, 10.0)]
     else:
         starts = [[centre, 1.0, gain, 0.0] for gain in ([1.0] if surface is None else [1.0, 0.4])]
-    results = [
-        _minimised(lambda p: -float(np.mean(tail(p).log_density(z_square, h))), s, free) for s in starts
-    ]
+    logs = _logs(z_square)
+
+    def loss(p: Array) -> float:
+        at = tail(p)
+        level = at.log_scale if surface is None else at.log_scale + at.gain * h
+        return -float(np.add.reduce(_density_of_logs(logs, level, at.df, outliers, at.power))) / len(logs)
+
+    results = [_minimised(loss, s, free) for s in starts]
     found = tail(min(results, key=lambda result: result[1])[0])
     return found if found.df <= MOST_DF or outliers is not None else replace(found, df=math.inf)
 

@@ -176,8 +176,14 @@ class Coordinates:
         self.noise_floor = noise_floor
         self.noise_prior = noise_prior
         self.items: list[Coordinate] = []
+        # walked through once: every evaluation needs them, and a walk takes longer than what is done there
+        self._constrained = list(kernel.named_parameters_and_constraints())
+        self._priors = [
+            (module, prior, closure, _ties(module, name))
+            for name, module, prior, closure, _ in kernel.named_priors()
+        ]
         seen: set[int] = set()
-        for name, parameter, constraint in kernel.named_parameters_and_constraints():
+        for name, parameter, constraint in self._constrained:
             if parameter.requires_grad and id(parameter) not in seen:
                 seen.add(id(parameter))
                 ties = _ties(kernel.get_submodule(name.rpartition(".")[0]), name)
@@ -264,8 +270,8 @@ class Coordinates:
         """Sum of the log densities of all GPyTorch priors of the kernel, and of the noise prior; a scalar."""
         device = self.items[0].parameter.device if self.items else torch.device("cpu")
         total = torch.zeros((), dtype=torch.float64, device=device)
-        for name, module, prior, closure, _ in self.kernel.named_priors():
-            density, ties = _log_density(prior, closure(module)), _ties(module, name)
+        for module, prior, closure, ties in self._priors:
+            density = _log_density(prior, closure(module))
             total = total + (density if ties is None else density / ties.counts.to(density)).sum()
         if self.noise_prior is not None and self.raw_noise is not None:
             total = total + _log_density(self.noise_prior, self.noise()).sum()
@@ -275,7 +281,7 @@ class Coordinates:
         """The constrained values by GPyTorch name: floats, or lists where a parameter has several entries."""
         out: dict[str, Any] = {}
         with torch.no_grad():
-            for name, parameter, constraint in self.kernel.named_parameters_and_constraints():
+            for name, parameter, constraint in self._constrained:
                 if name.rpartition(".")[2].startswith("_"):
                     continue  # bookkeeping of the kernel, not a hyperparameter
                 value = parameter if constraint is None else constraint.transform(parameter)

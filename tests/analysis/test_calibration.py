@@ -81,7 +81,7 @@ def test_conformal_intervals_are_the_ranks_of_half_the_scores():
 
 
 def test_the_error_of_a_conformal_coverage_counts_both_halves():
-    found = [CalibrationReport.of(*drawn(100, seed=seed)).conformal[1] for seed in range(400)]
+    found = [CalibrationReport.of(*drawn(100, seed=seed)).conformal[1] for seed in range(200)]
     spread = np.std([check.coverage for check in found])
     assert spread == pytest.approx(found[0].error, rel=0.2)
 

@@ -42,14 +42,10 @@ def known(**settings: object) -> GPRegressor:
 def test_importance_is_that_of_processes_refitted_without_each_row():
     X, y = data(18)
 
+    refitted = [known(num_samples=0).fit(X[k], y[k]) for k in ~np.eye(len(y), dtype=bool)]
+
     def without_each(q: np.ndarray) -> np.ndarray:
-        keep = ~np.eye(len(y), dtype=bool)
-        return np.array(
-            [
-                known(num_samples=0).fit(X[k], y[k]).predict(row[None])[0]
-                for k, row in zip(keep, q, strict=True)
-            ]
-        )
+        return np.array([model.predict(row[None])[0] for model, row in zip(refitted, q, strict=True)])
 
     expected, error = permutation_importance(without_each, X, y)
     found = known(num_samples=0).fit(X, y).feature_importance_

@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import os
 import uuid
+from collections.abc import Iterator
 from importlib.util import find_spec
 
 import pytest
 
+from tests.searches import shortened
+
 SERVER = "SGGP_POSTGRES_URL"  # of a database in which schemas may be made
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _short_searches() -> Iterator[None]:
+    """What campaigns do with models hangs on no digit of them; a file that defines this anew learns as users do."""
+    with shortened():
+        yield
 
 
 @pytest.fixture(params=["file", "sqlalchemy", "postgres"])

@@ -17,6 +17,11 @@ from sggp.errors import DataFileError, InputError, ShapeError
 BOX = [[0.0, 1.0], [-2.0, 2.0]]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _short_searches() -> None:
+    """Here models are learnt as users learn them."""
+
+
 def height(x) -> float:
     return -((x[0] - 0.7) ** 2) - (x[1] - 0.5) ** 2
 
@@ -62,6 +67,7 @@ def test_a_file_that_is_no_campaign_is_refused(tmp_path):
         Campaign(Box(BOX), tmp_path / "none" / "c.db", maximize=True)
 
 
+@pytest.mark.slow  # four batches of a campaign go from the first to the last in tests/cli and in the examples, too
 def test_box_campaign_improves_on_its_first_points(tmp_path):
     campaign = Campaign(Box(BOX), tmp_path / "c.db", maximize=True, seed=3, num_initial=6)
     for q in (6, 4, 4, 4, 4):

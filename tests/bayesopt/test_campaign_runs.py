@@ -22,6 +22,13 @@ KINDS_OF_LOCK = pytest.mark.parametrize("place", ["file", "postgres"], indirect=
 LOCKS = pytest.mark.skipif(sys.platform == "win32", reason="there are no file locks of this kind on Windows")
 
 
+def processes() -> multiprocessing.context.ForkServerContext:
+    """Processes of their own, forked by one that has loaded the library for all of them."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["sggp.bayesopt.campaign"])
+    return context
+
+
 def opened(place: Path | str) -> Campaign:
     return Campaign(BOX, place, maximize=True, seed=1, num_initial=50)
 
@@ -88,7 +95,7 @@ def test_runs_in_threads_share_the_work(place, tmp_path):
 @LOCKS
 @KINDS_OF_LOCK
 def test_a_run_leaves_what_another_process_evaluates_and_takes_up_what_a_dead_one_left(place):
-    context = multiprocessing.get_context("spawn")
+    context = processes()
     begun = context.Event()
     other = context.Process(target=evaluate_for_ever, args=(place, begun))
     other.start()
@@ -108,7 +115,7 @@ def test_a_run_leaves_what_another_process_evaluates_and_takes_up_what_a_dead_on
 @LOCKS
 @KINDS_OF_LOCK
 def test_the_workers_of_a_killed_run_hold_nothing(place):
-    context = multiprocessing.get_context("spawn")
+    context = processes()
     begun = context.Queue()
     other = context.Process(target=evaluate_in_a_worker, args=(place, begun))
     other.start()

@@ -113,6 +113,7 @@ def test_what_is_excluded_or_pending_is_not_proposed(model: object) -> None:
     assert len({*first.tolist(), *second.tolist(), *third.tolist()}) == 15
 
 
+@pytest.mark.slow  # test_rules.py fills batches of distinct places
 def test_a_batch_of_a_thousand(model: object) -> None:
     found = make_rule("ucb", space(SIZE, effort=Effort(products=500)), 1000).suggest(model, generator=0)
     assert len(set(found.tolist())) == 1000

@@ -20,6 +20,11 @@ FEW = BeliefSettings(num_samples=6, num_features=256)
 ONE = Outcomes([Objective("y", True)])
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _short_searches() -> None:
+    """Here models are learnt as users learn them."""
+
+
 def trial(id: int, values=None, policy=None) -> Trial:
     """A measured trial, or a failed one."""
     told = {name: Measurement.parse(value) for name, value in (values or {}).items()}

@@ -95,7 +95,7 @@ def test_a_constraint_that_nobody_measured_is_left_out(tmp_path):
     assert (said.best_at, said.conditions) == (60, ())
 
 
-@pytest.mark.parametrize("maximize", [True, False])
+@pytest.mark.parametrize("maximize", [pytest.param(True, marks=pytest.mark.slow), False])
 def test_paths_of_a_box_end_where_their_constraint_does(maximize):
     """Against the best of a dense grid on every path, of the points where the path of the constraint allows it."""
     sign = 1.0 if maximize else -1.0

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import functools
 import importlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from sggp.bayesopt import BoxSearch
 from tests.cli.commands import ALCOHOLS, LIBRARY, write
+from tests.searches import shortened
 
 
 @pytest.fixture(autouse=True)
@@ -17,6 +19,13 @@ def _caches(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monkey
     """No test writes fingerprints into the user's cache."""
     for name in ("XDG_CACHE_HOME", "LOCALAPPDATA", "HOME"):
         monkeypatch.setenv(name, str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _short_searches() -> Iterator[None]:
+    """What commands do with a model hangs on no digit of it."""
+    with shortened():
+        yield
 
 
 @pytest.fixture(autouse=True)
@@ -31,6 +40,12 @@ def _short_search(monkeypatch: pytest.MonkeyPatch) -> None:
     short = functools.partial(BoxSearch, rounds=2, candidates=256, starts=1, steps=10)
     for name in ("outlook.ask", "rules.hypervolume", "spaces.search"):
         monkeypatch.setattr(importlib.import_module(f"sggp.bayesopt.{name}"), "BoxSearch", short)
+
+
+@pytest.fixture(autouse=True)
+def _no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures are made and not drawn; a file that defines this anew has them drawn."""
+    monkeypatch.setattr("sggp.cli.report.to_png", lambda figure: b"\x89PNG")
 
 
 @pytest.fixture

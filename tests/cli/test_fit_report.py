@@ -23,6 +23,11 @@ from tests.cli.commands import check_alone, refused, write
 WILD = 37  # the row whose target is far off
 
 
+@pytest.fixture(autouse=True)
+def _no_pictures() -> None:
+    """Here they are drawn."""
+
+
 def table(folder: Path) -> Path:
     """A strong column, a weak one, a copy, a constant, a category and names; two unusable rows and five repeats."""
     rng = np.random.default_rng(0)

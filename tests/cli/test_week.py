@@ -17,6 +17,11 @@ from tests.cli.commands import check_alone, read
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "chemists_week.md"
 
 
+@pytest.fixture(autouse=True)
+def _no_pictures() -> None:
+    """Here they are drawn."""
+
+
 def test_the_week_goes_as_written(tmp_path, monkeypatch, capsys):
     pytest.importorskip("rdkit", reason="the extra molecules is not installed")
     pytest.importorskip("matplotlib", reason="the extra plot is not installed")

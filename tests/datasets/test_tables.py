@@ -165,7 +165,8 @@ def test_published_tables_partition_into_folds(data_dir):
 
 @pytest.mark.parametrize(
     ("name", "rmse", "nll"),
-    [("pol", 0.1368, -0.8149), pytest.param("elevators", 0.3857, 0.4647, marks=pytest.mark.slow),
+    [pytest.param("pol", 0.1368, -0.8149, marks=pytest.mark.slow),
+     pytest.param("elevators", 0.3857, 0.4647, marks=pytest.mark.slow),
      pytest.param("bike", 0.0923, -1.4911, marks=pytest.mark.slow)],
 )  # fmt: skip
 def test_exact_gp_on_3000_rows_gives_the_reference_numbers(data_dir, name, rmse, nll):

@@ -224,7 +224,7 @@ def test_targets_whose_squares_overflow_float32() -> None:
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.int8, np.uint8, bool, ">f8"])
-def test_columns_of_any_type_are_the_numbers_that_they_hold(dtype: Any) -> None:
+def test_columns_of_any_type_are_the_numbers_that_they_hold(dtype: Any, short_searches: None) -> None:
     rng = np.random.default_rng(0)
     x = rng.integers(0, 2, size=(40, 3)) if np.dtype(dtype) == bool else 4 * rng.random((40, 3))
     y = x.sum(axis=1) + rng.normal(size=40)

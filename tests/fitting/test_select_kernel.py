@@ -92,6 +92,7 @@ def test_kernels_of_your_own_are_compared_and_not_changed():
     assert named.scores[0].log_density == pytest.approx(selection.scores[2].log_density, abs=1e-9)
 
 
+@pytest.mark.slow  # test_selection.py selects among fits by that likelihood, too
 def test_many_rows_are_learnt_from_by_the_nearest_neighbour_likelihood(monkeypatch):
     monkeypatch.setattr("sggp.hyperparameters.auto.EXACT_ROWS", 150)
     selection = select_kernel(*walk(), ("matern12", "rbf"), random_state=0)

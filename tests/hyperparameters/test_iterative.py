@@ -222,7 +222,7 @@ def fitted():
     """A fit of 300 rows from a start far off in every value, and the exact optimum."""
     x, y = drawn(300)
     kernel = scaled(MaternKernel(nu=1.5, ard_num_dims=2), [[3.0, 0.3]], outputscale=0.2)
-    best = fit_exact(kernel, x, y, restarts=2, generator=0)
+    best = fit_exact(kernel, x, y, restarts=1, generator=0)
     records = []
     fit = fit_iterative(
         kernel,
@@ -316,6 +316,7 @@ def test_a_kernel_without_features_is_fitted_without_a_posterior():
     assert gap(fit, x, y, fit_exact(kernel, x, y)) < 0.3
 
 
+@pytest.mark.slow  # a scale alone, repeats and iterative solvers are above
 def test_fingerprints():
     """Integer rows, a kernel with nothing but a scale to learn, an iterative solver in float32."""
     x = torch.randint(0, 3, (150, 30), generator=seeded(2), dtype=torch.uint8)

@@ -92,6 +92,7 @@ def test_length_scale_draws_follow_the_posterior_on_a_grid():
     assert set(draws.values) == {"base_kernel.lengthscale", "outputscale", "mean"}
 
 
+@pytest.mark.slow  # the length scale alone is drawn below
 def test_noise_and_length_scale_draws_follow_the_joint_posterior():
     """The noise under its own prior, the length scale under the documented default."""
     x, y = _data(10)
@@ -204,7 +205,7 @@ def test_draws_are_reproducible_and_global_states_untouched():
     torch.manual_seed(7)
     states = torch.get_rng_state(), random.getstate()
     validation = torch.distributions.Distribution._validate_args
-    settings = {"num_samples": 8, "thinning": 1, "warmup": 10}
+    settings = {"num_samples": 8, "thinning": 1, "warmup": 4}
     first = sample_hyperparameters(kernel, x, y, generator=3, **settings)
     torch.rand(5)
     second = sample_hyperparameters(kernel, x, y, generator=3, **settings)

@@ -34,11 +34,10 @@ def z_scores(draw: Callable[[], FeatureMap], target: np.ndarray, x: Tensor, num_
     return error / (products.std(0) / num_maps**0.5 + 1e-9 * float(np.abs(target).max()))
 
 
-@pytest.mark.parametrize("d", [1, 5])
 @pytest.mark.parametrize("row", ROWS, ids=str)
-def test_features_are_unbiased_with_the_scale_included(
-    row: KernelRow, d: int, generator: torch.Generator
-) -> None:
+def test_features_are_unbiased_with_the_scale_included(row: KernelRow, generator: torch.Generator) -> None:
+    """In one dimension and in five by turns; in three `check_features` tells."""
+    d = 5 if ROWS.index(row) % 2 else 1
     x = row.rows(5, d, torch.float64, generator).to(torch.float64)
     x[1] = x[0] + (0.05 if row.smooth else 0.0)
     kernel = row.make(d)

@@ -185,6 +185,6 @@ def test_more_columns_than_the_sequence_has(generator: torch.Generator) -> None:
     kernel = gk.RBFKernel()
     kernel.lengthscale = 100.0
     x = torch.randn(3, 21_300, generator=generator, dtype=torch.float64) * 0.3
-    phi = draw_features(kernel, 2048, input_dim=21_300, generator=generator).phi(x)
+    phi = draw_features(kernel, 512, input_dim=21_300, generator=generator).phi(x)
     expected = torch.from_numpy(kernel_matrix(kernel, x, x))
-    assert float((phi @ phi.T - expected).abs().max()) < 5 * (3 / 1024) ** 0.5
+    assert float((phi @ phi.T - expected).abs().max()) < 5 * (3 / 256) ** 0.5

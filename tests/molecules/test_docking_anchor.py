@@ -11,6 +11,9 @@ from sggp.datasets import dockstring_small
 from sggp.molecules import FingerprintTable, SmilesFingerprinter
 
 # target: outputscale, noise variance, mean, R²; hyperparameters fitted by others on other molecules of the same set
+pytestmark = (
+    pytest.mark.slow
+)  # published numbers of published data; condition on a table has tests of its own
 ANCHORS = {
     "ESR2": (0.635, 0.272, -6.80, 0.506),
     "F2": (0.396, 0.085, -6.34, 0.811),

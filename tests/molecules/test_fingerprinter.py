@@ -16,7 +16,7 @@ from rdkit.Chem import rdFingerprintGenerator
 
 from sggp.datasets import nci_first_5k
 from sggp.errors import InputError, MoleculeError, MoleculeWarning, ShapeError
-from sggp.molecules import SmilesFingerprinter, featurise
+from sggp.molecules import SmilesFingerprinter
 
 GOOD = ["CCO", "c1ccccc1O", "CC(=O)Oc1ccccc1C(=O)O", "O"]
 MIXED = ["CCO", "C1CC", "OCC", "C(C)(C)(C)(C)C", "", None, "CN"]
@@ -47,12 +47,6 @@ def test_bits_equal_rdkits_bit_fingerprint(nci):
     expected = [list(generator.GetFingerprint(Chem.MolFromSmiles(text))) for text in nci[:100]]
     found = SmilesFingerprinter(fp_size=512, counts=False).fit_transform(nci[:100])
     np.testing.assert_array_equal(found, expected)
-
-
-def test_processes_give_the_same_rows_in_the_same_order(nci, monkeypatch):
-    monkeypatch.setattr(featurise, "_CHUNK", len(nci) // 9)
-    alone = SmilesFingerprinter(fp_size=64, n_jobs=1).transform(nci)
-    np.testing.assert_array_equal(SmilesFingerprinter(fp_size=64, n_jobs=2).transform(nci), alone)
 
 
 def test_row_numbers_are_right_beyond_the_first_chunk():

@@ -77,15 +77,6 @@ def test_only_what_is_asked_for_is_made() -> None:
     assert made.made == 3
 
 
-def test_processes_make_what_one_makes() -> None:
-    reaction = quinazolinones(10)
-    alone = ReactionLibrary(reaction, fingerprinter=SmilesFingerprinter(fp_size=256, n_jobs=1))
-    many = ReactionLibrary(reaction, fingerprinter=SmilesFingerprinter(fp_size=256, n_jobs=2))
-    numbers = np.arange(300)
-    assert (alone.make(numbers) == many.make(numbers)).all()
-    assert (alone.products[:] == many.products[:]).all()
-
-
 def test_two_reactions_may_give_one_product() -> None:
     acids, amines = ["CC(=O)O", "CCC(=O)O"], ["NC", "NCC"]
     chloride = "[C:1](=[O:2])Cl.[NX3;H2:3][#6:4]>>[C:1](=[O:2])[N:3][#6:4]"

@@ -12,8 +12,18 @@ from sggp.native.reference import stationary_block
 from tests.native.test_far import rows
 
 
-@pytest.mark.parametrize("d", [1, 2, 3])
-@pytest.mark.parametrize("kind", ["spread", "clustered", "collinear", "thin"])
+@pytest.mark.parametrize(
+    ("kind", "d"),
+    [
+        ("spread", 1),
+        ("spread", 2),
+        ("clustered", 1),
+        ("clustered", 3),
+        ("collinear", 2),
+        ("thin", 2),
+        ("thin", 3),
+    ],
+)
 def test_values_are_those_of_dense_sums(kind: str, d: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Among the sources, between them and half their extent outside; with groups and blocks of a few points."""
     monkeypatch.setattr(module, "_GROUP", 7)

@@ -123,7 +123,7 @@ def test_solves_are_those_without(monkeypatch: pytest.MonkeyPatch) -> None:
     quick, exact = operators(matern(), rows(), torch.float32, monkeypatch)
     b = torch.randn(400, 2, generator=torch.Generator().manual_seed(0)).double()
     first, second = (
-        ConjugateGradients(None).solve(op, b, tolerance=1e-5, generator=0) for op in (quick, exact)
+        ConjugateGradients(None).solve(op, b, tolerance=1e-4, generator=0) for op in (quick, exact)
     )
     assert first.converged
     assert float((first.x - second.x).norm()) <= 1e-3 * float(second.x.norm())

@@ -51,7 +51,7 @@ def test_same_result_as_solve(name, generator):
     operator = make(generator, n=150)
     many = [torch.randn(150, 3, generator=generator, dtype=torch.float64) for _ in range(2)]
     prepared = SOLVERS[name].prepare(operator)
-    for rhs in (*many, many[0]):
+    for rhs in many:
         one = SOLVERS[name].solve(operator, rhs, tolerance=1e-3, generator=7, on_failure="return")
         two = prepared.solve(rhs, tolerance=1e-3, generator=7, on_failure="return")
         assert torch.equal(one.x, two.x)

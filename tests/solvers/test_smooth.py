@@ -31,7 +31,10 @@ def arm(
 
 @pytest.mark.parametrize(
     ("kind", "noise", "bad"),
-    [("rbf", 0.0028, NearestNeighbour(100)), ("matern32", 4e-5, Nystrom(300))],
+    [
+        pytest.param("rbf", 0.0028, NearestNeighbour(100), marks=pytest.mark.slow),
+        ("matern32", 4e-5, Nystrom(300)),
+    ],
     ids=["rbf", "matern32"],
 )
 def test_few_iterations_where_a_fixed_choice_takes_many(kind, noise, bad, generator):

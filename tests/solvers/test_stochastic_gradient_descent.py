@@ -102,7 +102,7 @@ def test_the_step_found_is_stable(kind, generator):
     rhs = normal(generator, operator.shape[0], 2)
     for preconditioner in ("auto", None):
         solution = StochasticGradientDescent(preconditioner=preconditioner).solve(
-            operator, rhs, generator=0, max_epochs=60, on_failure="return"
+            operator, rhs, generator=0, max_epochs=25, on_failure="return"
         )
         assert not any("diverged" in note for note in solution.notes), solution.notes
         assert bool((solution.residual < 1.0).all())
