@@ -60,7 +60,7 @@ def one_rank(rank: int, size: int, port: int, target: Target, folder: Path) -> N
 def alike(folder: Path) -> dict[str, Any]:
     with sggp.distributed(timeout=60) as workers:
         found = {
-            "everything": work.everything(composed=workers.size < 4),
+            "everything": work.everything(),
             "chance": work.by_chance(),
             "size": workers.size,
             "cpu": time.process_time(),

@@ -216,7 +216,7 @@ def screening() -> Found:
     return {"best values": torch.from_numpy(best.values), "best rows": torch.from_numpy(best.rows)}
 
 
-def everything(composed: bool = True) -> Found:
-    """All that is the same on one process and on many, with what is composed of products and solves or without."""
-    parts = (products, solves, inducing, gradients, screening, *((fits, predictions) if composed else ()))
+def everything() -> Found:
+    """All that is the same on one process and on many."""
+    parts = (products, solves, inducing, gradients, fits, predictions, screening)
     return {name: value.detach() for part in parts for name, value in part().items()}
