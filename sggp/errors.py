@@ -54,7 +54,22 @@ class SolverFailure(SggpError, RuntimeError):
 
 
 class MissingExtra(SggpError, ImportError):
-    """An optional dependency is not installed; the message names the extra to install."""
+    """An optional dependency is not installed, or cannot be loaded; the message says which, and names the extra."""
+
+
+def missing_extra(what: str, extra: str, error: ImportError, instead: str = "") -> MissingExtra:
+    """The error where `what` ("plots need matplotlib") asks for an optional package that was not imported.
+
+    A package that is there may fail to load, for want of a library of the system or of a package of its own: to be told
+    that it is not installed sends people in a circle.
+
+    Args:
+        extra: the extra of sggp that has it. error: what the import raised. instead: what else can be done.
+    """
+    absent = isinstance(error, ModuleNotFoundError)
+    state = "is not installed" if absent else "cannot be loaded"
+    cure = "Install it with" if absent else "Install what that names, or it anew with"
+    return MissingExtra(f'{what}, which {state} ({error}). {cure}: pip install "sggp[{extra}]"{instead}.')
 
 
 class MoleculeError(InputError):

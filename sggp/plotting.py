@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from sggp.checks import one_of
-from sggp.errors import InputError, MissingExtra, ShapeError
+from sggp.errors import InputError, ShapeError, missing_extra
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -53,7 +53,7 @@ def new_figure(width: float = 5.0, height: float = 3.6) -> Figure:
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise MissingExtra('plots need matplotlib: pip install "sggp[plot]"') from error
+        raise missing_extra("plots need matplotlib", "plot", error) from error
     return Figure(figsize=(width, height), layout="constrained")
 
 

@@ -44,7 +44,17 @@ def as_generator(seed: Seed = None) -> torch.Generator:
 
 
 def draw_seed(generator: torch.Generator) -> int:
-    """One integer in [0, 2^62) from `generator`, for libraries that take integer seeds."""
+    """One integer in [0, 2^62) from `generator`, for libraries that take integer seeds.
+
+    Raises:
+        InputError: torch makes tensors on another device than the CPU by default.
+    """
+    default = torch.get_default_device()
+    if default.type != "cpu":
+        raise InputError(
+            f"torch's default device is {default}, and sggp draws on the CPU and computes where its arguments are: "
+            "call it within `with torch.device('cpu'):`, and say by device= or by the tensors given where to compute."
+        )
     return int(torch.randint(2**_SEED_BITS, (), generator=generator, dtype=torch.int64))
 
 

@@ -18,13 +18,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sggp.errors import MissingExtra
+from sggp.errors import missing_extra
 from sggp.lazy import names_on_demand
 
 try:
     import botorch as _botorch  # noqa: F401
 except ImportError as error:
-    raise MissingExtra('sggp.botorch needs BoTorch: pip install "sggp[botorch]"') from error
+    raise missing_extra("sggp.botorch needs BoTorch", "botorch", error) from error
 
 from sggp.botorch.columns import categorical_kernel as _categorical_kernel  # noqa: F401
 from sggp.botorch.gaussian import JointGaussianModel

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from sggp.errors import DataFileError, MissingExtra
+from sggp.errors import DataFileError, missing_extra
 
 ENVIRONMENT_VARIABLE = "SGGP_DATA_DIR"
 _UCI_COMMIT = "f0737523712fe66a1640e4b980b927e8490b58eb"
@@ -83,10 +83,8 @@ def _download(relative: str, source: Source, cache: str | os.PathLike[str] | Non
     try:
         import pooch  # an extra
     except ImportError as error:
-        raise MissingExtra(
-            f'{relative} has to be downloaded, which needs pooch. Install it with: pip install "sggp[data]", or set '
-            f"{ENVIRONMENT_VARIABLE} to a folder that has the file."
-        ) from error
+        instead = f", or set {ENVIRONMENT_VARIABLE} to a folder that has the file"
+        raise missing_extra(f"the download of {relative} needs pooch", "data", error, instead) from error
     target = (Path(cache) if cache is not None else Path(pooch.os_cache("sggp"))) / relative
     try:
         checked = f"sha256:{source.sha256}"

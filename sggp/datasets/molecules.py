@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from sggp.datasets.files import data_file
-from sggp.errors import DataFileError, MissingExtra
+from sggp.errors import DataFileError, missing_extra
 
 _DOCKSTRING_CLIP = 5.0
 
@@ -170,9 +170,7 @@ def _rdkit_folder(attribute: str) -> Path:
     try:
         from rdkit import RDConfig  # an extra
     except ImportError as error:
-        raise MissingExtra(
-            'this data set comes with RDKit. Install it with: pip install "sggp[molecules]"'
-        ) from error
+        raise missing_extra("this data set comes with RDKit", "molecules", error) from error
     return Path(getattr(RDConfig, attribute))
 
 

@@ -297,7 +297,11 @@ def learn_surface(
             generator=seed,
             **(_IN_STEPS if many else _ROUGHLY),
         )
-        kernel, noise, prior = fit.kernel, torch.as_tensor(fit.noise_variance).reshape(1), float(fit.mean)
+        kernel, noise, prior = (
+            fit.kernel,
+            torch.as_tensor(fit.noise_variance, dtype=torch.float64).reshape(1),
+            float(fit.mean),
+        )
     observed = Observed(kernel, features, (values - prior)[:, None], noise.double().expand(len(values)))
     return SpreadSurface(observed, evidence.rows, columns, location, scale, offset + unit * prior, unit)
 

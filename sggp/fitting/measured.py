@@ -44,7 +44,7 @@ def fit_measured(x: Tensor, y: Tensor, settings: ModelSettings, generator: Seed)
         if j in targets:
             i = targets.index(j)
             offset[j], scale[j] = scaling.y_offset[i], scaling.y_scale[i]
-            mean[j] = float(torch.as_tensor(model.fit.mean).reshape(-1)[i])
+            mean[j] = float(torch.as_tensor(model.fit.mean, dtype=torch.float64).reshape(-1)[i])
         elif scaling.normalised:
             offset[j : j + 1], scale[j : j + 1] = target_location_and_scale(known)
         elif settings.optimizer is not None:
@@ -82,7 +82,7 @@ def condition_measured(
                 y_offset=model.scaling.y_offset[j : j + 1],
                 y_scale=model.scaling.y_scale[j : j + 1],
             ),
-            fit=replace(model.fit, mean=torch.as_tensor(model.fit.mean).reshape(-1)[j]),
+            fit=replace(model.fit, mean=torch.as_tensor(model.fit.mean, dtype=torch.float64).reshape(-1)[j]),
         )
         out += one.condition(x[rows], y[rows, j : j + 1], generator, partial(_of_column, limits, j))
     return out

@@ -135,8 +135,8 @@ class FittedModel:
             offset, scale = 0.0, 1.0
         return Hyperparameters(
             kernel_in_units(self.kernel, self._x_scale if self.scaling.standardised else None, scale),
-            float(torch.as_tensor(self.fit.noise_variance).mean()) * scale * scale,
-            float(torch.as_tensor(self.fit.mean).reshape(-1)[0]) * scale + offset,
+            float(torch.as_tensor(self.fit.noise_variance, dtype=torch.float64).mean()) * scale * scale,
+            float(torch.as_tensor(self.fit.mean, dtype=torch.float64).reshape(-1)[0]) * scale + offset,
         )
 
     def noise_of(self, given: Any, column: int) -> Tensor:
@@ -160,7 +160,7 @@ class FittedModel:
         kernel = self.kernel
         if self.learnt_mean:
             kernel = with_unknown_constant(kernel, len(x), self.settings.solver)
-        means = torch.as_tensor(self.fit.mean).reshape(-1)
+        means = torch.as_tensor(self.fit.mean, dtype=torch.float64).reshape(-1)
         out = []
         for j, target in enumerate(self.scaling.targets(y).unbind(dim=1)):
             noise = self.fit.noise_variance

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import torch
 from gpytorch.constraints import Positive
 from gpytorch.kernels import Kernel, MaternKernel, RBFKernel, ScaleKernel
 from gpytorch.priors import LogNormalPrior
@@ -52,8 +53,10 @@ def named_kernel(
             "lengthscale_prior": log_normal(size, spread),
             "lengthscale_constraint": Positive(),
         }
-        base = RBFKernel(**ard) if name == "rbf" else MaternKernel(nu=_SMOOTHNESS[name], **ard)
-        base.lengthscale = size
+        base = (RBFKernel(**ard) if name == "rbf" else MaternKernel(nu=_SMOOTHNESS[name], **ard)).double()
+        base.lengthscale = torch.tensor(
+            size, dtype=torch.float64
+        )  # GPyTorch rounds floats to torch's default
         if blocks:
             base.lengthscale_groups = blocks
     kernel = ScaleKernel(
@@ -64,11 +67,12 @@ def named_kernel(
 
 
 def log_normal(mode: float, spread: float) -> LogNormalPrior:
-    """The log-normal prior whose density is highest at `mode`; its median lies e^(spread²) above.
+    """The log-normal prior whose density is highest at `mode`, in float64; its median lies e^(spread²) above.
 
     A density of the quantity itself, as GPyTorch's priors are: one of median m would pull towards m·e^(−spread²).
     """
-    return LogNormalPrior(math.log(mode) + spread**2, spread)
+    loc, scale = torch.tensor([math.log(mode) + spread**2, spread], dtype=torch.float64)
+    return LogNormalPrior(loc, scale)
 
 
 def noise_prior(name: str = "matern32") -> LogNormalPrior:
@@ -77,7 +81,7 @@ def noise_prior(name: str = "matern32") -> LogNormalPrior:
     Highest at 0.0025, log-spread 2; for "tanimoto" at 0.22 with 1: without length scales to learn, similar fingerprints
     with different targets hardly differ from noise, and a prior density that grows towards zero would win.
     """
-    return (log_normal(0.22, 1.0) if name == "tanimoto" else log_normal(2.5e-3, 2.0)).double()
+    return log_normal(0.22, 1.0) if name == "tanimoto" else log_normal(2.5e-3, 2.0)
 
 
 def noise_floor(rows: int, optimizer: str | None = "auto") -> float:

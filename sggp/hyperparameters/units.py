@@ -207,7 +207,9 @@ class TargetUnits:
         )
 
     def _means(self, mean: Any) -> Tensor:  # (t,)
-        return torch.as_tensor(mean).to(self.offset).reshape(-1) * self.scale + self.offset
+        return (
+            torch.as_tensor(mean, dtype=torch.float64).to(self.offset).reshape(-1) * self.scale + self.offset
+        )
 
 
 def scaled(y: Tensor, offset: Tensor, scale: Any) -> Tensor:

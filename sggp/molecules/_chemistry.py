@@ -5,16 +5,14 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-from sggp.errors import MissingExtra
+from sggp.errors import missing_extra
 from sggp.molecules._rdkit import parse
 
 try:
     from rdkit import Chem, rdBase
     from rdkit.Chem.MolStandardize import rdMolStandardize
 except ImportError as error:
-    raise MissingExtra(
-        'Reading structures needs RDKit, which is not installed. Install it with: pip install "sggp[molecules]"'
-    ) from error
+    raise missing_extra("Reading structures needs RDKit", "molecules", error) from error
 
 _TAUTOMERS = 200
 _SULFOXIDE: Any = Chem.MolFromSmarts("[SX3+;!$(S=*)]-[OX1-]")

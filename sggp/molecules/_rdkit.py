@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from sggp.errors import MissingExtra
+from sggp.errors import missing_extra
 from sggp.molecules.encoding.descriptors import quantise
 from sggp.molecules.encoding.parts import (
     LONGEST_PATH,
@@ -24,11 +24,8 @@ try:
     import rdkit
     from rdkit import Chem, rdBase
     from rdkit.Chem import QED, Crippen, Descriptors, rdFingerprintGenerator, rdMolDescriptors
-    from rdkit.Chem.Draw import rdMolDraw2D
 except ImportError as error:
-    raise MissingExtra(
-        'Reading SMILES needs RDKit, which is not installed. Install it with: pip install "sggp[molecules]"'
-    ) from error
+    raise missing_extra("Reading SMILES needs RDKit", "molecules", error) from error
 
 VERSION: str = rdkit.__version__
 LONGEST = 10_000
@@ -253,8 +250,13 @@ MAX_DRAWN = 200
 def drawing(smiles: Sequence[object], legends: Sequence[str], columns: int, size: tuple[int, int]) -> Any:
     """An SVG document of a grid of molecules, or the list of (position, reason) that cannot be drawn.
 
-    Above `MAX_DRAWN` atoms there is a line of text in the place of the drawing.
+    Above `MAX_DRAWN` atoms there is a line of text in the place of the drawing. Drawing is all of RDKit that needs
+    libraries of X11 (libXrender), which servers and containers often lack.
     """
+    try:
+        from rdkit.Chem.Draw import rdMolDraw2D
+    except ImportError as error:
+        raise missing_extra("Drawing molecules needs RDKit's drawings", "molecules", error) from error
     with rdBase.BlockLogs():
         parsed = [parse(text) for text in smiles]
         bad = [(i, reason) for i, (molecule, reason) in enumerate(parsed) if molecule is None]

@@ -135,7 +135,7 @@ def smiles_key(smiles: Sequence[Any], ids: Sequence[str] | None, request: Reques
 def molecules_key(data: MoleculeFile, request: Request) -> str:
     """Digest of molecules read from a file, of their lines and of the rows left out."""
     digest = hashlib.blake2b(smiles_key(data.smiles, data.ids, request).encode(), digest_size=16)
-    digest.update(data.path.name.encode() + data.rows.tobytes() + data.lines.tobytes())
+    digest.update(os.fsencode(data.path.name) + data.rows.tobytes() + data.lines.tobytes())
     digest.update(repr([(r.row, r.line, r.content, r.reason) for r in data.rejected]).encode())
     return digest.hexdigest()
 

@@ -16,7 +16,7 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 
 from sggp.checks import one_of
-from sggp.errors import InputError, MissingExtra, ShapeError
+from sggp.errors import InputError, ShapeError, missing_extra
 from sggp.native import engine
 from sggp.parallel import Part, by_ranks
 from sggp.running import go_on, tell
@@ -230,8 +230,8 @@ def _index_search(ordered: Tensor, k: int) -> Callable[[np.ndarray, int, int], A
             warnings.simplefilter("ignore", DeprecationWarning)
             import faiss
     except ImportError as error:
-        raise MissingExtra(
-            'approximate neighbours need faiss: pip install "sggp[neighbours]", or use method="auto".'
+        raise missing_extra(
+            "approximate neighbours need faiss", "neighbours", error, ', or use method="auto"'
         ) from error
     n, d = ordered.shape
     cells = max(1, min(int(2 * n**0.5), n // 40))

@@ -24,9 +24,10 @@ import hashlib
 import json
 import os
 import platform
+import re
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NoReturn
@@ -81,6 +82,7 @@ _OPENED_BY = {
     "checkpoint of a fit": "the checkpoint argument of sggp.GPRegressor.fit",
     "library stream": "`sggp suggest --stream` or sggp.bayesopt.streaming.suggest_from_files",
 }
+_NO_TEXT = re.compile("[\\ud800-\\udfff]")
 _NOT_OURS = (
     SafetensorError,
     OSError,
@@ -222,7 +224,7 @@ def is_safetensors(start: bytes) -> bool:
 def read_labels(path: str | os.PathLike[str]) -> dict[str, str]:
     """The texts in the header of a file of ours, unchecked and without its numbers; none for any other file."""
     try:
-        with safe_open(path, framework="pt") as file:
+        with _opened(path) as file:
             texts = file.metadata() or {}
     except _NOT_OURS:
         return {}
@@ -249,8 +251,18 @@ class _Damaged(ValueError):
     """What is wrong with the bytes of a file."""
 
 
+@contextmanager
+def _opened(path: str | os.PathLike[str]) -> Iterator[Any]:
+    """A file of safetensors by any name: it takes none whose bytes are no text here, as those of `ä` where LC_ALL=C."""
+    with ExitStack() as stack:
+        name = os.fspath(path)
+        if _NO_TEXT.search(name):
+            name = f"/dev/fd/{stack.enter_context(open(path, 'rb')).fileno()}"
+        yield stack.enter_context(safe_open(name, framework="pt"))
+
+
 def _read(target: Path, again: str) -> tuple[str, dict[str, Any]]:
-    with safe_open(target, framework="pt") as file:  # checks that the entries fit the file, without a gap
+    with _opened(target) as file:  # checks that the entries fit the file, without a gap
         texts = file.metadata() or {}
         if texts.get("format") != _FORMAT:
             _refuse(target, "is a file of safetensors, but not one written by sggp", again)

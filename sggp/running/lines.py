@@ -40,7 +40,9 @@ class ProgressLines:
         self, stream: TextIO | None, *, notes: bool = True, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._stream, self._notes, self._clock = stream, notes, clock
-        self._terminal = bool(getattr(stream, "isatty", lambda: False)())
+        self._terminal = False
+        with suppress(OSError, ValueError, AttributeError):  # closed, or a console's own, without that method
+            self._terminal = stream is not None and stream.isatty()
         self._begin = self._phase_begin = self._drawn = clock()
         self._next = self._begin + _FIRST
         self._phase, self._line, self._open = "", "", False
@@ -85,7 +87,7 @@ class ProgressLines:
     def _put(self, text: str) -> None:
         if self._stream is None:  # of a process without one
             return
-        with suppress(OSError, ValueError):  # a pipe or terminal that is gone, a full disk
+        with suppress(OSError, ValueError, AttributeError):  # gone, a full disk, no `flush`
             self._stream.write(text)
             self._stream.flush()
 

@@ -166,7 +166,7 @@ def test_what_is_missing_is_named(tmp_path, monkeypatch):
 
     def without(name, *arguments, **named):
         if name.split(".")[0] in ("openpyxl", "pyarrow"):
-            raise ImportError(name)
+            raise ModuleNotFoundError(name)
         return real(name, *arguments, **named)
 
     monkeypatch.setattr(builtins, "__import__", without)

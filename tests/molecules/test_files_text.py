@@ -2,12 +2,14 @@
 
 import gzip
 import os
+import sys
 
 import numpy as np
 import pytest
 
 from sggp.errors import DataFileError
-from sggp.molecules import guess_columns, read_molecules, read_table
+from sggp.molecules import FingerprintTable, guess_columns, read_molecules, read_table
+from sggp.molecules.files import visible
 
 
 def write(path, text, encoding="utf-8"):
@@ -268,6 +270,15 @@ def test_a_small_archive_of_a_large_table_is_refused(tmp_path, monkeypatch):
     monkeypatch.setenv("SGGP_MAX_TABLE_BYTES", "much")
     with pytest.raises(DataFileError, match="must be a number of bytes"):
         read_table(tmp_path / "a.csv")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere names of files are text")
+def test_names_of_files_that_are_no_text_are_taken_and_shown(tmp_path):
+    """As from another machine's archive, or any name beyond ASCII where LC_ALL=C."""
+    pytest.importorskip("rdkit", reason="the extra molecules is not installed")
+    path = write(tmp_path / os.fsdecode(b"\xe4.csv"), "smiles\nCCO\nCCN\n")
+    assert len(FingerprintTable.from_csv(read_molecules(path), cache=tmp_path)) == 2
+    assert visible(path.name) == r"\udce4.csv"
 
 
 def test_every_row_is_used_or_listed(tmp_path):

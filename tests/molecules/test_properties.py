@@ -1,11 +1,13 @@
 """Computed properties against RDKit's descriptors, drawings as self-contained SVG, and life without RDKit."""
 
+import builtins
+import sys
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 
-from sggp.errors import InputError, MoleculeError
+from sggp.errors import InputError, MissingExtra, MoleculeError
 from sggp.molecules import compute_property, draw_grid, logp, molecule_svg, qed
 from tests.scripts import Scripts
 
@@ -93,6 +95,23 @@ for call in (SmilesFingerprinter().transform, FingerprintTable.from_smiles, lamb
 """
     done = scripts.run("-c", code, anew=("sggp", "rdkit"))
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_without_libraries_of_x11_drawings_alone_are_refused(monkeypatch):
+    """As in a container: RDKit is there, and its drawings cannot be loaded. To install RDKit again cures nothing."""
+    pytest.importorskip("rdkit")
+    real = builtins.__import__
+
+    def without(name, *arguments, **named):
+        if name == "rdkit.Chem.Draw":
+            raise ImportError("libXrender.so.1: cannot open shared object file")
+        return real(name, *arguments, **named)
+
+    monkeypatch.delitem(sys.modules, "sggp.molecules._rdkit", raising=False)
+    monkeypatch.setattr(builtins, "__import__", without)
+    assert qed("CCO") == pytest.approx(0.4068, abs=1e-3)
+    with pytest.raises(MissingExtra, match=r"cannot be loaded \(libXrender.so.1"):
+        molecule_svg("CCO")
 
 
 def test_a_molecule_too_large_to_draw_is_named_instead():

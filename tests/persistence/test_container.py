@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import re
+import sys
 
 import numpy as np
 import pytest
@@ -166,6 +168,14 @@ def test_labels_are_read_without_checks(small, tmp_path):
     save_file({"a": torch.ones(2)}, tmp_path / "foreign", metadata={"format": "pt"})
     (tmp_path / "text").write_text("x")
     assert read_labels(tmp_path / "foreign") == read_labels(tmp_path / "text") == read_labels(tmp_path) == {}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere names of files are text")
+def test_a_file_is_opened_by_any_name(tmp_path):
+    path = tmp_path / os.fsdecode(b"model\xe4")
+    write_content(path, "odd", {"a": torch.ones(2)})
+    assert read_content(path, "odd")["a"].tolist() == [1.0, 1.0]
+    assert read_labels(path)["kind"] == "odd"
 
 
 def test_other_things_than_our_files_are_named(tmp_path):

@@ -123,8 +123,17 @@ class GoneTerminal(Gone):
         return True
 
 
-@pytest.mark.parametrize("stream", [Gone(), GoneTerminal(), None])
+class OnlyWrites:
+    """What some consoles put in the place of standard error."""
+
+    def write(self, text):
+        assert text
+
+
+@pytest.mark.parametrize("stream", [Gone(), GoneTerminal(), io.StringIO(), OnlyWrites(), None])
 def test_a_stream_that_is_gone_ends_no_run(stream):
+    if type(stream) is io.StringIO:
+        stream.close()
     now = [0.0]
     lines = ProgressLines(stream, clock=lambda: now[0])
     for now[0] in (0.0, 6.0, 60.0):

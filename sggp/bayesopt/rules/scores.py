@@ -164,7 +164,7 @@ class ScoreRule(Rule):
         with torch.no_grad():
             pool: Any = self.space
             joint = posterior.covariance_matrix(pool.rows(rows)).to(torch.float64).cpu()
-        noise = float(torch.as_tensor(posterior.noise_variance).max())
+        noise = float(torch.as_tensor(posterior.noise_variance, dtype=torch.float64).max())
         left, known = joint.diagonal().clone(), joint.new_zeros(len(rows), self.batch_size)
         picked: list[int] = []
         scores: list[float] = []

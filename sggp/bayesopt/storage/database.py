@@ -10,9 +10,9 @@ from sggp.bayesopt.storage.rows import EVENT_COLUMNS, TABLES, TRIAL_COLUMNS, Con
 from sggp.bayesopt.storage.running import RunLock
 from sggp.bayesopt.storage.server_lock import ServerLock
 from sggp.bayesopt.storage.sqlite import SQLiteStorage
-from sggp.errors import DataFileError, InputError, MissingExtra
+from sggp.errors import DataFileError, InputError, missing_extra
 
-_EXTRA = "database URLs need SQLAlchemy and a driver ({}): pip install 'sggp[sql]'."
+_NEEDED = "database URLs need SQLAlchemy and a driver"
 _WAIT = "30s"
 _COLUMNS = {"meta": ("name", "value"), "trials": TRIAL_COLUMNS, "journal": EVENT_COLUMNS}
 _NAMES = ", ".join(f"'{name}'" for name in TABLES)
@@ -62,11 +62,11 @@ class SQLAlchemyStorage(RowStorage):
         try:
             import sqlalchemy
         except ImportError as error:
-            raise MissingExtra(_EXTRA.format(error)) from error
+            raise missing_extra(_NEEDED, "sql", error) from error
         try:
             self._engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.pool.NullPool)
         except ImportError as error:
-            raise MissingExtra(_EXTRA.format(error)) from error
+            raise missing_extra(_NEEDED, "sql", error) from error
         except sqlalchemy.exc.ArgumentError as error:
             raise InputError(f"this is no database URL: {error}.") from error
         self._dialect = self._engine.dialect.name

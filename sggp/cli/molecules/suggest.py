@@ -58,7 +58,7 @@ from sggp.cli.molecules.tables import (
 from sggp.cli.outputs import rejected_path
 from sggp.errors import DataFileError, InputError
 from sggp.files import write_whole
-from sggp.molecules import FingerprintTable, SmilesFingerprinter, read_table
+from sggp.molecules import FingerprintTable, SmilesFingerprinter, molecule_svg, read_table
 from sggp.molecules.files import DataTable
 from sggp.molecules.standardise import POLICIES
 from sggp.plotting import new_figure
@@ -163,10 +163,11 @@ def suggest(
 
 
 def _check_written(outputs: dict[str, Path | None], inputs: list[Path | None]) -> None:
-    """Refuse what cannot be written, a report without matplotlib among it, before the work."""
+    """Refuse what cannot be written, a report without matplotlib or drawings among it, before the work."""
     check_outputs(outputs, inputs)
     if outputs["--report"] is not None:
         new_figure()
+        molecule_svg("C")
 
 
 def _measurements(

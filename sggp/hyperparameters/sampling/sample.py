@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sggp.autograd import with_gradients
 from sggp.defaults import MEMORY_BUDGET, NUM_SAMPLES
-from sggp.errors import InputError, MissingExtra, ShapeError
+from sggp.errors import InputError, ShapeError, missing_extra
 from sggp.hyperparameters.coordinates import Coordinates, public_name
 from sggp.hyperparameters.exact.quasi_newton import Box, lbfgs
 from sggp.hyperparameters.problem import FitProblem, Options, at_least
@@ -197,7 +197,7 @@ def _nuts() -> Any:
     try:
         from pyro.infer import NUTS
     except ImportError as error:
-        raise MissingExtra('sampling hyperparameters needs Pyro: pip install "sggp[mcmc]".') from error
+        raise missing_extra("sampling hyperparameters needs Pyro", "mcmc", error) from error
     return NUTS
 
 

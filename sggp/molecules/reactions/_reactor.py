@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from sggp.errors import InputError, MissingExtra
+from sggp.errors import InputError, missing_extra
 from sggp.molecules.encoding.parts import FingerprintSettings
 from sggp.molecules.reactions.filters import ProductFilter
 
@@ -15,9 +15,7 @@ try:
     from rdkit import Chem, rdBase
     from rdkit.Chem import Crippen, Descriptors, rdChemReactions
 except ImportError as error:
-    raise MissingExtra(
-        'Reactions need RDKit, which is not installed. Install it with: pip install "sggp[molecules]"'
-    ) from error
+    raise missing_extra("Reactions need RDKit", "molecules", error) from error
 
 from sggp.molecules._rdkit import Encoded, encode, parse
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from sggp.errors import DataFileError
-from sggp.molecules.files.formats.sheets import Count, cell_text, missing_extra
+from sggp.errors import DataFileError, missing_extra
+from sggp.molecules.files.formats.sheets import AS_CSV, Count, cell_text
 from sggp.molecules.files.grid import Grid
 from sggp.molecules.files.sources import limit, too_large
 
@@ -62,7 +62,9 @@ def open_arrow(path: Path, data: bytes | None = None) -> Iterator[ArrowFile]:
         import pyarrow
         from pyarrow import ipc, parquet, types
     except ImportError as error:
-        raise missing_extra("pyarrow", ".parquet and .arrow") from error
+        raise missing_extra(
+            "Reading .parquet and .arrow files needs pyarrow", "files", error, AS_CSV
+        ) from error
     kind = "file"
     try:
         source = pyarrow.memory_map(str(path)) if data is None else io.BytesIO(data)

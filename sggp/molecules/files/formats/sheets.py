@@ -11,19 +11,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sggp.errors import DataFileError, MissingExtra
+from sggp.errors import DataFileError, missing_extra
 from sggp.molecules.files.grid import Grid
 from sggp.molecules.files.sources import BAD_ARCHIVE, limit, too_large
 
+AS_CSV = ", or save the table as CSV"
 _FORMULA = re.compile(rb"<f[ >/]")
-
-
-def missing_extra(package: str, what: str) -> MissingExtra:
-    """The error where a package that reads such files is not installed."""
-    return MissingExtra(
-        f'Reading {what} files needs {package}, which is not installed. Install it with: pip install "sggp[files]", '
-        "or save the table as CSV."
-    )
 
 
 class Count:
@@ -66,7 +59,7 @@ def read_workbook(path: Path, data: bytes, sheet: str | None) -> Grid:
     try:
         from openpyxl import load_workbook
     except ImportError as error:
-        raise missing_extra("openpyxl", ".xlsx") from error
+        raise missing_extra("Reading .xlsx files needs openpyxl", "files", error, AS_CSV) from error
     try:
         book = load_workbook(io.BytesIO(data), read_only=True, data_only=True)
         names = [name for name in book.sheetnames if hasattr(book[name], "iter_rows")]
