@@ -166,8 +166,8 @@ def learn_noise_model(
         apart: rows whose noise was raised so that they have no say, see `sggp.evidence.outliers`.
         seen: the table's rows, left out, where that was done before.
 
-    Cost: left-out predictions of at most 50,000 rows twice, of 10,000 and of the rows set aside twice as well, and one
-    fit of hyperparameters.
+    Cost: left-out predictions of at most 50,000 rows, and again where their noise enters the solve; those of the rows
+    set aside with 10,000 others, once or twice; and one fit of hyperparameters, of at most 100 steps.
     """
     pick, learn, parts = streams(generator, "rows", "surface", "parts")
     n, surface = len(observed.x), None
