@@ -130,8 +130,8 @@ def select_kernel(
     A quarter of the rows, at most 2,000, is set aside; where most rows repeat an input, up to a third of the inputs
     with all their rows. Each candidate's hyperparameters are learnt from the others as `sggp.GPRegressor` learns them
     (columns standardised, targets normalised), and it predicts the rows set aside: from all others and, where there are
-    many, from random subsets of 4,000, 1,000 and 250 of them as well. Candidates more than two standard errors behind
-    the best are out, by CRPS, then squared error, then log density; of those that nothing tells apart the first is
+    many, also from random subsets of 3,000, 1,000 and 250. Candidates more than two standard errors behind the best
+    are out, by CRPS, then squared error, then log density; of those that nothing tells apart the first is
     chosen: list the roughest first.
 
     Args:

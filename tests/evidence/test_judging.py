@@ -39,7 +39,7 @@ def test_nothing_is_decided_within_two_standard_errors(other, chosen, told):
 
 
 def test_coarser_densities_are_those_well_below_the_table():
-    assert densities(40_000) == (40_000, 4000, 1000, 250)
+    assert densities(40_000) == (40_000, 3000, 1000, 250)
     assert densities(2000) == (2000, 250)
     assert densities(300) == (300,)
 
@@ -73,6 +73,22 @@ def test_the_right_length_scale_wins_and_ties_go_to_the_first(generator):
     assert "right*" in str(selection)
     assert judge({"a": right, "b": right}, judged, rest).chosen == "a"
     assert judge({"b": right, "a": right}, judged, rest).chosen == "b"
+
+
+def test_from_few_rows_predictions_are_exact(generator):
+    """By their nearest rows smooth kernels look better than they are."""
+    x = torch.rand(1500, 1, generator=generator, dtype=torch.float64)
+    y = torch.sin(40 * x) + 0.3 * torch.randn(1500, 1, generator=generator, dtype=torch.float64)
+    judged, rest = held_out(1500, generator)
+    table = observed(0.2, x, y, noise=0.1)
+    (score,) = judge({"stiff": table}, judged, rest).scores
+    given, k = rest[:250], table.kernel
+    with torch.no_grad():
+        system = k(x[given]).to_dense() + 0.1 * torch.eye(250, dtype=torch.float64)
+        mean = k(x[judged], x[given]).to_dense() @ torch.linalg.solve(system, y[given])
+    count, _, _, rmse = score.by_density[1]
+    assert count == 250
+    assert rmse == pytest.approx(float((y[judged] - mean).square().mean().sqrt()), rel=1e-6)
 
 
 def test_gaps_count_beside_the_density_of_the_table():
