@@ -34,7 +34,7 @@ def learn_noise_in_time(
 @share_of_time(1.0, "outlying rows")
 def outlying_rows_in_time(
     observed: Observed, generator: torch.Generator
-) -> tuple[Tensor | None, Seen | None]:  # -> (k,)
+) -> tuple[Tensor | None, Seen | None]:  # -> (k,), seen
     """`outlying_rows`, and what they were sought by; neither where the seconds of `in_time` are over before its end."""
     neither: tuple[Tensor | None, Seen | None] = (None, None)
 
