@@ -196,7 +196,7 @@ def described(
     """
     kernel = settings.kernel
     if kernel is not None and not isinstance(kernel, str):
-        start = starting_point(kernel, X.shape[1], len(X), settings.blocks)
+        start = starting_point(kernel, X, settings.blocks)
         kernel = [describe_kernel(start.kernel), repr(start.white_noise)]
     plain = ("optimizer", "num_samples", "num_features", "noise", "blocks", "solver")
     return {

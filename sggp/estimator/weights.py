@@ -111,7 +111,7 @@ def fit_weighted(
     model = fit_measured(x, y, plain, seed)
     found, relative = _variance(model), torch.from_numpy(1.0 / weights)
     learns = model.fit.method not in ("fixed", "constant target")
-    start = starting_point(settings.kernel, x.shape[1], len(x), settings.blocks)
+    start = starting_point(settings.kernel, x, settings.blocks)
     if start.white_noise_fixed or not learns:
         return fit_measured(x, y, replace(plain, noise_variance=found / weights), seed), found
     for _ in range(_ROUNDS):

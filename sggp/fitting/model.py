@@ -202,7 +202,7 @@ def fit_model(x: Tensor, y: Tensor, settings: ModelSettings, generator: Seed) ->
     """
     if settings.noise_variance is not None:
         check_noise(settings.noise_variance, len(x))
-    start = starting_point(settings.kernel, x.shape[1], len(x), settings.blocks)
+    start = starting_point(settings.kernel, x, settings.blocks)
     learnt = None
     if not settings.normalise and settings.optimizer is not None:
         relative = True if isinstance(settings.kernel, str | None) else None
@@ -318,7 +318,7 @@ def _adjusts_noise(start: StartingPoint, settings: ModelSettings, y: Tensor) -> 
 
 def default_kernel(x: Tensor, y: Tensor) -> Kernel:
     """Where learning with kernel=None starts, for inputs (n, d) and one target (n,) in their own units."""
-    start = starting_point(None, x.shape[1], len(x))
+    start = starting_point(None, x)
     scaling = scaling_of(x, y.reshape(-1, 1), standardise=True, normalise=True)
     smooth = start.smoother[0] if choose_optimizer(len(x)) == "exact" and start.smoother else start.kernel
     return kernel_in_units(smooth, scaling.x_scale, float(scaling.y_scale[0]))

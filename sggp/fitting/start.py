@@ -40,30 +40,32 @@ class StartingPoint:
     smoother: tuple[Kernel, ...] = ()
 
 
-def starting_point(
-    kernel: Any, input_dim: int, rows: int, blocks: tuple[tuple[int, ...], ...] = ()
-) -> StartingPoint:
-    """The starting point for None, a kernel name, a GPyTorch kernel or a scikit-learn kernel, and so many rows.
+def starting_point(kernel: Any, x: Any, blocks: tuple[tuple[int, ...], ...] = ()) -> StartingPoint:
+    """The starting point for None, a kernel name, a GPyTorch kernel or a scikit-learn kernel, and rows x (n, d).
 
-    Columns that code one category (`blocks`) count as one and share a length scale where the kernel is a name.
+    Columns that code one category (`blocks`) count as one and share a length scale where the kernel is a name. Columns
+    without a change do not count: distances do not know of them.
 
     Raises:
         DtypeError: anything else. InputError: an unknown name. UnsupportedKernel: a kernel that cannot be
             used.
     """
+    rows, input_dim = x.shape
     if kernel is None or isinstance(kernel, str):
         name, many = "matern32" if kernel is None else kernel, choose_optimizer(rows) != "exact"
         every = ROUGHEST_FIRST if kernel is None else ()
+        smooth = () if many or kernel is not None else ("matern52", "rbf")
+        varying = None if name == "tanimoto" else _varying(x, blocks)
+
+        def named(other: str) -> Kernel:
+            return named_kernel(other, input_dim, many_rows=many, blocks=blocks, varying=varying)
+
         return StartingPoint(
-            named_kernel(name, input_dim, many_rows=many, blocks=blocks),
+            named(name),
             name != "tanimoto",
             noise_prior=noise_prior(name),
-            candidates={
-                other: named_kernel(other, input_dim, many_rows=many, blocks=blocks) for other in every
-            },
-            smoother=()
-            if many or kernel is not None
-            else tuple(named_kernel(other, input_dim, blocks=blocks) for other in ("matern52", "rbf")),
+            candidates={other: named(other) for other in every},
+            smoother=tuple(named(other) for other in smooth),
         )
     if isinstance(kernel, Kernel):
         tanimoto = any(isinstance(part, TanimotoMinMax | TanimotoDotProduct) for part in kernel.modules())
@@ -80,3 +82,11 @@ def starting_point(
     raise DtypeError(
         f"kernel must be None, a name, a GPyTorch kernel or a scikit-learn kernel, got {type(kernel).__name__}."
     )
+
+
+def _varying(x: Any, blocks: tuple[tuple[int, ...], ...]) -> int | None:
+    """Columns whose values differ beyond rounding, a block as one; None where none do."""
+    changes = [bool(change) for change in (abs(x - x[:1]) > 1e-14 * abs(x[:1])).any(0)]
+    coded = {column for block in blocks for column in block}
+    alone = sum(change for column, change in enumerate(changes) if column not in coded)
+    return alone + sum(any(changes[column] for column in block) for block in blocks) or None

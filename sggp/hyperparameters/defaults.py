@@ -20,7 +20,12 @@ KERNEL_NAMES = ("rbf", *_SMOOTHNESS, "tanimoto")
 
 
 def named_kernel(
-    name: str, input_dim: int, *, many_rows: bool = False, blocks: tuple[tuple[int, ...], ...] = ()
+    name: str,
+    input_dim: int,
+    *,
+    many_rows: bool = False,
+    blocks: tuple[tuple[int, ...], ...] = (),
+    varying: int | None = None,
 ) -> Kernel:
     """A scaled kernel with one length scale per column, for inputs of unit spread and targets of unit variance.
 
@@ -33,8 +38,8 @@ def named_kernel(
     Args:
         name: "rbf", "matern12", "matern32", "matern52", or "tanimoto" (min-max, no length scales).
         input_dim: d.
-        blocks: columns that code one category each; they count as one column and share a length scale, see
-            `Coordinates`.
+        blocks: columns that code one category each; they share a length scale, see `Coordinates`.
+        varying: columns that distances have a part of, a block as one; by default all are.
 
     Raises:
         InputError: unknown name.
@@ -47,7 +52,8 @@ def named_kernel(
     if name == "tanimoto":
         base: Kernel = TanimotoMinMax()
     else:
-        size = 0.6 * math.sqrt(input_dim - sum(len(block) - 1 for block in blocks))
+        counted = input_dim - sum(len(block) - 1 for block in blocks) if varying is None else varying
+        size = 0.6 * math.sqrt(counted)
         ard: dict[str, Any] = {
             "ard_num_dims": input_dim,
             "lengthscale_prior": log_normal(size, spread),

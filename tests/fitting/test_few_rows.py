@@ -11,6 +11,7 @@ from gpytorch.kernels import MaternKernel, ScaleKernel
 from sggp import GPRegressor
 from sggp.bayesopt.surrogate import fit_surrogate
 from sggp.botorch import PathwiseGPModel
+from sggp.errors import UnidentifiedColumns
 from sggp.fitting import with_unknown_constant
 from sggp.hyperparameters import named_kernel
 from sggp.hyperparameters.defaults import log_normal, noise_prior
@@ -107,3 +108,19 @@ def test_the_smoother_kernel_stays_unless_the_rougher_wins_by_a_nat() -> None:
     assert smooth.kernel_.base_kernel.nu == 2.5
     assert rough.kernel_.base_kernel.nu == 1.5
     assert "nats beside" in rough.fit_result_.message
+
+
+def test_columns_without_a_change_say_nothing() -> None:
+    """A length scale's prior grows with the columns that distances have a part of."""
+    generator = np.random.default_rng(0)
+    x, queries = generator.random((12, 3)), generator.random((5, 3))
+    y = np.sin(5 * x[:, 0]) + x[:, 1]
+
+    def wider(rows: np.ndarray) -> np.ndarray:
+        return np.hstack([rows[:, :1], np.full((len(rows), 4), 7.3), rows[:, 1:]])
+
+    plain = GPRegressor(random_state=0).fit(x, y).predict(queries, return_std=True)
+    with pytest.warns(UnidentifiedColumns, match="1 .constant."):
+        model = GPRegressor(random_state=0).fit(wider(x), y)
+    found = model.predict(wider(queries), return_std=True)
+    np.testing.assert_allclose(found, plain, atol=1e-9)

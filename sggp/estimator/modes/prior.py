@@ -80,7 +80,7 @@ def _prior(model: Any, X: Any) -> tuple[Kernel, float | None, Tensor]:
     if isinstance(given, str) and given == "precomputed":
         raise NotFittedError("kernel='precomputed' has no prior before a fit: call fit(K, y) first.")
     rows = check_array(dense_rows(as_array(X), given), dtype="numeric", estimator=model)
-    start = starting_point(given, rows.shape[1], len(rows))
+    start = starting_point(given, rows)
     kernel = copy_kernel(start.kernel).double()
     if given is None or isinstance(given, str):
         for part in kernel.modules():
