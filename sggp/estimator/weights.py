@@ -156,7 +156,7 @@ def _likeliest(
         return value - (0.0 if prior is None else float(prior.log_prob(torch.tensor(u).double().exp())))
 
     unit, relative_unit = _unit(model), float(relative.median())
-    middle, floor = np.log(start / unit), np.log(noise_floor(n) / relative_unit)
+    middle, floor = np.log(start / unit), np.log(noise_floor(table.x) / relative_unit)
     low = max(middle - _RANGE, floor)
     found = minimize_scalar(
         loss, bounds=(low, max(middle, low) + _RANGE), method="bounded", options={"xatol": 1e-4}

@@ -348,7 +348,7 @@ def _learn(
     }
     if settings.optimizer is not None:
         spread = float(y.var(dim=0, correction=0).mean())
-        arguments["noise_floor"] = noise_floor(len(y), settings.optimizer) * spread
+        arguments["noise_floor"] = noise_floor(x, settings.optimizer) * spread
     if settings.optimizer == "iterative":
         arguments |= {"num_probes": max(2, settings.num_samples), "num_features": settings.num_features}
         arguments |= {"solver": settings.solver}

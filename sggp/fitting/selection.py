@@ -182,7 +182,7 @@ def select_kernel(
             values[rest],
             scale_free=False,
             noise_prior=noise_prior(),
-            noise_floor=noise_floor(len(rest)),
+            noise_floor=noise_floor(x[rest]),
             generator=start,
         )
         if fits[name].method == "constant target":

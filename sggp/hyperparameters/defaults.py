@@ -9,13 +9,17 @@ import torch
 from gpytorch.constraints import Positive
 from gpytorch.kernels import Kernel, MaternKernel, RBFKernel, ScaleKernel
 from gpytorch.priors import LogNormalPrior
+from torch import Tensor
 
 from sggp.defaults import DIRECT_ROWS
 from sggp.errors import InputError
 from sggp.kernels import TanimotoMinMax
 from sggp.native.families import FAMILIES
+from sggp.posterior.merge import group_rows
 
 _SMOOTHNESS = {f.name: f.nu for f in FAMILIES.values() if f.nu in (0.5, 1.5, 2.5)}  # those of MaternKernel
+_NEAR = 1e-6  # of the spread of a column, up to which rows are repeats for a learnt noise
+_MANY = 500  # rows from which on searches begin on a part of them, and lose their way where noise is next to nothing
 KERNEL_NAMES = ("rbf", *_SMOOTHNESS, "tanimoto")
 
 
@@ -90,12 +94,18 @@ def noise_prior(name: str = "matern32") -> LogNormalPrior:
     return log_normal(0.22, 1.0) if name == "tanimoto" else log_normal(2.5e-3, 2.0)
 
 
-def noise_floor(rows: int, optimizer: str | None = "auto") -> float:
-    """Share of the variance of y that a noise learnt from so many rows by such a recipe stays above.
+def noise_floor(x: Tensor, optimizer: str | None = "auto") -> float:
+    """Share of the variance of y that a noise learnt from rows x (n, d) by such a recipe stays above.
 
-    1e-5 up to 3,000 rows, since a few repeated rows with equal targets would say that there is no noise; 1e-10 beyond,
-    where it takes a function without noise to get there, but 1e-6 for "iterative", whose solves multiply in float32.
+    Up to 3,000 rows 1e-5, since a few repeated rows with equal targets would say that there is no noise; 1e-8 below
+    500 rows where none are equal to a millionth of each column's spread. 1e-10 beyond 3,000, where it takes a function
+    without noise to get there. "iterative", whose solves multiply in float32, stays above 1e-5 and 1e-6.
     """
-    if rows <= DIRECT_ROWS:
+    if len(x) > DIRECT_ROWS:
+        return 1e-6 if optimizer == "iterative" else 1e-10
+    if len(x) >= _MANY or optimizer == "iterative":
         return 1e-5
-    return 1e-6 if optimizer == "iterative" else 1e-10
+    x = x.detach().cpu().double()
+    unit = _NEAR * x.std(dim=0, correction=0)
+    apart = group_rows(torch.where(unit > 0, (x - x.mean(dim=0)) / unit, 0.0).round()).trivial
+    return 1e-8 if apart else 1e-5

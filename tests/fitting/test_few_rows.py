@@ -14,7 +14,7 @@ from sggp.botorch import PathwiseGPModel
 from sggp.errors import UnidentifiedColumns
 from sggp.fitting import with_unknown_constant
 from sggp.hyperparameters import named_kernel
-from sggp.hyperparameters.defaults import log_normal, noise_prior
+from sggp.hyperparameters.defaults import log_normal, noise_floor, noise_prior
 from sggp.solvers import ConjugateGradients
 from tests.oracles import kernel_matrix
 
@@ -124,3 +124,19 @@ def test_columns_without_a_change_say_nothing() -> None:
         model = GPRegressor(random_state=0).fit(wider(x), y)
     found = model.predict(wider(queries), return_std=True)
     np.testing.assert_allclose(found, plain, atol=1e-9)
+
+
+@pytest.mark.parametrize(("again", "floor"), [(None, 1e-8), (0.0, 1e-5), (1e-9, 1e-5), (1e-3, 1e-8)])
+def test_little_noise_is_learnt_where_no_rows_repeat(again: float | None, floor: float) -> None:
+    """A few repeats with equal targets would say that there is no noise, whatever the others say."""
+    x = torch.linspace(0, 1, 40, dtype=torch.float64)[:, None]
+    if again is not None:
+        x = torch.cat([x, x[:1] + again])
+    y = torch.sin(6 * x)
+    assert noise_floor(7.0 * x + 3.0) == floor
+    assert noise_floor(x, "iterative") == 1e-5
+    model = GPRegressor(random_state=0).fit(x.numpy(), y[:, 0].numpy())
+    relative = model.noise_variance_ / float(y.var(correction=0))
+    assert (relative >= 0.99e-5) if floor == 1e-5 else (relative < 2e-6)
+    between = x[:40].numpy() + 0.5 / 39
+    np.testing.assert_allclose(model.predict(between[:-1]), np.sin(6 * between[:-1, 0]), atol=3e-4)
