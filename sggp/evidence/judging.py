@@ -24,7 +24,7 @@ TWO_ERRORS = 2.0
 
 @dataclass(frozen=True)
 class KernelScore:
-    """How well one kernel predicted the judged rows; averages over densities, of which the full one counts half.
+    """How well one kernel predicted the judged rows; averages over densities, each counting half as much as the last.
 
     Attributes:
         name: of the candidate. crps, squared_error: in shares of the first candidate's, per density.
@@ -150,8 +150,8 @@ class Contest:
     def _rows(self, order: Sequence[str]) -> dict[str, _Rows]:
         """One score per row and candidate; CRPS and squared error in shares of the first one's."""
         units = [(level.crps.mean(), level.squared_error.mean()) for level in self._results[order[0]]]
-        coarser = len(self._levels) - 1
-        weights = [0.5, *[0.5 / coarser] * coarser] if coarser else [1.0]
+        last = len(self._levels) - 1
+        weights = [0.5 ** min(level + 1, last) for level in range(last + 1)]
         return {name: _averaged(self._results[name], units, weights) for name in order}
 
     def _by_density(self, name: str) -> tuple[tuple[int, float, float, float], ...]:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from sggp.evidence.judging import _Rows, choose, densities, held_out, judge
+from sggp.evidence.judging import Contest, _Rows, choose, densities, held_out, judge
 from sggp.evidence.leave_one_out import Observed
 from sggp.hyperparameters import named_kernel
 
@@ -104,3 +104,12 @@ def test_gaps_count_beside_the_density_of_the_table():
     few = {name: s.by_density[1][3] for name, s in scores.items()}
     assert full["fine"] < 3 * full["coarse"]
     assert few["fine"] > 5 * few["coarse"]
+
+
+def test_each_density_counts_half_as_much_as_the_one_before():
+    contest = Contest(torch.arange(400), torch.arange(9000))
+    wins = np.eye(4)  # of the second kernel, at one density each
+    for level, share in enumerate([0.5, 0.25, 0.125, 0.125]):
+        contest._results = {"rough": [BASE] * 4, "smooth": [rows(crps=-0.2 * win) for win in wins[level]]}
+        scores = contest.selection(["rough", "smooth"]).scores
+        assert scores[0].crps - scores[1].crps == pytest.approx(0.2 * share)
