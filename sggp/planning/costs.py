@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from sggp.defaults import DIRECT_ROWS, MEMORY_BUDGET, NUM_FEATURES
+from sggp.evidence.judging import densities
 from sggp.hyperparameters.auto import EXACT_ROWS
 from sggp.planning.devices import Device
 from sggp.planning.far import FarWork, far_work
@@ -26,10 +27,10 @@ _SEARCH = 0.18
 """The share of the float32 rate that a search for neighbours among all pairs reaches."""
 _EVALUATED = 16_384
 """Rows whose likelihood is evaluated at the end of a fit at most; there are five fits where a kernel is chosen."""
-_JUDGED_ROWS, _JUDGING = 2000, 150.0
-"""Rows that kernels are judged by at most, and what one of them costs with one kernel, in small systems."""
-_NOISE, _NOISE_FEW = 2.8e6, 1.4e6
-"""The choice of a noise model in small systems, beyond and up to the rows that are factored."""
+_JUDGED_ROWS, _JUDGED_KERNELS, _JUDGING = 2000, 3.0, 48.0
+"""Rows that kernels are judged by at most, kernels that are, and what one row costs one of them, in small systems."""
+_NOISE, _NOISE_FEW = 1.9e6, 1.25e6
+"""Outliers and the choice of a noise model in small systems, beyond and up to the rows that are factored."""
 _FACTOR = 0.6
 """The share of the float64 rate that a factor reaches."""
 _COSINE = 500.0
@@ -136,11 +137,20 @@ def _learning(job: Job, device: Device) -> Part:
     steps = _STEPS if chosen else _STEPS_ONE
     system = (1.0 + 0.02 * max(d - 3, 0)) / device.systems
     search = n * d / (_SEARCH * device.flops)
-    aside = 3.0 * _JUDGING * min(n / 4, _JUDGED_ROWS) if chosen else 0.0
+    aside = _judging(n, device) if chosen else 0.0
     evaluated = min(n, _EVALUATED) * (5.0 if chosen else 1.0)
-    seconds = steps * (_OVERHEAD + _BATCH * (system + search)) + (aside + evaluated + noise) / device.systems
+    seconds = steps * (_OVERHEAD + _BATCH * (system + search)) + aside + (evaluated + noise) / device.systems
     what = f"{steps:.0f} steps of {_BATCH} rows, noise{' and kernel' if chosen else ''} by rows set aside"
     return Part("hyperparameters", seconds, what)
+
+
+def _judging(n: int, device: Device) -> float:
+    """Seconds to judge kernels on rows set aside: exactly from few of the others, by nearest rows from more."""
+    judged = min(n // 4, _JUDGED_ROWS)
+    given = densities(n - judged)
+    exact = sum(m**3 / 3 + judged * m * m for m in given if m <= DIRECT_ROWS) / (_FACTOR * device.flops64)
+    nearest = _JUDGING * judged / device.systems if given[0] > DIRECT_ROWS else 0.0
+    return _JUDGED_KERNELS * (exact + nearest)
 
 
 def _direct(job: Job, device: Device) -> Part:
