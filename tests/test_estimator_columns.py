@@ -120,7 +120,7 @@ def test_the_levels_of_a_category_share_one_length_scale():
     """Learnt values are where the density of one length scale per column of the table is highest."""
     X, y = _cells()
     model = _model().fit(X, y)
-    values, floor = model.hyperparameters_, noise_floor(90)
+    values, floor = model.hyperparameters_, noise_floor(torch.as_tensor(_by_hand(X)))
     scales = np.array(values["base_kernel.lengthscale"])
     np.testing.assert_allclose(scales[1:5], scales[1], rtol=1e-12)
     at = np.log([*scales[[0, 1, 5]], values["outputscale"], values["noise_variance"] - floor])

@@ -36,7 +36,7 @@ def test_places_that_will_fail_are_not_the_best_there_is(tmp_path):
     said = campaign_of(tmp_path, measured, failed).outlook(num_samples=64, batch_size=2, top=[1])
     assert said.best == pytest.approx(0.55)
     assert said.regret_median.value < 0.09
-    assert said.regret_90.value < 0.2
+    assert said.regret_90.value + said.regret_90.error < 0.45
     assert said.conditions == ("the measurement succeeds",)
     (sentence,) = (one for one in said.sentences() if "condition" in one)
     assert "counts (the measurement succeeds): " in sentence
