@@ -31,6 +31,7 @@ __all__ = [
     "near_one",
     "real_numbers",
     "real_tensor",
+    "tensor_of",
     "working_dtype",
 ]
 
@@ -149,6 +150,14 @@ def real_tensor(values: Any, name: str, expected: str) -> Tensor:
         check_plain(found, name)
         return found
     raise DtypeError(f"{name} must be {expected}; got {reprlib.repr(values)} ({type(values).__name__}).")
+
+
+def tensor_of(values: np.ndarray) -> Tensor:
+    """An array as a tensor of the same numbers: in its memory, or a copy where torch cannot share that.
+
+    Read-only memory (of pandas, of `joblib.load(..., mmap_mode="r")`), reversed rows and foreign byte order.
+    """
+    return torch.from_numpy(np.require(values, values.dtype.newbyteorder("="), ["C", "W"]))
 
 
 def check_plain(x: Tensor, name: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gpytorch
+import joblib
 import numpy as np
 import pytest
 import torch
@@ -210,6 +211,25 @@ def test_partial_fit_is_the_posterior_of_all_rows(targets):
     assert (one_std > 0).all()
     again = model.sample_y(X, 2)
     assert again.shape == ((90, 2) if targets == 1 else (90, 2, 2))
+
+
+def test_read_only_and_reversed_arrays_are_taken_without_a_word(tmp_path):
+    X, y = table(70)
+    held = y[60:].copy()
+    held.flags.writeable = False  # as pandas has them
+    always = torch.is_warn_always_enabled()
+    torch.set_warn_always(True)  # torch tells a process but once
+    try:
+        model = small().fit(X[:60], y[:60]).partial_fit(X[60:], held)
+        turned = small().fit(X[:60], y[:60]).partial_fit(X[:59:-1], y[:59:-1])
+        joblib.dump(model, tmp_path / "model")
+        mapped = joblib.load(tmp_path / "model", mmap_mode="r")
+        means = [each.predict(X) for each in (turned, mapped)]
+        likelihood = mapped.log_marginal_likelihood(mapped.theta_)
+    finally:
+        torch.set_warn_always(always)
+    np.testing.assert_allclose(means, [model.predict(X)] * 2, rtol=1e-8)
+    np.testing.assert_allclose(likelihood, model.log_marginal_likelihood(model.theta_), rtol=1e-12)
 
 
 def test_partial_fit_takes_noise_and_weights_and_refuses_bad_rows():

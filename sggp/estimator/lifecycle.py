@@ -12,6 +12,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
+from sggp.arrays import tensor_of
 from sggp.autograd import with_gradients
 from sggp.defaults import DIRECT_ROWS
 from sggp.errors import InputError, ShapeError, UnidentifiedColumns
@@ -126,7 +127,7 @@ class Lifecycle(PredictiveDensities):
             rows, values = rows[noise.rows], values[noise.rows]
         x = self._inputs(rows)
         variances = self._noise_of_further(x, noise)
-        targets = self.scaling_.targets(torch.from_numpy(values.reshape(len(rows), -1)).to(x.device))
+        targets = self.scaling_.targets(tensor_of(values.reshape(len(rows), -1)).to(x.device))
         generators = streams(
             generator_of(self.random_state), *(f"further {j}" for j in range(len(posteriors)))
         )
@@ -273,7 +274,7 @@ class Lifecycle(PredictiveDensities):
                 f"log_marginal_likelihood(theta) is of up to {DIRECT_ROWS} rows without missing targets: use "
                 "sggp.hyperparameters.log_marginal_likelihood on kernel_."
             )
-        targets = torch.from_numpy(y).to(x.device)
+        targets = tensor_of(y).to(x.device)
         value, gradient = self._likelihood_at(
             point, x, self.scaling_.targets(targets) if self.scaling_.normalised else targets
         )

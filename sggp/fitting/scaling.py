@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sggp.arrays import mean_and_std, near_one
+from sggp.arrays import mean_and_std, near_one, tensor_of
 from sggp.errors import InputError
 from sggp.hyperparameters.units import TargetUnits, scaled, scaled_noise
 
@@ -91,13 +91,13 @@ class Scaling:
         """Rows as the kernel sees them: float64, or integers untouched where nothing is standardised."""
         if not self.standardised:
             return x.to(torch.float64) if x.is_floating_point() else x
-        offset, scale = (torch.from_numpy(v).to(x.device) for v in (self.x_offset, self.x_scale))
+        offset, scale = (tensor_of(v).to(x.device) for v in (self.x_offset, self.x_scale))
         return scaled(x.to(torch.float64), offset, scale).clamp_(-FAR, FAR)
 
     def targets(self, y: Tensor) -> Tensor:  # (n, t) -> (n, t)
         """Targets in units of their spread; exactly zero where they have none."""
         y = y.to(torch.float64)
-        offset, scale = (torch.from_numpy(v).to(y.device) for v in (self.y_offset, self.y_scale))
+        offset, scale = (tensor_of(v).to(y.device) for v in (self.y_offset, self.y_scale))
         values = scaled(y, offset, scale)
         return torch.where(_is_flat(y), 0.0, values) if self.normalised else values
 
@@ -132,7 +132,7 @@ class Scaling:
     @property
     def units(self) -> TargetUnits:
         """The units of the targets, where they share one scale."""
-        return TargetUnits(torch.from_numpy(self.y_offset), float(self.y_scale[0]))
+        return TargetUnits(tensor_of(self.y_offset), float(self.y_scale[0]))
 
 
 def scaling_of(
