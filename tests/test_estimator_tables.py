@@ -1,10 +1,13 @@
 """GPRegressor on raw tables as they come: constant and copied columns, repeats, outliers, units, few rows."""
 
+import datetime
+
 import numpy as np
 import pytest
 import torch
+from scipy import sparse
 
-from sggp.errors import UnidentifiedColumns
+from sggp.errors import DtypeError, InputError, UnidentifiedColumns
 from sggp.estimator import GPRegressor
 from sggp.fitting import with_unknown_constant
 from sggp.fitting.scaling import location_and_scale
@@ -175,3 +178,65 @@ def test_scales_ignore_a_few_outliers_only():
     assert scale[1] == 5.0
     assert location[2] == pytest.approx(np.median(X[:, 2]))
     assert scale[2] == pytest.approx(1.0, rel=0.1)
+
+
+# tables of numbers, and rows of other types beside them
+
+
+@pytest.mark.parametrize(
+    ("cells", "error", "match"),
+    [
+        (["z", "0"] * 40, InputError, "'b' held numbers in training; row 0 holds 'z'"),
+        (np.datetime64("2020-01-01") + np.arange(80), DtypeError, "'b' holds times: convert"),
+        ([datetime.date(2020, 1, 1)] * 80, DtypeError, "'b' holds a date in row 0"),
+    ],
+    ids=["text", "times", "days"],
+)
+@pytest.mark.parametrize("kind", ["pandas", "pyarrow"])
+def test_other_cells_than_the_numbers_of_training_are_named(kind, cells, error, match):
+    library = pytest.importorskip(kind, reason=f"{kind} is not installed")
+    made = library.DataFrame if kind == "pandas" else library.table
+    X, y = _data()
+    model = _model(optimizer=None, noise_variance=0.1).fit(made({"a": X[:, 0], "b": X[:, 1]}), y)
+    if isinstance(cells[0], datetime.date) and kind == "pyarrow":
+        match = "'b' holds times"
+    with pytest.raises(error, match=match):
+        model.predict(made({"a": X[:, 0], "b": cells}))
+
+
+def test_missing_cells_beside_whole_numbers_without_are_filled_in():
+    X, y = _data()
+    whole = np.round(10 * X).astype(int)
+    model = _model(missing="median", optimizer=None, noise_variance=0.1).fit(whole, y)
+    row = np.array([[3.0, np.nan]])
+    expected = model.predict(np.array([[3.0, np.median(whole[:, 1])]]))
+    np.testing.assert_array_equal(model.predict(row), expected)
+    counts = _model(kernel="tanimoto", missing="median", optimizer=None, noise_variance=0.1)
+    with pytest.raises(InputError, match="bytes or truth values, which are not filled in"):
+        counts.fit(whole.astype(np.uint8), y).predict(row)
+
+
+def test_sparse_columns_of_a_frame_are_columns():
+    pandas = pytest.importorskip("pandas", reason="pandas is not installed")
+    X, y = _data()
+    frame = pandas.DataFrame({"a": X[:, 0], "b": np.where(X[:, 1] > 1, X[:, 1], 0.0), "c": X[:, 1] > 1})
+    thin = frame.copy()
+    for name, fill in {"a": np.nan, "b": 0.0, "c": False}.items():
+        thin[name] = pandas.arrays.SparseArray(frame[name].to_numpy(), fill_value=fill)
+    settings = {"optimizer": None, "noise_variance": 0.1}
+    for names in (["b"], ["a", "b"], ["a", "b", "c"]):
+        dense = _model(**settings).fit(frame[names], y)
+        np.testing.assert_array_equal(
+            _model(**settings).fit(thin[names], y).predict(thin[names]), dense.predict(frame[names])
+        )
+    with pytest.raises(ValueError, match="2D"):
+        _model().fit(sparse.coo_array(y), y)
+
+
+def test_levels_that_a_file_cannot_hold_are_named(tmp_path):
+    pandas = pytest.importorskip("pandas", reason="pandas is not installed")
+    X, y = _data()
+    frame = pandas.DataFrame({"a": X[:, 0], "part": pandas.cut(X[:, 1], 3)})
+    model = _model(optimizer=None, noise_variance=0.1).fit(frame, y)
+    with pytest.raises(InputError, match=r"'part' has levels of type Interval.*make it text.*joblib\.dump"):
+        model.save(tmp_path / "model")

@@ -109,6 +109,13 @@ class TableEncoder:
         self.missing = one_of(missing, "missing", MISSING)
         self.columns: list[Column] = []
 
+    @classmethod
+    def of_numbers(cls, names: Sequence[Any]) -> TableEncoder:
+        """For rows beside training rows that were a table of numbers."""
+        encoder = cls()
+        encoder.columns = [Column(name) for name in names]
+        return encoder
+
     @property
     def names(self) -> list[Any]:
         """Names of the encoded columns: "column", "column=level", or "column=missing"."""
@@ -218,21 +225,26 @@ def missing(cells: np.ndarray) -> np.ndarray:  # (n,) -> (n,) bool
     return np.fromiter((_is_missing(cell) for cell in cells), dtype=bool, count=len(cells))
 
 
-def refuse_missing(names: Sequence[Any], gaps: Sequence[np.ndarray]) -> None:
+def refuse_missing(names: Sequence[Any], gaps: Sequence[np.ndarray], policy: str = "refuse") -> None:
     """Refuse a table with missing cells.
 
     Args:
         names: of the columns. gaps: (n,) bool of each, where its cells are missing.
+        policy: what the user chose; bytes and truth values of an array are not filled in.
     """
     found = [(name, np.flatnonzero(gap)) for name, gap in zip(names, gaps, strict=True) if gap.any()]
     if not found:
         return
     listed = ", ".join(f"{name!r} ({listing(rows.tolist(), 'row')})" for name, rows in found[:_SHOWN])
     more = f" and {len(found) - _SHOWN} more columns" if len(found) > _SHOWN else ""
+    advice = (
+        'Set missing="median" to have them filled in (medians and a column that tells where), or leave such rows out.'
+        if policy == "refuse"
+        else "The training rows were bytes or truth values, which are not filled in: leave such rows out."
+    )
     raise InputError(
         f"X contains NaN or other missing cells, {sum(len(rows) for _, rows in found)} in all, in column "
-        f"{listed}{more}."
-        ' Set missing="median" to have them filled in (medians and a column that tells where), or leave such rows out.'
+        f"{listed}{more}. {advice}"
     )
 
 

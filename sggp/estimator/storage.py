@@ -33,6 +33,7 @@ _ARRAYS = ("X_train_", "y_train_", "outliers_", "noise_variance_")
 
 def save_estimator(path: str | os.PathLike[str], model: Any, table: Mapping[str, Any] | None = None) -> None:
     """Write a fitted `GPRegressor`, with what is to be known of its table; see `GPRegressor.save`."""
+    _check_columns(model.columns_)
     try:
         describe_kernel(model.kernel_)
         given = model.get_params(deep=False)
@@ -75,6 +76,18 @@ def save_estimator(path: str | os.PathLike[str], model: Any, table: Mapping[str,
             NotSaved,
             stacklevel=3,
         )
+
+
+def _check_columns(encoder: TableEncoder | None) -> None:
+    """Refuse names and levels that are neither text nor numbers, as intervals and days are."""
+    for column in encoder.columns if encoder is not None else ():
+        for value in (column.name, *(column.levels or ())):
+            if not isinstance(value, str | int | float | tuple | np.generic | None):
+                what = "a name" if value is column.name else "levels"
+                raise InputError(
+                    f"column {column.name!r} has {what} of type {type(value).__name__}, which a file of plain values "
+                    "cannot hold: make it text before the fit, or keep the estimator with joblib.dump."
+                )
 
 
 def fit_values(result: FitResult) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sggp.arrays import fingerprint_rows
 from sggp.checks import one_of
-from sggp.errors import DtypeError, InputError, MemoryBudgetError
+from sggp.errors import InputError, MemoryBudgetError, ShapeError
 from sggp.estimator.columns import (
     MISSING,
     TableEncoder,
@@ -87,16 +87,15 @@ def checked_rows(estimator: Any, X: Any) -> np.ndarray:  # -> (q, d')
         raise InputError(
             f"the columns of X are {listing(labels)}; fit had {listing(known)}. Bring them into that order."
         )
+    precomputed = is_precomputed(estimator.kernel)
+    if encoder is None and not precomputed and _needs_encoding(X, "refuse"):
+        encoder = TableEncoder.of_numbers(_names(estimator, estimator.n_features_in_))
     if encoder is None:
-        gaps = "allow-nan" if not is_precomputed(estimator.kernel) else True
+        gaps = True if precomputed else "allow-nan"
         X = validate_data(estimator, X, reset=False, dtype="numeric", ensure_all_finite=gaps)
-        if X.dtype.kind in "mM":
-            raise DtypeError(
-                "X holds times, and the model knows numbers: convert them as those of the training rows."
-            )
         _refuse_missing(estimator, X)
         return X
-    if not is_frame(X) and np.asarray(X).ndim != 2:
+    if len(getattr(X, "shape", ()) or np.asarray(X).shape) != 2:
         return validate_data(estimator, X, reset=False)  # which refuses it
     validate_data(estimator, X, reset=False, skip_check_array=True)
     return check_array(encoder.transform(X), estimator=estimator, input_name="X")
@@ -105,13 +104,17 @@ def checked_rows(estimator: Any, X: Any) -> np.ndarray:  # -> (q, d')
 def dense_rows(X: Any, kernel: Any) -> Any:
     """A sparse matrix as an array, of bytes where the kernel is one on counts and they fit; RDKit's vectors as one.
 
+    Sparse columns of a frame become columns as others.
+
     Raises:
-        MemoryBudgetError: it would take more than 4 GiB. DtypeError: vectors that are not folded. InputError: a table
-            with two columns of one name.
+        MemoryBudgetError: it would take more than 4 GiB. ShapeError: it has one dimension. DtypeError: vectors that are
+            not folded. InputError: a table with two columns of one name.
     """
     if not issparse(X):
         _refuse_repeated_names(X)
-        return fingerprint_rows(X)
+        return fingerprint_rows(_dense_columns(X))
+    if X.ndim != 2:
+        raise ShapeError(f"expected a 2D array, got a sparse X of shape {X.shape}: use X.reshape((-1, 1)).")
     X = X.tocsr()
     parts = kernel.modules() if isinstance(kernel, Kernel) else ()
     counts = kernel == "tanimoto" or any(
@@ -123,13 +126,27 @@ def dense_rows(X: Any, kernel: Any) -> Any:
         and ((X.data == np.floor(X.data)) & (X.data >= 0) & (X.data <= 255)).all()
     ):
         X = X.astype(np.uint8)
-    needed = X.shape[0] * X.shape[1] * X.dtype.itemsize
+    _check_dense_size(X.shape[0], X.shape[1], X.dtype.itemsize)
+    return X.toarray()
+
+
+def _check_dense_size(rows: int, columns: int, itemsize: int) -> None:
+    needed = rows * columns * itemsize
     if needed > DENSE_BYTES:
         raise MemoryBudgetError(
-            f"the sparse X of {X.shape[0]} rows and {X.shape[1]} columns takes {needed / 2**30:.1f} GiB once dense, "
+            f"the sparse X of {rows} rows and {columns} columns takes {needed / 2**30:.1f} GiB once dense, "
             "more than 4 GiB: predict in parts; fit fewer rows, or counts with a Tanimoto kernel, a byte each."
         )
-    return X.toarray()
+
+
+def _dense_columns(X: Any) -> Any:
+    """A frame with ordinary columns in the place of pandas' sparse ones; anything else as it is."""
+    types = dict(zip(X.columns, X.dtypes, strict=True)) if is_frame(X) else {}
+    dense = {name: kind.subtype for name, kind in types.items() if str(kind).startswith("Sparse[")}
+    if not dense:
+        return X
+    _check_dense_size(len(X), len(dense), max(kind.itemsize for kind in dense.values()))
+    return X.astype(dense)
 
 
 def training_tensor(rows: np.ndarray) -> Tensor:  # (n, d)
@@ -165,13 +182,11 @@ def listed_columns(estimator: Any, reasons: dict[Any, str]) -> str:
 
 
 def _needs_encoding(X: Any, policy: str) -> bool:
-    """Whether it has columns of anything but numbers, or such as may have to be filled in."""
+    """Whether it has columns of anything but numbers, or such as may have to be filled in: all but bytes."""
     if is_frame(X):
-        found = [
-            t for t in X.dtypes if not (isinstance(t, np.dtype) and t.kind in "iu")
-        ]  # which may have gaps
-        text = any(getattr(t, "kind", "O") not in "iufc" for t in found)  # types of polars have no kind
-        return 0 not in X.shape and (text or (policy != "refuse" and len(found) > 0))
+        text = any(getattr(t, "kind", "O") not in "iufc" for t in X.dtypes)  # types of polars have no kind
+        counts = all(isinstance(t, np.dtype) and t == np.uint8 for t in X.dtypes)
+        return 0 not in X.shape and (text or (policy != "refuse" and not counts))
     try:
         array = np.asarray(X)
     except TypeError:  # an Arrow table whose columns share no type
@@ -181,8 +196,13 @@ def _needs_encoding(X: Any, policy: str) -> bool:
     return (
         array.ndim == 2
         and array.size > 0
-        and array.dtype.kind in ("OUSmM" if policy == "refuse" else "OUSmMf")
+        and array.dtype != np.uint8
+        and array.dtype.kind in ("OUSmM" if policy == "refuse" else "OUSmMfiu")
     )
+
+
+def _names(estimator: Any, columns: int) -> list[Any]:
+    return [*getattr(estimator, "feature_names_in_", range(columns))]
 
 
 def _labels(X: Any) -> list[Any] | None:
@@ -204,7 +224,7 @@ def _refuse_missing(estimator: Any, X: np.ndarray) -> None:
     with np.errstate(over="ignore", invalid="ignore"):
         clean = X.dtype.kind != "f" or not np.isnan(X.sum())  # which makes no mask as large as the table
     if not clean and (gaps := np.isnan(X)).any():
-        refuse_missing([*getattr(estimator, "feature_names_in_", range(X.shape[1]))], list(gaps.T))
+        refuse_missing(_names(estimator, X.shape[1]), list(gaps.T), estimator.missing)
 
 
 def _without_gaps(y: Any) -> tuple[Any, np.ndarray | None]:
