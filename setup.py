@@ -19,6 +19,7 @@ import os
 import platform
 import sys
 import sysconfig
+import tempfile
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
@@ -92,20 +93,25 @@ class BuildNative(build_ext):
         variants = X86 if targets_x86() else {}
         macros = [(macro, "1") for macro in variants]
         groups = [(COMMON, [])] + [([source], flags) for source, flags in variants.values()]
-        objects: list[str] = []
-        for sources, flags in groups:
-            objects += self.compiler.compile(
-                [os.path.join(SOURCES, name) for name in sources],
-                output_dir=self.build_temp,
-                macros=macros,
-                extra_postargs=FLAGS + flags + extra,
-                depends=ext.depends,
-            )
         target = self.get_ext_fullpath(ext.name)
-        os.makedirs(os.path.dirname(target), exist_ok=True)
-        self.compiler.link_shared_object(
-            objects, target, extra_postargs=["-pthread", *extra], target_lang="c++"
-        )
+        for folder in (self.build_temp, os.path.dirname(target)):
+            os.makedirs(folder, exist_ok=True)
+        # a folder of its own: of two builds at once, and of one that is killed, nothing is left in the target but whole
+        with tempfile.TemporaryDirectory(dir=self.build_temp) as folder:
+            objects: list[str] = []
+            for sources, flags in groups:
+                objects += self.compiler.compile(
+                    [os.path.join(SOURCES, name) for name in sources],
+                    output_dir=folder,
+                    macros=macros,
+                    extra_postargs=FLAGS + flags + extra,
+                    depends=ext.depends,
+                )
+            linked = os.path.join(folder, os.path.basename(target))
+            self.compiler.link_shared_object(
+                objects, linked, extra_postargs=["-pthread", *extra], target_lang="c++"
+            )
+            os.replace(linked, target)
 
     def get_ext_filename(self, fullname: str) -> str:
         return os.path.join(*fullname.split(".")) + (".pyd" if sys.platform == "win32" else ".so")

@@ -8,6 +8,7 @@ import logging
 import os
 import pathlib
 import re
+import struct
 from typing import Any, NamedTuple
 
 import torch
@@ -56,9 +57,10 @@ def _loaded() -> _Loaded:
     found = [path for path in (folder / "_cpu.so", folder / "_cpu.pyd") if path.exists()]
     reason = ""
     if not found:
-        reason = "the C++ engine was not built (no compiler when sggp was installed)"
+        reason = "the C++ engine was not built (no compiler that could, when sggp was installed)"
     else:
         try:
+            _check_whole(found[0])
             library = ctypes.CDLL(str(found[0]))
             if library.sggp_abi_version() == _ABI:
                 isas = _up_to(setting, _declare(library))
@@ -69,6 +71,26 @@ def _loaded() -> _Loaded:
             reason = f"{found[0].name} could not be loaded ({error})"
     _log.warning("sggp computes kernels with torch, which is slower: %s.", reason)
     return _Loaded(None, (), reason)
+
+
+def _check_whole(path: pathlib.Path) -> None:
+    """Refuse the beginning of an ELF library, as a build or copy leaves it that was cut short.
+
+    Loading it would end the process (SIGBUS) at the first page that is not there. The section headers come last.
+
+    Raises:
+        OSError: it ends before they do.
+    """
+    with path.open("rb") as file:
+        header = file.read(64)
+        size = os.fstat(file.fileno()).st_size
+    if header[:6] == b"\x7fELF\x02\x01" and len(header) == 64:  # of 64 bits, the least significant byte first
+        (start,), (length, count) = (
+            struct.unpack_from("<Q", header, 40),
+            struct.unpack_from("<HH", header, 58),
+        )
+        if size < start + length * count:
+            raise OSError(f"{size} of {start + length * count} bytes are there: install sggp again")
 
 
 def _up_to(setting: str, isas: tuple[str, ...]) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import pathlib
+import re
 import sys
 import threading
 from collections.abc import Iterator
@@ -191,5 +192,27 @@ def test_the_environment_chooses_the_instruction_set(monkeypatch: pytest.MonkeyP
         monkeypatch.setenv("SGGP_NATIVE", "0")
         assert not cpu.available()
         assert "SGGP_NATIVE=0" in cpu.unavailable_reason()
+    finally:
+        library._loaded.cache_clear()
+
+
+@needs_library
+@pytest.mark.parametrize(("whole", "reason"), [(False, r""), (True, r"\(100000 of \d+ bytes are there")])
+def test_a_broken_library_is_not_used(
+    whole: bool, reason: str, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
+) -> None:
+    """One that was cut short ended the process."""
+    content = b"not a library"
+    if whole:
+        content = pathlib.Path(library.library()._name).read_bytes()[:100_000]
+        if content[:4] != b"\x7fELF":
+            pytest.skip("no ELF library")
+    (tmp_path / "_cpu.so").write_bytes(content)
+    monkeypatch.setattr(library, "__file__", str(tmp_path / "library.py"))
+    monkeypatch.delenv("SGGP_NATIVE", raising=False)
+    library._loaded.cache_clear()
+    try:
+        assert not cpu.available()
+        assert re.search("could not be loaded " + reason, cpu.unavailable_reason())
     finally:
         library._loaded.cache_clear()
