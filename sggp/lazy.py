@@ -26,7 +26,13 @@ def names_on_demand(
                 f"module {package!r} has no attribute {name!r}; its public names are "
                 f"{', '.join(sorted({*home, *further}))}"
             )
-        value = getattr(import_module(home[name]), name)
+        try:
+            module = import_module(home[name])
+        except (
+            AttributeError
+        ) as error:  # which Python would take for "there is no such name", without the reason
+            raise ImportError(f"{home[name]} could not be loaded: {error}") from error
+        value = getattr(module, name)
         setattr(sys.modules[package], name, value)
         return value
 

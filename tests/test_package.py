@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 import sggp
+from sggp.lazy import names_on_demand
 from tests.scripts import ROOT, Scripts
 
 EXTRAS = ["botorch", "faiss", "matplotlib", "pooch", "rdkit", "rich", "typer"]
@@ -165,6 +166,14 @@ def test_public_names_need_no_extra(scripts: Scripts) -> None:
 def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="no_such_name"):
         _ = sggp.no_such_name
+
+
+def test_a_module_that_cannot_be_loaded_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "needs_newer.py").write_text("import math\nthing = math.no_such_function\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sggp, "__getattr__", names_on_demand("sggp", {"needs_newer": ["thing"]})[0])
+    with pytest.raises(ImportError, match=r"needs_newer could not be loaded: .*no_such_function"):
+        from sggp import thing  # noqa: F401
 
 
 def test_version_is_that_of_the_metadata() -> None:

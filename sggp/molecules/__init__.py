@@ -7,8 +7,9 @@ Names are fetched from their modules on first use, so that worker processes load
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from sggp.lazy import names_on_demand
 
 if TYPE_CHECKING:
     from sggp.molecules.files import (
@@ -78,18 +79,6 @@ _NAMES_OF = {
     "standardise": ("ParentMatch", "Standardised", "Standardiser"),
     "table": ("FingerprintTable",),
 }
-_HOME = {name: module for module, names in _NAMES_OF.items() for name in names}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(
-            f"module 'sggp.molecules' has no attribute {name!r}; it has {', '.join(__all__)}"
-        )
-    value = getattr(import_module(f"sggp.molecules.{_HOME[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = names_on_demand(
+    __name__, {f"{__name__}.{module}": names for module, names in _NAMES_OF.items()}
+)
