@@ -101,7 +101,7 @@ class PathwiseMultiFidelityGP(PathwiseGPModel):
                 bad = rows[:, column][~((rows[:, column] >= 0) & (rows[:, column] <= 1))]
                 if len(bad):
                     raise InputError(
-                        f"column {column} ({name}) must be from 0 to 1, which is the truth, got {float(bad[0]):g}: "
+                        f"column {column} ({name}) must be from 0 to 1, which is the truth, got {float(bad[0])!r}: "
                         "scale it, as with Normalize(d, bounds=...) as input_transform."
                     )
 
