@@ -84,7 +84,8 @@ def test_a_noise_learnt_from_many_rows_may_all_but_vanish():
 
 def test_the_floor_of_a_learnt_noise():
     x = torch.linspace(0, 1, 3001)[:, None]
-    assert noise_floor(x[:-1]) == noise_floor(x[:500]) == noise_floor(x[:10], "iterative") == 1e-5
+    assert noise_floor(x[:10], "iterative") == 1e-5
+    assert noise_floor(x[:-1]) == noise_floor(x[:500]) == 1e-7
     assert noise_floor(x[:499]) == 1e-8
     assert noise_floor(x) == noise_floor(x, "subset") == 1e-10
     assert noise_floor(x, "iterative") == 1e-6  # whose float32 solves break down below

@@ -50,8 +50,8 @@ class GPRegressor(Lifecycle, Insight, RegressorMixin, KernelParameters):
             (n, n), in predictions (q, n), of which scale and noise are learnt. Kernel objects are copied, never
             changed; their values are where learning starts.
         noise_variance: known noise variance in squared units of y, a number or one per training row; None
-            learns it, under a weak prior (none for scikit-learn kernels), above 1e-5 of the variance
-            of y up to 3,000 rows, 1e-10 beyond ("iterative": 1e-6).
+            learns it, under a weak prior (none for scikit-learn kernels), above 1e-8 of the variance
+            of y (1e-7 from 500 rows on, 1e-5 where rows repeat; 1e-10 beyond 3,000; more for "iterative").
         noise: "auto" lets the spread of measurements depend on the input, gives it Student-t tails, and sets a few
             outlying rows apart (None and names of kernels), each where rows left out say so: for one target whose
             noise is learnt, from 100 rows on. Of noise variances given per row it takes a·given + b, learnt, where rows

@@ -19,7 +19,7 @@ from sggp.posterior.merge import group_rows
 
 _SMOOTHNESS = {f.name: f.nu for f in FAMILIES.values() if f.nu in (0.5, 1.5, 2.5)}  # those of MaternKernel
 _NEAR = 1e-6  # of the spread of a column, up to which rows are repeats for a learnt noise
-_MANY = 500  # rows from which on searches begin on a part of them, and lose their way where noise is next to nothing
+_MANY = 500  # rows from which on searches begin on a part of them, and lose their way at less noise than 1e-7
 KERNEL_NAMES = ("rbf", *_SMOOTHNESS, "tanimoto")
 
 
@@ -97,15 +97,17 @@ def noise_prior(name: str = "matern32") -> LogNormalPrior:
 def noise_floor(x: Tensor, optimizer: str | None = "auto") -> float:
     """Share of the variance of y that a noise learnt from rows x (n, d) by such a recipe stays above.
 
-    Up to 3,000 rows 1e-5, since a few repeated rows with equal targets would say that there is no noise; 1e-8 below
-    500 rows where none are equal to a millionth of each column's spread. 1e-10 beyond 3,000, where it takes a function
-    without noise to get there. "iterative", whose solves multiply in float32, stays above 1e-5 and 1e-6.
+    Up to 3,000 rows 1e-5, since a few repeated rows with equal targets would say that there is no noise; 1e-7 where
+    none are equal to a millionth of each column's spread, 1e-8 below 500 rows. 1e-10 beyond 3,000, where it takes a
+    function without noise to get there. "iterative", whose solves multiply in float32, stays above 1e-5 and 1e-6.
     """
     if len(x) > DIRECT_ROWS:
         return 1e-6 if optimizer == "iterative" else 1e-10
-    if len(x) >= _MANY or optimizer == "iterative":
+    if optimizer == "iterative":
         return 1e-5
     x = x.detach().cpu().double()
     unit = _NEAR * x.std(dim=0, correction=0)
     apart = group_rows(torch.where(unit > 0, (x - x.mean(dim=0)) / unit, 0.0).round()).trivial
-    return 1e-8 if apart else 1e-5
+    if not apart:
+        return 1e-5
+    return 1e-8 if len(x) < _MANY else 1e-7
