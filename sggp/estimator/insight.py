@@ -92,6 +92,16 @@ class Insight:
             held = self._importance = (posterior, self._importance_of_columns())
         return held[1]
 
+    @property
+    def feature_importances_(self) -> np.ndarray:
+        """Importance by permutation as (d,) shares that add up to 1: what `RFE` and `SelectFromModel` read.
+
+        Zero where shuffling a column does no harm. See `feature_importance_` for errors, raised alike, and cost.
+        """
+        harm = np.maximum(self.feature_importance_.permutation, 0.0)
+        total = harm.sum()
+        return harm / total if total > 0 else harm
+
     def _importance_of_columns(self) -> FeatureImportance:
         found, (names, groups) = self._left_out_rows(_ROWS), self._columns()
         rows = self.X_train_[found.rows]

@@ -108,7 +108,8 @@ class GPRegressor(Lifecycle, Insight, RegressorMixin, KernelParameters):
             cells to be filled in, whose `names` then stand above for columns; None for tables of numbers.
         x_offset_, x_scale_ (infinite for columns without influence), y_offset_, y_scale_: the normalisation.
         n_features_in_, feature_names_in_: as in scikit-learn.
-        feature_importance_: of the columns, by permutation of left-out rows and by the learnt kernel.
+        feature_importance_: of the columns, by permutation of left-out rows and by the learnt kernel;
+            feature_importances_: the first as shares, for `RFE` and its like.
 
     Example:
         >>> import numpy as np

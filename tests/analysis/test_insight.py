@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.exceptions import NotFittedError
+from sklearn.feature_selection import RFE, SelectFromModel
 from sklearn.inspection import PartialDependenceDisplay
 from sklearn.inspection import permutation_importance as scikit_importance
 from sklearn.model_selection import KFold, cross_val_predict
@@ -77,6 +78,17 @@ def test_what_drives_a_learnt_model(fitted):
     refitted = known().fit(*data())
     first = refitted.feature_importance_
     assert refitted.fit(*data(seed=1)).feature_importance_ is not first
+
+
+def test_columns_are_selected_by_what_drives_the_model(fitted):
+    """`importance_getter` needs no word: `feature_importances_` is what scikit-learn looks for."""
+    shares, permutation = fitted.feature_importances_, fitted.feature_importance_.permutation
+    np.testing.assert_allclose(shares, permutation.clip(0) / permutation.clip(0).sum())
+    kept = SelectFromModel(fitted, prefit=True, threshold=0.02).get_support()
+    assert kept.tolist() == [True, True, False]
+    X, y = data(60)
+    plain = GPRegressor("matern52", noise="constant", num_samples=0, random_state=0)
+    assert RFE(plain, n_features_to_select=1).fit(X, y).ranking_.tolist() == [1, 2, 3]
 
 
 def test_a_learnt_model_is_calibrated(fitted):
