@@ -10,20 +10,27 @@ import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
 from gpytorch.kernels import Kernel, ScaleKernel
-from gpytorch.priors import LogNormalPrior
 from torch import Tensor
 
 from sggp.errors import DtypeError, InputError, UnsupportedKernel
 from sggp.hyperparameters.adam import Adam
+from sggp.hyperparameters.values import (
+    LogNormals,
+    PriorTerm,
+    expressible,
+    is_softplus,
+    log_density,
+    of_value,
+)
 from sggp.kernels.convert import check_kernel_structure
 from sggp.kernels.generic import copied
 
 _log = logging.getLogger(__name__)
-_HALF_LOG_TWO_PI = 0.5 * math.log(2 * math.pi)
 _LOG_RANGE = 23.0  # values stay within a factor e^23 = 1e10 of one
 
 
@@ -53,7 +60,12 @@ class Ties:
 
 @dataclass(frozen=True)
 class Coordinate:
-    """One raw parameter tensor and the map u -> raw, elementwise and increasing, after the mean over `ties`."""
+    """One raw parameter tensor and the map u -> raw, elementwise and increasing, after the mean over `ties`.
+
+    Attributes:
+        slope: the derivative d raw / du as a function of u, where there is a formula for it.
+        least: the value is this plus e^u; None where it is something else.
+    """
 
     name: str
     parameter: torch.nn.Parameter
@@ -62,10 +74,24 @@ class Coordinate:
     lower: float
     upper: float
     ties: Ties | None = None
+    slope: Callable[[Tensor], Tensor] | None = None
+    least: float | None = None
 
 
 def _identity(value: Tensor) -> Tensor:
     return value
+
+
+def _softplus_raw(u: Tensor) -> Tensor:
+    """The raw parameter of a value e^u above its lower bound: log(e^(e^u) − 1)."""
+    above = u.exp()
+    return above + torch.log(-torch.expm1(-above))
+
+
+def _softplus_slope(u: Tensor) -> Tensor:
+    """The derivative of `_softplus_raw`, e^u / (1 − e^(−e^u))."""
+    above = u.exp()
+    return above / torch.expm1(-above).neg_()
 
 
 def _coordinate(name: str, parameter: torch.nn.Parameter, constraint: Any) -> Coordinate:
@@ -73,13 +99,16 @@ def _coordinate(name: str, parameter: torch.nn.Parameter, constraint: Any) -> Co
     if constraint is not None:
         lower, upper = float(constraint.lower_bound.min()), float(constraint.upper_bound.max())
         if math.isfinite(lower) and math.isinf(upper):
+            usual = is_softplus(constraint) and constraint.lower_bound.numel() == 1
             return Coordinate(
                 name,
                 parameter,
-                lambda u: constraint.inverse_transform(lower + u.exp()),
+                _softplus_raw if usual else lambda u: constraint.inverse_transform(lower + u.exp()),
                 lambda raw: (constraint.transform(raw) - lower).clamp_min(1e-300).log(),
                 -_LOG_RANGE,
                 _LOG_RANGE,
+                slope=_softplus_slope if usual else None,
+                least=lower,
             )
         if lower >= 0.0 and math.isfinite(upper):
             low, high = max(lower * (1 + 1e-7), 1e-10), upper * (1 - 1e-7)
@@ -178,10 +207,6 @@ class Coordinates:
         self.items: list[Coordinate] = []
         # walked through once: every evaluation needs them, and a walk takes longer than what is done there
         self._constrained = list(kernel.named_parameters_and_constraints())
-        self._priors = [
-            (module, prior, closure, _ties(module, name))
-            for name, module, prior, closure, _ in kernel.named_priors()
-        ]
         seen: set[int] = set()
         for name, parameter, constraint in self._constrained:
             if parameter.requires_grad and id(parameter) not in seen:
@@ -196,12 +221,38 @@ class Coordinates:
             self.raw_noise = torch.nn.Parameter(torch.tensor(start, dtype=torch.float64, device=device))
             low = math.log(max(1e-3 * noise_floor, 1e-300))
             self.items.append(
-                Coordinate("noise_variance", self.raw_noise, _identity, _identity, low, math.inf)
+                Coordinate(
+                    "noise_variance", self.raw_noise, _identity, _identity, low, math.inf, least=noise_floor
+                )
             )
         if initial_mean is not None:
             self.raw_mean = torch.nn.Parameter(initial_mean.detach().clone().to(device, torch.float64))
             to_raw, to_coordinate = (lambda u: u * mean_scale), (lambda raw: raw / mean_scale)
             self.items.append(Coordinate("mean", self.raw_mean, to_raw, to_coordinate, -math.inf, math.inf))
+        self._log_normals, self._priors = self._known_priors()
+
+    def _known_priors(self) -> tuple[LogNormals, list[Callable[[], Tensor]]]:
+        """The log-normal priors on values of coordinates, and all others as differentiable log densities."""
+        sizes = [item.parameter.numel() for item in self.items]
+        places = {id(item.parameter): (item, sum(sizes[:number])) for number, item in enumerate(self.items)}
+        terms: list[PriorTerm] = []
+        others: list[Callable[[], Tensor]] = []
+
+        def add(parameter: Any, prior: Any, ties: Ties | None, value: Callable[[], Tensor]) -> None:
+            item, start = places.get(id(parameter), (None, 0))
+            counts = None if ties is None else ties.counts
+            if item is None or item.least is None or not expressible(prior, item.parameter.shape):
+                others.append(lambda: _counted(log_density(prior, value()), counts))
+            else:
+                terms.append(PriorTerm(start, item.parameter.shape, item.least, prior, counts))
+
+        for name, module, prior, closure, _ in self.kernel.named_priors():
+            value = of_value(module, closure)
+            parameter = None if value is None else getattr(module, f"raw_{value}")
+            add(parameter, prior, _ties(module, name), partial(closure, module))
+        if self.noise_prior is not None and self.raw_noise is not None:
+            add(self.raw_noise, self.noise_prior, None, self.noise)
+        return LogNormals(terms), others
 
     @property
     def size(self) -> int:
@@ -225,7 +276,7 @@ class Coordinates:
 
     def _pieces(self, u: Tensor) -> Iterator[tuple[Coordinate, Tensor]]:
         """Each coordinate with its part of u (p,), in the shape and on the device of its parameter."""
-        parts = u.detach().split([item.parameter.numel() for item in self.items])
+        parts = u.detach().split_with_sizes([item.parameter.numel() for item in self.items])
         for item, part in zip(self.items, parts, strict=True):
             tied = part if item.ties is None else item.ties.mean(part)
             yield item, tied.reshape(item.parameter.shape).to(item.parameter)
@@ -239,14 +290,19 @@ class Coordinates:
 
     def gradient(self, u: Tensor) -> Tensor:  # (p,)
         """Gradient in the coordinates, from the `.grad` of the raw parameters (chain rule through u -> raw)."""
+        return self._chained(u, [item.parameter.grad for item in self.items])
+
+    def _chained(self, u: Tensor, gradients: Sequence[Tensor | None]) -> Tensor:  # (p,)
+        """The same from gradients in the raw parameters; None is zero."""
         parts = [torch.zeros(0, dtype=torch.float64)]
-        for item, part in self._pieces(u):
-            pulled = torch.zeros_like(part)
-            if item.parameter.grad is not None and item.to_raw is _identity:
-                pulled = item.parameter.grad
-            elif item.parameter.grad is not None:
-                place = part.detach().requires_grad_(True)
-                (pulled,) = torch.autograd.grad(item.to_raw(place), place, item.parameter.grad)
+        for (item, part), own in zip(self._pieces(u), gradients, strict=True):
+            pulled = torch.zeros_like(part) if own is None else own
+            if own is not None and item.slope is not None:
+                pulled = own * item.slope(part)
+            elif own is not None and item.to_raw is not _identity:
+                with torch.enable_grad():
+                    place = part.detach().requires_grad_(True)
+                    (pulled,) = torch.autograd.grad(item.to_raw(place), place, own)
             parts.append((pulled if item.ties is None else item.ties.mean(pulled)).reshape(-1).cpu())
         return torch.cat(parts)
 
@@ -266,16 +322,35 @@ class Coordinates:
             raise InputError("this problem has a known noise variance: there is none to learn.")
         return self.noise_floor + self.raw_noise.exp()
 
-    def log_prior(self) -> Tensor:
-        """Sum of the log densities of all GPyTorch priors of the kernel, and of the noise prior; a scalar."""
-        device = self.items[0].parameter.device if self.items else torch.device("cpu")
-        total = torch.zeros((), dtype=torch.float64, device=device)
-        for module, prior, closure, ties in self._priors:
-            density = _log_density(prior, closure(module))
-            total = total + (density if ties is None else density / ties.counts.to(density)).sum()
-        if self.noise_prior is not None and self.raw_noise is not None:
-            total = total + _log_density(self.noise_prior, self.noise()).sum()
-        return total
+    def noise_height(self, slope: Tensor) -> tuple[Tensor, Tensor]:
+        """The derivative in the learnt noise variance, as one in its raw parameter."""
+        if self.raw_noise is None:
+            raise InputError("this problem has a known noise variance: there is none to learn.")
+        return self.raw_noise, (slope * self.raw_noise.detach().exp()).to(self.raw_noise)
+
+    def log_prior(self, u: Tensor) -> tuple[float, Tensor]:  # (p,)
+        """Sum of the log densities of all GPyTorch priors at u (p,), which was assigned, and its gradient in u.
+
+        The priors are those of the kernel, on constrained values, and that of the noise.
+        """
+        value, slope = self._log_normals(self._tied(u))
+        gradient = self._tied(slope)
+        if self._priors:
+            with torch.enable_grad():
+                total = torch.stack([prior() for prior in self._priors]).sum()
+            value += float(total.detach())
+            if total.requires_grad:
+                parameters = [item.parameter for item in self.items]
+                gradient = gradient + self._chained(
+                    u, torch.autograd.grad(total, parameters, allow_unused=True)
+                )
+        return value, gradient
+
+    def _tied(self, values: Tensor) -> Tensor:  # (p,)
+        """Entries that are to stay equal replaced by their means; of a gradient likewise."""
+        if all(item.ties is None for item in self.items):
+            return values
+        return torch.cat([part.reshape(-1).cpu() for _, part in self._pieces(values)])
 
     def values(self) -> dict[str, Any]:
         """The constrained values by GPyTorch name: floats, or lists where a parameter has several entries."""
@@ -293,12 +368,9 @@ class Coordinates:
         return out
 
 
-def _log_density(prior: Any, value: Tensor) -> Tensor:
-    """The log density of a GPyTorch prior; of a log-normal one by its formula, without checks at every evaluation."""
-    if type(prior) is not LogNormalPrior or prior._transform is not None:
-        return prior.log_prob(value)
-    log, spread = value.log(), prior.scale
-    return -0.5 * ((log - prior.loc) / spread).square() - log - (spread.log() + _HALF_LOG_TWO_PI)
+def _counted(density: Tensor, counts: Tensor | None) -> Tensor:
+    """The sum of log densities, each divided by how many entries it was counted for."""
+    return (density if counts is None else density / counts.to(density)).sum()
 
 
 def _ties(module: torch.nn.Module, name: str) -> Ties | None:

@@ -20,6 +20,7 @@ from sggp.hyperparameters.exact.quasi_newton import (
     positive_part,
 )
 from sggp.hyperparameters.problem import CommonOptions, FitProblem
+from sggp.hyperparameters.values import backward
 from tests.oracles import kernel_matrix
 
 
@@ -63,7 +64,7 @@ def test_gram_matrix_and_its_derivatives_agree_with_autograd(kernel, tile_entrie
         return  # theirs has a slope where rows coincide; ours: test_gradient_agrees_with_finite_differences
     inverse = torch.linalg.inv(dense.detach() + 0.1 * torch.eye(57))
     columns = torch.stack([y, y**2, y**3], dim=1)
-    torch.autograd.backward(*zip(*gram.pulled(Sensitivity(inverse, columns, 2)), strict=True))
+    backward(gram.pulled(Sensitivity(inverse, columns, 2)))
     dense.backward(0.5 * (columns @ columns.T - 2 * inverse))
     for (name, own), other in zip(ours.named_parameters(), theirs.parameters(), strict=True):
         torch.testing.assert_close(own.grad, other.grad, rtol=1e-9, atol=1e-9, msg=name)

@@ -96,7 +96,8 @@ def dense_gradient(kernel, x, y, u, *, noise, mean, start=0.08):
         solved = torch.linalg.solve(h, torch.stack([torch.ones_like(y), y], 1))
         mean = solved[:, 1].sum() / solved[:, 0].sum()
     density = torch.distributions.MultivariateNormal(torch.zeros_like(y) + mean, h).log_prob(y)
-    (density + coordinates.log_prior()).backward()
+    priors = [prior.log_prob(value(part)).sum() for _, part, prior, value, _ in duplicate.named_priors()]
+    (density + sum(priors)).backward()
     return coordinates.gradient(u)
 
 

@@ -10,7 +10,8 @@ import torch
 from gpytorch.kernels import Kernel
 from torch import Tensor
 
-from sggp.hyperparameters.gram import gram_function, profile, stationary_parts, total_scale
+from sggp.hyperparameters.gram import gram_function, profile, stationary_parts
+from sggp.hyperparameters.values import Value
 
 __all__ = ["GramMatrix", "Sensitivity"]
 
@@ -56,10 +57,13 @@ class GramMatrix:
         parts = stationary_parts(kernel)
         self.parts = None if parts is None or not x.is_floating_point() else parts
         self.phi = None if self.parts is None else profile(self.parts[1])
+        if self.phi is not None and self.parts is not None:
+            self._scales = [Value(scale, "outputscale") for scale in self.parts[0]]
+            self._lengthscale = Value(self.parts[1], "lengthscale")
         self.gram = gram_function(kernel)
         self._autograd: Tensor | None = None
         self._value, self._slope = x.new_empty(0), x.new_empty(0)
-        self._points = x
+        self._points, self._scale = x, 1.0
 
     def evaluate(self, out: Tensor) -> None:
         """Write K to `out`, (n, n), of which the lower triangle counts."""
@@ -72,21 +76,21 @@ class GramMatrix:
         with torch.no_grad():
             if len(self._slope) != n:
                 self._value, self._slope = self.x.new_zeros(n, n), self.x.new_zeros(n, n)
-            scale = float(total_scale(self.parts[0], self.x))
-            z = (self.x - self.x[-1:]) / self.parts[1].lengthscale.reshape(-1)
+            self._scale = math.prod(float(scale.now()) for scale in self._scales)
+            z = (self.x - self.x[-1:]) / self._lengthscale.now().reshape(-1)
             norms = z.square().sum(dim=1)
             for rows, cols in self._tiles():
                 square = torch.addmm(norms[cols], z[rows], z[cols].T, alpha=-2.0)
                 value, slope = self.phi(square.add_(norms[rows, None]).clamp_min_(0.0))
                 value.diagonal(offset=rows.start).fill_(1.0)
                 slope.diagonal(offset=rows.start).zero_()
-                torch.mul(value, scale, out=self._value[rows, cols])
+                torch.mul(value, self._scale, out=self._value[rows, cols])
                 self._slope[rows, cols] = slope
             self._points = z
             out.copy_(self._value)
 
     def pulled(self, sensitivity: Sensitivity) -> list[tuple[Tensor, Tensor]]:
-        """Tensors on which K depends and, of a function with ∂/∂H = S, the derivatives in them: for autograd.
+        """Tensors on which K depends and, of a function with ∂/∂H = S, the derivatives in them: for `values.backward`.
 
         Belongs to the last `evaluate`, whose parameters must not have moved since; once.
         """
@@ -98,12 +102,13 @@ class GramMatrix:
             return [(gram, sensitivity.tile(everything, everything))]
         with torch.no_grad():
             total, moments = self._moments(sensitivity)
-        with torch.enable_grad():
-            scale, lengthscale = total_scale(self.parts[0], self.x), self.parts[1].lengthscale
-            pulled = moments * (-2.0 * scale.detach())
-            pulled = pulled.sum_to_size(lengthscale.reshape(-1).shape).reshape(lengthscale.shape)
-            both = (scale, total / scale.detach()), (lengthscale, pulled / lengthscale.detach())
-            return [(output, slope) for output, slope in both if output.requires_grad]
+            lengthscale = self._lengthscale.now()
+            pulled = (
+                moments.mul_(-2.0 * self._scale).sum_to_size(lengthscale.numel()).reshape(lengthscale.shape)
+            )
+            known = [(scale, total / scale.now()) for scale in self._scales]
+            known.append((self._lengthscale, pulled / lengthscale))
+        return [value.height(slope) for value, slope in known if value.raw.requires_grad]
 
     def _moments(self, sensitivity: Sensitivity) -> tuple[Tensor, Tensor]:  # (), (d,)
         """Σ_ab S_ab K_ab and Σ_ab S_ab (dφ/dr²)_ab (z_a − z_b)², over all a and b."""

@@ -15,6 +15,7 @@ from sggp.hyperparameters.gram import LOG_TWO_PI
 from sggp.hyperparameters.merged import MergedData, mean_and_weights, right_sides
 from sggp.hyperparameters.problem import FitProblem
 from sggp.hyperparameters.result import Trace
+from sggp.hyperparameters.values import backward
 from sggp.linalg import cholesky
 
 __all__ = ["Best", "Evaluation", "Objective", "evaluate"]
@@ -160,19 +161,16 @@ class Objective:
             torch.cholesky_inverse(found.factor, out=inverse)
             sensitivity = Sensitivity(inverse, found.weights, self.rows.y.shape[1])
         heights = self.gram.pulled(sensitivity)
-        with torch.enable_grad():
-            if shared is not None:
-                # dL/dσ² = Σ_g S_gg/r_g over distinct inputs, and that of what merging left behind
-                height = within + (sensitivity.diagonal() * self.rows.shares).sum() * shared
-                heights.append((height, torch.ones_like(height)))
-            prior = coordinates.log_prior()
-            if prior.requires_grad:
-                heights.append((prior, torch.full_like(prior, self.count / self.whole)))
-        if heights:
-            torch.autograd.backward([height for height, _ in heights], [slope for _, slope in heights])
-        gradient = coordinates.gradient(vector) / self.count
+        if shared is not None:
+            # dL/dσ² = Σ_g S_gg/r_g over distinct inputs, and that of what merging left behind
+            heights.append(coordinates.noise_height(torch.dot(sensitivity.diagonal(), self.rows.shares)))
+            if within.requires_grad:
+                heights.append((within, torch.ones_like(within)))
+        backward(heights)
+        prior, pulled = coordinates.log_prior(vector)
+        gradient = coordinates.gradient(vector) / self.count + pulled / self.whole
         likelihood = found.value + float(within.detach())
-        value = likelihood / self.count + float(prior.detach()) / self.whole
+        value = likelihood / self.count + prior / self.whole
         if self.best is None or -value < self.best.objective:
             self.best = Best(-value, u.copy(), -gradient.numpy(), likelihood, found.mean)
         if self.recording:

@@ -196,7 +196,7 @@ def _result(problem: FitProblem, settings: IterativeSettings, ascent: Ascent, fo
     gradient, records = ascent.gradient, ascent.trace.records
     kernel, coordinates = gradient.coordinates.kernel, gradient.coordinates
     valuing, ending = streams(problem.generator, "value", "posterior")
-    log_prior = float(coordinates.log_prior().detach())
+    log_prior = coordinates.log_prior(coordinates.vector())[0]
     unidentified = unidentified_columns(kernel, problem.x)
     settle_unidentified(problem.kernel, kernel, problem.x, unidentified)
     kernel.requires_grad_(False)

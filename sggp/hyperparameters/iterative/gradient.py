@@ -115,16 +115,15 @@ class PathwiseGradient:
         coordinates.assign(u)  # clears the gradients
         for name, grad in _kernel_part(kernel, operator, left, right).items():
             kernel.get_parameter(name).grad = grad
+        prior = coordinates.log_prior(u)[1] if whole else torch.zeros_like(u)
         with torch.enable_grad():
-            total = coordinates.log_prior() if whole else left.new_zeros(())
             if self.noise is None:
                 # ∂H/∂σ² = I/r for r repeats: Σ_j left_jᵀ ∂H right_j without a product
                 noise = coordinates.noise()
-                total = total + ((left * right).sum(dim=1) / self.data.counts).sum() * noise
+                total = ((left * right).sum(dim=1) / self.data.counts).sum() * noise
                 total = total + self.data.within(noise) if whole else total
-            if total.requires_grad:
                 total.backward()
-        return coordinates.gradient(u)
+        return coordinates.gradient(u) + prior
 
 
 def _kernel_part(kernel: Any, operator: KernelOperator, left: Tensor, right: Tensor) -> dict[str, Tensor]:

@@ -113,9 +113,11 @@ class FixedBaseAscent:
             vector = torch.as_tensor(u, dtype=torch.float64)
             coordinates.assign(vector)
             with torch.enable_grad():
-                value = self.terms().mean() / targets + coordinates.log_prior() / (n * targets)
+                value = self.terms().mean() / targets
                 value.backward()
-            gradient, height = coordinates.gradient(vector), float(value.detach())
+            prior, slope = coordinates.log_prior(vector)
+            gradient = coordinates.gradient(vector) + slope / (n * targets)
+            height = float(value.detach()) + prior / (n * targets)
             self.trace.add(self.step_count + 1, height, float(gradient.abs().max()), coordinates.values())
             return -height, -gradient.numpy()
 

@@ -59,12 +59,15 @@ class MinibatchLikelihood:
         self.coordinates.assign(u)
         with torch.enable_grad():
             # n/|batch| Σ_batch log N(y_i | y_N(i)) estimates Vecchia's sum over all rows without bias
-            value = self.terms(selection).mean() * len(self.y) + self.coordinates.log_prior()
+            value = self.terms(selection).mean() * len(self.y)
             if self.merged is not None:
                 value = value + self.merged.within(self.shared_noise())
             value = value / self.targets
             value.backward()
-        return float(value.detach()), self.coordinates.gradient(u)
+        prior, slope = self.coordinates.log_prior(u)
+        return float(value.detach()) + prior / self.targets, self.coordinates.gradient(
+            u
+        ) + slope / self.targets
 
 
 def search_intervals(max_steps: int) -> list[int]:

@@ -63,18 +63,16 @@ class LogDensity:
         if sensitivity is None:
             return nothing
         with torch.enable_grad():
-            prior = self.coordinates.log_prior()
             if gram.requires_grad:
                 torch.autograd.backward(gram, sensitivity)
             if self.noise is None:
                 torch.autograd.backward(noise, sensitivity.diagonal().sum())
-            if prior.requires_grad:
-                prior.backward()
             gradient = self.coordinates.gradient(u)
+        prior, slope = self.coordinates.log_prior(u)
         distance = torch.where(self.covered, 0.0, (u - self.centre) / self.spread)
         jacobian = torch.where(self.covered, self.jacobian, 0.0)
-        value += float(prior.detach()) - 0.5 * float(distance.square().sum()) + float((jacobian * u).sum())
-        gradient = gradient - distance / self.spread + jacobian
+        value += prior - 0.5 * float(distance.square().sum()) + float((jacobian * u).sum())
+        gradient = gradient + slope - distance / self.spread + jacobian
         return (value, gradient) if math.isfinite(value) and bool(gradient.isfinite().all()) else nothing
 
     def _jacobian(self) -> Tensor:  # (p,)
