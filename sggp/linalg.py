@@ -41,22 +41,23 @@ def try_cholesky(
     Cost: n³/3 flops for each block and each jitter that it takes.
     """
     first, *others = (j for j in (least, *JITTERS[blocks.dtype]) if j == least or j > least)
-    mean = blocks.diagonal(dim1=-2, dim2=-1).mean(-1) if scale is None else scale
-    size = torch.as_tensor(mean, dtype=blocks.dtype, device=blocks.device).expand(blocks.shape[:-2])
-    begin = _raised(blocks, first * size) if first else blocks
+    begin = _raised(blocks, first * _size(blocks, scale)) if first else blocks
     if out is None:
         factor, info = torch.linalg.cholesky_ex(begin)
     else:
         factor, info = out, torch.empty(blocks.shape[:-2], dtype=torch.int32, device=blocks.device)
         torch.linalg.cholesky_ex(begin, out=(factor, info))
     lost = _lost(factor, info)
-    taken = torch.full_like(size, first)
+    taken = blocks.new_full(blocks.shape[:-2], first)
+    if not bool(lost.any()):
+        return factor, taken
+    size = _size(blocks, scale)
     for jitter in others:
-        if not bool(lost.any()):
-            return factor, taken
         again, info = torch.linalg.cholesky_ex(_raised(blocks[lost], jitter * size[lost]))
         factor[lost], taken[lost] = again, jitter
         lost[lost.clone()] = _lost(again, info)
+        if not bool(lost.any()):
+            return factor, taken
     factor[lost], taken[lost] = torch.nan, torch.inf
     return factor, taken
 
@@ -75,12 +76,18 @@ def cholesky(
         InputError: a block has no factor, even with the largest jitter.
     """
     factor, jitter = try_cholesky(blocks, scale=scale, least=least, out=out)
-    if bool(torch.isinf(jitter).any()):
+    if bool((jitter == torch.inf).any()):
         raise InputError(
             f"{what} is not positive definite even with a jitter of {JITTERS[blocks.dtype][-1]:.0e} of its diagonal: "
             "the kernel returned NaN or is not a covariance function on these inputs."
         )
     return factor
+
+
+def _size(blocks: Tensor, scale: Tensor | float | None) -> Tensor:  # (…)
+    """What jitters are shares of."""
+    mean = blocks.diagonal(dim1=-2, dim2=-1).mean(-1) if scale is None else scale
+    return torch.as_tensor(mean, dtype=blocks.dtype, device=blocks.device).expand(blocks.shape[:-2])
 
 
 def _raised(blocks: Tensor, amount: Tensor) -> Tensor:
@@ -91,4 +98,5 @@ def _raised(blocks: Tensor, amount: Tensor) -> Tensor:
 
 def _lost(factor: Tensor, info: Tensor) -> Tensor:
     """Which factors do not exist; LAPACK does not always say so where the matrix holds NaN."""
-    return (info != 0) | ~torch.isfinite(factor.diagonal(dim1=-2, dim2=-1)).all(-1)
+    total = factor.diagonal(dim1=-2, dim2=-1).sum(-1)  # of roots, so finite where all of them are
+    return (info != 0) | (total - total != 0)
