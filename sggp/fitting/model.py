@@ -229,7 +229,7 @@ def fit_model(x: Tensor, y: Tensor, settings: ModelSettings, generator: Seed) ->
             if noise is None:
                 own = replace(settings, noise_variance=None)
             if kernel is not None:
-                begin = replace(start, kernel=kernel, candidates={}, smoother=())
+                begin = replace(start, kernel=kernel, candidates=None, smoother=())
                 if _recipe(settings, x) == "nearest-neighbour":
                     own = replace(own, options={**own.options, **AGAIN})
             return _learn(begin, inputs, targets, scaling, own, generators, noise)
@@ -366,9 +366,9 @@ def _learn(
         table = partial(observed, x=x, y=y, noise=arguments["noise_variance"])
         white = _white_noise(start, scaling)
         return fit_smoothness((start.kernel, *start.smoother), white, fit, table), None
-    if recipe != "nearest-neighbour" or not start.candidates:
+    if recipe != "nearest-neighbour" or start.candidates is None:
         return fit(start.kernel, initial_noise_variance=_white_noise(start, scaling)), None
-    return fit_selected(start.candidates, x, y, fit, generators[1], arguments["noise_variance"])
+    return fit_selected(start.candidates(), x, y, fit, generators[1], arguments["noise_variance"])
 
 
 def _recipe(settings: ModelSettings, x: Tensor) -> Any:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from gpytorch.kernels import Kernel
@@ -26,7 +26,7 @@ class StartingPoint:
             normalised targets.
         white_noise_fixed: whether that noise is to stay as it is.
         noise_prior: a GPyTorch prior for a learnt noise variance, or None.
-        candidates: kernels to choose from by nearest-neighbour fits (`fit_selected`), by name; or none.
+        candidates: makes the kernels to choose from by nearest-neighbour fits (`fit_selected`), by name; or None.
         smoother: smooth ones to try where the marginal likelihood is exact (`fit_smoothness`), a smooth and a smoother
             one, or none.
     """
@@ -36,7 +36,7 @@ class StartingPoint:
     white_noise: float | None = None
     white_noise_fixed: bool = False
     noise_prior: Any = None
-    candidates: Mapping[str, Kernel] = field(default_factory=dict)
+    candidates: Callable[[], Mapping[str, Kernel]] | None = None
     smoother: tuple[Kernel, ...] = ()
 
 
@@ -53,7 +53,6 @@ def starting_point(kernel: Any, x: Any, blocks: tuple[tuple[int, ...], ...] = ()
     rows, input_dim = x.shape
     if kernel is None or isinstance(kernel, str):
         name, many = "matern32" if kernel is None else kernel, choose_optimizer(rows) != "exact"
-        every = ROUGHEST_FIRST if kernel is None else ()
         smooth = () if many or kernel is not None else ("matern52", "rbf")
         varying = None if name == "tanimoto" else _varying(x, blocks)
 
@@ -64,7 +63,7 @@ def starting_point(kernel: Any, x: Any, blocks: tuple[tuple[int, ...], ...] = ()
             named(name),
             name != "tanimoto",
             noise_prior=noise_prior(name),
-            candidates={other: named(other) for other in every},
+            candidates=None if kernel is not None else lambda: {other: named(other) for other in ROUGHEST_FIRST},
             smoother=tuple(named(other) for other in smooth),
         )
     if isinstance(kernel, Kernel):

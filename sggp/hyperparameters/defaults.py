@@ -81,8 +81,8 @@ def log_normal(mode: float, spread: float) -> LogNormalPrior:
 
     A density of the quantity itself, as GPyTorch's priors are: one of median m would pull towards m·e^(−spread²).
     """
-    loc, scale = torch.tensor([math.log(mode) + spread**2, spread], dtype=torch.float64)
-    return LogNormalPrior(loc, scale)
+    loc = torch.tensor(math.log(mode) + spread**2, dtype=torch.float64)
+    return LogNormalPrior(loc, torch.tensor(spread, dtype=torch.float64))
 
 
 def noise_prior(name: str = "matern32") -> LogNormalPrior:

@@ -34,6 +34,14 @@ _COMBINED: dict[type, Callable[[Tensor, Tensor], Tensor]] = {
     gpytorch.kernels.AdditiveKernel: operator.add,
     gpytorch.kernels.ProductKernel: operator.mul,
 }
+_CONSTANT = (type(None), bool, int, float, str, torch.Size, torch.dtype, torch.device)
+_CONTAINERS = (dict, OrderedDict, set)
+_USUAL_STATE = tuple(
+    getattr(kind, name)
+    for kind in (object, torch.nn.Module, gpytorch.kernels.Kernel)
+    for name in ("__getstate__", "__setstate__")
+    if hasattr(kind, name)
+)
 _SETTINGS = threading.RLock()
 """GPyTorch's settings are those of the process: threads that set and reset them at the same time leave them changed."""
 
@@ -233,19 +241,50 @@ def _seen_in(x: Points) -> torch.dtype:
 
 
 def copied(kernel: gpytorch.kernels.Kernel) -> gpytorch.kernels.Kernel:
-    """`copy.deepcopy` in two thirds of its time: what modules hold beside their parts is mostly empty, made at once.
+    """`copy.deepcopy` in a third of its time: most of what modules hold is nothing, or cannot change.
 
     Raises:
         RuntimeError: a tensor that it holds has a graph.
     """
-    made: dict[int, Any] = {}
-    for module in kernel.modules():
-        for value in vars(module).values():
-            if type(value) in (OrderedDict, set) and not value:
-                made[id(value)] = type(value)()
-            elif isinstance(value, torch.Size):
-                made[id(value)] = value
-    return copy.deepcopy(kernel, made)
+    return _copied(kernel, {})
+
+
+def _copied(module: Any, memo: dict[int, Any]) -> Any:
+    """The copy of a module, also entered in the memo of `copy.deepcopy`, which copies what asks for its own way."""
+    if id(module) in memo:
+        return memo[id(module)]
+    kind: Any = type(module)
+    made = (kind.__new__, kind.__reduce_ex__) == (object.__new__, object.__reduce_ex__)
+    usual = kind.__getstate__ in _USUAL_STATE and kind.__setstate__ in _USUAL_STATE
+    if not made or not usual or hasattr(kind, "__deepcopy__"):
+        return copy.deepcopy(module, memo)
+    memo[id(module)] = new = object.__new__(kind)
+    state = vars(new)
+    for name, value in vars(module).items():
+        if name == "_modules":
+            state[name] = type(value)((key, _copied(child, memo)) for key, child in value.items())
+        elif name == "_buffers":
+            state[name] = type(value)((key, _buffer(tensor, memo)) for key, tensor in value.items())
+        elif name == "_compiled_call_impl":
+            state[name] = None  # as torch does it
+        elif type(value) in _CONSTANT:
+            state[name] = value
+        elif type(value) in _CONTAINERS and not value:
+            state[name] = memo[id(value)] = type(value)()
+        else:
+            state[name] = copy.deepcopy(value, memo)
+    return new
+
+
+def _buffer(tensor: Tensor | None, memo: dict[int, Any]) -> Tensor | None:
+    """The copy of a buffer; of one that others may look into, by `copy.deepcopy`."""
+    if tensor is None or type(tensor) is not Tensor or tensor.requires_grad or vars(tensor):
+        return copy.deepcopy(tensor, memo)
+    if tensor.untyped_storage().nbytes() != tensor.nbytes:
+        return copy.deepcopy(tensor, memo)
+    if id(tensor) not in memo:
+        memo[id(tensor)] = tensor.clone()
+    return memo[id(tensor)]
 
 
 def _frozen(kernel: gpytorch.kernels.Kernel) -> gpytorch.kernels.Kernel:
