@@ -14,7 +14,9 @@ from sggp.operators.base import LinearOperator, RowOperator, completed
 from sggp.random import as_generator
 from sggp.typing import Seed
 
-__all__ = ["Problem", "System", "check_operator", "check_system", "require_rows"]
+__all__ = ["Problem", "System", "check_operator", "check_system", "few", "require_rows"]
+
+_COPIED = 2**16  # entries of columns that are read at once: half a megabyte
 
 
 @dataclass
@@ -61,11 +63,12 @@ class Columns:
         return self.block.device
 
     def take(self, columns: Tensor | None = None) -> Tensor:  # (c,) -> (n, c)
-        """A new tensor of these of the columns, None for all; made one at a time."""
-        places, scale = (a if columns is None else a[columns] for a in (self.places, self.scale))
-        out = self.block.new_empty(len(self.block), len(places), dtype=torch.float64)
-        for place, column in enumerate(places.tolist()):
-            torch.div(self.block[:, column].double(), float(scale[place]), out=out[:, place])
+        """A new tensor of these of the columns, None for all; made a few at a time."""
+        columns = torch.arange(len(self.places)) if columns is None else columns
+        out = self.block.new_empty(len(self.block), len(columns), dtype=torch.float64)
+        parts = few(columns, len(self.block))
+        for own, part in zip(parts, out.split([len(own) for own in parts], dim=1), strict=True):
+            torch.div(self.block[:, self.places[own]].double(), self.scale[own].to(out), out=part)
         return out
 
     def rows(self, rows: Tensor, columns: Tensor) -> Tensor:  # (b,), (c,) -> (b, c)
@@ -74,10 +77,13 @@ class Columns:
 
     def norms(self) -> Tensor:  # -> (s,)
         """Of the columns, on the CPU."""
-        parts = [
-            torch.linalg.vector_norm(self.take(c), dim=0) for c in torch.arange(len(self.places)).split(1)
-        ]
-        return torch.cat(parts).cpu() if parts else torch.zeros(0, dtype=torch.float64)
+        parts = few(torch.arange(len(self.places)), len(self.block))
+        return torch.cat([torch.linalg.vector_norm(self.take(own), dim=0).cpu() for own in parts])
+
+
+def few(columns: Tensor, rows: int) -> tuple[Tensor, ...]:
+    """Columns, by as many as are a small copy of so many rows, one at least."""
+    return columns.split(max(1, _COPIED // max(1, rows)))
 
 
 @dataclass(frozen=True)

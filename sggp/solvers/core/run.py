@@ -11,7 +11,7 @@ from torch import Tensor
 from sggp.operators.base import NeighbourOperator, RowOperator
 from sggp.running import heard, may_stop, stop_asked, tell
 from sggp.solvers.core.limits import Budget
-from sggp.solvers.core.problem import Problem, System
+from sggp.solvers.core.problem import Problem, System, few
 from sggp.solvers.core.solution import Record, Solution, Status
 from sggp.typing import ResidualKind
 
@@ -249,8 +249,8 @@ def begin(system: System) -> Run:
     operator, s = system.operator, system.rhs.shape[1]
     x = torch.zeros(system.rhs.shape, dtype=torch.float64, device=system.rhs.device)
     remainder = torch.zeros_like(x, dtype=operator.dtype)
-    for column in torch.arange(s).split(1):
-        remainder[:, column] = (system.rhs.take(column) / system.norms[column].to(x)).to(remainder.dtype)
+    for columns in few(torch.arange(s), len(x)):
+        remainder[:, columns] = (system.rhs.take(columns) / system.norms[columns].to(x)).to(remainder.dtype)
     run = Run(
         system=system,
         x=x if system.x0 is None else system.x0.clone(),
@@ -313,8 +313,9 @@ def solution(run: Run, method: str) -> Solution:
         )
         dtype = torch.float64
     x = torch.zeros(system.operator.shape[0], total, dtype=dtype, device=run.x.device)
-    for place, column in enumerate(system.columns.tolist()):
-        x[:, column] = run.x[:, place] * float(scale[column])
+    for places in few(torch.arange(len(system.columns)), len(x)):
+        own = system.columns[places]
+        x[:, own] = (run.x[:, places] * scale[own].to(run.x)).to(dtype)
     x[:, ~finite] = float("nan")
     residual, error = (torch.zeros(total, dtype=torch.float64) for _ in range(2))
     residual[system.columns], error[system.columns] = run.residual, run.error
