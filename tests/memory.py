@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from inspect import signature
 from typing import Any
 
 import torch
@@ -15,12 +14,10 @@ def peak_bytes(call: Callable[[], Any]) -> int:
     Every allocation and release of torch's own allocator is seen, inside operators too (through the profiler's memory
     events). What a native extension takes from the system by itself is not.
     """
-    # without it, newer torch warns that the events of one cycle replace those of the last; older torch knows no cycles
-    options = {"acc_events": True} if "acc_events" in signature(torch.profiler.profile).parameters else {}
-    activities = [torch.profiler.ProfilerActivity.CPU]
-    with torch.profiler.profile(activities=activities, profile_memory=True, **options) as profile:
+    # torch.profiler.profile would also make a Python object of each operation
+    with torch.autograd.profiler.profile(use_kineto=True, profile_memory=True) as profile:
         call()
-    events = [e for e in profile.profiler.kineto_results.events() if e.name() == "[memory]"]
+    events = [e for e in profile.kineto_results.events() if e.name() == "[memory]"]
     held = peak = 0
     for event in sorted(events, key=lambda e: e.start_ns()):
         held += event.nbytes()
