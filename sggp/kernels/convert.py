@@ -63,18 +63,23 @@ def check_kernel_structure(kernel: Any) -> None:
     if not isinstance(kernel, gk.Kernel):
         raise UnsupportedKernel(f"expected a gpytorch.kernels.Kernel, got {type(kernel).__name__}.")
     for part in kernel.modules():
+        if not isinstance(part, gk.Kernel):
+            continue
         if isinstance(part, gk.InducingPointKernel):
             raise UnsupportedKernel(
                 "InducingPointKernel has another value for a row and itself than for two equal rows, so that tiles and "
                 "the whole matrix differ. Use its base_kernel, alone or with sggp.condition(..., centres=...)."
             )
-        columns = getattr(part, "active_dims", None)
+        columns = part.active_dims
         if isinstance(columns, torch.Tensor) and (columns.numel() == 0 or bool((columns < 0).any())):
             raise UnsupportedKernel(
                 f"{type(part).__name__} has active_dims {columns.tolist()}; expected at least one column, counted from "
                 "0 (GPyTorch itself refuses negative ones)."
             )
-        if isinstance(part, gk.Kernel) and len(part.batch_shape):
+        inherited = (
+            type(part).batch_shape is gk.Kernel.batch_shape
+        )  # with that of its parts, which come by themselves
+        if len(part._batch_shape if inherited else part.batch_shape):
             raise UnsupportedKernel(
                 f"{type(part).__name__} has batch_shape {tuple(part.batch_shape)}; expected "
                 "none. Use one kernel of the batch, kernel[i], and one model for each."

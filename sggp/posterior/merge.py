@@ -62,7 +62,8 @@ def group_rows(x: Tensor) -> Groups:
     Cost: O(n·d + n log n); 40·n bytes, and a copy of the rows that share a code.
     """
     n, rows = len(x), x.detach().cpu()
-    codes = np.concatenate([_codes(_words(part)) for part in rows.split(_BLOCK)])
+    number = _hashes if n < rows.shape[1] * rows.element_size() // 8 else _codes
+    codes = np.concatenate([number(_words(part)) for part in rows.split(_BLOCK)])
     order = np.argsort(codes)
     shared = codes[order[1:]] == codes[order[:-1]]
     leader = np.arange(n)
@@ -102,3 +103,8 @@ def _codes(words: np.ndarray) -> np.ndarray:  # (m, w) -> (m,)
         code *= _ODD
         code ^= code >> _SHIFT
     return code
+
+
+def _hashes(words: np.ndarray) -> np.ndarray:  # (m, w) -> (m,)
+    """The same row by row, which takes less where words are more than rows, as those of fingerprints."""
+    return np.array([hash(row.tobytes()) for row in words], dtype=np.int64)
