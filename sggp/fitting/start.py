@@ -63,7 +63,9 @@ def starting_point(kernel: Any, x: Any, blocks: tuple[tuple[int, ...], ...] = ()
             named(name),
             name != "tanimoto",
             noise_prior=noise_prior(name),
-            candidates=None if kernel is not None else lambda: {other: named(other) for other in ROUGHEST_FIRST},
+            candidates=None
+            if kernel is not None
+            else lambda: {other: named(other) for other in ROUGHEST_FIRST},
             smoother=tuple(named(other) for other in smooth),
         )
     if isinstance(kernel, Kernel):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from gpytorch.constraints import GreaterThan, Positive
 from gpytorch.kernels import Kernel, ScaleKernel
@@ -107,7 +108,10 @@ def expressible(prior: Any, shape: torch.Size) -> bool:
     """Whether a prior is log-normal, one density for each of the values of this shape."""
     if type(prior) is not LogNormalPrior or prior._transform is not None:
         return False
-    return torch.broadcast_shapes(prior.loc.shape, prior.scale.shape, shape) == shape
+    own = (part.shape[::-1] for part in (prior.loc, prior.scale))
+    return all(
+        len(p) <= len(shape) and all(a in (1, b) for a, b in zip(p, shape[::-1], strict=False)) for p in own
+    )
 
 
 def log_density(prior: Any, value: Tensor) -> Tensor:
@@ -138,19 +142,18 @@ class LogNormals:
             )
             counts = [1.0] * size if term.counts is None else term.counts.tolist()
             rows += zip([term.lower] * size, loc, scale, counts, strict=True)
-        self._where = torch.tensor(where, dtype=torch.long)
-        numbers = torch.tensor(rows, dtype=torch.float64).reshape(-1, 4).T.contiguous()
-        self._lower, self._loc, self._scale, counts = numbers
-        self._weight = 1.0 / counts
-        self._constant = float((self._weight * (self._scale.log() + _HALF_LOG_TWO_PI)).sum())
+        self._where = np.array(where, dtype=int)
+        self._lower, self._loc, self._scale, shared = np.array(rows, dtype=float).reshape(-1, 4).T.copy()
+        self._weight = 1.0 / shared
+        self._constant = float((self._weight * (np.log(self._scale) + _HALF_LOG_TWO_PI)).sum())
 
-    @torch.no_grad()
     def __call__(self, u: Tensor) -> tuple[float, Tensor]:
         """Value and gradient (p,) at u (p,)."""
-        above = u[self._where].exp()
+        above = np.exp(u.detach().numpy()[self._where])
         value = self._lower + above
-        log = value.log()
+        log = np.log(value)
         z = (log - self._loc) / self._scale
-        density = -float(torch.dot(self._weight, (0.5 * z).mul_(z).add_(log))) - self._constant
-        slope = (z / self._scale).add_(1.0).mul_(above).div_(value).mul_(self._weight)
-        return density, torch.zeros_like(u).index_add_(0, self._where, slope, alpha=-1.0)
+        density = -float((self._weight * (0.5 * z * z + log)).sum()) - self._constant
+        gradient = np.zeros(len(u))
+        np.subtract.at(gradient, self._where, self._weight * (z / self._scale + 1.0) * above / value)
+        return density, torch.from_numpy(gradient)

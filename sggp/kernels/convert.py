@@ -112,8 +112,8 @@ def forward_covariance(kernel: gk.Kernel, dtype: torch.dtype | None) -> Covarian
 
     A subclass that changes how its parent evaluates is not its parent, so it is not recognised.
     """
-    registered = {**profile_of.registry, **_forward.registry}
-    known = next(base for base in type(kernel).__mro__ if base in registered)
+    engines, wrappers = profile_of.registry, _forward.registry
+    known = next(base for base in type(kernel).__mro__ if base in engines or base in wrappers)
     for method in ("forward", "__call__", "covar_dist", "lengthscale", "outputscale"):
         if getattr(type(kernel), method, None) is not getattr(known, method, None):
             return None

@@ -286,7 +286,9 @@ def _iterate(task: _Task, segment: _Segment) -> bool:
         # comparisons with NaN are false: a column that is no longer finite is measured, and goes no further by itself
         lost = ~torch.isfinite(run.residual[segment.kept])
         stalled = checked_stalled(solver, solver.stalled(state), len(segment.kept))
-        leaving = done | lost | stalled | torch.tensor([s is not None for s in failed])
+        leaving = done | lost | stalled
+        if any(status is not None for status in failed):
+            leaving = leaving | torch.tensor([status is not None for status in failed])
         if bool(leaving.any()):
             settle(leaving)
             for place, status in zip(segment.kept.tolist(), failed, strict=True):

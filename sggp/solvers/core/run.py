@@ -286,8 +286,7 @@ def describe_step(run: Run, before: tuple[int, float]) -> None:
 
 def tell_step(run: Run) -> None:
     """Tell whoever listens of the step just made: the column farthest from its tolerance, and what it cost so far."""
-    active = run.active()
-    if not heard() or not len(active):
+    if not heard() or not len(active := run.active()):
         return
     tolerance = run.system.tolerance[active]
     worst = int((run.residual[active] / tolerance).nan_to_num(torch.inf).argmax())
