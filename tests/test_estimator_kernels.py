@@ -100,17 +100,18 @@ def test_every_kernel_is_learnt_as_well_as_scikit_learn_does(kernel, d):
     assert ours.log_marginal_likelihood_value_ > theirs.log_marginal_likelihood_value_ - 0.01
 
 
-def test_the_gradient_is_that_of_the_parameters_also_between_different_rows():
+def test_the_gradient_is_that_of_the_parameters_also_between_different_rows(generator):
     kernel = ScikitLearnKernel(sk.ConstantKernel(1.5) * sk.Matern([0.8, 1.5], nu=1.2), 2).double()
     assert kernel.names == ["k1__constant_value", "k2__length_scale"]
-    x, z = torch.rand(2, 5, 2, dtype=torch.float64), torch.rand(2, 3, 2, dtype=torch.float64)
+    x, z = torch.rand(2, 8, 2, dtype=torch.float64, generator=generator).split([5, 3], dim=1)
     parameters = [p for p in kernel.parameters() if p.requires_grad]
 
     def value(*raw):
         return torch.func.functional_call(kernel, dict(zip(names, raw, strict=True)), (x, z)).to_dense()
 
     names = [n for n, p in kernel.named_parameters() if p.requires_grad]
-    assert torch.autograd.gradcheck(value, parameters, eps=1e-5, atol=1e-5)
+    # scikit-learn itself differentiates this one by steps of 1e-10: its last five digits are rounding
+    assert torch.autograd.gradcheck(value, parameters, eps=1e-5, atol=1e-4)
 
 
 def test_bounds_and_fixed_values_are_kept():
