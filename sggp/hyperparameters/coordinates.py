@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from gpytorch.kernels import Kernel, ScaleKernel
 from torch import Tensor
@@ -63,7 +64,7 @@ class Coordinate:
     """One raw parameter tensor and the map u -> raw, elementwise and increasing, after the mean over `ties`.
 
     Attributes:
-        slope: the derivative d raw / du as a function of u, where there is a formula for it.
+        usual: the value is that of a softplus, and `Coordinates` takes all such maps together.
         least: the value is this plus e^u; None where it is something else.
     """
 
@@ -74,7 +75,7 @@ class Coordinate:
     lower: float
     upper: float
     ties: Ties | None = None
-    slope: Callable[[Tensor], Tensor] | None = None
+    usual: bool = False
     least: float | None = None
 
 
@@ -82,16 +83,16 @@ def _identity(value: Tensor) -> Tensor:
     return value
 
 
-def _softplus_raw(u: Tensor) -> Tensor:
+def _softplus_raw(u: np.ndarray) -> np.ndarray:
     """The raw parameter of a value e^u above its lower bound: log(e^(e^u) − 1)."""
-    above = u.exp()
-    return above + torch.log(-torch.expm1(-above))
+    above = np.exp(u)
+    return above + np.log(-np.expm1(-above))
 
 
-def _softplus_slope(u: Tensor) -> Tensor:
+def _softplus_slope(u: np.ndarray) -> np.ndarray:
     """The derivative of `_softplus_raw`, e^u / (1 − e^(−e^u))."""
-    above = u.exp()
-    return above / torch.expm1(-above).neg_()
+    above = np.exp(u)
+    return above / -np.expm1(-above)
 
 
 def _coordinate(name: str, parameter: torch.nn.Parameter, constraint: Any) -> Coordinate:
@@ -103,11 +104,11 @@ def _coordinate(name: str, parameter: torch.nn.Parameter, constraint: Any) -> Co
             return Coordinate(
                 name,
                 parameter,
-                _softplus_raw if usual else lambda u: constraint.inverse_transform(lower + u.exp()),
+                lambda u: constraint.inverse_transform(lower + u.exp()),
                 lambda raw: (constraint.transform(raw) - lower).clamp_min(1e-300).log(),
                 -_LOG_RANGE,
                 _LOG_RANGE,
-                slope=_softplus_slope if usual else None,
+                usual=usual,
                 least=lower,
             )
         if lower >= 0.0 and math.isfinite(upper):
@@ -229,12 +230,16 @@ class Coordinates:
             self.raw_mean = torch.nn.Parameter(initial_mean.detach().clone().to(device, torch.float64))
             to_raw, to_coordinate = (lambda u: u * mean_scale), (lambda raw: raw / mean_scale)
             self.items.append(Coordinate("mean", self.raw_mean, to_raw, to_coordinate, -math.inf, math.inf))
+        self._sizes = [item.parameter.numel() for item in self.items]
+        self._starts = [sum(self._sizes[:number]) for number in range(len(self._sizes))]
+        self._usual = np.repeat([item.usual for item in self.items], self._sizes).astype(bool)
         self._log_normals, self._priors = self._known_priors()
 
     def _known_priors(self) -> tuple[LogNormals, list[Callable[[], Tensor]]]:
         """The log-normal priors on values of coordinates, and all others as differentiable log densities."""
-        sizes = [item.parameter.numel() for item in self.items]
-        places = {id(item.parameter): (item, sum(sizes[:number])) for number, item in enumerate(self.items)}
+        places = {
+            id(item.parameter): (item, start) for item, start in zip(self.items, self._starts, strict=True)
+        }
         terms: list[PriorTerm] = []
         others: list[Callable[[], Tensor]] = []
 
@@ -257,7 +262,7 @@ class Coordinates:
     @property
     def size(self) -> int:
         """Number of coordinates p."""
-        return sum(item.parameter.numel() for item in self.items)
+        return sum(self._sizes)
 
     def vector(self) -> Tensor:  # (p,)
         """The present values as coordinates, on the CPU."""
@@ -269,23 +274,28 @@ class Coordinates:
 
     def bounds(self) -> tuple[Tensor, Tensor]:  # (p,), (p,)
         """Lower and upper bounds of the coordinates."""
-        sizes = torch.tensor([item.parameter.numel() for item in self.items], dtype=torch.long)
+        sizes = torch.tensor(self._sizes, dtype=torch.long)
         ends = torch.tensor([[item.lower, item.upper] for item in self.items], dtype=torch.float64)
         lower, upper = ends.reshape(-1, 2).repeat_interleave(sizes, dim=0).unbind(dim=1)
         return lower, upper
 
-    def _pieces(self, u: Tensor) -> Iterator[tuple[Coordinate, Tensor]]:
-        """Each coordinate with its part of u (p,), in the shape and on the device of its parameter."""
-        parts = u.detach().split_with_sizes([item.parameter.numel() for item in self.items])
-        for item, part in zip(self.items, parts, strict=True):
-            tied = part if item.ties is None else item.ties.mean(part)
-            yield item, tied.reshape(item.parameter.shape).to(item.parameter)
+    def _tied(self, values: Tensor) -> Tensor:  # (p,)
+        """Entries that are to stay equal replaced by their means, on the CPU; of a gradient likewise."""
+        values = values.detach().cpu()
+        if all(item.ties is None for item in self.items):
+            return values
+        parts = zip(self.items, values.split_with_sizes(self._sizes), strict=True)
+        return torch.cat([part if item.ties is None else item.ties.mean(part) for item, part in parts])
 
+    @torch.no_grad()
     def assign(self, u: Tensor) -> None:
         """Write the coordinates u (p,) into the raw parameters and clear their gradients."""
-        for item, part in self._pieces(u):
-            with torch.no_grad():
-                item.parameter.copy_(item.to_raw(part))
+        raw = self._tied(u).numpy().copy()
+        raw[self._usual] = _softplus_raw(raw[self._usual])
+        parts = torch.from_numpy(raw).split_with_sizes(self._sizes)
+        for item, part in zip(self.items, parts, strict=True):
+            value = part.reshape(item.parameter.shape).to(item.parameter)
+            item.parameter.copy_(value if item.usual else item.to_raw(value))
             item.parameter.grad = None
 
     def gradient(self, u: Tensor) -> Tensor:  # (p,)
@@ -294,17 +304,18 @@ class Coordinates:
 
     def _chained(self, u: Tensor, gradients: Sequence[Tensor | None]) -> Tensor:  # (p,)
         """The same from gradients in the raw parameters; None is zero."""
+        tied = self._tied(u)
         parts = [torch.zeros(0, dtype=torch.float64)]
-        for (item, part), own in zip(self._pieces(u), gradients, strict=True):
-            pulled = torch.zeros_like(part) if own is None else own
-            if own is not None and item.slope is not None:
-                pulled = own * item.slope(part)
-            elif own is not None and item.to_raw is not _identity:
+        for item, size, start, own in zip(self.items, self._sizes, self._starts, gradients, strict=True):
+            pulled = torch.zeros(size, dtype=torch.float64) if own is None else own
+            if own is not None and not item.usual and item.to_raw is not _identity:
                 with torch.enable_grad():
-                    place = part.detach().requires_grad_(True)
+                    place = tied[start : start + size].reshape(own.shape).to(own).requires_grad_(True)
                     (pulled,) = torch.autograd.grad(item.to_raw(place), place, own)
-            parts.append((pulled if item.ties is None else item.ties.mean(pulled)).reshape(-1).cpu())
-        return torch.cat(parts)
+            parts.append(pulled.reshape(-1).cpu())
+        found = torch.cat(parts)
+        found.numpy()[self._usual] *= _softplus_slope(tied.numpy()[self._usual])
+        return self._tied(found)
 
     def climb(self, u: Tensor, gradient: Tensor, optimizer: Adam, rate: float) -> Tensor:
         """One step of an optimiser that moves u (p,), within the bounds; the gradient (p,) that it climbed."""
@@ -345,12 +356,6 @@ class Coordinates:
                     u, torch.autograd.grad(total, parameters, allow_unused=True)
                 )
         return value, gradient
-
-    def _tied(self, values: Tensor) -> Tensor:  # (p,)
-        """Entries that are to stay equal replaced by their means; of a gradient likewise."""
-        if all(item.ties is None for item in self.items):
-            return values
-        return torch.cat([part.reshape(-1).cpu() for _, part in self._pieces(values)])
 
     def values(self) -> dict[str, Any]:
         """The constrained values by GPyTorch name: floats, or lists where a parameter has several entries."""
