@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from gpytorch.kernels import AdditiveKernel, ConstantKernel, Kernel, ScaleKernel
 
 from sggp.defaults import DIRECT_ROWS
 from sggp.kernels import as_covariance
+from sggp.kernels.generic import copied
 from sggp.solvers import Cholesky
 
 _CONSTANT = 4.0  # prior variance of an unknown constant mean, in units of k(x, x)
@@ -24,9 +26,15 @@ def with_unknown_constant(kernel: Kernel, rows: int, solver: Any = None) -> Kern
     """
     if rows > DIRECT_ROWS or not (solver is None or isinstance(solver, Cholesky)):
         return kernel
-    one = ConstantKernel()
-    one.constant = torch.tensor(1.0)
-    constant = ScaleKernel(one).double()
+    constant = copied(_constant())
     size = as_covariance(kernel, dtype=torch.float64).scale  # as a tensor: GPyTorch rounds floats to float32
     constant.outputscale = torch.tensor(_CONSTANT * size, dtype=torch.float64)
     return AdditiveKernel(kernel, constant.to(next(kernel.parameters()).device)).requires_grad_(False)
+
+
+@lru_cache(maxsize=1)
+def _constant() -> Kernel:
+    """A scaled constant to copy."""
+    one = ConstantKernel()
+    one.constant = torch.tensor(1.0)
+    return ScaleKernel(one).double()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import inspect
 import math
 import numbers
@@ -23,6 +22,7 @@ from sggp.hyperparameters.coordinates import Coordinates, check_kernel, copy_ker
 from sggp.hyperparameters.result import Callback, FitResult, Trace
 from sggp.hyperparameters.unidentified import unidentified_columns
 from sggp.kernels import as_covariance
+from sggp.kernels.generic import copied
 from sggp.random import as_generator
 from sggp.typing import Seed
 
@@ -146,7 +146,7 @@ class FitProblem:
 
     def coordinates(self, *, learns_mean: bool = False) -> Coordinates:
         """What there is to learn, in a private float64 copy of the kernel, at the values to start from."""
-        prior = copy.deepcopy(self.noise_prior)
+        prior = copied(self.noise_prior)
         return Coordinates(
             copy_kernel(self.kernel, self.x.device),
             initial_noise=None if self.noise is not None else self.starting_noise,
