@@ -83,6 +83,7 @@ def _identity(value: Tensor) -> Tensor:
     return value
 
 
+@np.errstate(all="ignore")
 def _softplus_raw(u: np.ndarray) -> np.ndarray:
     """The raw parameter of a value e^u above its lower bound: log(e^(e^u) − 1)."""
     above = np.exp(u)
@@ -302,6 +303,7 @@ class Coordinates:
         """Gradient in the coordinates, from the `.grad` of the raw parameters (chain rule through u -> raw)."""
         return self._chained(u, [item.parameter.grad for item in self.items])
 
+    @np.errstate(all="ignore")
     def _chained(self, u: Tensor, gradients: Sequence[Tensor | None]) -> Tensor:  # (p,)
         """The same from gradients in the raw parameters; None is zero."""
         tied = self._tied(u)

@@ -147,6 +147,7 @@ class LogNormals:
         self._weight = 1.0 / shared
         self._constant = float((self._weight * (np.log(self._scale) + _HALF_LOG_TWO_PI)).sum())
 
+    @np.errstate(all="ignore")
     def __call__(self, u: Tensor) -> tuple[float, Tensor]:
         """Value and gradient (p,) at u (p,)."""
         above = np.exp(u.detach().numpy()[self._where])

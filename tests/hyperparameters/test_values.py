@@ -1,5 +1,7 @@
 """Derivatives by formulas: of raw parameters and values in the coordinates, and of priors; beside autograd."""
 
+import math
+
 import pytest
 import torch
 from gpytorch.constraints import GreaterThan, Interval, Positive
@@ -88,3 +90,16 @@ def test_a_derivative_in_a_value_is_one_in_its_raw_parameter(constraint):
         backward([value.height(slope)])
     (found,) = torch.autograd.grad(kernel.lengthscale, kernel.raw_lengthscale, 2 * slope)
     torch.testing.assert_close(kernel.raw_lengthscale.grad, found, rtol=1e-8, atol=0)
+
+
+def test_places_beyond_all_numbers_give_no_warning():
+    """A line search may ask for them, and goes back from what is not finite."""
+    coordinates = Coordinates(
+        copy_kernel(KERNELS["usual"]), initial_noise=0.3, noise_prior=_log_normal(-3.0, 2.0)
+    )
+    for far in (-1e4, 1e4):
+        u = torch.full((coordinates.size,), far, dtype=torch.float64)
+        coordinates.assign(u)
+        value, _ = coordinates.log_prior(u)
+        assert not math.isfinite(value)
+        assert len(coordinates.gradient(u)) == len(u)
