@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from scipy import optimize
 
 from sggp.predictive import GeneralizedT
 
@@ -21,7 +22,7 @@ LEAST_POWER, MOST_POWER = 1.0, 50.0
 """Of a generalised t variable."""
 FLAT_DF = 30.0
 """Most degrees of freedom of one whose top is flatter than a normal one's: without them nothing could lie beyond it."""
-_STEP = (1.0, 1.0, 0.3, 0.5)
+_STEP = np.array([1.0, 1.0, 0.3, 0.5])
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ def fit_tail(
     z_square = np.ascontiguousarray(z_square[::step])
     h = 0.0 if surface is None else np.ascontiguousarray(surface[::step])
 
-    def tail(p: Sequence[float]) -> Tail:
+    def tail(p: Array) -> Tail:
         df = math.inf if outliers is not None else _df(p[1])
         power = 2.0 if shaped is None else _power(p[3])
         df = min(df, FLAT_DF) if power > 2 else df
@@ -118,7 +119,7 @@ def fit_tail(
         starts = [[centre, 1.0, gain, 0.0] for gain in ([1.0] if surface is None else [1.0, 0.4])]
     logs = _logs(z_square)
 
-    def loss(p: Sequence[float]) -> float:
+    def loss(p: Array) -> float:
         at = tail(p)
         level = at.log_scale if surface is None else at.log_scale + at.gain * h
         return -float(np.add.reduce(_density_of_logs(logs, level, at.df, outliers, at.power))) / len(logs)
@@ -129,81 +130,20 @@ def fit_tail(
 
 
 def _minimised(
-    loss: Callable[[Sequence[float]], float], start: Sequence[float], free: list[int]
-) -> tuple[list[float], float]:
+    loss: Callable[[Array], float], start: Sequence[float], free: list[int]
+) -> tuple[Array, float]:
     """Where the loss is least over the free parameters, and what it is there."""
-    whole = list(start)
+    whole = np.array(start)
 
-    def filled(part: Sequence[float]) -> list[float]:
-        for place, value in zip(free, part, strict=True):
-            whole[place] = value
+    def filled(part: Array) -> Array:
+        whole[free] = part
         return whole
 
-    begin = [start[place] for place in free]
-    simplex = [list(begin)]
-    for number, place in enumerate(free):
-        simplex.append(list(begin))
-        simplex[-1][number] += _STEP[place]
-    best, value = nelder_mead(lambda part: loss(filled(part)), simplex)
-    return list(filled(best)), value
-
-
-def nelder_mead(
-    loss: Callable[[list[float]], float],
-    simplex: Sequence[Sequence[float]],
-    *,
-    steps: int = 600,
-    width: float = 1e-3,
-    rise: float = 1e-7,
-) -> tuple[list[float], float]:
-    """The least of a function of a few numbers and where it is, step by step as scipy's Nelder-Mead.
-
-    That one takes longer over a step than the functions here: it works with arrays of two numbers.
-
-    Args:
-        simplex: p + 1 points of p numbers. width, rise: it ends where no point is farther than this from the best, and
-            none has a value this much above it.
-    """
-
-    def valued(point: list[float]) -> tuple[list[float], float]:
-        value = loss(point)
-        return point, math.inf if math.isnan(value) else value
-
-    corners = sorted((valued(list(point)) for point in simplex), key=_value)
-    for _ in range(steps - 1):
-        (best, least), (worst, most) = corners[0], corners[-1]
-        if most - least <= rise and all(
-            abs(a - b) <= width for point, _ in corners[1:] for a, b in zip(point, best, strict=True)
-        ):
-            break
-        centre = [
-            sum(column) / len(best) for column in zip(*(point for point, _ in corners[:-1]), strict=True)
-        ]
-
-        def along(share: float, centre: list[float] = centre, worst: list[float] = worst) -> Any:
-            return valued([(1 + share) * c - share * w for c, w in zip(centre, worst, strict=True)])
-
-        found = along(1.0)
-        if found[1] < least:
-            found = min(along(2.0), found, key=_value)
-        elif found[1] >= corners[-2][1]:
-            outside = found[1] < most
-            inner = along(0.5 if outside else -0.5)
-            accepted = inner[1] <= found[1] if outside else inner[1] < most
-            found = inner if accepted else None
-        if found is None:
-            shrunk = (
-                [b + 0.5 * (p - b) for b, p in zip(best, point, strict=True)] for point, _ in corners[1:]
-            )
-            corners = [corners[0], *map(valued, shrunk)]
-        else:
-            corners[-1] = found
-        corners.sort(key=_value)
-    return corners[0]
-
-
-def _value(corner: tuple[list[float], float]) -> float:
-    return corner[1]
+    begin = whole[free]
+    simplex = np.vstack([begin, begin + np.diag(_STEP[free])])
+    options = {"initial_simplex": simplex, "maxiter": 600, "xatol": 1e-3, "fatol": 1e-7}
+    best = optimize.minimize(lambda part: loss(filled(part)), begin, method="Nelder-Mead", options=options)
+    return filled(best.x).copy(), float(best.fun)
 
 
 def _df(p: float) -> float:

@@ -6,9 +6,9 @@ import math
 
 import numpy as np
 import pytest
-from scipy import optimize, stats
+from scipy import stats
 
-from sggp.evidence.tails import fit_tail, log_density, nelder_mead
+from sggp.evidence.tails import fit_tail, log_density
 
 
 @pytest.mark.parametrize("df", [2.5, 6.0, math.inf])
@@ -74,23 +74,3 @@ def test_a_flat_law_has_tails():
     found = fit_tail(z**2, shaped=fit_tail(z**2))
     assert found.df <= 30
     assert float(found.log_density(np.array([4.0]))[0]) > -40
-
-
-@pytest.mark.parametrize("steps", [600, 20])
-@pytest.mark.parametrize("p", [2, 4])
-def test_a_simplex_goes_where_that_of_scipy_goes(p, steps):
-    def loss(point):
-        return 100 * (point[1] - point[0] ** 2) ** 2 + sum((x - 1) ** 2 for x in point)
-
-    simplex = np.vstack([np.full(p, -0.7), np.full(p, -0.7) + 0.8 * np.eye(p)])
-    options = {"initial_simplex": simplex, "maxiter": steps, "xatol": 1e-3, "fatol": 1e-7}
-    expected = optimize.minimize(loss, simplex[0], method="Nelder-Mead", options=options)
-    point, value = nelder_mead(loss, simplex.tolist(), steps=steps)
-    np.testing.assert_allclose(point, expected.x, rtol=0, atol=1e-9)
-    assert value == pytest.approx(expected.fun, abs=1e-12)
-
-
-def test_a_simplex_leaves_places_without_a_value():
-    point, value = nelder_mead(lambda p: math.nan if p[0] < 0 else (p[0] - 0.1) ** 2, [[-0.2], [0.8]])
-    assert point[0] == pytest.approx(0.1, abs=1e-3)
-    assert value < 1e-6
