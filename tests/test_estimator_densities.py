@@ -200,11 +200,32 @@ def test_left_out_rows_of_a_fit_are_predicted_once(monkeypatch):
     assert model.calibration_report().n == 120
 
 
-def test_the_noise_of_a_measurement_is_what_its_std_has_over_the_functions():
+def test_errors_smaller_than_told_are_of_the_function_first():
+    """Noise and function each get what may be theirs of a variance; where errors are larger, their shares."""
     x, y = table(300, seed=3)
     model = GPRegressor("matern32", random_state=0, num_samples=2).fit(x, y)
     both, latent = (model.predict(x, return_std=True, include_noise=noise)[1] for noise in (True, False))
-    np.testing.assert_allclose(model.noise_std(x) ** 2, both**2 - latent**2, rtol=1e-6)
+    shared, plain = model.noise_std(x) ** 2 + latent**2, model.posterior_.variance(model._inputs(x))
+    plain = plain.numpy() * model.scaling_.y_scale[0] ** 2
+    larger = latent**2 > plain * (1 + 1e-9)
+    assert 20 < larger.sum() < 280
+    np.testing.assert_allclose(shared[larger], both[larger] ** 2, rtol=1e-6)
+    np.testing.assert_allclose(latent[~larger] ** 2, np.minimum(plain, both**2)[~larger], rtol=1e-6)
+
+
+def test_the_deviation_of_a_function_without_noise_is_its_error():
+    """It had the share of the latent variance before errors were looked at: 30 % of 200 rows of it held 95 %."""
+    generator = np.random.default_rng(2)
+    x, queries = generator.random((200, 2)), generator.random((400, 2))
+    truth, y = (np.sin(9 * v[:, 0]) * np.cos(4 * v[:, 1]) + v[:, 0] ** 3 for v in (queries, x))
+    model = GPRegressor(random_state=0).fit(x, y)
+    assert model.noise_model_.changes
+    assert len(repr(model.noise_model_)) < 1500  # and no tensors of the surface
+    said = str(model.noise_model_).splitlines()
+    assert [line.split("  ")[0] for line in said[1:-1]] == [s.name for s in model.noise_model_.scores]
+    assert said[-1] == model.noise_model_.reason
+    mean, std = model.predict(queries, return_std=True)
+    assert np.mean(np.abs(truth - mean) < 1.96 * std) > 0.85
 
 
 def test_few_rows_several_targets_and_known_noise_stay_as_they_are():

@@ -234,6 +234,9 @@ class PredictiveDensities:
     def noise_std(self, X: Any) -> np.ndarray:
         """Standard deviation of the noise of a measurement at each row of X (q, d): (q,) or (q, t), in units of y.
 
+        Its square and that of the latent deviation add up to that of a measurement, or to more where errors are smaller
+        than the learnt noise: left-out rows do not tell one from the other, and each is given what may be its own.
+
         Raises:
             InputError: a noise per training row: that of other rows is not known.
         """
@@ -328,6 +331,18 @@ class PredictiveDensities:
         tail = self.noise_model_.tail
         heavy = generalized_t(tail.df, tail.power).std() ** 2
         return heavy * self._squared_scale(x, mean, latent).cpu().numpy()
+
+    def _latent_factor(self, factor: np.ndarray, latent: np.ndarray) -> np.ndarray:  # (q, t) twice -> (q, t)
+        """What latent variances are multiplied by, where the noise model multiplies those of measurements by `factor`.
+
+        Where errors are smaller than told the noise is taken to be less first: all errors of a function without noise
+        are those of the mean. Where they are larger, both are, for the mean follows noise.
+        """
+        if not self.noise_model_.changes or (factor >= 1.0).all():
+            return factor
+        whole = factor * (latent + self._base_noise())
+        least = np.minimum(latent, whole) / np.maximum(latent, np.finfo(float).tiny)
+        return np.where(factor < 1.0, least, factor)
 
     def _new_noise(self, noise_variance: Any, rows: int) -> np.ndarray:  # -> (t,) or (q, t)
         if noise_variance is None:

@@ -280,14 +280,16 @@ class GPRegressor(Lifecycle, Insight, RegressorMixin, KernelParameters):
         noise = self._measurement_noise() if include_noise else np.zeros(len(self._posteriors()))
         means, variances = (torch.stack(part, dim=1) for part in zip(*self._moments(x), strict=True))
         factor = self._variance_factor(x, means, variances)  # (q, t)
-        mean = self._squeeze(means.cpu().numpy() * scale + offset)
+        mean, own = self._squeeze(means.cpu().numpy() * scale + offset), variances.cpu().numpy()
+        stretch = self._latent_factor(factor, own)
+        spread = (own + noise) * factor if include_noise else own * stretch
         if return_std:
-            spread = (variances.cpu().numpy() + noise) * factor + self._solve_error()
-            return mean, self._squeeze(np.sqrt(spread) * scale)
+            return mean, self._squeeze(np.sqrt(spread + self._solve_error()) * scale)
         blocks = [p.covariance_matrix(x).cpu().numpy() for p in self._posteriors()]
-        cov = np.stack(blocks, axis=-1) + np.eye(len(x))[:, :, None] * noise
-        root = np.sqrt(factor) * scale
-        return mean, self._squeeze(cov * root[:, None] * root[None])
+        root = np.sqrt(stretch) * scale
+        cov = np.stack(blocks, axis=-1) * root[:, None] * root[None]
+        further = np.maximum(spread - own * stretch, 0.0) * scale * scale  # of the measurement
+        return mean, self._squeeze(cov + np.eye(len(x))[:, :, None] * further)
 
     def sample_y(self, X: Any, n_samples: int = 1, random_state: Any = 0) -> np.ndarray:
         """Values of posterior functions at X: the same functions in every call with the same seed and n_samples.
@@ -318,7 +320,8 @@ class GPRegressor(Lifecycle, Insight, RegressorMixin, KernelParameters):
         )  # (q, t, s)
         if self.noise_model_.changes:
             means, variances = (torch.stack(part, dim=1) for part in zip(*self._moments(x), strict=True))
-            root, centre = np.sqrt(self._variance_factor(x, means, variances)), means.cpu().numpy()
+            factor, centre = self._variance_factor(x, means, variances), means.cpu().numpy()
+            root = np.sqrt(self._latent_factor(factor, variances.cpu().numpy()))
             values = centre[:, :, None] + root[:, :, None] * (values - centre[:, :, None])
         values = values * self.scaling_.y_scale[:, None] + self.scaling_.y_offset[:, None]
         return values[:, 0] if values.shape[1] == 1 else values

@@ -99,14 +99,23 @@ class NoiseModel:
     """
 
     tail: Tail = field(default_factory=Tail)
-    surface: SpreadSurface | None = None
-    row_noise: Tensor | None = None
+    surface: SpreadSurface | None = field(default=None, repr=False)
+    row_noise: Tensor | None = field(default=None, repr=False)
     noise_variance: float = 0.0
-    apart: Tensor | None = None
+    apart: Tensor | None = field(default=None, repr=False)
     scores: tuple[NoiseScore, ...] = ()
     reason: str = "one normal noise for all rows"
     factor: float = 1.0
     added: float = 0.0
+
+    def __str__(self) -> str:
+        width = max((len(s.name) for s in self.scores), default=0)
+        head = [f"{'noise':<{width}}{'log density':>14}{'gain':>18}{'CRPS':>10}"]
+        lines = [
+            f"{s.name:<{width}}{s.log_density:>14.4f}{f'{s.gain:.4f} ± {s.error:.4f}':>18}{s.crps:>10.4g}"
+            for s in self.scores
+        ]
+        return "\n".join([*(head if lines else []), *lines, self.reason])
 
     @property
     def changes(self) -> bool:
