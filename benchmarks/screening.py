@@ -10,7 +10,8 @@ out.
     forest        the best means of a random forest of 200 trees (scikit-learn)
     exact-greedy  the best means of scikit-learn's exact Gaussian process with the min-max kernel of the same counts
     exact-ucb     its mean + 2 std
-    botorch       BoTorch's model and fit with that kernel, upper confidence bound at every molecule
+    botorch-ucb   mean + 2 std of BoTorch's `SingleTaskGP` with that kernel
+    botorch-ts    its `MaxPosteriorSampling`: for each of a batch the best of a joint sample, of the 10,000 best means
     qpo           qPO as published: which of the 10,000 best means is the best of a joint sample, counted over 10,000
 
 A file of runs (`--json`) is added to, and what it holds is not run again.

@@ -55,7 +55,7 @@ SCRIPTS = {
     "suggest.py": ["--rows", "100", "--measured", "30"],
     "screening.py": [
         *("--libraries", "enamine10k", "--rows", "300", "--seeds", "0"),
-        *("--contenders", "ucb", "hypervolume", "forest", "exact-ucb", "botorch", "qpo"),
+        *("--contenders", "ucb", "hypervolume", "forest", "exact-ucb", "botorch-ucb", "botorch-ts", "qpo"),
     ],
     "densities.py": [
         *("--tables", "yacht", "energy", "--splits", "0", "--rows", "60"),

@@ -28,6 +28,7 @@ from sklearn.gaussian_process.kernels import (
     NormalizedKernelMixin,
     WhiteKernel,
 )
+from torch import Tensor
 
 from lib.common import seeded
 from lib.screen_libraries import Library
@@ -41,7 +42,7 @@ BLOCK = 4096
 WIDTH = 2.0
 """Standard deviations above the mean, as measured best for such a process by hand."""
 SHORT, DRAWS = 10_000, 10_000
-"""qPO as published: the rows of the largest means whose joint samples are drawn, and how many of them."""
+"""qPO as published: the rows of the largest means that are sampled together, and how many samples are counted."""
 
 SIMILARITY = as_covariance(TanimotoMinMax(), dtype=torch.float64)
 """Our blocks of the kernel for scikit-learn, which has none: its process is then as fast as it can be."""
@@ -65,6 +66,11 @@ def best(score: Array, rows: list[int], batch: int) -> list[int]:
     score = score.copy()
     score[rows] = -np.inf
     return np.argsort(-score, kind="stable")[:batch].tolist()
+
+
+def shortlist(mean: Array, rows: list[int]) -> NDArray[np.int64]:
+    """The largest `SHORT` means beside the measured rows."""
+    return np.asarray(best(mean, rows, min(SHORT, len(mean) - len(rows))))
 
 
 def chance(library: Library, rows: list[int], seed: int) -> list[int]:
@@ -114,41 +120,84 @@ def exact(library: Library, rows: list[int], seed: int, *, width: float) -> list
 
 
 def qpo(library: Library, rows: list[int], seed: int) -> list[int]:
-    """The rows that are most often the best of a joint sample, among the `SHORT` best means."""
+    """The rows that are most often the best of a joint sample, among the `SHORT` best means; equal ones by their mean.
+
+    A sample of scikit-learn's process is a joint sample of its prior that was moved to the values by Matheron's rule.
+    Those of the prior serve for all batches where the library is not much longer than the cut. One Cholesky factor of
+    the posterior's covariance for each batch, as in the authors' code, has the same distribution and takes longer.
+    """
     model, x = process(library, rows), library.counts.numpy()
     mean = np.concatenate([model.predict(x[part]) for part in blocks(len(x))])
-    short = np.asarray(best(mean, rows, SHORT))[: len(x) - len(rows)]
-    noise = float(np.exp(model.kernel_.theta[-1]))
-    center, joint = model.predict(x[short], return_cov=True)
-    joint -= noise * float(model._y_train_std) ** 2 * np.eye(len(short))  # of values without noise
-    jitter = 1e-6 * float(np.trace(joint)) / len(short)
-    factor = torch.linalg.cholesky(torch.from_numpy(joint).float() + jitter * torch.eye(len(short)))
-    wins, generator = torch.zeros(len(short)), seeded(seed)
-    for _ in range(0, DRAWS, 500):
-        drawn = factor @ torch.randn(len(short), 500, generator=generator)
-        top = (torch.from_numpy(center).float()[:, None] + drawn).argmax(0)
-        wins += torch.bincount(top, minlength=len(short))
-    order = np.lexsort((-center, -wins.numpy()))  # by wins, then by mean
+    short = shortlist(mean, rows)
+    every = np.arange(len(x)) if len(x) <= 1.2 * SHORT else np.sort(np.concatenate([short, rows]))
+    variance, noise = np.exp(model.kernel_.theta)
+    prior = math.sqrt(variance) * prior_samples(library, every.tobytes())
+    known, open_rows = np.searchsorted(every, rows), np.searchsorted(every, short)
+    errors = torch.randn(len(rows), prior.shape[1], generator=seeded(seed))
+    told = torch.from_numpy((upward(library, rows) - model._y_train_mean) / model._y_train_std)
+    weights = torch.cholesky_solve(
+        told[:, None] - (prior[known] + math.sqrt(noise) * errors).double(), torch.from_numpy(model.L_)
+    )
+    across = variance * SIMILARITY.block(library.counts[short].double(), library.counts[rows].double())
+    top = (prior[open_rows] + across.float() @ weights.float()).argmax(0)
+    wins = torch.bincount(top, minlength=len(short))
+    order = np.lexsort((-mean[short], -wins.numpy()))  # by wins, then by mean
     return short[order[: library.batch]].tolist()
 
 
-def botorch(library: Library, rows: list[int], seed: int) -> list[int]:
-    """BoTorch's model with its own fit, and its upper confidence bound at every molecule."""
-    from botorch.acquisition import UpperConfidenceBound
+@functools.lru_cache(maxsize=1)
+def prior_samples(library: Library, rows: bytes) -> Tensor:
+    """(m, `DRAWS`) joint samples of a process of variance one with the min-max kernel, at these rows."""
+    x = library.counts[np.frombuffer(rows, dtype=np.int64).copy()].double()
+    gram = SIMILARITY.block(x, x).float()
+    gram.diagonal().add_(1e-4)
+    return torch.linalg.cholesky(gram) @ torch.randn(len(x), DRAWS, generator=seeded(0))
+
+
+def botorch_model(library: Library, rows: list[int]) -> Any:
+    """BoTorch's `SingleTaskGP` with its own noise prior, scaling of values and fit, and the kernel that it lacks."""
     from botorch.fit import fit_gpytorch_mll
     from botorch.models import SingleTaskGP
 
-    x = library.counts
     y = torch.from_numpy(upward(library, rows))[:, None]
+    model = SingleTaskGP(library.counts[rows].double(), y, covar_module=ScaleKernel(TanimotoMinMax()))
+    fit_gpytorch_mll(ExactMarginalLogLikelihood(model.likelihood, model))
+    return model.eval()
+
+
+def moments(model: Any, x: Tensor) -> tuple[Array, Array]:
+    """Mean and std (N,) of the function at all rows, a posterior for each block.
+
+    The numbers of `UpperConfidenceBound`, which asks for a posterior of each row by itself and takes far longer.
+    """
+    found = []
+    with torch.no_grad():
+        for part in x.split(1024):
+            posterior = model.posterior(part.double())
+            found.append(torch.cat([posterior.mean, posterior.variance.sqrt()], 1))
+    mean, std = torch.cat(found).numpy().T
+    return mean, std
+
+
+def botorch(library: Library, rows: list[int], seed: int, *, paths: bool) -> list[int]:
+    """Mean + 2 std of BoTorch's model; or `MaxPosteriorSampling`, for each of the batch the best of a joint sample."""
+    from botorch.generation import MaxPosteriorSampling
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that counts are not in the unit cube
-        model = SingleTaskGP(x[rows].double(), y, covar_module=ScaleKernel(TanimotoMinMax()))
-        fit_gpytorch_mll(ExactMarginalLogLikelihood(model.likelihood, model))
-        rule = UpperConfidenceBound(model, beta=WIDTH**2)
-        step = max(1, math.floor(2e8 / (len(rows) * x.shape[1])))
+        model = botorch_model(library, rows)
+        mean, std = moments(model, library.counts)
+        if not paths:
+            return best(mean + WIDTH * std, rows, library.batch)
+        short = shortlist(mean, rows)
+        x = library.counts[short].double()
+        torch.manual_seed(seed)  # read by no argument of BoTorch's
         with torch.no_grad():
-            parts = [rule(part.double()[:, None]) for part in x.split(step)]
-    return best(torch.cat(parts).numpy(), rows, library.batch)
+            drawn = MaxPosteriorSampling(model, replacement=False)(x, num_samples=library.batch)
+    free = torch.ones(len(short), dtype=torch.bool)
+    for row in drawn:  # rows are given by their counts, which twins share
+        free[int(((x == row).all(1) & free).nonzero()[0])] = False
+    return short[~free.numpy()].tolist()
 
 
 PEERS: dict[str, Peer] = {
@@ -156,6 +205,7 @@ PEERS: dict[str, Peer] = {
     "forest": forest,
     "exact-greedy": functools.partial(exact, width=0.0),
     "exact-ucb": functools.partial(exact, width=WIDTH),
-    "botorch": botorch,
+    "botorch-ucb": functools.partial(botorch, paths=False),
+    "botorch-ts": functools.partial(botorch, paths=True),
     "qpo": qpo,
 }

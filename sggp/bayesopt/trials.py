@@ -23,6 +23,8 @@ _SIDE: dict[str | None, Censored | None] = {
 }
 _EXPECTED = "a number, a text such as '7.1', '>10' or '<0.1', a pair (value, noise_std) or a Measurement"
 
+SIGNS: dict[Censored | None, str] = {None: "", "above": ">", "below": "<"}
+
 
 @dataclass(frozen=True)
 class Place:
@@ -104,7 +106,7 @@ class Measurement:
 
     def __str__(self) -> str:
         """As a text that `parse` reads, without the standard error."""
-        return {None: "", "above": ">", "below": "<"}[self.censored] + repr(self.value)
+        return SIGNS[self.censored] + repr(self.value)
 
 
 @dataclass(frozen=True)

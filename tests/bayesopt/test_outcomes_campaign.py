@@ -45,18 +45,20 @@ def test_bounds_are_called_bounds_and_ranked_by_what_they_guarantee():
         trial(3, y="<9"),
         trial(4, y=7),
         trial(5, "pending"),
-        trial(6, y=8),
+        trial(6, y=7.987654321098765),  # computed
+        trial(7, y=4.987654321),  # told
     ]
     high, low = Outcomes([Objective("y", True)]), Outcomes([Objective("y", False)])
-    assert [t.id for t in ranked(trials, high)] == [6, 2, 4, 1, 3]
-    assert [t.id for t in ranked(trials, low)] == [1, 4, 6, 3, 2]
+    assert [t.id for t in ranked(trials, high)] == [6, 2, 4, 1, 7, 3]
+    assert [t.id for t in ranked(trials, low)] == [7, 1, 4, 6, 3, 2]
     assert [stated(t.measurement, "nM") for t in trials] == [
         "5.0 nM",
         ">7.0 nM",
         "<9.0 nM",
         "7.0 nM",
         "-",
-        "8.0 nM",
+        "7.98765 nM",
+        "4.987654321 nM",
     ]
 
 

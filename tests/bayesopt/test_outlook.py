@@ -202,6 +202,10 @@ def test_equal_values_share_the_last_places() -> None:
     said = outlook(tabled(values), rows_of(values), [0, 1, 2], [2.0, 2.0, 1.0], maximize=True, top=(1, 3, 5))
     assert [one.expected.value for one in said.found] == pytest.approx([0.5, 1.5, 3.0])
     assert said.within[0].probability.value == 1.0  # nothing is strictly better
+    table, told = torch.zeros(16, 14), [2.0625] * 12 + [1.0]
+    all_known = outlook(tabled(table), rows_of(table), range(13), told, maximize=True, top=11)
+    assert (all_known.found[0].low, all_known.found[0].high) == (11.0, 11.0)  # eleven twelfths, twelve times
+    assert "candidate found (2.0625) is" in all_known.sentences()[0]
 
 
 def test_paths_lie_on_the_scale_of_the_values() -> None:

@@ -53,14 +53,24 @@ def test_a_box_campaign_from_start_to_report(box, tmp_path, capsys):
     assert "2 rows without a value yet" in capsys.readouterr().err
     assert run("campaign", "tell", box, 2, -0.5) == 0  # a negative number is no option
     assert run("campaign", "fail", box, 3, "--reason", "spilled") == 0
-    capsys.readouterr()
-    assert run("campaign", "status", box) == 0
-    said = capsys.readouterr().out
-    assert "2 measured, 0 pending, 1 failed" in said
-    assert "-0.5" in said
+    whole, place = "-7.342341234123412", "time=0,heat=20.123456789"
+    assert run("campaign", "attach", box, place, whole) == 0  # a program computed it
+    for command in ("status", "results", "history"):
+        capsys.readouterr()
+        assert run("campaign", command, box) == 0
+        said = capsys.readouterr().out
+        assert "-0.5" in said
+        assert "-7.34234" in said
+        assert whole not in said
+        assert command != "status" or "3 measured, 0 pending, 1 failed" in said
+    assert whole in str(as_json(capsys, "campaign", "results", box))
+    assert run("campaign", "export", box, "--out", tmp_path / "r.csv") == 0
+    assert whole in (tmp_path / "r.csv").read_text()
     pytest.importorskip("matplotlib", reason="the extra plot is not installed")
     assert run("campaign", "report", box, "--out", tmp_path / "r.html") == 0
-    check_alone((tmp_path / "r.html").read_text())
+    check_alone(page := (tmp_path / "r.html").read_text())
+    assert "The best so far is -7.34234: trial 4, 0 20.12." in page
+    assert whole not in page
 
 
 def test_a_library_campaign_starts_from_measurements(molecules, files, tmp_path, capsys):

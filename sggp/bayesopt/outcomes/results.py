@@ -17,9 +17,12 @@ from torch import Tensor
 from sggp.bayesopt.outcomes.define import Constraint, Objective, Outcomes
 from sggp.bayesopt.outcomes.fronts import hypervolume, non_dominated, reference_point
 from sggp.bayesopt.outcomes.tables import measurement_of
-from sggp.bayesopt.trials import Measurement, Trial
+from sggp.bayesopt.trials import SIGNS, Measurement, Trial
 from sggp.checks import as_numbers
 from sggp.errors import InputError, ShapeError
+
+_TOLD = 12
+"""More significant digits than anybody tells; computed numbers have 15 to 17."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +55,15 @@ class Front:
         ]
 
 
+def told_digits(value: float) -> str:
+    """A number with the digits that it was told with, six of them where a computation made more than anybody tells."""
+    text = repr(value)
+    digits = text.partition("e")[0].lstrip("-0.").replace(".", "")
+    return text if len(digits) <= _TOLD else f"{value:.6g}"
+
+
 def stated(measurement: Measurement | None, unit: str = "") -> str:
-    """A measurement as text: a bound with its sign, "-" where there is none.
+    """A measurement as text, for people: a bound with its sign, "-" where there is none, digits as `told_digits`.
 
     Example:
         >>> stated(Measurement(10.0, censored="above"), "nM")
@@ -61,7 +71,7 @@ def stated(measurement: Measurement | None, unit: str = "") -> str:
     """
     if measurement is None:
         return "-"
-    return f"{measurement} {unit}".rstrip()
+    return f"{SIGNS[measurement.censored]}{told_digits(measurement.value)} {unit}".rstrip()
 
 
 def guaranteed(measurement: Measurement | None, objective: Objective) -> float:

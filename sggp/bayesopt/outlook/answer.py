@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sggp.bayesopt.outcomes.results import told_digits
+
 _RESAMPLES = 200
 
 
@@ -162,8 +164,10 @@ class Outlook:
         where = f"of the {self.size:,} in the {several}" if self.size else f"in the {several}"
         exact, *wider = self.within
         near = "" if exact.epsilon == 0 else f"within {_number(exact.epsilon)} of "
+        measured = self.kind == "pool" and self.noise_std == 0
+        best = told_digits(self.best) if measured else _number(self.best)
         text = (
-            f"The best {one} found ({_number(self.best)}) is {near}the best {where} with probability "
+            f"The best {one} found ({best}) is {near}the best {where} with probability "
             f"{_chance(exact.probability)}"
         )
         for other in wider:

@@ -290,7 +290,9 @@ def _found(swept: Swept, marks: Tensor, number: int, share: float | None) -> Fou
     last = torch.searchsorted(marks, marks, right=True)
     above = swept.above + (marks.shape[1] - last)
     level = swept.level + last - torch.searchsorted(marks, marks)
-    each = ((number - above) / level).clamp(0.0, 1.0).sum(1)
+    each = (
+        ((number - above).double() / level).clamp(0.0, 1.0).sum(1).round(decimals=6)
+    )  # shares of ties add up
     low, high = interval(each)
     inside = float(((each >= low) & (each <= high)).double().mean())
     return Found(number, share, Figure.mean(each), low, high, inside)

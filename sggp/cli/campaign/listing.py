@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from sggp.bayesopt import Campaign, Trial
 from sggp.bayesopt.outcomes.results import stated
+from sggp.bayesopt.trials import Measurement
 from sggp.cli.campaign.opening import is_products
 from sggp.cli.console import csv_text, stdout
 from sggp.files import write_whole
@@ -66,19 +67,25 @@ def place(campaign: Campaign, trial: Trial) -> list[Any]:
 
 
 def listing(
-    campaign: Campaign, trials: Sequence[Trial], *, results: bool
+    campaign: Campaign, trials: Sequence[Trial], *, results: bool, text: Callable[[Measurement], str] = stated
 ) -> tuple[list[str], list[list[Any]]]:
-    """Header and rows: the trial, where it is, and either what was measured or what is expected and why."""
+    """Header and rows: the trial, where it is, and either what was measured or what is expected and why.
+
+    `text` writes a measurement: for people unless it is `str`, which loses no digit.
+    """
     header = ["trial", *places(campaign)]
     if results:
-        rows = [[t.id, *place(campaign, t), t.state, *_measured(campaign, t), t.reason or ""] for t in trials]
+        rows = [
+            [t.id, *place(campaign, t), t.state, *_measured(campaign, t, text), t.reason or ""]
+            for t in trials
+        ]
         return [*header, "state", *campaign.outcomes, "reason"], rows
     rows = [[t.id, *place(campaign, t), *(t.expected or (None, None)), t.why or ""] for t in trials]
     return [*header, "expected", "std", "why"], rows
 
 
-def _measured(campaign: Campaign, trial: Trial) -> list[str]:
-    return [stated(trial.values[name]) if name in trial.values else "" for name in campaign.outcomes]
+def _measured(campaign: Campaign, trial: Trial, text: Callable[[Measurement], str]) -> list[str]:
+    return [text(trial.values[name]) if name in trial.values else "" for name in campaign.outcomes]
 
 
 def write_batch(path: Any, campaign: Campaign, trials: Sequence[Trial]) -> None:

@@ -32,7 +32,7 @@ def export(
     check_batch(campaign, store, out)
     trials = campaign.results()
     if out.suffix.lower() == ".csv":
-        write_whole(out, csv_text(*listing(campaign, trials, results=True)))
+        write_whole(out, csv_text(*listing(campaign, trials, results=True, text=str)))
     else:
         campaign.export(out)
     if json:

@@ -25,6 +25,7 @@ from sggp.cli.campaign.listing import is_molecules, library_ids, listing, place,
 from sggp.cli.campaign.naming import JOINT
 from sggp.cli.campaign.opening import is_products
 from sggp.cli.campaign.reagents import PATHS, reagent_parts, useful_reagents
+from sggp.cli.console import shown as as_text
 from sggp.cli.molecules.products import is_reagent_smiles, narrow
 from sggp.cli.report import Part, cards, facts, judged, page, paragraph, picture, rows_table
 from sggp.errors import SggpError
@@ -106,7 +107,7 @@ def _found(campaign: Campaign, trials: Sequence[Trial], objective: Objective) ->
     top = best[0]
     value = top.values.get(objective.name, top.measurement)
     cells = zip(places(campaign), place(campaign, top), strict=True)
-    name = " ".join(str(cell) for column, cell in cells if cell and not is_reagent_smiles(column))
+    name = " ".join(filter(None, (as_text(cell) for column, cell in cells if not is_reagent_smiles(column))))
     said = f"The best so far is {stated(value, objective.unit)}: trial {top.id}, {name}."
     picked = [_card(campaign, trial, objective) for trial in best]
     sections = [
@@ -259,7 +260,7 @@ def _card(campaign: Campaign, trial: Trial, objective: Objective) -> tuple[str, 
         lines.append(f"id {ids[trial.index]}")
     if not (is_molecules(campaign) or is_products(campaign)):
         cells = zip(places(campaign), place(campaign, trial), strict=True)
-        return "", [*lines, ", ".join(f"{name} {cell}" for name, cell in cells)], []
+        return "", [*lines, ", ".join(f"{name} {as_text(cell)}" for name, cell in cells)], []
     parts = reagent_parts(campaign.space, trial) if campaign.has_space else []
     if is_products(campaign) and trial.x and not parts:
         lines.append(JOINT.join(map(str, trial.x[1:])))

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from sggp.bayesopt import Campaign, Trial
+from sggp.bayesopt.outcomes import stated
 from sggp.bayesopt.trials import Measurement
 from sggp.cli.campaign.listing import as_json, goals, listing, print_json, same_molecules
 from sggp.cli.campaign.opening import (
@@ -142,7 +143,7 @@ def _data(data: dict[str, Any]) -> str:
     """The values of an event, else what it is about."""
     values = data.get("values")
     if values:
-        return ", ".join(f"{name} {Measurement(*parts)}" for name, parts in values.items())
+        return ", ".join(f"{name} {stated(Measurement(*parts))}" for name, parts in values.items())
     return str(data.get("label") or data.get("key") or "")
 
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from sggp.bayesopt import Campaign, Trial
+from sggp.bayesopt.outcomes import stated
 from sggp.bayesopt.trials import POLICIES, Measurement
 from sggp.checks import whole_number
 from sggp.cli.campaign.listing import as_json, listing, print_json, write_batch
@@ -272,7 +273,7 @@ def _check_reason(reason: str) -> None:
 
 
 def _said(trial: Trial) -> str:
-    values = ", ".join(f"{name} {value}" for name, value in trial.values.items())
+    values = ", ".join(f"{name} {stated(value)}" for name, value in trial.values.items())
     return values if trial.label is None else f"{values}, of {trial.label}"
 
 
