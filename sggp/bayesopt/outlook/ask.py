@@ -290,9 +290,8 @@ def _found(swept: Swept, marks: Tensor, number: int, share: float | None) -> Fou
     last = torch.searchsorted(marks, marks, right=True)
     above = swept.above + (marks.shape[1] - last)
     level = swept.level + last - torch.searchsorted(marks, marks)
-    each = (
-        ((number - above).double() / level).clamp(0.0, 1.0).sum(1).round(decimals=6)
-    )  # shares of ties add up
+    shares = ((number - above).double() / level).clamp(0.0, 1.0)
+    each = shares.sum(1).round(decimals=6)  # those of ties add up to a whole
     low, high = interval(each)
     inside = float(((each >= low) & (each <= high)).double().mean())
     return Found(number, share, Figure.mean(each), low, high, inside)
