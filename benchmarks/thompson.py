@@ -205,7 +205,10 @@ def table(records: list[dict[str, Any]]) -> list[list[str]]:
             continue
         start, *best = (f"{mean(step):.3f}" for step in zip(*(r["best"] for r in found), strict=True))
         gain = [r["best"][-1] - chance[scale, r["seed"]] for r in found if (scale, r["seed"]) in chance]
-        took = [f"{mean(sum(r[part]) for r in found):.0f}" for part in ("seconds", "solving")]
+        took = [
+            f"{mean(sum(r[part]) for r in found):.0f}" if found[0][part] else ""
+            for part in ("seconds", "solving")
+        ]
         line = [
             f"{scale:g}",
             name,
