@@ -11,10 +11,12 @@ knows kernel and noise. Start points are uniform; each step takes a batch of poi
     random      uniform points
 
 Best value: of the function without noise, at the points measured. Seconds are of the processor, all threads together,
-for all steps; memory is the most that the process of that contender held (resident).
+for all steps, and of those the ones of conditioning (prior draws and solves); memory is the most that the process of a
+contender held (resident). A file of runs (`--json`) is added to, and what it holds is not run again.
 
     python benchmarks/thompson.py [--rows 5000] [--batch 1000] [--steps 3] [--seeds 2] [--scales 0.2 0.4]
-        [--contenders auto sdd cg ap sap turbo random] [--candidates 2048] [--ascent 60]
+        [--contenders auto sdd cg ap sap turbo random] [--candidates 2048] [--ascent 60] [--threads 1]
+        [--limit 3600] [--json runs.jsonl]
 """
 
 from __future__ import annotations
@@ -24,6 +26,9 @@ import math
 import time
 import warnings
 from collections.abc import Callable
+from itertools import product
+from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import torch
@@ -32,6 +37,7 @@ from botorch.models import SingleTaskGP
 from gpytorch.kernels import MaternKernel, ScaleKernel
 from torch import Tensor
 
+from lib.bo_report import Records
 from lib.common import end, header, print_table, run_apart, seeded
 from sggp.bayesopt import Box, BoxSearch, maximise_box
 from sggp.posterior import condition
@@ -51,6 +57,17 @@ SOLVERS: dict[str, Any] = {
     "ap": AlternatingProjections(),
     "sap": SketchAndProject(),
 }
+COLUMNS = (
+    "length scale",
+    "contender",
+    "seeds",
+    "start",
+    "best after each step",
+    "over random",
+    "processor s",
+    "solving",
+)
+SETUP = ("rows", "dimension", "batch", "steps", "candidates", "ascent", "scale", "seed", "contender")
 Propose = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -75,11 +92,14 @@ def kernel_of(dimension: int, scale: float) -> ScaleKernel:
     return kernel
 
 
-def ours(solver: Any, scale: float, options: argparse.Namespace, generator: torch.Generator) -> Propose:
+def ours(
+    solver: Any, scale: float, options: argparse.Namespace, generator: torch.Generator, solving: list[float]
+) -> Propose:
     box = Box([[0.0, 1.0]] * options.dimension)
     search = BoxSearch(candidates=options.candidates, steps=options.ascent)
 
     def propose(x: Tensor, y: Tensor) -> Tensor:
+        began = time.process_time()
         posterior = condition(
             kernel_of(options.dimension, scale),
             x,
@@ -89,6 +109,7 @@ def ours(solver: Any, scale: float, options: argparse.Namespace, generator: torc
             num_samples=options.batch,
             generator=generator,
         )
+        solving.append(time.process_time() - began)
         points, _ = maximise_box(
             posterior.samples,
             box,
@@ -139,8 +160,9 @@ def random_points(options: argparse.Namespace, generator: torch.Generator) -> Pr
     return propose
 
 
-def run(name: str, scale: float, seed: int, options: argparse.Namespace) -> tuple[list[float], float]:
-    """The best value at the start and after each step, and processor seconds of the steps."""
+def run(name: str, scale: float, seed: int, options: argparse.Namespace) -> dict[str, list[float]]:
+    """The best value at the start and after each step, processor seconds of each step, and those of conditioning."""
+    torch.set_num_threads(options.threads)
     warnings.filterwarnings("ignore", module="(botorch|gpytorch|linear_operator).*")
     truth = prior_draw(options.dimension, scale, seeded(10_000 + seed))
     noise, start = seeded(20_000 + seed), seeded(30_000 + seed)
@@ -153,19 +175,50 @@ def run(name: str, scale: float, seed: int, options: argparse.Namespace) -> tupl
     value, y = measured(x)
     best = [float(value.max())]
     own = seeded(40_000 + seed)
+    seconds: list[float] = []
+    solving: list[float] = []
     if name == "random":
         propose = random_points(options, own)
     elif name == "turbo":
         propose = turbo(scale, options, own)
     else:
-        propose = ours(SOLVERS[name], scale, options, own)
-    began = time.process_time()
+        propose = ours(SOLVERS[name], scale, options, own, solving)
     for _ in range(options.steps):
+        began = time.process_time()
         new = propose(x, y)
+        seconds.append(time.process_time() - began)
         value, told = measured(new)
         x, y = torch.cat([x, new]), torch.cat([y, told])
         best.append(max(best[-1], float(value.max())))
-    return best, time.process_time() - began
+    return {"best": best, "seconds": seconds, "solving": solving}
+
+
+def table(records: list[dict[str, Any]]) -> list[list[str]]:
+    """A line for each length scale and contender, means over the seeds."""
+    chance = {(r["scale"], r["seed"]): r["best"][-1] for r in records if r["contender"] == "random"}
+    lines = []
+    for scale, name in dict.fromkeys((r["scale"], r["contender"]) for r in records):
+        found = [r for r in records if (r["scale"], r["contender"]) == (scale, name)]
+        failure = next((r["failure"] for r in found if r["failure"]), "")
+        if failure:
+            lines.append([f"{scale:g}", name, f"{len(found)}", "", failure, "", "", "", ""])
+            continue
+        start, *best = (f"{mean(step):.3f}" for step in zip(*(r["best"] for r in found), strict=True))
+        gain = [r["best"][-1] - chance[scale, r["seed"]] for r in found if (scale, r["seed"]) in chance]
+        took = [
+            f"{mean(sum(r[part]) for r in found):.0f}" if found[0][part] else ""
+            for part in ("seconds", "solving")
+        ]
+        line = [
+            f"{scale:g}",
+            name,
+            f"{len(found)}",
+            start,
+            " ".join(best),
+            f"{mean(gain):+.3f}" if gain else "",
+        ]
+        lines.append([*line, *took, f"{max(r['gib'] for r in found):.2f}"])
+    return lines
 
 
 def main() -> None:
@@ -182,50 +235,32 @@ def main() -> None:
     parser.add_argument("--contenders", nargs="+", choices=names, default=names)
     parser.add_argument("--candidates", type=int, default=2048, help="a round; eight rounds a path")
     parser.add_argument("--ascent", type=int, default=60, help="steps of each ascent")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--limit", type=float, help="seconds after which a run is stopped")
+    parser.add_argument("--json", type=Path, help="file of runs, one JSON object per line; added to")
     options = parser.parse_args()
+    torch.set_num_threads(options.threads)
     header(
         f"Parallel Thompson sampling: {options.rows} start points, {options.steps} steps of {options.batch}, "
         f"d = {options.dimension}, {options.seeds} seeds",
         ("torch", "gpytorch", "botorch"),
     )
-    columns = [
-        "length scale",
-        "contender",
-        "start",
-        "best after each step",
-        "over random",
-        "processor s",
-        "GiB",
-    ]
-    rows = []
-    for scale in options.scales:
-        chance: list[float] = []
-        for name in sorted(options.contenders, key=lambda one: one != "random"):
-            apart = [run_apart(run, name, scale, seed, options) for seed in range(options.seeds)]
-            failure = next((one.failure for one in apart if one.failure), "")
-            if failure:
-                rows.append([f"{scale:g}", name, "", failure, "", "", ""])
-            else:
-                runs = [one.value for one in apart]
-                ends = [best[-1] for best, _ in runs]
-                chance = ends if name == "random" else chance
-                gain = [end - other for end, other in zip(ends, chance, strict=False)]
-                start, *best = (
-                    f"{mean(list(step)):.3f}" for step in zip(*(one for one, _ in runs), strict=True)
-                )
-                line = [f"{scale:g}", name, start, " ".join(best), f"{mean(gain):+.3f}" if gain else ""]
-                line += [
-                    f"{mean([seconds for _, seconds in runs]):.0f}",
-                    f"{max(a.peak_gib for a in apart):.2f}",
-                ]
-                rows.append(line)
-            print("  ".join(rows[-1]), flush=True)
-    print_table(columns, rows)
+    records = Records(options.json, lambda record: tuple(record[name] for name in SETUP))
+    asked = []
+    for seed, scale, name in product(range(options.seeds), options.scales, options.contenders):
+        setup = {**vars(options), "scale": scale, "seed": seed, "contender": name}
+        asked.append({part: setup[part] for part in SETUP})
+    for setup in asked:
+        if records.key(setup) in records.runs:
+            continue
+        name, scale, seed = setup["contender"], setup["scale"], setup["seed"]
+        apart = run_apart(run, name, scale, seed, options, limit_seconds=options.limit)
+        record = {**setup, "failure": apart.failure, "gib": apart.peak_gib, **(apart.value or {})}
+        records.add(record)
+        told = apart.failure or f"best {record['best'][-1]:.3f}, {sum(record['seconds']):.0f} s"
+        print(f"{name}, length scale {scale:g}, seed {seed}: {told}", flush=True)
+    print_table([*COLUMNS, "GiB"], table([records.runs[records.key(setup)] for setup in asked]))
     end()
-
-
-def mean(values: list[float]) -> float:
-    return sum(values) / len(values)
 
 
 if __name__ == "__main__":

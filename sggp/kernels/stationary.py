@@ -239,9 +239,10 @@ class _StationaryBlock(torch.autograd.Function):
         a, b = ctx.saved_tensors
         if torch.is_grad_enabled():  # a gradient of the gradient is wanted
             weight = 2.0 * grad * _StationarySlope.apply(a, b, ctx.profile, ctx.source)
-        else:
-            weight = reference.stationary_slope(a, b, ctx.profile, source=ctx.source).mul_(grad).mul_(2.0)
-        return *_pulled(weight, a, b, ctx.needs_input_grad), None, None, None
+            return *_pulled(weight, a, b, ctx.needs_input_grad), None, None, None
+        weight = _falls(a, b, ctx.profile, ctx.source, grad.dtype).mul_(grad).double()
+        pulled = _pulled(weight, a, b, ctx.needs_input_grad)
+        return *(part if part is None else part.mul_(-2.0) for part in pulled), None, None, None
 
 
 class _StationarySlope(torch.autograd.Function):
@@ -251,7 +252,7 @@ class _StationarySlope(torch.autograd.Function):
     def forward(ctx: Any, a: Tensor, b: Tensor, profile: Profile, source: Source) -> Tensor:
         ctx.save_for_backward(a, b)
         ctx.profile, ctx.source = profile, source
-        return reference.stationary_slope(a, b, profile, source=source)
+        return _falls(a, b, profile, source, torch.float64).neg_()
 
     @staticmethod
     @full_precision()
@@ -260,6 +261,16 @@ class _StationarySlope(torch.autograd.Function):
         grad = differentiated_no_more(grad, "third derivatives of this kernel are not implemented", a, b)
         weight = 2.0 * grad * reference.stationary_curvature(a, b, ctx.profile, source=ctx.source)
         return *_pulled(weight, a, b, ctx.needs_input_grad), None, None
+
+
+def _falls(a: Tensor, b: Tensor, profile: Profile, source: Source, dtype: torch.dtype) -> Tensor:
+    """−scale·φ'(r²) as a dense block: by the engine where it is a kernel itself, in the time of a block of values."""
+    if profile.kind.fall is None:
+        return reference.stationary_slope(a, b, profile, source=source).neg_().to(dtype)
+    fall, stretch = profile.kind.fall(profile)
+    stretched = source._replace(weights=stretch * source.weights)
+    evaluate = engine(a.device, dtype).stationary_block
+    return evaluate(stretch * a, stretch * b, fall, dtype=dtype, source=stretched)
 
 
 def _pulled(

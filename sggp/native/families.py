@@ -20,6 +20,16 @@ from sggp.errors import InputError
 __all__ = ["FAMILIES", "Family", "Profile", "normal_spectrum", "student_spectrum"]
 
 
+def _fallen(r2: Tensor, p: Profile) -> Tensor:
+    fall, stretch = p.kind.fall(p)  # type: ignore[misc]
+    return fall.kind.phi(r2.mul_(stretch**2), fall).neg_()
+
+
+def _fallen_twice(r2: Tensor, p: Profile) -> Tensor:
+    fall, stretch = p.kind.fall(p)  # type: ignore[misc]
+    return fall.kind.slope(r2.mul_(stretch**2), fall).mul_(-(stretch**2))
+
+
 @dataclass(frozen=True)
 class Family:
     """A correlation φ of the squared distance r², of unit length scale.
@@ -29,22 +39,25 @@ class Family:
         code: its place in the list of `src/families.h`.
         nu: how smooth its functions are: they have ⌈ν⌉ − 1 derivatives.
         phi: (r², profile) → scale · φ(r²), overwriting r².
-        slope: (r², profile) → scale · dφ/d(r²), overwriting r²; finite everywhere.
-        curvature: (r², profile) → scale · d²φ/d(r²)², overwriting r²; where it is infinite, at r = 0, it is 0: second
-            derivatives in the points have it times a difference twice, which is less.
         spectrum: (t, d) → the values that |ω|² exceeds with probability t, ω drawn from the spectral law in d
             dimensions; None where it has no closed form.
         shaped: whether it has a shape α beside the length scale.
+        fall: profile → the profile P and the stretch t with −scale · dφ/d(r²) = P(t²r²), so that engines make blocks of
+            slopes as they make those of values; None where −φ' is in no family, and the next two have to be given.
+        slope: (r², profile) → scale · dφ/d(r²), overwriting r²; finite everywhere.
+        curvature: (r², profile) → scale · d²φ/d(r²)², overwriting r²; where it is infinite, at r = 0, it is 0: second
+            derivatives in the points have it times a difference twice, which is less.
     """
 
     name: str
     code: int
     nu: float
     phi: Callable[[Tensor, Profile], Tensor]
-    slope: Callable[[Tensor, Profile], Tensor]
-    curvature: Callable[[Tensor, Profile], Tensor]
     spectrum: Callable[..., np.ndarray] | None
     shaped: bool = False
+    fall: Callable[[Profile], tuple[Profile, float]] | None = None
+    slope: Callable[[Tensor, Profile], Tensor] = _fallen
+    curvature: Callable[[Tensor, Profile], Tensor] = _fallen_twice
 
 
 @dataclass(frozen=True)
@@ -96,14 +109,6 @@ def _rbf(r2: Tensor, p: Profile) -> Tensor:
     return r2.mul_(-0.5).exp_().mul_(p.scale)
 
 
-def _rbf_slope(r2: Tensor, p: Profile) -> Tensor:
-    return r2.mul_(-0.5).exp_().mul_(-0.5 * p.scale)
-
-
-def _rbf_curvature(r2: Tensor, p: Profile) -> Tensor:
-    return r2.mul_(-0.5).exp_().mul_(0.25 * p.scale)
-
-
 def _matern12(r2: Tensor, p: Profile) -> Tensor:
     return r2.sqrt_().neg_().exp_().mul_(p.scale)
 
@@ -127,43 +132,30 @@ def _matern32(r2: Tensor, p: Profile) -> Tensor:
     return r.add_(1.0).mul_(decay).mul_(p.scale)
 
 
-def _matern32_slope(r2: Tensor, p: Profile) -> Tensor:
-    return r2.sqrt_().mul_(-math.sqrt(3.0)).exp_().mul_(-1.5 * p.scale)
-
-
-def _matern32_curvature(r2: Tensor, p: Profile) -> Tensor:
-    u = r2.sqrt_().mul_(math.sqrt(3.0))
-    coincident = u == 0
-    return u.neg().exp_().div_(u).mul_(2.25 * p.scale).masked_fill_(coincident, 0.0)
-
-
 def _matern52(r2: Tensor, p: Profile) -> Tensor:
     r = r2.sqrt_().mul_(math.sqrt(5.0))
     decay = r.neg().exp_()
     return r.mul_(r.div(3.0).add_(1.0)).add_(1.0).mul_(decay).mul_(p.scale)
 
 
-def _matern52_slope(r2: Tensor, p: Profile) -> Tensor:
-    r = r2.sqrt_().mul_(math.sqrt(5.0))
-    decay = r.neg().exp_()
-    return r.add_(1.0).mul_(decay).mul_(-5.0 / 6.0 * p.scale)
-
-
-def _matern52_curvature(r2: Tensor, p: Profile) -> Tensor:
-    return r2.sqrt_().mul_(-math.sqrt(5.0)).exp_().mul_(25.0 / 12.0 * p.scale)
-
-
 def _rational_quadratic(r2: Tensor, p: Profile) -> Tensor:
     return r2.div_(2.0 * p.shape).log1p_().mul_(-p.shape).exp_().mul_(p.scale)
 
 
-def _rational_quadratic_slope(r2: Tensor, p: Profile) -> Tensor:
-    return r2.div_(2.0 * p.shape).log1p_().mul_(-p.shape - 1.0).exp_().mul_(-0.5 * p.scale)
+def _rbf_fall(p: Profile) -> tuple[Profile, float]:
+    return Profile("rbf", 0.5 * p.scale), 1.0
 
 
-def _rational_quadratic_curvature(r2: Tensor, p: Profile) -> Tensor:
-    factor = p.scale * (p.shape + 1.0) / (4.0 * p.shape)
-    return r2.div_(2.0 * p.shape).log1p_().mul_(-p.shape - 2.0).exp_().mul_(factor)
+def _matern32_fall(p: Profile) -> tuple[Profile, float]:
+    return Profile("matern12", 1.5 * p.scale), math.sqrt(3.0)
+
+
+def _matern52_fall(p: Profile) -> tuple[Profile, float]:
+    return Profile("matern32", 5.0 / 6.0 * p.scale), math.sqrt(5.0 / 3.0)
+
+
+def _rational_quadratic_fall(p: Profile) -> tuple[Profile, float]:
+    return Profile("rq", 0.5 * p.scale, p.shape + 1.0), math.sqrt((p.shape + 1.0) / p.shape)
 
 
 def normal_spectrum(t: np.ndarray, d: int) -> np.ndarray:
@@ -180,43 +172,18 @@ def student_spectrum(t: np.ndarray, d: int, nu: float) -> np.ndarray:
 FAMILIES: dict[str, Family] = {
     family.name: family
     for family in (
-        Family("rbf", 0, math.inf, _rbf, _rbf_slope, _rbf_curvature, normal_spectrum),
+        Family("rbf", 0, math.inf, _rbf, normal_spectrum, fall=_rbf_fall),
         Family(
             "matern12",
             1,
             0.5,
             _matern12,
-            _matern12_slope,
-            _matern12_curvature,
             partial(student_spectrum, nu=0.5),
+            slope=_matern12_slope,
+            curvature=_matern12_curvature,
         ),
-        Family(
-            "matern32",
-            2,
-            1.5,
-            _matern32,
-            _matern32_slope,
-            _matern32_curvature,
-            partial(student_spectrum, nu=1.5),
-        ),
-        Family(
-            "matern52",
-            3,
-            2.5,
-            _matern52,
-            _matern52_slope,
-            _matern52_curvature,
-            partial(student_spectrum, nu=2.5),
-        ),
-        Family(
-            "rq",
-            4,
-            math.inf,
-            _rational_quadratic,
-            _rational_quadratic_slope,
-            _rational_quadratic_curvature,
-            None,
-            shaped=True,
-        ),
+        Family("matern32", 2, 1.5, _matern32, partial(student_spectrum, nu=1.5), fall=_matern32_fall),
+        Family("matern52", 3, 2.5, _matern52, partial(student_spectrum, nu=2.5), fall=_matern52_fall),
+        Family("rq", 4, math.inf, _rational_quadratic, None, shaped=True, fall=_rational_quadratic_fall),
     )
 }

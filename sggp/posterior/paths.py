@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import product
 from typing import Any
 
 import torch
@@ -115,26 +116,38 @@ class PathwiseSamples:
                 f"paired needs one set of points per sample, {self.num_samples}; got shape {tuple(points.shape)}."
             )
         own = promoted(points.reshape(self.num_samples, -1, self.dimension), self.precision)
-        weights = self.weights.to(self._dtype(own))
-        if own.shape[0] * own.shape[1] * (len(weights) + len(self.x)) <= _AT_ONCE:
-            values = self._paired_at_once(own, weights)
-        else:
-            columns = zip(own, weights.split(1, 1), self.update.split(1, 1), strict=True)
-            values = torch.stack(
-                [
-                    (self.features.apply(rows, w) + self.covariance.matmul(rows, self.x, a))[:, 0]
-                    for rows, w, a in columns
-                ]
-            )
+        differentiated = torch.is_grad_enabled() and own.requires_grad
+        values = _Paired.apply(self, own) if differentiated else self._paired(own)
         return (values + self.mean).to(self._dtype(points)).reshape(points.shape[:-1])
 
-    def _paired_at_once(self, own: Tensor, weights: Tensor) -> Tensor:  # (s, q, d), (p, s) -> (s, q)
-        """One block of features and of the kernel for the points of all samples: few points are all overhead."""
+    def _paired(self, own: Tensor) -> Tensor:  # (s, q, d) -> (s, q), without the mean
+        found = own.new_empty(own.shape[:2], dtype=self._dtype(own))
+        for i, j in self._parts(own):
+            found[i, j] = self._part(own[i, j], i)
+        return found
+
+    def _parts(self, own: Tensor) -> Iterator[tuple[slice, slice]]:
+        """Samples and their points whose features and kernel entries are held at once: few points are all overhead."""
+        s, q = own.shape[:2]
+        most = max(1, _AT_ONCE // (len(self.weights) + len(self.x)))
+        points = max(1, min(q, most))
+        samples = max(1, most // points)
+        for i, j in product(range(0, s, samples), range(0, q, points)):
+            yield slice(i, i + samples), slice(j, j + points)
+
+    def _part(self, own: Tensor, samples: slice) -> Tensor:  # (c, q, d) -> (c, q)
         flat, shape = own.reshape(-1, self.dimension), own.shape[:2]
-        prior = self.features.phi(flat).reshape(*shape, -1)
-        update = self.covariance.block(flat, self.x).reshape(*shape, -1)
-        parts = torch.einsum("sqp,ps->sq", prior, weights.to(prior.dtype))
-        return parts + torch.einsum("sqn,ns->sq", update, self.update.to(update.dtype))
+        rows = self.features.phi(flat), self.covariance.block(flat, self.x)
+        prior, update = (
+            torch.bmm(part.reshape(*shape, -1), weights[samples, :, None].to(part.dtype))[..., 0]
+            for part, weights in zip(rows, self._by_sample, strict=True)
+        )
+        return prior + update
+
+    @cached_property
+    def _by_sample(self) -> tuple[Tensor, Tensor]:  # (s, p), (s, n)
+        """The weights and the update with those of one sample side by side: gathered anew they would cost most."""
+        return self.weights.T.contiguous(), self.update.T.contiguous()
 
     @cached_property
     def product(self) -> FixedProduct:
@@ -177,3 +190,38 @@ class PathwiseSamples:
 
     def _dtype(self, points: Tensor) -> torch.dtype:
         return points.dtype if points.is_floating_point() else self.weights.dtype
+
+
+class _Paired(torch.autograd.Function):
+    """Each sample at its own points, part by part, with the gradients found beside the values: no part is kept.
+
+    A value depends on its own point only, so that these are the gradients whatever comes from above. One that is to be
+    differentiated itself is that of the parts on the graph.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, samples: PathwiseSamples, own: Tensor) -> Tensor:
+        values, slopes = own.new_empty(own.shape[:2]), torch.zeros_like(own)
+        for i, j in samples._parts(own):
+            with torch.enable_grad():
+                part = own[i, j].detach().requires_grad_()
+                found = samples._part(part, i)
+                total = found.sum()
+            values[i, j] = found.detach()
+            if total.requires_grad:
+                slopes[i, j] = torch.autograd.grad(total, part)[0]
+            else:
+                ctx.mark_non_differentiable(values)
+        ctx.samples = samples
+        ctx.save_for_backward(own, slopes)
+        return values
+
+    @staticmethod
+    @full_precision()
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor]:
+        own, slopes = ctx.saved_tensors
+        if not torch.is_grad_enabled():
+            return None, grad[..., None] * slopes
+        again = own.view_as(own)
+        parts = [(ctx.samples._part(again[i, j], i) * grad[i, j]).sum() for i, j in ctx.samples._parts(own)]
+        return None, *torch.autograd.grad(sum(parts), again, create_graph=True)

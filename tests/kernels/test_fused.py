@@ -51,6 +51,26 @@ def test_a_sum_of_stationary_kernels(calls, generator, dtype):
     assert (np.abs(found.numpy() - k @ v.numpy()) <= 5 * unit * (k @ np.abs(v.numpy()))).all()
 
 
+@pytest.mark.parametrize(
+    "make", [gk.RBFKernel, lambda: gk.MaternKernel(1.5), lambda: gk.MaternKernel(2.5), gk.RQKernel]
+)
+def test_slopes_are_a_block_of_the_engine_too(make, calls, generator, dtype):
+    kernel = scaled(make(), 1.5).double()
+    kernel.base_kernel.lengthscale = 0.5
+    x, z = (torch.randn(n, 3, generator=generator, dtype=dtype) for n in (40, 350))
+    weights = torch.randn(40, 350, generator=generator, dtype=dtype)
+
+    def gradient(block, x, z):
+        x = x.requires_grad_()
+        return torch.autograd.grad((block(x, z) * weights.to(x)).sum(), x)[0]
+
+    found = gradient(as_covariance(kernel).block, x, z)
+    assert calls == ["stationary_block", "stationary_block"]
+    dense = gradient(lambda x, z: kernel(x, z).to_dense(), x.detach().double(), z.double())
+    unit = 1e-6 if dtype == torch.float32 else 1e-12
+    torch.testing.assert_close(found.double(), dense, rtol=0, atol=20 * unit)
+
+
 def test_a_sum_with_fingerprints(calls, generator):
     kernel = scaled(TanimotoMinMax(), 2.0) + scaled(gk.RBFKernel(), 0.5)
     x = (torch.rand(300, 40, generator=generator) < 0.2).to(torch.uint8)

@@ -140,6 +140,27 @@ def test_second_derivatives_of_paths(paired: bool) -> None:
     torch.testing.assert_close(hessian(path, POINT), differences(path, POINT), rtol=1e-5, atol=1e-5)
 
 
+def test_paths_at_points_of_their_own_go_by_parts_and_so_do_their_derivatives(
+    monkeypatch: pytest.MonkeyPatch, generator: torch.Generator
+) -> None:
+    samples = posterior(gk.MaternKernel(nu=2.5).double(), num_features=40).samples
+    own = torch.rand(4, 3, 2, generator=generator, dtype=torch.float64).requires_grad_()
+    alone = derivatives(torch.stack([samples(own[i])[i] for i in range(4)]), own)
+    sizes, block = [], type(samples.covariance).block
+    monkeypatch.setattr(
+        type(samples.covariance), "block", lambda self, x, z: (sizes.append(len(x)), block(self, x, z))[1]
+    )
+    monkeypatch.setattr("sggp.posterior.paths._AT_ONCE", 7 * (40 + 25))  # seven points, those of two paths
+    torch.testing.assert_close(derivatives(samples.paired(own), own), alone, rtol=1e-9, atol=1e-9)
+    assert set(sizes) == {6}
+
+
+def derivatives(values: Tensor, own: Tensor) -> list[Tensor]:
+    """Values, their slopes, and what depends on all second derivatives."""
+    (slopes,) = torch.autograd.grad(values.square().sum(), own, create_graph=True)
+    return [values, slopes, torch.autograd.grad(slopes.square().sum(), own, retain_graph=True)[0]]
+
+
 def test_second_derivatives_at_a_row_of_the_data() -> None:
     found, at = posterior(gk.MaternKernel(nu=2.5).double()), table()[0][4]
 
