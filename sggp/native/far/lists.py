@@ -8,8 +8,7 @@ Boxes many length scales wide would take too many nodes: they are taken for near
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -21,6 +20,9 @@ __all__ = ["Far", "Near", "far_and_near"]
 
 Offset = tuple[int, ...]
 _WIDE = 3  # cells between children of near boxes, at most
+_AT_ONCE = (
+    2**16
+)  # coordinates of places that are looked up together: with all that is made of them, some megabytes
 
 
 @dataclass(frozen=True)
@@ -55,68 +57,60 @@ class Near:
 def far_and_near(
     targets: Tree,
     sources: Tree,
-    matters: Callable[[int, Offset], bool],
+    matters: Callable[[int, Tensor], Tensor],
     couples: Callable[[int], bool] = lambda level: True,
 ) -> tuple[list[list[Far]], Near]:
     """The coupled pairs of each level, and what is left to be met point by point.
 
     Args:
         targets, sources: trees in the same cube.
-        matters: (level, offset) → whether boxes so far apart are worth coupling; then nearer ones are as well.
+        matters: (level, (o, d) offsets) → (o,) whether boxes so far apart are worth coupling; then nearer ones are too.
         couples: level → whether boxes of it can be coupled; where they cannot, all that matters is left to their
             children, as if they were near, and met point by point where boxes more than three cells apart matter. Once
             one level can, all below it can.
     """
     far: list[list[Far]] = [[]]
     direct = _Direct(targets)
-    first = torch.zeros(1, dtype=torch.int64)
-    direct.add(targets.levels[0], sources.levels[0], first, first)
+    root = torch.zeros(1, dtype=torch.int64)
+    direct.add(targets.levels[0], sources.levels[0], [Far((), root, root)])
     coupled, left_over = False, False  # some level before; pairs that the one before could not
     for level in range(1, min(len(targets.levels), len(sources.levels))):
         left, right = targets.levels[level], sources.levels[level]
         cells = (targets.cube.size / targets.cube.side_at(level)).floor().long().tolist()
         widest = 2 * _WIDE + 1 if left_over else _WIDE
-        offsets = list(_mattering(level, [min(c, widest) for c in cells], matters))
-        whole = (
-            max(map(abs, itertools.chain(*offsets))) > _WIDE
-        )  # what cannot be coupled is not left over again
-        found = _Places(right)
-        pairs: list[Far] = []
-        able: bool | None = None
-        for offset in offsets:
-            close = max(map(abs, offset)) <= 1
-            a, b = found.apart(left, offset, parents=not left_over)
-            if not close and len(a) and able is None:
-                able = coupled or couples(level)
-            if close or not len(a):
-                direct.add(left, right, a, b)
-            elif able:
-                pairs.append(Far(offset, a, b))
-            else:
-                direct.add(left, right, a, b, whole=whole)
-        coupled, left_over = coupled or bool(pairs), able is False and not whole
-        far.append(pairs)
+        offsets = _mattering(level, [min(c, widest) for c in cells], matters)
+        whole = int(offsets.abs().max()) > _WIDE  # what cannot be coupled is not left over again
+        close: list[Far] = []
+        apart: list[Far] = []
+        for pair in _Places(right).apart(left, offsets, parents=not left_over):
+            (close if max(map(abs, pair.offset)) <= 1 else apart).append(pair)
+        direct.add(left, right, close)
+        able = coupled or not apart or couples(level)
+        if not able:
+            direct.add(left, right, apart, whole=whole)
+            apart = []
+        coupled, left_over = coupled or bool(apart), not able and not whole
+        far.append(apart)
     return far, direct.near()
 
 
-def _mattering(level: int, cells: list[int], matters: Callable[[int, Offset], bool]) -> Iterator[Offset]:
+def _mattering(level: int, cells: list[int], matters: Callable[[int, Tensor], Tensor]) -> Tensor:  # -> (o, d)
     """Near offsets, and those of at most so many cells in each direction that matter, as the less far ones then do."""
     bounds = []
     for k, most in enumerate(cells):
-        reach = min(1, most)
-        while reach < most and matters(level, tuple((reach + 1) * (j == k) for j in range(len(cells)))):
-            reach += 1
-        bounds.append(range(-reach, reach + 1))
-    for offset in itertools.product(*bounds):
-        if max(map(abs, offset)) <= 1 or matters(level, offset):
-            yield offset
+        farther = torch.arange(2, max(most, 1) + 1)
+        line = torch.zeros(len(farther), len(cells), dtype=torch.int64)
+        line[:, k] = farther
+        reach = min(1, most) + int(matters(level, line).cumprod(0).sum())
+        bounds.append(torch.arange(-reach, reach + 1))
+    offsets = torch.cartesian_prod(*bounds).reshape(-1, len(cells))
+    return offsets[(offsets.abs().amax(1) <= 1) | matters(level, offsets)]
 
 
 class _Places:
     """The boxes of a level by their places."""
 
     def __init__(self, level: Level) -> None:
-        self.level = level
         width = level.cell.max(0).values + 2 * _WIDE + 2
         self.stride = torch.cat([width.flip(0).cumprod(0).flip(0)[1:], torch.ones(1, dtype=torch.int64)])
         self.width = width
@@ -125,18 +119,25 @@ class _Places:
     def _number(self, cell: Tensor) -> Tensor:
         return ((cell + _WIDE) * self.stride).sum(1)
 
-    def apart(self, left: Level, offset: Offset, *, parents: bool) -> tuple[Tensor, Tensor]:
-        """Boxes of `left`, and those of this level that are `offset` cells from them; of near parents where asked."""
-        step = torch.tensor(offset)
-        wanted = left.cell + step
-        inside = ((wanted >= 0) & (wanted + _WIDE < self.width)).all(1)
-        if parents:
-            inside &= ((wanted >> 1) - (left.cell >> 1)).abs().amax(1) <= 1
-        a = inside.nonzero()[:, 0]
-        number = self._number(wanted[a])
-        place = torch.searchsorted(self.numbers, number).clamp_max(len(self.numbers) - 1)
-        there = self.numbers[place] == number
-        return a[there], self.which[place[there]]
+    def apart(self, left: Level, offsets: Tensor, *, parents: bool) -> Iterator[Far]:
+        """Boxes of `left`, and those of this level that are an offset from them; of near parents where asked."""
+        boxes = left.cell  # (b, d)
+        for steps in offsets.split(max(1, _AT_ONCE // boxes.numel())):
+            wanted = boxes + steps[:, None]  # (o, b, d)
+            inside = ((wanted >= 0) & (wanted + _WIDE < self.width)).all(2)
+            if parents:
+                inside &= ((wanted >> 1) - (boxes >> 1)).abs().amax(2) <= 1
+            step, a = inside.nonzero().unbind(1)
+            number = self._number(wanted[step, a])
+            place = torch.searchsorted(self.numbers, number).clamp_max(len(self.numbers) - 1)
+            there = self.numbers[place] == number
+            step, a, b = step[there], a[there], self.which[place[there]]
+            counts = torch.bincount(step, minlength=len(steps)).tolist()
+            for offset, targets, sources in zip(
+                steps.tolist(), a.split(counts), b.split(counts), strict=True
+            ):
+                if len(targets):
+                    yield Far(tuple(offset), targets, sources)
 
 
 class _Direct:
@@ -147,7 +148,10 @@ class _Direct:
         self.starts = targets.leaves[:, 0].contiguous()
         self.found: list[tuple[Tensor, Tensor, Tensor]] = []  # leaf, first source, end of sources
 
-    def add(self, left: Level, right: Level, a: Tensor, b: Tensor, *, whole: bool = False) -> None:
+    def add(self, left: Level, right: Level, pairs: Sequence[Far], *, whole: bool = False) -> None:
+        if not pairs:
+            return
+        a, b = torch.cat([pair.targets for pair in pairs]), torch.cat([pair.sources for pair in pairs])
         if not whole:
             chosen = left.leaf[a] | right.leaf[b]
             a, b = a[chosen], b[chosen]

@@ -13,7 +13,7 @@ from sggp.native.families import Profile
 from sggp.native.far.basis import Basis, basis_for, kernel_between
 from sggp.native.far.couplings import Couplings
 from sggp.native.far.leaves import Leaves
-from sggp.native.far.lists import Offset, far_and_near
+from sggp.native.far.lists import far_and_near
 from sggp.native.far.tree import Tree
 
 __all__ = ["Passes"]
@@ -142,9 +142,9 @@ class Passes:
         """Whether nodes of this level reach the tolerance: those of boxes many length scales wide would be too many."""
         return self._basis(level).error <= self.tolerance / _SAFETY
 
-    def _matters(self, level: int, offset: Offset) -> bool:
+    def _matters(self, level: int, offsets: Tensor) -> Tensor:  # (o, d) -> (o,)
         """Whether the kernel between boxes so far apart is more than a share of the tolerance."""
         side, extent = self.cube.side_at(level), self.cube.extent_at(level)
-        gap = (torch.tensor(offset, dtype=torch.float64).abs() * side - extent).clamp_min(0.0)
-        value = kernel_between(gap[None], torch.zeros_like(gap)[None], self._unit)
-        return float(value) > _NEGLIGIBLE * self.tolerance
+        gaps = (offsets.abs().double() * side - extent).clamp_min(0.0)
+        here = torch.zeros(1, len(extent), dtype=torch.float64)
+        return kernel_between(gaps, here, self._unit)[:, 0] > _NEGLIGIBLE * self.tolerance
