@@ -54,11 +54,13 @@ class Points:
         """The points at `rows` (a LongTensor, a list of positions or a slice), nothing computed again."""
         if not isinstance(rows, slice | Tensor):
             rows = torch.as_tensor(rows, dtype=torch.long, device=self.raw.device)
-        return replace(
-            self,
-            raw=self.raw[rows],
-            parts={name: part[rows] for name, part in self.parts.items()},
-            children=tuple(child[rows] for child in self.children),
+        return Points(
+            self.raw[rows],
+            self.dtype,
+            self.centre,
+            {name: part[rows] for name, part in self.parts.items()},
+            tuple(child[rows] for child in self.children),
+            self.owner,
         )
 
     def astype(self, dtype: torch.dtype) -> Points:

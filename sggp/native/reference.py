@@ -124,7 +124,8 @@ def resolved(
     than all of `b` is near none of them.)
     """
     a, b = a.detach(), b.detach()
-    if not max(float(part.square().sum(1).max()) for part in b.split(_ROWS)) > _EXACT_RADIUS[dtype] ** 2:
+    farthest = max(float(torch.linalg.vector_norm(part, dim=1).max()) for part in b.split(_ROWS))
+    if not farthest > _EXACT_RADIUS[dtype]:
         return a, b, None, dtype
     x, z = (a, b) if source is None else (source.x.detach(), source.z.detach())
     exact = x.is_floating_point() and z.is_floating_point() and {x.dtype, z.dtype} <= {torch.float32, dtype}
