@@ -7,14 +7,18 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from sggp.bayesopt import Box, Campaign
 from sggp.bayesopt.storage import running
+from tests.scripts import Scripts
 
 BOX = Box([[0.0, 1.0]])
 # a file that a URL names has the lock of the file
@@ -22,45 +26,68 @@ KINDS_OF_LOCK = pytest.mark.parametrize("place", ["file", "postgres"], indirect=
 LOCKS = pytest.mark.skipif(sys.platform == "win32", reason="there are no file locks of this kind on Windows")
 
 
-def processes() -> multiprocessing.context.ForkServerContext:
-    """Processes of their own, forked by one that has loaded the library for all of them."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["sggp.bayesopt.campaign"])
-    return context
-
-
 def opened(place: Path | str) -> Campaign:
     return Campaign(BOX, place, maximize=True, seed=1, num_initial=50)
 
 
-def evaluate_for_ever(place: Path | str, begun: multiprocessing.synchronize.Event) -> None:
+def evaluate_for_ever(place: Path | str, begun: Path) -> None:
     """A run in a process of its own, in the middle of its second trial."""
     tries: list[int] = []
 
     def objective(trial) -> float:
         tries.append(trial.id)
         if len(tries) > 1:
-            begun.set()
+            begun.write_text("\n")
             signal.pause()
         return 0.0
 
     opened(place).run(objective, budget=3, batch_size=2)
 
 
-BEGUN: list[multiprocessing.queues.Queue] = []  # of the process that was forked
-
-
-def wait_in_worker(trial) -> float:
-    BEGUN[0].put(os.getpid())
+def wait_in_worker(begun: Path, trial) -> float:
+    begun.write_text(f"{os.getpid()}\n")
     signal.pause()
     return 0.0
 
 
-def evaluate_in_a_worker(place: Path | str, begun: multiprocessing.queues.Queue) -> None:
+def evaluate_in_a_worker(place: Path | str, begun: Path) -> None:
     """A run whose only trial is with a worker that outlives it."""
-    BEGUN.append(begun)
     workers = ProcessPoolExecutor(1, multiprocessing.get_context("fork"))
-    opened(place).run(wait_in_worker, budget=1, executor=workers)
+    opened(place).run(partial(wait_in_worker, begun), budget=1, executor=workers)
+
+
+def begin(name: str, place: str, folder: str) -> None:
+    """Say which process this is, and be the function of this name."""
+    Path(folder, "process").write_text(f"{os.getpid()}\n")
+    globals()[name](place, Path(folder, "begun"))
+
+
+BEGIN = "import sys; from tests.bayesopt.test_campaign_runs import begin; begin(*sys.argv[1:])"
+
+
+class Other:
+    """A function of this file in a process of its own, once it has begun; and what it wrote then."""
+
+    def __init__(
+        self, scripts: Scripts, function: Callable[..., None], place: Path | str, folder: Path
+    ) -> None:
+        words = ("-c", BEGIN, function.__name__, place, folder)
+        self.thread = threading.Thread(target=scripts.run, args=words)
+        self.thread.start()
+        self.process, self.wrote = int(written(folder / "process")), written(folder / "begun")
+
+    def kill(self) -> None:
+        os.kill(self.process, signal.SIGKILL)
+        self.thread.join()
+
+
+def written(path: Path) -> str:
+    """The line that another process writes into a file, as soon as it is there."""
+    for _ in range(12_000):
+        if path.exists() and (text := path.read_text()).endswith("\n"):
+            return text
+        time.sleep(0.01)
+    raise TimeoutError(path)
 
 
 @LOCKS
@@ -94,36 +121,29 @@ def test_runs_in_threads_share_the_work(place, tmp_path):
 
 @LOCKS
 @KINDS_OF_LOCK
-def test_a_run_leaves_what_another_process_evaluates_and_takes_up_what_a_dead_one_left(place):
-    context = processes()
-    begun = context.Event()
-    other = context.Process(target=evaluate_for_ever, args=(place, begun))
-    other.start()
+def test_a_run_leaves_what_another_process_evaluates_and_takes_up_what_a_dead_one_left(
+    place, scripts, tmp_path
+):
+    other = Other(scripts, evaluate_for_ever, place, tmp_path)
     try:
-        assert begun.wait(120)
         (waiting,) = opened(place).pending
         ended = opened(place).run(lambda trial: 1.0, budget=2)
         assert waiting.id not in {trial.id for trial in ended}
         assert [trial.id for trial in opened(place).pending] == [waiting.id]
     finally:
-        os.kill(other.pid, signal.SIGKILL)
-        other.join()
+        other.kill()
     (again,) = opened(place).run(lambda trial: 2.0, budget=1)
     assert again.id == waiting.id
 
 
 @LOCKS
 @KINDS_OF_LOCK
-def test_the_workers_of_a_killed_run_hold_nothing(place):
-    context = processes()
-    begun = context.Queue()
-    other = context.Process(target=evaluate_in_a_worker, args=(place, begun))
-    other.start()
-    worker = begun.get(timeout=120)
+def test_the_workers_of_a_killed_run_hold_nothing(place, scripts, tmp_path):
+    other = Other(scripts, evaluate_in_a_worker, place, tmp_path)
+    worker = int(other.wrote)
     try:
         assert opened(place).run(lambda trial: 1.0, budget=1)[0].id == 2
-        os.kill(other.pid, signal.SIGKILL)
-        other.join()
+        other.kill()
         os.kill(worker, 0)  # it lives
         assert opened(place).run(lambda trial: 2.0, budget=1)[0].id == 1
     finally:
