@@ -33,18 +33,34 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Iterator[None]:
-    """What is imported stays until the end: Python's collector need look at none of it, now or in the tests."""
+    """What is imported stays until the end: Python's collector need look at none of it, now or in the tests.
+
+    Nor need it look ten times a fit: that takes a twentieth of the time of tests that fit small models.
+    """
     gc.disable()
     try:
         return (yield)
     finally:
         gc.freeze()
+        gc.set_threshold(10_000, 10, 10)
         gc.enable()
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector: pytest.Collector) -> Iterator[None]:
+    """The second worker collects from the end: in a fresh clone each rewrites the asserts of half of the files."""
+    report = yield
+    if os.environ.get("PYTEST_XDIST_WORKER") == "gw1" and isinstance(collector, pytest.Directory):
+        report.result.reverse()
+    return report
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What runs scripts comes first: one of two workers takes it all, with one server, and short tests end the run."""
-    items.sort(key=lambda item: "scripts" not in getattr(item, "fixturenames", ()))
+    """What runs scripts comes first: one of two workers takes it all, with one server, and short tests end the run.
+
+    The rest is in the order of files, by whichever worker.
+    """
+    items.sort(key=lambda item: ("scripts" not in getattr(item, "fixturenames", ()), item.path))
 
 
 def pytest_collection_finish() -> None:

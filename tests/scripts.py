@@ -135,6 +135,7 @@ def _serve() -> dict[str, Any]:
     for name in PRELOADED:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
+    importlib.import_module("scipy.stats").qmc.Sobol(1)  # reads its table, which every fork would read again
     gc.freeze()  # else every fork would copy what its collector touches
     gc.enable()
     while line := sys.stdin.readline():
