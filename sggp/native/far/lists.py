@@ -20,9 +20,7 @@ __all__ = ["Far", "Near", "far_and_near"]
 
 Offset = tuple[int, ...]
 _WIDE = 3  # cells between children of near boxes, at most
-_AT_ONCE = (
-    2**16
-)  # coordinates of places that are looked up together: with all that is made of them, some megabytes
+_AT_ONCE = 2**16  # coordinates of places looked up together: with what is made of them, some megabytes
 
 
 @dataclass(frozen=True)
