@@ -69,7 +69,7 @@ def test_a_box_campaign_from_start_to_report(box, tmp_path, capsys):
     pytest.importorskip("matplotlib", reason="the extra plot is not installed")
     assert run("campaign", "report", box, "--out", tmp_path / "r.html") == 0
     check_alone(page := (tmp_path / "r.html").read_text())
-    assert "The best so far is -7.34234: trial 4, 0 20.12." in page
+    assert "The best so far is -7.34234: trial 4, time 0, heat 20.12." in page
     assert whole not in page
 
 

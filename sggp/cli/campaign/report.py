@@ -106,9 +106,7 @@ def _found(campaign: Campaign, trials: Sequence[Trial], objective: Objective) ->
     best = campaign.best(12)
     top = best[0]
     value = top.values.get(objective.name, top.measurement)
-    cells = zip(places(campaign), place(campaign, top), strict=True)
-    name = " ".join(filter(None, (as_text(cell) for column, cell in cells if not is_reagent_smiles(column))))
-    said = f"The best so far is {stated(value, objective.unit)}: trial {top.id}, {name}."
+    said = f"The best so far is {stated(value, objective.unit)}: trial {top.id}, {_where(campaign, top)}."
     picked = [_card(campaign, trial, objective) for trial in best]
     sections = [
         ("Best found", paragraph(said) + cards(picked)),
@@ -247,6 +245,14 @@ def _batch(campaign: Campaign, trials: Sequence[Trial]) -> list[Section]:
     return [(f"Batch {last} and why", body)]
 
 
+def _where(campaign: Campaign, trial: Trial) -> str:
+    """A molecule with its id, a product with its reagents, or settings with their names."""
+    cells = list(zip(places(campaign), place(campaign, trial), strict=True))
+    if is_molecules(campaign) or is_products(campaign):
+        return " ".join(filter(None, (as_text(cell) for name, cell in cells if not is_reagent_smiles(name))))
+    return ", ".join(f"{name} {as_text(cell)}" for name, cell in cells)
+
+
 def _card(campaign: Campaign, trial: Trial, objective: Objective) -> tuple[str, list[str], list[Part]]:
     """A drawing with what is known and expected of it, and what it is made of."""
     value = trial.values.get(objective.name)
@@ -259,8 +265,7 @@ def _card(campaign: Campaign, trial: Trial, objective: Objective) -> tuple[str, 
     if ids is not None and trial.index is not None:
         lines.append(f"id {ids[trial.index]}")
     if not (is_molecules(campaign) or is_products(campaign)):
-        cells = zip(places(campaign), place(campaign, trial), strict=True)
-        return "", [*lines, ", ".join(f"{name} {as_text(cell)}" for name, cell in cells)], []
+        return "", [*lines, _where(campaign, trial)], []
     parts = reagent_parts(campaign.space, trial) if campaign.has_space else []
     if is_products(campaign) and trial.x and not parts:
         lines.append(JOINT.join(map(str, trial.x[1:])))
