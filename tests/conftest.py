@@ -33,16 +33,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Iterator[None]:
-    """What is imported stays until the end: Python's collector need look at none of it, now or in the tests.
-
-    Nor need it look ten times a fit: that takes a twentieth of the time of tests that fit small models.
-    """
+    """What is imported stays until the end: Python's collector need look at none of it, now or in the tests."""
     gc.disable()
     try:
         return (yield)
     finally:
         gc.freeze()
-        gc.set_threshold(10_000, 10, 10)
         gc.enable()
 
 

@@ -116,8 +116,12 @@ class PathwiseSamples:
                 f"paired needs one set of points per sample, {self.num_samples}; got shape {tuple(points.shape)}."
             )
         own = promoted(points.reshape(self.num_samples, -1, self.dimension), self.precision)
-        differentiated = torch.is_grad_enabled() and own.requires_grad
-        values = _Paired.apply(self, own) if differentiated else self._paired(own)
+        if len(parts := list(self._parts(own))) == 1:
+            values = self._part(own, parts[0][0])
+        elif torch.is_grad_enabled() and own.requires_grad:
+            values = _Paired.apply(self, own)
+        else:
+            values = self._paired(own)
         return (values + self.mean).to(self._dtype(points)).reshape(points.shape[:-1])
 
     def _paired(self, own: Tensor) -> Tensor:  # (s, q, d) -> (s, q), without the mean
